@@ -1,0 +1,71 @@
+"""Every error a user can meet, as one tree, each with the exit code of the contract.
+
+::
+
+    HotartError            70  base; on its own: a bug of ours
+    ├── UsageError          2  a flag, name or path that cannot be right
+    │   └── SuiteError      2  a suite or prompt file that cannot be read as one
+    ├── WeightsError        3  a checkpoint, LoRA or metric weight: missing, damaged, of another shape
+    ├── IncomparableError   4  another protocol, another run in the folder, a newer schema
+    ├── InvalidError        5  results that allow no verdict
+    ├── MachineError        6  the machine would not: disk, memory, permission, folder in use
+    └── Interrupted       130  stopped by the user
+"""
+
+from __future__ import annotations
+
+
+class HotartError(Exception):
+    """An error with a sentence for the user and, where there is one, the next command.
+
+    Args:
+        message: what is wrong: the file, the field, the allowed values.
+        hint: what to do next, usually a command.
+    """
+
+    exit_code = 70
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(HotartError):
+    """A flag, name or path that cannot be right (exit code 2)."""
+
+    exit_code = 2
+
+
+class SuiteError(UsageError):
+    """A suite or prompt file that cannot be read as one (exit code 2)."""
+
+
+class WeightsError(HotartError):
+    """A checkpoint, LoRA or metric weight that is missing or damaged (exit code 3)."""
+
+    exit_code = 3
+
+
+class IncomparableError(HotartError):
+    """Things that must not be mixed or compared (exit code 4)."""
+
+    exit_code = 4
+
+
+class InvalidError(HotartError):
+    """Results that allow no verdict: nothing rendered, missing cells (exit code 5)."""
+
+    exit_code = 5
+
+
+class MachineError(HotartError):
+    """The machine would not: disk full, read-only, out of memory, folder in use (exit code 6)."""
+
+    exit_code = 6
+
+
+class Interrupted(HotartError):
+    """Stopped by the user; what was finished is kept (exit code 130)."""
+
+    exit_code = 130
