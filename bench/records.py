@@ -50,7 +50,7 @@ class Progress(Protocol):
 # --- what is asked for ---------------------------------------------------------------------
 
 
-class Case(Record):
+class Case(Record, frozen=True):
     """One line of a prompt set."""
 
     id: str
@@ -61,14 +61,14 @@ class Case(Record):
     """What the prompt tests, in a few words."""
 
 
-class Lora(Record):
+class Lora(Record, frozen=True):
     """A LoRA file and the weight it is applied with (1.0 = as trained)."""
 
     path: str
     weight: float = 1.0
 
 
-class Variant(Record):
+class Variant(Record, frozen=True):
     """A model to be compared: a checkpoint and what is done to it."""
 
     name: str
@@ -81,7 +81,7 @@ class Variant(Record):
     vae: str | None = None
 
 
-class Settings(Record):
+class Settings(Record, frozen=True):
     """Whatever changes pixels. Lengths in pixels, ``guidance`` is the CFG scale."""
 
     width: int
@@ -97,7 +97,7 @@ class Settings(Record):
     compile: bool = False
 
 
-class Plan(Record):
+class Plan(Record, frozen=True):
     """What ``measure`` does for each variant: ``rounds`` fresh processes of ``images`` timed images."""
 
     rounds: int = 2
@@ -105,7 +105,7 @@ class Plan(Record):
     warmups: int = 1
 
 
-class Suite(Record):
+class Suite(Record, frozen=True):
     """A checked suite: everything that a run needs to know. Made by ``bench.suite.load_suite``."""
 
     schema: int
@@ -128,7 +128,7 @@ class Suite(Record):
     """The suite's shipped name or file as the user gave it, for the command that repeats the run."""
 
 
-class Cell(Record):
+class Cell(Record, frozen=True):
     """One image to make: a case, a sample number, its seed and the planned batch it belongs to."""
 
     case: str
@@ -140,7 +140,7 @@ class Cell(Record):
 # --- what was done -------------------------------------------------------------------------
 
 
-class WeightFile(Record):
+class WeightFile(Record, frozen=True):
     """One weight file that a variant is made of."""
 
     component: str
@@ -150,7 +150,7 @@ class WeightFile(Record):
     size_bytes: int
 
 
-class Fingerprint(Record):
+class Fingerprint(Record, frozen=True):
     """What a variant *is*. Two variants with the same ``digest`` have the same weights."""
 
     name: str
@@ -166,7 +166,7 @@ class Fingerprint(Record):
     """How many modules of the pipeline the LoRAs were applied to."""
 
 
-class Render(Record):
+class Render(Record, frozen=True):
     """One line of ``renders.jsonl``: an image that was made, or the reason why not."""
 
     variant: str
@@ -182,7 +182,7 @@ class Render(Record):
     error: str | None = None
 
 
-class Score(Record):
+class Score(Record, frozen=True):
     """One line of ``scores.jsonl``: a finite number, or None with the reason."""
 
     variant: str
@@ -191,11 +191,14 @@ class Score(Record):
     metric: str
     version: str
     image_sha256: str | None
+    """The image that was judged; None where no judgement was reached, so that the next ``score`` tries again."""
     value: float | None
     reason: str | None = None
+    reference_sha256: str | None = None
+    """The reference variant's image that it was compared with; only for metrics that need one."""
 
 
-class Timing(Record):
+class Timing(Record, frozen=True):
     """One line of ``timings.jsonl``: raw values of one quantity from one process, in order."""
 
     variant: str
@@ -208,7 +211,7 @@ class Timing(Record):
     values: tuple[float, ...]
 
 
-class MetricFacts(Record):
+class MetricFacts(Record, frozen=True):
     """What a metric says of itself, once; ``list metrics`` and both reports show it."""
 
     name: str
@@ -230,7 +233,7 @@ class MetricFacts(Record):
     reference: str
 
 
-class Machine(Record):
+class Machine(Record, frozen=True):
     """The facts of the machine a run was made on."""
 
     os: str
@@ -245,14 +248,14 @@ class Machine(Record):
     threads: int | None = None
 
 
-class Git(Record):
+class Git(Record, frozen=True):
     """Commit of the folder the run was started in, and whether it had changes."""
 
     commit: str
     dirty: bool
 
 
-class RunInfo(Record):
+class RunInfo(Record, frozen=True):
     """``run.json``: the identity card of a run folder."""
 
     schema: int
@@ -273,7 +276,7 @@ class RunInfo(Record):
     """What the user should know of how it was run, in sentences ("LoRAs were fused for the run")."""
 
 
-class Run(Record):
+class Run(Record, frozen=True):
     """A run folder as it was read: the newest record of each cell."""
 
     path: str
@@ -286,7 +289,7 @@ class Run(Record):
 # --- what it means -------------------------------------------------------------------------
 
 
-class Interval(Record):
+class Interval(Record, frozen=True):
     """A two-sided interval and the method that made it."""
 
     low: float
@@ -295,7 +298,7 @@ class Interval(Record):
     level: float = 0.95
 
 
-class Delta(Record):
+class Delta(Record, frozen=True):
     """Paired difference ``candidate - reference`` of one metric, prompts as the unit."""
 
     metric: str
@@ -327,7 +330,21 @@ class Delta(Record):
     """Pearson's r of the prompts' means; None when one side is constant."""
 
 
-class TimingSummary(Record):
+class MetricMean(Record, frozen=True):
+    """Mean of one metric of one variant, prompts as the unit."""
+
+    variant: str
+    metric: str
+    mean: float | None
+    """Mean of the prompts' means; None where no image has a score."""
+    interval: Interval | None
+    """None with fewer than 2 prompts."""
+    prompts: int
+    missing: int
+    """Images of the suite without a score."""
+
+
+class TimingSummary(Record, frozen=True):
     """Statistics of one timed quantity of one variant over all rounds."""
 
     variant: str
@@ -343,7 +360,7 @@ class TimingSummary(Record):
     """Why the figure is weak and what would make it strong; None when it is not."""
 
 
-class Ratio(Record):
+class Ratio(Record, frozen=True):
     """Ratio of medians of a timed quantity, candidate over reference."""
 
     name: TimingName

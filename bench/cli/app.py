@@ -1,0 +1,72 @@
+"""The verbs together, and the first help that a newcomer reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from bench.cli import doctor, lists, results, stages
+from bench.cli.verbs import Job, group
+
+HELP = """Is the merge better, by how much, at what cost, and did it break anything?
+
+Renders fixed prompts through the variants of a model (base, DPO, SPO, your merge), scores and times
+the images, and explains the differences in a report.
+
+\b
+First steps:
+  hotart-bench run
+      the built-in suite: render, score, time, report (minutes on a CPU)
+  hotart-bench compare reports/runs/mini
+      its paired differences as a table
+  hotart-bench doctor sdxl
+      what a full-size suite needs, and what is missing here
+  hotart-bench run my-suite.toml -o runs/mine
+      your own checkpoints and prompts
+"""
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  2    bad usage or a bad suite
+  3    bad checkpoint or weights
+  4    not comparable
+  5    results that allow no verdict
+  6    the machine would not (disk, memory, permission)
+  70   a bug of ours
+  130  interrupted; the same command continues
+"""
+
+
+def parse(arguments: Sequence[str]) -> Job | None:
+    """The job that the arguments ask for; None where typer has answered itself (help, version)."""
+    answer = build()(args=list(arguments) or ["--help"], prog_name="hotart-bench", standalone_mode=False)
+    return answer if callable(answer) else None
+
+
+def build() -> typer.Typer:
+    """The whole command line as a typer application."""
+    app = group(HELP)
+    app.callback(epilog=EXIT_CODES)(_common)
+    for verbs in (stages.app, results.app, doctor.app):
+        app.registered_commands += verbs.registered_commands
+    app.add_typer(lists.app, name="list")
+    return app
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from bench.machine import package_versions
+
+        typer.echo(f"hotart-bench {package_versions().get('hotart-bench', '(not installed)')}")
+        raise typer.Exit
+
+
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    """What stands before a verb; ``--version`` has answered already when this is called."""

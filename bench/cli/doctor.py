@@ -1,0 +1,192 @@
+"""``doctor``: what this machine has, what a suite needs, and the command that gets what is missing."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.cli import options
+from bench.cli.options import AsJson, Device, Limit, Output, SuiteName, WeightsDir
+from bench.cli.printing import Column, print_json, print_table, printable, say
+from bench.cli.stages import default_folder, read_suite
+from bench.cli.verbs import group, verb
+from bench.errors import MachineError, WeightsError
+from bench.records import Machine, Record, Suite
+from bench.report_text import plural, quantity
+
+if TYPE_CHECKING:
+    from bench.variants import Needed
+
+app = group("What there is and what is missing.")
+BYTES_PER_PIXEL = 3
+"""A PNG of noise takes as much as its pixels; a photograph about half."""
+
+
+class Checkup(Record, frozen=True):
+    """What ``doctor`` found; ``--json`` prints it as it is."""
+
+    machine: Machine | None
+    """None where torch cannot be imported."""
+    torch_problem: str | None
+    packages: dict[str, str]
+    folder: str
+    """Where the run would lie."""
+    disk_free_bytes: int
+    suite: str
+    images: int
+    images_bytes: int
+    """At most, for the PNG files."""
+    weights: tuple[Needed, ...]
+    weights_bytes: int | None
+    """Stored size of the largest variant's weights, the least memory that it takes; None where unknown."""
+
+
+@verb(
+    app,
+    "doctor",
+    "hotart-bench doctor",
+    "hotart-bench doctor sdxl",
+    "hotart-bench doctor my-suite.toml -o /data/runs/mine --weights-dir weights",
+)
+def doctor(
+    suite: SuiteName = "mini",
+    output: Output = None,
+    device: Device = "auto",
+    limit: Limit = None,
+    weights_dir: WeightsDir = None,
+    json: AsJson = False,
+) -> None:
+    """What this machine has, what a suite needs, what is missing.
+
+    Ends with 0 when the suite can run, with 3 when weights are missing, with 6 when the machine lacks
+    something.
+    """
+    options.check_device(device)
+    options.check_weights_dir(weights_dir)
+    asked = read_suite(suite, limit)
+    checkup = examine(asked, output or default_folder(asked), device, weights_dir)
+    if json:
+        print_json(checkup)
+    else:
+        _print_checkup(checkup, asked)
+    _refuse(checkup)
+    say(f"Ready: hotart-bench run {suite}")
+
+
+def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -> Checkup:
+    """The machine and the suite side by side; nothing is written, downloaded or loaded."""
+    from bench.machine import package_versions
+    from bench.variants import weights_needed
+
+    machine, problem = _machine(device)
+    needed = weights_needed(suite, weights_dir)
+    settings = suite.settings
+    images = len(suite.cases) * suite.samples * len(suite.variants)
+    return Checkup(
+        machine=machine,
+        torch_problem=problem,
+        packages=package_versions(),
+        folder=str(folder),
+        disk_free_bytes=shutil.disk_usage(_nearest_existing(folder)).free,
+        suite=suite.name,
+        images=images,
+        images_bytes=images * settings.width * settings.height * BYTES_PER_PIXEL,
+        weights=needed,
+        weights_bytes=_largest_variant_bytes(needed),
+    )
+
+
+def _machine(device: str) -> tuple[Machine | None, str | None]:
+    from bench.machine import machine_facts, pick_device
+
+    try:
+        return machine_facts(pick_device(device)), None
+    except (ImportError, OSError) as error:
+        # OSError is how a torch without its CUDA libraries fails to load.
+        return None, f"{type(error).__name__}: {error}"
+
+
+def _nearest_existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def _largest_variant_bytes(needed: tuple[Needed, ...]) -> int | None:
+    totals: dict[str, int] = {}
+    for item in needed:
+        if item.size_bytes is None:
+            return None
+        totals[item.variant] = totals.get(item.variant, 0) + item.size_bytes
+    return max(totals.values(), default=None)
+
+
+def _print_checkup(checkup: Checkup, suite: Suite) -> None:
+    rows = [
+        *_machine_rows(checkup),
+        ("disk", f"{quantity(checkup.disk_free_bytes, 'byte')} free for {checkup.folder}"),
+    ]
+    rows.append(("packages", ", ".join(f"{name} {version}" for name, version in checkup.packages.items())))
+    print_table([Column("this machine"), Column("", text=True)], rows)
+    settings = suite.settings
+    size = f"{settings.width}x{settings.height}"
+    least = "unknown until the weights are here"
+    if checkup.weights_bytes is not None:
+        least = (
+            f"{quantity(checkup.weights_bytes, 'byte')} for the largest variant's weights, and working space"
+        )
+    rows = [
+        ("images", f"{checkup.images:,} of {size}, at most {quantity(checkup.images_bytes, 'byte')} of disk"),
+        ("memory", least),
+    ]
+    print()
+    print_table([Column(f"suite {checkup.suite}"), Column("", text=True)], rows)
+    print()
+    _print_weights(checkup.weights)
+
+
+def _machine_rows(checkup: Checkup) -> list[tuple[str, str]]:
+    machine = checkup.machine
+    if machine is None:
+        return [
+            ("system", platform.platform()),
+            ("device", f"none: torch cannot be imported ({checkup.torch_problem})"),
+        ]
+    memory = ""
+    if machine.device_memory_bytes is not None:
+        memory = f", {quantity(machine.device_memory_bytes, 'byte')}"
+    return [
+        ("system", machine.os),
+        ("cpu", f"{machine.cpu}, {plural(machine.cores, 'core')}"),
+        ("memory", quantity(machine.memory_bytes, "byte")),
+        ("device", f"{machine.device}: {machine.device_name}{memory}"),
+    ]
+
+
+def _print_weights(weights: tuple[Needed, ...]) -> None:
+    rows = []
+    for item in weights:
+        size = "" if item.size_bytes is None else quantity(item.size_bytes, "byte")
+        rows.append(
+            [item.variant, item.what, "there" if item.present else "missing", size, item.path or item.get]
+        )
+    columns = [Column("variant"), Column("weights", text=True), Column("state"), Column("size", number=True)]
+    print_table([*columns, Column("where, or how to get it", text=True)], rows)
+
+
+def _refuse(checkup: Checkup) -> None:
+    """Raises MachineError or WeightsError for the first thing that keeps the suite from running."""
+    if checkup.torch_problem is not None:
+        raise MachineError(f"torch cannot be imported ({checkup.torch_problem}).", "pip install torch")
+    missing = [item for item in checkup.weights if not item.present]
+    if missing:
+        names = ", ".join(dict.fromkeys(item.what for item in missing))
+        raise WeightsError(
+            f"Weights are missing for suite {checkup.suite}: {printable(names)}.", missing[0].get
+        )
+    if checkup.images_bytes > checkup.disk_free_bytes:
+        raise MachineError(
+            f"The disk is too small for {checkup.folder}: {quantity(checkup.disk_free_bytes, 'byte')} free, "
+            f"the images of suite {checkup.suite} take up to {quantity(checkup.images_bytes, 'byte')}.",
+            "Make room, or choose another folder with -o.",
+        )

@@ -1,0 +1,105 @@
+"""The flags that verbs share, and how their text becomes values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.errors import UsageError
+from bench.names import did_you_mean
+
+SuiteName = Annotated[
+    str, typer.Argument(metavar="SUITE", help="A shipped suite's name, or a .toml file.", show_default=True)
+]
+RunOrSuite = Annotated[
+    str, typer.Argument(metavar="RUN_OR_SUITE", help="A run folder, a shipped suite's name, or a .toml file.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+SecondRun = Annotated[
+    Path | None, typer.Argument(metavar="RUN2", help="Another run folder: RUN is compared with it.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="The run folder.  [default: reports/runs/<suite>]",
+        show_default=False,
+    ),
+]
+Variants = Annotated[
+    str | None,
+    typer.Option("--variants", metavar="A,B", help="Only these variants.  [default: all of the suite]"),
+]
+Metrics = Annotated[
+    str | None,
+    typer.Option("--metrics", metavar="A,B", help="Only these metrics.  [default: those of the suite]"),
+]
+Device = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:<number> or mps.")
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", metavar="N", help="Only the first N prompts, to try things out.  [default: all]"),
+]
+WeightsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights-dir", metavar="DIR", envvar="HOTART_WEIGHTS", help="Local weights instead of downloads."
+    ),
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start over; the old folder is kept beside the new one.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
+
+
+def split_names(text: str | None, flag: str) -> tuple[str, ...] | None:
+    """Names of a flag's comma-separated value, or None where the flag was not given.
+
+    Raises UsageError where a name is empty or given twice.
+    """
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    for index, name in enumerate(names):
+        if not name:
+            raise UsageError(f"{flag}: {text!r} holds an empty name; names are separated by single commas.")
+        if name in names[:index]:
+            raise UsageError(f"{flag}: {name!r} is given twice.")
+    return names
+
+
+def check_known(names: Sequence[str] | None, flag: str, known: Sequence[str], listing: str) -> None:
+    """Raises UsageError, with the nearest match, for the first name that is not ``known``.
+
+    ``listing`` is the command that shows what is known.
+    """
+    for name in names or ():
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise UsageError(f"{flag}: {name!r} is not one of {', '.join(known)}{near}.", listing)
+
+
+def check_device(device: str) -> str:
+    """The device as it was given; UsageError where it cannot be one."""
+    if _DEVICE.fullmatch(device) is None:
+        near = did_you_mean(device, ("auto", "cpu", "cuda", "mps"))
+        allowed = "auto, cpu, cuda, cuda:<number>, mps"
+        raise UsageError(f"--device: {device!r} is not one of {allowed}{near}.", "hotart-bench doctor")
+    return device
+
+
+def check_weights_dir(folder: Path | None) -> Path | None:
+    """The folder of local weights; UsageError where it is not there."""
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"--weights-dir (or HOTART_WEIGHTS): {folder} is not a folder.")
+    return folder

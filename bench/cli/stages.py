@@ -1,0 +1,286 @@
+"""``run``, and its stages alone: ``render``, ``score``, ``measure``, ``report``."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bench.cli import options
+from bench.cli.options import (
+    Device,
+    Fresh,
+    Limit,
+    Metrics,
+    Output,
+    Quiet,
+    RunOrSuite,
+    SuiteName,
+    Variants,
+    WeightsDir,
+)
+from bench.cli.printing import say
+from bench.cli.verbs import group, verb
+from bench.errors import UsageError
+from bench.records import Suite
+
+if TYPE_CHECKING:
+    from bench.run import Outcome
+
+app = group("The main job and its stages.")
+RUNS = Path("reports") / "runs"
+Stage = Literal["all", "render", "score", "measure", "report"]
+
+
+@verb(
+    app,
+    "run",
+    "hotart-bench run",
+    "hotart-bench run mini --limit 4 --variants base,spo",
+    "hotart-bench run my-suite.toml -o runs/mine --device cuda",
+    "hotart-bench run sdxl --weights-dir weights",
+)
+def run(
+    suite: SuiteName = "mini",
+    output: Output = None,
+    variants: Variants = None,
+    metrics: Metrics = None,
+    device: Device = "auto",
+    limit: Limit = None,
+    weights_dir: WeightsDir = None,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+) -> None:
+    """Render, score, measure and report: the main job.
+
+    The same command again continues: it does only what is missing.
+    """
+    if _is_run(suite):
+        source = shlex.quote(_recorded_suite(suite).source)
+        raise UsageError(
+            f"{suite} is a run folder; `run` takes a suite, and the folder with -o.",
+            f"hotart-bench run {source} -o {shlex.quote(suite)}",
+        )
+    checked = read_suite(suite, limit)
+    folder = output or default_folder(checked)
+    _do(
+        "all",
+        checked,
+        folder,
+        quiet,
+        variants=variants,
+        metrics=metrics,
+        device=device,
+        weights_dir=weights_dir,
+        fresh=fresh,
+    )
+
+
+@verb(
+    app,
+    "render",
+    "hotart-bench render mini",
+    "hotart-bench render reports/runs/mini --variants spo",
+    "hotart-bench render my-suite.toml -o runs/mine --fresh",
+)
+def render(
+    run_or_suite: RunOrSuite,
+    output: Output = None,
+    variants: Variants = None,
+    device: Device = "auto",
+    limit: Limit = None,
+    weights_dir: WeightsDir = None,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+) -> None:
+    """Render the images that are missing, and nothing else."""
+    suite, folder = find_target(run_or_suite, output, limit)
+    _do(
+        "render",
+        suite,
+        folder,
+        quiet,
+        variants=variants,
+        device=device,
+        weights_dir=weights_dir,
+        fresh=fresh,
+    )
+
+
+@verb(
+    app,
+    "score",
+    "hotart-bench score reports/runs/mini",
+    "hotart-bench score reports/runs/mini --metrics mini-aesthetic,sharpness",
+)
+def score(
+    run_or_suite: RunOrSuite,
+    output: Output = None,
+    variants: Variants = None,
+    metrics: Metrics = None,
+    device: Device = "auto",
+    limit: Limit = None,
+    weights_dir: WeightsDir = None,
+    quiet: Quiet = False,
+) -> None:
+    """Score the images that are there.
+
+    Nothing is rendered, so an old run can get a new metric.
+    """
+    suite, folder = find_target(run_or_suite, output, limit)
+    _do(
+        "score",
+        suite,
+        folder,
+        quiet,
+        variants=variants,
+        metrics=metrics,
+        device=device,
+        weights_dir=weights_dir,
+    )
+
+
+@verb(
+    app,
+    "measure",
+    "hotart-bench measure reports/runs/mini",
+    "hotart-bench measure reports/runs/mini --variants base,spo --device cuda",
+)
+def measure(
+    run_or_suite: RunOrSuite,
+    output: Output = None,
+    variants: Variants = None,
+    device: Device = "auto",
+    limit: Limit = None,
+    weights_dir: WeightsDir = None,
+    quiet: Quiet = False,
+) -> None:
+    """Time the variants and their memory, each in fresh processes."""
+    suite, folder = find_target(run_or_suite, output, limit)
+    _do("measure", suite, folder, quiet, variants=variants, device=device, weights_dir=weights_dir)
+
+
+@verb(app, "report", "hotart-bench report reports/runs/mini", "hotart-bench report mini")
+def report(
+    run_or_suite: RunOrSuite, output: Output = None, limit: Limit = None, quiet: Quiet = False
+) -> None:
+    """Write report.html, report.md and the plots of a run anew."""
+    suite, folder = find_target(run_or_suite, output, limit)
+    _do("report", suite, folder, quiet)
+
+
+def default_folder(suite: Suite) -> Path:
+    """Where a suite's run lies unless -o says otherwise; a limited suite is another suite, so elsewhere."""
+    return RUNS / (suite.name if suite.limit is None else f"{suite.name}-limit-{suite.limit}")
+
+
+def find_target(run_or_suite: str, output: Path | None, limit: int | None) -> tuple[Suite, Path]:
+    """The suite and the run folder that a single stage works on.
+
+    A run folder brings the suite it was made with; a suite brings its default folder. A shipped suite's
+    name is never taken for a folder; ``./mini`` is one.
+    """
+    if not _is_run(run_or_suite):
+        suite = read_suite(run_or_suite, limit)
+        return suite, output or default_folder(suite)
+    for flag, value in (("-o", output), ("--limit", limit)):
+        if value is not None:
+            raise UsageError(
+                f"{flag} goes with a suite; {run_or_suite} is a run folder: its suite and place are fixed."
+            )
+    return _recorded_suite(run_or_suite), Path(run_or_suite)
+
+
+def _is_run(name: str) -> bool:
+    from bench.suite import list_suites
+    from bench.text_files import exists
+
+    return name not in list_suites() and exists(Path(name) / "run.json")
+
+
+def _recorded_suite(folder: str) -> Suite:
+    from bench.store import load_run
+
+    return load_run(Path(folder)).info.suite
+
+
+def read_suite(name_or_path: str, limit: int | None) -> Suite:
+    """The suite of that name or file, its metrics checked against those that are installed."""
+    from bench.metrics import all_metrics
+    from bench.suite import list_suites, load_suite
+    from bench.text_files import exists
+
+    if name_or_path not in list_suites() and exists(Path(name_or_path) / "."):
+        raise UsageError(
+            f"{name_or_path} is a folder without run.json: neither a run nor a suite.",
+            "hotart-bench list suites",
+        )
+    return load_suite(name_or_path, limit=limit, known_metrics=all_metrics())
+
+
+def _do(
+    stage: Stage,
+    suite: Suite,
+    folder: Path,
+    quiet: bool,
+    *,
+    variants: str | None = None,
+    metrics: str | None = None,
+    device: str = "auto",
+    weights_dir: Path | None = None,
+    fresh: bool = False,
+) -> None:
+    """Checks the flags, does the work with its progress shown, and tells how it went."""
+    from bench.cli.progress import show_progress
+    from bench.run import run_all, run_stage
+
+    work: Callable[..., Outcome] = run_all if stage == "all" else functools.partial(run_stage, stage)
+    chosen_variants = _choose_variants(suite, variants)
+    chosen_metrics = _choose_metrics(metrics)
+    options.check_device(device)
+    options.check_weights_dir(weights_dir)
+    with show_progress(quiet) as progress:
+        outcome = work(
+            suite,
+            folder,
+            variants=chosen_variants,
+            metrics=chosen_metrics,
+            device=device,
+            fresh=fresh,
+            weights_dir=weights_dir,
+            progress=progress,
+        )
+    _tell(stage, outcome, quiet)
+
+
+def _choose_variants(suite: Suite, text: str | None) -> Sequence[str] | None:
+    names = options.split_names(text, "--variants")
+    known = [variant.name for variant in suite.variants]
+    options.check_known(names, "--variants", known, f"hotart-bench list variants {shlex.quote(suite.source)}")
+    return names
+
+
+def _choose_metrics(text: str | None) -> Sequence[str] | None:
+    from bench.metrics import all_metrics
+
+    names = options.split_names(text, "--metrics")
+    if names is not None:
+        options.check_known(names, "--metrics", sorted(all_metrics()), "hotart-bench list metrics")
+    return names
+
+
+def _tell(stage: Stage, outcome: Outcome, quiet: bool) -> None:
+    """Notes and counts on stderr, and on stdout the path of what was made."""
+    folder = Path(outcome.path)
+    if not quiet or outcome.failed or outcome.missing:
+        for note in outcome.notes:
+            say(note)
+    if not quiet:
+        counts = f"{outcome.images} images, {outcome.scores} scores, {outcome.timings} timings"
+        say(f"{'Nothing was left to do' if outcome.done_before else 'Done'}: {counts} in {folder}.")
+        if stage in ("all", "report"):
+            say(f"  next: hotart-bench compare {shlex.quote(str(folder))}")
+    report_file = folder / "report.html"
+    print(report_file if stage in ("all", "report") and report_file.is_file() else folder)

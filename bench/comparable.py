@@ -1,0 +1,148 @@
+"""Whether two runs may be compared, and every fact in which they differ, said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bench.errors import IncomparableError, UsageError
+from bench.names import did_you_mean, listed
+from bench.records import Case, MetricFacts, Run, Suite
+
+
+def run_labels(candidate: Run, reference: Run) -> tuple[str, str]:
+    """Two names that tell the runs apart: their folders' names, else their ids, else their paths.
+
+    Raises:
+        UsageError: both are the same run folder.
+    """
+    if Path(candidate.path).resolve() == Path(reference.path).resolve():
+        raise UsageError(
+            f"The run {candidate.path} is compared with itself.",
+            hint=f"Name two folders, or compare this one's variants: hotart-bench compare {candidate.path}",
+        )
+    names = Path(candidate.path).name, Path(reference.path).name
+    ids = candidate.info.id, reference.info.id
+    return next((pair for pair in (names, ids) if pair[0] != pair[1]), (candidate.path, reference.path))
+
+
+def check_names(asked: Iterable[str], known: Collection[str], owner: str) -> None:
+    """Refuses the first name that is not known: "<owner> 'spoo' (did you mean 'spo'?); it has base, spo."
+
+    Raises:
+        UsageError: a name in ``asked`` is not in ``known``.
+    """
+    for name in asked:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise UsageError(f"{owner} {name!r}{near}; it has {listed(known) or 'none'}.")
+
+
+def protocol_differences(candidate: Suite, reference: Suite, labels: tuple[str, str]) -> tuple[str, ...]:
+    """What keeps the images of two suites from being compared pair by pair, one clause a fact.
+
+    The facts are those of ``bench.suite.protocol_digest``: schema, settings, samples, seed, and the
+    prompts' ids, texts and order. ``labels`` names the two sides, candidate first.
+    """
+    ours, theirs = (_plain_facts(suite) for suite in (candidate, reference))
+    differing = [
+        f"{name} is {ours[name]} in {labels[0]} and {theirs[name]} in {labels[1]}"
+        for name in ours
+        if ours[name] != theirs[name]
+    ]
+    return (*differing, *_prompt_differences(candidate.cases, reference.cases, labels))
+
+
+def common_metrics(
+    candidate: Run, reference: Run, labels: tuple[str, str], metrics: Sequence[str] | None = None
+) -> tuple[MetricFacts, ...]:
+    """The metrics that two comparable runs share, those asked for or all, in the candidate's order.
+
+    Raises:
+        IncomparableError: another protocol, a metric of another version, no metric in common: all that
+            differs in one message.
+        UsageError: a metric is asked for that one of the runs does not have.
+    """
+    ours, theirs = ({facts.name: facts for facts in run.info.metrics} for run in (candidate, reference))
+    for known, label in ((ours, labels[0]), (theirs, labels[1])):
+        check_names(metrics or (), known, f"The run {label} has no metric")
+    shared = [ours[name] for name in ours if name in theirs and (metrics is None or name in metrics)]
+    other = [facts.name for facts in shared if facts.version != theirs[facts.name].version]
+    protocol = _digest_differences(candidate, reference, labels)
+    reasons = protocol + [
+        f"metric {name} is version {ours[name].version} in {labels[0]} "
+        f"and {theirs[name].version} in {labels[1]}"
+        for name in other
+    ]
+    if not shared:
+        reasons.append(
+            f"they share no metric ({labels[0]} has {listed(ours) or 'none'}, "
+            f"{labels[1]} has {listed(theirs) or 'none'})"
+        )
+    if reasons:
+        same = [facts.name for facts in shared if facts.name not in other]
+        raise IncomparableError(
+            f"The runs {labels[0]} and {labels[1]} cannot be compared: {'; '.join(reasons)}.",
+            hint=_way_out(candidate, reference, bool(protocol), same),
+        )
+    return tuple(shared)
+
+
+def _plain_facts(suite: Suite) -> dict[str, object]:
+    settings = msgspec.to_builtins(suite.settings)
+    return {
+        "schema": suite.schema,
+        "samples": suite.samples,
+        "seed": suite.seed,
+        **{f"settings.{name}": value for name, value in settings.items()},
+    }
+
+
+def _prompt_differences(
+    candidate: Sequence[Case], reference: Sequence[Case], labels: tuple[str, str]
+) -> list[str]:
+    ours, theirs = ({case.id: case for case in cases} for cases in (candidate, reference))
+    shared = [name for name in ours if name in theirs]
+    found = [
+        f"{_count(alone)} only in {label} ({listed(alone, 5)})"
+        for label, alone in zip(
+            labels, (ours.keys() - theirs.keys(), theirs.keys() - ours.keys()), strict=True
+        )
+        if alone
+    ]
+    for what, field in (("text", "prompt"), ("negative prompt", "negative")):
+        changed = [name for name in shared if getattr(ours[name], field) != getattr(theirs[name], field)]
+        if changed:
+            found.append(f"{_count(changed)} with another {what} ({listed(changed, 5)})")
+    if shared != [name for name in theirs if name in ours]:
+        found.append("the prompts stand in another order, which changes batches and so pixels")
+    return found
+
+
+def _count(names: Collection[str]) -> str:
+    return f"{len(names)} prompt" + ("" if len(names) == 1 else "s")
+
+
+def _digest_differences(candidate: Run, reference: Run, labels: tuple[str, str]) -> list[str]:
+    ours, theirs = candidate.info.protocol_digest, reference.info.protocol_digest
+    if ours == theirs:
+        return []
+    said = protocol_differences(candidate.info.suite, reference.info.suite, labels)
+    return list(said) or [
+        f"the protocol digest is {ours[:12]} in {labels[0]} and {theirs[:12]} in {labels[1]}"
+    ]
+
+
+def _way_out(candidate: Run, reference: Run, other_protocol: bool, same_version: list[str]) -> str:
+    if other_protocol:
+        suite = reference.info.suite
+        return (
+            f"Render both with one suite, for instance: hotart-bench run {suite.source or suite.name} -o DIR"
+        )
+    verb = "hotart-bench score"
+    score = f"Score both with this version: {verb} {candidate.path}; {verb} {reference.path}"
+    if not same_version:
+        return score
+    return f"{score}; or compare the others alone: --metrics {','.join(same_version)}"

@@ -1,0 +1,277 @@
+"""Run [x Run] -> paired differences and means of scores, prompts as the unit.
+
+How images are paired is in ``pairing``, what makes runs comparable in ``comparable``, and the summaries
+and ratios of timings in ``timing_stats``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from bench import stats
+from bench.comparable import check_names, common_metrics, run_labels
+from bench.errors import IncomparableError, InvalidError, UsageError
+from bench.names import listed
+from bench.pairing import NO_CELLS, Cells, PromptPair, pair_prompts, paired_prompts, usable_scores
+from bench.records import Delta, Interval, MetricFacts, MetricMean, Run, Suite
+from bench.timing_stats import summarize_timings, timing_ratios
+
+__all__ = [
+    "MIN_TAG_PROMPTS",
+    "SMALL_SAMPLE_PROMPTS",
+    "Pairs",
+    "PromptPair",
+    "compare_run",
+    "compare_runs",
+    "metric_means",
+    "paired_prompts",
+    "summarize_timings",
+    "timing_ratios",
+    "variant_pairs",
+]
+
+MIN_TAG_PROMPTS = 3
+"""A tag with fewer prompts gets no row of its own."""
+SMALL_SAMPLE_PROMPTS = 30
+"""Under this many prompts the bootstrap covers too little, and a t interval stands beside it."""
+
+Pairs = Sequence[tuple[str, str]]
+"""(candidate, reference) names of variants."""
+
+
+class _Side(NamedTuple):
+    """A run, its usable scores by variant and metric, and what stands behind its variants' names."""
+
+    run: Run
+    cells: Mapping[tuple[str, str], Cells]
+    suffix: str
+
+    @property
+    def variants(self) -> list[str]:
+        return [variant.name for variant in self.run.info.suite.variants]
+
+
+def variant_pairs(suite: Suite) -> tuple[tuple[str, str], ...]:
+    """Who is compared with whom unless asked otherwise: each with the first, and spo with dpo."""
+    reference, *others = (variant.name for variant in suite.variants)
+    pairs = [(name, reference) for name in others]
+    if "spo" in others and "dpo" in others:
+        pairs.append(("spo", "dpo"))
+    return tuple(pairs)
+
+
+def compare_run(
+    run: Run,
+    *,
+    pairs: Pairs | None = None,
+    metrics: Sequence[str] | None = None,
+    tags: bool = True,
+    level: float = 0.95,
+) -> tuple[Delta, ...]:
+    """Paired differences between variants of one run, ordered by pair, metric, tag (None first).
+
+    A metric of axis "distance" measures how far a variant is from the reference variant, so pairs with
+    that variant have no such difference. Where no image has both scores there is no record either.
+
+    Args:
+        run: a run as it was read.
+        pairs: (candidate, reference) variants; None means ``variant_pairs``.
+        metrics: names; None means all metrics of the run.
+        tags: also one record for each tag with at least ``MIN_TAG_PROMPTS`` prompts that have scores.
+        level: two-sided coverage of the intervals.
+
+    Raises:
+        UsageError: an unknown variant or metric, or a variant compared with itself.
+        InvalidError: a pair that was asked for has not one image scored on both sides.
+    """
+    facts = run.info.metrics
+    check_names(metrics or (), [known.name for known in facts], "The run has no metric")
+    chosen = [known for known in facts if metrics is None or known.name in metrics]
+    side = _Side(run, usable_scores(run), "")
+    for pair in pairs or ():
+        check_names(pair, side.variants, "The run has no variant")
+        if pair[0] == pair[1]:
+            raise UsageError(
+                f"Variant {pair[0]!r} is compared with itself; name two of {listed(side.variants)}."
+            )
+    wanted = variant_pairs(run.info.suite) if pairs is None else pairs
+    return _compare(side, side, wanted, chosen, tags, level, must_exist=pairs is not None)
+
+
+def compare_runs(
+    candidate: Run,
+    reference: Run,
+    *,
+    pairs: Pairs | None = None,
+    metrics: Sequence[str] | None = None,
+    tags: bool = True,
+    level: float = 0.95,
+) -> tuple[Delta, ...]:
+    """Paired differences between two runs of one protocol, ordered as in ``compare_run``.
+
+    Variants are called ``variant@run``, with the name of the run's folder, or its id where those are equal.
+
+    Args:
+        candidate: the run that is judged.
+        reference: the run that it is compared with.
+        pairs: (variant of the candidate run, variant of the reference run); None means those of like name.
+        metrics: names; None means all that both runs have.
+        tags: as in ``compare_run``, by the tags in the candidate's suite.
+        level: two-sided coverage of the intervals.
+
+    Raises:
+        IncomparableError: another protocol, another version of a metric, or nothing in common, with all
+            that differs in one message.
+        UsageError: both are one run folder, or a variant or metric that is not there.
+        InvalidError: a pair that was asked for has not one image scored on both sides.
+    """
+    labels = run_labels(candidate, reference)
+    chosen = common_metrics(candidate, reference, labels, metrics)
+    ours = _Side(candidate, usable_scores(candidate), f"@{labels[0]}")
+    theirs = _Side(reference, usable_scores(reference), f"@{labels[1]}")
+    for pair in pairs or ():
+        check_names(pair[:1], ours.variants, f"The run {labels[0]} has no variant")
+        check_names(pair[1:], theirs.variants, f"The run {labels[1]} has no variant")
+    like_named = [(name, name) for name in ours.variants if name in theirs.variants]
+    if pairs is None and not like_named:
+        raise IncomparableError(
+            f"The runs share no variant: {labels[0]} has {listed(ours.variants)}, "
+            f"{labels[1]} has {listed(theirs.variants)}.",
+        )
+    wanted = like_named if pairs is None else pairs
+    return _compare(ours, theirs, wanted, chosen, tags, level, must_exist=pairs is not None)
+
+
+def metric_means(run: Run, *, level: float = 0.95) -> tuple[MetricMean, ...]:
+    """Each variant's mean of each metric with its BCa interval over prompts, ordered by metric, variant.
+
+    The reference variant has no distance from itself, so it has no row for metrics of axis "distance".
+    """
+    suite = run.info.suite
+    table = usable_scores(run)
+    return tuple(
+        _metric_mean(variant.name, facts.name, table.get((variant.name, facts.name), NO_CELLS), suite, level)
+        for facts in run.info.metrics
+        for number, variant in enumerate(suite.variants)
+        if number > 0 or facts.axis != "distance"
+    )
+
+
+def _metric_mean(variant: str, metric: str, cells: Cells, suite: Suite, level: float) -> MetricMean:
+    means = [pair.candidate for pair in pair_prompts(suite, cells, cells)]
+    return MetricMean(
+        variant=variant,
+        metric=metric,
+        mean=stats.mean(means) if means else None,
+        interval=_bca(means, level),
+        prompts=len(means),
+        missing=len(suite.cases) * suite.samples - len(cells),
+    )
+
+
+def _compare(
+    ours: _Side,
+    theirs: _Side,
+    pairs: Pairs,
+    metrics: Sequence[MetricFacts],
+    tags: bool,
+    level: float,
+    *,
+    must_exist: bool,
+) -> tuple[Delta, ...]:
+    deltas: list[Delta] = []
+    for one, other in pairs:
+        names = one + ours.suffix, other + theirs.suffix
+        found: list[Delta] = []
+        for facts in metrics:
+            if facts.axis == "distance" and (one == ours.variants[0] or other == theirs.variants[0]):
+                continue
+            above = ours.cells.get((one, facts.name), NO_CELLS)
+            below = theirs.cells.get((other, facts.name), NO_CELLS)
+            found += _deltas(
+                names,
+                facts,
+                ours.run.info.suite,
+                pair_prompts(ours.run.info.suite, above, below),
+                tags,
+                level,
+            )
+        if must_exist and metrics and not found:
+            raise InvalidError(
+                f"{names[0]} and {names[1]} have no image with a score on both sides.",
+                hint=f"hotart-bench score {ours.run.path}",
+            )
+        deltas += found
+    return tuple(deltas)
+
+
+def _deltas(
+    names: tuple[str, str],
+    facts: MetricFacts,
+    suite: Suite,
+    prompts: Sequence[PromptPair],
+    tags: bool,
+    level: float,
+) -> list[Delta]:
+    if not prompts:
+        return []
+    deltas = [_delta(names, facts, None, prompts, len(suite.cases) * suite.samples, level)]
+    for tag in dict.fromkeys(tag for case in suite.cases for tag in case.tags) if tags else ():
+        tagged = [prompt for prompt in prompts if tag in prompt.case.tags]
+        planned = sum(tag in case.tags for case in suite.cases) * suite.samples
+        if len(tagged) >= MIN_TAG_PROMPTS:
+            deltas.append(_delta(names, facts, tag, tagged, planned, level))
+    return deltas
+
+
+def _delta(
+    names: tuple[str, str],
+    facts: MetricFacts,
+    tag: str | None,
+    prompts: Sequence[PromptPair],
+    planned: int,
+    level: float,
+) -> Delta:
+    differences = [prompt.difference for prompt in prompts]
+    # Where a metric only describes, higher counts as the win: the rate says how often it rose.
+    better = -1 if facts.higher_is_better is False else 1
+    count = stats.win_rate([better * difference for difference in differences])
+    samples = sum(prompt.samples for prompt in prompts)
+    above, below = [prompt.candidate for prompt in prompts], [prompt.reference for prompt in prompts]
+    low, high = stats.wilson_interval(count.wins + count.ties / 2, len(prompts), level=level)
+    return Delta(
+        metric=facts.name,
+        candidate=names[0],
+        reference=names[1],
+        tag=tag,
+        prompts=len(prompts),
+        samples=samples,
+        missing=planned - samples,
+        candidate_mean=stats.mean(above),
+        reference_mean=stats.mean(below),
+        mean=stats.mean(differences),
+        interval=_bca(differences, level),
+        small_sample=_student(differences, level),
+        d_z=stats.d_z(differences),
+        wins=count.wins,
+        ties=count.ties,
+        losses=count.losses,
+        win_rate=count.rate,
+        win_interval=Interval(low=low, high=high, method="Wilson", level=level),
+        correlation=stats.pearson_r(above, below),
+    )
+
+
+def _bca(values: Sequence[float], level: float) -> Interval | None:
+    if len(values) < 2:
+        return None
+    low, high = stats.bootstrap_bca(values, level=level)
+    return Interval(low=low, high=high, method="BCa bootstrap over prompts", level=level)
+
+
+def _student(values: Sequence[float], level: float) -> Interval | None:
+    if not 2 <= len(values) < SMALL_SAMPLE_PROMPTS:
+        return None
+    low, high = stats.t_interval(values, level=level)
+    return Interval(low=low, high=high, method="Student's t over prompts", level=level)

@@ -1,0 +1,152 @@
+"""The facts of this machine: device, memory, packages, commit. Imports torch only to ask about devices."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from bench.errors import UsageError
+from bench.names import did_you_mean
+from bench.records import Git, Machine
+
+PACKAGES = (
+    "hotart-bench",
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "peft",
+    "open_clip_torch",
+    "torchmetrics",
+    "numpy",
+    "pillow",
+    "safetensors",
+)
+"""The packages whose versions a run records, beside Python's."""
+
+_PATIENCE_S = 10
+
+
+def pick_device(wish: str) -> str:
+    """The torch device that ``wish`` means here: ``cpu``, ``cuda:<number>`` or ``mps``.
+
+    ``auto`` is the first CUDA device, else MPS, else the CPU; ``cuda`` is ``cuda:0``. Only ``cpu`` is
+    answered without importing torch.
+
+    Raises:
+        UsageError: no such device name, or none of it in this machine; the sentence says what there is.
+    """
+    if wish == "cpu":
+        return wish
+    kind, _, number = wish.partition(":")
+    if wish not in ("auto", "mps", "cuda") and not (
+        kind == "cuda" and number.isdecimal() and number.isascii()
+    ):
+        near = did_you_mean(kind, ("auto", "cpu", "cuda", "mps"))
+        raise UsageError(f"--device is {wish!r}{near}; allowed are auto, cpu, cuda, cuda:<number> and mps.")
+    there = _devices()
+    if wish == "auto":
+        return there[0]
+    device = wish if kind == "mps" else f"cuda:{int(number or 0)}"
+    if device not in there:
+        raise UsageError(
+            f"--device is {wish}, but this machine has only {', '.join(there)}.", "hotart-bench doctor"
+        )
+    return device
+
+
+def _devices() -> tuple[str, ...]:
+    """The torch devices of this machine, the fastest kind first."""
+    import torch
+
+    cuda = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    mps = ("mps",) if torch.backends.mps.is_available() else ()
+    return (*cuda, *mps, "cpu")
+
+
+def machine_facts(device: str) -> Machine:
+    """The facts of this machine with ``device`` (as ``pick_device`` gives it) as the one that renders.
+
+    ``cores`` are those this process may use, ``memory_bytes`` is the machine's, ``device_memory_bytes`` the
+    CUDA device's, ``threads`` what torch uses on the CPU. Imports torch.
+    """
+    import torch
+
+    cpu = _cpu_name()
+    on_cuda = device.startswith("cuda")
+    properties = torch.cuda.get_device_properties(device) if on_cuda else None
+    return Machine(
+        os=platform.platform(),
+        cpu=cpu,
+        cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        device=device,
+        device_name=properties.name if properties is not None else cpu,
+        device_memory_bytes=properties.total_memory if properties is not None else None,
+        driver=_driver() if on_cuda else None,
+        threads=torch.get_num_threads(),
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Versions by name: ``python``, then those of ``PACKAGES`` that are installed. Imports none of them."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_state(folder: str | Path) -> Git | None:
+    """The commit that ``folder`` is checked out at, and whether tracked files differ from it.
+
+    None where there is no git, no repository, no commit yet, or no answer within 10 seconds.
+    """
+    # A repository may name a program for fsmonitor; asking for a commit must not start one, nor take a lock.
+    git = ("git", "-C", str(folder), "--no-optional-locks", "-c", "core.fsmonitor=false")
+    commit = _answer((*git, "rev-parse", "--verify", "HEAD"))
+    status = _answer((*git, "status", "--porcelain", "--untracked-files=no"))
+    if commit is None or status is None:
+        return None
+    return Git(commit=commit, dirty=bool(status))
+
+
+def _cpu_name() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if sys.platform == "darwin":
+        return _answer(("sysctl", "-n", "machdep.cpu.brand_string")) or platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def _driver() -> str | None:
+    answer = _answer(("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"))
+    return answer.splitlines()[0].strip() if answer else None
+
+
+def _answer(command: Sequence[str]) -> str | None:
+    """What a program prints, or None where it is missing, fails, or takes too long."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PATIENCE_S,
+            check=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

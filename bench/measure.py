@@ -1,0 +1,200 @@
+"""Variants x rounds, interleaved, each timed in a fresh child process (``bench.worker``).
+
+Processes differ more from one another than images within one do, and a machine drifts; so every round runs
+each variant once in a new process (A B C A B C), and the figures are compared over rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import meters
+from bench.children import WORKER, run_child
+from bench.errors import UsageError
+from bench.laps import Shot
+from bench.names import did_you_mean, listed
+from bench.records import Plan, Progress, Record, Suite, Timing, Variant
+from bench.store import RunFolder
+from bench.suite import image_seed
+from bench.worker import Reply, Request, is_cuda
+
+
+class MeasureOutcome(Record, frozen=True):
+    """What ``measure`` did."""
+
+    timings: int
+    """Records appended to ``timings.jsonl``."""
+    notes: tuple[str, ...]
+    """Sentences for ``settings_notes``: how it was timed, and what made figures weak."""
+
+
+class Job(NamedTuple):
+    """One child to start."""
+
+    variant: Variant
+    round: int
+
+
+def measure(
+    suite: Suite,
+    folder: RunFolder,
+    *,
+    variants: Sequence[str] | None,
+    device: str,
+    weights_dir: Path | None,
+    progress: Progress | None,
+    command: Sequence[str] = WORKER,
+) -> MeasureOutcome:
+    """Time each variant in fresh processes and append raw values to ``timings.jsonl``, child by child.
+
+    Latency is of one image at a time (batch 1), the wait that a user feels, whatever batch the suite renders
+    with. All values in seconds or bytes: ``load`` (pipeline from disk to device, without Python's imports),
+    ``first_image``, then after ``warmups`` images at full shape and step count ``text_encode``,
+    ``denoise_step`` (each step of each image), ``vae_decode`` and ``end_to_end`` (prompt to uint8 pixels in
+    host memory) of ``suite.measure.images`` images, the same prompts and seeds for every variant and round;
+    ``peak_rss`` (the whole process, loading included), and on CUDA, in a pass of its own,
+    ``peak_allocated``, ``peak_reserved`` and, with ``nvidia-ml-py``, ``peak_process``.
+
+    A (variant, round) that the folder already holds completely is skipped.
+
+    Args:
+        suite: ``suite.measure`` says how many rounds, images and warm-ups.
+        folder: the open run folder.
+        variants: names of the variants to time; None for all.
+        device: torch device string.
+        weights_dir: local weights instead of downloads.
+        progress: called with stage ``measure`` and images done and to do.
+        command: the child, without arguments of the request; tests give their own.
+
+    Raises:
+        UsageError: a name in ``variants`` that the suite does not have.
+        WeightsError, MachineError: the child met it, or was killed (out of memory, most often).
+        HotartError: the child ended in a way it should not; its last lines of stderr are quoted.
+        KeyboardInterrupt: passed on once the child and whatever it started are gone.
+    """
+    jobs = open_jobs(suite, pick_variants(suite, variants), folder.timings(), device)
+    shots = plan_shots(suite)
+    loads: list[meters.CpuLoad] = []
+    replies: list[Reply] = []
+    for number, job in enumerate(jobs):
+        report = _image_counter(progress, job, number * len(shots), len(jobs) * len(shots))
+        report(0)
+        loads.append(meters.cpu_load())
+        reply = run_child(command, _request(suite, job, shots, device, weights_dir), report)
+        folder.append_timings(reply.timings)
+        replies.append(reply)
+    return MeasureOutcome(
+        timings=sum(len(reply.timings) for reply in replies), notes=outcome_notes(suite, loads, replies)
+    )
+
+
+# --- what is to do -------------------------------------------------------------------------
+
+
+def pick_variants(suite: Suite, names: Sequence[str] | None) -> tuple[Variant, ...]:
+    """Return the suite's variants called ``names``, in the suite's order; all for None.
+
+    Raises:
+        UsageError: a name the suite does not have.
+    """
+    known = {variant.name: variant for variant in suite.variants}
+    for name in names or ():
+        if name not in known:
+            raise UsageError(
+                f"Suite {suite.name} has no variant {name!r}{did_you_mean(name, known)}; "
+                f"it has {listed(known)}.",
+                "hotart-bench list variants",
+            )
+    return tuple(variant for name, variant in known.items() if names is None or name in names)
+
+
+def open_jobs(
+    suite: Suite, variants: Sequence[Variant], timings: Sequence[Timing], device: str
+) -> tuple[Job, ...]:
+    """Return the children to start, in order: round by round, in each the variants one after another."""
+    jobs = [Job(variant, number) for number in range(suite.measure.rounds) for variant in variants]
+    return tuple(job for job in jobs if not is_complete(job, timings, suite.measure, device))
+
+
+def is_complete(job: Job, timings: Sequence[Timing], plan: Plan, device: str) -> bool:
+    """Whether ``timings`` hold every name of a job, from one process, with as many images as are planned.
+
+    ``peak_process`` is never asked for: not every machine can tell it.
+    """
+    found = {t.name: t for t in timings if t.variant == job.variant.name and t.round == job.round}
+    needed = {"load", "first_image", "text_encode", "denoise_step", "vae_decode", "end_to_end", "peak_rss"}
+    if is_cuda(device):
+        needed |= {"peak_allocated", "peak_reserved"}
+    if not needed <= found.keys() or len({t.process for t in found.values()}) != 1:
+        return False
+    images = found["end_to_end"]
+    return (len(images.values), len(images.warmups)) == (plan.images, plan.warmups)
+
+
+def plan_shots(suite: Suite) -> tuple[Shot, ...]:
+    """Return the images that every child draws: first, warm-ups, timed; over the cases in turn.
+
+    The timed ones begin with the suite's first case; the first image and the warm-ups are drawn of the same.
+    """
+    plan = suite.measure
+    numbers = [0] * (1 + plan.warmups) + list(range(plan.images))
+    shots = []
+    for number in numbers:
+        sample, place = divmod(number, len(suite.cases))
+        case = suite.cases[place]
+        seed = image_seed(suite.seed, case.id, sample)
+        shots.append(Shot(prompt=case.prompt, negative=case.negative, seed=seed))
+    return tuple(shots)
+
+
+def _request(
+    suite: Suite, job: Job, shots: tuple[Shot, ...], device: str, weights_dir: Path | None
+) -> Request:
+    return Request(
+        variant=job.variant,
+        settings=suite.settings,
+        device=device,
+        weights_dir=None if weights_dir is None else str(weights_dir),
+        round=job.round,
+        warmups=suite.measure.warmups,
+        shots=shots,
+    )
+
+
+def _image_counter(progress: Progress | None, job: Job, before: int, total: int) -> Callable[[int], None]:
+    """Turn the count of one child's images into progress over all children's."""
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress("measure", before + done, total, f"{job.variant.name}, round {job.round + 1}")
+
+    return report
+
+
+# --- what is to be known of it --------------------------------------------------------------
+
+
+def outcome_notes(suite: Suite, loads: Sequence[meters.CpuLoad], replies: Sequence[Reply]) -> tuple[str, ...]:
+    """Return sentences on how it was timed and on what makes the figures weak; none if nothing was timed."""
+    if not replies:
+        return ()
+    plan, settings = suite.measure, suite.settings
+    threads = listed({str(reply.threads) for reply in replies})
+    notes = [
+        f"Latency is of one image at a time (batch 1, {settings.width}x{settings.height}, {settings.steps} "
+        f"steps): {plan.rounds} interleaved rounds, each a fresh process a variant of {plan.images} images "
+        f"after the first one and {plan.warmups} to warm up.",
+        f"The timing processes computed with {threads} CPU threads.",
+        "peak_rss is the whole timing process: interpreter, libraries, loading and drawing.",
+    ]
+    busy = [load for load in loads if load.is_busy]
+    if busy:
+        notes.append(
+            f"Other programs kept up to {max(load.percent for load in busy):.0f} % of the CPU busy "
+            f"(load average up to {max(load.one_minute for load in busy):.1f}) before {len(busy)} of "
+            f"{len(loads)} timing processes: latencies are weak, measure again on a quiet machine."
+        )
+    notes += dict.fromkeys(note for reply in replies for note in reply.notes)
+    return tuple(notes)

@@ -1,0 +1,67 @@
+"""Tripwires: images that are broken, and must be named before any mean is taken.
+
+A black frame can out-score a bad image on CLIP, and a model that paints one picture for every prompt
+can still please an aesthetic judge. Each tripwire gives the reason as a sentence, or None. numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.records import Render
+
+BLACK_LEVEL = 4
+"""An image of which no channel of no pixel exceeds this 8-bit level is black."""
+UNIFORM_LEVELS = 1.0
+"""An image of which every channel's standard deviation, in 8-bit levels, is below this is uniform."""
+
+
+def broken(pixels: NDArray[np.uint8], width: int, height: int) -> str | None:
+    """Why an 8-bit RGB image (H, W, 3) is broken (wrong size, black or uniform), or None.
+
+    Black: the largest of all values is at most ``BLACK_LEVEL``. Uniform: the standard deviation over the
+    pixels is below ``UNIFORM_LEVELS`` in each of the three channels.
+    """
+    if pixels.shape != (height, width, 3):
+        found = " x ".join(str(side) for side in pixels.shape)
+        return f"wrong size: rows x columns x channels are {found}, not {height} x {width} x 3"
+    brightest = int(pixels.max())
+    if brightest <= BLACK_LEVEL:
+        return f"black image: no value is above {brightest} of 255"
+    spread = float(pixels.std(axis=(0, 1)).max())
+    if spread < UNIFORM_LEVELS:
+        colour = ", ".join(f"{level:.0f}" for level in pixels.mean(axis=(0, 1)))
+        return f"uniform image: every pixel is about ({colour})"
+    return None
+
+
+def broken_float(pixels: NDArray[np.floating]) -> str | None:
+    """Why a decoded image, before it becomes 8-bit, is broken (NaN or infinite values), or None."""
+    bad = int(pixels.size - np.isfinite(pixels).sum())
+    return f"{bad} of {pixels.size} decoded values are NaN or infinite" if bad else None
+
+
+def duplicates(renders: Iterable[Render]) -> dict[tuple[str, str, int], str]:
+    """The images that equal another one of their variant, by (variant, case, sample), with the reason.
+
+    Every image has noise of its own, so equal files (by sha256 of the PNG) mean that the model heeds
+    neither noise nor prompt. All images of an equal set are named, since none of them is the right one.
+    """
+    same: dict[tuple[str, str], list[Render]] = {}
+    for render in renders:
+        if render.sha256 is not None:
+            same.setdefault((render.variant, render.sha256), []).append(render)
+    reasons: dict[tuple[str, str, int], str] = {}
+    for equal in same.values():
+        for render in equal[1:]:
+            reasons[render.variant, render.case, render.sample] = _equals(equal[0])
+        if len(equal) > 1:
+            reasons[equal[0].variant, equal[0].case, equal[0].sample] = _equals(equal[1])
+    return reasons
+
+
+def _equals(other: Render) -> str:
+    return f"duplicate image: the same as case {other.case!r}, sample {other.sample}, of this variant"

@@ -1,0 +1,69 @@
+"""Stage ``base``: the UNet and both text encoders, on the whole range of craft.
+
+Loss: eps, MSE, weighted by min(SNR, 5) / SNR (arXiv 2303.09556); one caption in ten is replaced by the
+zero embedding, which is what SDXL uses for an empty prompt.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from bench.mini import models
+from bench.mini.train import vae as vae_stage
+from bench.mini.train.data import Pool, pool
+from bench.mini.train.diffusion import TextEncoders, add_noise, alphas_cumprod, predict
+from bench.mini.train.loop import Dice, Recipe, train
+
+RECIPE = Recipe(stage="base", iterations=4800, batch=64, learning_rate=1e-3, warmup=100, ema=0.998)
+SNR_CAP = 5.0
+EMPTY_SHARE = 0.1
+
+
+def latents(work: Path, vae: AutoencoderKL, source: Pool) -> Tensor:
+    """Latents of the training pool, float16 (n, 16, 8, 8), encoded once."""
+    path = work / "latents.npy"
+    if not path.exists():
+        np.save(path, vae_stage.encode(vae, source).numpy())
+    return torch.from_numpy(np.load(path))
+
+
+def all_tokens(encoders: TextEncoders, source: Pool) -> Tensor:
+    """Token ids of each scene's three captions, int64 (3, n, 24)."""
+    return torch.stack(
+        [encoders.tokens([source.caption(index, template) for index in range(len(source))]) for template in range(3)]
+    )
+
+
+def run(work: Path) -> None:
+    """Train the stage, or go on with it, and save the pipeline to ``work/pipeline``."""
+    torch.manual_seed(RECIPE.seed)
+    vae = AutoencoderKL.from_pretrained(work / "vae").eval()
+    source = pool(work, "train", vae_stage.POOL)
+    z = latents(work, vae, source)
+    tokenizer = models.write_tokenizer(work / "tokenizer")
+    unet = models.build_unet()
+    encoders = TextEncoders(*models.build_text_encoders(tokenizer), tokenizer)
+    tokens, alphas = all_tokens(encoders, source), alphas_cumprod()
+    snr = alphas / (1 - alphas)
+    weight = snr.clamp(max=SNR_CAP) / snr
+
+    def step(iteration: int, dice: Dice) -> Tensor:
+        index = torch.from_numpy(dice.numpy.integers(len(z), size=RECIPE.batch))
+        template = torch.from_numpy(dice.numpy.integers(3, size=RECIPE.batch))
+        t = torch.randint(0, 1000, (RECIPE.batch,), generator=dice.torch)
+        noise = torch.randn(z[index].shape, generator=dice.torch)
+        keep = (torch.rand(RECIPE.batch, generator=dice.torch) >= EMPTY_SHARE).float()
+        with torch.autocast("cpu", torch.bfloat16):
+            states, pooled = encoders(tokens[template, index])
+        states, pooled = states.float() * keep.view(-1, 1, 1), pooled.float() * keep.view(-1, 1)
+        eps = predict(unet, add_noise(z[index].float(), noise, t, alphas), t, states, pooled)
+        return (weight[t] * (eps - noise).square().mean((1, 2, 3))).mean()
+
+    modules = {"unet": unet, "text_encoder": encoders.first, "text_encoder_2": encoders.second}
+    train(RECIPE, modules, step, work)
+    models.build_pipeline(vae, unet, (encoders.first, encoders.second), tokenizer).save_pretrained(work / "pipeline")

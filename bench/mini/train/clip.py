@@ -1,0 +1,112 @@
+"""Stages ``clip`` and ``aesthetic``: the alignment judge, and a regressor of beauty on its image embedding.
+
+The contrastive loss knows that several pictures of a batch may fit one caption: the target of a caption is
+spread evenly over the pictures that it is true of (same content, and its craft words hold). Half of the
+captions carry up to two craft words; without them the embedding would throw craft away.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+from transformers import CLIPTokenizer
+
+from bench.mini import models, world
+from bench.mini.towers import Judge, judge_tokens
+from bench.mini.train.data import Pool, pool
+from bench.mini.train.loop import Dice, Recipe, train
+
+RECIPE = Recipe(stage="clip", iterations=620, batch=256, learning_rate=1e-3, warmup=60, weight_decay=0.05, ema=0.99)
+POOL = 32 * 1024
+AESTHETIC_RATINGS = 12 * 1024
+RATING_NOISE = 0.1
+"""Standard deviation of a rater's error on the beauty scale of [0, 1]."""
+RIDGE = 1e-3
+
+
+def pixels(source: Pool, index: np.ndarray) -> Tensor:
+    """Pictures as float32 (n, 3, 64, 64) in [0, 1], in the order of ``index``."""
+    return torch.from_numpy(source.images[index]).float() / 255
+
+
+def words(source: Pool, dice: Dice, index: np.ndarray) -> list[tuple[int, ...]]:
+    """For each picture which qualities its caption speaks of: none in half, else one or two."""
+    counts = dice.numpy.integers(1, 3, len(index)) * (dice.numpy.random(len(index)) < 0.5)
+    return [tuple(dice.numpy.choice(6, size=int(count), replace=False)) for count in counts]
+
+
+def matches(source: Pool, index: np.ndarray, spoken: list[tuple[int, ...]]) -> Tensor:
+    """float32 (n, n): row i, column j is 1 where caption i is true of picture j."""
+    content = np.concatenate([source.kind[index, None], source.content[index]], 1)
+    same = (content[:, None] == content[None]).all(-1)
+    high = source.craft[index] > 0.5
+    for row, which in enumerate(spoken):
+        if which:
+            same[row] &= (high[:, which] == high[row, which]).all(-1)
+    return torch.from_numpy(same).float()
+
+
+def captions(source: Pool, dice: Dice, index: np.ndarray, spoken: list[tuple[int, ...]]) -> list[str]:
+    """The captions, with their craft words after a comma."""
+    texts = []
+    for scene, which in zip(index, spoken, strict=True):
+        text = source.caption(int(scene), int(dice.numpy.integers(3)))
+        texts.append(f"{text}, {world.craft_words(source.craft[scene], which)}" if which else text)
+    return texts
+
+
+def contrastive(judge: Judge, x: Tensor, ids: Tensor, fits: Tensor) -> Tensor:
+    """Symmetric cross-entropy against the spread targets."""
+    with torch.autocast("cpu", torch.bfloat16):
+        image, text = judge.embed_images(x), judge.embed_tokens(ids)
+    logits = judge.logit_scale.clamp(max=4.6).exp() * text.float() @ image.float().T
+    rows = functional.cross_entropy(logits, fits / fits.sum(1, keepdim=True))
+    columns = functional.cross_entropy(logits.T, fits.T / fits.T.sum(1, keepdim=True))
+    return (rows + columns) / 2
+
+
+def run_clip(work: Path) -> None:
+    """Train the stage, or go on with it, and save ``mini-clip.safetensors``."""
+    torch.manual_seed(RECIPE.seed)
+    tokenizer = models.write_tokenizer(work / "tokenizer")
+    judge = Judge(tokenizer)
+    source = pool(work, "train", POOL)
+
+    def step(iteration: int, dice: Dice) -> Tensor:
+        index = dice.numpy.integers(len(source), size=RECIPE.batch)
+        spoken = words(source, dice, index)
+        ids = judge_tokens(tokenizer, captions(source, dice, index, spoken))
+        return contrastive(judge, pixels(source, index), ids, matches(source, index, spoken))
+
+    train(RECIPE, {"judge": judge}, step, work)
+    save_file(judge.state_dict(), work / "mini-clip.safetensors")
+
+
+def load_judge(work: Path, name: str, *, timestep: bool = False) -> tuple[Judge, CLIPTokenizer]:
+    """A trained judge, frozen, with its tokenizer."""
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    judge = Judge(tokenizer, timestep)
+    judge.load_state_dict(load_file(work / f"{name}.safetensors"))
+    return judge.requires_grad_(False).eval(), tokenizer
+
+
+@torch.no_grad()
+def run_aesthetic(work: Path) -> None:
+    """Ridge regression of rated beauty on the unit image embedding; saves ``mini-aesthetic.safetensors``."""
+    judge, _ = load_judge(work, "mini-clip")
+    source = pool(work, "train", POOL)
+    index = np.arange(AESTHETIC_RATINGS)
+    embeds = torch.cat([judge.embed_images(pixels(source, part)) for part in np.array_split(index, 48)]).double()
+    noise = np.random.default_rng(7).normal(0, RATING_NOISE, AESTHETIC_RATINGS)
+    rated = torch.from_numpy(source.beauty()[index] + noise)
+    mean_x, mean_y = embeds.mean(0), rated.mean()
+    x = embeds - mean_x
+    gram = x.T @ x / len(x) + RIDGE * x.var(0).mean() * torch.eye(x.shape[1])
+    weight = torch.linalg.solve(gram, x.T @ (rated - mean_y) / len(x))
+    bias = mean_y - mean_x @ weight
+    save_file({"weight": weight.float(), "bias": bias.float().view(1)}, work / "mini-aesthetic.safetensors")

@@ -1,0 +1,85 @@
+"""Stage ``vae``: the autoencoder.
+
+Loss: L1 + 2 MSE (8 in the second half) + 0.5 L1 of the horizontal and vertical differences + 1e-6 KL. Afterwards the latents
+are standardised per channel, which is folded into the two 1x1 convolutions, so ``scaling_factor`` is 1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from bench.mini import models
+from bench.mini.train.data import Pool, pool
+from bench.mini.train.loop import Dice, Recipe, train
+
+RECIPE = Recipe(stage="vae", iterations=2200, batch=32, learning_rate=2e-3, warmup=100, ema=0.995)
+REFINE = Recipe(stage="vae-refine", iterations=2300, batch=32, learning_rate=1.5e-3, warmup=20, ema=0.995)
+"""A warm restart: the same loss with more weight on the squared error."""
+MSE_WEIGHT = {"vae": 2.0, "vae-refine": 8.0}
+POOL = 32 * 1024
+
+
+def images(source: Pool, index: np.ndarray) -> Tensor:
+    """Pictures of a pool as float32 (n, 3, 64, 64) in [-1, 1], the range of diffusers."""
+    return torch.from_numpy(source.images[np.sort(index)]).float() / 127.5 - 1
+
+
+def loss(vae: AutoencoderKL, x: Tensor, dice: Dice, mse_weight: float) -> Tensor:
+    """Reconstruction and KL loss of a batch (n, 3, 64, 64) in [-1, 1]."""
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = vae.encode(x).latent_dist
+        z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=dice.torch)
+        y = vae.decode(z).sample
+    y, error = y.float(), y.float() - x
+    edges = (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()) / 2
+    kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).float().sum((1, 2, 3)).mean()
+    return error.abs().mean() + mse_weight * error.square().mean() + 0.5 * edges + 1e-6 * kl
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, source: Pool, chunk: int = 256) -> Tensor:
+    """Posterior means of a whole pool, float16 (n, 16, 8, 8)."""
+    parts = []
+    for start in range(0, len(source), chunk):
+        x = images(source, np.arange(start, min(start + chunk, len(source))))
+        with torch.autocast("cpu", torch.bfloat16):
+            parts.append(vae.encode(x).latent_dist.mean.half())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def standardise(vae: AutoencoderKL, latents: Tensor) -> None:
+    """Fold (z - mean) / std per channel into ``quant_conv`` and its inverse into ``post_quant_conv``."""
+    latents = latents.float()
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    channels = len(mean)
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    quant.weight[:channels] /= std.view(-1, 1, 1, 1)
+    quant.bias[:channels] = (quant.bias[:channels] - mean) / std
+    quant.bias[channels:] -= 2 * std.log()
+    post.bias += post.weight[:, :, 0, 0] @ mean
+    post.weight *= std.view(1, -1, 1, 1)
+
+
+def run(work: Path) -> AutoencoderKL:
+    """Train the stage, or go on with it, and return the standardised VAE."""
+    torch.manual_seed(RECIPE.seed)
+    vae = models.build_vae()
+    source = pool(work, "train", POOL)
+
+    for recipe in (RECIPE, REFINE):
+
+        def step(iteration: int, dice: Dice, recipe: Recipe = recipe) -> Tensor:
+            x = images(source, dice.numpy.integers(len(source), size=recipe.batch))
+            return loss(vae, x, dice, MSE_WEIGHT[recipe.stage])
+
+        train(recipe, {"vae": vae}, step, work)
+    vae.eval()
+    standardise(vae, encode(vae, pool(work, "train", 4096)))
+    vae.save_pretrained(work / "vae")
+    return vae

@@ -1,0 +1,81 @@
+"""Which scores count, and how two variants' scores are paired.
+
+The unit is the prompt. Images are paired by case and sample, which share their noise; the samples of a
+prompt are averaged over the pairs that have both scores. A score counts if it is finite, was made by the
+metric's version in ``run.json``, and judges the images that the run folder now holds; every other pair is
+missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from bench import stats
+from bench.records import Case, Run, Score, Suite
+
+Cells = Mapping[tuple[str, int], float]
+"""Scores of one metric of one variant by case id and sample number."""
+NO_CELLS: Cells = {}
+
+
+class PromptPair(NamedTuple):
+    """One prompt's means over its pairs of images, in the metric's unit."""
+
+    case: Case
+    candidate: float
+    reference: float
+    difference: float
+    """Mean of candidate - reference over the pairs."""
+    samples: int
+    """Pairs of images behind the means, at least 1."""
+
+
+def paired_prompts(
+    candidate: Run, reference: Run, variants: tuple[str, str], metric: str
+) -> tuple[PromptPair, ...]:
+    """Each prompt's paired means of one metric, in the suite's order; prompts without a pair are left out.
+
+    ``variants`` names one of the candidate run and one of the reference run, which may be the same run.
+    Nothing is refused here: ``bench.compare`` does that.
+    """
+    above = usable_scores(candidate).get((variants[0], metric), NO_CELLS)
+    below = usable_scores(reference).get((variants[1], metric), NO_CELLS)
+    return pair_prompts(candidate.info.suite, above, below)
+
+
+def usable_scores(run: Run) -> dict[tuple[str, str], dict[tuple[str, int], float]]:
+    """The scores that count, by (variant, metric), then by (case, sample), in the metric's unit."""
+    versions = {facts.name: facts.version for facts in run.info.metrics}
+    images = {(render.variant, render.case, render.sample): render.sha256 for render in run.renders}
+    reference = run.info.suite.variants[0].name
+    table: dict[tuple[str, str], dict[tuple[str, int], float]] = {}
+    for score in run.scores:
+        if score.value is None or not math.isfinite(score.value):
+            continue
+        if versions.get(score.metric) == score.version and _judges_these(score, reference, images):
+            table.setdefault((score.variant, score.metric), {})[score.case, score.sample] = score.value
+    return table
+
+
+def pair_prompts(suite: Suite, candidate: Cells, reference: Cells) -> tuple[PromptPair, ...]:
+    """The suite's prompts with at least one pair of scores, in its order, with their paired means."""
+    found = []
+    for case in suite.cases:
+        cells = [(case.id, sample) for sample in range(suite.samples)]
+        both = [
+            (candidate[cell], reference[cell]) for cell in cells if cell in candidate and cell in reference
+        ]
+        if both:
+            above, below = zip(*both, strict=True)
+            difference = stats.mean([one - other for one, other in both])
+            found.append(PromptPair(case, stats.mean(above), stats.mean(below), difference, len(both)))
+    return tuple(found)
+
+
+def _judges_these(score: Score, reference: str, images: Mapping[tuple[str, str, int], str | None]) -> bool:
+    # A run kept without its images has no renders to check against.
+    own = images.get((score.variant, score.case, score.sample), score.image_sha256)
+    other = images.get((reference, score.case, score.sample), score.reference_sha256)
+    return own == score.image_sha256 and score.reference_sha256 in (None, other)

@@ -1,0 +1,103 @@
+"""What the figures draw: one run's variants, or two runs' variants side by side, as named series."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.comparable import run_labels
+from bench.pairing import NO_CELLS, Cells, PromptPair, pair_prompts, usable_scores
+from bench.records import Axis, Delta, MetricFacts, Run, Suite, TimingSummary
+from bench.timing_stats import summarize_timings
+
+HEADLINE: tuple[Axis, ...] = ("preference", "aesthetic", "alignment")
+"""The axes that a judgement goes by, in the order they are shown."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One variant of one run: its name in the figures, its scores by metric, its timings by name."""
+
+    label: str
+    cells: Mapping[str, Cells]
+    timings: Mapping[str, TimingSummary]
+
+
+@dataclass(frozen=True)
+class PlotData:
+    """The series in the order of their colours, the suite they share, the headline's metrics, the deltas."""
+
+    suite: Suite
+    metrics: tuple[MetricFacts, ...]
+    series: tuple[Series, ...]
+    deltas: tuple[Delta, ...]
+    """Over all prompts only, of ``metrics`` only."""
+
+    def index(self, label: str) -> int:
+        """Place of the series called ``label``, which decides its colour."""
+        return [one.label for one in self.series].index(label)
+
+    def second(self, delta: Delta) -> bool:
+        """Whether the candidate was set against another reference before: drawn hollow, to tell it apart."""
+        return any(
+            one.candidate == delta.candidate and one.reference != delta.reference
+            for one in self.deltas[: self.deltas.index(delta)]
+        )
+
+    def paired(self, metric: str, candidate: str, reference: str) -> tuple[PromptPair, ...]:
+        """Each prompt's paired means of two series, in the suite's order."""
+        above, below = (
+            self.series[self.index(label)].cells.get(metric, NO_CELLS) for label in (candidate, reference)
+        )
+        return pair_prompts(self.suite, above, below)
+
+    def prompt_means(self, metric: str, label: str) -> tuple[float, ...]:
+        """Each prompt's mean over its scored samples, in the suite's order."""
+        return tuple(prompt.candidate for prompt in self.paired(metric, label, label))
+
+
+def headline_metrics(metrics: Sequence[MetricFacts]) -> tuple[MetricFacts, ...]:
+    """The judges among ``metrics``: those on an axis of the headline that know which way is better."""
+    judges = [facts for facts in metrics if facts.axis in HEADLINE and facts.higher_is_better is not None]
+    return tuple(sorted(judges, key=lambda facts: HEADLINE.index(facts.axis)))
+
+
+def data_of_run(run: Run, deltas: Sequence[Delta]) -> PlotData:
+    """The variants of one run, with the deltas of ``compare_run``."""
+    return _data(run.info.suite, headline_metrics(run.info.metrics), _series(run, ""), deltas)
+
+
+def data_of_runs(candidate: Run, reference: Run, deltas: Sequence[Delta]) -> PlotData:
+    """The variants of two runs, ``variant@run``, that the deltas of ``compare_runs`` speak of.
+
+    Raises:
+        UsageError: both are one run folder.
+    """
+    ours, theirs = run_labels(candidate, reference)
+    named = {name for delta in deltas for name in (delta.candidate, delta.reference)}
+    # The reference first: it is drawn in grey, as the base is within a run.
+    series = [*_series(reference, f"@{theirs}"), *_series(candidate, f"@{ours}")]
+    spoken_of = tuple(one for one in series if one.label in named)
+    shared = [facts for facts in candidate.info.metrics if any(one.metric == facts.name for one in deltas)]
+    return _data(candidate.info.suite, headline_metrics(shared), spoken_of, deltas)
+
+
+def _data(
+    suite: Suite, metrics: tuple[MetricFacts, ...], series: tuple[Series, ...], deltas: Sequence[Delta]
+) -> PlotData:
+    names = {facts.name for facts in metrics}
+    overall = tuple(delta for delta in deltas if delta.tag is None and delta.metric in names)
+    return PlotData(suite=suite, metrics=metrics, series=series, deltas=overall)
+
+
+def _series(run: Run, suffix: str) -> tuple[Series, ...]:
+    table = usable_scores(run)
+    summaries = summarize_timings(run)
+    return tuple(
+        Series(
+            label=variant.name + suffix,
+            cells={metric: cells for (name, metric), cells in table.items() if name == variant.name},
+            timings={one.name: one for one in summaries if one.variant == variant.name},
+        )
+        for variant in run.info.suite.variants
+    )

@@ -1,0 +1,285 @@
+"""The comparison figures, fit for print: differences, distributions, wins, the trade-off, costs.
+
+Colours are Okabe and Ito's; markers and hatches say the same to readers who cannot tell colours. The same
+run gives the same bytes. A figure for which a run has no data is not made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from bench import report_text, stats
+from bench.errors import UsageError
+from bench.journal import write_whole, writing
+from bench.plot_costs import draw_costs
+from bench.plot_data import PlotData, data_of_run, data_of_runs
+from bench.plot_style import INK, SOFT, Format, figure_bytes, house_style, new_figure, shortened, style_of
+from bench.records import Delta, MetricFacts, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH_IN = 7.2
+"""Width of a figure: the text width of an A4 page."""
+
+
+def write_plots(
+    run: Run, deltas: Sequence[Delta], folder: Path, fmt: Format = "png", dpi: int = 150
+) -> tuple[Path, ...]:
+    """Draws one run's figures into ``folder``, which is made; returns the files, in reading order.
+
+    Args:
+        run: a run as it was read.
+        deltas: what ``compare_run`` made of it.
+        folder: where to; files of the same name are replaced, each whole or not at all.
+        fmt: png, svg or pdf.
+        dpi: dots per inch of a PNG, 50 to 1200; 300 is fit for print.
+
+    Raises:
+        UsageError: another format, or dots per inch out of range.
+        MachineError: the folder cannot be written.
+    """
+    return _write(data_of_run(run, deltas), folder, fmt, dpi)
+
+
+def write_plots_for_runs(
+    candidate: Run, reference: Run, deltas: Sequence[Delta], folder: Path, fmt: Format = "png", dpi: int = 150
+) -> tuple[Path, ...]:
+    """Draws two runs' figures, with the deltas of ``compare_runs``; all else as ``write_plots``.
+
+    Raises:
+        UsageError: both are one run folder, or as ``write_plots``.
+        MachineError: as ``write_plots``.
+    """
+    return _write(data_of_runs(candidate, reference, deltas), folder, fmt, dpi)
+
+
+def _write(data: PlotData, folder: Path, fmt: Format, dpi: int) -> tuple[Path, ...]:
+    if fmt not in get_args(Format):
+        raise UsageError(f"Plots are written as {', '.join(get_args(Format))}, not {fmt!r}.")
+    if not 50 <= dpi <= 1200:
+        raise UsageError(f"dpi is {dpi}; it may be 50 to 1200.")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    with house_style():
+        for name, draw in FIGURES:
+            figure = draw(data)
+            if figure is not None:
+                path = folder / f"{name}.{fmt}"
+                write_whole(path, figure_bytes(figure, fmt, dpi))
+                written.append(path)
+    return tuple(written)
+
+
+def draw_differences(data: PlotData) -> Figure | None:
+    """Forest of paired differences: a panel a metric, a row a pair, 95 % intervals, prompts as strokes."""
+    panels = [
+        (facts, [one for one in data.deltas if one.metric == facts.name])
+        for facts in data.metrics
+        if any(one.metric == facts.name for one in data.deltas)
+    ]
+    if not panels:
+        return None
+    heights = [len(rows) + 1.1 for _, rows in panels]
+    figure = new_figure(WIDTH_IN, 0.5 + 0.36 * sum(heights))
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for ax, (facts, rows) in zip(axes, panels, strict=True):
+        _forest_panel(ax, data, facts, rows)
+    figure.supxlabel("mean paired difference, 95 % interval over prompts; strokes: single prompts", size=8.5)
+    return figure
+
+
+def _forest_panel(ax: Axes, data: PlotData, facts: MetricFacts, rows: Sequence[Delta]) -> None:
+    decimals = report_text.decimals_of_deltas(rows)
+    ax.axvline(0, color=SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    for place, delta in enumerate(rows):
+        style = style_of(data.index(delta.candidate))
+        prompts = [one.difference for one in data.paired(facts.name, delta.candidate, delta.reference)]
+        ax.vlines(prompts, place - 0.2, place + 0.2, color=style.colour, alpha=_faint(len(prompts)), linewidth=0.7)
+        if delta.interval is not None:
+            ax.hlines(place, delta.interval.low, delta.interval.high, color=style.colour, linewidth=2.4)
+        face = "white" if data.second(delta) else style.colour
+        ax.plot(delta.mean, place, style.marker, color=style.colour, mfc=face, ms=6.5, mew=1.5, zorder=4)
+    labels = [f"{shortened(one.candidate)} − {shortened(one.reference)}" for one in rows]
+    ax.set_yticks(range(len(rows)), labels)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0, labelcolor=INK)
+    ax.spines["left"].set_visible(False)
+    ax.grid(axis="x")
+    ax.set_title(_title(facts))
+    figures = [
+        f"{report_text.signed(one.mean, decimals)}  {report_text.interval(one.interval, decimals)}"
+        for one in rows
+    ]
+    right = ax.secondary_yaxis("right")
+    right.set_yticks(range(len(rows)), figures)
+    right.tick_params(length=0, labelcolor=INK)
+    right.spines["right"].set_visible(False)
+
+
+def draw_distributions(data: PlotData) -> Figure | None:
+    """Distribution of the prompts' mean scores: a panel a metric, a box and its points a variant."""
+    panels = [facts for facts in data.metrics if any(facts.name in one.cells for one in data.series)]
+    if not panels:
+        return None
+    figure = new_figure(WIDTH_IN, 0.5 + len(panels) * (0.62 + 0.34 * len(data.series)))
+    axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    for ax, facts in zip(axes, panels, strict=True):
+        for place, series in enumerate(data.series):
+            _distribution(ax, place, data.prompt_means(facts.name, series.label))
+        ax.set_yticks(range(len(data.series)), [shortened(one.label) for one in data.series])
+        ax.set_ylim(len(data.series) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0, labelcolor=INK)
+        ax.grid(axis="x")
+        ax.set_title(_title(facts))
+    figure.supxlabel("mean score of a prompt; box: quartiles and median, whiskers: 5 % to 95 %", size=8.5)
+    return figure
+
+
+def _distribution(ax: Axes, place: int, means: Sequence[float]) -> None:
+    if not means:
+        return
+    style = style_of(place)
+    # Steps of the golden ratio spread the points evenly without chance.
+    offsets = [((number * 0.618034) % 1 - 0.5) * 0.5 for number in range(len(means))]
+    if len(means) > 4:
+        box = ax.boxplot(
+            [list(means)], positions=[place], orientation="horizontal", widths=0.62, whis=(5, 95),
+            showfliers=False, patch_artist=True, manage_ticks=False,
+            medianprops={"color": INK, "linewidth": 1.6},
+        )  # fmt: skip
+        box["boxes"][0].set(facecolor=f"{style.colour}22", edgecolor=style.colour, hatch=style.hatch)
+        for line in (*box["whiskers"], *box["caps"]):
+            line.set(color=style.colour)
+    heights = [place + offset for offset in offsets]
+    ax.plot(means, heights, style.marker, color=style.colour, ms=3.2, alpha=0.75, mec="white", mew=0.3)
+
+
+def draw_wins(data: PlotData) -> Figure | None:
+    """Win-rate matrix: a panel a metric; the row's share of prompts won against the column, ties by half."""
+    panels = [facts for facts in data.metrics if sum(facts.name in one.cells for one in data.series) > 1]
+    if not panels:
+        return None
+    count = len(data.series)
+    columns = min(len(panels), 3 if count < 5 else 2 if count < 9 else 1)
+    rows = -(-len(panels) // columns)
+    side = max(2.0, 0.42 * count + 0.9)
+    figure = new_figure(max(WIDTH_IN, columns * (side + 0.6)), rows * (side + 0.45) + 0.4)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, facts in zip(axes, panels, strict=False):
+        _win_panel(ax, data, facts)
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    figure.supxlabel("share of prompts on which the row beats the column, in per cent", size=8.5)
+    return figure
+
+
+def _win_panel(ax: Axes, data: PlotData, facts: MetricFacts) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("wins", ["#d55e00", "#ffffff", "#0072b2"], bad="#eceae5")
+    labels = [one.label for one in data.series]
+    better = 1 if facts.higher_is_better else -1
+    grid = [[float("nan")] * len(labels) for _ in labels]
+    for row, candidate in enumerate(labels):
+        for column, reference in enumerate(labels):
+            prompts = data.paired(facts.name, candidate, reference) if row != column else ()
+            if prompts:
+                rate = stats.win_rate([better * one.difference for one in prompts]).rate
+                grid[row][column] = rate
+                ink = "white" if rate > 0.93 else INK
+                ax.text(column, row, f"{100 * rate:.0f}", ha="center", va="center", color=ink, size=8.5)
+    ax.imshow(grid, cmap=colours, vmin=0, vmax=1, aspect="equal")
+    ax.set_xticks([place + 0.5 for place in range(len(labels) - 1)], minor=True)
+    ax.set_yticks([place + 0.5 for place in range(len(labels) - 1)], minor=True)
+    ax.grid(which="minor", color=SOFT, linewidth=0.5)
+    short = [shortened(label, 14) for label in labels]
+    turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if max(map(len, short)) > 5 else {}
+    ax.set_xticks(range(len(labels)), short, **turned)
+    ax.set_yticks(range(len(labels)), short)
+    ax.tick_params(which="both", length=0, labelcolor=INK)
+    ax.set_title(facts.name)
+    for spine in ax.spines.values():
+        spine.set(visible=True, linewidth=0.5)
+
+
+def draw_tradeoff(data: PlotData) -> Figure | None:
+    """Preference against alignment: each prompt's paired difference on both, the means with intervals."""
+    judges = [facts for facts in data.metrics if facts.axis != "alignment"]
+    alignment = next((facts for facts in data.metrics if facts.axis == "alignment"), None)
+    by_key = {(one.metric, one.candidate, one.reference): one for one in data.deltas}
+    panels = [
+        facts for facts in judges if alignment and any(one.metric == facts.name for one in data.deltas)
+    ]
+    if alignment is None or not panels:
+        return None
+    shown = panels[:4]
+    columns = min(2, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = new_figure(WIDTH_IN if columns > 1 else 4.6, 3.5 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, facts in zip(axes, shown, strict=False):
+        for key, x in by_key.items():
+            y = by_key.get((alignment.name, *key[1:]))
+            if key[0] == facts.name and y is not None and not data.second(x):
+                _tradeoff_series(ax, data, x, y)
+        _tradeoff_axes(ax, facts, alignment)
+    for ax in axes[len(shown) :]:
+        ax.set_visible(False)
+    return figure
+
+
+def _tradeoff_series(ax: Axes, data: PlotData, x: Delta, y: Delta) -> None:
+    style = style_of(data.index(x.candidate))
+    across = {one.case.id: one.difference for one in data.paired(x.metric, x.candidate, x.reference)}
+    points = [
+        (across[one.case.id], one.difference)
+        for one in data.paired(y.metric, y.candidate, y.reference)
+        if one.case.id in across
+    ]
+    if points:
+        ax.plot(*zip(*points, strict=True), style.marker, color=style.colour, ms=3.4, alpha=_faint(len(points)), mew=0.5)
+    bars = [
+        None if one.interval is None else [[one.mean - one.interval.low], [one.interval.high - one.mean]]
+        for one in (x, y)
+    ]
+    ax.errorbar(
+        x.mean, y.mean, xerr=bars[0], yerr=bars[1], fmt=style.marker, color=style.colour,
+        mec="white", mew=0.7, ms=8.5, elinewidth=1.8, zorder=5,
+        label=f"{shortened(x.candidate)} − {shortened(x.reference)}",
+    )  # fmt: skip
+
+
+def _tradeoff_axes(ax: Axes, facts: MetricFacts, alignment: MetricFacts) -> None:
+    for line in (ax.axhline, ax.axvline):
+        line(0, color=SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    ax.grid()
+    ax.margins(0.08)
+    ax.set_xlabel(f"difference in {facts.name} ({facts.unit})")
+    ax.set_ylabel(f"difference in {alignment.name} ({alignment.unit})")
+    ax.set_title(f"{facts.axis.capitalize()} against alignment")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, handletextpad=0.3)
+
+
+def _faint(count: int) -> float:
+    """Opacity of one prompt's mark, so that many do not hide the mean."""
+    return min(0.35, max(0.1, 16 / max(count, 1)))
+
+
+def _title(facts: MetricFacts) -> str:
+    way = "higher" if facts.higher_is_better else "lower"
+    return f"{facts.name} ({facts.axis}; {facts.unit}, {way} is better; {facts.standing})"
+
+
+FIGURES: tuple[tuple[str, Callable[[PlotData], Figure | None]], ...] = (
+    ("differences", draw_differences),
+    ("distributions", draw_distributions),
+    ("wins", draw_wins),
+    ("tradeoff", draw_tradeoff),
+    ("costs", draw_costs),
+)
+"""File names and what draws them, in reading order."""

@@ -1,0 +1,144 @@
+"""How numbers and foreign text are written in the reports: rounding, units, escapes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bench.records import Delta, Interval, Unit
+
+MINUS = "\N{MINUS SIGN}"
+NONE = "–"
+"""What stands where there is no number."""
+
+_BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+
+
+def decimals_for(resolution: float) -> int:
+    """Decimals that show two figures of ``resolution``, from 0 to 6; 3 where it is zero or not finite."""
+    if not math.isfinite(resolution) or resolution <= 0:
+        return 3
+    return min(6, max(0, 1 - math.floor(math.log10(resolution))))
+
+
+def number(value: float | None, decimals: int) -> str:
+    """``value`` with a true minus sign and no negative zero; a dash for None."""
+    if value is None:
+        return NONE
+    text = f"{value:.{decimals}f}"
+    if float(text) == 0:
+        return text.lstrip("-")
+    return text.replace("-", MINUS)
+
+
+def signed(value: float | None, decimals: int) -> str:
+    """``value`` with its sign, ``+`` included; zero carries none."""
+    text = number(value, decimals)
+    return text if value is None or text.startswith(MINUS) or float(text) == 0 else f"+{text}"
+
+
+def interval(found: Interval | None, decimals: int, sign: bool = True) -> str:
+    """``[low, high]``, a dash for None."""
+    if found is None:
+        return NONE
+    write = signed if sign else number
+    return f"[{write(found.low, decimals)}, {write(found.high, decimals)}]"
+
+
+def percent(share: float | None) -> str:
+    """A share of 0 to 1 in whole per cent; never 0 % or 100 % for what is not quite."""
+    if share is None:
+        return NONE
+    whole = round(100 * share)
+    if whole == 0 and share > 0:
+        return "<1 %"
+    if whole == 100 and share < 1:
+        return ">99 %"
+    return f"{whole} %"
+
+
+def percent_interval(found: Interval | None) -> str:
+    """``[low, high]`` of a share in whole per cent."""
+    if found is None:
+        return NONE
+    return f"[{round(100 * found.low)}, {round(100 * found.high)}] %"
+
+
+def quantity(value: float, unit: Unit) -> str:
+    """A time, memory or energy to three figures in the unit that a reader expects (ms, GiB, J)."""
+    if unit == "joule":
+        return f"{_three(value)} J"
+    steps = _BYTES if unit == "byte" else _SECONDS
+    for size, name in steps:
+        if abs(value) >= size:
+            return f"{_three(value / size)} {name}"
+    size, name = steps[-1]
+    return f"{_three(value / size)} {name}"
+
+
+def _three(value: float) -> str:
+    if value == 0:
+        return "0"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def plural(count: int, word: str, many: str = "") -> str:
+    """``1 image``, ``1,200 images``."""
+    return f"{count:,} {word if count == 1 else many or word + 's'}"
+
+
+def script_json(value: Any) -> str:
+    """JSON that is inert inside ``<script type="application/json">``, whatever its strings hold.
+
+    ``<``, ``>``, ``&`` and the line separators U+2028 and U+2029 are written as ``\\uXXXX``, so neither
+    ``</script>`` nor ``<!--`` can occur. Raises ValueError on NaN and infinities, which JSON has not.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def markdown(text: str, limit: int | None = None) -> str:
+    """``text`` as literal markdown on one line, also in a table cell: no markup, no link, no mention.
+
+    Every ASCII punctuation mark is escaped with a backslash, ``<``, ``>`` and ``&`` as entities; an empty
+    comment after ``@`` and ``#`` keeps a forge from pinging people or linking issues. With ``limit``, cut at
+    that many characters with an ellipsis.
+    """
+    line = " ".join(text.split())
+    if limit is not None and len(line) > limit:
+        line = line[: limit - 1].rstrip() + "…"
+    return "".join(_ENTITIES.get(mark) or _backslashed(mark) for mark in line)
+
+
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "@<!-- -->", "#": "\\#<!-- -->"}
+
+
+def _backslashed(mark: str) -> str:
+    return f"\\{mark}" if mark in "\\`*_{}[]()+-.!|~$:=\"'" else mark
+
+
+def scale_of(values: Iterable[float]) -> float:
+    """Median of the positive finite ``values``, 0 when there is none: what rounding goes by."""
+    found = sorted(value for value in values if math.isfinite(value) and value > 0)
+    return found[len(found) // 2] if found else 0.0
+
+
+def decimals_of_deltas(deltas: Iterable[Delta]) -> int:
+    """Decimals for one metric's differences: two figures of the typical half width of their intervals.
+
+    Where no delta has an interval, three figures of the typical difference.
+    """
+    found = list(deltas)
+    widths = [(one.interval.high - one.interval.low) / 2 for one in found if one.interval is not None]
+    return decimals_for(scale_of(widths) or scale_of(abs(one.mean) for one in found) / 10)

@@ -1,0 +1,85 @@
+"""Renders -> Scores: judge the images of a run folder; never renders.
+
+Only what is missing is scored, so that a metric added to an old run, a new version of a metric or an image
+that was rendered anew costs just that. A score depends on its image and prompt alone: images go through a
+tower at one fixed batch shape, whatever else is scored with them (``bench.score_passes``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from bench.errors import WeightsError
+from bench.metrics.discovery import facts_for, installed
+from bench.metrics.registry import Registry
+from bench.records import Progress, Score
+from bench.score_plan import Plan, plan_passes, plan_scores
+from bench.store import RunFolder, load_run
+
+
+def score(
+    folder: RunFolder,
+    *,
+    metrics: Sequence[str] | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    registry: Registry | None = None,
+) -> int:
+    """Score the images of a run folder that have no score yet; the number of records that were added.
+
+    A cell (variant, case, sample, metric) is done when it has a score of the metric's version and of the
+    image's sha256. Images that were not rendered, that equal another one, or on which a metric fails get a
+    null with the reason and cost no other score. Records are appended a batch at a time: what was appended
+    stays when the work is stopped, and the same call goes on from there. Ends by writing ``scores.csv``.
+
+    Args:
+        folder: an open run folder.
+        metrics: names; by default the suite's.
+        device: torch device string of towers and heads.
+        progress: told ``("score", scores done, scores to do, tower or "pixels")``.
+        registry: where metrics and towers are looked up; by default all that are installed.
+
+    Raises:
+        UsageError: an unknown metric, or one named twice.
+        WeightsError: weights of a tower or head cannot be loaded; everything else was scored before.
+        MachineError: memory ran out, or the folder cannot be written.
+    """
+    known = registry if registry is not None else installed()
+    run = load_run(folder.path)
+    names = tuple(metrics) if metrics is not None else run.info.suite.metrics
+    facts_for(names, known)
+    plan = plan_scores(run, [known.metrics[name] for name in names])
+    known_scores, failures = set(run.scores), list[WeightsError]()
+    done = added = 0
+    with closing(_score_batches(plan, folder.path, device, known, failures)) as batches:
+        for scores, note in batches:
+            new = [record for record in scores if record not in known_scores]
+            folder.append_scores(new)
+            done, added = done + len(scores), added + len(new)
+            if progress is not None:
+                progress("score", done, plan.total, note)
+    folder.write_scores_csv()
+    if failures:
+        raise WeightsError(" ".join(failure.message for failure in failures), failures[0].hint) from failures[
+            0
+        ]
+    return added
+
+
+def _score_batches(
+    plan: Plan, path: Path, device: str, known: Registry, failures: list[WeightsError]
+) -> Generator[tuple[Sequence[Score], str], None, None]:
+    """Every score of the plan, a batch at a time, with a note of where it is from."""
+    if plan.nulls:
+        yield plan.nulls, "nothing to judge"
+    if not plan.jobs:
+        return
+    from bench.score_passes import release_memory, run_pass
+
+    for judging in plan_passes(plan.jobs):
+        with closing(run_pass(judging, plan.jobs, path, device, known, failures)) as batches:
+            for scores in batches:
+                yield scores, judging.tower or "pixels"
+        release_memory()

@@ -1,0 +1,161 @@
+"""Images as their files were rendered, read by threads, and results row by row at one fixed batch shape.
+
+Imports torch; reached from ``bench.score`` only when there is an image to judge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from PIL import Image
+
+from bench.errors import MachineError
+from bench.metrics.registry import Inputs, Metric, NoScoreError
+from bench.records import Render, Score
+from bench.score_plan import Job, make_score
+
+WORKERS = min(8, os.cpu_count() or 1)
+REASON_LENGTH = 300
+"""Longest reason in characters; a plug-in's error may hold a whole tensor."""
+
+Row = TypeVar("Row")
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
+
+
+class ImageFileError(Exception):
+    """An image file that is not the one that was rendered, as a sentence."""
+
+
+class EmbeddingError(Exception):
+    """What a tower returned is no embedding, as a sentence."""
+
+
+# --- images --------------------------------------------------------------------------------
+
+
+def read_image(folder: Path, render: Render) -> Image.Image:
+    """The rendered image as RGB, after its file's sha256 was seen to be the recorded one."""
+    name = str(render.image)
+    try:
+        data = (folder / name).read_bytes()
+    except FileNotFoundError as error:
+        raise ImageFileError(
+            f"image file {name} is missing; restore it or render again with --fresh"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != render.sha256:
+        raise ImageFileError(
+            f"image file {name} changed since it was rendered; restore it or render again with --fresh"
+        )
+    with Image.open(io.BytesIO(data)) as image:
+        return image.convert("RGB")
+
+
+def stream(
+    items: Iterable[Item], load: Callable[[Item], Loaded], ahead: int
+) -> Generator[tuple[Item, Loaded | Exception], None, None]:
+    """Each item with what ``load`` makes of it, in order, loaded by threads at most ``ahead`` items early.
+
+    An exception of ``load`` is handed on as the item's result: one bad file must not stop the others.
+    """
+
+    def attempt(item: Item) -> Loaded | Exception:
+        try:
+            return load(item)
+        except Exception as error:
+            return error
+
+    waiting: deque[tuple[Item, Future[Loaded | Exception]]] = deque()
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="decode") as pool:
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(attempt, item)))
+                if len(waiting) > ahead:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for first, future in waiting:
+                yield first, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+# --- one batch shape -----------------------------------------------------------------------
+
+
+def by_row(
+    compute: Callable[[list[Row]], torch.Tensor], rows: Sequence[Row], batch: int
+) -> list[torch.Tensor | Exception]:
+    """One result a row, computed always on exactly ``batch`` rows, so that no row depends on the others.
+
+    At most ``batch`` rows; the last is repeated to fill up. When ``compute`` raises, every row is tried in a
+    batch of its own, so that the error stays with the row that causes it.
+    """
+    if not rows:
+        return []
+    try:
+        with memory_for(f"judging a batch of {batch}"):
+            return list(compute([*rows, *[rows[-1]] * (batch - len(rows))])[: len(rows)])
+    except MachineError:
+        raise
+    except Exception as error:
+        if len(rows) == 1:
+            return [error]
+        return [result for row in rows for result in by_row(compute, [row], batch)]
+
+
+@torch.inference_mode()
+def judge(metric: Metric, inputs: Inputs) -> torch.Tensor:
+    """The metric's values: (n,) float32 on the CPU; raises ValueError when there are not n of them."""
+    values = metric.compute(inputs)
+    wanted = (len(inputs.prompts),)
+    if not isinstance(values, torch.Tensor):
+        raise ValueError(f"it returned {type(values).__name__}, not a tensor of shape {wanted}")
+    if values.shape != wanted:
+        raise ValueError(f"it returned shape {tuple(values.shape)}, not {wanted}")
+    return values.float().cpu()
+
+
+def result_score(job: Job, metric: Metric, result: torch.Tensor | Exception) -> Score:
+    """The record of what came of a cell: a finite value, or a null with the reason.
+
+    A null by the metric's definition stands; any other is tried again by the next ``score``.
+    """
+    make = partial(make_score, job.render, metric, job.reference)
+    if isinstance(result, NoScoreError):
+        return make(reason=describe(result))
+    if isinstance(result, Exception):
+        return make(reason=describe(result), judged=False)
+    value = float(result)
+    if not math.isfinite(value):
+        return make(reason=f"{metric.facts.name} gave {value}", judged=False)
+    return make(value=value)
+
+
+def describe(error: Exception) -> str:
+    """The error in one line; our own ones without the name of their class."""
+    message = " ".join(str(error).split())[:REASON_LENGTH]
+    own = isinstance(error, NoScoreError | ImageFileError | EmbeddingError)
+    return message if own and message else f"{type(error).__name__}: {message}"
+
+
+@contextmanager
+def memory_for(doing: str) -> Iterator[None]:
+    """Turn running out of memory into MachineError: no fault of an image, so no null is recorded."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise MachineError(
+            f"Out of memory while {doing}.",
+            hint="the same command again continues; --device cpu needs no GPU memory",
+        ) from error

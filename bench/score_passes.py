@@ -1,0 +1,85 @@
+"""One pass: its weights loaded, its images judged, its memory given back.
+
+Imports torch; reached from ``bench.score`` only when there is an image to judge.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from bench.errors import HotartError, WeightsError
+from bench.metrics.registry import Metric, Registry
+from bench.records import Score
+from bench.score_batch import describe, memory_for
+from bench.score_pixels import pixel_pass
+from bench.score_plan import Job, Pass
+from bench.score_towers import tower_pass
+
+Weights = TypeVar("Weights")
+
+
+def run_pass(
+    judging: Pass,
+    jobs: Sequence[Job],
+    folder: Path,
+    device: str,
+    registry: Registry,
+    failures: list[WeightsError],
+) -> Generator[list[Score], None, None]:
+    """The scores of one pass, a batch at a time; its weights are in memory only while it runs.
+
+    Where a metric's head cannot be loaded, that metric is left out; where the tower cannot, all are: the
+    error is added to ``failures`` and nothing is recorded, so that the same command scores them later.
+
+    Raises:
+        MachineError: memory ran out. What was given out before holds.
+    """
+    heads: dict[Metric, Any] = {}
+    for metric in judging.metrics:
+        try:
+            heads[metric] = load_head(metric, device)
+        except WeightsError as error:
+            failures.append(error)
+    jobs = [job for job in jobs if job.lacking(heads)]
+    if not jobs:
+        return
+    if judging.tower is None:
+        yield from pixel_pass(jobs, heads, folder, device)
+        return
+    name = judging.tower
+    try:
+        tower = _load(f"tower {name!r}", lambda: registry.towers[name].load(device))
+    except WeightsError as error:
+        failures.append(error)
+        return
+    yield from tower_pass(jobs, heads, tower, folder, device)
+
+
+def load_head(metric: Metric, device: str) -> Any:
+    """The metric's own weights on the device, or None when it has none; raises WeightsError."""
+    load = metric.load_head
+    return None if load is None else _load(f"head of metric {metric.facts.name!r}", lambda: load(device))
+
+
+def _load(what: str, load: Callable[[], Weights]) -> Weights:
+    try:
+        with memory_for(f"loading the {what}"):
+            return load()
+    except HotartError:
+        raise
+    except Exception as error:
+        raise WeightsError(
+            f"The {what} cannot be loaded: {describe(error)}.", hint="hotart-bench doctor"
+        ) from error
+
+
+def release_memory() -> None:
+    """Give the last pass's weights back to the machine before the next pass loads its own."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,154 @@
+"""What there is to score: every cell of the run that has no score yet, and those that can have none.
+
+Reads records only; imports no torch, so that a run with nothing left to score is done at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bench.metrics.registry import Metric
+from bench.metrics.tripwires import duplicates
+from bench.records import Render, Run, Score
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image and the metrics that have to judge it."""
+
+    render: Render
+    prompt: str
+    reference: Render | None
+    """The reference variant's image of the same cell (of the reference itself, the same record), if any."""
+    metrics: tuple[Metric, ...]
+
+    def lacking(self, metrics: Iterable[Metric]) -> list[Metric]:
+        """Those of ``metrics`` that still have to judge the image."""
+        return [metric for metric in metrics if metric in self.metrics]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Metrics that are computed together: those of one tower, or those that read pixels."""
+
+    tower: str | None
+    metrics: tuple[Metric, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``score`` does: nulls to record at once, and images to judge."""
+
+    nulls: tuple[Score, ...]
+    jobs: tuple[Job, ...]
+    """In the order of the suite's cases, the variants of a cell side by side, the reference first."""
+
+    @property
+    def total(self) -> int:
+        """Number of scores to record."""
+        return len(self.nulls) + sum(len(job.metrics) for job in self.jobs)
+
+
+def plan_scores(run: Run, metrics: Sequence[Metric]) -> Plan:
+    """The cells (variant, case, sample, metric) of ``run`` that are not scored yet.
+
+    A cell is scored when its score has the metric's version and the sha256 of the image (and of the
+    reference's image, for a metric that compares) as rendered. Cells without an image to judge become
+    nulls with the reason; they are recorded once.
+    """
+    scores = {(s.variant, s.case, s.sample, s.metric): s for s in run.scores}
+    equal = duplicates(run.renders)
+    nulls: list[Score] = []
+    jobs: list[Job] = []
+    for render, reference, prompt in _images(run):
+        wanted: list[Metric] = []
+        for metric in metrics:
+            partner = reference if metric.needs_reference else None
+            known = scores.get((render.variant, render.case, render.sample, metric.facts.name))
+            null = _null(render, metric, reference, equal.get((render.variant, render.case, render.sample)))
+            if null is None and not _is_current(known, metric, render, partner):
+                wanted.append(metric)
+            elif null is not None and null != known:
+                nulls.append(null)
+        if wanted:
+            jobs.append(Job(render, prompt, reference, tuple(wanted)))
+    return Plan(tuple(nulls), tuple(jobs))
+
+
+def plan_passes(jobs: Sequence[Job]) -> tuple[Pass, ...]:
+    """The passes over the images: one for all metrics that read pixels and have no weights, one for each
+    that reads pixels with weights of its own, one for each tower. Only one pass's weights are in memory."""
+    groups: dict[str, list[Metric]] = {}
+    for metric in dict.fromkeys(metric for job in jobs for metric in job.metrics):
+        if metric.facts.tower is not None:
+            key = f"tower {metric.facts.tower}"
+        else:
+            key = "pixels" if metric.load_head is None else f"head {metric.facts.name}"
+        groups.setdefault(key, []).append(metric)
+    return tuple(Pass(group[0].facts.tower, tuple(group)) for group in groups.values())
+
+
+def make_score(
+    render: Render,
+    metric: Metric,
+    reference: Render | None,
+    *,
+    value: float | None = None,
+    reason: str | None = None,
+    judged: bool = True,
+) -> Score:
+    """The record of one cell; ``judged=False`` leaves the image's sha256 out, so that it is tried again."""
+    return Score(
+        variant=render.variant,
+        case=render.case,
+        sample=render.sample,
+        metric=metric.facts.name,
+        version=metric.facts.version,
+        image_sha256=render.sha256 if judged else None,
+        value=value,
+        reason=reason,
+        reference_sha256=reference.sha256 if metric.needs_reference and reference is not None else None,
+    )
+
+
+def _images(run: Run) -> Iterator[tuple[Render, Render | None, str]]:
+    """Every rendered image with its prompt and the reference variant's image of the cell.
+
+    The reference itself comes with itself as its reference.
+    """
+    renders = {(r.variant, r.case, r.sample): r for r in run.renders}
+    names = [variant.name for variant in run.info.suite.variants]
+    for case in run.info.suite.cases:
+        for sample in range(run.info.suite.samples):
+            reference = renders.get((names[0], case.id, sample))
+            for name in names:
+                if (render := renders.get((name, case.id, sample))) is not None:
+                    yield render, reference, case.prompt
+
+
+def _null(render: Render, metric: Metric, reference: Render | None, duplicate: str | None) -> Score | None:
+    """The null of a cell that has nothing to judge, or None when there is an image to judge."""
+    if render.sha256 is None:
+        return make_score(render, metric, None, reason=f"not rendered: {render.error}")
+    if duplicate is not None:  # its twin may be rendered anew: not judged, so that it is looked at again
+        return make_score(render, metric, None, reason=duplicate, judged=False)
+    if not metric.needs_reference:
+        return None
+    if reference is render:
+        return make_score(render, metric, reference, reason="is the reference")
+    if reference is None:
+        return make_score(render, metric, None, reason="the reference variant has no image of this cell")
+    if reference.sha256 is None:
+        return make_score(render, metric, None, reason=f"the reference was not rendered: {reference.error}")
+    return None
+
+
+def _is_current(known: Score | None, metric: Metric, render: Render, partner: Render | None) -> bool:
+    """Whether a score is of this metric's version, of this image and of this reference's image."""
+    return (
+        known is not None
+        and known.version == metric.facts.version
+        and known.image_sha256 == render.sha256
+        and known.reference_sha256 == (partner.sha256 if partner is not None else None)
+    )

@@ -1,0 +1,259 @@
+"""The run folder: write, read, resume. What lies in it is section "A run folder" of the contract.
+
+``RunFolder`` is a folder that this process holds the lock of; ``load_run`` reads one without a lock. Journals
+only grow, and the newest record of a cell counts, so that work which is done again needs nothing deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from bench import strict_json
+from bench.errors import MachineError, UsageError
+from bench.journal import TEMPORARY, append_records, rewrite_journal, write_whole, writing
+from bench.lock import LOCK_NAME, lock_folder, unlock_folder
+from bench.names import listed
+from bench.records import Render, RunInfo, Score, Suite, Timing
+from bench.run_facts import refuse_other_protocol
+from bench.run_files import (
+    INFO,
+    RENDERS,
+    SCORES,
+    TIMINGS,
+    folder_of,
+    image_name,
+    load_run,
+    read_info,
+    read_renders,
+    read_scores,
+    read_timings,
+    scores_csv,
+)
+
+__all__ = ["RunFolder", "load_run", "run_id"]
+
+
+class RunFolder:
+    """A run folder that this process alone may write, until ``close`` or the end of its ``with`` block.
+
+    Appends are for one thread; ``write_image`` may be called from several.
+    """
+
+    def __init__(self, path: Path, info: RunInfo | None, lock: int, made: bool) -> None:
+        self.path = path
+        self._info = info
+        self._lock: int | None = lock
+        self._made = made
+
+    @classmethod
+    def open(cls, path: str | Path, *, suite: Suite, protocol_digest: str, fresh: bool = False) -> RunFolder:
+        """Lock a folder for a suite: a new one, or one that holds the same protocol and is to be continued.
+
+        Args:
+            path: made where it is missing.
+            suite: what is to be run.
+            protocol_digest: ``bench.suite.protocol_digest(suite)``.
+            fresh: start over; a run that is there is moved beside, to ``<name>.old-<n>``.
+
+        Raises:
+            UsageError: ``path`` is a file, or a folder with something else in it.
+            IncomparableError: the run in it is of another protocol (each differing fact is named), or of a
+                newer schema.
+            InvalidError: its ``run.json`` is damaged.
+            MachineError: another process holds it, or it cannot be written.
+        """
+        path = Path(path)
+        made = _refuse_foreign(path)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        if fresh and (path / INFO).exists():
+            _move_aside(path)
+        lock = lock_folder(path)
+        folder = cls(path, None, lock, made)
+        with _closed_on_error(folder):
+            if (path / INFO).exists():
+                folder._info = read_info(path)
+                if folder._info.protocol_digest != protocol_digest:
+                    refuse_other_protocol(path, folder._info, suite)
+            _clear_temporary(path)
+        return folder
+
+    @classmethod
+    def reopen(cls, path: str | Path) -> RunFolder:
+        """Lock the run folder of a run that was begun before, to score, measure or report it.
+
+        Raises:
+            UsageError: there is no run at ``path``.
+            IncomparableError, InvalidError, MachineError: as ``open``.
+        """
+        path = folder_of(path)
+        read_info(path)
+        folder = cls(path, None, lock_folder(path), made=False)
+        with _closed_on_error(folder):
+            folder._info = read_info(path)
+            _clear_temporary(path)
+        return folder
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the lock back; a second call does nothing. A folder that nothing was written to is gone."""
+        if self._lock is None:
+            return
+        if self._made and self._info is None:
+            _remove_unused(self.path)
+        unlock_folder(self._lock)
+        self._lock = None
+
+    @property
+    def info(self) -> RunInfo | None:
+        """``run.json`` as it was found or last written; None in a folder without one: a new run."""
+        return self._info
+
+    def write_info(self, info: RunInfo) -> None:
+        """Write ``run.json``, whole or not at all."""
+        text = strict_json.dumps(msgspec.to_builtins(info))
+        self.write_bytes(INFO, msgspec.json.format(text.encode(), indent=2) + b"\n")
+        self._info = info
+
+    def append_renders(self, records: Iterable[Render]) -> None:
+        """Append to ``renders.jsonl``; on the disk on return. Write the images first."""
+        append_records(self.path / RENDERS, records)
+
+    def append_scores(self, records: Iterable[Score]) -> None:
+        """Append to ``scores.jsonl``; on the disk on return."""
+        append_records(self.path / SCORES, records)
+
+    def append_timings(self, records: Iterable[Timing]) -> None:
+        """Append to ``timings.jsonl``; on the disk on return."""
+        append_records(self.path / TIMINGS, records)
+
+    def renders(self) -> tuple[Render, ...]:
+        """The newest record of each (variant, case, sample), in the order they were first made."""
+        return read_renders(self.path)
+
+    def scores(self) -> tuple[Score, ...]:
+        """The newest record of each (variant, case, sample, metric), in the order they were first made."""
+        return read_scores(self.path)
+
+    def timings(self) -> tuple[Timing, ...]:
+        """All timings, in the order they were made."""
+        return read_timings(self.path)
+
+    def drop_variant(self, name: str) -> None:
+        """Take a variant out of all journals, before it is rendered anew because its fingerprint changed.
+
+        Do this before ``write_info`` records the new fingerprint: then a crash in between repeats it.
+        """
+        journals: tuple[tuple[str, tuple[Render | Score | Timing, ...]], ...] = (
+            (TIMINGS, self.timings()),
+            (SCORES, self.scores()),
+            (RENDERS, self.renders()),
+        )
+        for journal, records in journals:
+            kept = [record for record in records if record.variant != name]
+            if len(kept) < len(records):
+                rewrite_journal(self.path / journal, kept)
+
+    def image_path(self, variant: str, case: str, sample: int) -> Path:
+        """Where the PNG of a cell lies."""
+        return self.path / image_name(variant, case, sample)
+
+    def write_image(self, variant: str, case: str, sample: int, png: bytes) -> tuple[str, str]:
+        """Write the PNG of a cell, whole or not at all; returns ``Render.image`` and ``Render.sha256``."""
+        name = image_name(variant, case, sample)
+        self.write_bytes(name, png)
+        return name, hashlib.sha256(png).hexdigest()
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a text file in UTF-8, ``name`` relative to the folder, whole or not at all."""
+        return self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, data: bytes) -> Path:
+        """Write a file, ``name`` relative to the folder, whole or not at all; its folder is made."""
+        path = self.path / name
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data)
+        return path
+
+    def write_scores_csv(self) -> Path:
+        """Write ``scores.csv``: one row an image, one column a metric, both in the order of the run.
+
+        Columns: variant, case, sample, seed, image, error, then the metrics. An empty field is "no value".
+        """
+        return self.write_text("scores.csv", scores_csv(load_run(self.path)))
+
+
+def run_id() -> str:
+    """A new run's id: the time in UTC to the second, and 48 random bits."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(6)}"
+
+
+def _refuse_foreign(path: Path) -> bool:
+    """Whether the folder is still to be made; a place with anything but a run in it is refused."""
+    try:
+        names = [entry.name for entry in path.iterdir()]
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError as error:
+        raise UsageError(f"{path}: is a file; a run needs a folder.", "choose another one with -o") from error
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
+    foreign = [name for name in names if name != LOCK_NAME and not name.endswith(TEMPORARY)]
+    if foreign and INFO not in names:
+        raise UsageError(
+            f"{path}: is not empty and holds no run (no {INFO}), but {listed(foreign, 3)}.",
+            "choose another folder with -o",
+        )
+    return False
+
+
+def _move_aside(path: Path) -> None:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    with contextlib.ExitStack() as stack:
+        stack.callback(unlock_folder, lock_folder(path))
+        if sys.platform == "win32":
+            stack.close()  # there an open file keeps its folder from being renamed
+        with writing(path):
+            path.rename(aside)
+            path.mkdir()
+
+
+def _clear_temporary(path: Path) -> None:
+    with writing(path):
+        for leftover in path.rglob(f".*{TEMPORARY}"):
+            leftover.unlink()
+
+
+def _remove_unused(path: Path) -> None:
+    # Still under the lock. Where the system will not remove an open file, an empty folder stays: no harm.
+    with contextlib.suppress(OSError):
+        (path / LOCK_NAME).unlink()
+        path.rmdir()
+
+
+@contextlib.contextmanager
+def _closed_on_error(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        folder.close()
+        raise

@@ -1,0 +1,194 @@
+"""Suite and prompt files -> ``Suite``, its protocol digest, and the images it stands for with their seeds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+
+from bench import strict_json
+from bench.errors import SuiteError, UsageError
+from bench.names import did_you_mean, listed
+from bench.prompt_files import SUFFIXES, Located, read_located, read_prompts, refuse_double_ids
+from bench.records import Case, Cell, Lora, Settings, Suite, Variant
+from bench.suite_file import VariantTable, read_suite_file
+from bench.text_files import exists
+
+__all__ = [
+    "image_seed",
+    "list_prompt_sets",
+    "list_suites",
+    "load_suite",
+    "plan_cells",
+    "prompts_folder",
+    "protocol_digest",
+    "read_prompts",
+]
+
+
+def load_suite(
+    name_or_path: str, *, limit: int | None = None, known_metrics: Collection[str] | None = None
+) -> Suite:
+    """A checked suite, from the name of a shipped one or from a ``.toml`` file.
+
+    Prompt files are looked up beside the suite file, then among the shipped ones. A checkpoint, LoRA, UNet or
+    VAE that lies beside the suite file becomes an absolute path; every other name stays as it is.
+
+    Args:
+        name_or_path: such as ``mini`` or ``suites/mine.toml``; kept as ``Suite.source``.
+        limit: keep only the first ``limit`` cases. ``Suite.limit`` is set where that cuts any off.
+        known_metrics: the metrics there are; None leaves metric names unchecked.
+
+    Raises:
+        SuiteError: a file that is missing or wrong, with file, field, allowed values and nearest match.
+        IncomparableError: the suite's schema is newer than this program.
+        UsageError: ``limit`` is under 1.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit is {limit}; it must be at least 1.")
+    path = _find_suite(name_or_path)
+    written = read_suite_file(path, known_metrics)
+    cases = _read_cases(path, written.prompts)
+    cut = limit is not None and limit < len(cases)
+    return Suite(
+        schema=written.schema,
+        name=written.name,
+        prompts=written.prompts,
+        cases=cases[:limit],
+        samples=written.samples,
+        seed=written.seed,
+        metrics=written.metrics,
+        settings=written.settings,
+        variants=tuple(_variant(path.parent, name, table) for name, table in written.variants.items()),
+        limits=written.limits,
+        measure=written.measure,
+        limit=limit if cut else None,
+        source=name_or_path,
+    )
+
+
+def prompts_folder() -> Path:
+    """Where the shipped suites and prompt sets lie: in the installed package, or in a checkout."""
+    installed = Path(__file__).parent / "prompts"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "prompts"
+
+
+def list_suites() -> tuple[str, ...]:
+    """The names of the shipped suites, sorted."""
+    return tuple(sorted(path.stem for path in prompts_folder().glob("*.toml")))
+
+
+def list_prompt_sets() -> tuple[str, ...]:
+    """The file names of the shipped prompt sets, sorted."""
+    return tuple(sorted(path.name for path in prompts_folder().glob("*") if path.suffix in SUFFIXES))
+
+
+def protocol_digest(suite: Suite) -> str:
+    """The protocol digest: equal for two suites if and only if their images may be compared pair by pair.
+
+    It is the sha256, in hex, of this JSON object in UTF-8, keys sorted, without spaces, non-ASCII unescaped,
+    floats in Python's shortest form::
+
+        {"cases": [[id, prompt, negative], ...], "samples": n, "schema": 1, "seed": n, "settings": {...}}
+
+    with the cases in order and all fields of ``Settings``, defaults too; ``guidance`` and ``eta`` are floats
+    (5.0). Name, tags, probes, metrics, variants, limits and timing plan are left out: changing them makes no
+    other protocol.
+    """
+    # Settings made in Python may hold guidance=5, which a suite file or run.json would give as 5.0.
+    settings = msgspec.convert(msgspec.to_builtins(suite.settings), Settings)
+    facts = {
+        "schema": suite.schema,
+        "cases": [[case.id, case.prompt, case.negative] for case in suite.cases],
+        "samples": suite.samples,
+        "seed": suite.seed,
+        "settings": msgspec.to_builtins(settings),
+    }
+    return hashlib.sha256(strict_json.canonical(facts)).hexdigest()
+
+
+def image_seed(suite_seed: int, case_id: str, sample: int) -> int:
+    """The seed of an image's noise, in [0, 2^63).
+
+    The first 8 bytes, big-endian, of sha256 over the ASCII text ``<suite_seed>\\n<case_id>\\n<sample>``, with
+    the top bit cleared. It depends on neither variant, order, batch nor device, so that every variant starts
+    from the same noise.
+    """
+    text = f"{suite_seed}\n{case_id}\n{sample}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") & (2**63 - 1)
+
+
+def plan_cells(suite: Suite) -> tuple[Cell, ...]:
+    """The images of one variant, in order: case by case, sample by sample, in batches of the settings' size.
+
+    The plan is the same for every variant and is never made from what is left to do: the size of a batch
+    changes pixels, so a resumed run must form the batches of an undisturbed one.
+    """
+    pairs = [(case.id, sample) for case in suite.cases for sample in range(suite.samples)]
+    return tuple(
+        Cell(
+            case=case_id,
+            sample=sample,
+            seed=image_seed(suite.seed, case_id, sample),
+            batch=index // suite.settings.batch,
+        )
+        for index, (case_id, sample) in enumerate(pairs)
+    )
+
+
+def _find_suite(name_or_path: str) -> Path:
+    if not name_or_path.endswith(".toml") and name_or_path in list_suites():
+        return prompts_folder() / f"{name_or_path}.toml"
+    path = Path(name_or_path)
+    if name_or_path.endswith(".toml") and exists(path):
+        return path
+    hint = "hotart-bench list suites"
+    if name_or_path.endswith(".toml"):
+        raise SuiteError(f"{name_or_path}: there is no such file.", hint)
+    if exists(path):
+        raise SuiteError(f"{name_or_path}: a suite file ends in .toml.", hint)
+    near = did_you_mean(name_or_path, list_suites())
+    raise SuiteError(
+        f"{name_or_path!r} is neither a shipped suite ({listed(list_suites())}) nor a .toml file{near}.", hint
+    )
+
+
+def _read_cases(suite_path: Path, names: tuple[str, ...]) -> tuple[Case, ...]:
+    located: list[Located] = []
+    for name in names:
+        located += read_located(_find_prompts(suite_path, name))
+    refuse_double_ids(located)
+    return tuple(item.case for item in located)
+
+
+def _find_prompts(suite_path: Path, name: str) -> Path:
+    for folder in (suite_path.parent, prompts_folder()):
+        if exists(folder / name):
+            return folder / name
+    beside = (path.name for path in suite_path.parent.glob("*") if path.suffix in SUFFIXES)
+    near = did_you_mean(name, {*beside, *list_prompt_sets()})
+    raise SuiteError(
+        f"{suite_path}: prompts: {name!r} lies neither beside the suite nor among the shipped sets{near}.",
+        "hotart-bench list prompts",
+    )
+
+
+def _variant(folder: Path, name: str, table: VariantTable) -> Variant:
+    return Variant(
+        name=name,
+        checkpoint=_beside(folder, table.checkpoint),
+        revision=table.revision,
+        loras=tuple(Lora(path=_beside(folder, lora.path), weight=lora.weight) for lora in table.loras),
+        unet=None if table.unet is None else _beside(folder, table.unet),
+        vae=None if table.vae is None else _beside(folder, table.vae),
+    )
+
+
+def _beside(folder: Path, name: str) -> str:
+    # A folder that happens to be called "mini" must not hide the shipped family.
+    if name == "mini" or name.startswith(("mini:", "random:")):
+        return name
+    path = Path(name).expanduser() if name.startswith("~/") else folder / name
+    return str(path.resolve()) if exists(path) else name

@@ -1,0 +1,237 @@
+"""The suite file as it is written: TOML, strict in its fields, types and values.
+
+An unknown or doubled field, a wrong type or a value that cannot be is refused before anything is rendered,
+with the field and, where there is one, the nearest match.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+
+from bench import strict_json
+from bench.errors import IncomparableError, SuiteError
+from bench.names import NAME_RULE, did_you_mean, is_good_name, listed
+from bench.records import SCHEMA, Dtype, Lora, Plan, Sampler, Settings, TimingName
+from bench.text_files import read_text
+
+MAX_SEED = 2**63 - 1
+
+LIMIT = re.compile(r"\d+(\.\d+)?(sd|%|s|ms|us|B|KiB|MiB|GiB)?( floor \d+(\.\d+)?(s|ms|us|B|KiB|MiB|GiB)?)?")
+"""How much worse is still allowed: ``0.05``, ``0.1sd``, ``2%``, ``5% floor 20ms``."""
+
+
+class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[variants.<name>]`` of a suite file."""
+
+    checkpoint: str
+    revision: str | None = None
+    loras: tuple[Lora, ...] = ()
+    unet: str | None = None
+    vae: str | None = None
+
+
+class SuiteFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A suite file as it is written; ``load_suite`` makes a ``Suite`` of it."""
+
+    schema: int
+    name: str
+    prompts: tuple[str, ...]
+    settings: Settings
+    variants: dict[str, VariantTable]
+    samples: int = 1
+    seed: int = 0
+    metrics: tuple[str, ...] = ()
+    limits: dict[str, str] = {}
+    measure: Plan = Plan()
+
+
+def read_suite_file(path: Path, known_metrics: Collection[str] | None) -> SuiteFile:
+    """A checked suite file.
+
+    Args:
+        path: the ``.toml`` file.
+        known_metrics: the metrics there are, or None to leave metric names unchecked.
+
+    Raises:
+        SuiteError: not readable, not TOML, an unknown or doubled field, a wrong type, or a value of the right
+            type that cannot be: a width of 63, a NaN guidance, a variant named "..". The sentence names file,
+            field, what is allowed and the nearest match.
+        IncomparableError: its schema is newer than this program.
+    """
+    text = read_text(path)
+    try:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SuiteError(f"{path}: is no TOML: {error}.") from error
+    _refuse_other_schema(path, table)
+    _refuse_unknown_fields(str(path), table)
+    _refuse_unknown_choices(str(path), table)
+    try:
+        suite = strict_json.convert(table, SuiteFile)
+    except ValueError as error:
+        hint = 'limits are texts, such as "0.1sd"' if str(error).startswith("limits") else ""
+        raise SuiteError(f"{path}: {error}.", hint) from error
+    _check_values(str(path), suite, known_metrics)
+    return suite
+
+
+def _refuse_other_schema(path: Path, table: dict[str, Any]) -> None:
+    schema = table.get("schema")
+    if type(schema) is not int or schema < 1:
+        said = "is missing" if schema is None else f"is {schema!r}"
+        raise SuiteError(f"{path}: the field schema {said}; a suite file begins with schema = {SCHEMA}.")
+    if schema > SCHEMA:
+        raise IncomparableError(
+            f"{path}: has schema {schema}; this hotart-bench knows suites up to schema {SCHEMA}.",
+            "pip install --upgrade hotart-bench",
+        )
+
+
+def _refuse_unknown_fields(file: str, table: Mapping[str, Any]) -> None:
+    for place, inner, kind in _tables(table):
+        known = [field.name for field in msgspec.structs.fields(kind)]
+        for name in inner:
+            if name not in known:
+                raise SuiteError(
+                    f"{file}: unknown field {place}{name}{did_you_mean(name, known)}; "
+                    f"{'here' if place else 'at the top'} stand {', '.join(known)}."
+                )
+
+
+def _tables(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], type]]:
+    yield "", table, SuiteFile
+    # What is no table where one belongs is left to the type check, which knows how to say it.
+    for name, kind in (("settings", Settings), ("measure", Plan)):
+        if isinstance(table.get(name), dict):
+            yield f"{name}.", table[name], kind
+    variants = table.get("variants")
+    for name, inner in variants.items() if isinstance(variants, dict) else ():
+        if not isinstance(inner, dict):
+            continue
+        yield f"variants.{name}.", inner, VariantTable
+        loras = inner.get("loras")
+        for index, item in enumerate(loras if isinstance(loras, list) else ()):
+            if isinstance(item, dict):
+                yield f"variants.{name}.loras[{index}].", item, Lora
+
+
+def _refuse_unknown_choices(file: str, table: Mapping[str, Any]) -> None:
+    settings = table.get("settings")
+    for name, choices in (("sampler", get_args(Sampler)), ("dtype", get_args(Dtype))):
+        value = settings.get(name) if isinstance(settings, dict) else None
+        if isinstance(value, str) and value not in choices:
+            raise SuiteError(
+                f"{file}: settings.{name} is {value!r}{did_you_mean(value, choices)}; "
+                f"allowed are {', '.join(choices)}."
+            )
+
+
+def _check_values(file: str, suite: SuiteFile, known_metrics: Collection[str] | None) -> None:
+    if not is_good_name(suite.name):
+        raise SuiteError(f"{file}: name is {suite.name!r}; a suite's name is {NAME_RULE}.")
+    _check_ranges(file, suite)
+    _check_settings(file, suite)
+    _check_variants(file, suite)
+    _check_lists(file, suite)
+    _check_metrics(file, suite, known_metrics)
+    _check_limits(file, suite)
+
+
+def _check_ranges(file: str, suite: SuiteFile) -> None:
+    settings, plan = suite.settings, suite.measure
+    ranges: tuple[tuple[str, float, float, float], ...] = (
+        ("samples", suite.samples, 1, 10_000),
+        ("seed", suite.seed, 0, MAX_SEED),
+        ("settings.width", settings.width, 8, 8192),
+        ("settings.height", settings.height, 8, 8192),
+        ("settings.steps", settings.steps, 1, 1000),
+        ("settings.guidance", settings.guidance, 0, 100),
+        ("settings.batch", settings.batch, 1, 1024),
+        ("settings.eta", settings.eta, 0, 1),
+        ("measure.rounds", plan.rounds, 1, 1000),
+        ("measure.images", plan.images, 1, 1000),
+        ("measure.warmups", plan.warmups, 0, 100),
+    )
+    for field, value, low, high in ranges:
+        if not low <= value <= high:  # also true of NaN
+            raise SuiteError(f"{file}: {field} is {value}; allowed is {low} to {high}.")
+
+
+def _check_settings(file: str, suite: SuiteFile) -> None:
+    settings = suite.settings
+    for field, pixels in (("width", settings.width), ("height", settings.height)):
+        if pixels % 8:
+            near = max(8, round(pixels / 8) * 8)
+            raise SuiteError(
+                f"{file}: settings.{field} is {pixels}; it must be a multiple of 8, such as {near}."
+            )
+    if settings.eta and settings.sampler != "ddim":
+        raise SuiteError(
+            f"{file}: settings.eta is {settings.eta}, but only the sampler ddim has an eta, "
+            f"not {settings.sampler}; leave it out or set it to 0."
+        )
+
+
+def _check_variants(file: str, suite: SuiteFile) -> None:
+    if not suite.variants:
+        raise SuiteError(f"{file}: there is no variant; add [variants.base] with a checkpoint.")
+    folded: dict[str, str] = {}
+    for name, variant in suite.variants.items():
+        if not is_good_name(name):
+            raise SuiteError(f"{file}: the variant name {name!r} will not do; it is {NAME_RULE}.")
+        other = folded.setdefault(name.lower(), name)
+        if other != name:
+            raise SuiteError(
+                f"{file}: the variants {other!r} and {name!r} differ only in case; "
+                "their images would share a folder on some systems."
+            )
+        texts = {"checkpoint": variant.checkpoint, "unet": variant.unet, "vae": variant.vae}
+        texts |= {f"loras[{index}].path": lora.path for index, lora in enumerate(variant.loras)}
+        for field, text in texts.items():
+            if text is not None and (not text.strip() or "\0" in text):
+                raise SuiteError(f"{file}: variants.{name}.{field} is empty or holds a zero byte.")
+        for index, lora in enumerate(variant.loras):
+            if not math.isfinite(lora.weight):
+                raise SuiteError(
+                    f"{file}: variants.{name}.loras[{index}].weight is {lora.weight}; it must be finite."
+                )
+
+
+def _check_lists(file: str, suite: SuiteFile) -> None:
+    if not suite.prompts:
+        raise SuiteError(f'{file}: prompts is empty; name at least one prompt file, such as "mini.jsonl".')
+    for field, names in (("prompts", suite.prompts), ("metrics", suite.metrics)):
+        doubled = [name for name in names if names.count(name) > 1]
+        if doubled:
+            raise SuiteError(f"{file}: {field} names {doubled[0]!r} twice.")
+
+
+def _check_metrics(file: str, suite: SuiteFile, known: Collection[str] | None) -> None:
+    for name in suite.metrics if known is not None else ():
+        if known is not None and name not in known:
+            raise SuiteError(
+                f"{file}: unknown metric {name!r}{did_you_mean(name, known)}; there are {listed(known)}.",
+                "hotart-bench list metrics",
+            )
+
+
+def _check_limits(file: str, suite: SuiteFile) -> None:
+    allowed = (*suite.metrics, *get_args(TimingName))
+    for name, value in suite.limits.items():
+        if name not in allowed:
+            raise SuiteError(
+                f"{file}: limits.{name} is neither a metric of this suite nor a timing"
+                f"{did_you_mean(name, allowed)}; allowed are {', '.join(allowed)}."
+            )
+        if LIMIT.fullmatch(value) is None:
+            raise SuiteError(
+                f"{file}: limits.{name} is {value!r}; a limit is a number, with sd or % or a unit after it, "
+                'such as "0.05", "0.1sd", "2%" or "5% floor 20ms".'
+            )

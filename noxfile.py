@@ -1,0 +1,116 @@
+"""The contributor's guide, as sessions. ``nox -l`` lists them, ``nox -s NAME`` runs one, ``nox`` the usual.
+
+Every session installs what it needs into an environment of its own, so a fresh clone and ``pip install nox``
+are enough. What a session takes after ``--`` goes to its program: ``nox -s tests -- -k seeds``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests", "light", "docs"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
+
+HEAVY = {"diffusers", "open_clip_torch", "peft", "torch", "torchmetrics", "torchvision", "transformers"}
+"""What only rendering, scoring and measuring need: the packages that are torch or bring it along."""
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests against the installed package: what you change, you run this on.
+
+    Tests mirror ``bench/``: ``bench/stats.py`` is tested by ``tests/test_stats.py``. They need no network and
+    no GPU, and Chromium with its driver for the report. Warnings are errors; nothing is skipped.
+    """
+    session.install(".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and layout; ``ruff check --fix .`` and ``ruff format .`` repair most of it."""
+    session.install("ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly: records pass between rooms, and this is what holds the rooms to them."""
+    session.install(".[dev]")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def light(session: nox.Session) -> None:
+    """Use ``list``, ``compare``, ``plot`` and ``report`` where there is no torch: they need no model.
+
+    A report is read and a list is asked for far more often than a run is made; neither waits for torch, and a
+    laptop without it can do both. A room that imports torch too early fails here.
+    """
+    session.install(*_light_requirements())
+    session.install("--no-deps", ".")
+    heavy = session.run("python", "-c", _FIND_HEAVY, silent=True)
+    if heavy and heavy.strip():
+        session.error(f"this environment must hold none of: {heavy.strip()}")
+    place = Path(session.create_tmp()).resolve()
+    session.chdir(place)  # away from the source folder: the installed package is what is tried
+    run = str(place / "run")
+    tests_folder = str(Path(__file__).resolve().parent / "tests")
+    session.run("python", "-c", _WRITE_RUN, run, env={"PYTHONPATH": tests_folder})
+    session.run("hotart-bench", "--help", silent=True)
+    for what in ("suites", "variants", "metrics", "prompts"):
+        session.run("hotart-bench", "list", what)
+    session.run("hotart-bench", "compare", run)
+    session.run("hotart-bench", "plot", run, "-o", str(place / "plots"))
+    session.run("hotart-bench", "report", run)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Check that the documents are true: links lead somewhere, commands and flags are those of ``--help``."""
+    session.install(".[test]")
+    session.run("pytest", "tests/test_docs.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Compute the figures of speed and memory: one JSON object a line, then a table. Minutes, on two cores.
+
+    A figure that falls short is printed as it is and fails nothing. ``-- help_over_python`` computes one.
+    """
+    session.install(".[test]")
+    session.run("python", "-m", "tests.figures", *session.posargs)
+
+
+@nox.session
+def mini(session: nox.Session) -> None:
+    """Compute the evidence of the embedded family anew from the shipped weights and print it.
+
+    What ``docs/mini.md`` claims is what this prints: how good the base is, and by how much DPO and SPO raise
+    craft over it on held-out prompts and seeds. Long on a CPU.
+    """
+    session.install(".[test]")
+    session.run("python", "-m", "bench.mini.evidence", *session.posargs)
+
+
+_FIND_HEAVY = f"""
+import importlib.util
+print(*(name for name in {sorted(HEAVY | {"open_clip"})} if importlib.util.find_spec(name)))
+"""
+
+_WRITE_RUN = """
+import sys
+from fakes import make_run, write_run
+write_run(make_run(sys.argv[1]), sys.argv[1])
+"""
+
+
+def _light_requirements() -> list[str]:
+    """Return the requirements of ``pyproject.toml`` without those in ``HEAVY``."""
+    needed: list[str] = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
+    return [item for item in needed if re.split(r"[^A-Za-z0-9_.-]", item)[0] not in HEAVY]

@@ -1,0 +1,333 @@
+"""A complete, believable run made of numbers: for tests of every room that reads runs.
+
+``make_run`` gives the ``Run`` record, ``write_run`` writes it as a run folder with small real PNGs.
+All of it depends on the arguments alone, so two calls give equal records and equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from PIL import Image
+
+from bench.records import (
+    SCHEMA,
+    Axis,
+    Case,
+    Cell,
+    Fingerprint,
+    Git,
+    Lora,
+    Machine,
+    MetricFacts,
+    Plan,
+    Render,
+    Run,
+    RunInfo,
+    Score,
+    Settings,
+    Standing,
+    Suite,
+    Timing,
+    TimingName,
+    Unit,
+    Variant,
+    WeightFile,
+)
+from bench.suite import plan_cells, protocol_digest
+
+EFFECT: dict[str, dict[str, float]] = {
+    "dpo": {"mini-aesthetic": 0.30, "mini-preference": 0.55, "saturation": 0.02, "contrast": 0.01},
+    "spo": {"mini-aesthetic": 0.62, "mini-preference": 1.10, "saturation": 0.03, "contrast": 0.02},
+}
+"""What each variant adds to a metric's mean, in the metric's unit."""
+
+_PROMPTS = (
+    ("a woman with red hair in a green coat, golden hour", ("portrait", "light")),
+    ("a lake between mountains at dawn, thin fog", ("landscape",)),
+    ("an old man by a window, light from the left", ("portrait",)),
+    ("dunes under a full moon, long exposure", ("landscape", "light")),
+    ("a dancer 💃 in <b>bold</b> & 'quoted' colours", ("portrait",)),
+    ("a lighthouse in a storm, waves over the rocks", ("landscape",)),
+    ("two hands holding a cup of tea, close-up", ("portrait", "hands")),
+    ("a birch forest in autumn, low sun through the trunks", ("landscape", "light")),
+    ("a boy with a straw hat, soft studio light", ("portrait",)),
+    ("a village street after rain, neon signs", ("landscape",)),
+    ("a violinist on stage, hard rim light, both hands on the instrument", ("portrait", "light", "hands")),
+    ("terraced fields seen from above, harvest", ("landscape",)),
+)
+
+# name: (axis, higher is better, unit, low, high, mean, spread of prompts, spread of samples)
+_METRICS: dict[str, tuple[Axis, bool | None, str, float | None, float | None, float, float, float]] = {
+    "mini-clip": ("alignment", True, "cosine", -1.0, 1.0, 0.61, 0.06, 0.02),
+    "mini-aesthetic": ("aesthetic", True, "points", None, None, 5.4, 0.5, 0.15),
+    "mini-preference": ("preference", True, "logit", None, None, 18.2, 0.9, 0.3),
+    "saturation": ("pixels", None, "share", 0.0, 1.0, 0.41, 0.05, 0.02),
+    "contrast": ("pixels", None, "share", 0.0, 1.0, 0.22, 0.03, 0.01),
+    "sharpness": ("pixels", None, "share", 0.0, 1.0, 0.08, 0.01, 0.004),
+    "clipped": ("pixels", None, "share", 0.0, 1.0, 0.02, 0.004, 0.002),
+    "ssim-to-base": ("distance", None, "ssim", -1.0, 1.0, 0.72, 0.05, 0.02),
+}
+
+# name: (unit, typical value on a small CPU machine)
+_TIMINGS: dict[TimingName, tuple[Unit, float]] = {
+    "load": ("second", 1.3),
+    "first_image": ("second", 0.9),
+    "text_encode": ("second", 0.004),
+    "denoise_step": ("second", 0.021),
+    "vae_decode": ("second", 0.012),
+    "end_to_end": ("second", 0.45),
+    "peak_rss": ("byte", 612e6),
+}
+_ONCE = ("load", "first_image", "peak_rss")
+
+
+def _rng(*parts: object) -> np.random.Generator:
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _suite(prompts: int, samples: int, variants: Sequence[str]) -> Suite:
+    cases = []
+    for index in range(prompts):
+        text, tags = _PROMPTS[index % len(_PROMPTS)]
+        again = index // len(_PROMPTS)
+        cases.append(
+            Case(id=f"case-{index:03d}", prompt=text + f", take {again + 1}" * bool(again), tags=tags)
+        )
+    return Suite(
+        schema=SCHEMA,
+        name="fake",
+        prompts=("fake.jsonl",),
+        cases=tuple(cases),
+        samples=samples,
+        seed=0,
+        metrics=tuple(_METRICS),
+        settings=Settings(width=64, height=64, steps=20, guidance=3.0, sampler="ddim", batch=16),
+        variants=tuple(_variant(name) for name in variants),
+        measure=Plan(rounds=2, images=5),
+        source="fake",
+    )
+
+
+def _variant(name: str) -> Variant:
+    loras = () if name == "base" else (Lora(path=f"mini:{name}"),)
+    return Variant(name=name, checkpoint="mini", loras=loras)
+
+
+def _fingerprint(name: str) -> Fingerprint:
+    parts = ("unet", "vae", "text_encoder", "text_encoder_2")
+    files = [
+        WeightFile(component=part, name=f"{part}.safetensors", sha256=_digest(part), size_bytes=4_000_000)
+        for part in parts
+    ]
+    loras = _variant(name).loras
+    for number, lora in enumerate(loras):
+        files.append(
+            WeightFile(
+                component=f"lora:{number}", name=lora.path, sha256=_digest("lora", name), size_bytes=200_000
+            )
+        )
+    return Fingerprint(
+        name=name,
+        digest=_digest("variant", name),
+        checkpoint="mini",
+        pipeline="StableDiffusionXLPipeline",
+        files=tuple(files),
+        loras=loras,
+        lora_mode="fused" if loras else "none",
+        modules_changed=64 if loras else 0,
+    )
+
+
+def _facts(name: str) -> MetricFacts:
+    axis, better, unit, low, high, *_ = _METRICS[name]
+    judge = name.startswith("mini-")
+    standing: Standing = "in-family" if name == "mini-preference" else "related" if judge else "held-out"
+    return MetricFacts(
+        name=name,
+        version="1",
+        summary=f"What {name} measures, in one sentence.",
+        unit=unit,
+        higher_is_better=better,
+        low=low,
+        high=high,
+        axis=axis,
+        tower="mini" if judge else None,
+        trained_on="the embedded world" if judge else "nothing",
+        standing=standing,
+        licence="Apache-2.0",
+        reference="docs/mini.md",
+    )
+
+
+@lru_cache(maxsize=4096)
+def png_bytes(variant: str, case: str, sample: int, seed: int, size: int = 64) -> bytes:
+    """A small gradient with a disc, composed by case and sample and tinted by variant, as PNG bytes."""
+    place, tint = _rng("place", case, sample, seed), _rng("tint", variant)
+    y, x = np.mgrid[0:size, 0:size] / (size - 1)
+    angle = place.uniform(0, np.pi)
+    ramp = (np.cos(angle) * x + np.sin(angle) * y + 1) / 2.5
+    centre = place.uniform(0.25, 0.75, size=2)
+    disc = np.clip(1 - 12 * ((x - centre[0]) ** 2 + (y - centre[1]) ** 2), 0, 1)
+    warm, cold = tint.uniform(0.4, 1.0, size=3), place.uniform(0.2, 0.9, size=3)
+    colours = ramp[..., None] * cold + disc[..., None] * warm * 0.6
+    pixels = (255 * np.clip(colours, 0, 1)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _render(variant: str, cell: Cell, seed: int, failed: bool) -> Render:
+    case, sample = cell.case, cell.sample
+    return Render(
+        variant=variant,
+        case=case,
+        sample=sample,
+        seed=cell.seed,
+        batch=cell.batch,
+        decode_dtype="float32",
+        image=None if failed else f"images/{variant}/{case}-{sample}.png",
+        sha256=None if failed else hashlib.sha256(png_bytes(variant, case, sample, seed)).hexdigest(),
+        error="The image is uniformly black, also after decoding in float32." if failed else None,
+    )
+
+
+def _score(render: Render, metric: str, shift: float, seed: int) -> Score:
+    low, high, mean, prompt_sd, sample_sd = _METRICS[metric][3:]
+    # Prompts differ more than variants do, and what a prompt adds is shared: pairs correlate, as in life.
+    shared = _rng("prompt", metric, render.case).normal(0, prompt_sd)
+    noise = _rng("noise", metric, render.variant, render.case, render.sample, seed).normal(0, sample_sd)
+    value: float | None = float(
+        np.clip(
+            mean + shared + noise + shift, -np.inf if low is None else low, np.inf if high is None else high
+        )
+    )
+    reason = None
+    if render.image is None:
+        value, reason = None, "there is no image"
+    return Score(
+        variant=render.variant,
+        case=render.case,
+        sample=render.sample,
+        metric=metric,
+        version="1",
+        image_sha256=render.sha256,
+        value=value,
+        reason=reason,
+    )
+
+
+def _timings(variant: str, round_number: int, images: int, seed: int) -> list[Timing]:
+    process = 4000 + int(_digest(variant, round_number)[:3], 16)
+    found = []
+    for name, (unit, typical) in _TIMINGS.items():
+        rng = _rng("timing", variant, round_number, name, seed)
+        centre = typical * (1 + rng.normal(0, 0.01))
+        count = 1 if name in _ONCE else images * 20 if name == "denoise_step" else images
+        values = centre * (1 + np.abs(rng.normal(0, 0.03, size=count)))
+        if unit == "byte":
+            values = np.round(values)
+        warmups = () if name in _ONCE else (float(centre * 1.6),)
+        found.append(
+            Timing(
+                variant=variant,
+                name=name,
+                unit=unit,
+                round=round_number,
+                process=process,
+                warmups=warmups,
+                values=tuple(float(value) for value in values),
+            )
+        )
+    return found
+
+
+def make_run(
+    path: Path | str,
+    *,
+    prompts: int = 12,
+    samples: int = 2,
+    variants: Sequence[str] = ("base", "dpo", "spo"),
+    effect: Mapping[str, Mapping[str, float]] = EFFECT,
+    seed: int = 0,
+    failed: Collection[tuple[str, str, int]] = (),
+) -> Run:
+    """A complete run of ``prompts`` x ``samples`` x ``variants``, the first variant being the reference.
+
+    ``effect[variant][metric]`` is added to that variant's scores; ``failed`` names (variant, case id,
+    sample) of images that could not be made; ``seed`` draws the noise, not the prompts' difficulty.
+    """
+    suite = _suite(prompts, samples, variants)
+    renders = tuple(
+        _render(name, cell, seed, (name, cell.case, cell.sample) in failed)
+        for name in variants
+        for cell in plan_cells(suite)
+    )
+    scores = tuple(
+        _score(render, metric, effect.get(render.variant, {}).get(metric, 0.0), seed)
+        for metric in _METRICS
+        for render in renders
+        if metric != "ssim-to-base" or render.variant != variants[0]  # nothing to compare itself with
+    )
+    timings = tuple(
+        timing
+        for number in range(suite.measure.rounds)
+        for name in variants
+        for timing in _timings(name, number, suite.measure.images, seed)
+    )
+    return Run(path=str(path), info=_info(suite, seed), renders=renders, scores=scores, timings=timings)
+
+
+def _info(suite: Suite, seed: int) -> RunInfo:
+    return RunInfo(
+        schema=SCHEMA,
+        id=f"fake-{seed:04d}",
+        status="complete",
+        suite=suite,
+        protocol_digest=protocol_digest(suite),
+        variants=tuple(_fingerprint(variant.name) for variant in suite.variants),
+        metrics=tuple(_facts(name) for name in _METRICS),
+        machine=Machine(
+            os="Linux 6.8",
+            cpu="A CPU of two cores",
+            cores=2,
+            memory_bytes=8 * 2**30,
+            device="cpu",
+            device_name="A CPU of two cores",
+            threads=2,
+        ),
+        packages={"python": "3.11.9", "hotart-bench": "0.1.0", "torch": "2.8.0", "diffusers": "0.36.0"},
+        git=Git(commit="0123456789abcdef0123456789abcdef01234567", dirty=False),
+        start="2025-01-02T03:04:05+00:00",
+        end="2025-01-02T03:06:45+00:00",
+        settings_notes=("LoRAs were fused for the run.",),
+    )
+
+
+def write_run(run: Run, path: Path | str) -> Path:
+    """Writes ``run`` as a run folder: run.json, three journals, and the PNGs; returns the folder."""
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(run.info), indent=2) + b"\n")
+    journals = {"renders": run.renders, "scores": run.scores, "timings": run.timings}
+    for name, records in journals.items():
+        lines = b"".join(msgspec.json.encode(record) + b"\n" for record in records)
+        (folder / f"{name}.jsonl").write_bytes(lines)
+    seed = int(run.info.id.removeprefix("fake-"))
+    for render in run.renders:
+        if render.image is not None:
+            target = folder / render.image
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(png_bytes(render.variant, render.case, render.sample, seed))
+    return folder

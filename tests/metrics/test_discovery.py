@@ -1,0 +1,182 @@
+"""Plug-ins as packages are: found by their entry points, registered whole or not at all."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import EntryPoint, distributions
+from pathlib import Path
+
+import pytest
+
+from bench.errors import UsageError
+from bench.metrics import Registry, facts_for, registry_of
+from bench.metrics.discovery import GROUP, OWN_MODULES, build
+
+ROOT = Path(__file__).parents[2]
+OWN = ("bench.metrics.pixels", "bench.metrics.distance")
+
+DECLARE = """
+from bench.metrics import metric, tower
+from bench.records import MetricFacts
+
+def declare(name, tower=None):
+    facts = MetricFacts(
+        name=name, version="1", summary="A test's.", unit="share", higher_is_better=True, low=None, high=None,
+        axis="aesthetic", tower=tower, trained_on="nothing", standing="held-out", licence="none",
+        reference="none",
+    )
+    return metric(facts)(lambda inputs: inputs.pixels.mean(dim=(1, 2, 3)))
+"""
+
+
+class Site:
+    """A folder of installed packages, each with one module of metrics."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        (path / "declaring.py").write_text(DECLARE)
+
+    def install(self, package: str, module: str, body: str) -> None:
+        (self.path / f"{module}.py").write_text(f"from declaring import declare, tower\n{body}\n")
+        info = self.path / f"{package}-2.1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 2.1\n")
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\nmetrics = {module}\n")
+
+    def entries(self) -> list[EntryPoint]:
+        installed = distributions(path=[str(self.path)])
+        return [entry for package in installed for entry in package.entry_points if entry.group == GROUP]
+
+    def registry(self) -> Registry:
+        importlib.invalidate_caches()
+        return build(OWN, self.entries())
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("declaring", "one", "two", "three"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return Site(tmp_path)
+
+
+OURS = {"saturation", "contrast", "sharpness", "clipped", "ssim-to-base"}
+
+
+def test_a_plugin_adds_its_metrics_and_towers_to_ours(site: Site) -> None:
+    site.install(
+        "nice-judges",
+        "one",
+        "vit = tower('vit')(print)\nfirst = declare('first', 'vit')\nsecond = declare('second')",
+    )
+    registry = site.registry()
+    assert set(registry.metrics) == OURS | {"first", "second"}
+    assert list(registry.metrics)[:4] == ["saturation", "contrast", "sharpness", "clipped"]
+    assert set(registry.towers) == {"vit"}
+    assert registry.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("good = declare('good')\nraise RuntimeError('no CUDA')", "RuntimeError: no CUDA"),
+        ("good = declare('good')\nraise SystemExit(3)", "SystemExit: 3"),
+        ("good = declare('good')\nimport package_that_is_not_there", "ModuleNotFoundError: No module named"),
+        ("good = declare('good'", "SyntaxError: '\\(' was never closed"),
+        ("good = declare('good')\ntaken = declare('contrast')", "'contrast' is declared twice"),
+        ("good = declare('good')\nagain = declare('good')", "'good' is declared twice"),
+        ("good = declare('good', 'vit')", "'good' names the unknown tower 'vit'"),
+        ("good = declare('good')\nbad = declare('Not A Name')", "Metric name 'Not A Name'"),
+        ("a = tower('t')(print)\nb = tower('t')(print)", "The tower 't' is declared twice"),
+        ("nothing = 1", "declares no metric and no tower"),
+    ],
+)
+def test_a_broken_plugin_is_left_out_whole_and_named(site: Site, body: str, why: str) -> None:
+    site.install("broken-judges", "one", body)
+    site.install("nice-judges", "two", "fine = declare('fine')")
+    registry = site.registry()
+    assert set(registry.metrics) == OURS | {"fine"}
+    assert registry.towers == {}
+    (problem,) = registry.problems
+    assert problem.startswith("The metric plug-in one of broken-judges 2.1 was left out: ")
+    with pytest.raises(UsageError, match=why):
+        facts_for(["good"], registry)
+
+
+def test_two_plugins_with_one_name_are_both_left_out(site: Site) -> None:
+    site.install("a-judges", "one", "mine = declare('beauty')\nother = declare('other')")
+    site.install("b-judges", "two", "theirs = declare('beauty')")
+    site.install("c-judges", "three", "fine = declare('fine')")
+    registry = site.registry()
+    assert set(registry.metrics) == OURS | {"fine"}
+    both = "the metric 'beauty' is declared by one of a-judges 2.1 and by two of b-judges 2.1."
+    assert [problem.endswith(both) for problem in registry.problems] == [True, True]
+
+
+def test_a_plugin_may_share_another_ones_tower_by_importing_it(site: Site) -> None:
+    site.install(
+        "a-judges", "one", "vit = tower('vit')(lambda device: None)\nfirst = declare('first', 'vit')"
+    )
+    site.install("b-judges", "two", "from one import vit\nsecond = declare('second', 'vit')")
+    registry = site.registry()
+    assert registry.problems == ()
+    assert set(registry.metrics) == OURS | {"first", "second"}
+    assert set(registry.towers) == {"vit"}
+
+
+def test_our_own_entries_are_not_registered_twice() -> None:
+    entries = [EntryPoint(name=name.rpartition(".")[2], value=name, group=GROUP) for name in OWN]
+    registry = build(OWN, entries)
+    assert set(registry.metrics) == OURS
+    assert registry.problems == ()
+
+
+def test_an_own_module_that_fails_is_our_bug_and_raises(site: Site) -> None:
+    site.install("irrelevant", "one", "raise RuntimeError('a bug')")
+    with pytest.raises(RuntimeError, match="a bug"):
+        build(("one",), ())
+
+
+def test_our_modules_are_those_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert sorted(project["entry-points"][GROUP].values()) == sorted(OWN_MODULES)
+
+
+def test_facts_come_in_the_order_asked_for_and_unknown_names_get_a_near_match() -> None:
+    registry = build(OWN, ())
+    assert [facts.name for facts in facts_for(["clipped", "contrast"], registry)] == ["clipped", "contrast"]
+    with pytest.raises(UsageError, match=r"no metric 'sharpnes'.*Did you mean 'sharpness'") as unknown:
+        facts_for(["contrast", "sharpnes"], registry)
+    assert "hotart-bench list metrics" in unknown.value.hint
+    with pytest.raises(UsageError, match="'contrast' is asked for 2 times"):
+        facts_for(["contrast", "contrast"], registry)
+
+
+def test_a_registry_of_given_metrics_counts_each_object_once() -> None:
+    saturation = build(OWN, ()).metrics["saturation"]
+    assert list(registry_of(saturation, saturation).metrics) == ["saturation"]
+
+
+def test_every_fact_of_ours_is_filled_in() -> None:
+    for name, metric in build(OWN, ()).metrics.items():
+        facts = metric.facts
+        assert facts.name == name
+        assert all(
+            (facts.version, facts.summary, facts.unit, facts.trained_on, facts.licence, facts.reference)
+        )
+        assert facts.summary.endswith(".")
+
+
+def test_facts_need_no_torch() -> None:
+    code = (
+        "import sys; from bench.metrics.discovery import build, facts_for;"
+        f"registry = build({OWN!r}, ());"
+        "print([facts.name for facts in facts_for(tuple(registry.metrics), registry)]);"
+        "sys.exit(sorted({'torch', 'torchmetrics', 'numpy', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "ssim-to-base" in done.stdout
+    assert done.stderr.strip() == "[]"
