@@ -74,10 +74,10 @@ def data_of_runs(candidate: Run, reference: Run, deltas: Sequence[Delta]) -> Plo
         UsageError: both are one run folder.
     """
     ours, theirs = run_labels(candidate, reference)
-    named = {name for delta in deltas for name in (delta.candidate, delta.reference)}
-    # The reference first: it is drawn in grey, as the base is within a run.
-    series = [*_series(reference, f"@{theirs}"), *_series(candidate, f"@{ours}")]
-    spoken_of = tuple(one for one in series if one.label in named)
+    series = {one.label: one for one in (*_series(reference, f"@{theirs}"), *_series(candidate, f"@{ours}"))}
+    # Each pair side by side, the reference first: the first of all is drawn in grey.
+    order = dict.fromkeys(name for delta in deltas for name in (delta.reference, delta.candidate))
+    spoken_of = tuple(series[name] for name in order)
     shared = [facts for facts in candidate.info.metrics if any(one.metric == facts.name for one in deltas)]
     return _data(candidate.info.suite, headline_metrics(shared), spoken_of, deltas)
 

@@ -230,6 +230,9 @@ def draw_tradeoff(data: PlotData) -> Figure | None:
         _tradeoff_axes(ax, facts, alignment)
     for ax in axes[len(shown) :]:
         ax.set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    wide = max(map(len, labels)) > 26
+    figure.legend(handles, labels, loc="outside lower center", ncols=2 if wide else 4, handletextpad=0.3)
     return figure
 
 
@@ -262,7 +265,6 @@ def _tradeoff_axes(ax: Axes, facts: MetricFacts, alignment: MetricFacts) -> None
     ax.set_xlabel(f"difference in {facts.name} ({facts.unit})")
     ax.set_ylabel(f"difference in {alignment.name} ({alignment.unit})")
     ax.set_title(f"{facts.axis.capitalize()} against alignment")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, handletextpad=0.3)
 
 
 def _faint(count: int) -> float:

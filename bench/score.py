@@ -68,6 +68,12 @@ def score(
     return added
 
 
+def missing_scores(folder: RunFolder, metrics: Sequence[str], registry: Registry | None = None) -> int:
+    """How many scores ``score`` would have to make; imports no torch."""
+    known = registry if registry is not None else installed()
+    return plan_scores(load_run(folder.path), [known.metrics[name] for name in metrics]).total
+
+
 def _score_batches(
     plan: Plan, path: Path, device: str, known: Registry, failures: list[WeightsError]
 ) -> Generator[tuple[Sequence[Score], str], None, None]:
@@ -78,8 +84,11 @@ def _score_batches(
         return
     from bench.score_passes import release_memory, run_pass
 
-    for judging in plan_passes(plan.jobs):
+    passes = plan_passes(plan.jobs)
+    weighted = [judging for judging in passes if judging.has_weights]
+    for judging in passes:
         with closing(run_pass(judging, plan.jobs, path, device, known, failures)) as batches:
             for scores in batches:
                 yield scores, judging.tower or "pixels"
-        release_memory()
+        if judging in weighted and (judging != weighted[-1] or device != "cpu"):
+            release_memory()

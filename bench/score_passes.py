@@ -79,7 +79,10 @@ def _load(what: str, load: Callable[[], Weights]) -> Weights:
 
 
 def release_memory() -> None:
-    """Give the last pass's weights back to the machine before the next pass loads its own."""
+    """Give the last pass's weights back to the machine, before other weights or processes need the room.
+
+    The collection takes a fraction of a second, and models may hold themselves in cycles.
+    """
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

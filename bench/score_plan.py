@@ -35,6 +35,11 @@ class Pass:
     tower: str | None
     metrics: tuple[Metric, ...]
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether the pass loads a tower or a head."""
+        return self.tower is not None or any(metric.load_head is not None for metric in self.metrics)
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -23,8 +23,8 @@ from bench.journal import TEMPORARY, append_records, rewrite_journal, write_whol
 from bench.lock import LOCK_NAME, lock_folder, unlock_folder
 from bench.names import listed
 from bench.records import Render, RunInfo, Score, Suite, Timing
-from bench.run_facts import refuse_other_protocol
-from bench.run_files import (
+from bench.store_guards import refuse_other_protocol
+from bench.store_reading import (
     INFO,
     RENDERS,
     SCORES,

@@ -109,7 +109,8 @@ def _ratio(
     interval = None
     if len(above) >= 2 and len(below) >= 2:
         low, high = stats.ratio_of_medians_interval(above, below, level=level)
-        interval = Interval(low=low, high=high, method="bootstrap over rounds and values", level=level)
+        method = f"bootstrap over {min(len(above), len(below))} rounds"
+        interval = Interval(low=low, high=high, method=method, level=level)
     return Ratio(
         name=name,
         candidate=candidate,

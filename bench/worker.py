@@ -23,7 +23,7 @@ import msgspec
 from bench import meters
 from bench.errors import HotartError, MachineError
 from bench.laps import Clock, Shot, Stages, device_clock, laps_to_timings, time_image, time_variant, timing
-from bench.records import Record, Settings, Timing, TimingName, Variant
+from bench.records import Record, Sampler, Settings, Timing, TimingName, Variant
 
 # --- what passes between parent and child --------------------------------------------------
 
@@ -135,9 +135,10 @@ def is_cuda(device: str) -> bool:
 
 
 def pipeline_stages(request: Request) -> Stages:
-    """Bind ``bench.variants`` to a request. Importing it here keeps torch's import out of every time."""
+    """Bind ``bench.variants`` to a request, with all imports done that loading would do."""
     from bench.variants import load_pipeline, stages
 
+    import_models(request.settings.sampler)
     settings = request.settings
     weights_dir = None if request.weights_dir is None else Path(request.weights_dir)
     return Stages(
@@ -147,8 +148,22 @@ def pipeline_stages(request: Request) -> Stages:
         denoise=lambda pipe, encoded, latents, shot, on_step: stages.denoise(
             pipe, settings, encoded, latents, [shot.seed], on_step
         ),
-        decode=stages.decode,
+        decode=lambda pipe, latents: stages.to_uint8(stages.decode(pipe, latents)),
     )
+
+
+def import_models(sampler: Sampler) -> None:
+    """Import the model classes, which diffusers puts off until they are asked for.
+
+    That takes seconds, more than a small model's weights, and would be booked as ``load``.
+    """
+    import diffusers
+
+    from bench.variants.samplers import SAMPLERS
+
+    pipelines = ("StableDiffusionXLPipeline", "StableDiffusionPipeline")
+    for name in (*pipelines, "AutoencoderKL", "UNet2DConditionModel", SAMPLERS[sampler][0]):
+        getattr(diffusers, name)
 
 
 def answer(request: Request, stages: Stages, clock: Clock, send: Callable[[Message], None]) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from fake_tables import EFFECT, METRICS, ONCE, PROMPTS, TIMINGS
 from PIL import Image
 
 from bench.records import (
     SCHEMA,
-    Axis,
     Case,
     Cell,
     Fingerprint,
@@ -35,57 +35,10 @@ from bench.records import (
     Standing,
     Suite,
     Timing,
-    TimingName,
-    Unit,
     Variant,
     WeightFile,
 )
 from bench.suite import plan_cells, protocol_digest
-
-EFFECT: dict[str, dict[str, float]] = {
-    "dpo": {"mini-aesthetic": 0.30, "mini-preference": 0.55, "saturation": 0.02, "contrast": 0.01},
-    "spo": {"mini-aesthetic": 0.62, "mini-preference": 1.10, "saturation": 0.03, "contrast": 0.02},
-}
-"""What each variant adds to a metric's mean, in the metric's unit."""
-
-_PROMPTS = (
-    ("a woman with red hair in a green coat, golden hour", ("portrait", "light")),
-    ("a lake between mountains at dawn, thin fog", ("landscape",)),
-    ("an old man by a window, light from the left", ("portrait",)),
-    ("dunes under a full moon, long exposure", ("landscape", "light")),
-    ("a dancer 💃 in <b>bold</b> & 'quoted' colours", ("portrait",)),
-    ("a lighthouse in a storm, waves over the rocks", ("landscape",)),
-    ("two hands holding a cup of tea, close-up", ("portrait", "hands")),
-    ("a birch forest in autumn, low sun through the trunks", ("landscape", "light")),
-    ("a boy with a straw hat, soft studio light", ("portrait",)),
-    ("a village street after rain, neon signs", ("landscape",)),
-    ("a violinist on stage, hard rim light, both hands on the instrument", ("portrait", "light", "hands")),
-    ("terraced fields seen from above, harvest", ("landscape",)),
-)
-
-# name: (axis, higher is better, unit, low, high, mean, spread of prompts, spread of samples)
-_METRICS: dict[str, tuple[Axis, bool | None, str, float | None, float | None, float, float, float]] = {
-    "mini-clip": ("alignment", True, "cosine", -1.0, 1.0, 0.61, 0.06, 0.02),
-    "mini-aesthetic": ("aesthetic", True, "points", None, None, 5.4, 0.5, 0.15),
-    "mini-preference": ("preference", True, "logit", None, None, 18.2, 0.9, 0.3),
-    "saturation": ("pixels", None, "share", 0.0, 1.0, 0.41, 0.05, 0.02),
-    "contrast": ("pixels", None, "share", 0.0, 1.0, 0.22, 0.03, 0.01),
-    "sharpness": ("pixels", None, "share", 0.0, 1.0, 0.08, 0.01, 0.004),
-    "clipped": ("pixels", None, "share", 0.0, 1.0, 0.02, 0.004, 0.002),
-    "ssim-to-base": ("distance", None, "ssim", -1.0, 1.0, 0.72, 0.05, 0.02),
-}
-
-# name: (unit, typical value on a small CPU machine)
-_TIMINGS: dict[TimingName, tuple[Unit, float]] = {
-    "load": ("second", 1.3),
-    "first_image": ("second", 0.9),
-    "text_encode": ("second", 0.004),
-    "denoise_step": ("second", 0.021),
-    "vae_decode": ("second", 0.012),
-    "end_to_end": ("second", 0.45),
-    "peak_rss": ("byte", 612e6),
-}
-_ONCE = ("load", "first_image", "peak_rss")
 
 
 def _rng(*parts: object) -> np.random.Generator:
@@ -100,8 +53,8 @@ def _digest(*parts: object) -> str:
 def _suite(prompts: int, samples: int, variants: Sequence[str]) -> Suite:
     cases = []
     for index in range(prompts):
-        text, tags = _PROMPTS[index % len(_PROMPTS)]
-        again = index // len(_PROMPTS)
+        text, tags = PROMPTS[index % len(PROMPTS)]
+        again = index // len(PROMPTS)
         cases.append(
             Case(id=f"case-{index:03d}", prompt=text + f", take {again + 1}" * bool(again), tags=tags)
         )
@@ -112,7 +65,7 @@ def _suite(prompts: int, samples: int, variants: Sequence[str]) -> Suite:
         cases=tuple(cases),
         samples=samples,
         seed=0,
-        metrics=tuple(_METRICS),
+        metrics=tuple(METRICS),
         settings=Settings(width=64, height=64, steps=20, guidance=3.0, sampler="ddim", batch=16),
         variants=tuple(_variant(name) for name in variants),
         measure=Plan(rounds=2, images=5),
@@ -151,7 +104,7 @@ def _fingerprint(name: str) -> Fingerprint:
 
 
 def _facts(name: str) -> MetricFacts:
-    axis, better, unit, low, high, *_ = _METRICS[name]
+    axis, better, unit, low, high, *_ = METRICS[name]
     judge = name.startswith("mini-")
     standing: Standing = "in-family" if name == "mini-preference" else "related" if judge else "held-out"
     return MetricFacts(
@@ -204,7 +157,7 @@ def _render(variant: str, cell: Cell, seed: int, failed: bool) -> Render:
 
 
 def _score(render: Render, metric: str, shift: float, seed: int) -> Score:
-    low, high, mean, prompt_sd, sample_sd = _METRICS[metric][3:]
+    low, high, mean, prompt_sd, sample_sd = METRICS[metric][3:]
     # Prompts differ more than variants do, and what a prompt adds is shared: pairs correlate, as in life.
     shared = _rng("prompt", metric, render.case).normal(0, prompt_sd)
     noise = _rng("noise", metric, render.variant, render.case, render.sample, seed).normal(0, sample_sd)
@@ -231,14 +184,14 @@ def _score(render: Render, metric: str, shift: float, seed: int) -> Score:
 def _timings(variant: str, round_number: int, images: int, seed: int) -> list[Timing]:
     process = 4000 + int(_digest(variant, round_number)[:3], 16)
     found = []
-    for name, (unit, typical) in _TIMINGS.items():
+    for name, (unit, typical) in TIMINGS.items():
         rng = _rng("timing", variant, round_number, name, seed)
         centre = typical * (1 + rng.normal(0, 0.01))
-        count = 1 if name in _ONCE else images * 20 if name == "denoise_step" else images
+        count = 1 if name in ONCE else images * 20 if name == "denoise_step" else images
         values = centre * (1 + np.abs(rng.normal(0, 0.03, size=count)))
         if unit == "byte":
             values = np.round(values)
-        warmups = () if name in _ONCE else (float(centre * 1.6),)
+        warmups = () if name in ONCE else (float(centre * 1.6),)
         found.append(
             Timing(
                 variant=variant,
@@ -276,7 +229,7 @@ def make_run(
     )
     scores = tuple(
         _score(render, metric, effect.get(render.variant, {}).get(metric, 0.0), seed)
-        for metric in _METRICS
+        for metric in METRICS
         for render in renders
         if metric != "ssim-to-base" or render.variant != variants[0]  # nothing to compare itself with
     )
@@ -297,7 +250,7 @@ def _info(suite: Suite, seed: int) -> RunInfo:
         suite=suite,
         protocol_digest=protocol_digest(suite),
         variants=tuple(_fingerprint(variant.name) for variant in suite.variants),
-        metrics=tuple(_facts(name) for name in _METRICS),
+        metrics=tuple(_facts(name) for name in METRICS),
         machine=Machine(
             os="Linux 6.8",
             cpu="A CPU of two cores",

@@ -1,4 +1,4 @@
-"""Oracles: plain loops over the journals, pandas-free; planted effects of known size; relations by hypothesis."""
+"""Oracles: plain loops over the journals, planted effects of known size, relations by hypothesis."""
 
 from __future__ import annotations
 
@@ -12,18 +12,9 @@ from fakes import make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.compare import (
-    PromptPair,
-    compare_run,
-    compare_runs,
-    metric_means,
-    paired_prompts,
-    summarize_timings,
-    timing_ratios,
-    variant_pairs,
-)
-from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.records import Delta, Run, Timing
+from bench.compare import PromptPair, compare_run, metric_means, paired_prompts, variant_pairs
+from bench.errors import InvalidError, UsageError
+from bench.records import Delta, Run
 from bench.suite import protocol_digest
 
 replace = msgspec.structs.replace
@@ -81,7 +72,7 @@ def test_planted_effects_are_found_and_a_null_holds_zero(tmp_path: Path) -> None
         found = _only(deltas, metric, "spo", "base")
         assert found.interval is not None
         assert found.interval.low > 0
-        assert found.interval.low < size < found.interval.high
+        assert abs(found.mean - size) < found.interval.high - found.interval.low  # about four standard errors
         assert found.win_rate == 1.0
     for candidate in ("dpo", "spo"):
         null = _only(deltas, "mini-clip", candidate, "base")
@@ -94,13 +85,13 @@ def test_planted_effects_are_found_and_a_null_holds_zero(tmp_path: Path) -> None
 
 def test_a_null_is_rejected_about_as_often_as_said(tmp_path: Path) -> None:
     rejected = 0
-    trials = 60
+    trials = 40
     for seed in range(trials):
         run = make_run(tmp_path, prompts=30, samples=1, variants=("base", "dpo"), effect={}, seed=seed)
         interval = compare_run(run, metrics=["mini-clip"], tags=False)[0].interval
         assert interval is not None
         rejected += not interval.low <= 0 <= interval.high
-    assert rejected <= 9  # 5 % nominal, 7 % at 30 prompts: more than 9 of 60 has a chance under 1 %
+    assert rejected <= 7  # 5 % nominal, 7 % at 30 prompts: more than 7 of 40 has a chance of 1 %
 
 
 def test_samples_of_a_prompt_are_no_prompts(tmp_path: Path) -> None:
@@ -235,9 +226,9 @@ def test_variants_without_scores_give_no_record_unless_asked_for(tmp_path: Path)
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"pairs": [("spoo", "base")]}, "no variant 'spoo' .did you mean 'spo'.; it has base, dpo, spo"),
+        ({"pairs": [("spoo", "base")]}, r"no variant 'spoo' .did you mean 'spo'\?.; it has base, dpo, spo"),
         ({"pairs": [("spo", "spo")]}, "compared with itself"),
-        ({"metrics": ["mini-clop"]}, "no metric 'mini-clop' .did you mean 'mini-clip'."),
+        ({"metrics": ["mini-clop"]}, r"no metric 'mini-clop' .did you mean 'mini-clip'\?"),
     ],
 )
 def test_unknown_names_are_refused(tmp_path: Path, asked: dict[str, list[str]], words: str) -> None:
@@ -284,117 +275,6 @@ def test_deltas_are_plain_json(tmp_path: Path) -> None:
     assert msgspec.json.decode(msgspec.json.encode(deltas), type=tuple[Delta, ...]) == deltas
 
 
-# --- between runs --------------------------------------------------------------------------
-
-
-def test_like_named_variants_of_two_runs(tmp_path: Path) -> None:
-    old = make_run(tmp_path / "old", seed=1)
-    new = make_run(tmp_path / "new", seed=2, effect={"spo": {"mini-preference": 1.6}})
-    deltas = compare_runs(new, old, tags=False)
-    assert list(dict.fromkeys((d.candidate, d.reference) for d in deltas)) == [
-        ("base@new", "base@old"),
-        ("dpo@new", "dpo@old"),
-        ("spo@new", "spo@old"),
-    ]
-    gain = _only(deltas, "mini-preference", "spo@new", "spo@old")
-    null = _only(deltas, "mini-preference", "base@new", "base@old")
-    assert gain.interval is not None
-    assert null.interval is not None
-    assert gain.interval.low < 0.5 < gain.interval.high
-    assert gain.interval.low > 0
-    assert null.interval.low < 0 < null.interval.high
-    distances = {d.candidate for d in deltas if d.metric == "ssim-to-base"}
-    assert distances == {"dpo@new", "spo@new"}
-
-
-def test_any_pair_of_two_runs_can_be_asked_for(tmp_path: Path) -> None:
-    old = make_run(tmp_path / "old", seed=1, variants=("base", "hotart-1"))
-    new = make_run(tmp_path / "new", seed=2, variants=("base", "hotart-2"))
-    asked = compare_runs(new, old, pairs=[("hotart-2", "hotart-1")], metrics=PREFERENCE, tags=False)
-    assert [(d.candidate, d.reference) for d in asked] == [("hotart-2@new", "hotart-1@old")]
-    with pytest.raises(UsageError, match="The run old has no variant 'hotart-2'"):
-        compare_runs(new, old, pairs=[("hotart-2", "hotart-2")])
-    alone = make_run(tmp_path / "alone", variants=("hotart-3",))
-    with pytest.raises(IncomparableError, match="share no variant"):
-        compare_runs(alone, old)
-
-
-def test_runs_are_called_by_what_tells_them_apart(tmp_path: Path) -> None:
-    def name(one: Run, other: Run) -> str:
-        return compare_runs(one, other, metrics=PREFERENCE, tags=False)[0].candidate
-
-    here, there = make_run(tmp_path / "a/mini", seed=1), make_run(tmp_path / "b/mini", seed=2)
-    assert name(here, there) == "base@fake-0001"
-    assert name(here, replace(here, path=str(tmp_path / "b/mini"))) == f"base@{here.path}"
-    with pytest.raises(UsageError, match="compared with itself") as caught:
-        name(here, replace(here, path=str(tmp_path / "a" / ".." / "a" / "mini")))
-    assert "hotart-bench compare" in caught.value.hint
-
-
-def test_every_differing_fact_is_named_at_once(tmp_path: Path) -> None:
-    old = make_run(tmp_path / "old")
-    suite = old.info.suite
-    cases = (
-        replace(suite.cases[1], prompt="another text"),
-        replace(suite.cases[0], negative="blurry"),
-        *suite.cases[2:-1],
-        replace(suite.cases[-1], id="new-case"),
-    )
-    new = _with_suite(
-        replace(old, path=str(tmp_path / "new")),
-        settings=replace(suite.settings, steps=30, sampler="euler"),
-        samples=4,
-        seed=7,
-        cases=cases,
-    )
-    new = _with_facts(new, "mini-clip", version="2")
-    with pytest.raises(IncomparableError) as caught:
-        compare_runs(new, old)
-    assert caught.value.exit_code == 4
-    assert caught.value.message == (
-        "The runs new and old cannot be compared: samples is 4 in new and 2 in old; seed is 7 in new and 0 in old; "
-        "settings.steps is 30 in new and 20 in old; settings.sampler is euler in new and ddim in old; "
-        "1 prompt only in new (new-case); 1 prompt only in old (case-011); "
-        "1 prompt with another text (case-001); 1 prompt with another negative prompt (case-000); "
-        "the prompts stand in another order, which changes batches and so pixels; "
-        "metric mini-clip is version 2 in new and 1 in old."
-    )
-    assert "hotart-bench run fake" in caught.value.hint
-
-
-def test_a_digest_of_unknown_cause_is_still_refused(tmp_path: Path) -> None:
-    old, new = make_run(tmp_path / "old"), make_run(tmp_path / "new", seed=1)
-    new = replace(new, info=replace(new.info, protocol_digest="f" * 64))
-    with pytest.raises(IncomparableError, match="digest is ffffffffffff in new"):
-        compare_runs(new, old)
-
-
-def test_metrics_of_another_version_are_refused_but_not_the_others(tmp_path: Path) -> None:
-    old = make_run(tmp_path / "old")
-    new = _with_facts(make_run(tmp_path / "new", seed=1), "mini-clip", version="2")
-    with pytest.raises(
-        IncomparableError, match="metric mini-clip is version 2 in new and 1 in old"
-    ) as caught:
-        compare_runs(new, old, metrics=["mini-clip", "mini-preference"])
-    assert caught.value.hint.endswith("--metrics mini-preference")
-    assert compare_runs(new, old, metrics=PREFERENCE)
-
-
-def test_only_common_metrics_are_compared(tmp_path: Path) -> None:
-    def keep(run: Run, *names: str) -> Run:
-        return replace(
-            run, info=replace(run.info, metrics=tuple(f for f in run.info.metrics if f.name in names))
-        )
-
-    old, new = make_run(tmp_path / "old"), make_run(tmp_path / "new", seed=1)
-    both = compare_runs(keep(new, "mini-clip", "contrast"), keep(old, "contrast", "clipped"))
-    assert {d.metric for d in both} == {"contrast"}
-    with pytest.raises(IncomparableError, match="share no metric .new has mini-clip, old has clipped"):
-        compare_runs(keep(new, "mini-clip"), keep(old, "clipped"))
-    with pytest.raises(UsageError, match="The run old has no metric 'mini-clip'"):
-        compare_runs(new, keep(old, "clipped"), metrics=["mini-clip"])
-
-
 # --- means ---------------------------------------------------------------------------------
 
 
@@ -418,96 +298,3 @@ def test_a_variant_without_scores_has_no_mean(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     found = [m for m in metric_means(replace(run, scores=())) if m.variant == "spo"]
     assert all(m.mean is None and m.interval is None and m.prompts == 0 and m.missing == 24 for m in found)
-
-
-# --- timings -------------------------------------------------------------------------------
-
-
-def _timing(name: str, values: list[float], round_number: int = 0, variant: str = "base") -> Timing:
-    unit = "byte" if name.startswith("peak") else "second"
-    return Timing(
-        variant=variant,
-        name=name,  # type: ignore[arg-type]
-        unit=unit,  # type: ignore[arg-type]
-        round=round_number,
-        process=100 + round_number,
-        warmups=(99.0,),
-        values=tuple(values),
-    )
-
-
-def _weak(tmp_path: Path, name: str, rounds: list[list[float]]) -> str | None:
-    timings = tuple(_timing(name, values, k) for k, values in enumerate(rounds))
-    (summary,) = summarize_timings(replace(make_run(tmp_path, prompts=1), timings=timings))
-    return summary.weak
-
-
-def test_timing_summaries_by_hand(tmp_path: Path) -> None:
-    run = make_run(tmp_path, prompts=1)
-    timings = (_timing("end_to_end", [4, 1, 3], 1), _timing("end_to_end", [2, 5], 0), _timing("load", [], 0))
-    (summary,) = summarize_timings(replace(run, timings=timings))
-    assert (summary.n, summary.rounds, summary.unit) == (5, 2, "second")
-    assert (summary.median, summary.p90, summary.iqr, summary.minimum) == pytest.approx((3, 4.6, 2, 1))
-
-
-def test_summaries_and_ratios_of_a_whole_run(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
-    summaries = summarize_timings(run)
-    assert len(summaries) == 3 * 7
-    assert [s.variant for s in summaries[:3]] == ["base", "dpo", "spo"]
-    assert all(s.weak is not None and "2 processes" in s.weak for s in summaries)
-    medians = {(s.name, s.variant): s.median for s in summaries}
-    ratios = timing_ratios(run)
-    assert len(ratios) == 2 * 7
-    for ratio in ratios:
-        expected = medians[ratio.name, ratio.candidate] / medians[ratio.name, "base"]
-        assert ratio.ratio == pytest.approx(expected)
-        assert ratio.interval is not None
-        assert ratio.interval.low <= ratio.interval.high
-
-
-def test_why_a_figure_is_weak(tmp_path: Path) -> None:
-    steady = [1.0, 1.01, 0.99]
-    assert _weak(tmp_path, "end_to_end", [steady] * 5) is None
-    assert _weak(tmp_path, "peak_rss", [[5e8]] * 5) is None
-    assert _weak(tmp_path, "end_to_end", [steady] * 2) == (
-        "6 values from 2 processes; 10 or more from 5 or more processes would be firm."
-    )
-    assert _weak(tmp_path, "peak_rss", [[5e8]]) == (
-        "1 value from 1 process; 5 or more from 5 or more processes would be firm."
-    )
-    assert _weak(tmp_path, "vae_decode", [[1.0, 1.0, 1.2, 1.2]] * 5) == (
-        "The middle half of the values spreads over 18% of the median; 10% or less would be firm."
-    )
-    drifting = [[1.0] * 4, [1.0] * 4, [1.0] * 4, [1.0] * 4, [1.3] * 4]
-    assert _weak(tmp_path, "vae_decode", drifting) == (
-        "The processes' medians lie 30% of the median apart; 10% or less would be firm."
-    )
-    assert "no clock" in str(_weak(tmp_path, "load", [[0.0]] * 5))
-
-
-def test_ratios_of_chosen_pairs_and_single_rounds(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
-    (found,) = [r for r in timing_ratios(run, pairs=[("spo", "dpo")]) if r.name == "load"]
-    assert (found.candidate, found.reference) == ("spo", "dpo")
-    first_round = replace(run, timings=tuple(t for t in run.timings if t.round == 0))
-    assert all(ratio.interval is None for ratio in timing_ratios(first_round))
-    with pytest.raises(UsageError, match="no variant 'spoo'"):
-        timing_ratios(run, pairs=[("spoo", "dpo")])
-
-
-def test_a_slower_variant_is_seen(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
-    slowed = tuple(
-        replace(t, values=tuple(1.5 * v for v in t.values)) if t.variant == "spo" else t for t in run.timings
-    )
-    for ratio in timing_ratios(replace(run, timings=slowed)):
-        assert ratio.interval is not None
-        assert (ratio.interval.low > 1.3) == (ratio.candidate == "spo")
-
-
-def test_a_value_of_zero_has_no_ratio(tmp_path: Path) -> None:
-    run = make_run(tmp_path, prompts=1)
-    zero = replace(run, timings=(_timing("load", [0.0]), _timing("load", [1.0], variant="spo")))
-    with pytest.raises(InvalidError, match="gives load of base a value of 0"):
-        timing_ratios(zero)

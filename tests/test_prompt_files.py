@@ -89,7 +89,7 @@ def test_plain_text_is_one_prompt_a_line(tmp_path: Path) -> None:
 
 
 @given(prompts=st.lists(ANY_TEXT, min_size=1, max_size=8, unique=True))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_prompt_survives_each_format_and_its_id_depends_on_nothing_else(
     prompts: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

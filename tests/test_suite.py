@@ -1,4 +1,4 @@
-"""Suites: what a file means, its digest and seeds, and how a bad one is refused."""
+"""Suites: what a file means, its protocol digest, and the images and seeds it stands for."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from suites import GOOD, METRICS, write_suite
 
 from bench import suite as room
-from bench.errors import IncomparableError, SuiteError, UsageError
+from bench.errors import SuiteError, UsageError
 from bench.prompt_files import read_prompts
 from bench.records import Case, Lora, Plan, Suite
 from bench.suite import (
@@ -24,55 +25,10 @@ from bench.suite import (
     protocol_digest,
 )
 
-GOOD = """\
-schema = 1
-name = "own"
-prompts = ["own.jsonl"]
-samples = 2
-seed = 7
-metrics = ["mini-aesthetic", "saturation"]
-
-[settings]
-width = 64
-height = 96
-steps = 20
-guidance = 5
-sampler = "ddim"
-batch = 3
-eta = 0.5
-
-[variants.base]
-checkpoint = "mini"
-
-[variants.spo]
-checkpoint = "mini"
-loras = [{ path = "mini:spo", weight = 0.5 }]
-
-[limits]
-mini-aesthetic = "0.1sd"
-end_to_end = "5% floor 20ms"
-peak_allocated = "3%"
-
-[measure]
-rounds = 3
-images = 4
-"""
-PROMPTS = '{"id":"a","prompt":"a fox","tags":["animal"]}\n{"id":"b","prompt":"a pier","negative":"blur"}\n'
-METRICS = ("mini-aesthetic", "mini-clip", "saturation")
-
 
 @pytest.fixture
 def suite_file(tmp_path: Path) -> Path:
-    (tmp_path / "own.jsonl").write_text(PROMPTS, encoding="utf-8")
-    path = tmp_path / "own.toml"
-    path.write_text(GOOD, encoding="utf-8")
-    return path
-
-
-def edited(path: Path, old: str, new: str) -> str:
-    assert old in GOOD
-    path.write_text(GOOD.replace(old, new, 1), encoding="utf-8")
-    return str(path)
+    return write_suite(tmp_path)
 
 
 # --- what a file means ---------------------------------------------------------------------
@@ -109,8 +65,8 @@ def test_paths_beside_the_suite_become_absolute_and_nothing_else(
     (tmp_path / "home" / "merge.safetensors").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path / "home")
-    edited(
-        suite_file,
+    write_suite(
+        tmp_path,
         'checkpoint = "mini"\n',
         'checkpoint = "own.safetensors"\nvae = "./vae"\nunet = "stabilityai/sdxl"\n'
         '[variants.hub]\ncheckpoint = "stabilityai/sdxl"\n[variants.shape]\ncheckpoint = "random:sdxl"\n'
@@ -222,144 +178,6 @@ def test_an_image_keeps_its_seed_when_cases_come_and_go(suite_file: Path) -> Non
     assert all(seeds[cell.case, cell.sample] == cell.seed for cell in plan_cells(suite))
 
 
-# --- refusals ------------------------------------------------------------------------------
-
-BAD = {
-    "doubled field": ("samples = 2", "samples = 2\nsamples = 3", "is no TOML: Cannot overwrite a value"),
-    "doubled table": ("[limits]", "[settings]\n[limits]", "is no TOML: Cannot declare"),
-    "unknown field": (
-        "samples = 2",
-        "sample = 2",
-        "unknown field sample (did you mean 'samples'?); at the top",
-    ),
-    "unknown setting": ("steps = 20", "stpes = 20", "unknown field settings.stpes (did you mean 'steps'?)"),
-    "unknown in a variant": (
-        'checkpoint = "mini"',
-        'chekpoint = "mini"',
-        "unknown field variants.base.chekpoint",
-    ),
-    "unknown in a lora": (
-        "weight = 0.5",
-        "wieght = 0.5",
-        "variants.spo.loras[0].wieght (did you mean 'weight'?)",
-    ),
-    "unknown in measure": ("rounds = 3", "round = 3", "unknown field measure.round (did you mean 'rounds'?)"),
-    "no schema": ("schema = 1\n", "", "the field schema is missing; a suite file begins with schema = 1"),
-    "text schema": ("schema = 1", 'schema = "1"', "the field schema is '1'"),
-    "true schema": ("schema = 1", "schema = true", "the field schema is True"),
-    "no prompts": ('prompts = ["own.jsonl"]\n', "", "missing field prompts"),
-    "no steps": ("steps = 20\n", "", "settings: missing field steps"),
-    "text steps": ("steps = 20", 'steps = "20"', "settings.steps: expected int, got str"),
-    "half steps": ("steps = 20", "steps = 20.0", "settings.steps: expected int, got float"),
-    "true steps": ("steps = 20", "steps = true", "settings.steps: expected int, got bool"),
-    "0 steps": ("steps = 20", "steps = 0", "settings.steps is 0; allowed is 1 to 1000"),
-    "1001 steps": ("steps = 20", "steps = 1001", "settings.steps is 1001"),
-    "NaN guidance": ("guidance = 5", "guidance = nan", "settings.guidance is nan; allowed is 0 to 100"),
-    "infinite guidance": ("guidance = 5", "guidance = inf", "settings.guidance is inf"),
-    "endless guidance": ("guidance = 5", "guidance = 1" + "0" * 400, "settings.guidance"),
-    "negative guidance": ("guidance = 5", "guidance = -0.5", "settings.guidance is -0.5"),
-    "width 63": ("width = 64", "width = 63", "settings.width is 63; it must be a multiple of 8, such as 64"),
-    "width 10^7": ("width = 64", "width = 10_000_000", "settings.width is 10000000; allowed is 8 to 8192"),
-    "height 0": ("height = 96", "height = 0", "settings.height is 0"),
-    "negative seed": ("seed = 7", "seed = -1", "seed is -1; allowed is 0 to 9223372036854775807"),
-    "huge seed": ("seed = 7", "seed = 9223372036854775808", "seed is 9223372036854775808"),
-    "0 samples": ("samples = 2", "samples = 0", "samples is 0; allowed is 1 to 10000"),
-    "negative batch": ("batch = 3", "batch = -3", "settings.batch is -3; allowed is 1 to 1024"),
-    "eta 2": ("eta = 0.5", "eta = 2", "settings.eta is 2.0; allowed is 0 to 1"),
-    "eta without ddim": ('"ddim"', '"euler"', "only the sampler ddim has an eta, not euler"),
-    "sampler": (
-        '"ddim"',
-        '"DDIMM"',
-        "settings.sampler is 'DDIMM' (did you mean 'ddim'?); allowed are ddim, ddpm",
-    ),
-    "dtype": ("batch = 3", 'dtype = "fp16"', "settings.dtype is 'fp16'"),
-    "rounds": ("rounds = 3", "rounds = 0", "measure.rounds is 0; allowed is 1 to 1000"),
-    "warmups": ("rounds = 3", "warmups = 101", "measure.warmups is 101; allowed is 0 to 100"),
-    "bad name": ('name = "own"', 'name = "a/b"', "name is 'a/b'; a suite's name is 1 to 100"),
-    "variant ..": ("[variants.base]", '[variants."a..b"]', "the variant name 'a..b' will not do"),
-    "variant /": ("[variants.base]", '[variants."a/b"]', "the variant name 'a/b' will not do"),
-    "variant of nothing": ("[variants.base]", '[variants.""]', "the variant name '' will not do"),
-    "variant NUL": ("[variants.base]", "[variants.NUL]", "the variant name 'NUL' will not do"),
-    "variant with newline": (
-        "[variants.base]",
-        '[variants."base\\n"]',
-        r"the variant name 'base\n' will not do",
-    ),
-    "variants by case": ("[variants.base]", "[variants.SPO]", "'SPO' and 'spo' differ only in case"),
-    "variant no table": (
-        "[variants.base]",
-        "[variants]\nbase = 3\n[variants.b]",
-        "variants[...]: expected object",
-    ),
-    "no checkpoint": ('checkpoint = "mini"\n\n', "\n", "missing field checkpoint"),
-    "empty checkpoint": ('"mini"', '""', "variants.base.checkpoint is empty"),
-    "NaN lora weight": (
-        "weight = 0.5",
-        "weight = nan",
-        "variants.spo.loras[0].weight is nan; it must be finite",
-    ),
-    "metric": ('"saturation"', '"saturatoin"', "unknown metric 'saturatoin' (did you mean 'saturation'?)"),
-    "doubled metric": ('"saturation"', '"mini-aesthetic"', "metrics names 'mini-aesthetic' twice"),
-    "doubled prompts": ('["own.jsonl"]', '["own.jsonl", "own.jsonl"]', "prompts names 'own.jsonl' twice"),
-    "empty prompts": ('["own.jsonl"]', "[]", "prompts is empty"),
-    "missing prompts": ('"own.jsonl"', '"onw.jsonl"', "'onw.jsonl' lies neither beside the suite nor among"),
-    "limit number": ('"0.1sd"', "0.1", "limits[...]: expected str, got float"),
-    "limit syntax": ('"0.1sd"', '"a bit"', "limits.mini-aesthetic is 'a bit'; a limit is a number"),
-    "limit negative": ('"0.1sd"', '"-0.1"', "limits.mini-aesthetic is '-0.1'"),
-    "limit name": (
-        "end_to_end",
-        "end_to_emd",
-        "limits.end_to_emd is neither a metric of this suite nor a timing",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_a_bad_suite_is_refused_in_a_sentence(case: str, suite_file: Path) -> None:
-    old, new, sentence = BAD[case]
-    with pytest.raises(SuiteError) as caught:
-        load_suite(edited(suite_file, old, new), known_metrics=METRICS)
-    assert sentence in caught.value.message
-    assert str(suite_file) in caught.value.message
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (b"", "the field schema is missing"),
-        (b"\x00\x01\x02", "zero bytes"),
-        (b"schema = 1\nname = '\xff'", ":2: is not UTF-8"),
-        (b"{}", "is no TOML"),
-        (b"x = " + b"[" * 100_000, "is no TOML"),
-    ],
-)
-def test_a_file_that_is_no_suite_is_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
-    path = tmp_path / "bad.toml"
-    path.write_bytes(content)
-    with pytest.raises(SuiteError, match=sentence):
-        load_suite(str(path))
-
-
-def test_no_variants_and_a_newer_schema(suite_file: Path) -> None:
-    suite_file.write_text("schema = 2\nfuture = true\n", encoding="utf-8")
-    with pytest.raises(
-        IncomparableError, match="has schema 2; this hotart-bench knows suites up to schema 1"
-    ):
-        load_suite(str(suite_file))
-    cut = GOOD[: GOOD.index("[variants.base]")]
-    suite_file.write_text(cut + "[variants]\n", encoding="utf-8")
-    with pytest.raises(SuiteError, match="there is no variant"):
-        load_suite(str(suite_file))
-
-
-def test_a_doubled_id_across_prompt_files_names_both_lines(suite_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "more.jsonl").write_text(
-        '{"id":"c","prompt":"x"}\n{"id":"B","prompt":"y"}\n', encoding="utf-8"
-    )
-    with pytest.raises(SuiteError, match=r"more\.jsonl:2.*own\.jsonl:2"):
-        load_suite(edited(suite_file, '["own.jsonl"]', '["own.jsonl", "more.jsonl"]'))
-
-
 def test_an_unknown_suite_names_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sdxl-paper.toml").touch()
     (tmp_path / "notes.md").touch()
@@ -375,19 +193,3 @@ def test_an_unknown_suite_names_the_nearest(tmp_path: Path, monkeypatch: pytest.
         load_suite(str(tmp_path / "notes.md"))
     with pytest.raises(SuiteError, match="neither a shipped suite"):
         load_suite("x" * 5000)
-
-
-@given(value=st.floats() | st.integers(-(2**70), 2**70))
-@settings(max_examples=60, deadline=None)
-def test_guidance_is_taken_exactly_in_its_range(
-    value: float, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("g")
-    (folder / "own.jsonl").write_text(PROMPTS, encoding="utf-8")
-    path = folder / "own.toml"
-    path.write_text(GOOD.replace("guidance = 5", f"guidance = {value}"), encoding="utf-8")
-    if 0 <= value <= 100:
-        assert load_suite(str(path)).settings.guidance == value
-    else:
-        with pytest.raises(SuiteError, match=r"settings\.guidance"):
-            load_suite(str(path))

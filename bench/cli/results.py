@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, cast, get_args
 
 import typer
 
 from bench.cli import options
 from bench.cli.comparison import Comparison, print_comparison
 from bench.cli.options import AsJson, Metrics, RunFolder, SecondRun
-from bench.cli.printing import print_json
+from bench.cli.printing import print_json, printable, say
 from bench.cli.verbs import group, verb
 from bench.errors import UsageError
 from bench.records import Delta, Run
@@ -48,16 +48,20 @@ def compare(
 
     The prompt is the unit; the same prompt and noise stand on both sides of a pair.
     """
+    from bench.compare import compare_run, compare_runs
     from bench.store import load_run
 
     candidate = load_run(run)
     reference = None if run2 is None else load_run(run2)
     names = split_pairs(pairs)
-    deltas = _deltas(candidate, reference, names, options.split_names(metrics, "--metrics"))
+    chosen = options.split_names(metrics, "--metrics")
+    by_tag = json or tag is not None
+    if reference is None:
+        deltas = compare_run(candidate, pairs=names, metrics=chosen, tags=by_tag)
+    else:
+        deltas = compare_runs(candidate, reference, pairs=names, metrics=chosen, tags=by_tag)
     if tag is not None:
         deltas = _with_tag(deltas, tag, candidate)
-    elif not json:
-        deltas = tuple(delta for delta in deltas if delta.tag is None)
     comparison = Comparison(deltas=deltas) if reference else _with_timings(deltas, candidate, names)
     if json:
         print_json(comparison)
@@ -77,25 +81,35 @@ def plot(
     run2: SecondRun = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Where to.  [default: plots in the folder of RUN]"),
+        typer.Option(
+            "-o", "--output", metavar="DIR", help="Where to.  [default: plots in the folder of RUN]"
+        ),
     ] = None,
-    pairs: PairsFlag = None,
-    metrics: Metrics = None,
-    format_: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="png, svg or pdf.")
-    ] = "png",
+    format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="png, svg or pdf.")] = "png",
     dpi: Annotated[int, typer.Option("--dpi", metavar="N", help="Dots per inch of a PNG, 50 to 1200.")] = 150,
 ) -> None:
     """Draw the comparison plots of a run, or of two."""
+    from bench.compare import compare_run, compare_runs
+    from bench.plot_style import Format
     from bench.plots import write_plots, write_plots_for_runs
     from bench.store import load_run
 
-    known = get_args(Format)
-    options.check_known((format_,), "--format", known, "hotart-bench plot --help")
+    options.check_known((format_,), "--format", get_args(Format), "hotart-bench plot --help")
+    fmt = cast(Format, format_)
     candidate = load_run(run)
-    reference = None if run2 is None else load_run(run2)
-    deltas = _deltas(candidate, reference, split_pairs(pairs), options.split_names(metrics, "--metrics"))
-    overall = tuple(delta for delta in deltas if delta.tag is None)
+    home = Path(candidate.path)
+    if run2 is None:
+        deltas = compare_run(candidate, tags=False)
+        written = write_plots(candidate, deltas, output or home / "plots", fmt, dpi)
+    else:
+        reference = load_run(run2)
+        folder = output or home / f"plots-against-{Path(reference.path).resolve().name}"
+        deltas = compare_runs(candidate, reference, tags=False)
+        written = write_plots_for_runs(candidate, reference, deltas, folder, fmt, dpi)
+    for path in written:
+        print(printable(str(path)))
+    if not written:
+        say("There is nothing to draw: no scores and no timings.")
 
 
 def split_pairs(text: str | None) -> tuple[tuple[str, str], ...] | None:
@@ -110,19 +124,6 @@ def split_pairs(text: str | None) -> tuple[tuple[str, str], ...] | None:
             )
         pairs.append((candidate, reference))
     return tuple(pairs) or None
-
-
-def _deltas(
-    candidate: Run,
-    reference: Run | None,
-    pairs: tuple[tuple[str, str], ...] | None,
-    metrics: Sequence[str] | None,
-) -> tuple[Delta, ...]:
-    from bench.compare import compare_run, compare_runs
-
-    if reference is None:
-        return compare_run(candidate, pairs=pairs, metrics=metrics)
-    return compare_runs(candidate, reference, pairs=pairs, metrics=metrics)
 
 
 def _with_tag(deltas: tuple[Delta, ...], tag: str, run: Run) -> tuple[Delta, ...]:

@@ -212,7 +212,8 @@ def read_suite(name_or_path: str, limit: int | None) -> Suite:
     from bench.suite import list_suites, load_suite
     from bench.text_files import exists
 
-    if name_or_path not in list_suites() and exists(Path(name_or_path) / "."):
+    path = Path(name_or_path)
+    if name_or_path not in list_suites() and exists(path) and path.is_dir():
         raise UsageError(
             f"{name_or_path} is a folder without run.json: neither a run nor a suite.",
             "hotart-bench list suites",

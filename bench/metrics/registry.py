@@ -4,17 +4,38 @@ A metric is a decorated function from ``Inputs`` (a batch of images, their promp
 of the tower it asks for) to one number an image. A tower is an image/text encoder, loaded once and
 shared by every metric that names it. A complete metric, to be copied:
 
+    # my_package/my_metrics.py
+
+    from __future__ import annotations
+
+    from typing import TYPE_CHECKING
+
     from bench.metrics import Inputs, metric
     from bench.records import MetricFacts
 
+    if TYPE_CHECKING:
+        import torch
+
+
     @metric(
         MetricFacts(
-            name="brightness", version="1", summary="Mean of all channels.", unit="share",
-            higher_is_better=None, low=0.0, high=1.0, axis="pixels", tower=None,
-            trained_on="nothing", standing="held-out", licence="Apache-2.0", reference="none",
+            name="brightness",
+            version="1",
+            summary="Mean of all channels: 0 black, 1 white.",
+            unit="share",
+            higher_is_better=None,
+            low=0.0,
+            high=1.0,
+            axis="pixels",
+            tower=None,
+            trained_on="nothing",
+            standing="held-out",
+            licence="Apache-2.0",
+            reference="none",
         )
     )
     def brightness(inputs: Inputs) -> torch.Tensor:
+        # (n, 3, H, W) in [0, 1] -> (n,)
         return inputs.pixels.mean(dim=(1, 2, 3))
 
 ``bench.metrics.discovery`` finds it. A module of metrics imports torch inside its functions only (and for
@@ -77,8 +98,8 @@ class Inputs:
     """What a metric sees of a batch of n images.
 
     A metric without a tower is given one image at a time (n = 1), a metric on a tower the tower's
-    ``batch`` of them, the last one padded: either way one fixed shape, so that the score of an image
-    is the same, bit for bit, alone, among others and in any order.
+    ``batch`` of them, the last one padded: either way one fixed shape, so that (in float32 on a CPU) the
+    score of an image is the same, bit for bit, alone, among others and in any order.
     """
 
     prompts: tuple[str, ...]

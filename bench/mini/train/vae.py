@@ -18,7 +18,7 @@ from bench.mini.train.data import Pool, pool
 from bench.mini.train.loop import Dice, Recipe, train
 
 RECIPE = Recipe(stage="vae", iterations=2200, batch=32, learning_rate=2e-3, warmup=100, ema=0.995)
-REFINE = Recipe(stage="vae-refine", iterations=2300, batch=32, learning_rate=1.5e-3, warmup=20, ema=0.995)
+REFINE = Recipe(stage="vae-refine", iterations=1300, batch=32, learning_rate=6e-4, warmup=20, ema=0.995)
 """A warm restart: the same loss with more weight on the squared error."""
 MSE_WEIGHT = {"vae": 2.0, "vae-refine": 8.0}
 POOL = 32 * 1024

@@ -1,0 +1,54 @@
+"""Stage ``ship``: the trained weights, as float16 safetensors with a manifest, into the package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from safetensors.torch import load_file, save_file
+
+from bench.mini.weights import FOLDER
+
+JUDGES = ("mini-clip", "mini-aesthetic", "mini-preference", "step-aware", "instrument")
+LIMIT_BYTES = 40 * 2**20
+
+
+def run(work: Path, target: Path = FOLDER) -> None:
+    """Write ``target`` anew from what the other stages left in ``work``."""
+    shutil.rmtree(target, ignore_errors=True)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(work / "pipeline")
+    pipeline.to(torch.float16)
+    pipeline.save_pretrained(target / "pipeline", safe_serialization=True)
+    (target / "loras").mkdir()
+    for name in ("dpo", "spo"):
+        shutil.copyfile(work / f"{name}.safetensors", target / "loras" / f"{name}.safetensors")
+    (target / "judges").mkdir()
+    for name in JUDGES:
+        state = load_file(work / f"{name}.safetensors")
+        half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+        save_file(half, target / "judges" / f"{name}.safetensors")
+    write_manifest(target)
+
+
+def write_manifest(target: Path) -> None:
+    """List every file of ``target`` with its sha256 and size.
+
+    Raises:
+        ValueError: the weights are larger than what the package may carry.
+    """
+    files = {
+        path.relative_to(target).as_posix(): {
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "size_bytes": path.stat().st_size,
+        }
+        for path in sorted(target.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+    total = sum(int(facts["size_bytes"]) for facts in files.values())
+    if total > LIMIT_BYTES:
+        raise ValueError(f"the weights have {total / 2**20:.1f} MiB, more than {LIMIT_BYTES / 2**20:.0f}")
+    (target / "manifest.json").write_text(json.dumps({"schema": 1, "files": files}, indent=1) + "\n")

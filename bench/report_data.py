@@ -1,0 +1,222 @@
+"""Run -> what the report says, as text and numbers that the templates only lay out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench import report_text as text
+from bench.compare import metric_means, summarize_timings, timing_ratios, variant_pairs
+from bench.pairing import usable_scores
+from bench.plot_data import PlotData, data_of_run, headline_metrics
+from bench.records import Delta, MetricFacts, Run
+from bench.report_chart import Tradeoff, tradeoff
+from bench.report_facts import Facts, command, duration, provenance_facts, setting_facts, when
+from bench.report_grid import GridRow, grid_rows, row_keys, script_data, scored_metrics, typical_row
+from bench.report_headline import Panel, TagTable, panels, tag_tables
+from bench.report_images import MAX_SIDE_PX, Key, Picture, embed
+from bench.report_summary import cautions, summary
+from bench.report_tables import (
+    MetricView,
+    PixelRow,
+    TimingRow,
+    VariantView,
+    metric_views,
+    pixel_rows,
+    timing_rows,
+    variant_views,
+    weak_notes,
+)
+
+TINY_PX = 128
+"""Images up to this side can be shown pixel by pixel."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything that the reports show, in reading order."""
+
+    title: str
+    kicker: str
+    summary: tuple[str, ...]
+    cautions: tuple[str, ...]
+    tally: Facts
+    banners: tuple[str, ...]
+    typical: GridRow | None
+    typical_note: str
+    headline_note: str
+    panels: tuple[Panel, ...]
+    tradeoff: Tradeoff | None
+    tag_note: str
+    tag_tables: tuple[TagTable, ...]
+    timing_note: str
+    timings: tuple[TimingRow, ...]
+    weak_notes: tuple[str, ...]
+    pixels: tuple[PixelRow, ...]
+    grid_note: str
+    rows: tuple[GridRow, ...]
+    pairs: tuple[str, ...]
+    choices: tuple[str, ...]
+    tag_names: tuple[str, ...]
+    any_failed: bool
+    tiny: bool
+    cell_width: str
+    ratio: str
+    settings: Facts
+    settings_notes: tuple[str, ...]
+    variants: tuple[VariantView, ...]
+    metrics: tuple[MetricView, ...]
+    command: str
+    provenance: Facts
+    packages: Facts
+    tool_version: str
+    data: Mapping[str, Any]
+
+
+def build_view(run: Run, deltas: Sequence[Delta]) -> View:
+    """What the reports show of ``run`` and the deltas of ``compare_run``; reads the images to embed them.
+
+    Raises:
+        InvalidError: a timing of 0 or less (see ``bench.timing_stats.timing_ratios``).
+    """
+    suite = run.info.suite
+    data = data_of_run(run, deltas)
+    summaries = summarize_timings(run)
+    names = [variant.name for variant in suite.variants]
+    pictures, broken = embed(run, row_keys(run))
+    metrics = scored_metrics(run)
+    rows = grid_rows(run, pictures, broken, metrics[0] if metrics else None)
+    pairs = _pairs(run)
+    typical, typical_note = _typical(run, rows)
+    return View(
+        title=suite.name,
+        kicker=f"{text.listed(names)}, rendered on {when(run.info.start)}",
+        summary=summary(data) or (_unjudged(run),),
+        cautions=cautions(data),
+        tally=_tally(run),
+        banners=banners(run, broken),
+        typical=typical,
+        typical_note=typical_note,
+        headline_note=_headline_note(data),
+        panels=panels(data),
+        tradeoff=tradeoff(data),
+        tag_note="Paired mean differences over the prompts with a tag. Many rows are looked at together and the "
+        "intervals are not widened for that: about one in twenty misses by chance.",
+        tag_tables=tag_tables(data, deltas),
+        timing_note=_timing_note(names),
+        timings=timing_rows(names, summaries, timing_ratios(run)),
+        weak_notes=weak_notes(summaries),
+        pixels=pixel_rows(run, metric_means(run), deltas),
+        grid_note=_grid_note(run, pictures, metrics),
+        rows=rows,
+        pairs=tuple(f"{candidate} {text.MINUS} {reference}" for candidate, reference in pairs),
+        choices=tuple(facts.name for facts in metrics),
+        tag_names=tuple(sorted({tag for case in suite.cases for tag in case.tags})),
+        any_failed=any(row.failed for row in rows),
+        tiny=max(suite.settings.width, suite.settings.height) <= TINY_PX,
+        cell_width="9rem" if len(names) <= 4 else "7rem",
+        ratio=f"{suite.settings.width} / {suite.settings.height}",
+        settings=setting_facts(run),
+        settings_notes=run.info.settings_notes,
+        variants=variant_views(run),
+        metrics=metric_views(run.info.metrics),
+        command=command(run),
+        provenance=provenance_facts(run),
+        packages=tuple(sorted(run.info.packages.items())),
+        tool_version=run.info.packages.get("hotart-bench", ""),
+        data=script_data(run, rows, pairs),
+    )
+
+
+def banners(run: Run, broken: Mapping[Key, str]) -> tuple[str, ...]:
+    """What is wrong or unfinished about a run, most serious first."""
+    info, found = run.info, []
+    wanted = len(info.suite.cases) * info.suite.samples * len(info.suite.variants)
+    if info.status == "started":
+        found.append(
+            f"This run is not finished: {len(run.renders):,} of {wanted:,} images are recorded, and all below may "
+            "change. The same command continues it."
+        )
+    if info.status == "failed":
+        found.append("This run ended with an error. What was made until then is below; the same command continues it.")
+    failed = sum(one.image is None for one in run.renders)
+    if failed:
+        found.append(f"{text.plural(failed, 'image')} could not be made; each is shown below with its error.")
+    if broken:
+        found.append(f"{text.plural(len(broken), 'image file')} of the run folder could not be read.")
+    if info.suite.limit is not None:
+        found.append(f"Only the first {text.plural(info.suite.limit, 'prompt')}: a run for trying out.")
+    return tuple(found)
+
+
+def _pairs(run: Run) -> tuple[tuple[str, str], ...]:
+    """The pairs to sort by, strongest claim first: the last variant against the reference."""
+    pairs = variant_pairs(run.info.suite)
+    reference = run.info.suite.variants[0].name
+    return tuple(sorted(pairs, key=lambda pair: (pair[1] != reference, -pairs.index(pair))))
+
+
+def _typical(run: Run, rows: Sequence[GridRow]) -> tuple[GridRow | None, str]:
+    metrics, pairs = headline_metrics(run.info.metrics), _pairs(run)
+    if not metrics or not pairs:
+        return None, ""
+    row = typical_row(run, rows, metrics[0].name, pairs[0])
+    candidate, reference = pairs[0]
+    note = (
+        f"The typical row, chosen by number: its difference in {metrics[0].name} between {candidate} and "
+        f"{reference} is the median of all rows."
+    )
+    return row, note
+
+
+def _unjudged(run: Run) -> str:
+    scored = bool(usable_scores(run))
+    if len(run.info.suite.variants) < 2:
+        return "One variant: there is nothing to compare it with."
+    return "No judge has scored both sides of a pair yet." if scored else "Nothing has been scored yet."
+
+
+def _tally(run: Run) -> Facts:
+    info = run.info
+    made = sum(one.image is not None for one in run.renders)
+    facts = [
+        ("prompts", f"{len(info.suite.cases):,}"),
+        ("variants", str(len(info.suite.variants))),
+        ("images", f"{made:,}"),
+    ]
+    if info.end is not None:
+        facts.append(("from start to end", duration(info.start, info.end)))
+    return tuple(facts)
+
+
+def _headline_note(data: PlotData) -> str:
+    method = next((one.interval.method for one in data.deltas if one.interval), "")
+    small = any(one.small_sample for one in data.deltas)
+    note = (
+        "Preference and aesthetics on one axis, alignment with the prompt on the other. Images are paired by prompt "
+        "and noise, the samples of a prompt averaged first. Dots are mean differences, bars 95 % intervals"
+    )
+    note += f" ({method})" if method else ""
+    note += "; faint strokes are single prompts."
+    return note + (" Under 30 prompts a t interval stands beside." if small else "")
+
+
+def _timing_note(names: Sequence[str]) -> str:
+    note = "Medians over all rounds, each in a fresh process."
+    return note + (f" × is the ratio to {names[0]} with its 95 % interval." if len(names) > 1 else "")
+
+
+def _grid_note(run: Run, pictures: Mapping[Key, Picture], metrics: Sequence[MetricFacts]) -> str:
+    names = [variant.name for variant in run.info.suite.variants]
+    made = sum(one.image is not None for one in run.renders)
+    note = (
+        "Every variant started from the same noise." if len(names) > 1 else ""
+    ) + " An image opens large, two variants under one divide."
+    if metrics:
+        note += f" The number beside a variant's name is its score: {metrics[0].name}, until another is chosen."
+    if any(one.reduced for one in pictures.values()):
+        note += f" Images are shown as WebP copies of at most {MAX_SIDE_PX} px a side."
+    if len(pictures) < made:
+        note += f" {len(pictures):,} of {made:,} images are embedded; the others are named and lie in the run folder."
+    return note.strip()

@@ -1,0 +1,82 @@
+"""The report's lists of facts: settings, provenance, and the command that repeats the run."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import datetime
+
+from bench import report_text as text
+from bench.records import Run
+
+Facts = tuple[tuple[str, str], ...]
+"""(label, value) pairs."""
+
+
+def setting_facts(run: Run) -> Facts:
+    """Suite, images, sampler and machine, as (label, value)."""
+    suite, settings, machine = run.info.suite, run.info.suite.settings, run.info.machine
+    eta = f", eta {settings.eta:g}" if settings.sampler == "ddim" else ""
+    extras = [word for word, on in (("VAE tiling", settings.vae_tiling), ("compiled", settings.compile)) if on]
+    limited = f", limited to the first {suite.limit}" if suite.limit is not None else ""
+    memory = machine.device_memory_bytes
+    device = machine.device_name + (f", {text.quantity(memory, 'byte')}" if memory else "")
+    return (
+        ("Suite", f"{suite.name}, schema {suite.schema}{limited}"),
+        ("Prompts", f"{text.plural(len(suite.cases), 'prompt')} from {', '.join(suite.prompts)}"),
+        ("Images", f"{text.plural(suite.samples, 'sample')} a prompt and variant, suite seed {suite.seed}"),
+        ("Size", f"{settings.width} × {settings.height} px"),
+        ("Sampler", f"{settings.sampler}, {text.plural(settings.steps, 'step')}, CFG {settings.guidance:g}{eta}"),
+        ("Arithmetic", ", ".join([settings.dtype, f"batch {settings.batch}", *extras])),
+        ("Timing", f"{text.plural(suite.measure.rounds, 'round')} of {text.plural(suite.measure.images, 'image')} "
+         f"a variant, each in a fresh process"),
+        ("Device", f"{machine.device}: {device}"),
+        ("Machine", f"{machine.cpu}, {text.plural(machine.cores, 'core')}, "
+         f"{text.quantity(machine.memory_bytes, 'byte')}, {machine.os}"),
+    )  # fmt: skip
+
+
+def provenance_facts(run: Run) -> Facts:
+    """Run id, times, commit, protocol and driver, as (label, value)."""
+    info = run.info
+    commit = "not in a git repository"
+    if info.git is not None:
+        commit = info.git.commit + (" with uncommitted changes" if info.git.dirty else "")
+    facts = [
+        ("Run", info.id),
+        ("Status", info.status),
+        ("Start", when(info.start)),
+        ("End", "not finished" if info.end is None else f"{when(info.end)} ({duration(info.start, info.end)})"),
+        ("Commit", commit),
+        ("Protocol digest", info.protocol_digest),
+    ]
+    if info.machine.driver:
+        facts.append(("Driver", info.machine.driver))
+    return tuple(facts)
+
+
+def when(moment: str) -> str:
+    """An ISO 8601 time to the minute, as in ``2 January 2025, 03:04 UTC``."""
+    found = datetime.fromisoformat(moment)
+    return f"{found.day} {found:%B %Y, %H:%M} {found.tzname() or ''}".rstrip()
+
+
+def duration(start: str, end: str) -> str:
+    """The time between two ISO 8601 times, as in ``2 min 40 s``."""
+    seconds = round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
+    hours, rest = divmod(max(0, seconds), 3600)
+    minutes, seconds = divmod(rest, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def command(run: Run) -> str:
+    """The command line that repeats the run: suite, limit and, where not all were run, the variants."""
+    suite = run.info.suite
+    words = ["hotart-bench", "run", suite.source or suite.name]
+    if suite.limit is not None:
+        words += ["--limit", str(suite.limit)]
+    made = {one.name for one in run.info.variants}
+    if 0 < len(made) < len(suite.variants):
+        words += ["--variants", ",".join(one.name for one in suite.variants if one.name in made)]
+    return shlex.join(words)

@@ -1,0 +1,193 @@
+"""The report's grid: a row for each prompt and sample, a cell for each variant, and the numbers for sorting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench import report_text as text
+from bench.pairing import usable_scores
+from bench.plot_data import headline_metrics
+from bench.records import MetricFacts, Render, Run
+from bench.report_headline import way
+from bench.report_images import Key, Picture, link
+
+LONG_PROMPT = 260
+"""Characters from which a prompt is folded."""
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """One image, or the record of why there is none to show."""
+
+    variant: str
+    colour: int
+    index: int
+    case: str
+    sample: int
+    uri: str
+    width: int
+    height: int
+    failed: bool
+    status: str
+    error: str
+    link: str
+    file: str
+    """The PNG's path relative to the run folder; empty where there is none."""
+    score: str
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """One prompt's sample across the variants."""
+
+    index: int
+    case: str
+    sample: int
+    seed: int | None
+    prompt: str
+    negative: str
+    probes: str
+    tags: tuple[str, ...]
+    long: bool
+    cells: tuple[GridCell, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether an image of the row could not be made."""
+        return any(cell.failed for cell in self.cells)
+
+
+def row_keys(run: Run) -> list[tuple[str, int]]:
+    """(case, sample) of every row: all cases' first samples, then all second ones, so that a cut is fair."""
+    suite = run.info.suite
+    return [(case.id, sample) for sample in range(suite.samples) for case in suite.cases]
+
+
+def grid_rows(
+    run: Run, pictures: Mapping[Key, Picture], broken: Mapping[Key, str], shown: MetricFacts | None
+) -> tuple[GridRow, ...]:
+    """All rows in the suite's order; ``shown`` is the metric written under the images at first."""
+    renders = {(one.variant, one.case, one.sample): one for one in run.renders}
+    names = [variant.name for variant in run.info.suite.variants]
+    table = usable_scores(run)
+    decimals = metric_decimals(run)
+    rows = []
+    for case in run.info.suite.cases:
+        for sample in range(run.info.suite.samples):
+            cells = []
+            for index, name in enumerate(names):
+                key = (name, case.id, sample)
+                score = None if shown is None else table.get((name, shown.name), {}).get((case.id, sample))
+                written = "" if shown is None else text.number(score, decimals[shown.name])
+                cells.append(_cell(index, key, renders.get(key), pictures.get(key), broken.get(key), written))
+            made = [renders[name, case.id, sample] for name in names if (name, case.id, sample) in renders]
+            rows.append(
+                GridRow(
+                    index=len(rows),
+                    case=case.id,
+                    sample=sample,
+                    seed=made[0].seed if made else None,
+                    prompt=case.prompt,
+                    negative=case.negative,
+                    probes=case.probes,
+                    tags=case.tags,
+                    long=len(case.prompt) > LONG_PROMPT or case.prompt.count("\n") > 4,
+                    cells=tuple(cells),
+                )
+            )
+    return tuple(rows)
+
+
+def _cell(
+    index: int, key: Key, render: Render | None, picture: Picture | None, damage: str | None, score: str
+) -> GridCell:
+    status = error = address = ""
+    file = render.image or "" if render is not None else ""
+    failed = False
+    if render is None:
+        status, error = "Not rendered yet", "The run folder has no record of this image."
+    elif render.image is None:
+        status, error, failed = "Failed", render.error or "No reason was recorded.", True
+    elif damage is not None:
+        status, error, failed = "Unreadable", damage, True
+    elif picture is None:
+        status, address = "Not embedded", link(render.image)
+    return GridCell(
+        variant=key[0],
+        colour=index % 8,
+        index=index,
+        case=key[1],
+        sample=key[2],
+        uri=picture.uri if picture else "",
+        width=picture.width_px if picture else 0,
+        height=picture.height_px if picture else 0,
+        failed=failed,
+        status=status,
+        error=error,
+        link=address,
+        file=file,
+        score=score,
+    )
+
+
+def metric_decimals(run: Run) -> dict[str, int]:
+    """Decimals for the single scores of each metric: three figures of their range over the run."""
+    values: dict[str, list[float]] = {}
+    for (_, metric), cells in usable_scores(run).items():
+        values.setdefault(metric, []).extend(cells.values())
+    spread = {metric: max(own) - min(own) for metric, own in values.items()}
+    return {facts.name: text.decimals_for(spread.get(facts.name, 0.0) / 10) for facts in run.info.metrics}
+
+
+def scored_metrics(run: Run) -> tuple[MetricFacts, ...]:
+    """The metrics with at least one score, the headline's first."""
+    scored = {metric for _, metric in usable_scores(run)}
+    first = headline_metrics(run.info.metrics)
+    rest = [facts for facts in run.info.metrics if facts not in first]
+    return tuple(facts for facts in (*first, *rest) if facts.name in scored)
+
+
+def script_data(run: Run, rows: Sequence[GridRow], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What the report's script sorts and compares by: names, numbers and tags, for ``script_json``.
+
+    ``rows[i].scores[m][v]`` is the score of metric m and variant v, None where there is none.
+    """
+    names = [variant.name for variant in run.info.suite.variants]
+    metrics = scored_metrics(run)
+    decimals = metric_decimals(run)
+    table = usable_scores(run)
+
+    def score(metric: str, variant: str, row: GridRow) -> float | None:
+        return table.get((variant, metric), {}).get((row.case, row.sample))
+
+    return {
+        "variants": names,
+        "pairs": [[names.index(candidate), names.index(reference)] for candidate, reference in pairs],
+        "metrics": [
+            {"name": facts.name, "better": way(facts), "decimals": decimals[facts.name]} for facts in metrics
+        ],
+        "rows": [
+            {
+                "case": row.case,
+                "sample": row.sample,
+                "tags": row.tags,
+                "failed": row.failed,
+                "scores": [[score(facts.name, name, row) for name in names] for facts in metrics],
+            }
+            for row in rows
+        ],
+    }
+
+
+def typical_row(run: Run, rows: Sequence[GridRow], metric: str, pair: tuple[str, str]) -> GridRow | None:
+    """The row with the median difference of ``metric`` among those whose images are all embedded."""
+    table = usable_scores(run)
+    above, below = (table.get((name, metric), {}) for name in pair)
+    found = []
+    for row in rows:
+        cell = (row.case, row.sample)
+        if cell in above and cell in below and all(one.uri for one in row.cells):
+            found.append((above[cell] - below[cell], row.index))
+    return rows[sorted(found)[(len(found) - 1) // 2][1]] if found else None

@@ -1,0 +1,63 @@
+"""What a run says, in plain sentences made from its paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench import report_text as text
+from bench.plot_data import PlotData
+from bench.records import Axis, Delta, MetricFacts
+from bench.report_headline import judged
+
+
+def summary(data: PlotData) -> tuple[str, ...]:
+    """One plain sentence a pair: on which judges better, on which worse, on which not told apart."""
+    facts = {one.name: one for one in data.metrics}
+    pairs = dict.fromkeys((one.candidate, one.reference) for one in data.deltas)
+    return tuple(
+        _sentence(pair, [one for one in data.deltas if (one.candidate, one.reference) == pair], facts)
+        for pair in pairs
+    )
+
+
+def _sentence(pair: tuple[str, str], deltas: Sequence[Delta], facts: dict[str, MetricFacts]) -> str:
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "": []}
+    for delta in deltas:
+        groups[judged(delta, facts[delta.metric])].append(_named(delta, facts[delta.metric]))
+    clauses = []
+    if groups["better"]:
+        clauses.append(f"better than {pair[1]} on {text.listed(groups['better'])}")
+    if groups["worse"]:
+        clauses.append(f"worse {'' if clauses else f'than {pair[1]} '}on {text.listed(groups['worse'])}")
+    if groups[""]:
+        other = "" if clauses else f" from {pair[1]}"
+        clauses.append(f"not told apart{other} on {text.listed(groups[''])}")
+    return f"{pair[0]} is {'; '.join(clauses)}."
+
+
+_WORDS: dict[Axis, str] = {"preference": "preference", "aesthetic": "aesthetics", "alignment": "alignment"}
+
+
+def _named(delta: Delta, facts: MetricFacts) -> str:
+    decimals = text.decimals_of_deltas([delta])
+    return f"{_WORDS[facts.axis]} ({facts.name} {text.signed(delta.mean, decimals)})"
+
+
+def cautions(data: PlotData) -> tuple[str, ...]:
+    """What a reader must know before believing the headline: judges' standing, few prompts, missing scores."""
+    found = []
+    judges = [facts for facts in data.metrics if facts.axis != "alignment"]
+    kin = [facts.name for facts in judges if facts.standing == "in-family"]
+    if kin:
+        found.append(
+            f"{text.listed(kin)} {'was' if len(kin) == 1 else 'were'} part of the training of preference-optimised "
+            "variants (in-family): a gain there is expected, and is no evidence of its own."
+        )
+    if judges and not any(facts.standing == "held-out" for facts in judges):
+        found.append("No judge of preference or aesthetics in this run is held out.")
+    prompts = max((one.prompts for one in data.deltas), default=0)
+    if 0 < prompts < 30:
+        found.append(
+            f"{text.plural(prompts, 'prompt')} {'is' if prompts == 1 else 'are'} few: read the intervals, not the means."
+        )
+    return tuple(found)

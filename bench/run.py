@@ -1,0 +1,307 @@
+"""The stages in order: render, score, measure, report. Imports torch only when there is work for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from bench.errors import InvalidError
+from bench.machine import git_state, machine_facts, package_versions, pick_device
+from bench.measure import measure, open_jobs, pick_variants
+from bench.metrics import facts_for
+from bench.records import SCHEMA, Fingerprint, Progress, Record, RunInfo, Suite, Variant
+from bench.run_facts import check_same_machine
+from bench.score import missing_scores, score
+from bench.store import RunFolder, run_id
+from bench.suite import plan_cells, protocol_digest
+from bench.variants import fingerprint
+
+Stage = Literal["render", "score", "measure", "report"]
+STAGES: tuple[Stage, ...] = ("render", "score", "measure", "report")
+FUSED = "LoRAs were fused into the weights for the run; a LoRA applied at run time differs slightly in pixels and cost."
+
+
+class Outcome(Record, frozen=True):
+    """What a run folder holds after the work, and whether there was any."""
+
+    path: str
+    images: int
+    failed: int
+    scores: int
+    missing: int
+    """Images that were asked for and have no record."""
+    timings: int
+    notes: tuple[str, ...]
+    done_before: bool
+
+
+def run_all(
+    suite: Suite,
+    path: Path,
+    *,
+    variants: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+    weights_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """The main job: every stage that the run folder still lacks.
+
+    Args:
+        suite: what is to be run.
+        path: the run folder; made where it is missing, continued where it holds the same protocol.
+        variants: names of the variants to work on; None for all.
+        metrics: names of the metrics to score; None for the suite's.
+        device: as ``bench.machine.pick_device`` takes it.
+        fresh: start over; the old folder is kept beside it.
+        weights_dir: local weights instead of downloads.
+        progress: told how far each stage is.
+
+    Raises:
+        UsageError, WeightsError, IncomparableError, MachineError: as the stages do.
+        InvalidError: every image failed.
+    """
+    return _run(STAGES, suite, path, variants, metrics, device, fresh, weights_dir, progress)
+
+
+def run_stage(
+    stage: Stage,
+    suite: Suite,
+    path: Path,
+    *,
+    variants: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+    weights_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """One stage alone; arguments and errors as ``run_all``.
+
+    Raises:
+        InvalidError: the stage needs images and the folder has none.
+    """
+    return _run((stage,), suite, path, variants, metrics, device, fresh, weights_dir, progress)
+
+
+def _run(
+    stages: tuple[Stage, ...],
+    suite: Suite,
+    path: Path,
+    variants: Sequence[str] | None,
+    metrics: Sequence[str] | None,
+    device: str,
+    fresh: bool,
+    weights_dir: Path | None,
+    progress: Progress | None,
+) -> Outcome:
+    chosen = pick_variants(suite, variants)
+    names = tuple(metrics) if metrics is not None else suite.metrics
+    facts_for(names)
+    with RunFolder.open(path, suite=suite, protocol_digest=protocol_digest(suite), fresh=fresh) as folder:
+        _refuse_empty(stages, folder)
+        _adopt(suite, folder, chosen, names, device, weights_dir, stages)
+        work = 0
+        for stage in stages:
+            work += _do(stage, suite, folder, chosen, names, device, weights_dir, progress, work)
+        outcome = _outcome(suite, folder, chosen, done_before=work == 0)
+    if outcome.images == 0 and outcome.failed:
+        raise InvalidError(f"{path}: all {outcome.failed} images failed.", f"see {path / 'renders.jsonl'}")
+    return outcome
+
+
+def _refuse_empty(stages: tuple[Stage, ...], folder: RunFolder) -> None:
+    if stages[0] in ("score", "report") and not folder.renders():
+        raise InvalidError(f"{folder.path}: has no images yet.", "hotart-bench render, or hotart-bench run, first")
+
+
+def _adopt(
+    suite: Suite,
+    folder: RunFolder,
+    chosen: Sequence[Variant],
+    metrics: Sequence[str],
+    device: str,
+    weights_dir: Path | None,
+    stages: tuple[Stage, ...],
+) -> None:
+    """Bring ``run.json`` to what is asked for now; a variant whose weights changed loses its old results."""
+    old = folder.info
+    prints = {known.name: known for known in old.variants} if old is not None else {}
+    if stages != ("report",) and stages != ("score",):
+        for variant in chosen:
+            new = fingerprint(variant, weights_dir)
+            if variant.name in prints and prints[variant.name].digest != new.digest:
+                folder.drop_variant(variant.name)
+            prints[variant.name] = new
+    ordered = tuple(prints[variant.name] for variant in suite.variants if variant.name in prints)
+    scored = [known.name for known in old.metrics] if old is not None else []
+    every = tuple(dict.fromkeys((*suite.metrics, *scored, *metrics)))
+    info = _first_info(suite, ordered, every, device) if old is None else _next_info(old, suite, ordered, every)
+    if info != old:
+        folder.write_info(info)
+
+
+def _first_info(
+    suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[str, ...], device: str
+) -> RunInfo:
+    return RunInfo(
+        schema=SCHEMA,
+        id=run_id(),
+        status="started",
+        suite=suite,
+        protocol_digest=protocol_digest(suite),
+        variants=variants,
+        metrics=facts_for(metrics),
+        machine=machine_facts(pick_device(device)),
+        packages=package_versions(),
+        git=git_state(Path.cwd()),
+        start=_now(),
+        end=None,
+        settings_notes=(FUSED,) if any(variant.loras for variant in suite.variants) else (),
+    )
+
+
+def _next_info(
+    old: RunInfo, suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[str, ...]
+) -> RunInfo:
+    return msgspec.structs.replace(old, suite=suite, variants=variants, metrics=facts_for(metrics))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _do(
+    stage: Stage,
+    suite: Suite,
+    folder: RunFolder,
+    chosen: Sequence[Variant],
+    metrics: Sequence[str],
+    device: str,
+    weights_dir: Path | None,
+    progress: Progress | None,
+    work: int,
+) -> int:
+    """Do one stage if anything of it is missing; returns how much was done."""
+    if stage == "render":
+        return _render(suite, folder, chosen, device, weights_dir, progress)
+    if stage == "score":
+        return _score(folder, metrics, device, progress)
+    if stage == "measure":
+        return _measure(suite, folder, chosen, device, weights_dir, progress)
+    return _report(suite, folder, work, progress)
+
+
+def _render(
+    suite: Suite,
+    folder: RunFolder,
+    chosen: Sequence[Variant],
+    device: str,
+    weights_dir: Path | None,
+    progress: Progress | None,
+) -> int:
+    if not _unrendered(suite, folder, chosen):
+        return 0
+    from bench.render import render
+
+    place = _same_ground(folder, device)
+    return render(suite, folder, variants=chosen, device=place, weights_dir=weights_dir, progress=progress)
+
+
+def _same_ground(folder: RunFolder, device: str) -> str:
+    """The device, once it is sure that this machine may add to the folder."""
+    place = pick_device(device)
+    if folder.info is not None:
+        check_same_machine(folder.info, machine_facts(place), package_versions())
+    return place
+
+
+def _score(folder: RunFolder, metrics: Sequence[str], device: str, progress: Progress | None) -> int:
+    if not missing_scores(folder, metrics):
+        return 0
+    return score(folder, metrics=metrics, device=pick_device(device), progress=progress)
+
+
+def _measure(
+    suite: Suite,
+    folder: RunFolder,
+    chosen: Sequence[Variant],
+    device: str,
+    weights_dir: Path | None,
+    progress: Progress | None,
+) -> int:
+    known = folder.info.machine.device if folder.info is not None else device
+    if not open_jobs(suite, chosen, folder.timings(), known):
+        return 0
+    names = [variant.name for variant in chosen]
+    place = _same_ground(folder, device)
+    done = measure(suite, folder, variants=names, device=place, weights_dir=weights_dir, progress=progress)
+    _note(folder, done.notes)
+    return done.timings
+
+
+def _note(folder: RunFolder, notes: Sequence[str]) -> None:
+    if folder.info is not None and notes:
+        every = tuple(dict.fromkeys((*folder.info.settings_notes, *notes)))
+        folder.write_info(msgspec.structs.replace(folder.info, settings_notes=every))
+
+
+def _report(suite: Suite, folder: RunFolder, work: int, progress: Progress | None) -> int:
+    complete = _is_complete(suite, folder)
+    info = folder.info
+    if info is not None and (work or info.end is None):
+        status: Literal["complete", "started"] = "complete" if complete else "started"
+        folder.write_info(msgspec.structs.replace(info, status=status, end=_now()))
+    if not work and all((folder.path / name).is_file() for name in ("report.html", "report.md")):
+        return 0
+    from bench.report import write_report
+
+    if progress is not None:
+        progress("report", 0, 1)
+    write_report(folder.path)
+    if progress is not None:
+        progress("report", 1, 1)
+    return 1
+
+
+def _unrendered(suite: Suite, folder: RunFolder, chosen: Sequence[Variant]) -> int:
+    """How many images of these variants have no record, or have lost their file."""
+    there = {
+        (render.variant, render.case, render.sample)
+        for render in folder.renders()
+        if render.image is None or (folder.path / render.image).is_file()
+    }
+    wanted = {(variant.name, cell.case, cell.sample) for variant in chosen for cell in plan_cells(suite)}
+    return len(wanted - there)
+
+
+def _is_complete(suite: Suite, folder: RunFolder) -> bool:
+    device = folder.info.machine.device if folder.info is not None else "cpu"
+    checks: tuple[Callable[[], bool], ...] = (
+        lambda: not _unrendered(suite, folder, suite.variants),
+        lambda: not missing_scores(folder, suite.metrics),
+        lambda: not open_jobs(suite, suite.variants, folder.timings(), device),
+    )
+    return all(check() for check in checks)
+
+
+def _outcome(suite: Suite, folder: RunFolder, chosen: Sequence[Variant], done_before: bool) -> Outcome:
+    renders = folder.renders()
+    failed = [render for render in renders if render.error is not None]
+    notes = [f"{len(failed)} of {len(renders)} images failed, such as {failed[0].variant}/{failed[0].case}: "
+             f"{failed[0].error}."] if failed else []
+    return Outcome(
+        path=str(folder.path),
+        images=len(renders) - len(failed),
+        failed=len(failed),
+        scores=len(folder.scores()),
+        missing=_unrendered(suite, folder, chosen),
+        timings=len(folder.timings()),
+        notes=tuple(notes),
+        done_before=done_before,
+    )

@@ -1,0 +1,97 @@
+"""What a variant *is*: the hashes of its weights. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from bench.errors import WeightsError
+from bench.records import Fingerprint, Variant, WeightFile
+from bench.variants import sources
+
+COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionPipeline")
+WEIGHTS_NAMES = ("diffusion_pytorch_model", "model")
+
+
+def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprint:
+    """Hash a variant's weight files, fetching those that are missing.
+
+    The digest is the sha256 of the pipeline class, the sha256 of each component's files and the LoRAs' sha256
+    and weights in order: not of names or paths, so that the same weights at another place are the same variant.
+
+    Raises:
+        WeightsError: something is missing or is no checkpoint.
+    """
+    found = {role: sources.fetch(place) for role, place in sources.places(variant, weights_dir).items()}
+    folder = Path(found["checkpoint"].path or "")
+    pipeline = read_pipeline_class(folder)
+    files = [file for component in COMPONENTS for file in _component(component, folder, found)]
+    loras = [_weight_file(role, Path(place.path or "")) for role, place in found.items() if role.startswith("lora:")]
+    facts = {
+        "pipeline": pipeline,
+        "files": [(file.component, file.sha256) for file in files],
+        "loras": [(file.sha256, lora.weight) for file, lora in zip(loras, variant.loras, strict=True)],
+    }
+    return Fingerprint(
+        name=variant.name,
+        digest=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
+        checkpoint=variant.checkpoint,
+        pipeline=pipeline,
+        files=(*files, *loras),
+        loras=variant.loras,
+        lora_mode="fused" if variant.loras else "none",
+    )
+
+
+def read_pipeline_class(folder: Path) -> str:
+    """The pipeline class that a diffusers folder names.
+
+    Raises:
+        WeightsError: no readable ``model_index.json``, or a pipeline that is not of the SD or SDXL family.
+    """
+    index = folder / "model_index.json"
+    try:
+        name = json.loads(index.read_text("utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{folder}: is no diffusers folder: model_index.json is missing or cannot be read.",
+            "save one with pipeline.save_pretrained(FOLDER)",
+        ) from error
+    if name not in PIPELINES:
+        raise WeightsError(f"{folder}: holds a {name}; hotart-bench renders {' and '.join(PIPELINES)}.")
+    return str(name)
+
+
+def component_folder(component: str, checkpoint: Path, override: Path | None) -> Path:
+    """Where a component's weights lie: in the checkpoint, or in the source that replaces it."""
+    if override is None:
+        return checkpoint / component
+    return override / component if (override / component).is_dir() else override
+
+
+def _component(component: str, checkpoint: Path, found: dict[str, sources.Place]) -> list[WeightFile]:
+    override = found.get(component)
+    folder = component_folder(component, checkpoint, None if override is None else Path(override.path or ""))
+    if not folder.is_dir() and component == "text_encoder_2":
+        return []  # SD 1.5 has one text encoder
+    files = sorted(file for file in folder.glob("*.safetensors") if file.name.split(".")[0] in _stems(folder))
+    if not files:
+        raise WeightsError(
+            f"{folder}: holds no .safetensors weights for {component}; pickled weights are not read.",
+            "save the pipeline with safe_serialization=True",
+        )
+    return [_weight_file(component, file) for file in files]
+
+
+def _stems(folder: Path) -> set[str]:
+    """Names of the weights that diffusers loads: one file, or the shards of its index."""
+    plain = [name for name in WEIGHTS_NAMES if (folder / f"{name}.safetensors").is_file()]
+    return set(plain) or {file.name.split(".")[0] for file in folder.glob("*-of-*.safetensors")}
+
+
+def _weight_file(component: str, path: Path) -> WeightFile:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return WeightFile(component=component, name=path.name, sha256=digest, size_bytes=path.stat().st_size)

@@ -1,0 +1,160 @@
+"""The parts of drawing an image with a diffusers pipeline: encode, noise, denoise, decode.
+
+``render`` strings them together and ``measure`` times them. ``pipe`` is what ``load_pipeline`` returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.records import Settings
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Prompts as the UNet takes them; row i belongs to image i.
+
+    ``prompt`` and ``negative``: (n, tokens, width). ``pooled`` and ``negative_pooled``: (n, width), SDXL alone.
+    The negative ones are None without classifier-free guidance.
+    """
+
+    prompt: Tensor
+    negative: Tensor | None
+    pooled: Tensor | None
+    negative_pooled: Tensor | None
+
+
+def stack(rows: Sequence[Encoded]) -> Encoded:
+    """Put single encoded prompts together into a batch."""
+
+    def join(name: str) -> Tensor | None:
+        parts = [getattr(row, name) for row in rows]
+        return None if parts[0] is None else torch.cat(parts)
+
+    return Encoded(torch.cat([row.prompt for row in rows]), join("negative"), join("pooled"), join("negative_pooled"))
+
+
+@torch.inference_mode()
+def encode(pipe: Any, prompts: Sequence[str], negatives: Sequence[str], settings: Settings) -> Encoded:
+    """Encode prompts one by one, so that an encoding does not depend on its batch-mates.
+
+    An empty negative prompt is given to diffusers as none, which for SDXL is the zero embedding.
+    """
+    return stack([_encode_one(pipe, *pair, settings) for pair in zip(prompts, negatives, strict=True)])
+
+
+def _encode_one(pipe: Any, prompt: str, negative: str, settings: Settings) -> Encoded:
+    parts = pipe.encode_prompt(
+        prompt=prompt,
+        negative_prompt=negative or None,
+        device=pipe.device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=settings.guidance > 1,
+    )
+    prompt_embeds, negative_embeds, pooled, negative_pooled = (*parts, None, None)[:4]
+    return Encoded(prompt_embeds, negative_embeds, pooled, negative_pooled)
+
+
+def latent_shape(pipe: Any, settings: Settings) -> tuple[int, int, int]:
+    """Channels, height and width of the latents of one image."""
+    factor = pipe.vae_scale_factor
+    return int(pipe.unet.config.in_channels), settings.height // factor, settings.width // factor
+
+
+def noise(pipe: Any, settings: Settings, seeds: Sequence[int]) -> Tensor:
+    """Unit Gaussian latents, float32 (n, c, h, w): each from a CPU generator of its own seed."""
+    return torch.cat([_draw(pipe, settings, generator) for generator in generators(seeds)])
+
+
+def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One CPU generator an image."""
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def _draw(pipe: Any, settings: Settings, generator: torch.Generator) -> Tensor:
+    return torch.randn((1, *latent_shape(pipe, settings)), generator=generator, dtype=torch.float32)
+
+
+@torch.inference_mode()
+def denoise(
+    pipe: Any,
+    settings: Settings,
+    encoded: Encoded,
+    latents: Tensor,
+    seeds: Sequence[int],
+    on_step: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Run the sampler: unit noise (n, c, h, w) to latents of the same shape, on the pipeline's device.
+
+    A sampler that adds noise in its steps draws it from the image's own generator, after the initial noise.
+    """
+    steps = generators(seeds)
+    for generator in steps:
+        _draw(pipe, settings, generator)
+
+    def after_step(_: Any, step: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
+        if on_step is not None:
+            on_step(step)
+        return values
+
+    conditions = {"prompt_embeds": encoded.prompt, "negative_prompt_embeds": encoded.negative}
+    if encoded.pooled is not None:
+        conditions |= {
+            "pooled_prompt_embeds": encoded.pooled,
+            "negative_pooled_prompt_embeds": encoded.negative_pooled,
+        }
+    result: Tensor = pipe(
+        **conditions,
+        latents=latents.to(pipe.device, pipe.unet.dtype),
+        height=settings.height,
+        width=settings.width,
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance,
+        eta=settings.eta,
+        generator=steps,
+        output_type="latent",
+        callback_on_step_end=after_step if on_step is not None else None,
+    ).images
+    return result
+
+
+@torch.inference_mode()
+def decode(pipe: Any, latents: Tensor, dtype: torch.dtype | None = None) -> NDArray[np.float32]:
+    """Decode latents to float32 (n, height, width, 3) in [0, 1] on the host; NaN stays NaN.
+
+    ``dtype`` casts the VAE for this call; default is its own, or float32 where the VAE's configuration says
+    that it overflows in half precision (``force_upcast``).
+    """
+    vae = pipe.vae
+    own = vae.dtype
+    wanted = dtype or decode_dtype(pipe)
+    if wanted != own:
+        vae.to(wanted)
+    config = vae.config
+    z = latents.to(wanted) / config.scaling_factor
+    if getattr(config, "latents_mean", None) is not None and getattr(config, "latents_std", None) is not None:
+        mean, std = (torch.tensor(v, device=z.device, dtype=wanted).view(1, -1, 1, 1) for v in (config.latents_mean, config.latents_std))
+        z = latents.to(wanted) * std / config.scaling_factor + mean
+    pixels = (vae.decode(z, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
+    if wanted != own:
+        vae.to(own)
+    image: NDArray[np.float32] = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return image
+
+
+def decode_dtype(pipe: Any) -> torch.dtype:
+    """The dtype that ``decode`` uses unless told otherwise."""
+    dtype: torch.dtype = pipe.vae.dtype
+    return torch.float32 if dtype == torch.float16 and pipe.vae.config.force_upcast else dtype
+
+
+def to_uint8(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Round pixels in [0, 1] to 8 bits, as diffusers does."""
+    return (pixels * 255).round().astype(np.uint8)

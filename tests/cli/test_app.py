@@ -1,0 +1,168 @@
+"""Help, version, exit at the edges of the process, and what is imported for it."""
+
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bench
+from bench.cli.app import build
+
+VERBS = ["run", "render", "score", "measure", "report", "compare", "plot", "doctor"]
+LISTS = ["suites", "variants", "metrics", "prompts"]
+HEAVY = {"torch", "diffusers", "transformers", "peft", "open_clip", "pandas", "matplotlib", "torchmetrics"}
+
+
+def launch(*arguments, env=None, **how):
+    """A command in a process of its own, as a user starts it."""
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, **(env or {})},
+        check=False,
+        timeout=60,
+        **how,
+    )
+
+
+def test_the_verbs_are_those_of_the_contract():
+    app = build()
+    assert [command.name for command in app.registered_commands] == VERBS
+    (lists,) = app.registered_groups
+    assert [command.name for command in lists.typer_instance.registered_commands] == LISTS
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_without_a_verb_it_teaches(arguments, cli):
+    answer = cli(*arguments)
+    assert (answer.code, answer.err) == (0, "")
+    assert "hotart-bench run\n" in answer.out
+    assert all(f"\n  {verb} " in answer.out for verb in [*VERBS, "list"])
+    assert all(f"\n    {code} " in answer.out for code in (0, 2, 3, 4, 5, 6, 70, 130))
+
+
+@pytest.mark.parametrize(
+    "verb", [*([verb] for verb in [*VERBS, "list"]), *(["list", what] for what in LISTS)], ids=" ".join
+)
+def test_every_verb_has_its_purpose_and_examples(verb, cli):
+    answer = cli(*verb, "--help")
+    command = " ".join(["hotart-bench", *verb])
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith(f"Usage: {command}")
+    examples = answer.out.partition("Examples:")[2].split("\n")
+    assert any(line.strip().startswith(command) for line in examples)
+    assert max(map(len, answer.out.splitlines())) <= 80
+
+
+def test_no_purpose_is_cut_short_in_the_list_of_verbs(cli):
+    assert "..." not in cli("--help").out.partition("Commands:")[2]
+    assert "..." not in cli("list", "--help").out.partition("Commands:")[2]
+
+
+def test_version(cli):
+    answer = cli("--version")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith("hotart-bench ")
+
+
+@pytest.mark.parametrize(
+    "words", ["--help", "run --help", "list suites", "list metrics", "list prompts", "compare RUN"]
+)
+def test_what_needs_no_model_imports_none_of_the_heavy_packages(words, run_folder):
+    code = (
+        "import sys; from bench.cli import run_command_line; code = run_command_line(sys.argv[1:]); "
+        "print(code, *sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *(str(run_folder) if word == "RUN" else word for word in words.split())],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    exit_code, *imported = done.stderr.splitlines()[-1].split()
+    assert exit_code == "0"
+    assert HEAVY.isdisjoint(imported)
+
+
+def test_a_table_in_20_columns_and_without_a_terminal(run_folder):
+    done = launch("compare", run_folder, "--pairs", "spo:dpo", env={"COLUMNS": "20"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "mini-aesthetic\n  reference: " in done.stdout
+
+
+def test_an_ascii_terminal_gets_escapes_instead_of_a_crash(run_folder):
+    done = launch("compare", run_folder, env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2212" in done.stdout
+
+
+def test_a_reader_that_leaves_early_is_no_error(run_folder):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", "compare", str(run_folder), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0
+
+
+class FullDisk(io.StringIO):
+    """A stdout whose disk has no room left; its file number is one that may be closed."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def flush(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fileno(self):
+        return self.number
+
+
+def test_a_full_disk_behind_stdout(cli, run_folder, monkeypatch, tmp_path):
+    with (tmp_path / "out").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", FullDisk(file.fileno()))
+        answer = cli("compare", run_folder)
+    assert answer.code == 6
+    assert answer.err.startswith("hotart-bench: The disk is full")
+
+
+WAITING = """
+import sys, time, types
+stages = types.ModuleType("bench.run")
+def run_all(suite, path, **flags):
+    print("waiting", flush=True)
+    time.sleep(60)
+stages.run_all = stages.run_stage = run_all
+sys.modules["bench.run"] = stages
+from bench.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_ctrl_c_and_kill_end_with_130_and_a_sentence(number, home):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, "run", "own.toml"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(Path(bench.__file__).parents[1])},
+    )
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (
+        told
+        == "hotart-bench: Stopped. What was finished is kept; the same command continues where it stopped.\n"
+    )

@@ -1,0 +1,94 @@
+import json
+import shutil
+from collections import namedtuple
+
+import pytest
+
+import bench.variants
+from bench import machine
+from bench.records import Machine
+from bench.variants import Needed
+
+
+def needed(variant, what, size_bytes, get=""):
+    path = None if get else f"w/{what}"
+    return Needed(variant=variant, what=what, present=not get, path=path, size_bytes=size_bytes, get=get)
+
+
+HERE = Machine(
+    os="Linux 6.8",
+    cpu="A CPU",
+    cores=2,
+    memory_bytes=8 << 30,
+    device="cuda:0",
+    device_name="A GPU",
+    device_memory_bytes=24 << 30,
+)
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def weights(monkeypatch, home):
+    """Weights that a suite needs, and a machine of which torch need not be asked."""
+    found = [needed("base", "mini unet", 3 << 20), needed("base", "mini vae", 1 << 20)]
+    found.append(needed("spo", "mini:spo", 1 << 20))
+    monkeypatch.setattr(bench.variants, "weights_needed", lambda suite, folder: tuple(found))
+    monkeypatch.setattr(machine, "pick_device", lambda wish: "cuda:0")
+    monkeypatch.setattr(machine, "machine_facts", lambda device: HERE)
+    return found
+
+
+def test_a_machine_that_is_ready(cli, weights):
+    answer = cli("doctor", "own.toml")
+    assert answer.code == 0
+    assert answer.err == "Ready: hotart-bench run own.toml\n"
+    for fact in ("A GPU", "24.0 GiB", "8.00 GiB", "2 cores", "mini vae", "w/mini:spo", "8 of 64x64"):
+        assert fact in answer.out
+
+
+def test_json_has_the_same_facts(cli, weights):
+    found = json.loads(cli("doctor", "own.toml", "-o", "there", "--json").out)
+    assert found["machine"]["device"] == "cuda:0"
+    assert found["images_bytes"] == 2 * 2 * 2 * 64 * 64 * 3
+    assert found["weights_bytes"] == 4 << 20
+    assert found["folder"] == "there"
+    assert [row["what"] for row in found["weights"]] == ["mini unet", "mini vae", "mini:spo"]
+
+
+def test_missing_weights_end_with_3_and_the_command_that_gets_them(cli, weights):
+    weights.append(needed("spo", "org/spo-lora", None, get="hotart-bench get spo"))
+    answer = cli("doctor", "own.toml")
+    assert answer.code == 3
+    assert "org/spo-lora" in answer.err
+    assert "next: hotart-bench get spo" in answer.err
+    assert "missing" in answer.out
+    assert "unknown until" in answer.out
+
+
+def test_a_disk_that_is_too_small_ends_with_6(cli, weights, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100, 1, 99))
+    answer = cli("doctor", "own.toml")
+    assert answer.code == 6
+    assert "99 B" in answer.err
+
+
+def test_without_torch_it_says_so_and_ends_with_6(cli, weights, monkeypatch):
+    def no_torch(wish):
+        raise ModuleNotFoundError("No module named 'torch'")
+
+    monkeypatch.setattr(machine, "pick_device", no_torch)
+    answer = cli("doctor", "own.toml")
+    assert answer.code == 6
+    assert "torch cannot be imported" in answer.out
+    assert "next: pip install torch" in answer.err
+
+
+def test_nothing_is_written(cli, weights, home):
+    before = sorted(home.rglob("*"))
+    cli("doctor", "own.toml", "-o", "deep/below/there")
+    assert sorted(home.rglob("*")) == before
+
+
+def test_in_20_columns(cli, weights, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    assert "device\n" in cli("doctor", "own.toml").out

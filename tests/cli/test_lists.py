@@ -1,0 +1,83 @@
+import json
+import statistics
+
+import pytest
+
+from bench.clip_tokens import count_tokens
+from bench.metrics import all_facts
+from bench.suite import list_prompt_sets, list_suites, load_suite, prompts_folder, read_prompts
+
+
+def test_suites(cli):
+    answer = cli("list", "suites", "--json")
+    assert (answer.code, answer.err) == (0, "")
+    found = {row["suite"]: row for row in json.loads(answer.out)}
+    assert tuple(found) == list_suites()
+    mini = load_suite("mini")
+    assert found["mini"]["images"] == len(mini.cases) * mini.samples * len(mini.variants)
+    table = cli("list", "suites")
+    assert all(f"\n{name} " in table.out for name in list_suites())
+
+
+def test_variants_of_one_suite_and_of_all(cli):
+    one = json.loads(cli("list", "variants", "mini", "--json").out)
+    assert [row["variant"] for row in one] == [variant.name for variant in load_suite("mini").variants]
+    every = json.loads(cli("list", "variants", "--json").out)
+    assert {row["suite"] for row in every} == set(list_suites())
+    assert "mini:spo at 1" in cli("list", "variants", "mini").out
+
+
+def test_variants_of_a_suite_file(cli, home):
+    out = cli("list", "variants", "own.toml").out
+    assert "mini:spo at 0.5" in out
+
+
+def test_metrics(cli):
+    answer = cli("list", "metrics", "--json")
+    assert [row["name"] for row in json.loads(answer.out)] == [facts.name for facts in all_facts()]
+    table = cli("list", "metrics").out
+    assert all(facts.name in table and facts.summary in table for facts in all_facts())
+
+
+@pytest.mark.parametrize("what", ["suites", "variants", "metrics", "prompts"])
+def test_lists_fit_80_columns(what, cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, cli("list", what).out.splitlines())) <= 80
+
+
+def test_prompt_sets(cli):
+    rows = json.loads(cli("list", "prompts", "--json").out)
+    assert len(rows) == len(list_prompt_sets())
+    for row in rows:
+        cases = read_prompts(prompts_folder() / f"{row['set']}.jsonl")
+        tokens = [count_tokens(case.prompt) for case in cases]
+        assert row["prompts"] == len(cases)
+        assert row["tokens_median"] == statistics.median(tokens)
+        assert (row["tokens_min"], row["tokens_max"]) == (min(tokens), max(tokens))
+        assert row["over_77"] == sum(count > 77 for count in tokens)
+        assert sum(row["tags"].values()) == sum(len(case.tags) for case in cases)
+
+
+def test_the_set_of_long_prompts_is_over_77_tokens(cli):
+    (row,) = json.loads(cli("list", "prompts", "long", "--json").out)
+    assert row["over_77"] == row["prompts"]
+
+
+@pytest.mark.parametrize("name", ["people", "people.jsonl"])
+def test_one_set_by_name_with_all_its_tags(name, cli):
+    out = cli("list", "prompts", name).out
+    tags = {tag for case in read_prompts(prompts_folder() / "people.jsonl") for tag in case.tags}
+    assert tags <= {line.split()[0] for line in out.splitlines() if line}
+
+
+def test_a_prompt_file_of_ones_own(cli, home):
+    (row,) = json.loads(cli("list", "prompts", "two.txt", "--json").out)
+    assert row == {
+        "set": "two",
+        "prompts": 2,
+        "tags": {},
+        "tokens_min": 5,
+        "tokens_median": 5,
+        "tokens_max": 5,
+        "over_77": 0,
+    }

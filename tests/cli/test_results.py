@@ -1,0 +1,124 @@
+import json
+
+import msgspec
+import pytest
+
+from bench.cli.comparison import Comparison
+from bench.compare import compare_run, compare_runs, summarize_timings, timing_ratios, variant_pairs
+from bench.store import load_run
+from bench.strict_json import convert
+
+
+def printed(answer):
+    assert (answer.code, answer.err) == (0, "")
+    return convert(json.loads(answer.out), Comparison)
+
+
+def test_json_is_what_the_rooms_below_found(cli, run_folder):
+    run = load_run(run_folder)
+    assert printed(cli("compare", run_folder, "--json")) == Comparison(
+        deltas=compare_run(run),
+        ratios=timing_ratios(run, pairs=variant_pairs(run.info.suite)),
+        timings=summarize_timings(run),
+    )
+
+
+def test_json_of_two_runs_has_no_ratio_across_machines(cli, run_folder, other_folder):
+    found = printed(cli("compare", run_folder, other_folder, "--json"))
+    assert found == Comparison(deltas=compare_runs(load_run(run_folder), load_run(other_folder)))
+
+
+def test_pairs_metrics_and_tag_choose(cli, run_folder):
+    flags = ("--pairs", "spo:dpo,dpo:spo", "--metrics", "mini-clip", "--tag", "landscape", "--json")
+    found = printed(cli("compare", run_folder, *flags))
+    assert [(delta.candidate, delta.reference, delta.metric, delta.tag) for delta in found.deltas] == [
+        ("spo", "dpo", "mini-clip", "landscape"),
+        ("dpo", "spo", "mini-clip", "landscape"),
+    ]
+    assert {(ratio.candidate, ratio.reference) for ratio in found.ratios} == {("spo", "dpo"), ("dpo", "spo")}
+
+
+def test_the_table_has_every_pair_metric_and_timing_in_80_columns(cli, run_folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    answer = cli("compare", run_folder)
+    run = load_run(run_folder)
+    assert (answer.code, answer.err) == (0, "")
+    assert max(map(len, answer.out.splitlines())) <= 80
+    for candidate, reference in variant_pairs(run.info.suite):
+        assert f"{candidate} against {reference} (8 prompts, 16 pairs of images)" in answer.out
+    rows = [line.split()[0] for line in answer.out.splitlines() if line]
+    deltas = [delta for delta in compare_run(run) if delta.tag is None]
+    ratios = timing_ratios(run, pairs=variant_pairs(run.info.suite))
+    assert {delta.metric for delta in deltas} | {f"{ratio.name}*" for ratio in ratios} <= set(rows)
+    assert rows.count("mini-clip") == 3
+
+
+def test_the_table_says_what_the_numbers_are(cli, run_folder):
+    (delta,) = (
+        delta
+        for delta in compare_run(load_run(run_folder), pairs=[("spo", "base")])
+        if (delta.metric, delta.tag) == ("mini-preference", None)
+    )
+    out = cli("compare", run_folder, "--pairs", "spo:base").out.splitlines()
+    (row,) = (line.split() for line in out if line.startswith("mini-preference"))
+    assert float(row[1]) == pytest.approx(delta.reference_mean, abs=0.01)
+    assert float(row[2]) == pytest.approx(delta.candidate_mean, abs=0.01)
+    assert float(row[3]) == pytest.approx(delta.mean, abs=0.01)
+    assert row[-2:] == [f"{round(100 * delta.win_rate)}", "%"]
+
+
+def test_a_metric_that_only_describes_has_no_winner(cli, run_folder):
+    out = cli("compare", run_folder, "--pairs", "spo:base").out.splitlines()
+    assert not next(line for line in out if line.startswith("saturation")).rstrip().endswith("%")
+
+
+def test_what_is_missing_is_counted(cli, tmp_path):
+    from fakes import make_run, write_run
+
+    cases = [("spo", "case-001", 0), ("spo", "case-002", 1)]
+    folder = write_run(make_run(tmp_path, prompts=4, failed=cases), tmp_path)
+    assert "2 pairs of images left out" in cli("compare", folder, "--pairs", "spo:base").out
+
+
+def test_a_run_of_one_variant_has_nothing_to_compare(cli, tmp_path):
+    from fakes import make_run, write_run
+
+    folder = write_run(make_run(tmp_path, prompts=2, variants=("base",)), tmp_path)
+    answer = cli("compare", folder)
+    assert (answer.code, answer.out) == (0, "")
+    assert "nothing to compare" in answer.err
+
+
+def test_runs_of_other_protocols_are_refused_with_4(cli, tmp_path, run_folder):
+    from fakes import make_run, write_run
+
+    other = write_run(make_run(tmp_path, prompts=3), tmp_path)
+    answer = cli("compare", run_folder, other)
+    assert (answer.code, answer.out) == (4, "")
+
+
+def test_a_newer_schema_is_refused_with_4(cli, tmp_path, run_folder):
+    info = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+    (tmp_path / "run.json").write_bytes(msgspec.json.encode(info | {"schema": 99}))
+    answer = cli("compare", tmp_path)
+    assert (answer.code, answer.out) == (4, "")
+    assert "99" in answer.err
+
+
+@pytest.mark.parametrize("fmt", ["png", "svg"])
+def test_plots_lie_where_they_were_asked_for(fmt, cli, run_folder, tmp_path):
+    answer = cli("plot", run_folder, "-o", tmp_path / "figures", "--format", fmt, "--dpi", "50")
+    assert (answer.code, answer.err) == (0, "")
+    files = answer.out.splitlines()
+    assert files
+    assert sorted(files) == sorted(str(path) for path in (tmp_path / "figures").iterdir())
+    assert all(file.endswith(f".{fmt}") for file in files)
+
+
+def test_plots_of_two_runs_lie_beside_those_of_one(cli, tmp_path, other_folder):
+    from fakes import make_run, write_run
+
+    folder = write_run(make_run(tmp_path / "mine", prompts=8), tmp_path / "mine")
+    answer = cli("plot", folder, other_folder, "--dpi", "50")
+    assert answer.code == 0
+    assert [path.name for path in folder.glob("plots*")] == [f"plots-against-{other_folder.name}"]

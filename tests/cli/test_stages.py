@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import pytest
+
+from bench import errors
+
+
+def called(stages):
+    (call,) = stages.calls
+    stage, suite, path, variants, metrics, device, fresh, weights_dir = call
+    return {
+        "stage": stage,
+        "suite": suite.name,
+        "path": path,
+        "variants": variants,
+        "metrics": metrics,
+        "device": device,
+        "fresh": fresh,
+        "weights_dir": weights_dir,
+    }
+
+
+def test_run_without_flags_means_the_whole_suite_in_its_own_folder(cli, stages, home):
+    assert cli("run", "own.toml").code == 0
+    assert called(stages) == {
+        "stage": "all",
+        "suite": "own",
+        "path": Path("reports/runs/own"),
+        "variants": None,
+        "metrics": None,
+        "device": "auto",
+        "fresh": False,
+        "weights_dir": None,
+    }
+
+
+def test_every_flag_of_run_arrives(cli, stages, home):
+    (home / "w").mkdir()
+    flags = (
+        "--variants spo,base --metrics sharpness,saturation --device cuda:1 --weights-dir w --fresh -o there"
+    )
+    assert cli("run", "own.toml", *flags.split()).code == 0
+    found = called(stages)
+    assert found["variants"] == ("spo", "base")
+    assert found["metrics"] == ("sharpness", "saturation")
+    assert found["device"] == "cuda:1"
+    assert (found["path"], found["weights_dir"], found["fresh"]) == (Path("to"), Path("w"), True)
+
+
+def test_the_weights_folder_comes_from_the_environment_too(cli, stages, home, monkeypatch):
+    monkeypatch.setenv("HOTART_WEIGHTS", str(home))
+    cli("run", "own.toml")
+    assert called(stages)["weights_dir"] == home
+
+
+def test_a_limited_suite_is_another_suite_in_another_folder(cli, stages, home):
+    cli("run", "own.toml", "--limit", "1")
+    suite = stages.calls[0][1]
+    assert (len(suite.cases), suite.limit) == (1, 1)
+    assert called(stages)["path"] == Path("reports/runs/own-limit-1")
+
+
+def test_a_limit_that_cuts_nothing_is_no_other_suite(cli, stages, home):
+    cli("run", "own.toml", "--limit", "2")
+    assert called(stages)["path"] == Path("reports/runs/own")
+
+
+def test_run_prints_its_report_on_stdout_and_everything_else_on_stderr(cli, stages, home):
+    (home / "there").mkdir()
+    (home / "there" / "report.html").touch()
+    stages.outcome = {"notes": ("LoRAs were fused for the run.",)}
+    answer = cli("run", "own.toml", "-o", "there")
+    assert answer.out == f"{Path('there/report.html')}\n"
+    assert "LoRAs were fused for the run.\n" in answer.err
+    assert "Done: 24 images, 48 scores, 12 timings in there.\n" in answer.err
+    assert "hotart-bench compare there" in answer.err
+
+
+def test_a_finished_run_is_said_to_be_finished(cli, stages, home):
+    stages.outcome = {"done_before": True}
+    assert "Nothing was left to do: 24 images" in cli("run", "own.toml").err
+
+
+def test_quiet_prints_the_result_alone(cli, stages, home):
+    stages.outcome = {"notes": ("LoRAs were fused for the run.",)}
+    assert cli("run", "own.toml", "--quiet") == (0, f"{Path('reports/runs/own')}\n", "")
+
+
+def test_quiet_does_not_hide_failed_images(cli, stages, home):
+    stages.outcome = {"failed": 1, "notes": ("1 image of 24 failed.",)}
+    assert cli("run", "own.toml", "--quiet").err == "1 image of 24 failed.\n"
+
+
+@pytest.mark.parametrize("stage", ["render", "score", "measure", "report"])
+def test_a_stage_alone_takes_a_suite_and_its_folder(stage, cli, stages, home):
+    assert cli(stage, "own.toml").code == 0
+    found = called(stages)
+    assert (found["stage"], found["suite"], found["path"]) == (stage, "own", Path("reports/runs/own"))
+
+
+@pytest.mark.parametrize("stage", ["render", "score", "measure", "report"])
+def test_a_stage_alone_takes_a_run_folder_with_the_suite_in_it(stage, cli, stages, run_folder):
+    assert cli(stage, run_folder).code == 0
+    found = called(stages)
+    assert (found["stage"], found["suite"], found["path"]) == (stage, "fake", run_folder)
+
+
+def test_variants_of_a_run_folder_are_those_of_its_suite(cli, stages, run_folder):
+    answer = cli("render", run_folder, "--variants", "sop")
+    assert answer.code == 2
+    assert "base, dpo, spo (did you mean 'spo'?)" in answer.err
+
+
+def test_a_shipped_suites_name_is_never_taken_for_a_folder(cli, stages, home, run_folder):
+    (home / "sdxl").symlink_to(run_folder)
+    cli("score", "sdxl")
+    assert called(stages)["suite"] == "sdxl"
+    stages.calls.clear()
+    cli("score", "./sdxl")
+    assert called(stages)["suite"] == "fake"
+
+
+CODES = [
+    (errors.WeightsError("unet.safetensors is cut short.", "hotart-bench doctor"), 3),
+    (errors.IncomparableError("another suite"), 4),
+    (errors.InvalidError("all images failed"), 5),
+    (errors.MachineError("disk full"), 6),
+    (errors.Interrupted("stopped"), 130),
+    (OSError(28, "No space left on device"), 6),
+    (MemoryError(), 6),
+    (KeyboardInterrupt(), 130),
+    (BrokenPipeError(), 0),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: type(value).__name__)
+def test_an_error_of_the_work_ends_with_its_code_and_no_traceback(
+    error, code, cli, stages, home, monkeypatch
+):
+    monkeypatch.setattr("bench.cli._abandon_stdout", lambda: None)
+    stages.error = error
+    answer = cli("run", "own.toml", "--quiet")
+    assert answer.code == code
+    assert answer.out == ""
+    assert "Traceback" not in answer.err
+    assert len(answer.err.splitlines()) == (0 if code == 0 else 1 + ("next: " in answer.err))
+
+
+def test_a_bug_shows_its_traceback_and_where_to_report_it(cli, stages, home):
+    stages.error = ZeroDivisionError("division by zero")
+    answer = cli("run", "own.toml")
+    assert answer.code == 70
+    assert "ZeroDivisionError: division by zero" in answer.err
+    assert "report it" in answer.err

@@ -1,0 +1,49 @@
+"""Print the figures, one JSON object a line as each is known, then a table; none of them fails it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from .commands import figure_help, figure_run
+from .figure import Figure, table
+
+CORES = 2
+"""The goals are set for a machine of this many cores; a larger one uses no more."""
+
+
+def figure_render() -> tuple[Figure, ...]:
+    """See ``rendering``; imported late, because torch would weigh on the other figures."""
+    from .rendering import figure_render
+
+    return figure_render()
+
+
+FIGURES: dict[str, Callable[[], tuple[Figure, ...]]] = {
+    "help_over_python": figure_help,
+    "run_s": figure_run,
+    "run_peak_gib": figure_run,
+    "rerun_of_finished_run_s": figure_run,
+    "render_over_floor": figure_render,
+}
+
+
+def main(names: list[str]) -> None:
+    """Compute the named figures, or all of them."""
+    unknown = [name for name in names if name not in FIGURES]
+    if unknown:
+        raise SystemExit(f"There is no figure {unknown[0]!r}; there are {', '.join(FIGURES)}.")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    found: list[Figure] = []
+    for compute in dict.fromkeys(FIGURES[name] for name in names or FIGURES):
+        for figure in compute():
+            sys.stdout.write(figure.line() + "\n")
+            sys.stdout.flush()
+            found.append(figure)
+    sys.stdout.write("\n" + table(found) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

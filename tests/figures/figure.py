@@ -1,0 +1,79 @@
+"""A figure: a number, the goal it is held against, and how it is printed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One measured number. It informs: a figure that falls short is printed as it is."""
+
+    figure: str
+    value: float
+    goal: str
+    """Such as ``<= 1.25``."""
+    holds: bool
+    n: int
+    min: float
+    max: float
+    where: str = "cpu"
+
+    def line(self) -> str:
+        """The figure as one line of JSON, numbers to four digits."""
+        shown = {
+            name: float(f"{value:.4g}") if isinstance(value, float) else value
+            for name, value in msgspec.structs.asdict(self).items()
+        }
+        return msgspec.json.encode(shown).decode()
+
+
+def held(name: str, values: Sequence[float], relation: Literal["<", "<="], bound: float) -> Figure:
+    """The median of repeated values, against a bound from above; judged before it is rounded."""
+    return _judged(name, statistics.median(values), values, relation, bound)
+
+
+def held_ratio(
+    name: str,
+    above: Sequence[float],
+    below: Sequence[float],
+    relation: Literal["<", "<="],
+    bound: float,
+) -> Figure:
+    """The ratio of two medians, of values taken in turns; min and max are of the ratios within a turn."""
+    ratios = [a / b for a, b in zip(above, below, strict=True)]
+    return _judged(name, statistics.median(above) / statistics.median(below), ratios, relation, bound)
+
+
+def _judged(
+    name: str, value: float, spread: Sequence[float], relation: Literal["<", "<="], bound: float
+) -> Figure:
+    return Figure(
+        figure=name,
+        value=value,
+        goal=f"{relation} {bound:g}",
+        holds=value < bound or (relation == "<=" and value == bound),
+        n=len(spread),
+        min=min(spread),
+        max=max(spread),
+    )
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """The figures below one another, as they are read."""
+    head = ("figure", "value", "goal", "holds", "n", "min", "max", "where")
+    rows = [
+        (
+            *(f.figure, f"{f.value:.4g}", f.goal, "yes" if f.holds else "NO"),
+            *(str(f.n), f"{f.min:.4g}", f"{f.max:.4g}", f.where),
+        )
+        for f in figures
+    ]
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)
+    ]
+    return "\n".join(line.rstrip() for line in lines)

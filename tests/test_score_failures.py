@@ -1,0 +1,367 @@
+"""What goes wrong costs the cells concerned and no other: a null with its reason, tried again where apt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from fake_judges import (
+    ALL,
+    BEAUTY,
+    ConvTower,
+    Judges,
+    facts,
+    journal_lines,
+    of_metric,
+    put_image,
+    rendered,
+    values,
+)
+from fakes import png_bytes
+from PIL import Image
+
+from bench.errors import MachineError, WeightsError
+from bench.metrics import Inputs, Metric, NoScoreError, Registry, Tower, metric, registry_of
+from bench.records import Score
+from bench.score import score
+from bench.store import RunFolder
+
+CELLS = 3 * 5 * 2
+Values = dict[tuple[str, str, int, str], float | None]
+VICTIM = ("dpo", "case-002", 1)
+PROMPT = "an old man by a window, light from the left"
+
+
+def cell(item: Score) -> tuple[str, str, int]:
+    return item.variant, item.case, item.sample
+
+
+def nulls(folder: RunFolder, name: str) -> dict[tuple[str, str, int], str | None]:
+    return {cell(item): item.reason for item in of_metric(folder, name) if item.value is None}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Values:
+    """The values of an undisturbed run."""
+    with rendered(tmp_path_factory.mktemp("good")) as folder:
+        score(folder, registry=Judges().registry)
+        return values(folder)
+
+
+# --- metrics that fail ---------------------------------------------------------------------
+
+
+def _raises(inputs: Inputs) -> torch.Tensor:
+    if PROMPT in inputs.prompts:
+        raise RuntimeError("a light\nfrom the left")
+    return torch.ones(len(inputs.prompts))
+
+
+def _gives(value: float) -> Callable[[Inputs], torch.Tensor]:
+    return lambda inputs: torch.tensor([value if text == PROMPT else 1.0 for text in inputs.prompts])
+
+
+def _declines(inputs: Inputs) -> torch.Tensor:
+    if PROMPT in inputs.prompts:
+        raise NoScoreError("no portraits")
+    return torch.ones(len(inputs.prompts))
+
+
+FAILURES: list[tuple[Callable[[Inputs], Any], str]] = [
+    (_raises, "RuntimeError: a light from the left"),
+    (_gives(float("nan")), "bad gave nan"),
+    (_gives(float("-inf")), "bad gave -inf"),
+    (_declines, "no portraits"),
+]
+
+
+@pytest.mark.parametrize("tower", [None, "conv"])
+@pytest.mark.parametrize(("compute", "reason"), FAILURES)
+def test_a_metric_that_fails_on_a_prompt_loses_that_prompts_scores_only(
+    tmp_path: Path, expected: Values, compute: Callable[[Inputs], Any], reason: str, tower: str | None
+) -> None:
+    judges = Judges(metric(facts("bad", tower))(compute))
+    with rendered(tmp_path, metrics=("bad", *ALL)) as folder:
+        assert score(folder, registry=judges.registry) == CELLS * (len(ALL) + 1)
+        assert nulls(folder, "bad") == {
+            (variant, "case-002", sample): reason for variant in ("base", "dpo", "spo") for sample in (0, 1)
+        }
+        assert {key: found for key, found in values(folder).items() if key[3] != "bad"} == expected
+
+
+@pytest.mark.parametrize("tower", [None, "conv"])
+@pytest.mark.parametrize(
+    ("compute", "reason"),
+    [
+        (lambda inputs: torch.ones(7), r"ValueError: it returned shape \(7,\), not \([14],\)"),
+        (lambda inputs: torch.ones(len(inputs.prompts), 1), r"ValueError: it returned shape \([14], 1\)"),
+        (lambda inputs: torch.tensor(1.0), r"ValueError: it returned shape \(\), not"),
+        (lambda inputs: 1.0, "ValueError: it returned float, not a tensor"),
+        (lambda inputs: None, "ValueError: it returned NoneType"),
+    ],
+)
+def test_a_wrong_number_of_values_is_a_null_everywhere(
+    tmp_path: Path, compute: Callable[[Inputs], Any], reason: str, tower: str | None
+) -> None:
+    judges = Judges(metric(facts("bad", tower))(compute))
+    with rendered(tmp_path, metrics=("bad", "beauty"), prompts=2) as folder:
+        score(folder, registry=judges.registry)
+        found = of_metric(folder, "bad")
+        assert len(found) == 12
+        for item in found:
+            assert item.value is None
+            assert re.match(reason, str(item.reason))
+        assert nulls(folder, "beauty") == {}
+
+
+def test_a_failure_is_tried_again_and_noted_once_but_a_metrics_own_null_stands(tmp_path: Path) -> None:
+    failing = Judges(metric(facts("bad"))(_raises), metric(facts("choosy"))(_declines))
+    with rendered(tmp_path, metrics=("bad", "choosy")) as folder:
+        score(folder, registry=failing.registry)
+        lines = journal_lines(folder)
+        assert score(folder, registry=failing.registry) == 0
+        assert journal_lines(folder) == lines
+        mended = Judges(*(metric(facts(name))(_gives(2.0)) for name in ("bad", "choosy")))
+        assert score(folder, registry=mended.registry) == 6
+        assert nulls(folder, "bad") == {}
+        assert len(nulls(folder, "choosy")) == 6
+
+
+def test_a_metric_that_works_in_place_changes_no_other_score(tmp_path: Path, expected: Values) -> None:
+    def rude(inputs: Inputs) -> torch.Tensor:
+        for tensor in (inputs.pixels, inputs.reference_pixels, inputs.image_embeds, inputs.text_embeds):
+            if tensor is not None:
+                tensor.zero_()
+        return torch.zeros(len(inputs.prompts))
+
+    names = ("rude", "rude-reference", "rude-tower")
+    judges = Judges(
+        metric(facts(names[0]))(rude),
+        metric(facts(names[1]), needs_reference=True)(rude),
+        metric(facts(names[2], "conv"))(rude),
+    )
+    with rendered(tmp_path, metrics=(*names, *ALL)) as folder:
+        score(folder, registry=judges.registry)
+        assert {key: found for key, found in values(folder).items() if key[3] in ALL} == expected
+
+
+# --- towers that fail ----------------------------------------------------------------------
+
+
+class Picky(ConvTower):
+    """A tower that fails on one prompt or one image."""
+
+    def __init__(self, how: str, victim: bytes) -> None:
+        super().__init__(1, 4, [], [])
+        self.how, self.victim = how, victim
+
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        row = super().preprocess(image)
+        if image.tobytes() != self.victim:
+            return row
+        if self.how == "preprocess":
+            raise RuntimeError("cannot crop")
+        return row + 100
+
+    def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        embeds = super().embed_images(pixels)
+        if self.how == "image" and pixels.max() > 50:
+            raise RuntimeError("too bright")
+        if self.how == "norm":
+            embeds[pixels.amax(dim=(1, 2, 3)) > 50] *= 20
+        return embeds
+
+    def embed_texts(self, prompts: Sequence[str]) -> torch.Tensor:
+        if self.how == "text" and PROMPT in prompts:
+            raise RuntimeError("too old")
+        return super().embed_texts(prompts)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("preprocess", "RuntimeError: cannot crop"),
+        ("image", "RuntimeError: too bright"),
+        ("norm", "the tower gave an embedding of L2 norm 20, not 1"),
+    ],
+)
+def test_a_tower_that_fails_on_an_image_loses_that_images_scores_only(
+    tmp_path: Path, expected: Values, how: str, reason: str
+) -> None:
+    with rendered(tmp_path) as folder:
+        with Image.open(folder.image_path(*VICTIM)) as image:
+            victim = image.tobytes()
+        score(folder, registry=replace_tower(lambda device: Picky(how, victim)))
+        for name in ("alignment", "beauty"):
+            assert nulls(folder, name) == {VICTIM: reason}
+        lost = {(*VICTIM, "alignment"), (*VICTIM, "beauty")}
+        assert {key: found for key, found in values(folder).items() if key not in lost} == {
+            key: found for key, found in expected.items() if key not in lost
+        }
+
+
+def test_a_tower_that_fails_on_a_prompt_loses_the_scores_that_read_it_only(
+    tmp_path: Path, expected: Values
+) -> None:
+    with rendered(tmp_path) as folder:
+        score(folder, registry=replace_tower(lambda device: Picky("text", b"")))
+        assert set(nulls(folder, "alignment").values()) == {"RuntimeError: too old"}
+        lost = {key for key in expected if key[1] == "case-002" and key[3] == "alignment"}
+        assert {key for key, found in values(folder).items() if found != expected[key]} == lost
+
+
+def replace_tower(load: Callable[[str], ConvTower]) -> Registry:
+    """The usual registry with another loader of the tower ``conv``."""
+    judges = Judges()
+    return registry_of(*judges.registry.metrics.values(), Tower("conv", load), judges.towers[1])
+
+
+def test_weights_that_cannot_be_loaded_leave_their_cells_open_and_the_rest_scored(
+    tmp_path: Path, expected: Values
+) -> None:
+    def missing(device: str) -> ConvTower:
+        raise FileNotFoundError("conv.safetensors")
+
+    with rendered(tmp_path) as folder:
+        with pytest.raises(WeightsError, match=r"The tower 'conv' cannot be loaded: FileNotFoundError: conv"):
+            score(folder, registry=replace_tower(missing))
+        assert {key[3] for key in values(folder)} == set(ALL) - {"alignment", "beauty"}
+        assert "other-alignment" in (tmp_path / "scores.csv").read_text(encoding="utf-8")
+        assert score(folder, registry=Judges().registry) == 2 * CELLS
+        assert values(folder) == expected
+
+
+def test_a_head_that_cannot_be_loaded_leaves_its_metric_open_only(tmp_path: Path) -> None:
+    def damaged(device: str) -> torch.Tensor:
+        raise WeightsError("beauty.safetensors is damaged.", hint="hotart-bench fetch mini")
+
+    judges = Judges()
+    rest = [found for name, found in judges.registry.metrics.items() if name != "beauty"]
+    broken = Metric(BEAUTY.facts, BEAUTY.compute, damaged)
+    with rendered(tmp_path) as folder:
+        with pytest.raises(WeightsError, match=r"^beauty\.safetensors is damaged\.$") as refused:
+            score(folder, registry=registry_of(broken, *rest, *judges.towers))
+        assert refused.value.hint == "hotart-bench fetch mini"
+        assert {key[3] for key in values(folder)} == set(ALL) - {"beauty"}
+
+
+@pytest.mark.parametrize("tower", [None, "conv"])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_running_out_of_memory_is_no_score_but_an_error(
+    tmp_path: Path, error: Exception, tower: str | None
+) -> None:
+    def hungry(inputs: Inputs) -> torch.Tensor:
+        raise error
+
+    with rendered(tmp_path, metrics=("hungry",)) as folder:
+        with pytest.raises(MachineError, match="Out of memory while judging a batch of"):
+            score(folder, registry=Judges(metric(facts("hungry", tower))(hungry)).registry)
+        assert journal_lines(folder) == 0
+
+
+# --- images that fail ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (None, "image file images/dpo/case-002-1.png is missing; restore it or render again with --fresh"),
+        (b"", "image file images/dpo/case-002-1.png changed since it was rendered"),
+        (png_bytes("x", "y", 0, 3), "image file images/dpo/case-002-1.png changed since it was rendered"),
+    ],
+)
+def test_a_file_that_is_not_the_one_rendered_is_not_scored_until_it_is_back(
+    tmp_path: Path, expected: Values, damage: bytes | None, reason: str
+) -> None:
+    with rendered(tmp_path) as folder:
+        path = folder.image_path(*VICTIM)
+        original = path.read_bytes()
+        path.unlink() if damage is None else path.write_bytes(damage)
+        score(folder, registry=Judges().registry)
+        found = [item for item in folder.scores() if cell(item) == VICTIM]
+        assert len(found) == len(ALL)
+        assert all(item.value is None and str(item.reason).startswith(reason) for item in found)
+        path.write_bytes(original)
+        assert score(folder, registry=Judges().registry) == len(ALL)
+        assert values(folder) == expected
+
+
+def test_a_reference_file_that_is_gone_says_so_where_it_is_compared(tmp_path: Path) -> None:
+    with rendered(tmp_path, metrics=("ssim-to-base",)) as folder:
+        folder.image_path("base", "case-002", 1).unlink()
+        score(folder, registry=Judges().registry)
+        reasons = nulls(folder, "ssim-to-base")
+        assert reasons["base", "case-002", 1] == "is the reference"
+        assert str(reasons[VICTIM]).startswith("reference: image file images/base/case-002-1.png is missing")
+        assert len(reasons) == 10 + 2
+
+
+def test_a_rendered_file_that_is_no_image_is_a_null(tmp_path: Path) -> None:
+    with rendered(tmp_path) as folder:
+        put_image(folder, VICTIM, b"not a PNG")
+        score(folder, registry=Judges().registry)
+        for name in ALL:
+            assert str(nulls(folder, name)[VICTIM]).startswith("UnidentifiedImageError")
+
+
+def test_grey_palette_and_transparent_images_are_converted(tmp_path: Path) -> None:
+    with rendered(tmp_path) as folder:
+        for sample, mode in enumerate(("L", "P")):
+            path = tmp_path / f"{mode}.png"
+            with Image.open(folder.image_path("spo", "case-001", sample)) as image:
+                image.convert(mode).save(path)
+            put_image(folder, ("spo", "case-001", sample), path.read_bytes())
+        score(folder, registry=Judges().registry)
+        assert all(found is not None for key, found in values(folder).items() if key[3] != "ssim-to-base")
+        assert values(folder)["spo", "case-001", 0, "saturation"] == 0.0
+
+
+def test_an_image_that_was_not_rendered_is_a_null_until_it_is(tmp_path: Path, expected: Values) -> None:
+    with rendered(tmp_path) as folder:
+        png = folder.image_path("base", "case-001", 0).read_bytes()
+        put_image(folder, ("base", "case-001", 0), None, error="The image is black.")
+        score(folder, registry=Judges().registry)
+        for name in ALL:
+            assert nulls(folder, name)["base", "case-001", 0] == "not rendered: The image is black."
+        gone = "the reference was not rendered: The image is black."
+        assert nulls(folder, "ssim-to-base")["spo", "case-001", 0] == gone
+        lines = journal_lines(folder)
+        assert score(folder, registry=Judges().registry) == 0
+        assert journal_lines(folder) == lines
+        put_image(folder, ("base", "case-001", 0), png)
+        assert score(folder, registry=Judges().registry) == len(ALL) + 2
+        assert values(folder) == expected
+
+
+def test_equal_images_of_two_prompts_are_nulls_until_one_is_rendered_anew(tmp_path: Path) -> None:
+    with rendered(tmp_path, metrics=("contrast", "alignment", "ssim-to-base")) as folder:
+        twin = folder.image_path("dpo", "case-004", 0).read_bytes()
+        own = folder.image_path(*VICTIM).read_bytes()
+        put_image(folder, VICTIM, twin)
+        score(folder, registry=Judges().registry)
+        for name in ("contrast", "alignment", "ssim-to-base"):
+            reasons = nulls(folder, name)
+            expected = "duplicate image: the same as case 'case-004', sample 0, of this variant"
+            assert reasons[VICTIM] == expected
+            assert "'case-002', sample 1" in str(reasons["dpo", "case-004", 0])
+        assert score(folder, registry=Judges().registry) == 0
+        put_image(folder, VICTIM, own)
+        assert score(folder, registry=Judges().registry) == 2 * 3
+        assert nulls(folder, "contrast") == {}
+
+
+def test_a_variant_alone_has_no_reference_to_be_compared_with(tmp_path: Path) -> None:
+    with rendered(tmp_path, metrics=("contrast", "ssim-to-base")) as folder:
+        journal = tmp_path / "renders.jsonl"
+        kept = [item for item in folder.renders() if item.variant == "spo"]
+        journal.write_bytes(b"".join(msgspec.json.encode(item) + b"\n" for item in kept))
+        assert score(folder, registry=Judges().registry) == 20
+        assert set(nulls(folder, "ssim-to-base").values()) == {
+            "the reference variant has no image of this cell"
+        }
+        assert nulls(folder, "contrast") == {}
