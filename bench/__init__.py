@@ -1,1 +1,57 @@
-"""hotart-bench."""
+"""hotart-bench: is the merge better, by how much, at what cost, and did it break anything?
+
+The public names; each is imported when it is first asked for, so that ``import bench`` is instant.
+
+>>> import bench
+>>> run = bench.load_run("reports/runs/mini")  # doctest: +SKIP
+>>> run.scores.groupby(["variant", "metric"]).value.mean()  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.compare import compare_run, compare_runs
+    from bench.errors import HotartError
+    from bench.frames import RunFrames, load_run, scores_wide
+    from bench.metrics.registry import Inputs, Metric, Tower, metric, tower
+    from bench.records import MetricFacts
+    from bench.run import Outcome, run_all
+    from bench.suite import load_suite
+
+__all__ = [
+    "HotartError",
+    "Inputs",
+    "Metric",
+    "MetricFacts",
+    "Outcome",
+    "RunFrames",
+    "Tower",
+    "compare_run",
+    "compare_runs",
+    "load_run",
+    "load_suite",
+    "metric",
+    "run_all",
+    "scores_wide",
+    "tower",
+]
+
+_HOMES = {
+    "bench.compare": ("compare_run", "compare_runs"),
+    "bench.errors": ("HotartError",),
+    "bench.frames": ("RunFrames", "load_run", "scores_wide"),
+    "bench.metrics.registry": ("Inputs", "Metric", "Tower", "metric", "tower"),
+    "bench.records": ("MetricFacts",),
+    "bench.run": ("Outcome", "run_all"),
+    "bench.suite": ("load_suite",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'bench' has no attribute {name!r}")

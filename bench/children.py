@@ -73,9 +73,7 @@ def _send(child: subprocess.Popen[bytes], request: Request) -> None:
         _pipe(child.stdin).flush()
 
 
-def _listen(
-    child: subprocess.Popen[bytes], request: Request, on_image: Callable[[int], None]
-) -> Reply | None:
+def _listen(child: subprocess.Popen[bytes], request: Request, on_image: Callable[[int], None]) -> Reply | None:
     """Read the child's messages to their end; returns its reply, or None when there was none."""
     reply = None
     for line in _pipe(child.stdout):

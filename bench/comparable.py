@@ -72,8 +72,7 @@ def common_metrics(
     other = [facts.name for facts in shared if facts.version != theirs[facts.name].version]
     protocol = _digest_differences(candidate, reference, labels)
     reasons = protocol + [
-        f"metric {name} is version {ours[name].version} in {labels[0]} "
-        f"and {theirs[name].version} in {labels[1]}"
+        f"metric {name} is version {ours[name].version} in {labels[0]} and {theirs[name].version} in {labels[1]}"
         for name in other
     ]
     if not shared:
@@ -100,16 +99,12 @@ def _plain_facts(suite: Suite) -> dict[str, object]:
     }
 
 
-def _prompt_differences(
-    candidate: Sequence[Case], reference: Sequence[Case], labels: tuple[str, str]
-) -> list[str]:
+def _prompt_differences(candidate: Sequence[Case], reference: Sequence[Case], labels: tuple[str, str]) -> list[str]:
     ours, theirs = ({case.id: case for case in cases} for cases in (candidate, reference))
     shared = [name for name in ours if name in theirs]
     found = [
         f"{_count(alone)} only in {label} ({listed(alone, 5)})"
-        for label, alone in zip(
-            labels, (ours.keys() - theirs.keys(), theirs.keys() - ours.keys()), strict=True
-        )
+        for label, alone in zip(labels, (ours.keys() - theirs.keys(), theirs.keys() - ours.keys()), strict=True)
         if alone
     ]
     for what, field in (("text", "prompt"), ("negative prompt", "negative")):
@@ -130,17 +125,13 @@ def _digest_differences(candidate: Run, reference: Run, labels: tuple[str, str])
     if ours == theirs:
         return []
     said = protocol_differences(candidate.info.suite, reference.info.suite, labels)
-    return list(said) or [
-        f"the protocol digest is {ours[:12]} in {labels[0]} and {theirs[:12]} in {labels[1]}"
-    ]
+    return list(said) or [f"the protocol digest is {ours[:12]} in {labels[0]} and {theirs[:12]} in {labels[1]}"]
 
 
 def _way_out(candidate: Run, reference: Run, other_protocol: bool, same_version: list[str]) -> str:
     if other_protocol:
         suite = reference.info.suite
-        return (
-            f"Render both with one suite, for instance: hotart-bench run {suite.source or suite.name} -o DIR"
-        )
+        return f"Render both with one suite, for instance: hotart-bench run {suite.source or suite.name} -o DIR"
     verb = "hotart-bench score"
     score = f"Score both with this version: {verb} {candidate.path}; {verb} {reference.path}"
     if not same_version:

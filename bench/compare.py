@@ -92,9 +92,7 @@ def compare_run(
     for pair in pairs or ():
         check_names(pair, side.variants, "The run has no variant")
         if pair[0] == pair[1]:
-            raise UsageError(
-                f"Variant {pair[0]!r} is compared with itself; name two of {listed(side.variants)}."
-            )
+            raise UsageError(f"Variant {pair[0]!r} is compared with itself; name two of {listed(side.variants)}.")
     wanted = variant_pairs(run.info.suite) if pairs is None else pairs
     return _compare(side, side, wanted, chosen, tags, level, must_exist=pairs is not None)
 

@@ -82,9 +82,7 @@ def _scores(run: Run) -> pd.DataFrame:
         "variant": _variants(run),
         "case": "string",
         "sample": "int64",
-        "metric": _ordered(
-            [facts.name for facts in run.info.metrics], (score.metric for score in run.scores)
-        ),
+        "metric": _ordered([facts.name for facts in run.info.metrics], (score.metric for score in run.scores)),
         "version": "string",
         "image_sha256": "string",
         "value": "float64",

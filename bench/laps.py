@@ -122,8 +122,7 @@ def laps_to_timings(laps: Laps, *, variant: str, round_number: int, process: int
 
     def record(name: TimingName, value_of: Callable[[ImageTimes], tuple[float, ...]]) -> Timing:
         warm, timed = (
-            tuple(value for image in images for value in value_of(image))
-            for images in (laps.warmups, laps.timed)
+            tuple(value for image in images for value in value_of(image)) for images in (laps.warmups, laps.timed)
         )
         return timing(variant, round_number, process, name, "second", timed, warm)
 

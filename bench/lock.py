@@ -6,6 +6,7 @@ locks nothing. The process id in the file is only for the message.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -26,32 +27,48 @@ def lock_folder(folder: Path) -> int:
             written or locked.
     """
     path = folder / LOCK_NAME
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise MachineError(f"{path}: cannot be opened for writing: {error.strerror}.") from error
-    try:
-        _lock(file)
-        # Whoever held it may have moved the folder away (--fresh) between the two calls above.
-        if not os.path.samestat(os.fstat(file), path.stat()):
-            raise OSError(errno.EAGAIN, "moved away")
-        os.ftruncate(file, 0)
-        os.write(file, f"{os.getpid()}\n".encode())
-    except OSError as error:
+    while True:
+        file = _open(path)
+        try:
+            _lock(file)
+            if _is_current(file, path):
+                os.ftruncate(file, 0)
+                os.write(file, f"{os.getpid()}\n".encode())
+                return file
+        except OSError as error:
+            os.close(file)
+            if error.errno not in _BUSY:
+                raise MachineError(f"{folder}: cannot be locked: {error.strerror}.") from error
+            raise MachineError(
+                f"{folder}: in use by {_holder(path)}.",
+                "wait until it ends, or choose another folder with -o",
+            ) from error
         os.close(file)
-        if error.errno not in (*_BUSY, errno.ENOENT):
-            raise MachineError(f"{folder}: cannot be locked: {error.strerror}.") from error
-        raise MachineError(
-            f"{folder}: in use by {_holder(path)}.", "wait until it ends, or choose another folder with -o"
-        ) from error
-    return file
 
 
-def unlock_folder(file: int) -> None:
-    """Give back what ``lock_folder`` returned."""
-    os.ftruncate(file, 0)
+def unlock_folder(folder: Path, file: int) -> None:
+    """Give back what ``lock_folder`` returned, and take the lock file away."""
+    path = folder / LOCK_NAME
+    if _is_current(file, path):
+        with contextlib.suppress(OSError):  # Windows keeps an open file; left behind, it locks nothing
+            path.unlink()
     _unlock(file)
     os.close(file)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be opened for writing: {error.strerror}.") from error
+
+
+def _is_current(file: int, path: Path) -> bool:
+    """Whether the open file still has its name: its last holder may have removed it, or moved its folder."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _holder(path: Path) -> str:

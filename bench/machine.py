@@ -46,9 +46,7 @@ def pick_device(wish: str) -> str:
     if wish == "cpu":
         return wish
     kind, _, number = wish.partition(":")
-    if wish not in ("auto", "mps", "cuda") and not (
-        kind == "cuda" and number.isdecimal() and number.isascii()
-    ):
+    if wish not in ("auto", "mps", "cuda") and not (kind == "cuda" and number.isdecimal() and number.isascii()):
         near = did_you_mean(kind, ("auto", "cpu", "cuda", "mps"))
         raise UsageError(f"--device is {wish!r}{near}; allowed are auto, cpu, cuda, cuda:<number> and mps.")
     there = _devices()
@@ -56,9 +54,7 @@ def pick_device(wish: str) -> str:
         return there[0]
     device = wish if kind == "mps" else f"cuda:{int(number or 0)}"
     if device not in there:
-        raise UsageError(
-            f"--device is {wish}, but this machine has only {', '.join(there)}.", "hotart-bench doctor"
-        )
+        raise UsageError(f"--device is {wish}, but this machine has only {', '.join(there)}.", "hotart-bench doctor")
     return device
 
 

@@ -103,16 +103,13 @@ def pick_variants(suite: Suite, names: Sequence[str] | None) -> tuple[Variant, .
     for name in names or ():
         if name not in known:
             raise UsageError(
-                f"Suite {suite.name} has no variant {name!r}{did_you_mean(name, known)}; "
-                f"it has {listed(known)}.",
+                f"Suite {suite.name} has no variant {name!r}{did_you_mean(name, known)}; it has {listed(known)}.",
                 "hotart-bench list variants",
             )
     return tuple(variant for name, variant in known.items() if names is None or name in names)
 
 
-def open_jobs(
-    suite: Suite, variants: Sequence[Variant], timings: Sequence[Timing], device: str
-) -> tuple[Job, ...]:
+def open_jobs(suite: Suite, variants: Sequence[Variant], timings: Sequence[Timing], device: str) -> tuple[Job, ...]:
     """Return the children to start, in order: round by round, in each the variants one after another."""
     jobs = [Job(variant, number) for number in range(suite.measure.rounds) for variant in variants]
     return tuple(job for job in jobs if not is_complete(job, timings, suite.measure, device))
@@ -149,9 +146,7 @@ def plan_shots(suite: Suite) -> tuple[Shot, ...]:
     return tuple(shots)
 
 
-def _request(
-    suite: Suite, job: Job, shots: tuple[Shot, ...], device: str, weights_dir: Path | None
-) -> Request:
+def _request(suite: Suite, job: Job, shots: tuple[Shot, ...], device: str, weights_dir: Path | None) -> Request:
     return Request(
         variant=job.variant,
         settings=suite.settings,
@@ -182,11 +177,12 @@ def outcome_notes(suite: Suite, loads: Sequence[meters.CpuLoad], replies: Sequen
         return ()
     plan, settings = suite.measure, suite.settings
     threads = listed({str(reply.threads) for reply in replies})
+    rounds = "round" if plan.rounds == 1 else "rounds"
     notes = [
         f"Latency is of one image at a time (batch 1, {settings.width}x{settings.height}, {settings.steps} "
-        f"steps): {plan.rounds} interleaved rounds, each a fresh process a variant of {plan.images} images "
+        f"steps): {plan.rounds} interleaved {rounds}, each a fresh process a variant of {plan.images} images "
         f"after the first one and {plan.warmups} to warm up.",
-        f"The timing processes computed with {threads} CPU threads.",
+        f"CPU threads of the timing processes: {threads}.",
         "peak_rss is the whole timing process: interpreter, libraries, loading and drawing.",
     ]
     busy = [load for load in loads if load.is_busy]

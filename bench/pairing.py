@@ -32,9 +32,7 @@ class PromptPair(NamedTuple):
     """Pairs of images behind the means, at least 1."""
 
 
-def paired_prompts(
-    candidate: Run, reference: Run, variants: tuple[str, str], metric: str
-) -> tuple[PromptPair, ...]:
+def paired_prompts(candidate: Run, reference: Run, variants: tuple[str, str], metric: str) -> tuple[PromptPair, ...]:
     """Each prompt's paired means of one metric, in the suite's order; prompts without a pair are left out.
 
     ``variants`` names one of the candidate run and one of the reference run, which may be the same run.
@@ -64,9 +62,7 @@ def pair_prompts(suite: Suite, candidate: Cells, reference: Cells) -> tuple[Prom
     found = []
     for case in suite.cases:
         cells = [(case.id, sample) for sample in range(suite.samples)]
-        both = [
-            (candidate[cell], reference[cell]) for cell in cells if cell in candidate and cell in reference
-        ]
+        both = [(candidate[cell], reference[cell]) for cell in cells if cell in candidate and cell in reference]
         if both:
             above, below = zip(*both, strict=True)
             difference = stats.mean([one - other for one, other in both])

@@ -31,7 +31,7 @@ class PlotData:
     metrics: tuple[MetricFacts, ...]
     series: tuple[Series, ...]
     deltas: tuple[Delta, ...]
-    """Over all prompts only, of ``metrics`` only."""
+    """Over all prompts only, in the order of ``metrics``."""
 
     def index(self, label: str) -> int:
         """Place of the series called ``label``, which decides its colour."""
@@ -40,15 +40,13 @@ class PlotData:
     def second(self, delta: Delta) -> bool:
         """Whether the candidate was set against another reference before: drawn hollow, to tell it apart."""
         return any(
-            one.candidate == delta.candidate and one.reference != delta.reference
+            one.metric == delta.metric and one.candidate == delta.candidate and one.reference != delta.reference
             for one in self.deltas[: self.deltas.index(delta)]
         )
 
     def paired(self, metric: str, candidate: str, reference: str) -> tuple[PromptPair, ...]:
         """Each prompt's paired means of two series, in the suite's order."""
-        above, below = (
-            self.series[self.index(label)].cells.get(metric, NO_CELLS) for label in (candidate, reference)
-        )
+        above, below = (self.series[self.index(label)].cells.get(metric, NO_CELLS) for label in (candidate, reference))
         return pair_prompts(self.suite, above, below)
 
     def prompt_means(self, metric: str, label: str) -> tuple[float, ...]:
@@ -85,8 +83,7 @@ def data_of_runs(candidate: Run, reference: Run, deltas: Sequence[Delta]) -> Plo
 def _data(
     suite: Suite, metrics: tuple[MetricFacts, ...], series: tuple[Series, ...], deltas: Sequence[Delta]
 ) -> PlotData:
-    names = {facts.name for facts in metrics}
-    overall = tuple(delta for delta in deltas if delta.tag is None and delta.metric in names)
+    overall = tuple(delta for facts in metrics for delta in deltas if delta.tag is None and delta.metric == facts.name)
     return PlotData(suite=suite, metrics=metrics, series=series, deltas=overall)
 
 

@@ -112,8 +112,7 @@ def _forest_panel(ax: Axes, data: PlotData, facts: MetricFacts, rows: Sequence[D
     ax.grid(axis="x")
     ax.set_title(_title(facts))
     figures = [
-        f"{report_text.signed(one.mean, decimals)}  {report_text.interval(one.interval, decimals)}"
-        for one in rows
+        f"{report_text.signed(one.mean, decimals)}  {report_text.interval(one.interval, decimals)}" for one in rows
     ]
     right = ax.secondary_yaxis("right")
     right.set_yticks(range(len(rows)), figures)
@@ -212,9 +211,7 @@ def draw_tradeoff(data: PlotData) -> Figure | None:
     judges = [facts for facts in data.metrics if facts.axis != "alignment"]
     alignment = next((facts for facts in data.metrics if facts.axis == "alignment"), None)
     by_key = {(one.metric, one.candidate, one.reference): one for one in data.deltas}
-    panels = [
-        facts for facts in judges if alignment and any(one.metric == facts.name for one in data.deltas)
-    ]
+    panels = [facts for facts in judges if alignment and any(one.metric == facts.name for one in data.deltas)]
     if alignment is None or not panels:
         return None
     shown = panels[:4]
@@ -245,7 +242,9 @@ def _tradeoff_series(ax: Axes, data: PlotData, x: Delta, y: Delta) -> None:
         if one.case.id in across
     ]
     if points:
-        ax.plot(*zip(*points, strict=True), style.marker, color=style.colour, ms=3.4, alpha=_faint(len(points)), mew=0.5)
+        ax.plot(
+            *zip(*points, strict=True), style.marker, color=style.colour, ms=3.4, alpha=_faint(len(points)), mew=0.5
+        )
     bars = [
         None if one.interval is None else [[one.mean - one.interval.low], [one.interval.high - one.mean]]
         for one in (x, y)

@@ -153,9 +153,7 @@ def _table(path: Path, text: str) -> Iterator[_Entry]:
         raise SuiteError(f"{path}:{number}: the column {doubled[0]!r} is named twice.")
     for number, cells in rows:
         if len(cells) != len(columns):
-            raise SuiteError(
-                f"{path}:{number}: has {len(cells)} columns where the first line has {len(columns)}."
-            )
+            raise SuiteError(f"{path}:{number}: has {len(cells)} columns where the first line has {len(columns)}.")
         yield _Entry(f"{path}:{number}", dict(zip(columns, cells, strict=True)))
 
 
@@ -223,9 +221,7 @@ def _own_case(entry: _Entry) -> Case:
     for name in entry.value:
         if name not in known:
             near = did_you_mean(name, known)
-            raise SuiteError(
-                f"{entry.where}: unknown field {name!r}{near}; the fields are {', '.join(known)}."
-            )
+            raise SuiteError(f"{entry.where}: unknown field {name!r}{near}; the fields are {', '.join(known)}.")
     try:
         case = strict_json.convert(entry.value, Case)
     except ValueError as error:
@@ -242,8 +238,7 @@ def _published_case(entry: _Entry) -> Case:
     if not isinstance(prompt, str):
         near = next(filter(None, (did_you_mean(name, _PROMPT_FIELDS) for name in fields)), "")
         raise SuiteError(
-            f"{entry.where}: needs a text in {' or '.join(_PROMPT_FIELDS)}{near}; "
-            f"it has the fields {listed(fields)}."
+            f"{entry.where}: needs a text in {' or '.join(_PROMPT_FIELDS)}{near}; it has the fields {listed(fields)}."
         )
     negative = next((fields[name] for name in _NEGATIVE_FIELDS if fields.get(name)), "")
     if not isinstance(negative, str):

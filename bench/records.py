@@ -44,7 +44,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Progress(Protocol):
     """How long work tells how far it is; only ``bench.cli`` shows it."""
 
-    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None: ...
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """``done`` of ``total`` units of a stage are done; ``note`` says what is being worked on."""
 
 
 # --- what is asked for ---------------------------------------------------------------------

@@ -60,16 +60,12 @@ def tradeoff(data: PlotData) -> Tradeoff | None:
     pairs = [
         (one, by_key[up.name, one.candidate, one.reference])
         for one in data.deltas
-        if one.metric == across.name
-        and not data.second(one)
-        and (up.name, one.candidate, one.reference) in by_key
+        if one.metric == across.name and not data.second(one) and (up.name, one.candidate, one.reference) in by_key
     ]
     return _chart(data, across, up, pairs) if pairs else None
 
 
-def _chart(
-    data: PlotData, across: MetricFacts, up: MetricFacts, pairs: Sequence[tuple[Delta, Delta]]
-) -> Tradeoff:
+def _chart(data: PlotData, across: MetricFacts, up: MetricFacts, pairs: Sequence[tuple[Delta, Delta]]) -> Tradeoff:
     clouds = [_cloud(data, x, y) for x, y in pairs]
     x_low, x_high = padded(*_extent([x for x, _ in pairs], [x for one in clouds for x, _ in one]))
     y_low, y_high = padded(*_extent([y for _, y in pairs], [y for one in clouds for _, y in one]))

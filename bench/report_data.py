@@ -13,7 +13,7 @@ from bench.plot_data import PlotData, data_of_run, headline_metrics
 from bench.records import Delta, MetricFacts, Run
 from bench.report_chart import Tradeoff, tradeoff
 from bench.report_facts import Facts, command, duration, provenance_facts, setting_facts, when
-from bench.report_grid import GridRow, grid_rows, row_keys, script_data, scored_metrics, typical_row
+from bench.report_grid import GridRow, grid_rows, row_keys, scored_metrics, script_data, typical_row
 from bench.report_headline import Panel, TagTable, panels, tag_tables
 from bench.report_images import MAX_SIDE_PX, Key, Picture, embed
 from bench.report_summary import cautions, summary
@@ -37,6 +37,7 @@ TINY_PX = 128
 class View:
     """Everything that the reports show, in reading order."""
 
+    suite: str
     title: str
     kicker: str
     summary: tuple[str, ...]
@@ -90,8 +91,9 @@ def build_view(run: Run, deltas: Sequence[Delta]) -> View:
     pairs = _pairs(run)
     typical, typical_note = _typical(run, rows)
     return View(
-        title=suite.name,
-        kicker=f"{text.listed(names)}, rendered on {when(run.info.start)}",
+        suite=suite.name,
+        title=text.listed(names) if len(names) <= 4 else f"{len(names)} variants",
+        kicker=f"Suite {suite.name}, started on {when(run.info.start)}",
         summary=summary(data) or (_unjudged(run),),
         cautions=cautions(data),
         tally=_tally(run),

@@ -165,9 +165,7 @@ def script_data(run: Run, rows: Sequence[GridRow], pairs: Sequence[tuple[str, st
     return {
         "variants": names,
         "pairs": [[names.index(candidate), names.index(reference)] for candidate, reference in pairs],
-        "metrics": [
-            {"name": facts.name, "better": way(facts), "decimals": decimals[facts.name]} for facts in metrics
-        ],
+        "metrics": [{"name": facts.name, "better": way(facts), "decimals": decimals[facts.name]} for facts in metrics],
         "rows": [
             {
                 "case": row.case,

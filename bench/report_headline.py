@@ -114,8 +114,7 @@ def panels(data: PlotData) -> tuple[Panel, ...]:
 def _panel(data: PlotData, facts: MetricFacts, deltas: Sequence[Delta]) -> Panel:
     decimals = text.decimals_of_deltas(deltas)
     prompts = [
-        [one.difference for one in data.paired(facts.name, delta.candidate, delta.reference)]
-        for delta in deltas
+        [one.difference for one in data.paired(facts.name, delta.candidate, delta.reference)] for delta in deltas
     ]
     ends = [0.0, *(value for one in prompts for value in one)]
     ends += [end for one in deltas if one.interval for end in (one.interval.low, one.interval.high)]
@@ -219,6 +218,4 @@ def _tag_table(facts: MetricFacts, deltas: Sequence[Delta]) -> TagTable:
 def _tag_cell(delta: Delta | None, facts: MetricFacts, decimals: int) -> TagCell:
     if delta is None:
         return TagCell(text.NONE, "", "")
-    return TagCell(
-        text.signed(delta.mean, decimals), text.interval(delta.interval, decimals), judged(delta, facts)
-    )
+    return TagCell(text.signed(delta.mean, decimals), text.interval(delta.interval, decimals), judged(delta, facts))

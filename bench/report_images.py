@@ -57,9 +57,7 @@ def _uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def embed(
-    run: Run, rows: Sequence[tuple[str, int]]
-) -> tuple[Mapping[Key, Picture], Mapping[Key, str]]:
+def embed(run: Run, rows: Sequence[tuple[str, int]]) -> tuple[Mapping[Key, Picture], Mapping[Key, str]]:
     """Pictures of ``rows`` (case, sample), whole rows in order until a limit is met, and what is broken.
 
     The second mapping names the files that the journal lists but that cannot be read, with the reason.

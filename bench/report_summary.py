@@ -14,16 +14,21 @@ def summary(data: PlotData) -> tuple[str, ...]:
     """One plain sentence a pair: on which judges better, on which worse, on which not told apart."""
     facts = {one.name: one for one in data.metrics}
     pairs = dict.fromkeys((one.candidate, one.reference) for one in data.deltas)
+    decimals = {name: text.decimals_of_deltas(one for one in data.deltas if one.metric == name) for name in facts}
     return tuple(
-        _sentence(pair, [one for one in data.deltas if (one.candidate, one.reference) == pair], facts)
+        _sentence(pair, [one for one in data.deltas if (one.candidate, one.reference) == pair], facts, decimals)
         for pair in pairs
     )
 
 
-def _sentence(pair: tuple[str, str], deltas: Sequence[Delta], facts: dict[str, MetricFacts]) -> str:
+def _sentence(
+    pair: tuple[str, str], deltas: Sequence[Delta], facts: dict[str, MetricFacts], decimals: dict[str, int]
+) -> str:
     groups: dict[str, list[str]] = {"better": [], "worse": [], "": []}
     for delta in deltas:
-        groups[judged(delta, facts[delta.metric])].append(_named(delta, facts[delta.metric]))
+        groups[judged(delta, facts[delta.metric])].append(
+            f"{_WORDS[facts[delta.metric].axis]} ({delta.metric} {text.signed(delta.mean, decimals[delta.metric])})"
+        )
     clauses = []
     if groups["better"]:
         clauses.append(f"better than {pair[1]} on {text.listed(groups['better'])}")
@@ -36,11 +41,6 @@ def _sentence(pair: tuple[str, str], deltas: Sequence[Delta], facts: dict[str, M
 
 
 _WORDS: dict[Axis, str] = {"preference": "preference", "aesthetic": "aesthetics", "alignment": "alignment"}
-
-
-def _named(delta: Delta, facts: MetricFacts) -> str:
-    decimals = text.decimals_of_deltas([delta])
-    return f"{_WORDS[facts.axis]} ({facts.name} {text.signed(delta.mean, decimals)})"
 
 
 def cautions(data: PlotData) -> tuple[str, ...]:

@@ -131,7 +131,10 @@ def metric_views(metrics: Sequence[MetricFacts]) -> tuple[MetricView, ...]:
 
 
 def _metric_view(facts: MetricFacts) -> MetricView:
-    ends = [text.NONE if end is None else text.number(end, 0) if end == round(end) else f"{end:g}" for end in (facts.low, facts.high)]
+    ends = [
+        text.NONE if end is None else text.number(end, 0) if end == round(end) else f"{end:g}"
+        for end in (facts.low, facts.high)
+    ]
     bounded = facts.low is not None or facts.high is not None
     return MetricView(
         name=facts.name,
@@ -195,9 +198,7 @@ def _whom(reason: str, summaries: Sequence[TimingSummary]) -> str:
     return "; ".join(named)
 
 
-def pixel_rows(
-    run: Run, means: Sequence[MetricMean], deltas: Sequence[Delta]
-) -> tuple[PixelRow, ...]:
+def pixel_rows(run: Run, means: Sequence[MetricMean], deltas: Sequence[Delta]) -> tuple[PixelRow, ...]:
     """The descriptive metrics (axes pixels and distance) by variant, with the difference to the reference."""
     names = [variant.name for variant in run.info.suite.variants]
     by_place = {(one.metric, one.variant): one for one in means}

@@ -65,7 +65,7 @@ def percent_interval(found: Interval | None) -> str:
     """``[low, high]`` of a share in whole per cent."""
     if found is None:
         return NONE
-    return f"[{round(100 * found.low)}, {round(100 * found.high)}] %"
+    return f"[{round(100 * found.low)}, {round(100 * found.high)}]"
 
 
 def quantity(value: float, unit: Unit) -> str:

@@ -14,9 +14,9 @@ from bench.machine import git_state, machine_facts, package_versions, pick_devic
 from bench.measure import measure, open_jobs, pick_variants
 from bench.metrics import facts_for
 from bench.records import SCHEMA, Fingerprint, Progress, Record, RunInfo, Suite, Variant
-from bench.run_facts import check_same_machine
 from bench.score import missing_scores, score
 from bench.store import RunFolder, run_id
+from bench.store_guards import check_same_machine
 from bench.suite import plan_cells, protocol_digest
 from bench.variants import fingerprint
 
@@ -146,9 +146,7 @@ def _adopt(
         folder.write_info(info)
 
 
-def _first_info(
-    suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[str, ...], device: str
-) -> RunInfo:
+def _first_info(suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[str, ...], device: str) -> RunInfo:
     return RunInfo(
         schema=SCHEMA,
         id=run_id(),
@@ -166,9 +164,7 @@ def _first_info(
     )
 
 
-def _next_info(
-    old: RunInfo, suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[str, ...]
-) -> RunInfo:
+def _next_info(old: RunInfo, suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[str, ...]) -> RunInfo:
     return msgspec.structs.replace(old, suite=suite, variants=variants, metrics=facts_for(metrics))
 
 
@@ -293,8 +289,14 @@ def _is_complete(suite: Suite, folder: RunFolder) -> bool:
 def _outcome(suite: Suite, folder: RunFolder, chosen: Sequence[Variant], done_before: bool) -> Outcome:
     renders = folder.renders()
     failed = [render for render in renders if render.error is not None]
-    notes = [f"{len(failed)} of {len(renders)} images failed, such as {failed[0].variant}/{failed[0].case}: "
-             f"{failed[0].error}."] if failed else []
+    notes = (
+        [
+            f"{len(failed)} of {len(renders)} images failed, such as {failed[0].variant}/{failed[0].case}: "
+            f"{failed[0].error}."
+        ]
+        if failed
+        else []
+    )
     return Outcome(
         path=str(folder.path),
         images=len(renders) - len(failed),

@@ -62,9 +62,8 @@ def score(
                 progress("score", done, plan.total, note)
     folder.write_scores_csv()
     if failures:
-        raise WeightsError(" ".join(failure.message for failure in failures), failures[0].hint) from failures[
-            0
-        ]
+        first = failures[0]
+        raise WeightsError(" ".join(failure.message for failure in failures), first.hint) from first
     return added
 
 

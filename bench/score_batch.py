@@ -51,12 +51,10 @@ def read_image(folder: Path, render: Render) -> Image.Image:
     try:
         data = (folder / name).read_bytes()
     except FileNotFoundError as error:
-        raise ImageFileError(
-            f"image file {name} is missing; restore it or render again with --fresh"
-        ) from error
+        raise ImageFileError(f"image file {name} is missing; restore it or render again") from error
     if hashlib.sha256(data).hexdigest() != render.sha256:
         raise ImageFileError(
-            f"image file {name} changed since it was rendered; restore it or render again with --fresh"
+            f"image file {name} changed since it was rendered; restore it, or delete it and render again"
         )
     with Image.open(io.BytesIO(data)) as image:
         return image.convert("RGB")

@@ -73,9 +73,7 @@ def _load(what: str, load: Callable[[], Weights]) -> Weights:
     except HotartError:
         raise
     except Exception as error:
-        raise WeightsError(
-            f"The {what} cannot be loaded: {describe(error)}.", hint="hotart-bench doctor"
-        ) from error
+        raise WeightsError(f"The {what} cannot be loaded: {describe(error)}.", hint="hotart-bench doctor") from error
 
 
 def release_memory() -> None:

@@ -55,9 +55,7 @@ def pixel_pass(
             if job is not None:
                 partner = held[1] if held is not None and held[0] is job.reference else None
                 scores += [
-                    _pixel_score(
-                        job, metric, pixels, partner if metric.needs_reference else None, heads[metric]
-                    )
+                    _pixel_score(job, metric, pixels, partner if metric.needs_reference else None, heads[metric])
                     for metric in job.lacking(heads)
                 ]
             if count % JOURNAL_IMAGES == 0:

@@ -53,9 +53,7 @@ def tower_pass(
         while batch := list(islice(images, tower.batch)):
             embedded = _embed_batch(tower, device, batch)
             yield [
-                score
-                for metric, head in heads.items()
-                for score in _tower_scores(metric, head, tower, embedded, texts)
+                score for metric, head in heads.items() for score in _tower_scores(metric, head, tower, embedded, texts)
             ]
 
 

@@ -115,10 +115,11 @@ class RunFolder:
         """Give the lock back; a second call does nothing. A folder that nothing was written to is gone."""
         if self._lock is None:
             return
-        if self._made and self._info is None:
-            _remove_unused(self.path)
-        unlock_folder(self._lock)
+        unlock_folder(self.path, self._lock)
         self._lock = None
+        if self._made and self._info is None:
+            with contextlib.suppress(OSError):  # somebody else may have begun a run in it
+                self.path.rmdir()
 
     @property
     def info(self) -> RunInfo | None:
@@ -229,7 +230,7 @@ def _move_aside(path: Path) -> None:
     while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1
     with contextlib.ExitStack() as stack:
-        stack.callback(unlock_folder, lock_folder(path))
+        stack.callback(unlock_folder, aside, lock_folder(path))
         if sys.platform == "win32":
             stack.close()  # there an open file keeps its folder from being renamed
         with writing(path):
@@ -241,13 +242,6 @@ def _clear_temporary(path: Path) -> None:
     with writing(path):
         for leftover in path.rglob(f".*{TEMPORARY}"):
             leftover.unlink()
-
-
-def _remove_unused(path: Path) -> None:
-    # Still under the lock. Where the system will not remove an open file, an empty folder stays: no harm.
-    with contextlib.suppress(OSError):
-        (path / LOCK_NAME).unlink()
-        path.rmdir()
 
 
 @contextlib.contextmanager

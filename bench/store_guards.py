@@ -63,9 +63,7 @@ def _ground(machine: Machine, packages: Mapping[str, str]) -> dict[str, object]:
 
 
 def _protocol_differences(there: Suite, here: Suite) -> list[str]:
-    facts = [
-        (name, getattr(there, name), getattr(here, name)) for name in ("schema", "samples", "seed", "limit")
-    ]
+    facts = [(name, getattr(there, name), getattr(here, name)) for name in ("schema", "samples", "seed", "limit")]
     facts += [
         (f"settings.{field.name}", getattr(there.settings, field.name), getattr(here.settings, field.name))
         for field in msgspec.structs.fields(here.settings)

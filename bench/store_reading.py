@@ -71,9 +71,7 @@ def read_info(folder: Path) -> RunInfo:
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(
-            f"{folder}: there is no run here (no {INFO}).", f"hotart-bench run -o {folder}"
-        ) from error
+        raise UsageError(f"{folder}: there is no run here (no {INFO}).", f"hotart-bench run -o {folder}") from error
     except OSError as error:
         raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
     try:
@@ -116,8 +114,7 @@ def read_scores(folder: Path) -> tuple[Score, ...]:
         InvalidError: a damaged line.
     """
     newest = {
-        (item.variant, item.case, item.sample, item.metric): item
-        for _, item in read_records(folder / SCORES, Score)
+        (item.variant, item.case, item.sample, item.metric): item for _, item in read_records(folder / SCORES, Score)
     }
     return tuple(newest.values())
 

@@ -24,9 +24,7 @@ def loads(text: str) -> Any:
             lone surrogate (it has no UTF-8 form), or nested too deeply.
     """
     try:
-        value = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
-        )
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if "\\u" in text:  # only an escape can bring a lone surrogate into text that was decoded from UTF-8

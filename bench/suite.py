@@ -28,9 +28,7 @@ __all__ = [
 ]
 
 
-def load_suite(
-    name_or_path: str, *, limit: int | None = None, known_metrics: Collection[str] | None = None
-) -> Suite:
+def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Collection[str] | None = None) -> Suite:
     """A checked suite, from the name of a shipped one or from a ``.toml`` file.
 
     Prompt files are looked up beside the suite file, then among the shipped ones. A checkpoint, LoRA, UNet or

@@ -128,8 +128,7 @@ def _refuse_unknown_choices(file: str, table: Mapping[str, Any]) -> None:
         value = settings.get(name) if isinstance(settings, dict) else None
         if isinstance(value, str) and value not in choices:
             raise SuiteError(
-                f"{file}: settings.{name} is {value!r}{did_you_mean(value, choices)}; "
-                f"allowed are {', '.join(choices)}."
+                f"{file}: settings.{name} is {value!r}{did_you_mean(value, choices)}; allowed are {', '.join(choices)}."
             )
 
 
@@ -169,9 +168,7 @@ def _check_settings(file: str, suite: SuiteFile) -> None:
     for field, pixels in (("width", settings.width), ("height", settings.height)):
         if pixels % 8:
             near = max(8, round(pixels / 8) * 8)
-            raise SuiteError(
-                f"{file}: settings.{field} is {pixels}; it must be a multiple of 8, such as {near}."
-            )
+            raise SuiteError(f"{file}: settings.{field} is {pixels}; it must be a multiple of 8, such as {near}.")
     if settings.eta and settings.sampler != "ddim":
         raise SuiteError(
             f"{file}: settings.eta is {settings.eta}, but only the sampler ddim has an eta, "
@@ -199,9 +196,7 @@ def _check_variants(file: str, suite: SuiteFile) -> None:
                 raise SuiteError(f"{file}: variants.{name}.{field} is empty or holds a zero byte.")
         for index, lora in enumerate(variant.loras):
             if not math.isfinite(lora.weight):
-                raise SuiteError(
-                    f"{file}: variants.{name}.loras[{index}].weight is {lora.weight}; it must be finite."
-                )
+                raise SuiteError(f"{file}: variants.{name}.loras[{index}].weight is {lora.weight}; it must be finite.")
 
 
 def _check_lists(file: str, suite: SuiteFile) -> None:

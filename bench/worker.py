@@ -82,16 +82,12 @@ def measure_request(request: Request, stages: Stages, clock: Clock, tick: Callab
 
     notes = busy_device_notes(request)
     pipe, laps = time_variant(stages, clock, request.shots, request.warmups, tick)
-    times = laps_to_timings(
-        laps, variant=request.variant.name, round_number=request.round, process=os.getpid()
-    )
+    times = laps_to_timings(laps, variant=request.variant.name, round_number=request.round, process=os.getpid())
     memory, missing = measure_memory(request, lambda: time_image(stages, clock, pipe, request.shots[-1]))
     return Reply(timings=times + memory, threads=torch.get_num_threads(), notes=notes + missing)
 
 
-def measure_memory(
-    request: Request, draw: Callable[[], object]
-) -> tuple[tuple[Timing, ...], tuple[str, ...]]:
+def measure_memory(request: Request, draw: Callable[[], object]) -> tuple[tuple[Timing, ...], tuple[str, ...]]:
     """Measure the peaks of memory: of one more image on CUDA, of the whole process for resident memory.
 
     Returns the records, in bytes, and notes on what could not be read.
@@ -110,9 +106,7 @@ def measure_memory(
             found.append(("peak_process", booked.value))
     found.append(("peak_rss", meters.peak_rss_bytes()))
     name, process = request.variant.name, os.getpid()
-    records = tuple(
-        timing(name, request.round, process, what, "byte", (float(size),)) for what, size in found
-    )
+    records = tuple(timing(name, request.round, process, what, "byte", (float(size),)) for what, size in found)
     return records, notes
 
 

@@ -72,9 +72,7 @@ def test_what_the_child_writes_to_stderr_does_not_block_it(tmp_path: Path) -> No
         (70, HotartError),
     ],
 )
-def test_a_failure_is_raised_as_the_class_of_its_exit_code(
-    tmp_path: Path, code: int, kind: type[HotartError]
-) -> None:
+def test_a_failure_is_raised_as_the_class_of_its_exit_code(tmp_path: Path, code: int, kind: type[HotartError]) -> None:
     child = make_child(tmp_path, say(Failure(exit_code=code, message="it is torn", hint="fetch it")))
     with pytest.raises(HotartError) as caught:
         run_child(child, REQUEST, lambda done: None)

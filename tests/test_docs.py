@@ -162,9 +162,7 @@ def test_the_changelog_begins_with_this_version() -> None:
 
 def test_the_metric_to_copy_works_as_it_stands() -> None:
     (code,) = (
-        code
-        for language, code in _FENCE.findall((ROOT / "CONTRIBUTING.md").read_text())
-        if language == "python"
+        code for language, code in _FENCE.findall((ROOT / "CONTRIBUTING.md").read_text()) if language == "python"
     )
     names: dict[str, object] = {"__name__": "copied"}
     exec(compile(code, "CONTRIBUTING.md", "exec"), names)

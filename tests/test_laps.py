@@ -87,9 +87,7 @@ durations = st.integers(min_value=0, max_value=10_000)
 
 @settings(max_examples=40, deadline=None)
 @given(durations, durations, st.lists(durations, min_size=1, max_size=6), durations)
-def test_each_part_gets_the_time_its_stage_took(
-    encode: int, noise: int, steps: list[int], decode: int
-) -> None:
+def test_each_part_gets_the_time_its_stage_took(encode: int, noise: int, steps: list[int], decode: int) -> None:
     device = FakeDevice(encode=encode, noise=noise, steps=tuple(steps), decode=decode, now=99)
     times = time_image(device.stages(), device.clock(), "pipe", SHOT)
     assert times.text_encode * 1024 == encode
@@ -116,9 +114,7 @@ def test_first_image_and_warmups_are_kept_apart_and_ticks_come_after_each_image(
     device = FakeDevice(load=512, encode=1, steps=(2, 3), decode=4)
     ticks: list[tuple[int, int]] = []
     shots = [Shot(prompt=str(number), negative="", seed=number) for number in range(5)]
-    pipe, laps = time_variant(
-        device.stages(), device.clock(), shots, 1, lambda done: ticks.append((done, device.now))
-    )
+    pipe, laps = time_variant(device.stages(), device.clock(), shots, 1, lambda done: ticks.append((done, device.now)))
     assert pipe == "pipe"
     assert laps.load == 0.5
     assert laps.first_image == 10 / 1024

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,28 @@ def test_the_lock_holds_within_one_process_and_ends_with_the_block(run: Run, tmp
     RunFolder.reopen(path).close()
     folder.close()  # a second close does nothing
     RunFolder.reopen(path).close()
+
+
+def test_threads_of_many_openings_hold_it_one_at_a_time(run: Run, tmp_path: Path) -> None:
+    path = write_run(run, tmp_path / "run")
+    inside: list[int] = []
+    most: list[int] = []
+    refusals: list[str] = []
+
+    def work(number: int) -> None:
+        opened = 0
+        while opened < 5:
+            try:
+                with RunFolder.reopen(path):
+                    inside.append(number)
+                    most.append(len(inside))
+                    inside.remove(number)
+                    opened += 1
+            except MachineError as error:
+                refusals.append(error.message)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert most == [1] * 20
+    assert all("in use by" in message for message in refusals)
+    assert not (path / ".lock").exists()

@@ -153,9 +153,7 @@ def test_the_request_holds_suite_device_and_weights(bench: Bench) -> None:
 
 
 def test_an_unknown_variant_is_refused_before_anything_starts(bench: Bench) -> None:
-    with pytest.raises(
-        UsageError, match=r"no variant 'spoo' \(did you mean 'spo'\?\); it has base, dpo, spo"
-    ):
+    with pytest.raises(UsageError, match=r"no variant 'spoo' \(did you mean 'spo'\?\); it has base, dpo, spo"):
         bench.measure(variants=["base", "spoo"])
     assert bench.requests == []
 
@@ -231,7 +229,7 @@ def test_the_notes_say_how_it_was_timed(bench: Bench) -> None:
     notes = bench.measure().notes
     assert "batch 1, 64x64, 20 steps" in notes[0]
     assert "2 interleaved rounds, each a fresh process a variant of 3 images" in notes[0]
-    assert "with 2 CPU threads" in notes[1]
+    assert notes[1] == "CPU threads of the timing processes: 2."
     assert notes[-1] == "the fan was loud"
     assert len(notes) == 4, "a note of every child is said once, a quiet machine not at all"
 

@@ -108,9 +108,7 @@ def test_process_memory_is_the_drivers_figure_for_this_process(nvml: SimpleNames
 
 
 @pytest.mark.parametrize("used", [None, "absent"])
-def test_process_memory_that_the_driver_hides_is_none_with_a_reason(
-    nvml: SimpleNamespace, used: str | None
-) -> None:
+def test_process_memory_that_the_driver_hides_is_none_with_a_reason(nvml: SimpleNamespace, used: str | None) -> None:
     if used is None:
         nvml.processes = [SimpleNamespace(pid=os.getpid(), usedGpuMemory=None)]
     reading = meters.device_process_bytes("cuda:0")

@@ -270,7 +270,7 @@ def test_running_out_of_memory_is_no_score_but_an_error(
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (None, "image file images/dpo/case-002-1.png is missing; restore it or render again with --fresh"),
+        (None, "image file images/dpo/case-002-1.png is missing; restore it or render again"),
         (b"", "image file images/dpo/case-002-1.png changed since it was rendered"),
         (png_bytes("x", "y", 0, 3), "image file images/dpo/case-002-1.png changed since it was rendered"),
     ],

@@ -148,9 +148,7 @@ def test_a_cpu_draws_nothing_for_memory() -> None:
 
 
 @pytest.mark.parametrize(("percent", "notes"), [(None, 0), (0, 0), (25, 0), (26, 1)])
-def test_foreign_work_on_the_device_is_noted(
-    monkeypatch: pytest.MonkeyPatch, percent: int | None, notes: int
-) -> None:
+def test_foreign_work_on_the_device_is_noted(monkeypatch: pytest.MonkeyPatch, percent: int | None, notes: int) -> None:
     monkeypatch.setattr(meters, "device_load_percent", lambda device: Reading(percent))
     found = worker.busy_device_notes(make_request("cuda:0"))
     assert len(found) == notes
@@ -173,9 +171,7 @@ def _answer_with(error: Exception) -> Message:
 
 def test_an_error_for_the_user_is_sent_with_code_and_hint() -> None:
     message = _answer_with(WeightsError("unet.safetensors is truncated.", "hotart-bench doctor"))
-    assert message == Failure(
-        exit_code=3, message="unet.safetensors is truncated.", hint="hotart-bench doctor"
-    )
+    assert message == Failure(exit_code=3, message="unet.safetensors is truncated.", hint="hotart-bench doctor")
 
 
 @pytest.mark.parametrize(

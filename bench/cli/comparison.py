@@ -98,10 +98,10 @@ def _footnotes(comparison: Comparison) -> list[str]:
     if found:
         notes.append(f"Intervals: {found[0].level:.0%}, {found[0].method}.")
     if any(delta.small_sample is not None for delta in comparison.deltas):
-        notes.append("Under 30 prompts they are somewhat too narrow; --json has the t interval beside them.")
+        notes.append("Under 30 prompts these are a little narrow; --json has t intervals as well.")
     missing = max((delta.missing for delta in comparison.deltas), default=0)
     if missing:
         notes.append(f"{plural(missing, 'pair')} of images left out of a metric: one side has no score.")
-    if any(summary.weak for summary in comparison.timings):
-        notes.append("* a weak figure: few values, few processes or a wide spread; --json says which.")
+    if comparison.ratios and any(summary.weak for summary in comparison.timings):
+        notes.append("* weak: few values, few processes or a wide spread; --json says which.")
     return notes

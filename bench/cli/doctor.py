@@ -132,9 +132,7 @@ def _print_checkup(checkup: Checkup, suite: Suite) -> None:
     size = f"{settings.width}x{settings.height}"
     least = "unknown until the weights are here"
     if checkup.weights_bytes is not None:
-        least = (
-            f"{quantity(checkup.weights_bytes, 'byte')} for the largest variant's weights, and working space"
-        )
+        least = f"{quantity(checkup.weights_bytes, 'byte')} for the largest variant's weights, and working space"
     rows = [
         ("images", f"{checkup.images:,} of {size}, at most {quantity(checkup.images_bytes, 'byte')} of disk"),
         ("memory", least),
@@ -167,9 +165,7 @@ def _print_weights(weights: tuple[Needed, ...]) -> None:
     rows = []
     for item in weights:
         size = "" if item.size_bytes is None else quantity(item.size_bytes, "byte")
-        rows.append(
-            [item.variant, item.what, "there" if item.present else "missing", size, item.path or item.get]
-        )
+        rows.append([item.variant, item.what, "there" if item.present else "missing", size, item.path or item.get])
     columns = [Column("variant"), Column("weights", text=True), Column("state"), Column("size", number=True)]
     print_table([*columns, Column("where, or how to get it", text=True)], rows)
 
@@ -181,9 +177,7 @@ def _refuse(checkup: Checkup) -> None:
     missing = [item for item in checkup.weights if not item.present]
     if missing:
         names = ", ".join(dict.fromkeys(item.what for item in missing))
-        raise WeightsError(
-            f"Weights are missing for suite {checkup.suite}: {printable(names)}.", missing[0].get
-        )
+        raise WeightsError(f"Weights are missing for suite {checkup.suite}: {printable(names)}.", missing[0].get)
     if checkup.images_bytes > checkup.disk_free_bytes:
         raise MachineError(
             f"The disk is too small for {checkup.folder}: {quantity(checkup.disk_free_bytes, 'byte')} free, "

@@ -82,7 +82,6 @@ def list_suites(json: AsJson = False) -> None:
         Column("samples", number=True),
         Column("variants", text=True),
         Column("images", number=True),
-        Column("size"),
         Column("settings", text=True),
     ]
     print_table(columns, [_suite_row(summary) for summary in found])
@@ -111,8 +110,7 @@ def _suite_row(summary: SuiteSummary) -> list[str]:
         str(summary.samples),
         ", ".join(summary.variants),
         str(summary.images),
-        f"{summary.width}x{summary.height}",
-        f"{summary.sampler}, {summary.steps} steps, CFG {summary.guidance:g}",
+        f"{summary.width}x{summary.height}, {summary.sampler}, {summary.steps} steps, CFG {summary.guidance:g}",
     ]
 
 
@@ -179,10 +177,9 @@ def list_metrics(json: AsJson = False) -> None:
         return
     better = {True: "higher", False: "lower", None: ""}
     rows = [
-        [facts.name, facts.version, facts.axis, better[facts.higher_is_better], facts.standing, facts.summary]
-        for facts in all_facts()
+        [facts.name, facts.axis, better[facts.higher_is_better], facts.standing, facts.summary] for facts in all_facts()
     ]
-    headings = ("metric", "version", "axis", "better", "standing")
+    headings = ("metric", "axis", "better", "standing")
     print_table([*map(Column, headings), Column("what it is", text=True)], rows)
 
 
@@ -196,9 +193,7 @@ def list_metrics(json: AsJson = False) -> None:
 def list_prompts(
     prompt_set: Annotated[
         str | None,
-        typer.Argument(
-            metavar="SET", help="A shipped set's name, or a prompt file.  [default: all shipped sets]"
-        ),
+        typer.Argument(metavar="SET", help="A shipped set's name, or a prompt file.  [default: all shipped sets]"),
     ] = None,
     json: AsJson = False,
 ) -> None:

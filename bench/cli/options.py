@@ -19,9 +19,7 @@ RunOrSuite = Annotated[
     str, typer.Argument(metavar="RUN_OR_SUITE", help="A run folder, a shipped suite's name, or a .toml file.")
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
-SecondRun = Annotated[
-    Path | None, typer.Argument(metavar="RUN2", help="Another run folder: RUN is compared with it.")
-]
+SecondRun = Annotated[Path | None, typer.Argument(metavar="RUN2", help="Another run folder: RUN is compared with it.")]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -40,22 +38,16 @@ Metrics = Annotated[
     str | None,
     typer.Option("--metrics", metavar="A,B", help="Only these metrics.  [default: those of the suite]"),
 ]
-Device = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:<number> or mps.")
-]
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:<number> or mps.")]
 Limit = Annotated[
     int | None,
     typer.Option("--limit", metavar="N", help="Only the first N prompts, to try things out.  [default: all]"),
 ]
 WeightsDir = Annotated[
     Path | None,
-    typer.Option(
-        "--weights-dir", metavar="DIR", envvar="HOTART_WEIGHTS", help="Local weights instead of downloads."
-    ),
+    typer.Option("--weights-dir", metavar="DIR", envvar="HOTART_WEIGHTS", help="Local weights instead of downloads."),
 ]
-Fresh = Annotated[
-    bool, typer.Option("--fresh", help="Start over; the old folder is kept beside the new one.")
-]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; the old folder is kept beside the new one.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WRAPPED_CELLS = 24
 """The narrowest a column of running text may get before a table is printed as a list instead."""
-_ENDLESS = 10_000
+_BETWEEN_CELLS = 2
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Column:
 def printable(text: str) -> str:
     """``text`` with control characters written as escapes, so that no file's content steers a terminal."""
     return "".join(
-        char if char == "\n" or char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
+        char if char == "\n" or char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
     )
 
 
@@ -51,17 +50,26 @@ def print_json(value: object) -> None:
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table on stdout; where the terminal is too narrow, each row as a list of its fields."""
     from rich.console import Console
-    from rich.measure import Measurement
 
     shown = [[printable(cell) for cell in row] for row in rows]
-    table = _table(columns, shown)
-    endless = Console(width=_ENDLESS, highlight=False)
-    widths = Measurement.get(endless, endless.options, table)
+    longest = _longest(columns, shown)
+    between = _BETWEEN_CELLS * (len(columns) - 1)
+    least = [min(n, WRAPPED_CELLS) if column.text else n for n, column in zip(longest, columns, strict=True)]
     width = _output_width()
-    if width is not None and width < widths.minimum:
+    if width is not None and width < sum(least) + between:
         _print_as_lists(columns, shown)
-    else:
-        Console(width=min(width or _ENDLESS, widths.maximum), highlight=False).print(table)
+        return
+    natural = sum(longest) + between
+    console = Console(width=natural if width is None else min(width, natural), highlight=False)
+    console.print(_table(columns, shown, least))
+
+
+def _longest(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Cells that the longest text of each column takes in a terminal."""
+    from rich.cells import cell_len
+
+    texts = zip([column.heading for column in columns], *rows, strict=True)
+    return [max(cell_len(text) for text in column) for column in texts]
 
 
 def _output_width() -> int | None:
@@ -71,20 +79,19 @@ def _output_width() -> int | None:
     return os.get_terminal_size(sys.stdout.fileno()).columns or None if sys.stdout.isatty() else None
 
 
-def _table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Table:
+def _table(columns: Sequence[Column], rows: Sequence[Sequence[str]], least: Sequence[int]) -> Table:
     from rich.box import SIMPLE_HEAD
-    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for index, column in enumerate(columns):
-        longest = max(cell_len(text) for text in (column.heading, *(row[index] for row in rows)))
+    for column, cells in zip(columns, least, strict=True):
         table.add_column(
             Text(column.heading),
             justify="right" if column.number else "left",
             no_wrap=not column.text,
-            min_width=min(longest, WRAPPED_CELLS) if column.text else longest,
+            overflow="fold",
+            min_width=cells,
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
@@ -98,15 +105,6 @@ def _print_as_lists(columns: Sequence[Column], rows: Sequence[Sequence[str]]) ->
         for column, cell in fields:
             if cell:
                 print(f"  {column.heading}: {cell}")
-
-
-def format_bytes(count: float) -> str:
-    """Bytes with a binary unit and three digits: ``612 MiB``, ``1.50 GiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1000 or unit == "GiB":
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.3g} {unit}"
 
 
 def format_duration(seconds: float) -> str:

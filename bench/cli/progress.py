@@ -39,9 +39,7 @@ def _silence(stage: str, done: int, total: int, note: str = "") -> None:
 class Lines:
     """Plain lines: one when a stage begins, one every ten seconds, one when it ends."""
 
-    def __init__(
-        self, write: Callable[[str], None] = say, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, write: Callable[[str], None] = say, clock: Callable[[], float] = time.monotonic) -> None:
         self._write, self._clock = write, clock
         self._stage = ""
         self._ended = False

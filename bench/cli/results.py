@@ -39,9 +39,7 @@ def compare(
     run2: SecondRun = None,
     pairs: PairsFlag = None,
     metrics: Metrics = None,
-    tag: Annotated[
-        str | None, typer.Option("--tag", metavar="TAG", help="Only prompts with this tag.")
-    ] = None,
+    tag: Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Only prompts with this tag.")] = None,
     json: AsJson = False,
 ) -> None:
     """Paired differences between variants, or between two runs.
@@ -81,9 +79,7 @@ def plot(
     run2: SecondRun = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o", "--output", metavar="DIR", help="Where to.  [default: plots in the folder of RUN]"
-        ),
+        typer.Option("-o", "--output", metavar="DIR", help="Where to.  [default: plots in the folder of RUN]"),
     ] = None,
     format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="png, svg or pdf.")] = "png",
     dpi: Annotated[int, typer.Option("--dpi", metavar="N", help="Dots per inch of a PNG, 50 to 1200.")] = 150,
@@ -135,15 +131,11 @@ def _with_tag(deltas: tuple[Delta, ...], tag: str, run: Run) -> tuple[Delta, ...
     chosen = tuple(delta for delta in deltas if delta.tag == tag)
     if not chosen:
         count = sum(tag in case.tags for case in cases)
-        raise UsageError(
-            f"--tag: {tag!r} is on {count} prompts of {run.path}; {MIN_TAG_PROMPTS} must have scores."
-        )
+        raise UsageError(f"--tag: {tag!r} is on {count} prompts of {run.path}; {MIN_TAG_PROMPTS} must have scores.")
     return chosen
 
 
-def _with_timings(
-    deltas: tuple[Delta, ...], run: Run, pairs: tuple[tuple[str, str], ...] | None
-) -> Comparison:
+def _with_timings(deltas: tuple[Delta, ...], run: Run, pairs: tuple[tuple[str, str], ...] | None) -> Comparison:
     from bench.compare import summarize_timings, timing_ratios, variant_pairs
 
     chosen = variant_pairs(run.info.suite) if pairs is None else pairs

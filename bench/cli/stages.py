@@ -163,9 +163,7 @@ def measure(
 
 
 @verb(app, "report", "hotart-bench report reports/runs/mini", "hotart-bench report mini")
-def report(
-    run_or_suite: RunOrSuite, output: Output = None, limit: Limit = None, quiet: Quiet = False
-) -> None:
+def report(run_or_suite: RunOrSuite, output: Output = None, limit: Limit = None, quiet: Quiet = False) -> None:
     """Write report.html, report.md and the plots of a run anew."""
     suite, folder = find_target(run_or_suite, output, limit)
     _do("report", suite, folder, quiet)
@@ -280,6 +278,7 @@ def _tell(stage: Stage, outcome: Outcome, quiet: bool) -> None:
             say(note)
     if not quiet:
         counts = f"{outcome.images} images, {outcome.scores} scores, {outcome.timings} timings"
+        counts += f", {outcome.missing} images still to render" if outcome.missing else ""
         say(f"{'Nothing was left to do' if outcome.done_before else 'Done'}: {counts} in {folder}.")
         if stage in ("all", "report"):
             say(f"  next: hotart-bench compare {shlex.quote(str(folder))}")

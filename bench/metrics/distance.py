@@ -50,8 +50,7 @@ def ssim_to_base(inputs: Inputs) -> torch.Tensor:
     height, width = image.shape[-2:]
     if reference.shape[-2:] != image.shape[-2:]:
         raise NoScoreError(
-            f"the image is {width} x {height} pixels, "
-            f"the reference {reference.shape[-1]} x {reference.shape[-2]}"
+            f"the image is {width} x {height} pixels, the reference {reference.shape[-1]} x {reference.shape[-2]}"
         )
     if min(height, width) < WINDOW:
         raise NoScoreError(f"the image is {width} x {height} pixels; SSIM's window needs {WINDOW} x {WINDOW}")

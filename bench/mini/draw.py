@@ -214,7 +214,9 @@ def _wall(frame: Frame, backdrop: Tensor, u: Tensor) -> Tensor:
     return _over(colour * vignette * panel, line, colour * 0.5)
 
 
-def _hair_behind(image: Tensor, frame: Frame, length: Tensor, colour: Tensor, cx: Tensor, cy: Tensor, r: Tensor) -> Tensor:
+def _hair_behind(
+    image: Tensor, frame: Frame, length: Tensor, colour: Tensor, cx: Tensor, cy: Tensor, r: Tensor
+) -> Tensor:
     crown = _ellipse(frame, cx, cy - 0.22 * r, 1.02 * r, 1.12 * r)
     locks = torch.maximum((frame.x - cx).abs() - 1.06 * r, (frame.y - cy - 0.75 * r).abs() - 1.0 * r)
     shape = torch.where(_column(length == 1), torch.minimum(crown, locks), crown)
@@ -282,8 +284,10 @@ def _blur(image: Tensor, sigma_px: Tensor) -> Tensor:
 
 def _grain(shape: torch.Size, sigma: Tensor, u: Tensor) -> Tensor:
     """Luminance grain, one to two pixels wide, from a seed in the scene's nuisance; std ``sigma``."""
-    n, _, height, width = shape
+    height, width = shape[-2:]
     seeds = (u[:, 11].double() * 2**31).long().tolist()
-    fields = torch.stack([torch.from_numpy(np.random.default_rng(s).standard_normal((1, height, width), np.float32)) for s in seeds])
+    fields = torch.stack(
+        [torch.from_numpy(np.random.default_rng(s).standard_normal((1, height, width), np.float32)) for s in seeds]
+    )
     soft = functional.avg_pool2d(functional.pad(fields, (0, 1, 0, 1), mode="replicate"), 2, stride=1) * 2
     return soft * _column(sigma)

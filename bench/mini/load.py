@@ -31,6 +31,9 @@ def load_instrument(device: str = "cpu") -> Instrument:
 
 
 def _filled(model: Network, name: str, device: str) -> Network:
-    state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(weight_file(name)).items()}
+    state = {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in load_file(weight_file(name)).items()
+    }
     model.load_state_dict(state)
     return model.requires_grad_(False).eval().to(device)

@@ -6,6 +6,7 @@ two CLIP text encoders (the second with projection), CLIP tokenizers and a diffu
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def build_vae() -> AutoencoderKL:
 
 def build_unet() -> UNet2DConditionModel:
     """The untrained UNet: eps of latents (n, 16, 8, 8) at a timestep under a caption."""
-    widths = (80, 128)
+    widths = (64, 112)
     return UNet2DConditionModel(
         sample_size=world.SIZE_PX // VAE_FACTOR,
         in_channels=LATENT_CHANNELS,
@@ -175,7 +176,7 @@ def _train_merges(words: list[str]) -> list[tuple[str, str]]:
     while any(len(parts) > 1 for parts in spelled):
         counts: dict[tuple[str, str], int] = {}
         for parts in spelled:
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in itertools.pairwise(parts):
                 counts[pair] = counts.get(pair, 0) + 1
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         merges.append(best)

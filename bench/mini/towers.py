@@ -172,7 +172,11 @@ class Instrument(nn.Module):
         self.craft = nn.Linear(192, len(world.CRAFT_WEIGHTS))
         self.kind = nn.Linear(192, len(world.KINDS))
         self.attributes = nn.ModuleDict(
-            {f"{kind}_{name}": nn.Linear(192, len(values)) for kind, table in world.KINDS.items() for name, values in table.items()}
+            {
+                f"{kind}_{name}": nn.Linear(192, len(values))
+                for kind, table in world.KINDS.items()
+                for name, values in table.items()
+            }
         )
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -126,7 +126,12 @@ def craft_words(craft: NDArray[np.float32], which: tuple[int, ...]) -> str:
 
 
 def sample(
-    kind: str, n: int, rng: np.random.Generator, *, held_out: bool = False, craft: NDArray[np.float32] | None = None
+    kind: str,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    held_out: bool = False,
+    craft: NDArray[np.float32] | None = None,
 ) -> Scenes:
     """Draw n scenes: content uniform over the allowed combinations, craft uniform unless given (n, 6)."""
     table = np.asarray(contents(kind, held_out=held_out), np.int64)

@@ -19,7 +19,7 @@ from bench.variants.fingerprint import component_folder, read_pipeline_class
 from bench.variants.samplers import set_sampler
 
 DAMAGED = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, struct.error)
-LORA_KEY = re.compile(r"^(?P<module>(?:unet|text_encoder(?:_2)?)\..+)\.lora_(?:A|B)\.weight$")
+LORA_KEY = re.compile(r"^(?P<module>(?:unet|text_encoder(?:_2)?)\..+)\.lora(?:_A|_B|\.down|\.up)\.weight$")
 
 
 def load_pipeline(variant: Variant, settings: Settings, *, device: str, weights_dir: Path | None = None) -> Any:
@@ -30,8 +30,9 @@ def load_pipeline(variant: Variant, settings: Settings, *, device: str, weights_
     Raises:
         WeightsError: a file is missing, damaged or of another shape, or a LoRA was not wholly applied.
     """
-    diffusers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.set_verbosity_error()
+    for logging in (diffusers.utils.logging, transformers.utils.logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
     found = {role: sources.fetch(place) for role, place in sources.places(variant, weights_dir).items()}
     dtype = getattr(torch, settings.dtype)
     pipe = _load(Path(found["checkpoint"].path or ""), found, dtype)
@@ -54,11 +55,11 @@ def _load(folder: Path, found: dict[str, sources.Place], dtype: torch.dtype) -> 
         for role, kind in (("unet", diffusers.UNet2DConditionModel), ("vae", diffusers.AutoencoderKL)):
             if role in found:
                 source = component_folder(role, folder, Path(found[role].path or ""))
-                parts[role] = kind.from_pretrained(source, torch_dtype=dtype, use_safetensors=True)
+                parts[role] = kind.from_pretrained(source, dtype=dtype, use_safetensors=True)
         if name == "StableDiffusionPipeline":
             parts |= {"safety_checker": None, "requires_safety_checker": False}
         return getattr(diffusers, name).from_pretrained(
-            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **parts
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, **parts
         )
     except DAMAGED as error:
         raise WeightsError(f"{folder}: could not be loaded as {name}: {first_line(error)}") from error
@@ -104,7 +105,7 @@ def lora_modules(path: Path) -> set[str]:
     if other or not keys:
         raise WeightsError(
             f"{path}: {len(other)} of {len(keys)} keys are not in the diffusers/PEFT layout "
-            f"(unet.*.lora_A.weight), such as {', '.join(other[:3]) or 'none at all'}."
+            f"(unet.*.lora_A.weight or unet.*.lora.down.weight), such as {', '.join(other[:3]) or 'none at all'}."
         )
     return {match["module"] for match in matched.values() if match is not None}
 

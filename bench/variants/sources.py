@@ -100,7 +100,8 @@ def find_lora(name: str, weights_dir: Path | None) -> Place:
 
 
 def _find_repository(name: str, revision: str | None, file: str | None, weights_dir: Path | None) -> Place:
-    place = Place(what=name if file is None else f"{name}:{file}", path=None, repository=name, revision=revision, file=file)
+    what = name if file is None else f"{name}:{file}"
+    place = Place(what=what, path=None, repository=name, revision=revision, file=file)
     for folder in () if weights_dir is None else (weights_dir / name, weights_dir / name.split("/")[1]):
         wanted = folder if file is None else folder / file
         if wanted.exists():
@@ -170,20 +171,20 @@ def get_command(place: Place) -> str:
 
 def weights_needed(suite: Suite, weights_dir: Path | None) -> tuple[Needed, ...]:
     """What every variant of a suite needs and whether it is on this machine."""
-    rows = []
-    for variant in suite.variants:
-        for place in places(variant, weights_dir).values():
-            rows.append(
-                Needed(
-                    variant=variant.name,
-                    what=place.what,
-                    present=place.path is not None,
-                    path=place.path,
-                    size_bytes=None if place.path is None else _size(Path(place.path)),
-                    get="" if place.path is not None else get_command(place),
-                )
-            )
-    return tuple(rows)
+    return tuple(
+        _need(variant.name, place) for variant in suite.variants for place in places(variant, weights_dir).values()
+    )
+
+
+def _need(variant: str, place: Place) -> Needed:
+    return Needed(
+        variant=variant,
+        what=place.what,
+        present=place.path is not None,
+        path=place.path,
+        size_bytes=None if place.path is None else _size(Path(place.path)),
+        get="" if place.path is not None else get_command(place),
+    )
 
 
 def _size(path: Path) -> int:

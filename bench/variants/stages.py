@@ -137,16 +137,22 @@ def decode(pipe: Any, latents: Tensor, dtype: torch.dtype | None = None) -> NDAr
     wanted = dtype or decode_dtype(pipe)
     if wanted != own:
         vae.to(wanted)
-    config = vae.config
-    z = latents.to(wanted) / config.scaling_factor
-    if getattr(config, "latents_mean", None) is not None and getattr(config, "latents_std", None) is not None:
-        mean, std = (torch.tensor(v, device=z.device, dtype=wanted).view(1, -1, 1, 1) for v in (config.latents_mean, config.latents_std))
-        z = latents.to(wanted) * std / config.scaling_factor + mean
+    z = _unscale(vae, latents.to(wanted))
     pixels = (vae.decode(z, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
     if wanted != own:
         vae.to(own)
     image: NDArray[np.float32] = pixels.permute(0, 2, 3, 1).cpu().numpy()
     return image
+
+
+def _unscale(vae: Any, latents: Tensor) -> Tensor:
+    """Undo the scaling between the UNet's latents and the VAE's; some VAEs also carry means and deviations."""
+    config = vae.config
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is None or std is None:
+        return latents / config.scaling_factor
+    means, stds = (torch.tensor(values).to(latents).view(1, -1, 1, 1) for values in (mean, std))
+    return latents * stds / config.scaling_factor + means
 
 
 def decode_dtype(pipe: Any) -> torch.dtype:

@@ -1,14 +1,15 @@
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
+from unittest.mock import create_autospec
 
 import pytest
 from fakes import make_run, write_run
+from msgspec.structs import replace
 
+import bench.run
 from bench.cli import run_command_line
-from bench.records import Record
+from bench.run import Outcome
 
 
 class Answer(NamedTuple):
@@ -17,36 +18,26 @@ class Answer(NamedTuple):
     err: str
 
 
-class Outcome(Record, frozen=True):
-    path: str
-    images: int = 24
-    failed: int = 0
-    scores: int = 48
-    missing: int = 0
-    timings: int = 12
-    notes: tuple[str, ...] = ()
-    done_before: bool = False
+DONE = Outcome(path="", images=24, failed=0, scores=48, missing=0, timings=12, notes=(), done_before=False)
 
 
-class FakeStages(ModuleType):
-    """Stands for ``bench.run``: keeps what it was called with, and ends as it is told to."""
+class Stages:
+    """Stands for the work of ``bench.run``: keeps what it was asked for, and ends as it is told to."""
 
     def __init__(self):
-        super().__init__("bench.run")
         self.calls = []
-        self.outcome = {}
+        self.outcome = DONE
         self.error = None
 
-    def run_all(self, suite, path, *, variants, metrics, device, fresh, weights_dir, progress):
-        self.calls.append(("all", suite, path, variants, metrics, device, fresh, weights_dir))
-        progress("render", 1, 1)
+    def run_all(self, suite, path, **flags):
+        return self.run_stage("all", suite, path, **flags)
+
+    def run_stage(self, stage, suite, path, **flags):
+        flags.pop("progress")("render", 1, 1)
+        self.calls.append({"stage": stage, "suite": suite, "path": path, **flags})
         if self.error is not None:
             raise self.error
-        return Outcome(path=str(path), **self.outcome)
-
-    def run_stage(self, stage, suite, path, *, variants, metrics, device, fresh, weights_dir, progress):
-        self.calls.append((stage, suite, path, variants, metrics, device, fresh, weights_dir))
-        return Outcome(path=str(path), **self.outcome)
+        return replace(self.outcome, path=str(path))
 
 
 @pytest.fixture
@@ -63,9 +54,12 @@ def cli(capsys, monkeypatch) -> Callable[..., Answer]:
 
 
 @pytest.fixture
-def stages(monkeypatch) -> FakeStages:
-    fake = FakeStages()
-    monkeypatch.setitem(sys.modules, "bench.run", fake)
+def stages(monkeypatch) -> Stages:
+    fake = Stages()
+    for name in ("run_all", "run_stage"):
+        # The true signature is kept, so that a call which it would refuse fails here too.
+        stand_in = create_autospec(getattr(bench.run, name), side_effect=getattr(fake, name))
+        monkeypatch.setattr(bench.run, name, stand_in)
     return fake
 
 

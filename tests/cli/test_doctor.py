@@ -69,7 +69,7 @@ def test_a_disk_that_is_too_small_ends_with_6(cli, weights, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100, 1, 99))
     answer = cli("doctor", "own.toml")
     assert answer.code == 6
-    assert "99 B" in answer.err
+    assert "99.0 B free" in answer.err
 
 
 def test_without_torch_it_says_so_and_ends_with_6(cli, weights, monkeypatch):

@@ -5,7 +5,6 @@ import pytest
 
 from bench.cli.printing import (
     Column,
-    format_bytes,
     format_duration,
     format_rate,
     print_json,
@@ -38,6 +37,15 @@ def test_a_table_fits_its_width_and_keeps_every_word(width, capsys, monkeypatch)
     assert {word for row in ROWS for cell in row for word in cell.split()} <= set(out.split())
 
 
+def test_a_word_that_is_too_long_is_folded_not_cut(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    word = "stabilityai/stable-diffusion-xl-base-1.0"
+    print_table([Column("name"), Column("checkpoint", text=True)], [["base", word]])
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 40
+    assert word in "".join(line.removeprefix("base").strip() for line in out.splitlines())
+
+
 def test_in_20_columns_each_row_is_a_list_of_its_fields(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     print_table(COLUMNS, ROWS)
@@ -66,21 +74,6 @@ def test_json_is_standard_json(capsys):
     assert json.loads(capsys.readouterr().out) == [{"low": -1.0, "high": 2.5, "method": "bca", "level": 0.95}]
     with pytest.raises(ValueError):
         print_json({"value": math.nan})
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1024, "1 KiB"),
-        (1.5 * 2**30, "1.5 GiB"),
-        (612 * 2**20, "612 MiB"),
-        (2**45, "32768 GiB"),
-    ],
-)
-def test_bytes(count, text):
-    assert format_bytes(count) == text
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 import json
+from unittest.mock import create_autospec
 
 import msgspec
 import pytest
+from fakes import make_run, write_run
 
+import bench.plots
 from bench.cli.comparison import Comparison
 from bench.compare import compare_run, compare_runs, summarize_timings, timing_ratios, variant_pairs
 from bench.store import load_run
@@ -73,16 +76,12 @@ def test_a_metric_that_only_describes_has_no_winner(cli, run_folder):
 
 
 def test_what_is_missing_is_counted(cli, tmp_path):
-    from fakes import make_run, write_run
-
     cases = [("spo", "case-001", 0), ("spo", "case-002", 1)]
     folder = write_run(make_run(tmp_path, prompts=4, failed=cases), tmp_path)
     assert "2 pairs of images left out" in cli("compare", folder, "--pairs", "spo:base").out
 
 
 def test_a_run_of_one_variant_has_nothing_to_compare(cli, tmp_path):
-    from fakes import make_run, write_run
-
     folder = write_run(make_run(tmp_path, prompts=2, variants=("base",)), tmp_path)
     answer = cli("compare", folder)
     assert (answer.code, answer.out) == (0, "")
@@ -90,8 +89,6 @@ def test_a_run_of_one_variant_has_nothing_to_compare(cli, tmp_path):
 
 
 def test_runs_of_other_protocols_are_refused_with_4(cli, tmp_path, run_folder):
-    from fakes import make_run, write_run
-
     other = write_run(make_run(tmp_path, prompts=3), tmp_path)
     answer = cli("compare", run_folder, other)
     assert (answer.code, answer.out) == (4, "")
@@ -105,20 +102,30 @@ def test_a_newer_schema_is_refused_with_4(cli, tmp_path, run_folder):
     assert "99" in answer.err
 
 
-@pytest.mark.parametrize("fmt", ["png", "svg"])
-def test_plots_lie_where_they_were_asked_for(fmt, cli, run_folder, tmp_path):
-    answer = cli("plot", run_folder, "-o", tmp_path / "figures", "--format", fmt, "--dpi", "50")
+def test_plots_lie_where_they_were_asked_for(cli, tmp_path):
+    folder = write_run(make_run(tmp_path / "mine", prompts=4), tmp_path / "mine")
+    answer = cli("plot", folder, "-o", tmp_path / "figures", "--format", "svg")
     assert (answer.code, answer.err) == (0, "")
     files = answer.out.splitlines()
-    assert files
     assert sorted(files) == sorted(str(path) for path in (tmp_path / "figures").iterdir())
-    assert all(file.endswith(f".{fmt}") for file in files)
+    assert all(file.endswith(".svg") for file in files)
+    assert files
 
 
-def test_plots_of_two_runs_lie_beside_those_of_one(cli, tmp_path, other_folder):
-    from fakes import make_run, write_run
+@pytest.mark.parametrize(
+    ("second", "draws", "folder"),
+    [(False, "write_plots", "plots"), (True, "write_plots_for_runs", "plots-against-old")],
+)
+def test_where_plots_lie_by_default(second, draws, folder, cli, run_folder, other_folder, monkeypatch):
+    asked = []
 
-    folder = write_run(make_run(tmp_path / "mine", prompts=8), tmp_path / "mine")
-    answer = cli("plot", folder, other_folder, "--dpi", "50")
+    def draw(*arguments):
+        asked.extend(arguments)
+        return ()
+
+    monkeypatch.setattr(bench.plots, draws, create_autospec(getattr(bench.plots, draws), side_effect=draw))
+    runs = (run_folder / "run.json", other_folder) if second else (run_folder / "run.json",)
+    answer = cli("plot", *runs, "--dpi", "300")
     assert answer.code == 0
-    assert [path.name for path in folder.glob("plots*")] == [f"plots-against-{other_folder.name}"]
+    assert asked[-3:] == [run_folder / folder, "png", 300]
+    assert "nothing to draw" in answer.err

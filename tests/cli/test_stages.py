@@ -1,23 +1,14 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bench import errors
 
 
 def called(stages):
     (call,) = stages.calls
-    stage, suite, path, variants, metrics, device, fresh, weights_dir = call
-    return {
-        "stage": stage,
-        "suite": suite.name,
-        "path": path,
-        "variants": variants,
-        "metrics": metrics,
-        "device": device,
-        "fresh": fresh,
-        "weights_dir": weights_dir,
-    }
+    return call | {"suite": call["suite"].name}
 
 
 def test_run_without_flags_means_the_whole_suite_in_its_own_folder(cli, stages, home):
@@ -36,15 +27,13 @@ def test_run_without_flags_means_the_whole_suite_in_its_own_folder(cli, stages, 
 
 def test_every_flag_of_run_arrives(cli, stages, home):
     (home / "w").mkdir()
-    flags = (
-        "--variants spo,base --metrics sharpness,saturation --device cuda:1 --weights-dir w --fresh -o there"
-    )
+    flags = "--variants spo,base --metrics sharpness,saturation --device cuda:1 --weights-dir w --fresh -o there"
     assert cli("run", "own.toml", *flags.split()).code == 0
     found = called(stages)
     assert found["variants"] == ("spo", "base")
     assert found["metrics"] == ("sharpness", "saturation")
     assert found["device"] == "cuda:1"
-    assert (found["path"], found["weights_dir"], found["fresh"]) == (Path("to"), Path("w"), True)
+    assert (found["path"], found["weights_dir"], found["fresh"]) == (Path("there"), Path("w"), True)
 
 
 def test_the_weights_folder_comes_from_the_environment_too(cli, stages, home, monkeypatch):
@@ -55,7 +44,7 @@ def test_the_weights_folder_comes_from_the_environment_too(cli, stages, home, mo
 
 def test_a_limited_suite_is_another_suite_in_another_folder(cli, stages, home):
     cli("run", "own.toml", "--limit", "1")
-    suite = stages.calls[0][1]
+    suite = stages.calls[0]["suite"]
     assert (len(suite.cases), suite.limit) == (1, 1)
     assert called(stages)["path"] == Path("reports/runs/own-limit-1")
 
@@ -68,7 +57,7 @@ def test_a_limit_that_cuts_nothing_is_no_other_suite(cli, stages, home):
 def test_run_prints_its_report_on_stdout_and_everything_else_on_stderr(cli, stages, home):
     (home / "there").mkdir()
     (home / "there" / "report.html").touch()
-    stages.outcome = {"notes": ("LoRAs were fused for the run.",)}
+    stages.outcome = replace(stages.outcome, notes=("LoRAs were fused for the run.",))
     answer = cli("run", "own.toml", "-o", "there")
     assert answer.out == f"{Path('there/report.html')}\n"
     assert "LoRAs were fused for the run.\n" in answer.err
@@ -77,17 +66,22 @@ def test_run_prints_its_report_on_stdout_and_everything_else_on_stderr(cli, stag
 
 
 def test_a_finished_run_is_said_to_be_finished(cli, stages, home):
-    stages.outcome = {"done_before": True}
+    stages.outcome = replace(stages.outcome, done_before=True)
     assert "Nothing was left to do: 24 images" in cli("run", "own.toml").err
 
 
+def test_images_that_are_still_missing_are_counted(cli, stages, home):
+    stages.outcome = replace(stages.outcome, missing=3)
+    assert "3 images still to render" in cli("render", "own.toml").err
+
+
 def test_quiet_prints_the_result_alone(cli, stages, home):
-    stages.outcome = {"notes": ("LoRAs were fused for the run.",)}
+    stages.outcome = replace(stages.outcome, notes=("LoRAs were fused for the run.",))
     assert cli("run", "own.toml", "--quiet") == (0, f"{Path('reports/runs/own')}\n", "")
 
 
 def test_quiet_does_not_hide_failed_images(cli, stages, home):
-    stages.outcome = {"failed": 1, "notes": ("1 image of 24 failed.",)}
+    stages.outcome = replace(stages.outcome, failed=1, notes=("1 image of 24 failed.",))
     assert cli("run", "own.toml", "--quiet").err == "1 image of 24 failed.\n"
 
 
@@ -134,9 +128,7 @@ CODES = [
 
 
 @pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: type(value).__name__)
-def test_an_error_of_the_work_ends_with_its_code_and_no_traceback(
-    error, code, cli, stages, home, monkeypatch
-):
+def test_an_error_of_the_work_ends_with_its_code_and_no_traceback(error, code, cli, stages, home, monkeypatch):
     monkeypatch.setattr("bench.cli._abandon_stdout", lambda: None)
     stages.error = error
     answer = cli("run", "own.toml", "--quiet")

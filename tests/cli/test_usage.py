@@ -5,7 +5,7 @@ import pytest
 BAD = [
     ("rnu", ["rnu"], "'rnu'", "'run'"),
     ("no such flag", ["run", "--devise", "cpu"], "--devise", "--device"),
-    ("flag without value", ["run", "--device"], "--device", "hotart-bench run --help"),
+    ("flag without value", ["run", "--device"], "--device", "hotart-bench --help"),
     ("unknown suite", ["run", "mni"], "'mni'", "mini"),
     ("suite file that is not there", ["run", "nope.toml"], "nope.toml", "hotart-bench list suites"),
     ("suite that is no toml", ["run", "two.txt"], "two.txt", ".toml"),
@@ -54,9 +54,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "names", "helps"), [row[1:] for row in BAD], ids=[row[0] for row in BAD]
-)
+@pytest.mark.parametrize(("arguments", "names", "helps"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
 def test_bad_usage(arguments, names, helps, cli, stages, home, run_folder):
     before = sorted(home.rglob("*"))
     answer = cli(*(run_folder if argument == "RUN" else argument for argument in arguments))

@@ -48,9 +48,7 @@ def held_ratio(
     return _judged(name, statistics.median(above) / statistics.median(below), ratios, relation, bound)
 
 
-def _judged(
-    name: str, value: float, spread: Sequence[float], relation: Literal["<", "<="], bound: float
-) -> Figure:
+def _judged(name: str, value: float, spread: Sequence[float], relation: Literal["<", "<="], bound: float) -> Figure:
     return Figure(
         figure=name,
         value=value,
@@ -73,7 +71,5 @@ def table(figures: Sequence[Figure]) -> str:
         for f in figures
     ]
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)
-    ]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
     return "\n".join(line.rstrip() for line in lines)

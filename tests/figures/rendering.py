@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bench.records import Cell, Suite
+from bench.records import Cell, Suite, Variant
 from bench.render import render
 from bench.store import RunFolder
 from bench.suite import load_suite, plan_cells, protocol_digest
@@ -33,18 +33,18 @@ def figure_render() -> tuple[Figure, ...]:
     variant = suite.variants[0]
     pipe = load_pipeline(variant, suite.settings, device="cpu", weights_dir=None)
     ready = [prepare(pipe, suite, cells) for cells in batches(suite)]
-    pairs = [(render_s(suite, variant.name), floor_s(pipe, suite, ready)) for _ in range(REPEATS + 1)][1:]
+    pairs = [(render_s(suite, variant), floor_s(pipe, suite, ready)) for _ in range(REPEATS + 1)][1:]
     rendered, floor = zip(*pairs, strict=True)
     return (held_ratio("render_over_floor", rendered, floor, "<=", 1.25),)
 
 
-def render_s(suite: Suite, variant: str) -> float:
+def render_s(suite: Suite, variant: Variant) -> float:
     """Wall seconds of rendering one variant into an empty folder."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "run"
         with RunFolder.open(path, suite=suite, protocol_digest=protocol_digest(suite)) as folder:
             start = time.perf_counter()
-            render(suite, folder, variants=[variant], device="cpu", weights_dir=None, progress=None)
+            render(suite, folder, variants=[variant], device="cpu")
             return time.perf_counter() - start
 
 

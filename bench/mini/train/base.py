@@ -18,6 +18,7 @@ from bench.mini.train import vae as vae_stage
 from bench.mini.train.data import Pool, pool
 from bench.mini.train.diffusion import TextEncoders, add_noise, alphas_cumprod, predict
 from bench.mini.train.loop import Dice, Recipe, train
+from bench.mini.train.place import device, half, integers, normal, put
 
 RECIPE = Recipe(stage="base", iterations=4800, batch=64, learning_rate=1e-3, warmup=100, ema=0.998)
 SNR_CAP = 5.0
@@ -29,7 +30,7 @@ def latents(work: Path, vae: AutoencoderKL, source: Pool) -> Tensor:
     path = work / "latents.npy"
     if not path.exists():
         np.save(path, vae_stage.encode(vae, source).numpy())
-    return torch.from_numpy(np.load(path))
+    return put(np.load(path))
 
 
 def all_tokens(encoders: TextEncoders, source: Pool) -> Tensor:
@@ -42,7 +43,7 @@ def all_tokens(encoders: TextEncoders, source: Pool) -> Tensor:
 def run(work: Path) -> None:
     """Train the stage, or go on with it, and save the pipeline to ``work/pipeline``."""
     torch.manual_seed(RECIPE.seed)
-    vae = AutoencoderKL.from_pretrained(work / "vae").eval()
+    vae = AutoencoderKL.from_pretrained(work / "vae").eval().to(device())
     source = pool(work, "train", vae_stage.POOL)
     z = latents(work, vae, source)
     tokenizer = models.write_tokenizer(work / "tokenizer")
@@ -53,12 +54,12 @@ def run(work: Path) -> None:
     weight = snr.clamp(max=SNR_CAP) / snr
 
     def step(iteration: int, dice: Dice) -> Tensor:
-        index = torch.from_numpy(dice.numpy.integers(len(z), size=RECIPE.batch))
-        template = torch.from_numpy(dice.numpy.integers(3, size=RECIPE.batch))
-        t = torch.randint(0, 1000, (RECIPE.batch,), generator=dice.torch)
-        noise = torch.randn(z[index].shape, generator=dice.torch)
-        keep = (torch.rand(RECIPE.batch, generator=dice.torch) >= EMPTY_SHARE).float()
-        with torch.autocast("cpu", torch.bfloat16):
+        index = put(dice.numpy.integers(len(z), size=RECIPE.batch))
+        template = put(dice.numpy.integers(3, size=RECIPE.batch))
+        t = integers(1000, RECIPE.batch, dice.torch)
+        noise = normal(z[index].shape, dice.torch)
+        keep = put(dice.numpy.random(RECIPE.batch) >= EMPTY_SHARE).float()
+        with half():
             states, pooled = encoders(tokens[template, index])
         states, pooled = states.float() * keep.view(-1, 1, 1), pooled.float() * keep.view(-1, 1)
         eps = predict(unet, add_noise(z[index].float(), noise, t, alphas), t, states, pooled)

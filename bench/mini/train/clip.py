@@ -20,8 +20,9 @@ from bench.mini import models, world
 from bench.mini.towers import Judge, judge_tokens
 from bench.mini.train.data import Pool, pool
 from bench.mini.train.loop import Dice, Recipe, train
+from bench.mini.train.place import device, half, put
 
-RECIPE = Recipe(stage="clip", iterations=620, batch=256, learning_rate=1e-3, warmup=60, weight_decay=0.05, ema=0.99)
+RECIPE = Recipe(stage="clip", iterations=420, batch=256, learning_rate=1e-3, warmup=60, weight_decay=0.05, ema=0.99)
 POOL = 32 * 1024
 AESTHETIC_RATINGS = 12 * 1024
 RATING_NOISE = 0.1
@@ -31,7 +32,7 @@ RIDGE = 1e-3
 
 def pixels(source: Pool, index: np.ndarray) -> Tensor:
     """Pictures as float32 (n, 3, 64, 64) in [0, 1], in the order of ``index``."""
-    return torch.from_numpy(source.images[index]).float() / 255
+    return put(source.images[index]).float() / 255
 
 
 def words(source: Pool, dice: Dice, index: np.ndarray) -> list[tuple[int, ...]]:
@@ -48,7 +49,7 @@ def matches(source: Pool, index: np.ndarray, spoken: list[tuple[int, ...]]) -> T
     for row, which in enumerate(spoken):
         if which:
             same[row] &= (high[:, which] == high[row, which]).all(-1)
-    return torch.from_numpy(same).float()
+    return put(same).float()
 
 
 def captions(source: Pool, dice: Dice, index: np.ndarray, spoken: list[tuple[int, ...]]) -> list[str]:
@@ -62,7 +63,7 @@ def captions(source: Pool, dice: Dice, index: np.ndarray, spoken: list[tuple[int
 
 def contrastive(judge: Judge, x: Tensor, ids: Tensor, fits: Tensor) -> Tensor:
     """Symmetric cross-entropy against the spread targets."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with half():
         image, text = judge.embed_images(x), judge.embed_tokens(ids)
     logits = judge.logit_scale.clamp(max=4.6).exp() * text.float() @ image.float().T
     rows = functional.cross_entropy(logits, fits / fits.sum(1, keepdim=True))
@@ -80,7 +81,7 @@ def run_clip(work: Path) -> None:
     def step(iteration: int, dice: Dice) -> Tensor:
         index = dice.numpy.integers(len(source), size=RECIPE.batch)
         spoken = words(source, dice, index)
-        ids = judge_tokens(tokenizer, captions(source, dice, index, spoken))
+        ids = put(judge_tokens(tokenizer, captions(source, dice, index, spoken)))
         return contrastive(judge, pixels(source, index), ids, matches(source, index, spoken))
 
     train(RECIPE, {"judge": judge}, step, work)
@@ -92,7 +93,7 @@ def load_judge(work: Path, name: str, *, timestep: bool = False) -> tuple[Judge,
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     judge = Judge(tokenizer, timestep)
     judge.load_state_dict(load_file(work / f"{name}.safetensors"))
-    return judge.requires_grad_(False).eval(), tokenizer
+    return judge.requires_grad_(False).eval().to(device()), tokenizer
 
 
 @torch.no_grad()
@@ -103,7 +104,7 @@ def run_aesthetic(work: Path) -> None:
     index = np.arange(AESTHETIC_RATINGS)
     embeds = torch.cat([judge.embed_images(pixels(source, part)) for part in np.array_split(index, 48)]).double()
     noise = np.random.default_rng(7).normal(0, RATING_NOISE, AESTHETIC_RATINGS)
-    rated = torch.from_numpy(source.beauty()[index] + noise)
+    rated = put(source.beauty()[index] + noise)
     mean_x, mean_y = embeds.mean(0), rated.mean()
     x = embeds - mean_x
     gram = x.T @ x / len(x) + RIDGE * x.var(0).mean() * torch.eye(x.shape[1])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bench.mini import draw, world
@@ -70,7 +71,8 @@ def _draw_pool(path: Path, name: str, n: int, held_out: bool) -> None:
         rng = np.random.default_rng([SEEDS[name], chunk])
         kind = KIND_NAMES[chunk % 2]
         scenes = world.sample(kind, CHUNK, rng, held_out=held_out)
-        images[chunk * CHUNK : (chunk + 1) * CHUNK] = draw.draw(scenes)
+        with torch.device("cpu"):
+            images[chunk * CHUNK : (chunk + 1) * CHUNK] = draw.draw(scenes)
         craft.append(scenes.craft)
         kinds.append(np.full(CHUNK, chunk % 2, np.int64))
         padding = ((0, 0), (0, 6 - scenes.content.shape[1]))

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from bench.mini import models
+from bench.mini.train.place import device, half, put
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class TextEncoders:
         encoded = self.tokenizer(
             captions, padding="max_length", truncation=True, max_length=models.MAX_TOKENS, return_tensors="pt"
         )
-        return encoded.input_ids
+        return put(encoded.input_ids)
 
     def __call__(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """SDXL's conditioning: penultimate states of both, (n, 24, 192), and the pooled text, (n, 128)."""
@@ -37,7 +38,7 @@ class TextEncoders:
 
 def alphas_cumprod() -> Tensor:
     """Cumulative signal power of the noise schedule, float32 (1000,)."""
-    return models.build_scheduler().alphas_cumprod
+    return put(models.build_scheduler().alphas_cumprod)
 
 
 def add_noise(latents: Tensor, noise: Tensor, t: Tensor, alphas: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ def predicted_x0(x: Tensor, eps: Tensor, t: Tensor, alphas: Tensor) -> Tensor:
 def predict(unet: UNet2DConditionModel, x: Tensor, t: Tensor, states: Tensor, pooled: Tensor) -> Tensor:
     """The network's eps, float32, same shape as ``x``."""
     condition = {"text_embeds": pooled, "time_ids": models.time_ids(len(x)).to(x.device)}
-    with torch.autocast(x.device.type, torch.bfloat16):
+    with half():
         eps = unet(x, t, states, added_cond_kwargs=condition, return_dict=False)[0]
     return eps.float()
 
@@ -80,10 +81,11 @@ def load_text_encoders(folder: Path) -> TextEncoders:
     first = CLIPTextModel.from_pretrained(folder / "text_encoder")
     second = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2")
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    return TextEncoders(first.requires_grad_(False).eval(), second.requires_grad_(False).eval(), tokenizer)
+    frozen = [encoder.requires_grad_(False).eval().to(device()) for encoder in (first, second)]
+    return TextEncoders(frozen[0], frozen[1], tokenizer)
 
 
 def load_unet(folder: Path) -> UNet2DConditionModel:
     """The UNet of a saved pipeline, frozen."""
     unet = UNet2DConditionModel.from_pretrained(folder / "unet")
-    return unet.requires_grad_(False).eval()
+    return unet.requires_grad_(False).eval().to(device())

@@ -20,6 +20,7 @@ from bench.mini.train import vae as vae_stage
 from bench.mini.train.data import pool
 from bench.mini.train.diffusion import add_noise, alphas_cumprod, load_text_encoders, load_unet, predict
 from bench.mini.train.loop import Dice, Recipe, train
+from bench.mini.train.place import device, integers, normal
 from bench.mini.train.preference import Pairs
 
 RECIPE = Recipe(stage="dpo", iterations=260, batch=64, learning_rate=1e-3, warmup=20, weight_decay=0.0)
@@ -47,7 +48,7 @@ def draw_pairs(pairs: Pairs, dice: Dice, n: int) -> tuple[np.ndarray, np.ndarray
 def run(work: Path) -> None:
     """Train the stage, or go on with it, and save ``dpo.safetensors``."""
     folder = work / "pipeline"
-    vae = AutoencoderKL.from_pretrained(work / "vae").eval()
+    vae = AutoencoderKL.from_pretrained(work / "vae").eval().to(device())
     unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
     pairs = Pairs(pool(work, "train", vae_stage.POOL))
     z = base.latents(work, vae, pairs.source)
@@ -56,8 +57,8 @@ def run(work: Path) -> None:
     def step(iteration: int, dice: Dice) -> Tensor:
         winner, loser, captions = draw_pairs(pairs, dice, RECIPE.batch)
         n = len(winner)
-        t = torch.randint(0, 1000, (n,), generator=dice.torch).repeat(2)
-        noise = torch.randn((n, *z.shape[1:]), generator=dice.torch).repeat(2, 1, 1, 1)
+        t = integers(1000, n, dice.torch).repeat(2)
+        noise = normal((n, *z.shape[1:]), dice.torch).repeat(2, 1, 1, 1)
         with torch.no_grad():
             states, pooled = encoders(encoders.tokens(captions))
             states, pooled = states.repeat(2, 1, 1), pooled.repeat(2, 1)

@@ -15,6 +15,7 @@ from bench.mini.towers import Instrument
 from bench.mini.train.clip import pixels
 from bench.mini.train.data import KIND_NAMES, Pool, pool
 from bench.mini.train.loop import Dice, Recipe, train
+from bench.mini.train.place import half, put
 
 RECIPE = Recipe(stage="instrument", iterations=1300, batch=128, learning_rate=2e-3, warmup=50, ema=0.99)
 POOL = 24 * 1024
@@ -22,10 +23,10 @@ POOL = 24 * 1024
 
 def loss(model: Instrument, source: Pool, index: np.ndarray) -> Tensor:
     """Squared error of the qualities, cross-entropy of the kind and of the attributes of that kind."""
-    kind, content = torch.from_numpy(source.kind[index]), torch.from_numpy(source.content[index])
-    with torch.autocast("cpu", torch.bfloat16):
+    kind, content = put(source.kind[index]), put(source.content[index])
+    with half():
         craft, kinds, attributes = model(pixels(source, index))
-    total = 10 * functional.mse_loss(craft.float(), torch.from_numpy(source.craft[index]))
+    total = 10 * functional.mse_loss(craft.float(), put(source.craft[index]))
     total = total + functional.cross_entropy(kinds.float(), kind)
     for code, name in enumerate(KIND_NAMES):
         chosen = kind == code

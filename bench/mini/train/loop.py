@@ -46,7 +46,7 @@ class Dice:
 def dice(recipe: Recipe, iteration: int) -> Dice:
     """Generators that depend on the recipe's seed, its stage and the iteration alone."""
     numpy = np.random.default_rng([recipe.seed, zlib.crc32(recipe.stage.encode()), iteration])
-    return Dice(numpy, torch.Generator().manual_seed(int(numpy.integers(2**62))))
+    return Dice(numpy, torch.Generator("cpu").manual_seed(int(numpy.integers(2**62))))
 
 
 def learning_rate(recipe: Recipe, iteration: int) -> float:
@@ -126,7 +126,12 @@ def _log(work: Path, recipe: Recipe, iteration: int, losses: list[Tensor], began
     elapsed = time.monotonic() - began
     loss = float(torch.stack(losses).mean())
     left = elapsed / done * (recipe.iterations - iteration)
-    line = {"stage": recipe.stage, "iteration": iteration, "loss": round(loss, 6), "elapsed_s": round(elapsed, 1)}
+    line = {
+        "stage": recipe.stage,
+        "iteration": iteration,
+        "loss": round(loss, 6),
+        "elapsed_s": round(elapsed, 1),
+    }
     with (work / f"{recipe.stage}.log.jsonl").open("a") as log:
         log.write(json.dumps(line) + "\n")
     rate = done * recipe.batch / elapsed
@@ -162,7 +167,7 @@ def _restore(
 ) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location=torch.get_default_device())
     for name, module in modules.items():
         module.load_state_dict(state["modules"][name])
         if name in average:

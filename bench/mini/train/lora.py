@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import nn
@@ -32,7 +31,6 @@ class Trained(nn.Module):
 
 
 def save(unet: UNet2DConditionModel, folder: Path, name: str) -> None:
-    """Write ``<name>.safetensors`` as diffusers does."""
-    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-    half = {key: value.half() for key, value in state.items()}
+    """Write ``<name>.safetensors`` in the diffusers/PEFT layout (``unet.<module>.lora_A.weight``), float16."""
+    half = {key: value.half().contiguous() for key, value in get_peft_model_state_dict(unet).items()}
     StableDiffusionXLPipeline.save_lora_weights(folder, unet_lora_layers=half, weight_name=f"{name}.safetensors")

@@ -12,7 +12,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,6 +22,7 @@ from bench.mini.towers import Judge, judge_tokens
 from bench.mini.train.clip import POOL, load_judge, pixels
 from bench.mini.train.data import KIND_NAMES, Pool, pool
 from bench.mini.train.loop import Dice, Recipe, train
+from bench.mini.train.place import half, put
 
 RECIPE = Recipe(stage="preference", iterations=320, batch=128, learning_rate=3e-4, warmup=40, ema=0.99)
 BEAUTY_GAIN = 12.0
@@ -85,18 +85,23 @@ def run(work: Path) -> None:
 
     def step(iteration: int, dice: Dice) -> Tensor:
         first, second, probability, captions = pairs.draw(dice, RECIPE.batch)
-        labels = torch.from_numpy((dice.numpy.random(RECIPE.batch) < probability).astype(np.float32))
-        return score_pairs(judge, pairs.source, first, second, judge_tokens(tokenizer, captions), labels)
+        labels = put((dice.numpy.random(RECIPE.batch) < probability).astype(np.float32))
+        return score_pairs(judge, pairs.source, first, second, put(judge_tokens(tokenizer, captions)), labels)
 
     train(RECIPE, {"judge": judge}, step, work)
     save_file(judge.state_dict(), work / "mini-preference.safetensors")
 
 
 def score_pairs(
-    judge: Judge, source: Pool, first: NDArray[np.int64], second: NDArray[np.int64], ids: Tensor, labels: Tensor
+    judge: Judge,
+    source: Pool,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    ids: Tensor,
+    labels: Tensor,
 ) -> Tensor:
     """The pair loss of plain pictures."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with half():
         images = judge.embed_images(pixels(source, np.concatenate([first, second])))
         text = judge.embed_tokens(ids)
     one, two = (images.float() * text.float().repeat(2, 1)).sum(-1).chunk(2)

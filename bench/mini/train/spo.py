@@ -34,6 +34,7 @@ from bench.mini.train.diffusion import (
     predicted_x0,
 )
 from bench.mini.train.loop import Dice, Recipe, train
+from bench.mini.train.place import device, half, integers, normal, put
 
 RECIPE = Recipe(stage="spo", iterations=80, batch=32, learning_rate=1e-3, warmup=5, weight_decay=1e-4)
 """One iteration is a round: ``batch`` prompts sampled by the policy, and one step of the optimiser."""
@@ -110,7 +111,7 @@ class Sampler:
     def __init__(self, work: Path, unet: UNet2DConditionModel, encoders: TextEncoders, alphas: Tensor) -> None:
         self.unet, self.encoders, self.alphas = unet, encoders, alphas
         self.steps = schedule(alphas)
-        self.vae = AutoencoderKL.from_pretrained(work / "vae").requires_grad_(False).eval()
+        self.vae = AutoencoderKL.from_pretrained(work / "vae").requires_grad_(False).eval().to(device())
         _, self.tokenizer = load_judge(work, "mini-preference")
         self.judge: Judge = step_aware.load(work)
 
@@ -118,38 +119,50 @@ class Sampler:
     def round(self, captions: list[str], dice: Dice) -> list[tuple[Step, Judged]]:
         """Sample a batch of captions and return the pairs that each judged step kept."""
         states, pooled = self.encoders(self.encoders.tokens(captions))
-        text = self.judge.embed_tokens(judge_tokens(self.tokenizer, captions))
+        text = self.judge.embed_tokens(put(judge_tokens(self.tokenizer, captions)))
         size = world.SIZE_PX // models.VAE_FACTOR
-        x = torch.randn((len(captions), models.LATENT_CHANNELS, size, size), generator=dice.torch)
+        x = normal((len(captions), models.LATENT_CHANNELS, size, size), dice.torch)
         kept = []
         for number, step in enumerate(self.steps):
             t = torch.full((len(x),), step.t)
             mean = step.mean(x, predict_guided(self.unet, x, t, states, pooled, GUIDANCE))
             count = 1 if number < PLAIN_STEPS else CANDIDATES
-            noise = torch.randn((count, *x.shape), generator=dice.torch)
+            noise = normal((count, *x.shape), dice.torch)
             candidates = mean + step.sigma() * noise
             if count > 1 and step.t_next > 0:
                 kept.append((step, self._judge(x, t, step, candidates, states, pooled, text)))
-            choice = torch.randint(0, count, (len(x),), generator=dice.torch)
+            choice = integers(count, len(x), dice.torch)
             x = candidates[choice, torch.arange(len(x))]
         return kept
 
     def _judge(
-        self, x: Tensor, t: Tensor, step: Step, candidates: Tensor, states: Tensor, pooled: Tensor, text: Tensor
+        self,
+        x: Tensor,
+        t: Tensor,
+        step: Step,
+        candidates: Tensor,
+        states: Tensor,
+        pooled: Tensor,
+        text: Tensor,
     ) -> Judged:
         count, n = candidates.shape[:2]
         flat = candidates.flatten(0, 1)
         t_next = torch.full((len(flat),), step.t_next)
         eps = predict_guided(self.unet, flat, t_next, states.repeat(count, 1, 1), pooled.repeat(count, 1), GUIDANCE)
         seen = step_aware.decode(self.vae, predicted_x0(flat, eps, t_next, self.alphas))
-        with torch.autocast("cpu", torch.bfloat16):
+        with half():
             embeds = self.judge.embed_images(seen, t_next)
         scores = (self.judge.logit_scale.exp() * (embeds.float() * text.repeat(count, 1)).sum(-1)).view(count, n)
         best, worst = scores.argmax(0), scores.argmin(0)
         row = torch.arange(n)
         clear = 2 * torch.sigmoid(scores[best, row] - scores[worst, row]) - 1 > KEEP
         return Judged(
-            x[clear], t[clear], candidates[best, row][clear], candidates[worst, row][clear], states[clear], pooled[clear]
+            x[clear],
+            t[clear],
+            candidates[best, row][clear],
+            candidates[worst, row][clear],
+            states[clear],
+            pooled[clear],
         )
 
 
@@ -183,7 +196,7 @@ def thin(kept: list[tuple[Step, Judged]], dice: Dice) -> list[tuple[Step, Judged
     share = min(1.0, PAIRS_A_STEP / max(total, 1))
     thinned = []
     for step, pairs in kept:
-        chosen = torch.from_numpy(np.flatnonzero(dice.numpy.random(len(pairs.x)) < share))
+        chosen = put(np.flatnonzero(dice.numpy.random(len(pairs.x)) < share))
         if len(chosen):
             fields = (pairs.x, pairs.t, pairs.winner, pairs.loser, pairs.states, pairs.pooled)
             thinned.append((step, Judged(*(field[chosen] for field in fields))))

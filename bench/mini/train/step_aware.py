@@ -29,6 +29,7 @@ from bench.mini.train.diffusion import (
     predicted_x0,
 )
 from bench.mini.train.loop import Dice, Recipe, train
+from bench.mini.train.place import device, half, integers, normal, put
 from bench.mini.train.preference import Pairs, pair_loss
 
 RECIPE = Recipe(stage="step_aware", iterations=220, batch=48, learning_rate=3e-4, warmup=20, ema=0.98)
@@ -46,7 +47,7 @@ def start_from(plain: Judge, tokenizer: object) -> Judge:
 @torch.no_grad()
 def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Pictures (n, 3, 64, 64) in [0, 1]."""
-    with torch.autocast(latents.device.type, torch.bfloat16):
+    with half():
         x = vae.decode(latents).sample
     return (x.float() / 2 + 0.5).clamp(0, 1)
 
@@ -65,7 +66,7 @@ def run(work: Path) -> None:
     aware.text.requires_grad_(False)
     aware.logit_scale.requires_grad_(False)
     folder = work / "pipeline"
-    vae = AutoencoderKL.from_pretrained(work / "vae").requires_grad_(False).eval()
+    vae = AutoencoderKL.from_pretrained(work / "vae").requires_grad_(False).eval().to(device())
     unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
     pairs = Pairs(pool(work, "train", vae_stage.POOL))
     z = base.latents(work, vae, pairs.source)
@@ -78,13 +79,13 @@ def run(work: Path) -> None:
 
     def step(iteration: int, dice: Dice) -> Tensor:
         first, second, _, captions = pairs.draw(dice, RECIPE.batch)
-        t = torch.randint(0, 1000, (RECIPE.batch,), generator=dice.torch)
-        noise = torch.randn((RECIPE.batch, *z.shape[1:]), generator=dice.torch)
-        text = plain.embed_tokens(judge_tokens(tokenizer, captions))
+        t = integers(1000, RECIPE.batch, dice.torch)
+        noise = normal((RECIPE.batch, *z.shape[1:]), dice.torch)
+        text = plain.embed_tokens(put(judge_tokens(tokenizer, captions)))
         wins = labels(*(plain.score(pixels(pairs.source, index), text) for index in (first, second)))
         both = torch.cat([z[first], z[second]]).float()
         seen = look(both, noise.repeat(2, 1, 1, 1), t.repeat(2), captions * 2)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half():
             embeds = aware.embed_images(seen, t.repeat(2))
         one, two = (aware.logit_scale.exp() * (embeds.float() * text.repeat(2, 1)).sum(-1)).chunk(2)
         return pair_loss(one, two, wins)
@@ -99,4 +100,4 @@ def load(work: Path) -> Judge:
     _, tokenizer = load_judge(work, "mini-preference")
     judge = Judge(tokenizer, timestep=True)
     judge.load_state_dict(load_file(work / "step-aware.safetensors"))
-    return judge.requires_grad_(False).eval()
+    return judge.requires_grad_(False).eval().to(device())

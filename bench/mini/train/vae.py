@@ -1,7 +1,7 @@
 """Stage ``vae``: the autoencoder.
 
-Loss: L1 + 2 MSE (8 in the second half) + 0.5 L1 of the horizontal and vertical differences + 1e-6 KL. Afterwards the latents
-are standardised per channel, which is folded into the two 1x1 convolutions, so ``scaling_factor`` is 1.
+Loss: L1 + 2 MSE (8 in the second half) + 0.5 L1 of the horizontal and vertical differences + 1e-6 KL.
+Afterwards the latents are standardised per channel, which is folded into the two 1x1 convolutions, so ``scaling_factor`` is 1.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from bench.mini import models
 from bench.mini.train.data import Pool, pool
 from bench.mini.train.loop import Dice, Recipe, train
+from bench.mini.train.place import half, normal, put
 
 RECIPE = Recipe(stage="vae", iterations=2200, batch=32, learning_rate=2e-3, warmup=100, ema=0.995)
 REFINE = Recipe(stage="vae-refine", iterations=1300, batch=32, learning_rate=6e-4, warmup=20, ema=0.995)
@@ -26,14 +27,14 @@ POOL = 32 * 1024
 
 def images(source: Pool, index: np.ndarray) -> Tensor:
     """Pictures of a pool as float32 (n, 3, 64, 64) in [-1, 1], the range of diffusers."""
-    return torch.from_numpy(source.images[np.sort(index)]).float() / 127.5 - 1
+    return put(source.images[np.sort(index)]).float() / 127.5 - 1
 
 
 def loss(vae: AutoencoderKL, x: Tensor, dice: Dice, mse_weight: float) -> Tensor:
     """Reconstruction and KL loss of a batch (n, 3, 64, 64) in [-1, 1]."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with half():
         posterior = vae.encode(x).latent_dist
-        z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=dice.torch)
+        z = posterior.mean + posterior.std * normal(posterior.mean.shape, dice.torch)
         y = vae.decode(z).sample
     y, error = y.float(), y.float() - x
     edges = (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()) / 2
@@ -47,7 +48,7 @@ def encode(vae: AutoencoderKL, source: Pool, chunk: int = 256) -> Tensor:
     parts = []
     for start in range(0, len(source), chunk):
         x = images(source, np.arange(start, min(start + chunk, len(source))))
-        with torch.autocast("cpu", torch.bfloat16):
+        with half():
             parts.append(vae.encode(x).latent_dist.mean.half())
     return torch.cat(parts)
 

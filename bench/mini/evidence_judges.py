@@ -1,0 +1,201 @@
+"""Evidence on the autoencoder and the judges: drawn scenes whose truth is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from bench.mini import draw, world
+from bench.mini.load import load_instrument, load_judge
+from bench.mini.towers import Judge, judge_tokens
+from bench.mini.weights import pipeline_folder, weight_file
+
+SEED = 33
+SCENES = 512
+PAIRS = 768
+TIMES = (1, 101, 301, 501, 701, 901)
+GUIDANCE = 3.0
+
+
+def scenes(kind: str, n: int, stream: int) -> world.Scenes:
+    """n scenes of contents that no training stage has seen."""
+    return world.sample(kind, n, np.random.default_rng([SEED, stream]), held_out=True)
+
+
+def pictures(batch: world.Scenes) -> Tensor:
+    """Drawn scenes, float32 (n, 3, 64, 64) in [0, 1]."""
+    return torch.from_numpy(draw.draw(batch)).float() / 255
+
+
+def captions(batch: world.Scenes) -> list[str]:
+    """A caption of each scene, the templates in turn."""
+    return [
+        world.caption(batch.kind, tuple(int(v) for v in content), row % 3) for row, content in enumerate(batch.content)
+    ]
+
+
+@torch.inference_mode()
+def rows() -> list[tuple[str, ...]]:
+    """Quality of the autoencoder, the judges and the instrument."""
+    batches = [scenes(kind, SCENES, stream) for stream, kind in enumerate(world.KINDS)]
+    images = [pictures(batch) for batch in batches]
+    found = [("figure", *world.KINDS), ("VAE: mean PSNR, dB", *(f"{_psnr(x):.1f}" for x in images))]
+    clip, tokenizer = load_judge("mini-clip")
+    found.append(_row("mini-clip: own caption first among all held-out ones", batches, images, clip, tokenizer, _top1))
+    found.append(_row("mini-clip: own caption over one attribute wrong", batches, images, clip, tokenizer, _two_way))
+    found.append(("mini-aesthetic: Spearman with true beauty", *_aesthetic(batches, images, clip)))
+    preference, _ = load_judge("mini-preference")
+    found.append(
+        ("mini-preference: same-caption pairs in the true order",)
+        + tuple(f"{_pair_accuracy(kind, preference, tokenizer):.3f}" for kind in world.KINDS)
+    )
+    return found + _instrument_rows(batches, images)
+
+
+def _row(name: str, batches: Any, images: Any, judge: Judge, tokenizer: Any, figure: Any) -> tuple[str, ...]:
+    values = (figure(batch, x, judge, tokenizer) for batch, x in zip(batches, images, strict=True))
+    return (name, *(f"{value:.3f}" for value in values))
+
+
+def _psnr(x: Tensor) -> float:
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(pipeline_folder() / "vae").eval()
+    y = ((vae.decode(vae.encode(x * 2 - 1).latent_dist.mean).sample + 1) / 2).clamp(0, 1)
+    return float((-10 * (x - y).square().mean((1, 2, 3)).log10()).mean())
+
+
+def _embed_contents(batch: world.Scenes, judge: Judge, tokenizer: Any) -> tuple[Tensor, NDArray[np.int64]]:
+    """Text embeddings of every held-out content of the kind, and each scene's row among them."""
+    table = world.contents(batch.kind, held_out=True)
+    text = judge.embed_tokens(judge_tokens(tokenizer, [world.caption(batch.kind, content, 0) for content in table]))
+    places = {content: row for row, content in enumerate(table)}
+    return text, np.array([places[tuple(int(v) for v in content)] for content in batch.content])
+
+
+def _top1(batch: world.Scenes, x: Tensor, judge: Judge, tokenizer: Any) -> float:
+    text, own = _embed_contents(batch, judge, tokenizer)
+    return float(((judge.embed_images(x) @ text.T).argmax(1).numpy() == own).mean())
+
+
+def _two_way(batch: world.Scenes, x: Tensor, judge: Judge, tokenizer: Any) -> float:
+    rng = np.random.default_rng(SEED)
+    possible = set(world.combinations(batch.kind))
+    sizes = [len(values) for values in world.KINDS[batch.kind].values()]
+    wrong = []
+    for content in batch.content:
+        changed: world.Content | None = None
+        while changed is None or changed not in possible:
+            place = int(rng.integers(len(sizes)))
+            values = [int(v) for v in content]
+            values[place] = int((values[place] + rng.integers(1, sizes[place])) % sizes[place])
+            changed = tuple(values)
+        wrong.append(changed)
+    embeds = judge.embed_images(x)
+    own = [tuple(int(v) for v in content) for content in batch.content]
+    texts = [
+        judge.embed_tokens(judge_tokens(tokenizer, [world.caption(batch.kind, content, 0) for content in side]))
+        for side in (own, wrong)
+    ]
+    return float(((embeds * texts[0]).sum(1) > (embeds * texts[1]).sum(1)).float().mean())
+
+
+def _aesthetic(batches: list[world.Scenes], images: list[Tensor], clip: Judge) -> tuple[str, ...]:
+    from safetensors.torch import load_file
+
+    head = {key: value.float() for key, value in load_file(weight_file("judges/mini-aesthetic.safetensors")).items()}
+    scored = [clip.embed_images(x) @ head["weight"] + head["bias"] for x in images]
+    pairs = zip(scored, batches, strict=True)
+    return tuple(f"{spearmanr(score.numpy(), batch.beauty()).statistic:.3f}" for score, batch in pairs)
+
+
+def same_caption_pairs(kind: str) -> tuple[world.Scenes, world.Scenes]:
+    """Pairs of scenes of one content and different craft."""
+    first = scenes(kind, PAIRS, 5)
+    other = scenes(kind, PAIRS, 6)
+    return first, world.Scenes(kind, first.content, other.craft, other.nuisance)
+
+
+def _pair_accuracy(kind: str, judge: Judge, tokenizer: Any) -> float:
+    first, second = same_caption_pairs(kind)
+    text = judge.embed_tokens(judge_tokens(tokenizer, captions(first)))
+    scores = [judge.score(pictures(side), text).numpy() for side in (first, second)]
+    return float(((scores[0] > scores[1]) == (first.beauty() > second.beauty())).mean())
+
+
+def _instrument_rows(batches: list[world.Scenes], images: list[Tensor]) -> list[tuple[str, ...]]:
+    model = load_instrument()
+    beauty, attributes = [], []
+    weights = np.asarray(list(world.CRAFT_WEIGHTS.values()))
+    for batch, x in zip(batches, images, strict=True):
+        craft, _, heads = model(x)
+        beauty.append(f"{spearmanr(craft.numpy() @ weights, batch.beauty()).statistic:.3f}")
+        hits = [
+            heads[f"{batch.kind}_{name}"].argmax(1).numpy() == batch.content[:, place]
+            for place, name in enumerate(world.KINDS[batch.kind])
+        ]
+        attributes.append(f"{np.mean(hits):.3f}")
+    return [
+        ("held-out instrument: Spearman with true beauty", *beauty),
+        ("held-out instrument: attribute accuracy", *attributes),
+    ]
+
+
+@torch.inference_mode()
+def step_aware_rows() -> list[tuple[str, ...]]:
+    """Pair accuracy on predicted x0 by timestep, of the plain, the untrained and the trained step-aware model."""
+    from diffusers import AutoencoderKL
+
+    from bench.mini.train.diffusion import (
+        add_noise,
+        alphas_cumprod,
+        load_text_encoders,
+        load_unet,
+        predict_guided,
+        predicted_x0,
+    )
+    from bench.mini.train.step_aware import decode, start_from
+
+    plain, tokenizer = load_judge("mini-preference")
+    aware, _ = load_judge("step-aware", timestep=True)
+    untrained = start_from(plain, tokenizer).eval()
+    folder = pipeline_folder()
+    vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
+    unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
+    found: list[tuple[str, ...]] = [("t", "plain", "trained", "trained - plain", "largest |untrained - plain|")]
+    sides = [pair for kind in world.KINDS for pair in [same_caption_pairs(kind)]]
+    for t_value in TIMES:
+        right: dict[str, list[NDArray[np.bool_]]] = {"plain": [], "trained": []}
+        gap = 0.0
+        for first, second in sides:
+            words = captions(first)
+            text = plain.embed_tokens(judge_tokens(tokenizer, words))
+            states, pooled = encoders(encoders.tokens(words))
+            t = torch.full((PAIRS,), t_value)
+            noise = torch.randn((PAIRS, *vae_shape(vae)), generator=torch.Generator().manual_seed(t_value))
+            scores: dict[str, list[Tensor]] = {"plain": [], "trained": []}
+            for side in (first, second):
+                x = add_noise(vae.encode(pictures(side) * 2 - 1).latent_dist.mean, noise, t, alphas)
+                eps = predict_guided(unet, x, t, states, pooled, GUIDANCE)
+                seen = decode(vae, predicted_x0(x, eps, t, alphas))
+                scores["plain"].append(plain.score(seen, text))
+                scores["trained"].append(aware.score(seen, text, t))
+                gap = max(gap, float((untrained.score(seen, text, t) - scores["plain"][-1]).abs().max()))
+            truth = first.beauty() > second.beauty()
+            for name, (one, two) in scores.items():
+                right[name].append((one > two).numpy() == truth)
+        plain_share, trained_share = (float(np.concatenate(right[name]).mean()) for name in ("plain", "trained"))
+        shares = (f"{plain_share:.3f}", f"{trained_share:.3f}", f"{trained_share - plain_share:+.3f}")
+        found.append((str(t_value), *shares, f"{gap:g}"))
+    return found
+
+
+def vae_shape(vae: Any) -> tuple[int, int, int]:
+    """Channels, height and width of the latents of one picture."""
+    side = world.SIZE_PX // 2 ** (len(vae.config.block_out_channels) - 1)
+    return int(vae.config.latent_channels), side, side

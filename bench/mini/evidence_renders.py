@@ -1,0 +1,185 @@
+"""Evidence on the three variants: rendered through the pipeline, judged by the held-out instrument."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.mini import world
+from bench.mini.load import load_instrument, load_judge
+from bench.mini.towers import judge_tokens
+from bench.mini.weights import weight_file
+from bench.records import Lora, Settings, Variant
+from bench.suite import image_seed
+from bench.variants import load_pipeline, stages
+
+SETTINGS = Settings(width=64, height=64, steps=20, guidance=3.0, sampler="ddim", batch=32)
+VARIANTS: dict[str, tuple[Lora, ...]] = {"base": (), "DPO": (Lora(path="mini:dpo"),), "SPO": (Lora(path="mini:spo"),)}
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A held-out content in one of its captions."""
+
+    kind: str
+    content: world.Content
+    text: str
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Per-prompt means over seeds, (prompts,): each judge's, and one column for each quality."""
+
+    craft: NDArray[np.float64]
+    attributes: NDArray[np.float64]
+    clip: NDArray[np.float64]
+    aesthetic: NDArray[np.float64]
+    preference: NDArray[np.float64]
+    factors: NDArray[np.float64]
+
+
+def prompts() -> list[Prompt]:
+    """Every held-out content, the templates in turn."""
+    return [
+        Prompt(kind, content, world.caption(kind, content, row % 3))
+        for kind in world.KINDS
+        for row, content in enumerate(world.contents(kind, held_out=True))
+    ]
+
+
+def render(loras: tuple[Lora, ...], asked: Sequence[Prompt], seeds: int, settings: Settings) -> NDArray[np.uint8]:
+    """Pictures (prompts * seeds, 64, 64, 3), prompt-major; equal noise for every variant."""
+    pipe = load_pipeline(Variant(name="x", checkpoint="mini", loras=loras), settings, device="cpu")
+    encoded = [stages.encode(pipe, [prompt.text], [""], settings) for prompt in asked]
+    cells = [(row, image_seed(1, prompt.text, seed)) for row, prompt in enumerate(asked) for seed in range(seeds)]
+    parts = []
+    for start in range(0, len(cells), BATCH):
+        rows, numbers = zip(*cells[start : start + BATCH], strict=True)
+        noise = stages.noise(pipe, settings, numbers)
+        latents = stages.denoise(pipe, settings, stages.stack([encoded[row] for row in rows]), noise, numbers)
+        parts.append(stages.to_uint8(stages.decode(pipe, latents)))
+    return np.concatenate(parts)
+
+
+@torch.inference_mode()
+def read(pictures: NDArray[np.uint8], asked: Sequence[Prompt], seeds: int) -> Readings:
+    """Judge pictures with the instrument and the three judges."""
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    craft, _, heads = load_instrument()(x)
+    weights = np.asarray(list(world.CRAFT_WEIGHTS.values()))
+    hits = [_hit_share(heads, row, asked[row // seeds]) for row in range(len(x))]
+    text = [asked[row // seeds].text for row in range(len(x))]
+    clip, tokenizer = load_judge("mini-clip")
+    preference, _ = load_judge("mini-preference")
+    ids = judge_tokens(tokenizer, text)
+    embeds = clip.embed_images(x)
+    head = _aesthetic_head()
+
+    def by_prompt(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return values.reshape(len(asked), seeds, *values.shape[1:]).mean(1)
+
+    qualities = craft.double().numpy()
+    return Readings(
+        craft=by_prompt(qualities @ weights),
+        attributes=by_prompt(np.asarray(hits)),
+        clip=by_prompt((embeds * clip.embed_tokens(ids)).sum(1).double().numpy()),
+        aesthetic=by_prompt((embeds @ head["weight"] + head["bias"]).double().numpy()),
+        preference=by_prompt(preference.score(x, preference.embed_tokens(ids)).double().numpy()),
+        factors=by_prompt(qualities),
+    )
+
+
+def _hit_share(heads: dict[str, torch.Tensor], row: int, prompt: Prompt) -> float:
+    """Share of the prompt's attributes that the instrument reads in picture ``row``."""
+    names = world.KINDS[prompt.kind]
+    found = [int(heads[f"{prompt.kind}_{name}"][row].argmax()) for name in names]
+    return float(np.mean([read == asked for read, asked in zip(found, prompt.content, strict=True)]))
+
+
+def _aesthetic_head() -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return {key: value.float() for key, value in load_file(weight_file("judges/mini-aesthetic.safetensors")).items()}
+
+
+def print_main(seeds: int) -> None:
+    """Base, DPO and SPO at equal noise: every judge, then every quality."""
+    from bench.mini.evidence import print_table, with_interval
+
+    asked = prompts()
+    found = {name: read(render(loras, asked, seeds, SETTINGS), asked, seeds) for name, loras in VARIANTS.items()}
+    base = found["base"]
+    print(f"\n### Base, DPO, SPO: {len(asked)} held-out prompts x {seeds} seeds, DDIM 20, CFG 3, eta 0\n")
+    rows = [("judge", "base", "DPO - base", "SPO - base", "SPO - DPO")]
+    named = {
+        "craft (held-out)": "craft",
+        "attribute accuracy (held-out)": "attributes",
+        "mini-clip cosine": "clip",
+        "mini-aesthetic": "aesthetic",
+        "mini-preference": "preference",
+    }
+    pairs = (("DPO", "base"), ("SPO", "base"), ("SPO", "DPO"))
+    for title, field in named.items():
+        deltas = (with_interval(getattr(found[a], field) - getattr(found[b], field)) for a, b in pairs)
+        rows.append((title, f"{getattr(base, field).mean():.3f}", *deltas))
+    for place, name in enumerate(world.CRAFT_WEIGHTS):
+        deltas = (with_interval(found[a].factors[:, place] - found[b].factors[:, place]) for a, b in pairs)
+        rows.append((f"quality: {name}", f"{base.factors[:, place].mean():.3f}", *deltas))
+    print_table(rows)
+    _print_base_attributes(base, asked)
+
+
+def _print_base_attributes(base: Readings, asked: Sequence[Prompt]) -> None:
+    kinds = np.array([prompt.kind for prompt in asked])
+    shares = ", ".join(f"{kind} {base.attributes[kinds == kind].mean():.3f}" for kind in world.KINDS)
+    print(f"\nBase shows the attributes of its caption in: {shares}.")
+
+
+def print_weights(weights: Sequence[float]) -> None:
+    """Craft, CLIP cosine and attributes over the weight of each LoRA, one seed a prompt."""
+    from bench.mini.evidence import print_table
+
+    asked = prompts()
+    print(f"\n### Weight of the LoRA: {len(asked)} prompts x 1 seed\n")
+    rows = [("LoRA", "figure", *(f"{weight:g}" for weight in weights))]
+    for name in ("DPO", "SPO"):
+        path = VARIANTS[name][0].path
+        found = [read(render((Lora(path=path, weight=w),), asked, 1, SETTINGS), asked, 1) for w in weights]
+        for title, field in (("craft", "craft"), ("mini-clip cosine", "clip"), ("attributes", "attributes")):
+            rows.append((name, title, *(f"{getattr(one, field).mean():.3f}" for one in found)))
+    print_table(rows)
+
+
+def print_settings(guidances: Sequence[float]) -> None:
+    """Craft of the three variants over guidance at eta 0 and 1, one seed a prompt."""
+    from bench.mini.evidence import print_table
+
+    asked = prompts()
+    print(f"\n### Craft over settings: {len(asked)} prompts x 1 seed\n")
+    rows = [("CFG", "eta", *VARIANTS)]
+    for eta in (0.0, 1.0):
+        for guidance in guidances if eta == 0 else (3.0,):
+            settings = msgspec.structs.replace(SETTINGS, guidance=guidance, eta=eta)
+            found = [read(render(loras, asked, 1, settings), asked, 1).craft.mean() for loras in VARIANTS.values()]
+            rows.append((f"{guidance:g}", f"{eta:g}", *(f"{value:.3f}" for value in found)))
+    print_table(rows)
+
+
+def write_sheet(path: Path, columns: int = 12) -> None:
+    """A contact sheet: rows base, DPO, SPO at equal seeds, for landscapes and then portraits."""
+    chosen = [prompt for kind in world.KINDS for prompt in [p for p in prompts() if p.kind == kind][:columns]]
+    strips = [render(loras, chosen, 1, SETTINGS) for loras in VARIANTS.values()]
+    rows = [
+        np.concatenate(list(strip[part * columns : (part + 1) * columns]), 1) for part in range(2) for strip in strips
+    ]
+    sheet = Image.fromarray(np.concatenate(rows))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(path)

@@ -1,0 +1,44 @@
+"""``python -m bench.mini.train STAGE...``: reproduces the weights of the embedded family from their seeds.
+
+Stages in order: vae, base, clip, aesthetic, preference, instrument, step_aware, dpo, spo, ship; ``all`` is
+all of them. A stage that was interrupted goes on from its checkpoint; one that is done returns at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+STAGES = ("vae", "base", "clip", "aesthetic", "preference", "instrument", "step_aware", "dpo", "spo", "ship")
+
+
+def stage_function(name: str) -> Callable[[Path], object]:
+    """What runs a stage."""
+    module = importlib.import_module(f"bench.mini.train.{'clip' if name == 'aesthetic' else name}")
+    functions = {"clip": "run_clip", "aesthetic": "run_aesthetic"}
+    found: Callable[[Path], object] = getattr(module, functions.get(name, "run"))
+    return found
+
+
+def main() -> None:
+    """Parse the command line and run the stages."""
+    parser = argparse.ArgumentParser(prog="python -m bench.mini.train", description=__doc__)
+    parser.add_argument("stages", nargs="+", choices=[*STAGES, "all"], metavar="STAGE", help=", ".join(STAGES))
+    parser.add_argument("--work", type=Path, default=Path("build/mini"), help="folder for pools, checkpoints, logs")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    torch.set_default_device(chosen.device)
+    chosen.work.mkdir(parents=True, exist_ok=True)
+    for name in STAGES if "all" in chosen.stages else chosen.stages:
+        print(f"stage {name}", flush=True)
+        stage_function(name)(chosen.work)
+
+
+if __name__ == "__main__":
+    main()
