@@ -197,8 +197,10 @@ def _win_panel(ax: Axes, data: PlotData, facts: MetricFacts) -> None:
     ax.set_yticks([place + 0.5 for place in range(len(labels) - 1)], minor=True)
     ax.grid(which="minor", color=SOFT, linewidth=0.5)
     short = [shortened(label, 14) for label in labels]
-    turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if max(map(len, short)) > 5 else {}
-    ax.set_xticks(range(len(labels)), short, **turned)
+    ax.set_xticks(range(len(labels)), short)
+    if max(map(len, short)) > 5:
+        for label in ax.get_xticklabels():
+            label.set(rotation=35, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(labels)), short)
     ax.tick_params(which="both", length=0, labelcolor=INK)
     ax.set_title(facts.name)

@@ -9,7 +9,7 @@ from typing import Any
 from bench import report_text as text
 from bench.pairing import usable_scores
 from bench.plot_data import headline_metrics
-from bench.records import MetricFacts, Render, Run
+from bench.records import Case, MetricFacts, Render, Run
 from bench.report_headline import way
 from bench.report_images import Key, Picture, link
 
@@ -70,34 +70,42 @@ def grid_rows(
 ) -> tuple[GridRow, ...]:
     """All rows in the suite's order; ``shown`` is the metric written under the images at first."""
     renders = {(one.variant, one.case, one.sample): one for one in run.renders}
-    names = [variant.name for variant in run.info.suite.variants]
-    table = usable_scores(run)
+    scores = usable_scores(run)
     decimals = metric_decimals(run)
-    rows = []
+    rows: list[GridRow] = []
     for case in run.info.suite.cases:
         for sample in range(run.info.suite.samples):
             cells = []
-            for index, name in enumerate(names):
-                key = (name, case.id, sample)
-                score = None if shown is None else table.get((name, shown.name), {}).get((case.id, sample))
-                written = "" if shown is None else text.number(score, decimals[shown.name])
+            for index, variant in enumerate(run.info.suite.variants):
+                key = (variant.name, case.id, sample)
+                written = ""
+                if shown is not None:
+                    score = scores.get((variant.name, shown.name), {}).get((case.id, sample))
+                    written = text.number(score, decimals[shown.name])
                 cells.append(_cell(index, key, renders.get(key), pictures.get(key), broken.get(key), written))
-            made = [renders[name, case.id, sample] for name in names if (name, case.id, sample) in renders]
-            rows.append(
-                GridRow(
-                    index=len(rows),
-                    case=case.id,
-                    sample=sample,
-                    seed=made[0].seed if made else None,
-                    prompt=case.prompt,
-                    negative=case.negative,
-                    probes=case.probes,
-                    tags=case.tags,
-                    long=len(case.prompt) > LONG_PROMPT or case.prompt.count("\n") > 4,
-                    cells=tuple(cells),
-                )
-            )
+            seed = next((one.seed for one in _made(renders, cells)), None)
+            rows.append(_row(len(rows), case, sample, seed, tuple(cells)))
     return tuple(rows)
+
+
+def _made(renders: Mapping[Key, Render], cells: Sequence[GridCell]) -> list[Render]:
+    keys = [(cell.variant, cell.case, cell.sample) for cell in cells]
+    return [renders[key] for key in keys if key in renders]
+
+
+def _row(index: int, case: Case, sample: int, seed: int | None, cells: tuple[GridCell, ...]) -> GridRow:
+    return GridRow(
+        index=index,
+        case=case.id,
+        sample=sample,
+        seed=seed,
+        prompt=case.prompt,
+        negative=case.negative,
+        probes=case.probes,
+        tags=case.tags,
+        long=len(case.prompt) > LONG_PROMPT or case.prompt.count("\n") > 4,
+        cells=cells,
+    )
 
 
 def _cell(

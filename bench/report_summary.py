@@ -57,7 +57,6 @@ def cautions(data: PlotData) -> tuple[str, ...]:
         found.append("No judge of preference or aesthetics in this run is held out.")
     prompts = max((one.prompts for one in data.deltas), default=0)
     if 0 < prompts < 30:
-        found.append(
-            f"{text.plural(prompts, 'prompt')} {'is' if prompts == 1 else 'are'} few: read the intervals, not the means."
-        )
+        verb = "is" if prompts == 1 else "are"
+        found.append(f"{text.plural(prompts, 'prompt')} {verb} few: read the intervals, not the means.")
     return tuple(found)

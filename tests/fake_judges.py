@@ -89,9 +89,7 @@ class Judges:
             return loader
 
         self.towers = (Tower("conv", load("conv", 1, 4)), Tower("other", load("other", 2, 3)))
-        self.registry: Registry = registry_of(
-            *PIXEL_METRICS, *self.towers, ALIGNMENT, BEAUTY, OTHER_ALIGNMENT, *more
-        )
+        self.registry: Registry = registry_of(*PIXEL_METRICS, *self.towers, ALIGNMENT, BEAUTY, OTHER_ALIGNMENT, *more)
 
 
 def _cosine(inputs: Inputs) -> torch.Tensor:
@@ -126,6 +124,9 @@ ALL = (
 )
 
 
+Values = dict[tuple[str, str, int, str], float | None]
+
+
 def rendered(path: Path, *, metrics: Sequence[str] = ALL, **kind: Any) -> RunFolder:
     """A run folder with images and no scores, opened."""
     run = make_run(path, **{"prompts": 5, **kind})
@@ -135,9 +136,7 @@ def rendered(path: Path, *, metrics: Sequence[str] = ALL, **kind: Any) -> RunFol
     return RunFolder.reopen(path)
 
 
-def put_image(
-    folder: RunFolder, cell: tuple[str, str, int], png: bytes | None, error: str = "failed"
-) -> None:
+def put_image(folder: RunFolder, cell: tuple[str, str, int], png: bytes | None, error: str = "failed") -> None:
     """Record that a cell was rendered anew: as these bytes or, with None, not at all."""
     (old,) = [item for item in folder.renders() if (item.variant, item.case, item.sample) == cell]
     image, sha256 = (None, None) if png is None else folder.write_image(*cell, png)
@@ -146,12 +145,18 @@ def put_image(
     folder.append_renders([new])
 
 
-def values(folder: RunFolder) -> dict[tuple[str, str, int, str], float | None]:
+def values(folder: RunFolder) -> Values:
     return {(s.variant, s.case, s.sample, s.metric): s.value for s in folder.scores()}
 
 
 def of_metric(folder: RunFolder, name: str) -> list[Score]:
     return [item for item in folder.scores() if item.metric == name]
+
+
+def nulls(folder: RunFolder, name: str) -> dict[tuple[str, str, int], str | None]:
+    """The reasons of a metric's nulls by (variant, case, sample)."""
+    found = [item for item in of_metric(folder, name) if item.value is None]
+    return {(item.variant, item.case, item.sample): item.reason for item in found}
 
 
 def journal_lines(folder: RunFolder) -> int:

@@ -55,7 +55,4 @@ def test_context_is_that_of_clip():
 
 def test_counting_imports_no_torch():
     code = "import sys, bench.clip_tokens as c; c.count_tokens('a'); print('torch' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout.strip()
-        == b"False"
-    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout.strip() == b"False"

@@ -105,9 +105,7 @@ def test_the_forest_marks_the_mean_of_the_paired_differences() -> None:
     assert figure is not None
     shown = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() in "oD"]
     means = {name: prompt_means(run, name, "mini-preference") for name in ("base", "dpo", "spo")}
-    expected = [
-        np.mean(means[one] - means[two]) for one, two in (("dpo", "base"), ("spo", "base"), ("spo", "dpo"))
-    ]
+    expected = [np.mean(means[one] - means[two]) for one, two in (("dpo", "base"), ("spo", "base"), ("spo", "dpo"))]
     assert shown == pytest.approx(expected, abs=1e-12)
 
 
@@ -175,9 +173,7 @@ def test_what_a_run_lacks_is_not_drawn(tmp_path: Path) -> None:
     assert write_plots(empty, (), tmp_path / "plots") == ()
 
 
-@pytest.mark.parametrize(
-    ("prompts", "variants"), [(1, ("base", "spo")), (5, EIGHT), (40, ("base", "dpo", "spo"))]
-)
+@pytest.mark.parametrize(("prompts", "variants"), [(1, ("base", "spo")), (5, EIGHT), (40, ("base", "dpo", "spo"))])
 def test_no_text_overlaps_or_leaves_the_page(
     prompts: int, variants: tuple[str, ...], drawn_texts: Callable[[Figure], list[tuple[str, Bbox]]]
 ) -> None:

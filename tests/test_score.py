@@ -21,6 +21,7 @@ from fake_judges import (
     OTHER_ALIGNMENT,
     ConvTower,
     Judges,
+    Values,
     journal_lines,
     of_metric,
     put_image,
@@ -90,9 +91,7 @@ def test_the_table_is_written(tmp_path: Path) -> None:
     assert [row["variant"] for row in rows if not row["ssim-to-base"]] == ["base"] * 10
 
 
-def test_each_image_and_prompt_is_handled_once_a_tower(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_image_and_prompt_is_handled_once_a_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judges, decoded = Judges(), {"pixels": list[str](), "towers": list[str]()}
 
     def count(files: list[str]) -> Callable[[Path, Render], Image.Image]:
@@ -181,7 +180,7 @@ def test_an_image_rendered_anew_is_scored_anew_and_so_is_what_is_compared_with_i
 @pytest.fixture(scope="module")
 def whole(
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Run, dict[tuple[str, str, int, str], float | None]]:
+) -> tuple[Run, Values]:
     """A run scored with everything at once, and its values."""
     with rendered(tmp_path_factory.mktemp("whole")) as folder:
         score(folder, registry=Judges().registry)
@@ -191,7 +190,7 @@ def whole(
 @given(data=st.data())
 @settings(max_examples=12, deadline=None)
 def test_a_score_is_bit_identical_alone_among_others_and_in_any_order(
-    whole: tuple[Run, dict[tuple[str, str, int, str], float | None]], data: st.DataObject
+    whole: tuple[Run, Values], data: st.DataObject
 ) -> None:
     run, expected = whole
     cases = data.draw(st.permutations(run.info.suite.cases))

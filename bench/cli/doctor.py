@@ -162,12 +162,27 @@ def _machine_rows(checkup: Checkup) -> list[tuple[str, str]]:
 
 
 def _print_weights(weights: tuple[Needed, ...]) -> None:
-    rows = []
+    by_name: dict[str, list[Needed]] = {}
     for item in weights:
-        size = "" if item.size_bytes is None else quantity(item.size_bytes, "byte")
-        rows.append([item.variant, item.what, "there" if item.present else "missing", size, item.path or item.get])
-    columns = [Column("variant"), Column("weights", text=True), Column("state"), Column("size", number=True)]
-    print_table([*columns, Column("where, or how to get it", text=True)], rows)
+        by_name.setdefault(item.what, []).append(item)
+    rows = []
+    for name, items in by_name.items():
+        size = items[0].size_bytes
+        rows.append(
+            [
+                name,
+                ", ".join(dict.fromkeys(item.variant for item in items)),
+                "there" if items[0].present else "missing",
+                "" if size is None else quantity(size, "byte"),
+            ]
+        )
+    columns = [Column("weights", text=True), Column("of", text=True), Column("state")]
+    print_table([*columns, Column("size", number=True)], rows)
+    commands = dict.fromkeys(item.get for item in weights if not item.present)
+    if commands:
+        print("\nWhat gets those that are missing:")
+    for command in commands:
+        print(printable(f"  {command}"))
 
 
 def _refuse(checkup: Checkup) -> None:

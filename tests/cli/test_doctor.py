@@ -42,7 +42,7 @@ def test_a_machine_that_is_ready(cli, weights):
     answer = cli("doctor", "own.toml")
     assert answer.code == 0
     assert answer.err == "Ready: hotart-bench run own.toml\n"
-    for fact in ("A GPU", "24.0 GiB", "8.00 GiB", "2 cores", "mini vae", "w/mini:spo", "8 of 64x64"):
+    for fact in ("A GPU", "24.0 GiB", "8.00 GiB", "2 cores", "mini vae", "mini:spo", "8 of 64x64"):
         assert fact in answer.out
 
 
@@ -62,7 +62,14 @@ def test_missing_weights_end_with_3_and_the_command_that_gets_them(cli, weights)
     assert "org/spo-lora" in answer.err
     assert "next: hotart-bench get spo" in answer.err
     assert "missing" in answer.out
+    assert "\n  hotart-bench get spo\n" in answer.out
     assert "unknown until" in answer.out
+
+
+def test_weights_that_variants_share_are_listed_once(cli, weights):
+    weights.append(needed("spo", "mini unet", 3 << 20))
+    (row,) = (line for line in cli("doctor", "own.toml").out.splitlines() if line.startswith("mini unet"))
+    assert "base, spo" in row
 
 
 def test_a_disk_that_is_too_small_ends_with_6(cli, weights, monkeypatch):

@@ -20,7 +20,7 @@ from bench.mini.train.diffusion import TextEncoders, add_noise, alphas_cumprod, 
 from bench.mini.train.loop import Dice, Recipe, train
 from bench.mini.train.place import device, half, integers, normal, put
 
-RECIPE = Recipe(stage="base", iterations=4800, batch=64, learning_rate=1e-3, warmup=100, ema=0.998)
+RECIPE = Recipe(stage="base", iterations=3200, batch=64, learning_rate=1e-3, warmup=100, ema=0.998)
 SNR_CAP = 5.0
 EMPTY_SHARE = 0.1
 
