@@ -150,9 +150,11 @@ def _unscale(vae: Any, latents: Tensor) -> Tensor:
     config = vae.config
     mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
     if mean is None or std is None:
-        return latents / config.scaling_factor
+        plain: Tensor = latents / config.scaling_factor
+        return plain
     means, stds = (torch.tensor(values).to(latents).view(1, -1, 1, 1) for values in (mean, std))
-    return latents * stds / config.scaling_factor + means
+    restored: Tensor = latents * stds / config.scaling_factor + means
+    return restored
 
 
 def decode_dtype(pipe: Any) -> torch.dtype:

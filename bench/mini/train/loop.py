@@ -88,7 +88,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, iteration)
         loss = step(iteration, dice(recipe, iteration))
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(chosen, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -40,7 +40,7 @@ def write_manifest(target: Path) -> None:
     Raises:
         ValueError: the weights are larger than what the package may carry.
     """
-    files = {
+    files: dict[str, dict[str, str | int]] = {
         path.relative_to(target).as_posix(): {
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "size_bytes": path.stat().st_size,

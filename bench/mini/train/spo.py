@@ -216,7 +216,7 @@ def run(work: Path) -> None:
         total = torch.zeros((), requires_grad=True)
         for when, pairs in chosen:
             part = step_loss(unet, when, pairs) / count
-            part.backward()  # one step's graph at a time: memory stays that of one
+            torch.autograd.backward(part)  # one step's graph at a time: memory stays that of one
             total = total + part.detach()
         return total
 

@@ -1,7 +1,8 @@
 """Stage ``vae``: the autoencoder.
 
 Loss: L1 + 2 MSE (8 in the second half) + 0.5 L1 of the horizontal and vertical differences + 1e-6 KL.
-Afterwards the latents are standardised per channel, which is folded into the two 1x1 convolutions, so ``scaling_factor`` is 1.
+Afterwards the latents are standardised per channel, which is folded into the two 1x1 convolutions, so
+``scaling_factor`` is 1.
 """
 
 from __future__ import annotations
