@@ -1,13 +1,12 @@
 """Suite x Variant -> Renders: seeded, batched, resumable; never scores.
 
 Batches are those of the whole suite, so a resumed run forms the same ones and its images have the same
-bytes. While the device draws a batch, worker threads write the PNGs of the one before; its records are
-appended when all its images are on the disk.
+bytes. While the device draws a batch, threads write the PNGs of the one before, and append its records when
+all its images are on the disk.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -104,20 +103,23 @@ def render_batches(
 ) -> Iterator[tuple[Render, ...]]:
     """Draw batches with a loaded pipeline and append their records, batch by batch."""
     encoded = encode_cases(pipe, suite, batches)
-    pending: Written | None = None
-    with ThreadPoolExecutor(WRITERS) as pool, contextlib.ExitStack() as last:
+    pending: Future[tuple[Render, ...]] | None = None
+    # Records are appended by a thread of their own, as soon as the PNGs are there: were it left to this one,
+    # a crash would lose the batch that is being drawn and the one before.
+    with ThreadPoolExecutor(WRITERS) as writers, ThreadPoolExecutor(1) as appender:
         try:
             for cells in batches:
                 drawn = draw_batch(pipe, suite.settings, cells, encoded)
-                finished, pending = pending, _write(pool, folder, variant, cells, drawn)
-                if finished is not None:
-                    yield _append(folder, variant, finished)
+                written = _write(writers, folder, variant, cells, drawn)
+                before, pending = pending, appender.submit(_append, folder, variant, written)
+                if before is not None:
+                    yield before.result()
         except BaseException:
             if pending is not None:
-                last.callback(_append, folder, variant, pending)
+                pending.result()  # kept when the work is stopped; raises if it could not be
             raise
         if pending is not None:
-            yield _append(folder, variant, pending)
+            yield pending.result()
 
 
 def encode_cases(pipe: Any, suite: Suite, batches: Sequence[tuple[Cell, ...]]) -> dict[str, stages.Encoded]:

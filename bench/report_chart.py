@@ -19,6 +19,8 @@ class ChartSeries:
     """One pair in the trade-off chart, in the chart's coordinates."""
 
     name: str
+    labelled: bool
+    """Whether the name has room beside its dot; the legend has it anyway."""
     colour: int
     points: tuple[tuple[float, float], ...]
     x: float
@@ -76,9 +78,11 @@ def _chart(data: PlotData, across: MetricFacts, up: MetricFacts, pairs: Sequence
     def to_y(value: float) -> float:
         return round(_BOTTOM - (_BOTTOM - _TOP) * (value - y_low) / (y_high - y_low), 1)
 
+    labelled = _with_room([(to_x(x.mean), to_y(y.mean), shortened(x.candidate)) for x, y in pairs])
     series = tuple(
         ChartSeries(
             name=shortened(x.candidate),
+            labelled=shortened(x.candidate) in labelled,
             colour=data.index(x.candidate) % 8,
             points=tuple((to_x(px), to_y(py)) for px, py in cloud),
             x=to_x(x.mean),
@@ -104,6 +108,21 @@ def _chart(data: PlotData, across: MetricFacts, up: MetricFacts, pairs: Sequence
         zero_y=to_y(0),
         series=series,
     )
+
+
+def _with_room(labels: Sequence[tuple[float, float, str]]) -> set[str]:
+    """The labels that neither an earlier one nor the frame's edge would cut, at the chart's text size."""
+    placed: list[tuple[float, float, float]] = []
+    found = set()
+    for x, y, name in labels:
+        end = x + 14 + 8 * len(name)
+        crowded = any(
+            abs(y - other_y) < 18 and x < other_end and other_x < end for other_x, other_y, other_end in placed
+        )
+        if not crowded and end < _WIDTH:
+            placed.append((x, y, end))
+            found.add(name)
+    return found
 
 
 def _cloud(data: PlotData, x: Delta, y: Delta) -> list[tuple[float, float]]:

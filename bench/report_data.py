@@ -153,10 +153,11 @@ def banners(run: Run, broken: Mapping[Key, str]) -> tuple[str, ...]:
 
 
 def _pairs(run: Run) -> tuple[tuple[str, str], ...]:
-    """The pairs to sort by, strongest claim first: the last variant against the reference."""
+    """The pairs to sort by, first the one that a reader asks for: spo, else the last variant, against the reference."""
     pairs = variant_pairs(run.info.suite)
-    reference = run.info.suite.variants[0].name
-    return tuple(sorted(pairs, key=lambda pair: (pair[1] != reference, -pairs.index(pair))))
+    against = [pair for pair in pairs if pair[1] == run.info.suite.variants[0].name]
+    first = next((pair for pair in against if pair[0] == "spo"), against[-1] if against else None)
+    return tuple(sorted(pairs, key=lambda pair: pair != first))
 
 
 def _typical(run: Run, rows: Sequence[GridRow]) -> tuple[GridRow | None, str]:

@@ -89,10 +89,14 @@ def way(facts: MetricFacts) -> int:
 
 
 def judged(delta: Delta, facts: MetricFacts) -> str:
-    """``better`` or ``worse`` where the interval lies on one side of zero, else an empty string."""
-    if delta.interval is None or way(facts) == 0:
+    """``better`` or ``worse`` where the interval lies on one side of zero, else an empty string.
+
+    Under 30 prompts it is the t interval that decides: there the bootstrap's is too narrow.
+    """
+    decisive = delta.small_sample or delta.interval
+    if decisive is None or way(facts) == 0:
         return ""
-    low, high = sorted((way(facts) * delta.interval.low, way(facts) * delta.interval.high))
+    low, high = sorted((way(facts) * decisive.low, way(facts) * decisive.high))
     return "better" if low > 0 else "worse" if high < 0 else ""
 
 

@@ -106,7 +106,7 @@ def _run(
     with RunFolder.open(path, suite=suite, protocol_digest=protocol_digest(suite), fresh=fresh) as folder:
         _refuse_empty(stages, folder)
         _adopt(suite, folder, chosen, names, device, weights_dir, stages)
-        work = 0
+        work = 1 if stages == ("report",) else 0  # a report that is asked for is written anew
         for stage in stages:
             work += _do(stage, suite, folder, chosen, names, device, weights_dir, progress, work)
         outcome = _outcome(suite, folder, chosen, done_before=work == 0)
@@ -133,11 +133,13 @@ def _adopt(
     old = folder.info
     prints = {known.name: known for known in old.variants} if old is not None else {}
     if stages != ("report",) and stages != ("score",):
-        for variant in chosen:
-            new = fingerprint(variant, weights_dir)
-            if variant.name in prints and prints[variant.name].digest != new.digest:
-                folder.drop_variant(variant.name)
-            prints[variant.name] = new
+        now = {variant.name: fingerprint(variant, weights_dir) for variant in chosen}
+        changed = [name for name in now if name in prints and prints[name].digest != now[name].digest]
+        if changed:
+            _same_ground(folder, device)  # or the old results would be gone and no new ones allowed
+        for name in changed:
+            folder.drop_variant(name)
+        prints |= now
     ordered = tuple(prints[variant.name] for variant in suite.variants if variant.name in prints)
     scored = [known.name for known in old.metrics] if old is not None else []
     every = tuple(dict.fromkeys((*suite.metrics, *scored, *metrics)))

@@ -120,12 +120,13 @@ def read_scores(folder: Path) -> tuple[Score, ...]:
 
 
 def read_timings(folder: Path) -> tuple[Timing, ...]:
-    """All timings, in the order they were made.
+    """The newest record of each (variant, name, round), in the order they were first made.
 
     Raises:
         InvalidError: a damaged line.
     """
-    return tuple(item for _, item in read_records(folder / TIMINGS, Timing))
+    newest = {(item.variant, item.name, item.round): item for _, item in read_records(folder / TIMINGS, Timing)}
+    return tuple(newest.values())
 
 
 def folder_of(path: str | Path) -> Path:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
-from pathlib import Path
 
 import msgspec
-from fakes import make_run, write_run
+from fakes import make_run
 
-from bench.records import Lora, Run, RunInfo
+from bench.records import Lora, Run
 
 HOSTILE = (
     "</script><img src=x onerror=alert(1)>",
@@ -53,16 +52,6 @@ def hostile_run() -> Run:
     run = with_suite(run, cases=cases, source="suites/it's <mine>.toml")
     run = with_info(run, variants=prints, settings_notes=("<em>note</em>",))
     return msgspec.structs.replace(run, renders=renders)
-
-
-def write(run: Run, folder: Path) -> Path:
-    """The run as a run folder."""
-    return write_run(run, folder)
-
-
-def read_info(folder: Path) -> RunInfo:
-    """``run.json`` of a folder."""
-    return msgspec.json.decode((folder / "run.json").read_bytes(), type=RunInfo)
 
 
 @dataclass

@@ -84,7 +84,8 @@ def read(pictures: NDArray[np.uint8], asked: Sequence[Prompt], seeds: int) -> Re
     head = _aesthetic_head()
 
     def by_prompt(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return values.reshape(len(asked), seeds, *values.shape[1:]).mean(1)
+        means: NDArray[np.float64] = values.reshape(len(asked), seeds, *values.shape[1:]).mean(1)
+        return means
 
     qualities = craft.double().numpy()
     return Readings(
@@ -118,7 +119,7 @@ def print_main(seeds: int) -> None:
     found = {name: read(render(loras, asked, seeds, SETTINGS), asked, seeds) for name, loras in VARIANTS.items()}
     base = found["base"]
     print(f"\n### Base, DPO, SPO: {len(asked)} held-out prompts x {seeds} seeds, DDIM 20, CFG 3, eta 0\n")
-    rows = [("judge", "base", "DPO - base", "SPO - base", "SPO - DPO")]
+    rows: list[tuple[str, ...]] = [("judge", "base", "DPO - base", "SPO - base", "SPO - DPO")]
     named = {
         "craft (held-out)": "craft",
         "attribute accuracy (held-out)": "attributes",

@@ -124,7 +124,8 @@ def load_aesthetic(device: str) -> Any:
 )
 def mini_aesthetic(inputs: Inputs) -> torch.Tensor:
     """Affine regressor w . e + b on the unit image embedding e, (n,) float32, about 0 to 1."""
-    return inputs.image_embeds @ inputs.head["weight"].float() + inputs.head["bias"].float()
+    beauty: torch.Tensor = inputs.image_embeds @ inputs.head["weight"].float() + inputs.head["bias"].float()
+    return beauty
 
 
 @metric(

@@ -53,17 +53,20 @@ class Block(nn.Module):
         """Tokens (n, l, width) and the embedded timestep (n, width) or None -> tokens."""
         if self.modulation is None or t is None:
             x = x + self._attend(self.norm1(x))
-            return x + self.fc2(functional.gelu(self.fc1(self.norm2(x))))
+            plain: Tensor = self.fc2(functional.gelu(self.fc1(self.norm2(x))))
+            return x + plain
         parts = self.modulation(functional.silu(t)).unsqueeze(1).chunk(6, -1)
         shift1, scale1, gate1, shift2, scale2, gate2 = parts
         x = x + gate1 * self._attend(self.norm1(x) * (1 + scale1) + shift1)
-        return x + gate2 * self.fc2(functional.gelu(self.fc1(self.norm2(x) * (1 + scale2) + shift2)))
+        gated: Tensor = gate2 * self.fc2(functional.gelu(self.fc1(self.norm2(x) * (1 + scale2) + shift2)))
+        return x + gated
 
     def _attend(self, x: Tensor) -> Tensor:
         n, length, width = x.shape
         q, k, v = self.qkv(x).view(n, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(q, k, v)
-        return self.out(mixed.transpose(1, 2).reshape(n, length, width))
+        attended: Tensor = self.out(mixed.transpose(1, 2).reshape(n, length, width))
+        return attended
 
 
 def _modulation(width: int) -> nn.Linear:
@@ -105,15 +108,16 @@ class Vision(nn.Module):
         if self.last is not None and time is not None:
             shift, scale = self.last(functional.silu(time)).chunk(2, -1)
             pooled = pooled * (1 + scale) + shift
-        return self.project(pooled)
+        embedding: Tensor = self.project(pooled)
+        return embedding
 
 
 def _time_embedding(width: int) -> nn.Sequential:
-    layers = nn.Sequential(nn.Linear(SINUSOID, width), nn.SiLU(), nn.Linear(width, width))
-    for layer in (layers[0], layers[2]):
+    first, second = nn.Linear(SINUSOID, width), nn.Linear(width, width)
+    for layer in (first, second):
         nn.init.normal_(layer.weight, std=0.02)
         nn.init.zeros_(layer.bias)
-    return layers
+    return nn.Sequential(first, nn.SiLU(), second)
 
 
 def sinusoid(t: Tensor) -> Tensor:
@@ -152,7 +156,8 @@ class Judge(nn.Module):
 def judge_tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     """Token ids for a judge, int64 (n, 32), cut with the end token kept."""
     encoded = tokenizer(captions, padding="max_length", truncation=True, max_length=JUDGE_TOKENS, return_tensors="pt")
-    return encoded.input_ids
+    ids: Tensor = encoded.input_ids
+    return ids
 
 
 class Instrument(nn.Module):

@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.errors import WeightsError
 from bench.records import Fingerprint, Variant, WeightFile
 from bench.variants import sources
+from bench.variants.headers import changed_modules, read_shapes
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionPipeline")
@@ -21,14 +22,19 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
     The digest is the sha256 of the pipeline class, the sha256 of each component's files and the LoRAs' sha256
     and weights in order: not of names or paths, so that the same weights at another place are the same variant.
 
+    Every file's header is read, so that what is cut short or fits nothing is told before anything is rendered.
+
     Raises:
-        WeightsError: something is missing or is no checkpoint.
+        WeightsError: something is missing, damaged or no checkpoint, or a LoRA fits no module of its UNet.
     """
     found = {role: sources.fetch(place) for role, place in sources.places(variant, weights_dir).items()}
     folder = Path(found["checkpoint"].path or "")
     pipeline = read_pipeline_class(folder)
-    files = [file for component in COMPONENTS for file in _component(component, folder, found)]
-    loras = [_weight_file(role, Path(place.path or "")) for role, place in found.items() if role.startswith("lora:")]
+    weights = {component: _component(component, folder, found) for component in COMPONENTS}
+    files = [_weight_file(component, path) for component, paths in weights.items() for path in paths]
+    adapters = {role: Path(place.path or "") for role, place in found.items() if role.startswith("lora:")}
+    loras = [_weight_file(role, path) for role, path in adapters.items()]
+    unet = {name: shape for path in weights["unet"] for name, shape in read_shapes(path).items()}
     facts = {
         "pipeline": pipeline,
         "files": [(file.component, file.sha256) for file in files],
@@ -42,6 +48,7 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
         files=(*files, *loras),
         loras=variant.loras,
         lora_mode="fused" if variant.loras else "none",
+        modules_changed=len(set().union(*(changed_modules(path, unet) for path in adapters.values()))),
     )
 
 
@@ -71,7 +78,8 @@ def component_folder(component: str, checkpoint: Path, override: Path | None) ->
     return override / component if (override / component).is_dir() else override
 
 
-def _component(component: str, checkpoint: Path, found: dict[str, sources.Place]) -> list[WeightFile]:
+def _component(component: str, checkpoint: Path, found: dict[str, sources.Place]) -> list[Path]:
+    """The weight files of a component."""
     override = found.get(component)
     folder = component_folder(component, checkpoint, None if override is None else Path(override.path or ""))
     if not folder.is_dir() and component == "text_encoder_2":
@@ -82,7 +90,7 @@ def _component(component: str, checkpoint: Path, found: dict[str, sources.Place]
             f"{folder}: holds no .safetensors weights for {component}; pickled weights are not read.",
             "save the pipeline with safe_serialization=True",
         )
-    return [_weight_file(component, file) for file in files]
+    return files
 
 
 def _stems(folder: Path) -> set[str]:
@@ -92,6 +100,7 @@ def _stems(folder: Path) -> set[str]:
 
 
 def _weight_file(component: str, path: Path) -> WeightFile:
+    read_shapes(path)  # refuses a damaged one
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return WeightFile(component=component, name=path.name, sha256=digest, size_bytes=path.stat().st_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,16 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from bench.errors import WeightsError
 from bench.records import Settings, Variant
 from bench.variants import sources
 from bench.variants.fingerprint import component_folder, read_pipeline_class
+from bench.variants.headers import first_line, lora_modules, misfit
 from bench.variants.samplers import set_sampler
 
 DAMAGED = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, struct.error)
-LORA_KEY = re.compile(r"^(?P<module>(?:unet|text_encoder(?:_2)?)\..+)\.lora(?:_A|_B|\.down|\.up)\.weight$")
 
 
 def load_pipeline(variant: Variant, settings: Settings, *, device: str, weights_dir: Path | None = None) -> Any:
@@ -71,7 +70,7 @@ def fuse_lora(pipe: Any, path: Path, weight: float) -> int:
     Raises:
         WeightsError: the file is damaged or in another layout, or a part of it fits no module.
     """
-    expected = lora_modules(path)
+    expected = set(lora_modules(path))
     try:
         pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="hotart", local_files_only=True)
         applied = _adapted_modules(pipe)
@@ -81,33 +80,8 @@ def fuse_lora(pipe: Any, path: Path, weight: float) -> int:
         raise WeightsError(f"{path}: could not be applied: {first_line(error)}") from error
     left = sorted(expected - applied)
     if left or not applied:
-        raise WeightsError(
-            f"{path}: {len(left)} of {len(expected)} modules of the LoRA fit no module of the checkpoint, "
-            f"such as {', '.join(left[:3])}.",
-            "check that the LoRA was trained for this family of checkpoints",
-        )
+        raise misfit(path, left, len(expected))
     return len(applied)
-
-
-def lora_modules(path: Path) -> set[str]:
-    """The modules a LoRA file in the diffusers/PEFT layout speaks of.
-
-    Raises:
-        WeightsError: the file cannot be read as safetensors, or has keys of another layout.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            keys = list(file.keys())
-    except DAMAGED as error:
-        raise WeightsError(f"{path}: is no readable .safetensors file: {first_line(error)}") from error
-    matched = {key: LORA_KEY.match(key) for key in keys}
-    other = [key for key, match in matched.items() if match is None]
-    if other or not keys:
-        raise WeightsError(
-            f"{path}: {len(other)} of {len(keys)} keys are not in the diffusers/PEFT layout "
-            f"(unet.*.lora_A.weight or unet.*.lora.down.weight), such as {', '.join(other[:3]) or 'none at all'}."
-        )
-    return {match["module"] for match in matched.values() if match is not None}
 
 
 def _adapted_modules(pipe: Any) -> set[str]:
@@ -117,9 +91,3 @@ def _adapted_modules(pipe: Any) -> set[str]:
         for name, module in (getattr(pipe, component, None) or torch.nn.Module()).named_modules()
         if "hotart" in getattr(module, "lora_A", {})
     }
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

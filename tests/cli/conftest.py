@@ -1,6 +1,4 @@
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 from unittest.mock import create_autospec
 
 import pytest
@@ -8,15 +6,7 @@ from fakes import make_run, write_run
 from msgspec.structs import replace
 
 import bench.run
-from bench.cli import run_command_line
 from bench.run import Outcome
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
 
 DONE = Outcome(path="", images=24, failed=0, scores=48, missing=0, timings=12, notes=(), done_before=False)
 
@@ -38,19 +28,6 @@ class Stages:
         if self.error is not None:
             raise self.error
         return replace(self.outcome, path=str(path))
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch) -> Callable[..., Answer]:
-    """Runs one command line in this process, without a terminal."""
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.delenv("HOTART_WEIGHTS", raising=False)
-
-    def run(*arguments: str | Path) -> Answer:
-        code = run_command_line([str(argument) for argument in arguments])
-        return Answer(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

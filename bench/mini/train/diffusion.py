@@ -58,7 +58,8 @@ def predict(unet: UNet2DConditionModel, x: Tensor, t: Tensor, states: Tensor, po
     condition = {"text_embeds": pooled, "time_ids": models.time_ids(len(x)).to(x.device)}
     with half():
         eps = unet(x, t, states, added_cond_kwargs=condition, return_dict=False)[0]
-    return eps.float()
+    predicted: Tensor = eps.float()
+    return predicted
 
 
 def predict_guided(

@@ -69,7 +69,8 @@ class Pairs:
         return content
 
     def _wrong(self, index: NDArray[np.int64], owner: NDArray[np.int64]) -> NDArray[np.int64]:
-        return (self.source.content[index] != self.source.content[owner]).sum(1)
+        wrong: NDArray[np.int64] = (self.source.content[index] != self.source.content[owner]).sum(1)
+        return wrong
 
 
 def pair_loss(score_first: Tensor, score_second: Tensor, first_wins: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import CLIPTokenizer
 
 from bench.mini.towers import Judge, judge_tokens
 from bench.mini.train import base
@@ -37,9 +38,9 @@ GUIDANCE = 3.0
 TIE_GAP = 0.1
 
 
-def start_from(plain: Judge, tokenizer: object) -> Judge:
+def start_from(plain: Judge, tokenizer: CLIPTokenizer) -> Judge:
     """A step-aware judge that computes exactly what the plain one does."""
-    aware = Judge(tokenizer, timestep=True)  # type: ignore[arg-type]
+    aware = Judge(tokenizer, timestep=True)
     aware.load_state_dict(plain.state_dict(), strict=False)
     return aware
 
@@ -49,7 +50,8 @@ def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Pictures (n, 3, 64, 64) in [0, 1]."""
     with half():
         x = vae.decode(latents).sample
-    return (x.float() / 2 + 0.5).clamp(0, 1)
+    pictures: Tensor = (x.float() / 2 + 0.5).clamp(0, 1)
+    return pictures
 
 
 def labels(first: Tensor, second: Tensor) -> Tensor:

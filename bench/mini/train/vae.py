@@ -40,7 +40,8 @@ def loss(vae: AutoencoderKL, x: Tensor, dice: Dice, mse_weight: float) -> Tensor
     y, error = y.float(), y.float() - x
     edges = (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()) / 2
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).float().sum((1, 2, 3)).mean()
-    return error.abs().mean() + mse_weight * error.square().mean() + 0.5 * edges + 1e-6 * kl
+    total: Tensor = error.abs().mean() + mse_weight * error.square().mean() + 0.5 * edges + 1e-6 * kl
+    return total
 
 
 @torch.no_grad()

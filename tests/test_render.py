@@ -1,0 +1,388 @@
+"""Rendering, with stages that paint from the seed in the place of a model; the noise is the real one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import bench.render
+from bench.errors import MachineError
+from bench.records import Case, Render, Settings, Suite, Variant
+from bench.render import encode_png, missing_batches, render
+from bench.store import RunFolder
+from bench.suite import image_seed, plan_cells, protocol_digest
+from bench.variants import stages
+
+SETTINGS = Settings(width=64, height=32, steps=2, guidance=3.0, sampler="ddim", batch=4)
+SUITE = Suite(
+    schema=1,
+    name="painted",
+    prompts=("p.jsonl",),
+    cases=tuple(Case(id=name, prompt=f"a {name}", negative="blur") for name in ("fox", "pier", "hen")),
+    samples=3,
+    seed=11,
+    metrics=(),
+    settings=SETTINGS,
+    variants=(Variant(name="base", checkpoint="mini"), Variant(name="spo", checkpoint="mini")),
+)
+BATCHES = [
+    [("fox", 0), ("fox", 1), ("fox", 2), ("pier", 0)],
+    [("pier", 1), ("pier", 2), ("hen", 0), ("hen", 1)],
+    [("hen", 2)],
+]
+SEED_OF = {(case.id, n): image_seed(SUITE.seed, case.id, n) for case in SUITE.cases for n in range(SUITE.samples)}
+CELL_OF = {seed: cell for cell, seed in SEED_OF.items()}
+
+
+def paint(seed):
+    """The image that a seed stands for, float32 (height, width, 3) in [0, 1]."""
+    return np.random.default_rng(seed).random((SETTINGS.height, SETTINGS.width, 3), np.float32)
+
+
+class Paint:
+    """Stands for ``bench.variants.stages``: latents are seeds, pixels are painted from them.
+
+    ``spoil`` says what comes out of a cell instead; ``log`` keeps what was asked for.
+    """
+
+    to_uint8 = staticmethod(stages.to_uint8)
+
+    def __init__(self):
+        self.spoil = {}
+        self.encoded, self.batches, self.decoded = [], [], []
+        self.before_batch = lambda number: None
+
+    def encode(self, pipe, prompts, negatives, settings):
+        self.encoded.append((*prompts, *negatives))
+        return prompts[0]
+
+    def stack(self, rows):
+        return tuple(rows)
+
+    def noise(self, pipe, settings, seeds):
+        return list(seeds)
+
+    def denoise(self, pipe, settings, conditions, latents, seeds):
+        assert [f"a {CELL_OF[seed][0]}" for seed in seeds] == list(conditions)
+        assert latents == list(seeds)
+        self.before_batch(len(self.batches))
+        self.batches.append([CELL_OF[seed] for seed in seeds])
+        return latents
+
+    def decode_dtype(self, pipe):
+        return torch.float16
+
+    def decode(self, pipe, latents, dtype=None):
+        self.decoded.append(([CELL_OF[seed] for seed in latents], dtype))
+        return np.stack(
+            [self.spoil.get(CELL_OF[seed], lambda image, dtype: image)(paint(seed), dtype) for seed in latents]
+        )
+
+
+@pytest.fixture
+def painted(monkeypatch):
+    stand_in = Paint()
+    monkeypatch.setattr(bench.render, "stages", stand_in)
+    monkeypatch.setattr(bench.render, "load_pipeline", lambda variant, settings, *, device, weights_dir: variant.name)
+    return stand_in
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with RunFolder.open(tmp_path / "run", suite=SUITE, protocol_digest=protocol_digest(SUITE)) as opened:
+        yield opened
+
+
+def render_base(folder, **flags):
+    return render(SUITE, folder, variants=SUITE.variants[:1], device="cpu", **flags)
+
+
+def records(folder):
+    return {(one.case, one.sample): one for one in folder.renders()}
+
+
+# --- what is drawn -------------------------------------------------------------------------
+
+
+def test_all_cells_are_drawn_in_planned_batches_and_kept_as_they_were_painted(painted, folder):
+    assert render_base(folder) == 9
+    assert painted.batches == BATCHES
+    for cell, one in records(folder).items():
+        png = (folder.path / one.image).read_bytes()
+        assert one.sha256 == hashlib.sha256(png).hexdigest()
+        expected = np.floor(paint(SEED_OF[cell]) * 255 + 0.5)
+        assert np.abs(np.asarray(Image.open(io.BytesIO(png))) - expected).max() <= 1
+        assert (one.seed, one.batch) == (SEED_OF[cell], next(n for n, batch in enumerate(BATCHES) if cell in batch))
+        assert (one.decode_dtype, one.error) == ("float16", None)
+
+
+def test_each_prompt_is_encoded_once(painted, folder):
+    render_base(folder)
+    assert painted.encoded == [("a fox", "blur"), ("a pier", "blur"), ("a hen", "blur")]
+
+
+def record(cell, batch=0, image=None):
+    return Render(
+        variant="base",
+        case=cell[0],
+        sample=cell[1],
+        seed=0,
+        batch=batch,
+        decode_dtype="float32",
+        image=image,
+        sha256=None if image is None else "0" * 64,
+        error="black image" if image is None else None,
+    )
+
+
+@given(there=st.sets(st.sampled_from(sorted(SEED_OF))))
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_batches_are_those_of_the_suite_whatever_is_left(there, tmp_path_factory):
+    found = missing_batches(SUITE, "base", [record(cell) for cell in sorted(there)], tmp_path_factory.getbasetemp())
+    assert [[(cell.case, cell.sample) for cell in cells] for cells in found] == [
+        batch for batch in BATCHES if not set(batch) <= there
+    ]
+    assert not missing_batches(SUITE, "base", [record(cell) for cell in SEED_OF], tmp_path_factory.getbasetemp())
+
+
+def test_an_image_without_its_file_and_another_variants_image_count_for_nothing(tmp_path):
+    kept = [record(cell, image=f"images/base/{cell[0]}-{cell[1]}.png") for cell in BATCHES[2]]
+    assert len(missing_batches(SUITE, "base", kept, tmp_path)) == 3
+    (tmp_path / "images" / "base").mkdir(parents=True)
+    (tmp_path / "images" / "base" / "hen-2.png").touch()
+    assert [cells[0].batch for cells in missing_batches(SUITE, "base", kept, tmp_path)] == [0, 1]
+    assert len(missing_batches(SUITE, "spo", kept, tmp_path)) == 3
+
+
+def test_a_batch_with_one_image_missing_is_drawn_whole_and_gives_the_same_bytes(painted, folder):
+    render_base(folder)
+    before = {path: path.read_bytes() for path in folder.path.rglob("*.png")}
+    folder.image_path("base", "pier", 2).unlink()
+    painted.batches.clear()
+    assert render_base(folder) == 4
+    assert painted.batches == [BATCHES[1]]
+    assert {path: path.read_bytes() for path in folder.path.rglob("*.png")} == before
+
+
+def test_a_variant_with_nothing_missing_is_not_even_loaded(painted, folder, monkeypatch):
+    render_base(folder)
+    loaded = []
+    monkeypatch.setattr(bench.render, "load_pipeline", lambda variant, *_, **__: loaded.append(variant.name))
+    assert render(SUITE, folder, variants=SUITE.variants, device="cpu") == 9
+    assert loaded == ["spo"]
+    assert render(SUITE, folder, variants=SUITE.variants, device="cpu") == 0
+
+
+def test_progress_counts_the_images_of_all_variants(painted, folder):
+    told = []
+    render(
+        SUITE,
+        folder,
+        variants=SUITE.variants,
+        device="cpu",
+        progress=lambda stage, done, total, note="": told.append((stage, done, total, note)),
+    )
+    assert {(stage, total) for stage, _, total, _ in told} == {("render", 18)}
+    assert [done for _, done, _, _ in told] == [0, 4, 8, 9, 9, 13, 17, 18]
+    assert [note for *_, note in told] == ["loading base", *["base"] * 3, "loading spo", *["spo"] * 3]
+
+
+# --- images that cannot be had -------------------------------------------------------------
+
+
+def test_nan_is_decoded_once_more_in_float32_alone(painted, folder):
+    overflow = np.float32(np.nan)
+    painted.spoil = {("pier", 2): lambda image, dtype: image if dtype == torch.float32 else image * overflow}
+    render_base(folder)
+    assert ([("pier", 2)], torch.float32) in painted.decoded
+    assert len(painted.decoded) == len(BATCHES) + 1
+    found = records(folder)
+    assert {cell for cell, one in found.items() if one.decode_dtype == "float32"} == {("pier", 2)}
+    assert {one.error for one in found.values()} == {None}
+    with Image.open(folder.image_path("base", "pier", 2)) as image:
+        assert np.abs(np.asarray(image) - paint(SEED_OF["pier", 2]) * 255).max() <= 1
+
+
+def one_bad_value(value):
+    def spoil(image, dtype):
+        image[3, 5, 1] = value
+        return image
+
+    return spoil
+
+
+BROKEN = {
+    "nan": (one_bad_value(np.nan), "1 of 6144 decoded values are NaN or infinite", "float32"),
+    "infinite": (one_bad_value(np.inf), "1 of 6144 decoded values are NaN or infinite", "float32"),
+    "black": (lambda image, dtype: image * 0, "black image: no value is above 0 of 255", "float16"),
+    "uniform": (lambda image, dtype: image * 0 + 0.5, "uniform image: every pixel is about (128, 128, 128)", "float16"),
+    "black in float32": (
+        lambda image, dtype: image * (0 if dtype == torch.float32 else np.nan),
+        "black image: no value is above 0 of 255",
+        "float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_image_is_a_record_with_its_reason_and_costs_no_other(kind, painted, folder):
+    painted.spoil[("fox", 1)], reason, dtype = BROKEN[kind]
+    assert render_base(folder) == 9
+    found = records(folder)
+    broken = found.pop(("fox", 1))
+    assert (broken.image, broken.sha256, broken.decode_dtype) == (None, None, dtype)
+    assert broken.error == reason
+    assert broken.seed == SEED_OF["fox", 1]
+    assert not folder.image_path("base", "fox", 1).exists()
+    assert len(found) == 8
+    assert all(one.error is None and (folder.path / one.image).is_file() for one in found.values())
+    assert render_base(folder) == 0, "a failure is recorded: it is not tried again on every run"
+
+
+def test_images_of_the_wrong_size_are_records(painted, folder):
+    painted.spoil = {cell: lambda image, dtype: image[:, 8:] for cell in BATCHES[0]}
+    render_base(folder)
+    errors = {cell: one.error for cell, one in records(folder).items() if one.error is not None}
+    assert errors == dict.fromkeys(BATCHES[0], "wrong size: rows x columns x channels are 32 x 56 x 3, not 32 x 64 x 3")
+
+
+# --- the order of writes -------------------------------------------------------------------
+
+
+def test_records_come_batch_by_batch_after_their_pngs(painted, folder, monkeypatch):
+    write, append, appended = folder.write_image, folder.append_renders, []
+
+    def slow_write(*arguments):
+        time.sleep(0.02)
+        return write(*arguments)
+
+    def checked_append(batch):
+        batch = list(batch)
+        assert all((folder.path / one.image).read_bytes() for one in batch)
+        appended.append([(one.case, one.sample) for one in batch])
+        append(batch)
+
+    monkeypatch.setattr(folder, "write_image", slow_write)
+    monkeypatch.setattr(folder, "append_renders", checked_append)
+    render_base(folder)
+    assert appended == BATCHES
+
+
+def test_a_batch_is_on_record_while_the_next_one_is_drawn(painted, folder):
+    seen = []
+
+    def wait(number):
+        # As a kill in the middle of a batch finds it: only the batch that is being drawn may be lost.
+        until = time.monotonic() + 10
+        while len(folder.renders()) < 4 * number and time.monotonic() < until:
+            time.sleep(0.005)
+        seen.append(len(folder.renders()))
+
+    painted.before_batch = wait
+    render_base(folder)
+    assert seen == [0, 4, 8]
+
+
+def test_an_interrupt_keeps_the_batches_that_were_drawn(painted, folder):
+    def interrupt(number):
+        if number == 2:
+            raise KeyboardInterrupt
+
+    painted.before_batch = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        render_base(folder)
+    assert list(records(folder)) == BATCHES[0] + BATCHES[1]
+    painted.before_batch = lambda number: None
+    painted.batches.clear()
+    assert render_base(folder) == 1
+    assert painted.batches == [BATCHES[2]]
+
+
+def test_a_png_that_cannot_be_written_keeps_its_batch_off_the_record(painted, folder, monkeypatch):
+    write = folder.write_image
+
+    def full(variant, case, sample, png):
+        if (case, sample) == ("hen", 0):
+            raise MachineError("the disk is full")
+        return write(variant, case, sample, png)
+
+    monkeypatch.setattr(folder, "write_image", full)
+    with pytest.raises(MachineError, match="the disk is full"):
+        render_base(folder)
+    assert set(BATCHES[0]) <= set(records(folder))
+    assert not set(BATCHES[1]) & set(records(folder))
+
+
+# --- PNG and noise -------------------------------------------------------------------------
+
+
+def test_a_png_is_its_pixels_and_nothing_that_changes():
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
+    png = encode_png(pixels)
+    assert png == encode_png(pixels.copy())
+    with Image.open(io.BytesIO(png)) as image:
+        assert (image.format, image.mode, image.info) == ("PNG", "RGB", {})
+        assert np.array_equal(np.asarray(image), pixels)
+
+
+PIPE = SimpleNamespace(
+    vae_scale_factor=8,
+    device=torch.device("cpu"),
+    unet=SimpleNamespace(config=SimpleNamespace(in_channels=4), dtype=torch.float32),
+)
+SEEDS = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=6, unique=True)
+
+
+@given(seeds=SEEDS, data=st.data())
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_noise_depends_on_the_seed_alone(seeds, data):
+    state = torch.get_rng_state()
+    alone = {seed: stages.noise(PIPE, SETTINGS, [seed])[0] for seed in seeds}
+    shuffled = data.draw(st.permutations(seeds))
+    batch = stages.noise(PIPE, SETTINGS, shuffled)
+    assert (batch.shape, batch.dtype) == ((len(seeds), 4, 4, 8), torch.float32)
+    assert all(torch.equal(row, alone[seed]) for row, seed in zip(batch, shuffled, strict=True))
+    assert torch.equal(torch.get_rng_state(), state), "the global generator is left alone"
+
+
+@given(seed=st.integers(0, 2**63 - 1))
+@hypothesis_settings(max_examples=20, deadline=None)
+def test_noise_is_what_diffusers_draws_from_such_a_generator(seed):
+    from diffusers.utils.torch_utils import randn_tensor
+
+    theirs = randn_tensor((1, 4, 4, 8), generator=[torch.Generator().manual_seed(seed)], dtype=torch.float32)
+    assert torch.equal(stages.noise(PIPE, SETTINGS, [seed]), theirs)
+
+
+def test_cells_of_a_suite_have_noise_of_their_own():
+    noise = stages.noise(PIPE, SETTINGS, [cell.seed for cell in plan_cells(SUITE)])
+    assert len({row.numpy().tobytes() for row in noise}) == 9
+    assert abs(float(noise.mean())) < 0.1
+    assert 0.9 < float(noise.std()) < 1.1
+
+
+def test_noise_of_the_steps_goes_on_where_the_first_noise_ended():
+    drawn = []
+
+    def pipe(*, generator, latents, **_):
+        drawn.extend(torch.randn((1, 4, 4, 8), generator=one) for one in generator)
+        return SimpleNamespace(images=latents)
+
+    stand_in = type("Pipe", (), {**vars(PIPE), "__call__": staticmethod(pipe)})()
+    seeds = [5, 2**62]
+    encoded = stages.Encoded(torch.zeros(2, 1, 1), None, None, None)
+    latents = stages.noise(stand_in, SETTINGS, seeds)
+    assert torch.equal(stages.denoise(stand_in, SETTINGS, encoded, latents, seeds), latents)
+    for seed, step in zip(seeds, drawn, strict=True):
+        whole = torch.randn((2, 4, 4, 8), generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(step[0], whole[1])

@@ -1,0 +1,433 @@
+"""One small real run, read back and checked; then what a run does to a folder that holds something already."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+import bench
+import bench.render
+from bench.errors import IncomparableError, InvalidError, UsageError
+from bench.mini.weights import pipeline_folder
+from bench.records import Case, Settings, Suite, Variant
+from bench.run import run_stage
+from bench.store import load_run
+from bench.suite import image_seed, load_suite, protocol_digest
+
+METRICS = ["mini-clip", "mini-aesthetic", "mini-preference", "saturation", "sharpness", "ssim-to-base"]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run):
+    return load_run(tiny_run.folder)
+
+
+def refuse_constant(name):
+    raise ValueError(f"{name} is no JSON")
+
+
+def strict_lines(path):
+    return [json.loads(line, parse_constant=refuse_constant) for line in path.read_text("utf-8").splitlines()]
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        return np.asarray(image)
+
+
+# --- the folder of a real run --------------------------------------------------------------
+
+
+def test_the_folder_holds_what_the_contract_names_and_nothing_else(tiny_run):
+    names = {path.relative_to(tiny_run.folder).as_posix() for path in tiny_run.folder.rglob("*") if path.is_file()}
+    images = {f"images/{variant}/{case}-{sample}.png" for variant, case, sample in tiny.CELLS}
+    plots = {name for name in names if re.fullmatch(r"plots/[a-z]+\.png", name)}
+    assert len(plots) >= 4
+    assert names == images | plots | {
+        "run.json",
+        "renders.jsonl",
+        "scores.jsonl",
+        "timings.jsonl",
+        "scores.csv",
+        "report.html",
+        "report.md",
+    }
+
+
+def test_no_json_of_the_run_holds_nan_and_each_line_is_a_record(tiny_run):
+    json.loads((tiny_run.folder / "run.json").read_text("utf-8"), parse_constant=refuse_constant)
+    for name in ("renders", "scores", "timings"):
+        path = tiny_run.folder / f"{name}.jsonl"
+        assert path.read_bytes().endswith(b"}\n")
+        assert all(isinstance(line, dict) for line in strict_lines(path))
+
+
+def test_every_cell_was_rendered_once(tiny_run):
+    lines = strict_lines(tiny_run.folder / "renders.jsonl")
+    assert len(lines) == len(tiny.CELLS)
+    assert {(line["variant"], line["case"], line["sample"]) for line in lines} == tiny.CELLS
+    assert {line["error"] for line in lines} == {None}
+    assert {line["decode_dtype"] for line in lines} == {"float32"}
+
+
+def test_seeds_are_distinct_and_the_same_for_every_variant(run):
+    seeds = {
+        name: {(one.case, one.sample): one.seed for one in run.renders if one.variant == name} for name in tiny.VARIANTS
+    }
+    assert seeds["base"] == seeds["spo"]
+    assert len(set(seeds["base"].values())) == len(tiny.CASES) * len(tiny.SAMPLES)
+    assert all(seed == image_seed(7, case, sample) for (case, sample), seed in seeds["base"].items())
+
+
+def test_batches_are_those_of_the_suite(run):
+    batches = [one.batch for one in run.renders if one.variant == "spo"]
+    assert batches == [0, 0, 0, 0, 1, 1]
+
+
+def test_images_are_what_their_records_say(run, tiny_run):
+    for one in run.renders:
+        path = tiny_run.folder / one.image
+        assert one.image == f"images/{one.variant}/{one.case}-{one.sample}.png"
+        assert one.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert pixels(path).shape == (64, 64, 3)
+
+
+def test_every_image_is_another_one(run):
+    assert len({one.sha256 for one in run.renders}) == len(run.renders)
+
+
+@pytest.mark.parametrize("variant", tiny.VARIANTS)
+def test_images_are_those_of_a_plain_call_of_diffusers(variant, run, tiny_run):
+    import diffusers
+    import torch
+
+    pipe = diffusers.StableDiffusionXLPipeline.from_pretrained(pipeline_folder(), dtype=torch.float32)
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    if variant == "spo":
+        pipe.load_lora_weights(str(tiny_run.suite_file.parent), weight_name="own.safetensors", adapter_name="own")
+        pipe.set_adapters(["own"], [0.5])
+    cases = run.info.suite.cases[:2]
+    images = pipe(
+        prompt=[case.prompt for case in cases for _ in tiny.SAMPLES],
+        generator=[torch.Generator().manual_seed(image_seed(7, case.id, n)) for case in cases for n in tiny.SAMPLES],
+        num_inference_steps=tiny.STEPS,
+        guidance_scale=3.0,
+        height=64,
+        width=64,
+        output_type="np",
+    ).images
+    cells = [(case.id, sample) for case in cases for sample in tiny.SAMPLES]
+    for (case, sample), image in zip(cells, images, strict=True):
+        ours = pixels(tiny_run.folder / f"images/{variant}/{case}-{sample}.png")
+        # Prompts encoded in a batch and a LoRA that is not fused round differently: one step of 8 bits, no more.
+        assert np.abs(ours - image * 255).max() < 1.6
+
+
+def test_scores_are_complete_and_null_only_with_a_reason(run):
+    cells = {(one.variant, one.case, one.sample, one.metric) for one in run.scores}
+    assert cells == {(*cell, metric) for cell in tiny.CELLS for metric in METRICS}
+    assert len(run.scores) == len(cells)
+    for one in run.scores:
+        if (one.variant, one.metric) == ("base", "ssim-to-base"):
+            assert (one.value, one.reason) == (None, "is the reference")
+        else:
+            assert math.isfinite(one.value)
+            assert one.reason is None
+
+
+def test_scores_say_which_image_was_judged(run):
+    images = {(one.variant, one.case, one.sample): one.sha256 for one in run.renders}
+    versions = {facts.name: facts.version for facts in run.info.metrics}
+    for one in run.scores:
+        assert one.image_sha256 == images[one.variant, one.case, one.sample]
+        assert one.version == versions[one.metric]
+        reference = images["base", one.case, one.sample] if one.metric == "ssim-to-base" else None
+        assert one.reference_sha256 == reference
+
+
+def test_scores_csv_holds_the_same_numbers(run, tiny_run):
+    with (tiny_run.folder / "scores.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["variant", "case", "sample", "seed", "image", "error", *METRICS]
+    images = {(one.variant, one.case, one.sample): one for one in run.renders}
+    assert [(row["variant"], row["case"], int(row["sample"])) for row in rows] == list(images)
+    for one in run.scores:
+        (row,) = [row for row in rows if (row["variant"], row["case"], int(row["sample"])) == cell_of(one)]
+        assert row[one.metric] == ("" if one.value is None else repr(one.value))
+        assert (int(row["seed"]), row["image"], row["error"]) == (
+            images[cell_of(one)].seed,
+            images[cell_of(one)].image,
+            "",
+        )
+
+
+def cell_of(record):
+    return record.variant, record.case, record.sample
+
+
+def test_timings_are_complete_and_from_fresh_processes(run):
+    found = {(one.variant, one.name): one for one in run.timings}
+    names = {"load", "first_image", "text_encode", "denoise_step", "vae_decode", "end_to_end", "peak_rss"}
+    assert found.keys() == {(variant, name) for variant in tiny.VARIANTS for name in names}
+    assert len(run.timings) == len(found)
+    for (_, name), one in found.items():
+        assert (one.round, one.warmups) == (0, ())
+        assert one.unit == ("byte" if name == "peak_rss" else "second")
+        assert len(one.values) == (tiny.STEPS if name == "denoise_step" else 1)
+        assert min(one.values) > 0
+    processes = [{one.process for one in run.timings if one.variant == variant} for variant in tiny.VARIANTS]
+    assert [len(one) for one in processes] == [1, 1]
+    assert len({os.getpid()}.union(*processes)) == 3
+
+
+def test_parts_of_an_image_take_no_longer_than_the_whole(run):
+    for variant in tiny.VARIANTS:
+        took = {one.name: sum(one.values) for one in run.timings if one.variant == variant}
+        assert took["text_encode"] + took["denoise_step"] + took["vae_decode"] <= took["end_to_end"] * 1.01
+
+
+def test_run_json_is_the_identity_card(run, tiny_run):
+    info = run.info
+    suite = load_suite(str(tiny_run.suite_file))
+    assert (info.status, info.schema, info.suite) == ("complete", 1, suite)
+    assert info.protocol_digest == protocol_digest(suite)
+    assert [facts.name for facts in info.metrics] == METRICS
+    assert (info.machine.device, info.machine.threads) == ("cpu", 1)
+    assert {"python", "torch", "diffusers", "transformers", "peft"} <= info.packages.keys()
+    assert datetime.fromisoformat(info.start) <= datetime.fromisoformat(info.end)
+    assert any("fused" in note for note in info.settings_notes)
+    assert any("Latency" in note for note in info.settings_notes)
+
+
+def test_fingerprints_name_every_weight_file(run, tiny_run):
+    base, spo = run.info.variants
+    assert (base.name, base.lora_mode, base.modules_changed) == ("base", "none", 0)
+    assert [file.component for file in base.files] == ["unet", "vae", "text_encoder", "text_encoder_2"]
+    assert spo.files[:-1] == base.files
+    lora = tiny_run.suite_file.parent / "own.safetensors"
+    assert (spo.files[-1].component, spo.files[-1].size_bytes) == ("lora:0", lora.stat().st_size)
+    for file in (*base.files, spo.files[-1]):
+        path = lora if file.component == "lora:0" else pipeline_folder() / file.component / file.name
+        assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (spo.lora_mode, spo.modules_changed) == ("fused", len(tiny.lora_tensors(1)) / 2)
+    assert base.digest != spo.digest
+
+
+def test_the_reports_show_the_run_and_ask_nothing_of_the_network(run, tiny_run):
+    page = (tiny_run.folder / "report.html").read_text("utf-8")
+    assert all(case.prompt in page for case in run.info.suite.cases)
+    assert all(one.digest[:8] in page for one in run.info.variants)
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
+    note = (tiny_run.folder / "report.md").read_text("utf-8")
+    linked = re.findall(r"(?:images|plots)/[\w./-]+\.png", note)
+    assert any(name.startswith("plots/") for name in linked)
+    assert all((tiny_run.folder / name).is_file() for name in linked)
+
+
+def test_frames_hold_the_same_run(run, tiny_run):
+    frames = bench.load_run(tiny_run.folder)
+    assert (len(frames.renders), len(frames.scores)) == (len(run.renders), len(run.scores))
+    assert frames.renders["error"].isna().all()
+    assert frames.scores.groupby("variant", observed=True)["value"].count().to_dict() == {"base": 30, "spo": 36}
+    assert list(frames.timings["value"]) == [value for one in run.timings for value in one.values]
+
+
+def test_the_outcome_and_the_progress_tell_what_was_done(run, tiny_run):
+    outcome = tiny_run.outcome
+    assert (outcome.images, outcome.failed, outcome.missing, outcome.done_before) == (12, 0, 0, False)
+    assert (outcome.scores, outcome.timings) == (len(run.scores), len(run.timings))
+    assert outcome.path == str(tiny_run.folder)
+    assert outcome.notes == ()
+    stages = list(dict.fromkeys(stage for stage, _, _ in tiny_run.progress))
+    assert stages == ["render", "score", "measure", "report"]
+    for stage in stages:
+        counts = [(done, total) for name, done, total in tiny_run.progress if name == stage]
+        assert counts == sorted(counts)
+        assert counts[-1][0] == counts[-1][1] > 0
+
+
+# --- stages alone --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(tiny_run, tmp_path) -> Path:
+    """A copy of the real run, to be worked on."""
+    return shutil.copytree(tiny_run.folder, tmp_path / "run")
+
+
+def test_an_old_run_gets_a_new_metric_without_rendering(run, copied):
+    before = (copied / "renders.jsonl").read_bytes(), (copied / "scores.jsonl").read_bytes()
+    outcome = run_stage("score", run.info.suite, copied, metrics=["contrast"], device="cpu")
+    assert (outcome.scores, outcome.done_before) == (len(run.scores) + 12, False)
+    after = load_run(copied)
+    assert [facts.name for facts in after.info.metrics] == [*METRICS, "contrast"]
+    assert {one for one in after.scores if one.metric != "contrast"} == set(run.scores)
+    assert (copied / "renders.jsonl").read_bytes() == before[0]
+    assert (copied / "scores.jsonl").read_bytes().startswith(before[1])
+    assert "contrast" in (copied / "scores.csv").read_text("utf-8").splitlines()[0]
+    assert run_stage("score", run.info.suite, copied, metrics=["contrast"], device="cpu").done_before
+
+
+@pytest.mark.parametrize("stage", ["score", "report"])
+def test_what_needs_images_says_that_there_are_none(stage, run, tmp_path):
+    with pytest.raises(InvalidError, match="has no images yet") as caught:
+        run_stage(stage, run.info.suite, tmp_path / "run")
+    assert "hotart-bench render" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+# --- what a run does to its folder, with a painter in the place of the model ----------------
+
+
+SUITE = Suite(
+    schema=1,
+    name="painted",
+    prompts=("p.jsonl",),
+    cases=(Case(id="a", prompt="a fox"), Case(id="b", prompt="a pier")),
+    samples=2,
+    seed=3,
+    metrics=("saturation",),
+    settings=Settings(width=64, height=64, steps=2, guidance=3.0, sampler="ddim", batch=3),
+    variants=(Variant(name="base", checkpoint="mini"), Variant(name="other", checkpoint="mini")),
+    source="painted.toml",
+)
+
+
+class Painter:
+    """Paints an image from its seed; counts the batches of each variant."""
+
+    def __init__(self):
+        self.loaded = []
+        self.batches = 0
+        self.error = None
+
+    def load(self, variant, settings, *, device, weights_dir=None):
+        self.loaded.append(variant.name)
+
+    def draw(self, pipe, settings, cells, encoded):
+        self.batches += 1
+        shape = (settings.height, settings.width, 3)
+        return tuple(
+            bench.render.Drawn(
+                None if self.error else np.random.default_rng(cell.seed).integers(0, 256, shape, np.uint8),
+                "float32",
+                self.error,
+            )
+            for cell in cells
+        )
+
+
+@pytest.fixture
+def painter(monkeypatch):
+    stand_in = Painter()
+    monkeypatch.setattr(bench.render, "load_pipeline", stand_in.load)
+    monkeypatch.setattr(bench.render, "encode_cases", lambda pipe, suite, batches: {})
+    monkeypatch.setattr(bench.render, "draw_batch", stand_in.draw)
+    return stand_in
+
+
+def render(path, suite=SUITE, **flags):
+    return run_stage("render", suite, path, device="cpu", **flags)
+
+
+def test_chosen_variants_are_rendered_alone_and_the_others_later(painter, tmp_path):
+    outcome = render(tmp_path / "run", variants=["other"])
+    assert (outcome.images, outcome.missing) == (4, 0)
+    assert [one.name for one in load_run(tmp_path / "run").info.variants] == ["other"]
+    outcome = render(tmp_path / "run")
+    assert (outcome.images, outcome.missing) == (8, 0)
+    assert [one.name for one in load_run(tmp_path / "run").info.variants] == ["base", "other"]
+    assert painter.loaded == ["other", "base"]
+    assert load_run(tmp_path / "run").info.status == "started"
+
+
+def test_what_is_done_is_not_done_again(painter, tmp_path):
+    assert not render(tmp_path / "run").done_before
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert render(tmp_path / "run").done_before
+    assert painter.loaded == ["base", "other"]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_an_image_that_was_lost_is_made_again_with_its_batch(painter, tmp_path):
+    render(tmp_path / "run")
+    lost = tmp_path / "run" / "images" / "other" / "b-1.png"
+    before = lost.read_bytes()
+    lost.unlink()
+    painter.batches = 0
+    assert render(tmp_path / "run").images == 8
+    assert (lost.read_bytes(), painter.batches) == (before, 1)
+    assert len(load_run(tmp_path / "run").renders) == 8
+
+
+def test_fresh_keeps_the_old_folder_beside(painter, tmp_path):
+    render(tmp_path / "run")
+    old = load_run(tmp_path / "run").info.id
+    render(tmp_path / "run", fresh=True)
+    assert load_run(tmp_path / "run.old-1").info.id == old
+    assert load_run(tmp_path / "run").info.id != old
+    assert painter.loaded == ["base", "other"] * 2
+
+
+def test_other_variants_and_metrics_are_the_same_protocol(painter, tmp_path):
+    render(tmp_path / "run")
+    third = msgspec.structs.replace(SUITE.variants[0], name="third")
+    wider = msgspec.structs.replace(SUITE, variants=(*SUITE.variants, third), metrics=("saturation", "contrast"))
+    assert render(tmp_path / "run", wider).images == 12
+    assert load_run(tmp_path / "run").info.suite == wider
+    assert painter.loaded == ["base", "other", "third"]
+
+
+def test_the_ground_is_checked_before_old_results_are_given_up(painter, tmp_path):
+    render(tmp_path / "run")
+    card = tmp_path / "run" / "run.json"
+    info = load_run(tmp_path / "run").info
+    changed = [msgspec.structs.replace(one, digest="0" * 64) for one in info.variants]
+    moved = msgspec.structs.replace(info, variants=tuple(changed), packages={**info.packages, "torch": "1.0"})
+    card.write_bytes(msgspec.json.encode(moved))
+    before = (tmp_path / "run" / "renders.jsonl").read_bytes()
+    with pytest.raises(IncomparableError, match=r"torch is 1\.0 there and"):
+        render(tmp_path / "run")
+    assert (tmp_path / "run" / "renders.jsonl").read_bytes() == before
+    assert card.read_bytes() == msgspec.json.encode(moved)
+
+
+def test_a_run_of_nothing_but_failures_is_invalid_and_kept(painter, tmp_path):
+    painter.error = "black image: no value is above 0 of 255"
+    with pytest.raises(InvalidError, match="all 8 images failed"):
+        render(tmp_path / "run")
+    renders = load_run(tmp_path / "run").renders
+    assert [(one.image, one.sha256, one.error) for one in renders] == [(None, None, painter.error)] * 8
+    assert not list((tmp_path / "run").rglob("*.png"))
+
+
+def test_some_failures_are_told_and_the_run_goes_on(painter, tmp_path):
+    render(tmp_path / "run", variants=["base"])
+    painter.error = "uniform image: every pixel is about (3, 4, 5)"
+    outcome = render(tmp_path / "run")
+    assert (outcome.images, outcome.failed, outcome.missing) == (4, 4, 0)
+    assert outcome.notes == (f"4 of 8 images failed, such as other/a: {painter.error}.",)
+
+
+def test_unknown_names_are_refused_before_a_folder_is_made(painter, tmp_path):
+    with pytest.raises(UsageError, match="has no variant 'sop'"):
+        render(tmp_path / "run", variants=["sop"])
+    with pytest.raises(UsageError, match="saturatoin"):
+        render(tmp_path / "run", metrics=["saturatoin"])
+    assert list(tmp_path.iterdir()) == []
+    assert painter.loaded == []

@@ -1,0 +1,85 @@
+"""Samplers: the table against the names that suites may use, and every one at work."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler
+
+from bench.records import Sampler, Settings
+from bench.variants import stages
+from bench.variants.samplers import SAMPLERS, set_sampler
+
+# diffusers 0.42 turns tensors into arrays in a way that numpy 2 deprecates: theirs to mend.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+SDXL = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "interpolation_type": "linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+"""The scheduler configuration that SDXL's base checkpoint ships."""
+
+KINDS = {
+    "ddim": ("DDIMScheduler", None, None),
+    "ddpm": ("DDPMScheduler", None, None),
+    "euler": ("EulerDiscreteScheduler", None, False),
+    "euler_a": ("EulerAncestralDiscreteScheduler", None, None),
+    "heun": ("HeunDiscreteScheduler", None, False),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", "dpmsolver++", False),
+    "dpmpp_2m_karras": ("DPMSolverMultistepScheduler", "dpmsolver++", True),
+    "dpmpp_2m_sde_karras": ("DPMSolverMultistepScheduler", "sde-dpmsolver++", True),
+    "unipc": ("UniPCMultistepScheduler", None, False),
+}
+"""Sampler -> class, algorithm and Karras spacing, where the class has such a thing."""
+
+
+def sdxl_pipe() -> Any:
+    return SimpleNamespace(scheduler=EulerDiscreteScheduler(**SDXL))
+
+
+def test_every_name_that_a_suite_may_use_has_a_scheduler_and_no_other() -> None:
+    assert set(SAMPLERS) == set(get_args(Sampler)) == set(KINDS)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_sampler_is_made_from_sdxl_configuration_and_keeps_its_noise_schedule(sampler: Sampler) -> None:
+    pipe = sdxl_pipe()
+    set_sampler(pipe, sampler)
+    name, algorithm, karras = KINDS[sampler]
+    assert type(pipe.scheduler).__name__ == name
+    assert pipe.scheduler.config.get("algorithm_type") == algorithm
+    if karras is not None:
+        assert pipe.scheduler.config.use_karras_sigmas is karras
+    assert pipe.scheduler.config.prediction_type == "epsilon"
+    assert pipe.scheduler.config.timestep_spacing == "leading"
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    np.testing.assert_allclose(pipe.scheduler.alphas_cumprod.numpy(), np.cumprod(1 - betas), rtol=2e-4)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_two_steps_of_every_sampler_give_the_same_finite_latents_again(
+    mini_pipe: Any, settings: Settings, sampler: Sampler
+) -> None:
+    own = SimpleNamespace(scheduler=mini_pipe.scheduler)
+    set_sampler(mini_pipe, sampler)
+    try:
+        changed = Settings(width=64, height=64, steps=2, guidance=3.0, sampler=sampler)
+        encoded = stages.encode(mini_pipe, ["a red tent by the sea"], [""], changed)
+        noise = stages.noise(mini_pipe, changed, [5])
+        first, again = (stages.denoise(mini_pipe, changed, encoded, noise, [5]) for _ in range(2))
+    finally:
+        mini_pipe.scheduler = own.scheduler
+    assert first.shape == noise.shape
+    assert bool(first.isfinite().all())
+    assert torch.equal(first, again)
+    assert not torch.equal(first, noise)

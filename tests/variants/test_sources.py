@@ -1,0 +1,267 @@
+"""Where weights come from: every kind of name, and the Hub's cache and network behind stand-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from bench.errors import WeightsError
+from bench.mini import weights
+from bench.records import SCHEMA, Lora, Settings, Suite, Variant
+from bench.variants import weights_needed
+from bench.variants.sources import Place, fetch, find_checkpoint, find_lora, get_command, places
+
+
+@pytest.fixture(autouse=True)
+def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """No network and an empty cache; call it to put a stand-in in the place of a function of the Hub."""
+
+    def offline(*_: Any, **__: Any) -> str:
+        raise LocalEntryNotFoundError("cannot find the requested files in the disk cache")
+
+    def replace(**functions: Callable[..., Any]) -> None:
+        for name, function in functions.items():
+            monkeypatch.setattr(huggingface_hub, name, function)
+
+    replace(snapshot_download=offline, hf_hub_download=offline, try_to_load_from_cache=lambda *_, **__: None)
+    return replace
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"weights")
+    return path
+
+
+# --- checkpoints ---------------------------------------------------------------------------
+
+
+def test_shipped_family_is_the_checked_folder() -> None:
+    assert find_checkpoint("mini", None, None) == Place(what="mini", path=str(weights.pipeline_folder()))
+
+
+def test_folder_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "merged").mkdir()
+    assert find_checkpoint("merged", None, None).path == str(tmp_path / "merged")
+
+
+def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "merged").mkdir()
+    assert find_checkpoint("~/merged", None, None).path == str(tmp_path / "merged")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.ckpt", "gone/model.bin", "model.pt", "model.pth"])
+def test_single_file_is_refused_with_the_way_to_convert_it(name: str) -> None:
+    with pytest.raises(WeightsError, match="single files are not read") as caught:
+        find_checkpoint(name, None, None)
+    assert caught.value.exit_code == 3
+    assert "from_single_file(FILE).save_pretrained(FOLDER)" in caught.value.hint
+
+
+def test_a_file_that_exists_is_refused_whatever_its_ending(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="single files are not read"):
+        find_checkpoint(str(touch(tmp_path / "checkpoint")), None, None)
+
+
+def test_misspelt_family_names_the_near_match() -> None:
+    with pytest.raises(WeightsError, match="minni: no such folder.*did you mean 'mini'") as caught:
+        find_checkpoint("minni", None, None)
+    assert caught.value.hint.startswith("hotart-bench list")
+
+
+def test_what_is_nothing_of_the_kind_gets_no_near_match() -> None:
+    with pytest.raises(WeightsError) as caught:
+        find_checkpoint("a/b/c", None, None)
+    assert "did you mean" not in caught.value.message
+    assert "mini" in caught.value.message
+
+
+@pytest.mark.parametrize("layout", ["owner/name", "name"])
+def test_weights_dir_is_asked_before_the_hub(tmp_path: Path, layout: str) -> None:
+    (tmp_path / layout).mkdir(parents=True)
+    place = find_checkpoint("owner/name", "abc", tmp_path)
+    assert place == Place(
+        what="owner/name", path=str(tmp_path / layout), repository="owner/name", revision="abc", file=None
+    )
+
+
+def test_owner_comes_before_the_bare_name_in_weights_dir(tmp_path: Path) -> None:
+    for layout in ("owner/name", "name"):
+        (tmp_path / layout).mkdir(parents=True)
+    assert find_checkpoint("owner/name", None, tmp_path).path == str(tmp_path / "owner" / "name")
+
+
+@pytest.mark.parametrize("marker", ["model_index.json", "config.json", "unet/config.json"])
+def test_cached_repository_is_found_without_the_network(
+    tmp_path: Path, hub: Callable[..., None], marker: str
+) -> None:
+    asked = []
+
+    def cached(repository: str, name: str, revision: str | None = None) -> str | None:
+        asked.append((repository, revision))
+        return str(touch(tmp_path / "snapshot" / name)) if name == marker else None
+
+    hub(try_to_load_from_cache=cached)
+    assert find_checkpoint("owner/name", "abc", None).path == str(tmp_path / "snapshot")
+    assert set(asked) == {("owner/name", "abc")}
+
+
+def test_a_repository_nowhere_has_no_path_yet(tmp_path: Path) -> None:
+    assert find_checkpoint("owner/name", None, tmp_path).path is None
+
+
+# --- LoRAs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", weights.LORAS)
+def test_shipped_lora(name: str) -> None:
+    place = find_lora(f"mini:{name}", None)
+    assert place == Place(what=f"mini:{name}", path=str(weights.FOLDER / "loras" / f"{name}.safetensors"))
+
+
+def test_shipped_lora_of_another_name_is_refused_with_those_there_are() -> None:
+    with pytest.raises(WeightsError, match="mini:ppo.*dpo, spo"):
+        find_lora("mini:ppo", None)
+
+
+def test_lora_file(tmp_path: Path) -> None:
+    path = touch(tmp_path / "own.safetensors")
+    assert find_lora(str(path), None) == Place(what=str(path), path=str(path))
+
+
+@pytest.mark.parametrize("layout", ["owner/name", "name"])
+def test_lora_in_weights_dir(tmp_path: Path, layout: str) -> None:
+    path = touch(tmp_path / layout / "deep" / "lora.safetensors")
+    place = find_lora("owner/name:deep/lora.safetensors", tmp_path)
+    assert (place.path, place.file, place.repository) == (str(path), "deep/lora.safetensors", "owner/name")
+
+
+def test_lora_in_the_cache(tmp_path: Path, hub: Callable[..., None]) -> None:
+    path = touch(tmp_path / "snapshot" / "lora.safetensors")
+    hub(try_to_load_from_cache=lambda _, name, revision: str(path) if name == path.name else None)
+    assert find_lora("owner/name:lora.safetensors", None).path == str(path)
+
+
+@pytest.mark.parametrize("name", ["gone.safetensors", "owner/name:lora.bin", "owner/name", "mini:", "a:b:c"])
+def test_no_lora_of_any_kind(name: str) -> None:
+    with pytest.raises(WeightsError, match="no such LoRA file.*mini:dpo, mini:spo") as caught:
+        find_lora(name, None)
+    assert caught.value.hint
+
+
+# --- the whole variant, and fetching -------------------------------------------------------
+
+
+def test_places_of_a_variant_by_role(tmp_path: Path) -> None:
+    lora = touch(tmp_path / "own.safetensors")
+    variant = Variant(
+        name="merged",
+        checkpoint="mini",
+        revision=None,
+        unet="owner/unet",
+        vae=str(tmp_path),
+        loras=(Lora(path="mini:dpo"), Lora(path=str(lora), weight=0.5)),
+    )
+    found = places(variant, None)
+    assert list(found) == ["checkpoint", "unet", "vae", "lora:0", "lora:1"]
+    assert found["unet"].path is None
+    assert found["vae"].path == str(tmp_path)
+    assert found["lora:1"].path == str(lora)
+
+
+def test_offline_and_missing_is_exit_3_with_the_command() -> None:
+    with pytest.raises(WeightsError, match="owner/name: is not on this machine") as caught:
+        fetch(Place(what="owner/name", path=None, repository="owner/name", revision="abc"))
+    assert caught.value.exit_code == 3
+    assert "hf download owner/name --revision abc" in caught.value.hint
+    assert "--weights-dir" in caught.value.hint
+
+
+def test_missing_lora_names_its_file_in_the_command() -> None:
+    with pytest.raises(WeightsError) as caught:
+        fetch(find_lora("owner/name:lora.safetensors", None))
+    assert "hf download owner/name lora.safetensors," in caught.value.hint
+
+
+def test_what_is_there_is_not_fetched(tmp_path: Path) -> None:
+    place = Place(what="x", path=str(tmp_path))
+    assert fetch(place) is place
+
+
+def test_fetching_a_repository_asks_for_the_pinned_revision_and_no_pickles(
+    tmp_path: Path, hub: Callable[..., None]
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(repository: str, **options: Any) -> str:
+        asked.update(options, repository=repository)
+        return str(tmp_path)
+
+    hub(snapshot_download=download)
+    place = fetch(Place(what="owner/name", path=None, repository="owner/name", revision="abc"))
+    assert place.path == str(tmp_path)
+    assert (asked["repository"], asked["revision"]) == ("owner/name", "abc")
+    wanted = ["model_index.json", "tokenizer/merges.txt", "unet/diffusion_pytorch_model.safetensors"]
+    unwanted = [
+        "unet/diffusion_pytorch_model.bin",
+        "sd_xl.ckpt",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/model.onnx",
+    ]
+    kept = list(
+        huggingface_hub.utils.filter_repo_objects(
+            wanted + unwanted, allow_patterns=asked["allow_patterns"], ignore_patterns=asked["ignore_patterns"]
+        )
+    )
+    assert kept == wanted
+
+
+def test_fetching_a_lora_asks_for_one_file(tmp_path: Path, hub: Callable[..., None]) -> None:
+    path = touch(tmp_path / "lora.safetensors")
+    hub(hf_hub_download=lambda repository, file, revision: str(path) if file == path.name else "")
+    assert fetch(find_lora("owner/name:lora.safetensors", None)).path == str(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "command"),
+    [
+        (Place(what="o/n", path=None, repository="o/n"), "hf download o/n"),
+        (Place(what="o/n", path=None, repository="o/n", revision="r"), "hf download o/n --revision r"),
+        (Place(what="o/n:f", path=None, repository="o/n", file="f"), "hf download o/n f"),
+    ],
+)
+def test_command(place: Place, command: str) -> None:
+    assert get_command(place) == command
+
+
+def test_needs_of_a_suite_say_what_is_missing_and_how_to_get_it() -> None:
+    suite = Suite(
+        schema=SCHEMA,
+        name="both",
+        prompts=(),
+        cases=(),
+        samples=1,
+        seed=0,
+        metrics=(),
+        settings=Settings(width=64, height=64, steps=1, guidance=1.0, sampler="ddim"),
+        variants=(
+            Variant(name="base", checkpoint="mini", loras=(Lora(path="mini:spo"),)),
+            Variant(name="big", checkpoint="owner/name"),
+        ),
+    )
+    base, lora, big = weights_needed(suite, None)
+    assert [need.variant for need in (base, lora, big)] == ["base", "base", "big"]
+    folder = weights.pipeline_folder()
+    assert (base.present, base.path, base.get) == (True, str(folder), "")
+    assert base.size_bytes == sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    assert lora.size_bytes == weights.lora_file("spo").stat().st_size
+    assert (big.present, big.path, big.size_bytes, big.get) == (False, None, None, "hf download owner/name")
+
+
