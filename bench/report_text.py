@@ -111,21 +111,21 @@ def script_json(value: Any) -> str:
 def markdown(text: str, limit: int | None = None) -> str:
     """``text`` as literal markdown on one line, also in a table cell: no markup, no link, no mention.
 
-    Every ASCII punctuation mark is escaped with a backslash, ``<``, ``>`` and ``&`` as entities; an empty
+    Marks that mean something are escaped with a backslash, ``<``, ``>`` and ``&`` as entities; an empty
     comment after ``@`` and ``#`` keeps a forge from pinging people or linking issues. With ``limit``, cut at
     that many characters with an ellipsis.
     """
     line = " ".join(text.split())
     if limit is not None and len(line) > limit:
         line = line[: limit - 1].rstrip() + "…"
-    return "".join(_ENTITIES.get(mark) or _backslashed(mark) for mark in line)
+    line = re.sub(r"[\\`*_\[\]|~$]", r"\\\g<0>", line)
+    line = re.sub(r"[<>&@#]", lambda found: _MARKS[found[0]], line)
+    # An address becomes a link by itself, and a line may begin as a list, a rule or a heading does.
+    line = re.sub(r":(?=//)|(?<=www)\.", r"\\\g<0>", line, flags=re.IGNORECASE)
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line)
 
 
-_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "@<!-- -->", "#": "\\#<!-- -->"}
-
-
-def _backslashed(mark: str) -> str:
-    return f"\\{mark}" if mark in "\\`*_{}[]()+-.!|~$:=\"'" else mark
+_MARKS = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "@<!-- -->", "#": "\\#<!-- -->"}
 
 
 def scale_of(values: Iterable[float]) -> float:

@@ -22,6 +22,7 @@ from bench.journal import append_records, read_records
 from bench.measure import measure
 from bench.records import Render, Score
 from bench.store import load_run
+from bench.store_reading import read_renders, read_scores
 
 TESTS = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
@@ -72,31 +73,31 @@ def killed(tiny_run, tmp_path_factory):
 
 
 STATES = {
-    # point: how it ends, whole lines of renders.jsonl and scores.jsonl, whether a line is torn, temporary files
-    "png": (KILLED, 0, 0, None, 1),
-    "batch": (KILLED, 4, 0, None, 0),
-    "journal": (KILLED, 4, 0, "renders.jsonl", 0),
-    "interrupt": (130, 10, 0, None, 0),
-    "scores": (KILLED, 12, 0, "scores.jsonl", 0),
-    "measure": (KILLED, 12, 72, None, 0),
-    "report": (KILLED, 12, 72, None, 0),
+    # point: how it ends, cells on record in renders.jsonl and scores.jsonl, and the file that was being written
+    "png": (KILLED, 0, 0, "dunes-0.png"),
+    "batch": (KILLED, 4, 0, None),
+    "journal": (KILLED, 5, 0, "renders.jsonl"),
+    "interrupt": (130, 10, 0, None),
+    "scores": (KILLED, 12, 3, "scores.jsonl"),
+    "measure": (KILLED, 12, 72, None),
+    "report": (KILLED, 12, 72, None),
 }
 
 
 @pytest.mark.parametrize("point", STATES)
 def test_a_kill_loses_at_most_the_batch_that_was_being_made(point, killed, tiny_run):
     _, ends, states = killed
-    end, renders, scores, torn, temporary = STATES[point]
+    end, renders, scores, torn = STATES[point]
     state = states / point
     assert ends[point] == end, (states / f"{point}.err").read_text("utf-8")
-    left = {name: state / f"{name}.jsonl" for name in ("renders", "scores")}
-    lines = {name: path.read_bytes().count(b"\n") if path.exists() else 0 for name, path in left.items()}
-    assert (lines["renders"], lines["scores"] >= scores) == (renders, True)
-    torn_ones = [path.name for path in left.values() if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")]
-    assert torn_ones == ([torn] if torn else [])
-    assert len(list(state.rglob("*.tmp"))) == temporary
+    assert len(read_renders(state)) == renders
+    assert len(read_scores(state)) == scores
+    ends_torn = [path.name for path in state.glob("*.jsonl") if not path.read_bytes().endswith(b"\n")]
+    assert ends_torn == ([torn] if point in ("journal", "scores") else [])
+    halves = [path for path in state.rglob("*.tmp") if path.name.startswith(f".{torn}.")]
+    assert len(halves) == (point == "png")
     whole = images(tiny_run.folder)
-    assert all(whole[one.image] == one.sha256 for one in journal(state, Render))
+    assert all(whole[one.image] == one.sha256 for one in read_renders(state))
     assert all(whole[name] == digest for name, digest in images(state).items() if name.endswith(".png"))
 
 
@@ -112,16 +113,14 @@ def test_a_killed_run_that_is_continued_equals_an_undisturbed_one_byte_for_byte(
     assert (answer.code, answer.out) == (0, f"{folder / 'report.html'}\n")
     assert "Done: 12 images, 72 scores" in answer.err
     assert images(folder) == images(tiny_run.folder)
-    for kind in (Render, Score):
-        ours, theirs = journal(folder, kind), journal(tiny_run.folder, kind)
-        assert set(ours) == set(theirs)
-        assert len(ours) == len(theirs), "nothing was done twice"
-    for name in ("scores.csv", "renders.jsonl"):
-        assert (folder / name).read_bytes() == (tiny_run.folder / name).read_bytes()
+    run, undisturbed = load_run(folder), load_run(tiny_run.folder)
+    assert run.renders == undisturbed.renders
+    assert run.scores == undisturbed.scores
+    assert set(journal(folder, Render)) == set(undisturbed.renders)
+    assert (folder / "scores.csv").read_bytes() == (tiny_run.folder / "scores.csv").read_bytes()
     assert content(folder).keys() == content(tiny_run.folder).keys(), "no temporary file and no lock is left"
-    run = load_run(folder)
     assert run.info.status == "complete"
-    assert len(run.timings) == len(load_run(tiny_run.folder).timings)
+    assert len(run.timings) == len(undisturbed.timings)
 
 
 # --- a finished run ------------------------------------------------------------------------
@@ -325,12 +324,12 @@ def test_a_disk_that_may_not_be_written_ends_with_6(moved, tmp_path, cli, monkey
     assert content(folder) == before
 
 
-def test_a_journal_that_was_damaged_is_named_with_its_line(moved, cli):
-    suite_file, folder = moved
+def test_a_journal_that_was_damaged_is_named_with_its_line(moved, tiny_run, cli):
+    folder = moved[1]
     lines = (folder / "renders.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "renders.jsonl").write_bytes(b"".join([*lines[:2], b"garbage\n", *lines[2:]]))
     before = content(folder)
-    refused(cli("run", suite_file, "-o", folder), 5, "renders.jsonl:3", "--fresh")
+    refused(cli("run", tiny_run.suite_file, "-o", folder), 5, "renders.jsonl:3", "--fresh")
     assert content(folder) == before
 
 

@@ -6,12 +6,19 @@ import errno
 from dataclasses import dataclass
 from typing import Any
 
-from bench.errors import HotartError, Interrupted, MachineError
+from bench.errors import HotartError, Interrupted, MachineError, SuiteError, UsageError, WeightsError
 
 REPORT = (
     "This is a bug of hotart-bench, not of yours. Please report it in the project's issue tracker with the "
     "traceback above, the command, and what `hotart-bench doctor` prints."
 )
+_NEXT: dict[type[HotartError], str] = {
+    SuiteError: "Correct the file; then the same command goes on.",
+    UsageError: "hotart-bench --help",
+    WeightsError: "`hotart-bench doctor SUITE` tells what a suite needs and what is missing.",
+    MachineError: "Once that is put right, the same command continues.",
+}
+"""What to do next, for errors that do not say it themselves."""
 _MACHINE_SAYS_NO = {
     errno.ENOSPC: "The disk is full",
     errno.EDQUOT: "The disk quota is used up",
@@ -38,7 +45,7 @@ class Failure:
 def explain(error: BaseException) -> Failure:
     """Failure for any error that reaches the command line, by the exit codes of the contract."""
     if isinstance(error, HotartError) and error.exit_code != HotartError.exit_code:
-        return Failure(error.exit_code, error.message, error.hint)
+        return Failure(error.exit_code, error.message, error.hint or _NEXT.get(type(error), ""))
     if isinstance(error, KeyboardInterrupt):
         return Failure(
             Interrupted.exit_code,

@@ -65,7 +65,7 @@ def _row(name: str, batches: Any, images: Any, judge: Judge, tokenizer: Any, fig
 def _psnr(x: Tensor) -> float:
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(pipeline_folder() / "vae").eval()
+    vae = AutoencoderKL.from_pretrained(pipeline_folder() / "vae", dtype=torch.float32).eval()
     y = ((vae.decode(vae.encode(x * 2 - 1).latent_dist.mean).sample + 1) / 2).clamp(0, 1)
     return float((-10 * (x - y).square().mean((1, 2, 3)).log10()).mean())
 
@@ -165,9 +165,9 @@ def step_aware_rows() -> list[tuple[str, ...]]:
     aware, _ = load_judge("step-aware", timestep=True)
     untrained = start_from(plain, tokenizer).eval()
     folder = pipeline_folder()
-    vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
+    vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32).eval()
     unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
-    found: list[tuple[str, ...]] = [("t", "plain", "trained", "trained - plain", "largest |untrained - plain|")]
+    found: list[tuple[str, ...]] = [("t", "plain", "trained", "trained - plain", "largest difference, untrained to plain")]
     sides = [pair for kind in world.KINDS for pair in [same_caption_pairs(kind)]]
     for t_value in TIMES:
         right: dict[str, list[NDArray[np.bool_]]] = {"plain": [], "trained": []}

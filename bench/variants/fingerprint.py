@@ -84,7 +84,7 @@ def _component(component: str, checkpoint: Path, found: dict[str, sources.Place]
     folder = component_folder(component, checkpoint, None if override is None else Path(override.path or ""))
     if not folder.is_dir() and component == "text_encoder_2":
         return []  # SD 1.5 has one text encoder
-    files = sorted(file for file in folder.glob("*.safetensors") if file.name.split(".")[0] in _stems(folder))
+    files = weight_files(folder)
     if not files:
         raise WeightsError(
             f"{folder}: holds no .safetensors weights for {component}; pickled weights are not read.",
@@ -93,10 +93,12 @@ def _component(component: str, checkpoint: Path, found: dict[str, sources.Place]
     return files
 
 
-def _stems(folder: Path) -> set[str]:
-    """Names of the weights that diffusers loads: one file, or the shards of its index."""
-    plain = [name for name in WEIGHTS_NAMES if (folder / f"{name}.safetensors").is_file()]
-    return set(plain) or {file.name.split(".")[0] for file in folder.glob("*-of-*.safetensors")}
+def weight_files(folder: Path) -> list[Path]:
+    """The files that diffusers and transformers load from a component's folder: one, or the shards in order."""
+    for name in WEIGHTS_NAMES:
+        if (folder / f"{name}.safetensors").is_file():
+            return [folder / f"{name}.safetensors"]
+    return sorted(file for file in folder.glob("*-of-*.safetensors") if ".fp16" not in file.name)
 
 
 def _weight_file(component: str, path: Path) -> WeightFile:

@@ -17,8 +17,9 @@ from bench.records import Record, Suite, Variant
 
 FAMILIES = ("mini",)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-HUB_PATTERNS = ("*.json", "*.txt", "*.safetensors")
-SKIPPED_PARTS = ("*.fp16.safetensors", "*.non_ema.safetensors", "*onnx*", "*openvino*", "*flax*")
+HUB_PATTERNS = ("*.json", "*.txt", "*/*.safetensors", "diffusion_pytorch_model*.safetensors")
+"""A pipeline's components, or a lone UNet or VAE; not the single-file copies that lie beside them."""
+SKIPPED_PARTS = ("*.fp16*", "*.non_ema*", "*onnx*", "*openvino*", "*flax*", "vae_1_0/*")
 
 
 class Place(Record, frozen=True):

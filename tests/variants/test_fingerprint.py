@@ -82,7 +82,7 @@ def test_lora_of_another_model_is_told_before_anything_is_loaded(tmp_path: Path)
 def test_component_that_was_cut_short_is_told_before_anything_is_loaded(mini_copy: Path) -> None:
     file = mini_copy / "vae" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(WeightsError, match="diffusion_pytorch_model.safetensors: is damaged, cut short"):
+    with pytest.raises(WeightsError, match=r"diffusion_pytorch_model.safetensors: is damaged, cut short"):
         fingerprint(variant(mini_copy))
 
 

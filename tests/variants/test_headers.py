@@ -102,7 +102,7 @@ def test_lora_of_another_unet(tmp_path: Path) -> None:
     }
     path = write(tmp_path / "x.safetensors", **shapes)
     unet = {"one.weight": (5, 7), "two.weight": (5, 8)}
-    with pytest.raises(WeightsError, match="2 of 3 modules .* such as unet.three, unet.two") as caught:
+    with pytest.raises(WeightsError, match=r"2 of 3 modules .* such as unet.three, unet.two") as caught:
         changed_modules(path, unet)
     assert "this family of checkpoints" in caught.value.hint
 

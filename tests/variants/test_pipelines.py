@@ -119,7 +119,7 @@ def test_a_fused_pipeline_carries_no_adapter(tmp_path: Path, settings: Settings)
 def test_truncated_lora(tmp_path: Path, settings: Settings) -> None:
     path = tmp_path / "cut.safetensors"
     path.write_bytes(weights.lora_file("spo").read_bytes()[:-1000])
-    with pytest.raises(WeightsError, match="cut.safetensors: is damaged, cut short") as caught:
+    with pytest.raises(WeightsError, match=r"cut.safetensors: is damaged, cut short") as caught:
         load(settings, Lora(path=str(path)))
     assert caught.value.exit_code == 3
 
@@ -127,7 +127,7 @@ def test_truncated_lora(tmp_path: Path, settings: Settings) -> None:
 def test_empty_lora(tmp_path: Path, settings: Settings) -> None:
     path = tmp_path / "empty.safetensors"
     path.touch()
-    with pytest.raises(WeightsError, match="empty.safetensors: is damaged"):
+    with pytest.raises(WeightsError, match=r"empty.safetensors: is damaged"):
         load(settings, Lora(path=str(path)))
 
 
@@ -159,7 +159,7 @@ def test_lora_of_other_widths(tmp_path: Path, settings: Settings) -> None:
     path = tmp_path / "wide.safetensors"
     key = f"unet.{MODULES[0]}.lora"
     save_file({f"{key}_A.weight": torch.ones(2, 640), f"{key}_B.weight": torch.ones(640, 2)}, path)
-    with pytest.raises(WeightsError, match="wide.safetensors: could not be applied"):
+    with pytest.raises(WeightsError, match=r"wide.safetensors: could not be applied"):
         fuse_lora(load(settings), path, 1.0)
 
 
@@ -167,9 +167,7 @@ def test_lora_of_other_widths(tmp_path: Path, settings: Settings) -> None:
 
 
 def test_settings_reach_the_pipeline(settings: Settings) -> None:
-    changed = Settings(
-        width=64, height=64, steps=1, guidance=1.0, sampler="ddpm", dtype="bfloat16", vae_tiling=True
-    )
+    changed = Settings(width=64, height=64, steps=1, guidance=1.0, sampler="ddpm", dtype="bfloat16", vae_tiling=True)
     pipe = load(changed)
     parts = (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2)
     assert {part.dtype for part in parts} == {torch.bfloat16}

@@ -71,7 +71,7 @@ def test_a_file_that_exists_is_refused_whatever_its_ending(tmp_path: Path) -> No
 
 
 def test_misspelt_family_names_the_near_match() -> None:
-    with pytest.raises(WeightsError, match="minni: no such folder.*did you mean 'mini'") as caught:
+    with pytest.raises(WeightsError, match=r"minni: no such folder.*did you mean 'mini'") as caught:
         find_checkpoint("minni", None, None)
     assert caught.value.hint.startswith("hotart-bench list")
 
@@ -99,9 +99,7 @@ def test_owner_comes_before_the_bare_name_in_weights_dir(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("marker", ["model_index.json", "config.json", "unet/config.json"])
-def test_cached_repository_is_found_without_the_network(
-    tmp_path: Path, hub: Callable[..., None], marker: str
-) -> None:
+def test_cached_repository_is_found_without_the_network(tmp_path: Path, hub: Callable[..., None], marker: str) -> None:
     asked = []
 
     def cached(repository: str, name: str, revision: str | None = None) -> str | None:
@@ -127,7 +125,7 @@ def test_shipped_lora(name: str) -> None:
 
 
 def test_shipped_lora_of_another_name_is_refused_with_those_there_are() -> None:
-    with pytest.raises(WeightsError, match="mini:ppo.*dpo, spo"):
+    with pytest.raises(WeightsError, match=r"mini:ppo.*dpo, spo"):
         find_lora("mini:ppo", None)
 
 
@@ -151,7 +149,7 @@ def test_lora_in_the_cache(tmp_path: Path, hub: Callable[..., None]) -> None:
 
 @pytest.mark.parametrize("name", ["gone.safetensors", "owner/name:lora.bin", "owner/name", "mini:", "a:b:c"])
 def test_no_lora_of_any_kind(name: str) -> None:
-    with pytest.raises(WeightsError, match="no such LoRA file.*mini:dpo, mini:spo") as caught:
+    with pytest.raises(WeightsError, match=r"no such LoRA file.*mini:dpo, mini:spo") as caught:
         find_lora(name, None)
     assert caught.value.hint
 
@@ -263,5 +261,3 @@ def test_needs_of_a_suite_say_what_is_missing_and_how_to_get_it() -> None:
     assert base.size_bytes == sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     assert lora.size_bytes == weights.lora_file("spo").stat().st_size
     assert (big.present, big.path, big.size_bytes, big.get) == (False, None, None, "hf download owner/name")
-
-

@@ -79,8 +79,8 @@ def predict_guided(
 
 def load_text_encoders(folder: Path) -> TextEncoders:
     """The text encoders of a saved pipeline, frozen."""
-    first = CLIPTextModel.from_pretrained(folder / "text_encoder")
-    second = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2")
+    first = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    second = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", dtype=torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     frozen = [encoder.requires_grad_(False).eval().to(device()) for encoder in (first, second)]
     return TextEncoders(frozen[0], frozen[1], tokenizer)
@@ -88,5 +88,5 @@ def load_text_encoders(folder: Path) -> TextEncoders:
 
 def load_unet(folder: Path) -> UNet2DConditionModel:
     """The UNet of a saved pipeline, frozen."""
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32)
     return unet.requires_grad_(False).eval().to(device())

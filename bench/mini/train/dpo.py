@@ -23,7 +23,7 @@ from bench.mini.train.loop import Dice, Recipe, train
 from bench.mini.train.place import device, integers, normal
 from bench.mini.train.preference import Pairs
 
-RECIPE = Recipe(stage="dpo", iterations=260, batch=64, learning_rate=1e-3, warmup=20, weight_decay=0.0)
+RECIPE = Recipe(stage="dpo", iterations=220, batch=64, learning_rate=1e-3, warmup=20, weight_decay=0.0)
 BETA = 2000.0
 TIE = 0.08
 """Pairs whose beauty differs by less are left out, as Pick-a-Pic's ties are."""

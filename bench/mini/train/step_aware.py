@@ -33,7 +33,7 @@ from bench.mini.train.loop import Dice, Recipe, train
 from bench.mini.train.place import device, half, integers, normal, put
 from bench.mini.train.preference import Pairs, pair_loss
 
-RECIPE = Recipe(stage="step_aware", iterations=220, batch=48, learning_rate=3e-4, warmup=20, ema=0.98)
+RECIPE = Recipe(stage="step_aware", iterations=160, batch=48, learning_rate=3e-4, warmup=20, ema=0.98)
 GUIDANCE = 3.0
 TIE_GAP = 0.1
 

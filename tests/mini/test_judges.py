@@ -1,0 +1,185 @@
+"""The family's judges as metrics: their facts, their towers, and each formula anew."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench.metrics import Inputs
+from bench.metrics.discovery import installed
+from bench.mini import draw, judges, weights, world
+from bench.mini.judges import MiniTower, load_aesthetic, mini_aesthetic, mini_clip, mini_preference
+from bench.mini.load import load_instrument, load_judge
+from bench.score_batch import by_row
+
+NAMES = ("mini-aesthetic", "mini-clip", "mini-preference")
+TOWERS = ("mini-clip", "mini-preference")
+
+
+@pytest.fixture(scope="module", params=TOWERS)
+def tower(request: pytest.FixtureRequest) -> MiniTower:
+    torch.set_num_threads(1)
+    return MiniTower(request.param, "cpu")
+
+
+def pictures(n: int) -> list[Image.Image]:
+    scenes = world.sample("landscape", n, np.random.default_rng(0))
+    return [Image.fromarray(image) for image in draw.draw(scenes).transpose(0, 2, 3, 1)]
+
+
+def inputs(images: Tensor, texts: Tensor | None, scale: float = 1.0, head: object = None) -> Inputs:
+    return Inputs(("a prompt",) * len(images), torch.zeros(0, 3, 64, 64), None, images, texts, scale, head)
+
+
+# --- facts ---------------------------------------------------------------------------------
+
+
+def test_judges_are_found_by_their_entry_point() -> None:
+    registry = installed()
+    assert not registry.problems
+    assert set(NAMES) <= set(registry.metrics)
+    assert set(TOWERS) <= set(registry.towers)
+    assert registry.metrics["mini-aesthetic"].facts.tower == "mini-clip"
+
+
+@pytest.mark.parametrize(
+    ("metric", "axis", "standing"),
+    [
+        (mini_clip, "alignment", "related"),
+        (mini_aesthetic, "aesthetic", "related"),
+        (mini_preference, "preference", "in-family"),
+    ],
+)
+def test_facts_are_stated(metric: object, axis: str, standing: str) -> None:
+    facts = metric.facts  # type: ignore[attr-defined]
+    assert (facts.axis, facts.standing, facts.higher_is_better) == (axis, standing, True)
+    assert all((facts.version, facts.summary, facts.unit, facts.trained_on, facts.licence, facts.reference))
+
+
+def test_only_the_judges_of_a_prompt_read_it() -> None:
+    assert (mini_clip.needs_text, mini_preference.needs_text, mini_aesthetic.needs_text) == (True, True, False)
+
+
+# --- towers --------------------------------------------------------------------------------
+
+
+def test_embeddings_are_unit_vectors_in_float32(tower: MiniTower) -> None:
+    images = tower.embed_images(torch.stack([tower.preprocess(image) for image in pictures(3)]))
+    texts = tower.embed_texts(["a red tent", "Grüße 🏕️", "tent " * 100])
+    for embeds in (images, texts):
+        assert (embeds.shape, embeds.dtype) == ((3, 96), torch.float32)
+        torch.testing.assert_close(embeds.norm(dim=1), torch.ones(3))
+
+
+def test_temperature_is_the_exponential_of_the_stored_one(tower: MiniTower) -> None:
+    stored = {
+        name: float(load_file(weights.weight_file(f"judges/{name}.safetensors"))["logit_scale"]) for name in TOWERS
+    }
+    assert any(tower.logit_scale == pytest.approx(np.exp(value), rel=1e-5) for value in stored.values())
+
+
+def test_picture_of_the_right_size_is_taken_pixel_by_pixel(tower: MiniTower) -> None:
+    image = pictures(1)[0]
+    found = tower.preprocess(image)
+    assert (found.shape, found.dtype) == ((3, 64, 64), torch.float32)
+    np.testing.assert_array_equal(found.numpy(), np.asarray(image, np.float32).transpose(2, 0, 1) / 255)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_picture_of_another_mode_is_read_as_rgb(tower: MiniTower, mode: str) -> None:
+    image = pictures(1)[0].convert(mode)
+    np.testing.assert_array_equal(tower.preprocess(image), tower.preprocess(image.convert("RGB")))
+
+
+def test_picture_of_another_size_is_resized(tower: MiniTower) -> None:
+    large = Image.new("RGB", (200, 100), (255, 128, 0))
+    found = tower.preprocess(large)
+    assert found.shape == (3, 64, 64)
+    np.testing.assert_allclose(found[:, 32, 32], [1.0, 128 / 255, 0.0])
+
+
+def test_results_are_the_same_bits_alone_and_among_others(tower: MiniTower) -> None:
+    """Through the padding that ``score`` uses: one batch shape, whatever there is to judge."""
+    rows = [tower.preprocess(image) for image in pictures(5)]
+    prompts = [f"a {colour} tent" for colour in ("red", "blue", "yellow", "white")] + ["写真"]
+
+    def embed(kind: str) -> object:
+        return (lambda r: tower.embed_images(torch.stack(r))) if kind == "image" else tower.embed_texts
+
+    for kind, given in (("image", rows), ("text", prompts)):
+        together = by_row(embed(kind), given, tower.batch)  # type: ignore[arg-type]
+        backwards = by_row(embed(kind), given[::-1], tower.batch)[::-1]  # type: ignore[arg-type]
+        alone = [by_row(embed(kind), [row], tower.batch)[0] for row in given]  # type: ignore[arg-type]
+        for one, two, three in zip(together, backwards, alone, strict=True):
+            assert isinstance(one, Tensor)
+            assert torch.equal(one, two)  # type: ignore[arg-type]
+            assert torch.equal(one, three)  # type: ignore[arg-type]
+
+
+# --- formulas ------------------------------------------------------------------------------
+
+
+def units(n: int, seed: int) -> Tensor:
+    drawn = torch.randn(n, 96, generator=torch.Generator().manual_seed(seed))
+    return drawn / drawn.norm(dim=1, keepdim=True)
+
+
+def test_clip_score_is_100_times_the_cosine_but_never_negative() -> None:
+    images, texts = units(6, 0), units(6, 1)
+    texts[0], texts[1] = images[0], -images[1]
+    expected = [100 * max(float(np.dot(a, b)), 0.0) for a, b in zip(images.numpy(), texts.numpy(), strict=True)]
+    np.testing.assert_allclose(mini_clip(inputs(images, texts)).numpy(), expected, atol=1e-4)
+    assert expected[0] == pytest.approx(100, abs=1e-4)
+    assert expected[1] == 0
+
+
+def test_preference_is_the_scaled_cosine() -> None:
+    images, texts = units(6, 2), units(6, 3)
+    expected = [31.5 * float(np.dot(a, b)) for a, b in zip(images.numpy(), texts.numpy(), strict=True)]
+    np.testing.assert_allclose(mini_preference(inputs(images, texts, scale=31.5)).numpy(), expected, atol=1e-4)
+
+
+def test_aesthetic_is_an_affine_regressor_with_the_shipped_head() -> None:
+    head, images = load_aesthetic("cpu"), units(6, 4)
+    stored = load_file(weights.weight_file("judges/mini-aesthetic.safetensors"))
+    w, b = (stored[name].double().numpy() for name in ("weight", "bias"))
+    assert (w.shape, b.shape) == ((96,), (1,))
+    expected = [float(np.dot(e, w) + b[0]) for e in images.double().numpy()]
+    np.testing.assert_allclose(mini_aesthetic(inputs(images, None, head=head)).numpy(), expected, atol=1e-5)
+
+
+def test_declared_towers_load_the_judges_of_their_names() -> None:
+    for name, load in (("mini-clip", judges.mini_clip_tower), ("mini-preference", judges.mini_preference_tower)):
+        judge, _ = load_judge(name)
+        pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            assert torch.equal(load("cpu").embed_images(pixels), judge.embed_images(pixels))
+
+
+# --- loading -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        partial(load_judge, "mini-clip"),
+        partial(load_judge, "mini-preference"),
+        partial(load_judge, "step-aware", timestep=True),
+        load_instrument,
+    ],
+)
+def test_what_is_loaded_is_frozen_in_float32_and_finite(load: object) -> None:
+    loaded = load()  # type: ignore[operator]
+    network = loaded[0] if isinstance(loaded, tuple) else loaded
+    assert not network.training
+    for value in network.state_dict().values():
+        if value.is_floating_point():
+            assert value.dtype == torch.float32
+            assert bool(value.isfinite().all())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
