@@ -94,4 +94,4 @@ def _explain_usage(error: Any) -> Failure:
     message = str(error.format_message()).strip()
     if message == "Missing command." and context is not None:
         message = f"What should it do? {', '.join(context.command.list_commands(context))}."
-    return Failure(2, message, f"{command} --help")
+    return Failure(2, message if message.endswith((".", "?", "!")) else f"{message}.", f"{command} --help")

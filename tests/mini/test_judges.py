@@ -77,11 +77,10 @@ def test_embeddings_are_unit_vectors_in_float32(tower: MiniTower) -> None:
         torch.testing.assert_close(embeds.norm(dim=1), torch.ones(3))
 
 
-def test_temperature_is_the_exponential_of_the_stored_one(tower: MiniTower) -> None:
-    stored = {
-        name: float(load_file(weights.weight_file(f"judges/{name}.safetensors"))["logit_scale"]) for name in TOWERS
-    }
-    assert any(tower.logit_scale == pytest.approx(np.exp(value), rel=1e-5) for value in stored.values())
+@pytest.mark.parametrize("name", TOWERS)
+def test_temperature_is_the_exponential_of_the_stored_one(name: str) -> None:
+    stored = float(load_file(weights.weight_file(f"judges/{name}.safetensors"))["logit_scale"])
+    assert MiniTower(name, "cpu").logit_scale == pytest.approx(np.exp(stored), rel=1e-5)
 
 
 def test_picture_of_the_right_size_is_taken_pixel_by_pixel(tower: MiniTower) -> None:
@@ -155,11 +154,12 @@ def test_aesthetic_is_an_affine_regressor_with_the_shipped_head() -> None:
 
 
 def test_declared_towers_load_the_judges_of_their_names() -> None:
-    for name, load in (("mini-clip", judges.mini_clip_tower), ("mini-preference", judges.mini_preference_tower)):
+    for name, declared in (("mini-clip", judges.mini_clip_tower), ("mini-preference", judges.mini_preference_tower)):
+        assert declared.name == name
         judge, _ = load_judge(name)
         pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            assert torch.equal(load("cpu").embed_images(pixels), judge.embed_images(pixels))
+            assert torch.equal(declared.load("cpu").embed_images(pixels), judge.embed_images(pixels))
 
 
 # --- loading -------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def test_captions_fit_the_pipeline_and_captions_with_craft_words_the_judges(toke
     assert max(lengths) + 2 * 2 <= JUDGE_TOKENS  # two craft words, each after a comma
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_can_be_encoded_without_an_unknown_token(text: str) -> None:
     tokenizer = load_tokenizer()

@@ -25,6 +25,8 @@ from bench.mini.train.loop import Dice, Recipe, train
 from bench.mini.train.place import half, put
 
 RECIPE = Recipe(stage="preference", iterations=320, batch=128, learning_rate=3e-4, warmup=40, ema=0.99)
+REFINE = Recipe(stage="preference-refine", iterations=200, batch=128, learning_rate=2.5e-4, warmup=10, ema=0.98)
+"""A warm restart."""
 BEAUTY_GAIN = 12.0
 MISMATCH_COST = 2.0
 WRONG_SHARE = 0.25
@@ -89,7 +91,8 @@ def run(work: Path) -> None:
         labels = put((dice.numpy.random(RECIPE.batch) < probability).astype(np.float32))
         return score_pairs(judge, pairs.source, first, second, put(judge_tokens(tokenizer, captions)), labels)
 
-    train(RECIPE, {"judge": judge}, step, work)
+    for recipe in (RECIPE, REFINE):
+        train(recipe, {"judge": judge}, step, work)
     save_file(judge.state_dict(), work / "mini-preference.safetensors")
 
 

@@ -1,0 +1,100 @@
+"""The evidence command on a handful of scenes and prompts: every table is printed and every figure is a number."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import stats
+
+from bench.mini import evidence, evidence_judges, evidence_renders, world
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(evidence_judges, "SCENES", 12)
+    monkeypatch.setattr(evidence_judges, "PAIRS", 6)
+    monkeypatch.setattr(evidence_judges, "TIMES", (101, 901))
+    monkeypatch.setattr(
+        evidence_renders, "SETTINGS", msgspec.structs.replace(evidence_renders.SETTINGS, steps=2, batch=4)
+    )
+
+
+def numbers(cells: tuple[str, ...]) -> list[float]:
+    return [float(number) for cell in cells for number in re.findall(r"[-+]?\d+\.\d+(?:e-?\d+)?", cell)]
+
+
+def test_scenes_of_the_evidence_are_held_out() -> None:
+    for kind in world.KINDS:
+        batch = evidence_judges.scenes(kind, 50, 0)
+        assert all(world.is_held_out(kind, tuple(int(v) for v in content)) for content in batch.content)
+    prompts = evidence_renders.prompts()
+    assert all(world.is_held_out(prompt.kind, prompt.content) for prompt in prompts)
+    assert len({(prompt.kind, prompt.content) for prompt in prompts}) == len(prompts)
+
+
+def test_judges_table_has_a_number_for_each_kind() -> None:
+    head, *rows = evidence_judges.rows()
+    assert head == ("figure", "landscape", "portrait")
+    assert len(rows) == 7
+    for row in rows:
+        assert len(numbers(row[1:])) == 2
+        assert all(math.isfinite(value) for value in numbers(row[1:]))
+
+
+def test_untrained_step_aware_model_is_the_plain_one_in_the_table() -> None:
+    _, *rows = evidence_judges.step_aware_rows()
+    assert [row[0] for row in rows] == ["101", "901"]
+    assert [row[-1] for row in rows] == ["0", "0"]
+    for _, plain, trained, gap, _ in rows:
+        assert float(trained) - float(plain) == pytest.approx(float(gap), abs=0.0011)
+
+
+def test_pairs_share_their_content_and_differ_in_craft() -> None:
+    first, second = evidence_judges.same_caption_pairs("portrait")
+    np.testing.assert_array_equal(first.content, second.content)
+    assert (first.craft != second.craft).any(1).all()
+
+
+def test_renders_table_compares_variants_at_equal_noise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = [prompt for prompt in evidence_renders.prompts() if prompt.kind == "landscape"][:3]
+    chosen += [prompt for prompt in evidence_renders.prompts() if prompt.kind == "portrait"][:2]
+    monkeypatch.setattr(evidence_renders, "prompts", lambda: chosen)
+    same = dict.fromkeys(("base", "DPO", "SPO"), ())
+    monkeypatch.setattr(evidence_renders, "VARIANTS", same)
+    evidence_renders.print_main(seeds=2)
+    printed = capsys.readouterr().out
+    assert "5 held-out prompts x 2 seeds" in printed
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ") and "judge" not in line]
+    assert len(rows) == 5 + 6
+    for row in rows:
+        assert set(numbers(tuple(row[2:]))) == {0.0}  # the same variant under three names
+        assert math.isfinite(float(row[1]))
+
+
+def test_contact_sheet_has_a_row_for_each_variant_and_kind(tmp_path: Path) -> None:
+    evidence_renders.write_sheet(tmp_path / "new" / "sheet.png", columns=2)
+    with Image.open(tmp_path / "new" / "sheet.png") as sheet:
+        assert sheet.size == (2 * 2 * 64, 2 * 6 * 64)
+
+
+def test_interval_is_a_bootstrap_of_the_mean_over_prompts() -> None:
+    values = np.random.default_rng(0).normal(0.3, 1.0, 200)
+    mean, low, high = numbers((evidence.with_interval(values),))
+    expected = stats.t.interval(0.95, 199, values.mean(), stats.sem(values))
+    assert mean == pytest.approx(values.mean(), abs=6e-4)
+    assert (low, high) == pytest.approx(expected, abs=0.02)
+
+
+def test_table_is_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+    evidence.print_table([("a", "b"), ("1", "2")])
+    assert capsys.readouterr().out == "| a | b |\n|---|---|\n| 1 | 2 |\n"

@@ -1,0 +1,227 @@
+"""Every training stage, one iteration each on a tiny pool, from nothing to weights that the package takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bench.mini import weights
+from bench.mini.load import load_instrument, load_judge
+from bench.mini.train import (
+    base,
+    clip,
+    data,
+    dpo,
+    instrument,
+    loop,
+    lora,
+    preference,
+    ship,
+    spo,
+    step_aware,
+    vae,
+)
+from bench.mini.train.__main__ import STAGES, stage_function
+from bench.mini.train.loop import Dice
+from bench.records import Lora, Settings, Variant
+from bench.variants import fingerprint, load_pipeline, stages
+
+SCENES = 128
+TINY: dict[ModuleType, tuple[int, int]] = {
+    vae: (1, 4),
+    base: (1, 4),
+    clip: (1, 8),
+    preference: (1, 4),
+    instrument: (1, 32),
+    step_aware: (1, 4),
+    dpo: (1, 4),
+    spo: (1, 2),
+}
+"""Stage -> iterations and batch."""
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[pytest.MonkeyPatch]:
+    """Recipes of one iteration, pools of 128 scenes, and SPO in 4 steps that keeps every pair."""
+    torch.set_num_threads(1)
+    whole_pool = data.pool
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "CHUNK", SCENES // 2)
+        for module, (iterations, batch) in TINY.items():
+            recipe = dataclasses.replace(module.RECIPE, iterations=iterations, batch=batch)
+            patch.setattr(module, "RECIPE", recipe)
+        patch.setattr(vae, "REFINE", dataclasses.replace(vae.REFINE, iterations=1, batch=4))
+        for module in (vae, clip, preference, instrument):
+            patch.setattr(module, "POOL", SCENES)
+        patch.setattr(vae, "pool", lambda work, name, n: whole_pool(work, name, SCENES))
+        patch.setattr(clip, "AESTHETIC_RATINGS", 96)
+        for name, value in {"STEPS": 4, "PLAIN_STEPS": 1, "CANDIDATES": 2, "KEEP": -1.0}.items():
+            patch.setattr(spo, name, value)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def work(tiny: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder after every stage but ``ship``."""
+    folder = tmp_path_factory.mktemp("work")
+    for name in STAGES[:-1]:
+        stage_function(name)(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shipped(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The stages' weights in the place of the package's."""
+    target = tmp_path_factory.mktemp("shipped") / "weights"
+    ship.run(work, target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "FOLDER", target)
+        forget()
+        yield target
+    forget()
+
+
+def forget() -> None:
+    weights.manifest.cache_clear()
+    weights.weight_file.cache_clear()
+
+
+def losses(work: Path, stage: str) -> list[float]:
+    lines = (work / f"{stage}.log.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def test_every_stage_has_its_function_and_ends_with_ship() -> None:
+    assert all(callable(stage_function(name)) for name in STAGES)
+    assert STAGES[-1] == "ship"
+
+
+def test_every_stage_trained_once_at_a_finite_loss(work: Path) -> None:
+    stages_with_loop = ("vae", "vae-refine", "base", "clip", "preference", "instrument", "step_aware", "dpo", "spo")
+    for stage in stages_with_loop:
+        found = losses(work, stage)
+        assert len(found) == 1, stage
+        assert np.isfinite(found[0]), stage
+        assert found[0] > 0, stage
+
+
+def test_preference_optimisation_begins_where_policy_and_reference_agree(work: Path) -> None:
+    """The first loss of DPO and SPO is log 2: an untrained LoRA changes nothing."""
+    assert losses(work, "dpo") == pytest.approx([np.log(2)], abs=1e-3)
+    assert losses(work, "spo") == pytest.approx([np.log(2)], abs=1e-3)
+
+
+def test_stages_read_no_pool_but_their_own(work: Path) -> None:
+    assert sorted(path.name for path in work.glob("pool-*")) == [f"pool-instrument-{SCENES}", f"pool-train-{SCENES}"]
+
+
+def test_latents_of_the_pool_are_standardised(work: Path) -> None:
+    latents = np.load(work / "latents.npy").astype(np.float32)
+    assert latents.shape == (SCENES, 16, 8, 8)
+    np.testing.assert_allclose(latents.mean((0, 2, 3)), 0, atol=0.05)
+    np.testing.assert_allclose(latents.std((0, 2, 3)), 1, atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["dpo", "spo"])
+def test_lora_of_the_attention_was_trained_and_is_saved_in_peft_layout(work: Path, name: str) -> None:
+    state = load_file(work / f"{name}.safetensors")
+    sides = {side: [key for key in state if key.endswith(f".lora_{side}.weight")] for side in "AB"}
+    assert len(sides["A"]) == len(sides["B"]) > 16
+    assert len(state) == 2 * len(sides["A"])
+    assert all(key.startswith("unet.") and any(target in key for target in lora.TARGETS) for key in state)
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    assert all(state[key].shape[0] == lora.RANK for key in sides["A"])
+    assert any(bool(state[key].any()) for key in sides["B"])  # it began at 0
+
+
+def test_step_aware_model_keeps_the_text_tower_and_temperature_of_the_plain_one(work: Path) -> None:
+    plain, aware = (load_file(work / f"{name}.safetensors") for name in ("mini-preference", "step-aware"))
+    kept = [key for key in plain if key.startswith("text.") or key == "logit_scale"]
+    assert len(kept) > 10
+    assert all(torch.equal(plain[key], aware[key]) for key in kept)
+    assert any(bool(aware[key].any()) for key in aware if ".modulation.weight" in key)  # it began at 0
+
+
+def test_aesthetic_head_is_the_ridge_regression_of_noisy_ratings(work: Path, tiny: pytest.MonkeyPatch) -> None:
+    head = load_file(work / "mini-aesthetic.safetensors")
+    judge, _ = clip.load_judge(work, "mini-clip")
+    source = data.pool(work, "train", SCENES)
+    with torch.no_grad():
+        x = judge.embed_images(torch.from_numpy(np.array(source.images[:96])).float() / 255).double().numpy()
+    rated = source.beauty()[:96] + np.random.default_rng(7).normal(0, 0.1, 96)
+    centred, target = x - x.mean(0), rated - rated.mean()
+    strength = clip.RIDGE * centred.var(0, ddof=1).mean() * 96
+    rows = np.vstack([centred, np.sqrt(strength) * np.eye(96)])
+    expected = np.linalg.lstsq(rows, np.concatenate([target, np.zeros(96)]), rcond=None)[0]
+    predicted = centred @ head["weight"].double().numpy()
+    np.testing.assert_allclose(predicted, centred @ expected, atol=2e-3)
+    assert float(head["bias"]) == pytest.approx(
+        rated.mean() - float(x.mean(0) @ head["weight"].double().numpy()), abs=1e-4
+    )
+
+
+def test_finished_stages_return_at_once_with_the_same_weights(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(recipe: loop.Recipe, iteration: int) -> Dice:
+        raise AssertionError(f"{recipe.stage} trained again")
+
+    monkeypatch.setattr(loop, "dice", never)
+    for name in ("instrument", "preference", "dpo", "spo"):
+        file = work / f"{'mini-preference' if name == 'preference' else name}.safetensors"
+        before = load_file(file)
+        stage_function(name)(work)
+        after = load_file(file)
+        assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+# --- ship ----------------------------------------------------------------------------------
+
+
+def test_shipped_files_are_accepted_by_the_package(shipped: Path) -> None:
+    listed = weights.manifest()
+    found = {path.relative_to(shipped).as_posix() for path in shipped.rglob("*") if path.is_file()}
+    assert found == set(listed) | {"manifest.json"}
+    assert all(weights.weight_file(name) == shipped / name for name in listed)
+    assert {f"judges/{name}.safetensors" for name in ship.JUDGES} <= set(listed)
+    assert {f"loras/{name}.safetensors" for name in weights.LORAS} <= set(listed)
+
+
+def test_shipped_weights_are_the_trained_ones_in_half_precision(work: Path, shipped: Path) -> None:
+    for name in ship.JUDGES:
+        trained, half = load_file(work / f"{name}.safetensors"), load_file(shipped / "judges" / f"{name}.safetensors")
+        assert set(trained) == set(half)
+        for key, value in trained.items():
+            expected = value.half() if value.is_floating_point() else value
+            assert torch.equal(half[key], expected), key
+
+
+def test_shipped_judges_load(shipped: Path) -> None:
+    for name, timestep in (("mini-clip", False), ("mini-preference", False), ("step-aware", True)):
+        load_judge(name, timestep=timestep)
+    load_instrument()
+
+
+@pytest.mark.parametrize("name", weights.LORAS)
+def test_shipped_pipeline_draws_with_a_shipped_lora(shipped: Path, name: str) -> None:
+    settings = Settings(width=64, height=64, steps=1, guidance=3.0, sampler="ddim")
+    variant = Variant(name=name, checkpoint="mini", loras=(Lora(path=f"mini:{name}"),))
+    assert fingerprint(variant).lora_mode == "fused"
+    pipe = load_pipeline(variant, settings, device="cpu")
+    assert {parameter.dtype for parameter in pipe.unet.parameters()} == {torch.float32}
+    encoded = stages.encode(pipe, ["a red tent by the sea"], [""], settings)
+    latents = stages.denoise(pipe, settings, encoded, stages.noise(pipe, settings, [1]), [1])
+    assert np.isfinite(stages.decode(pipe, latents)).all()
+
+
+def test_weights_that_the_package_cannot_carry_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "large.safetensors").write_bytes(bytes(2048))
+    monkeypatch.setattr(ship, "LIMIT_BYTES", 1024)
+    with pytest.raises(ValueError, match="more than"):
+        ship.write_manifest(tmp_path)
