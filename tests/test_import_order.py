@@ -133,7 +133,7 @@ def speaks(node: ast.AST) -> str:
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_only_the_command_line_prints_or_exits(path: Path) -> None:
     name = module_name(path)
-    if name.startswith(("bench.cli", "bench.mini.train")) or name == "bench.__main__":
+    if name.startswith(("bench.cli", "bench.mini.train", "bench.mini.evidence")) or name == "bench.__main__":
         return
     # The worker is a process of its own, whose watchdog thread must end it when its parent is gone.
     allowed = {"", "os._exit"} if name == "bench.worker" else {""}

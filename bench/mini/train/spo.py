@@ -36,7 +36,7 @@ from bench.mini.train.diffusion import (
 from bench.mini.train.loop import Dice, Recipe, train
 from bench.mini.train.place import device, half, integers, normal, put
 
-RECIPE = Recipe(stage="spo", iterations=32, batch=24, learning_rate=1.2e-3, warmup=5, weight_decay=1e-4)
+RECIPE = Recipe(stage="spo", iterations=26, batch=24, learning_rate=1.5e-3, warmup=5, weight_decay=1e-4)
 """One iteration is a round: ``batch`` prompts sampled by the policy, and one step of the optimiser."""
 STEPS = 20
 PLAIN_STEPS = 4
@@ -45,7 +45,7 @@ GUIDANCE = 3.0
 KEEP = 0.3
 BETA = 10.0
 CLIP = 0.1
-PAIRS_A_STEP = 160
+PAIRS_A_STEP = 192
 """Pairs that a round's optimiser step is taken on, drawn from all that it kept."""
 
 
