@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import tiny
+from suites import write_suite
 
 from bench.cli import run_command_line
 from bench.run import Outcome
@@ -56,3 +58,38 @@ def tiny_run(tmp_path_factory) -> TinyRun:
         progress=lambda stage, done, total, note="": told.append((stage, done, total)),
     )
     return TinyRun(suite_file, place / "run", outcome, tuple(told))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A working directory with a good suite in it."""
+    monkeypatch.chdir(tmp_path)
+    write_suite(tmp_path)
+    return tmp_path
+
+
+def content(folder):
+    """Every file and folder by name, files with their bytes; what a link points to does not count."""
+    return {
+        path.relative_to(folder): path.read_bytes() if path.is_file() and not path.is_symlink() else None
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.fixture
+def refuses(home, cli):
+    """Gives a command that must fail: with this code, two lines that say all these things, and no trace of it."""
+
+    def check(code, arguments, *words):
+        before = content(home)
+        answer = cli(*arguments)
+        assert answer.code == code, answer.err
+        assert answer.out == ""
+        first, *rest = answer.err.splitlines()
+        assert re.fullmatch(r"hotart-bench: .+[.?]", first), answer.err
+        assert [line[:8] for line in rest] == ["  next: "], answer.err
+        assert "Traceback" not in answer.err
+        assert all(str(word) in answer.err for word in words), answer.err
+        assert content(home) == before
+
+    return check

@@ -55,9 +55,7 @@ def _suite(prompts: int, samples: int, variants: Sequence[str]) -> Suite:
     for index in range(prompts):
         text, tags = PROMPTS[index % len(PROMPTS)]
         again = index // len(PROMPTS)
-        cases.append(
-            Case(id=f"case-{index:03d}", prompt=text + f", take {again + 1}" * bool(again), tags=tags)
-        )
+        cases.append(Case(id=f"case-{index:03d}", prompt=text + f", take {again + 1}" * bool(again), tags=tags))
     return Suite(
         schema=SCHEMA,
         name="fake",
@@ -87,9 +85,7 @@ def _fingerprint(name: str) -> Fingerprint:
     loras = _variant(name).loras
     for number, lora in enumerate(loras):
         files.append(
-            WeightFile(
-                component=f"lora:{number}", name=lora.path, sha256=_digest("lora", name), size_bytes=200_000
-            )
+            WeightFile(component=f"lora:{number}", name=lora.path, sha256=_digest("lora", name), size_bytes=200_000)
         )
     return Fingerprint(
         name=name,
@@ -162,9 +158,7 @@ def _score(render: Render, metric: str, shift: float, seed: int) -> Score:
     shared = _rng("prompt", metric, render.case).normal(0, prompt_sd)
     noise = _rng("noise", metric, render.variant, render.case, render.sample, seed).normal(0, sample_sd)
     value: float | None = float(
-        np.clip(
-            mean + shared + noise + shift, -np.inf if low is None else low, np.inf if high is None else high
-        )
+        np.clip(mean + shared + noise + shift, -np.inf if low is None else low, np.inf if high is None else high)
     )
     reason = None
     if render.image is None:

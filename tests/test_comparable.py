@@ -17,14 +17,8 @@ replace = msgspec.structs.replace
 PREFERENCE = ["mini-preference"]
 
 
-def _only(
-    deltas: tuple[Delta, ...], metric: str, candidate: str, reference: str, tag: str | None = None
-) -> Delta:
-    found = [
-        d
-        for d in deltas
-        if (d.metric, d.candidate, d.reference, d.tag) == (metric, candidate, reference, tag)
-    ]
+def _only(deltas: tuple[Delta, ...], metric: str, candidate: str, reference: str, tag: str | None = None) -> Delta:
+    found = [d for d in deltas if (d.metric, d.candidate, d.reference, d.tag) == (metric, candidate, reference, tag)]
     assert len(found) == 1
     return found[0]
 
@@ -125,9 +119,7 @@ def test_a_digest_of_unknown_cause_is_still_refused(tmp_path: Path) -> None:
 def test_metrics_of_another_version_are_refused_but_not_the_others(tmp_path: Path) -> None:
     old = make_run(tmp_path / "old")
     new = _with_facts(make_run(tmp_path / "new", seed=1), "mini-clip", version="2")
-    with pytest.raises(
-        IncomparableError, match="metric mini-clip is version 2 in new and 1 in old"
-    ) as caught:
+    with pytest.raises(IncomparableError, match="metric mini-clip is version 2 in new and 1 in old") as caught:
         compare_runs(new, old, metrics=["mini-clip", "mini-preference"])
     assert caught.value.hint.endswith("--metrics mini-preference")
     assert compare_runs(new, old, metrics=PREFERENCE)
@@ -135,9 +127,7 @@ def test_metrics_of_another_version_are_refused_but_not_the_others(tmp_path: Pat
 
 def test_only_common_metrics_are_compared(tmp_path: Path) -> None:
     def keep(run: Run, *names: str) -> Run:
-        return replace(
-            run, info=replace(run.info, metrics=tuple(f for f in run.info.metrics if f.name in names))
-        )
+        return replace(run, info=replace(run.info, metrics=tuple(f for f in run.info.metrics if f.name in names)))
 
     old, new = make_run(tmp_path / "old"), make_run(tmp_path / "new", seed=1)
     both = compare_runs(keep(new, "mini-clip", "contrast"), keep(old, "contrast", "clipped"))

@@ -21,14 +21,8 @@ replace = msgspec.structs.replace
 PREFERENCE = ["mini-preference"]
 
 
-def _only(
-    deltas: tuple[Delta, ...], metric: str, candidate: str, reference: str, tag: str | None = None
-) -> Delta:
-    found = [
-        d
-        for d in deltas
-        if (d.metric, d.candidate, d.reference, d.tag) == (metric, candidate, reference, tag)
-    ]
+def _only(deltas: tuple[Delta, ...], metric: str, candidate: str, reference: str, tag: str | None = None) -> Delta:
+    found = [d for d in deltas if (d.metric, d.candidate, d.reference, d.tag) == (metric, candidate, reference, tag)]
     assert len(found) == 1
     return found[0]
 
@@ -47,9 +41,7 @@ def _with_suite(run: Run, **changes: object) -> Run:
 
 
 def test_means_and_counts_agree_with_a_plain_loop(tmp_path: Path) -> None:
-    run = make_run(
-        tmp_path, failed=[("spo", "case-003", 1), ("base", "case-005", 0), ("base", "case-005", 1)]
-    )
+    run = make_run(tmp_path, failed=[("spo", "case-003", 1), ("base", "case-005", 0), ("base", "case-005", 1)])
     delta = _only(compare_run(run), "mini-aesthetic", "spo", "base")
     values = {(s.variant, s.case, s.sample): s.value for s in run.scores if s.metric == "mini-aesthetic"}
     by_prompt: dict[str, list[float]] = defaultdict(list)
@@ -148,9 +140,7 @@ def test_a_tag_is_the_run_with_only_its_prompts(tmp_path: Path) -> None:
 def test_wins_follow_the_better_direction(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     up, down, neither = (
-        compare_run(
-            _with_facts(run, "mini-preference", higher_is_better=better), metrics=PREFERENCE, tags=False
-        )[1]
+        compare_run(_with_facts(run, "mini-preference", higher_is_better=better), metrics=PREFERENCE, tags=False)[1]
         for better in (True, False, None)
     )
     assert up.win_rate == 1.0
@@ -175,12 +165,8 @@ def test_identical_variants_tie_everywhere(tmp_path: Path) -> None:
     assert (delta.interval.low, delta.interval.high) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("prompts", "has_interval", "has_t"), [(1, False, False), (2, True, True), (30, True, False)]
-)
-def test_intervals_by_number_of_prompts(
-    tmp_path: Path, prompts: int, has_interval: bool, has_t: bool
-) -> None:
+@pytest.mark.parametrize(("prompts", "has_interval", "has_t"), [(1, False, False), (2, True, True), (30, True, False)])
+def test_intervals_by_number_of_prompts(tmp_path: Path, prompts: int, has_interval: bool, has_t: bool) -> None:
     delta = compare_run(make_run(tmp_path, prompts=prompts, samples=1), metrics=PREFERENCE, tags=False)[0]
     assert (delta.interval is not None, delta.small_sample is not None) == (has_interval, has_t)
     assert delta.win_interval is not None
@@ -201,8 +187,7 @@ def test_a_distance_from_an_image_that_is_gone_does_not_count(tmp_path: Path) ->
     run = make_run(tmp_path, prompts=4)
     base = {(r.case, r.sample): r.sha256 for r in run.renders if r.variant == "base"}
     scores = [
-        replace(s, reference_sha256=base[s.case, s.sample]) if s.metric == "ssim-to-base" else s
-        for s in run.scores
+        replace(s, reference_sha256=base[s.case, s.sample]) if s.metric == "ssim-to-base" else s for s in run.scores
     ]
     assert _distance_missing(run, scores) == 0
     last = max(k for k, s in enumerate(scores) if s.metric == "ssim-to-base")

@@ -114,8 +114,6 @@ def test_no_run_folder_is_refused_as_the_store_does(tmp_path: Path) -> None:
 
 
 def test_importing_frames_imports_neither_pandas_nor_torch() -> None:
-    code = (
-        "import sys, bench.frames, bench.compare; print([m for m in ('pandas', 'torch') if m in sys.modules])"
-    )
+    code = "import sys, bench.frames, bench.compare; print([m for m in ('pandas', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

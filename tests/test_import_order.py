@@ -76,9 +76,7 @@ def imports_of(path: Path) -> Iterator[tuple[int, str]]:
 
 def test_the_map_is_read_as_it_is_drawn() -> None:
     assert rooms_in_order()[0] == ["errors", "records", "stats"]
-    assert (
-        LEVEL["store"] < LEVEL["suite"] == LEVEL["mini"] < LEVEL["render"] < LEVEL["compare"] < LEVEL["cli"]
-    )
+    assert LEVEL["store"] < LEVEL["suite"] == LEVEL["mini"] < LEVEL["render"] < LEVEL["compare"] < LEVEL["cli"]
 
 
 def test_every_module_has_a_room() -> None:
@@ -138,9 +136,7 @@ def test_only_the_command_line_prints_or_exits(path: Path) -> None:
     # The worker is a process of its own, whose watchdog thread must end it when its parent is gone.
     allowed = {"", "os._exit"} if name == "bench.worker" else {""}
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    found = [
-        node.lineno for node in nodes if isinstance(node, ast.expr | ast.stmt) and speaks(node) not in allowed
-    ]
+    found = [node.lineno for node in nodes if isinstance(node, ast.expr | ast.stmt) and speaks(node) not in allowed]
     assert not found, f"{path.relative_to(ROOT)}: prints or exits in the lines {found}"
 
 

@@ -41,9 +41,7 @@ def read(path: Path) -> list[Score]:
 
 @given(batches=st.lists(st.lists(SCORES, max_size=4), max_size=4))
 @settings(max_examples=30, deadline=None)
-def test_what_is_appended_is_read_back(
-    batches: list[list[Score]], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_what_is_appended_is_read_back(batches: list[list[Score]], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("j") / "scores.jsonl"
     for batch in batches:
         append_records(path, batch)
@@ -117,9 +115,7 @@ def test_a_number_that_is_not_finite_is_never_written(value: float, tmp_path: Pa
     before = path.read_bytes()
     with pytest.raises(ValueError, match="not JSON compliant"):
         append_records(path, [score(2.0), score(value)])
-    timing = Timing(
-        variant="a", name="load", unit="second", round=0, process=1, warmups=(), values=(1.0, value)
-    )
+    timing = Timing(variant="a", name="load", unit="second", round=0, process=1, warmups=(), values=(1.0, value))
     with pytest.raises(ValueError, match="not JSON compliant"):
         append_records(path, [timing])
     assert path.read_bytes() == before

@@ -67,9 +67,7 @@ def test_a_wish_becomes_a_device_of_this_machine(
         ("", "--device is ''"),
     ],
 )
-def test_a_device_that_is_not_there_is_refused(
-    wish: str, sentence: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_that_is_not_there_is_refused(wish: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_torch(monkeypatch)
     with pytest.raises(UsageError) as caught:
         pick_device(wish)
@@ -98,9 +96,7 @@ def test_facts_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_facts_of_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_torch(monkeypatch, cuda=1)
-    monkeypatch.setattr(
-        machine, "_answer", lambda command: "570.1\n570.1" if command[0] == "nvidia-smi" else None
-    )
+    monkeypatch.setattr(machine, "_answer", lambda command: "570.1\n570.1" if command[0] == "nvidia-smi" else None)
     facts = machine_facts("cuda:0")
     assert (facts.device, facts.device_name) == ("cuda:0", "NVIDIA H200")
     assert (facts.device_memory_bytes, facts.driver) == (150_000_000_000, "570.1")
@@ -122,9 +118,7 @@ def test_packages_that_are_not_installed_are_left_out(monkeypatch: pytest.Monkey
 
 def git(folder: Path, *arguments: str) -> str:
     identity = ("-c", "user.name=T", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
-    done = subprocess.run(
-        ["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
 

@@ -1,4 +1,4 @@
-"""One small real run, read back and checked; then what a run does to a folder that holds something already."""
+"""One small real run, read back and checked."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import json
 import math
 import os
 import re
-import shutil
 from datetime import datetime
-from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import tiny
@@ -20,10 +17,7 @@ from PIL import Image
 
 import bench
 import bench.render
-from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.mini.weights import pipeline_folder
-from bench.records import Case, Settings, Suite, Variant
-from bench.run import run_stage
 from bench.store import load_run
 from bench.suite import image_seed, load_suite, protocol_digest
 
@@ -259,175 +253,3 @@ def test_the_outcome_and_the_progress_tell_what_was_done(run, tiny_run):
         counts = [(done, total) for name, done, total in tiny_run.progress if name == stage]
         assert counts == sorted(counts)
         assert counts[-1][0] == counts[-1][1] > 0
-
-
-# --- stages alone --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def copied(tiny_run, tmp_path) -> Path:
-    """A copy of the real run, to be worked on."""
-    return shutil.copytree(tiny_run.folder, tmp_path / "run")
-
-
-def test_an_old_run_gets_a_new_metric_without_rendering(run, copied):
-    before = (copied / "renders.jsonl").read_bytes(), (copied / "scores.jsonl").read_bytes()
-    outcome = run_stage("score", run.info.suite, copied, metrics=["contrast"], device="cpu")
-    assert (outcome.scores, outcome.done_before) == (len(run.scores) + 12, False)
-    after = load_run(copied)
-    assert [facts.name for facts in after.info.metrics] == [*METRICS, "contrast"]
-    assert {one for one in after.scores if one.metric != "contrast"} == set(run.scores)
-    assert (copied / "renders.jsonl").read_bytes() == before[0]
-    assert (copied / "scores.jsonl").read_bytes().startswith(before[1])
-    assert "contrast" in (copied / "scores.csv").read_text("utf-8").splitlines()[0]
-    assert run_stage("score", run.info.suite, copied, metrics=["contrast"], device="cpu").done_before
-
-
-@pytest.mark.parametrize("stage", ["score", "report"])
-def test_what_needs_images_says_that_there_are_none(stage, run, tmp_path):
-    with pytest.raises(InvalidError, match="has no images yet") as caught:
-        run_stage(stage, run.info.suite, tmp_path / "run")
-    assert "hotart-bench render" in caught.value.hint
-    assert not (tmp_path / "run").exists()
-
-
-# --- what a run does to its folder, with a painter in the place of the model ----------------
-
-
-SUITE = Suite(
-    schema=1,
-    name="painted",
-    prompts=("p.jsonl",),
-    cases=(Case(id="a", prompt="a fox"), Case(id="b", prompt="a pier")),
-    samples=2,
-    seed=3,
-    metrics=("saturation",),
-    settings=Settings(width=64, height=64, steps=2, guidance=3.0, sampler="ddim", batch=3),
-    variants=(Variant(name="base", checkpoint="mini"), Variant(name="other", checkpoint="mini")),
-    source="painted.toml",
-)
-
-
-class Painter:
-    """Paints an image from its seed; counts the batches of each variant."""
-
-    def __init__(self):
-        self.loaded = []
-        self.batches = 0
-        self.error = None
-
-    def load(self, variant, settings, *, device, weights_dir=None):
-        self.loaded.append(variant.name)
-
-    def draw(self, pipe, settings, cells, encoded):
-        self.batches += 1
-        shape = (settings.height, settings.width, 3)
-        return tuple(
-            bench.render.Drawn(
-                None if self.error else np.random.default_rng(cell.seed).integers(0, 256, shape, np.uint8),
-                "float32",
-                self.error,
-            )
-            for cell in cells
-        )
-
-
-@pytest.fixture
-def painter(monkeypatch):
-    stand_in = Painter()
-    monkeypatch.setattr(bench.render, "load_pipeline", stand_in.load)
-    monkeypatch.setattr(bench.render, "encode_cases", lambda pipe, suite, batches: {})
-    monkeypatch.setattr(bench.render, "draw_batch", stand_in.draw)
-    return stand_in
-
-
-def render(path, suite=SUITE, **flags):
-    return run_stage("render", suite, path, device="cpu", **flags)
-
-
-def test_chosen_variants_are_rendered_alone_and_the_others_later(painter, tmp_path):
-    outcome = render(tmp_path / "run", variants=["other"])
-    assert (outcome.images, outcome.missing) == (4, 0)
-    assert [one.name for one in load_run(tmp_path / "run").info.variants] == ["other"]
-    outcome = render(tmp_path / "run")
-    assert (outcome.images, outcome.missing) == (8, 0)
-    assert [one.name for one in load_run(tmp_path / "run").info.variants] == ["base", "other"]
-    assert painter.loaded == ["other", "base"]
-    assert load_run(tmp_path / "run").info.status == "started"
-
-
-def test_what_is_done_is_not_done_again(painter, tmp_path):
-    assert not render(tmp_path / "run").done_before
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    assert render(tmp_path / "run").done_before
-    assert painter.loaded == ["base", "other"]
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
-
-
-def test_an_image_that_was_lost_is_made_again_with_its_batch(painter, tmp_path):
-    render(tmp_path / "run")
-    lost = tmp_path / "run" / "images" / "other" / "b-1.png"
-    before = lost.read_bytes()
-    lost.unlink()
-    painter.batches = 0
-    assert render(tmp_path / "run").images == 8
-    assert (lost.read_bytes(), painter.batches) == (before, 1)
-    assert len(load_run(tmp_path / "run").renders) == 8
-
-
-def test_fresh_keeps_the_old_folder_beside(painter, tmp_path):
-    render(tmp_path / "run")
-    old = load_run(tmp_path / "run").info.id
-    render(tmp_path / "run", fresh=True)
-    assert load_run(tmp_path / "run.old-1").info.id == old
-    assert load_run(tmp_path / "run").info.id != old
-    assert painter.loaded == ["base", "other"] * 2
-
-
-def test_other_variants_and_metrics_are_the_same_protocol(painter, tmp_path):
-    render(tmp_path / "run")
-    third = msgspec.structs.replace(SUITE.variants[0], name="third")
-    wider = msgspec.structs.replace(SUITE, variants=(*SUITE.variants, third), metrics=("saturation", "contrast"))
-    assert render(tmp_path / "run", wider).images == 12
-    assert load_run(tmp_path / "run").info.suite == wider
-    assert painter.loaded == ["base", "other", "third"]
-
-
-def test_the_ground_is_checked_before_old_results_are_given_up(painter, tmp_path):
-    render(tmp_path / "run")
-    card = tmp_path / "run" / "run.json"
-    info = load_run(tmp_path / "run").info
-    changed = [msgspec.structs.replace(one, digest="0" * 64) for one in info.variants]
-    moved = msgspec.structs.replace(info, variants=tuple(changed), packages={**info.packages, "torch": "1.0"})
-    card.write_bytes(msgspec.json.encode(moved))
-    before = (tmp_path / "run" / "renders.jsonl").read_bytes()
-    with pytest.raises(IncomparableError, match=r"torch is 1\.0 there and"):
-        render(tmp_path / "run")
-    assert (tmp_path / "run" / "renders.jsonl").read_bytes() == before
-    assert card.read_bytes() == msgspec.json.encode(moved)
-
-
-def test_a_run_of_nothing_but_failures_is_invalid_and_kept(painter, tmp_path):
-    painter.error = "black image: no value is above 0 of 255"
-    with pytest.raises(InvalidError, match="all 8 images failed"):
-        render(tmp_path / "run")
-    renders = load_run(tmp_path / "run").renders
-    assert [(one.image, one.sha256, one.error) for one in renders] == [(None, None, painter.error)] * 8
-    assert not list((tmp_path / "run").rglob("*.png"))
-
-
-def test_some_failures_are_told_and_the_run_goes_on(painter, tmp_path):
-    render(tmp_path / "run", variants=["base"])
-    painter.error = "uniform image: every pixel is about (3, 4, 5)"
-    outcome = render(tmp_path / "run")
-    assert (outcome.images, outcome.failed, outcome.missing) == (4, 4, 0)
-    assert outcome.notes == (f"4 of 8 images failed, such as other/a: {painter.error}.",)
-
-
-def test_unknown_names_are_refused_before_a_folder_is_made(painter, tmp_path):
-    with pytest.raises(UsageError, match="has no variant 'sop'"):
-        render(tmp_path / "run", variants=["sop"])
-    with pytest.raises(UsageError, match="saturatoin"):
-        render(tmp_path / "run", metrics=["saturatoin"])
-    assert list(tmp_path.iterdir()) == []
-    assert painter.loaded == []

@@ -84,17 +84,13 @@ def test_the_newest_record_counts_and_order_is_the_runs(run: Run, tmp_path: Path
     assert cells == sorted(cells)
 
 
-def test_variants_that_the_suite_lost_are_left_out_and_foreign_cases_refused(
-    run: Run, tmp_path: Path
-) -> None:
+def test_variants_that_the_suite_lost_are_left_out_and_foreign_cases_refused(run: Run, tmp_path: Path) -> None:
     path = write_run(run, tmp_path / "run")
     suite = replace(run.info.suite, variants=run.info.suite.variants[:1])
     (path / "run.json").write_bytes(msgspec.json.encode(replace(run.info, suite=suite)))
     read = load_run(path)
     assert {item.variant for item in (*read.renders, *read.scores, *read.timings)} == {"base"}
-    (path / "run.json").write_bytes(
-        msgspec.json.encode(replace(run.info, suite=replace(suite, cases=suite.cases[1:])))
-    )
+    (path / "run.json").write_bytes(msgspec.json.encode(replace(run.info, suite=replace(suite, cases=suite.cases[1:]))))
     with pytest.raises(InvalidError, match=r"renders\.jsonl: names the case 'case-000'"):
         load_run(path)
 
@@ -105,24 +101,18 @@ def test_images_are_whole_files_at_the_cells_place(run: Run, tmp_path: Path) -> 
         name, digest = folder.write_image("base", "case-000", 1, b"png")
         assert (name, digest) == ("images/base/case-000-1.png", hashlib.sha256(b"png").hexdigest())
         assert folder.image_path("base", "case-000", 1).read_bytes() == b"png"
-        threads = [
-            threading.Thread(target=folder.write_image, args=("base", "c", n, b"%d" % n)) for n in range(16)
-        ]
+        threads = [threading.Thread(target=folder.write_image, args=("base", "c", n, b"%d" % n)) for n in range(16)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert [folder.image_path("base", "c", n).read_bytes() for n in range(16)] == [
-            b"%d" % n for n in range(16)
-        ]
+        assert [folder.image_path("base", "c", n).read_bytes() for n in range(16)] == [b"%d" % n for n in range(16)]
         assert folder.write_text("plots/notes.md", "ü") == tmp_path / "run" / "plots" / "notes.md"
     assert not list((tmp_path / "run").rglob("*.tmp"))
 
 
 def test_scores_csv_has_a_row_an_image_and_a_column_a_metric(run: Run, tmp_path: Path) -> None:
-    failed = make_run(
-        tmp_path, prompts=3, samples=2, variants=("base", "spo"), failed=[("spo", "case-001", 0)]
-    )
+    failed = make_run(tmp_path, prompts=3, samples=2, variants=("base", "spo"), failed=[("spo", "case-001", 0)])
     with open_for(failed.info.suite, tmp_path / "run") as folder:
         fill(folder, failed)
         text = folder.write_scores_csv().read_text(encoding="utf-8")
@@ -170,9 +160,7 @@ def test_a_folder_that_was_not_written_to_is_gone_again(run: Run, tmp_path: Path
 
 def test_the_same_protocol_is_continued(run: Run, tmp_path: Path) -> None:
     path = write_run(run, tmp_path / "run")
-    suite = replace(
-        run.info.suite, variants=run.info.suite.variants[:1], metrics=("mini-clip",), name="other"
-    )
+    suite = replace(run.info.suite, variants=run.info.suite.variants[:1], metrics=("mini-clip",), name="other")
     with open_for(suite, path) as folder:
         assert folder.info == run.info
 
@@ -203,9 +191,7 @@ def test_fresh_keeps_the_old_run_beside(run: Run, tmp_path: Path) -> None:
 def test_a_folder_with_something_else_in_it_is_left_alone(run: Run, tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"x")
     for fresh in (False, True):
-        with pytest.raises(
-            UsageError, match=r"not empty and holds no run \(no run\.json\), but holiday\.jpg"
-        ):
+        with pytest.raises(UsageError, match=r"not empty and holds no run \(no run\.json\), but holiday\.jpg"):
             open_for(run.info.suite, tmp_path, fresh=fresh)
     with pytest.raises(UsageError, match="is a file"):
         open_for(run.info.suite, tmp_path / "holiday.jpg")
@@ -245,9 +231,7 @@ def test_a_newer_schema_is_incomparable(run: Run, tmp_path: Path) -> None:
     table = json.loads((path / "run.json").read_text(encoding="utf-8")) | {"schema": 2, "future": 1}
     (path / "run.json").write_text(json.dumps(table), encoding="utf-8")
     for reading in (load_run, RunFolder.reopen, lambda path: open_for(run.info.suite, path)):
-        with pytest.raises(
-            IncomparableError, match="has schema 2; this hotart-bench knows runs up to schema 1"
-        ):
+        with pytest.raises(IncomparableError, match="has schema 2; this hotart-bench knows runs up to schema 1"):
             reading(path)
 
 

@@ -23,9 +23,7 @@ def run(tmp_path: Path) -> Run:
 def test_another_protocol_is_refused_with_every_difference(run: Run) -> None:
     suite = run.info.suite
     cases = (replace(suite.cases[0], prompt="other"), replace(suite.cases[1], id="new"))
-    other = replace(
-        suite, cases=cases, seed=9, limit=2, settings=replace(suite.settings, steps=30, sampler="euler")
-    )
+    other = replace(suite, cases=cases, seed=9, limit=2, settings=replace(suite.settings, steps=30, sampler="euler"))
     with pytest.raises(IncomparableError) as caught:
         refuse_other_protocol(Path("runs/mini"), run.info, other)
     assert caught.value.message.startswith("runs/mini: holds a run of another protocol: ")

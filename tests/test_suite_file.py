@@ -132,9 +132,7 @@ def test_a_file_that_is_no_suite_is_refused(content: bytes, sentence: str, tmp_p
 def test_no_variants_and_a_newer_schema(tmp_path: Path) -> None:
     suite_file = write_suite(tmp_path)
     suite_file.write_text("schema = 2\nfuture = true\n", encoding="utf-8")
-    with pytest.raises(
-        IncomparableError, match="has schema 2; this hotart-bench knows suites up to schema 1"
-    ):
+    with pytest.raises(IncomparableError, match="has schema 2; this hotart-bench knows suites up to schema 1"):
         load_suite(str(suite_file))
     cut = GOOD[: GOOD.index("[variants.base]")]
     suite_file.write_text(cut + "[variants]\n", encoding="utf-8")
@@ -143,18 +141,14 @@ def test_no_variants_and_a_newer_schema(tmp_path: Path) -> None:
 
 
 def test_a_doubled_id_across_prompt_files_names_both_lines(tmp_path: Path) -> None:
-    (tmp_path / "more.jsonl").write_text(
-        '{"id":"c","prompt":"x"}\n{"id":"B","prompt":"y"}\n', encoding="utf-8"
-    )
+    (tmp_path / "more.jsonl").write_text('{"id":"c","prompt":"x"}\n{"id":"B","prompt":"y"}\n', encoding="utf-8")
     with pytest.raises(SuiteError, match=r"more\.jsonl:2.*own\.jsonl:2"):
         load_suite(str(write_suite(tmp_path, '["own.jsonl"]', '["own.jsonl", "more.jsonl"]')))
 
 
 @given(value=st.floats() | st.integers(-(2**70), 2**70))
 @settings(max_examples=30, deadline=None)
-def test_guidance_is_taken_exactly_in_its_range(
-    value: float, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_guidance_is_taken_exactly_in_its_range(value: float, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = write_suite(tmp_path_factory.mktemp("g"), "guidance = 5", f"guidance = {value}")
     if 0 <= value <= 100:
         assert load_suite(str(path)).settings.guidance == value

@@ -167,7 +167,9 @@ def step_aware_rows() -> list[tuple[str, ...]]:
     folder = pipeline_folder()
     vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32).eval()
     unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
-    found: list[tuple[str, ...]] = [("t", "plain", "trained", "trained - plain", "largest difference, untrained to plain")]
+    found: list[tuple[str, ...]] = [
+        ("t", "plain", "trained", "trained - plain", "largest difference, untrained to plain")
+    ]
     sides = [pair for kind in world.KINDS for pair in [same_caption_pairs(kind)]]
     for t_value in TIMES:
         right: dict[str, list[NDArray[np.bool_]]] = {"plain": [], "trained": []}

@@ -5,22 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from bench.errors import WeightsError
 from bench.records import Fingerprint, Variant, WeightFile
 from bench.variants import sources
-from bench.variants.headers import changed_modules, read_shapes
+from bench.variants.headers import changed_modules, read_shapes, weight_files
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionPipeline")
-WEIGHTS_NAMES = ("diffusion_pytorch_model", "model")
 
 
 def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprint:
     """Hash a variant's weight files, fetching those that are missing.
 
-    The digest is the sha256 of the pipeline class, the sha256 of each component's files and the LoRAs' sha256
-    and weights in order: not of names or paths, so that the same weights at another place are the same variant.
+    The digest is the sha256 of the pipeline class, the checkpoint's noise schedule and kind of prediction, the
+    sha256 of each component's files and the LoRAs' sha256 and weights in order: not of names or paths, so that
+    the same weights at another place are the same variant.
 
     Every file's header is read, so that what is cut short or fits nothing is told before anything is rendered.
 
@@ -37,6 +38,7 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
     unet = {name: shape for path in weights["unet"] for name, shape in read_shapes(path).items()}
     facts = {
         "pipeline": pipeline,
+        "schedule": _noise_schedule(folder),
         "files": [(file.component, file.sha256) for file in files],
         "loras": [(file.sha256, lora.weight) for file, lora in zip(loras, variant.loras, strict=True)],
     }
@@ -93,12 +95,14 @@ def _component(component: str, checkpoint: Path, found: dict[str, sources.Place]
     return files
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files that diffusers and transformers load from a component's folder: one, or the shards in order."""
-    for name in WEIGHTS_NAMES:
-        if (folder / f"{name}.safetensors").is_file():
-            return [folder / f"{name}.safetensors"]
-    return sorted(file for file in folder.glob("*-of-*.safetensors") if ".fp16" not in file.name)
+def _noise_schedule(folder: Path) -> dict[str, Any]:
+    """The checkpoint's scheduler configuration, which says what its UNet predicts; a sampler takes it over."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: is missing or cannot be read.", "save the whole pipeline again") from error
+    return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
 def _weight_file(component: str, path: Path) -> WeightFile:

@@ -18,6 +18,15 @@ Shape = tuple[int, ...]
 
 LORA_KEY = re.compile(r"(?P<module>(?:unet|text_encoder(?:_2)?)\..+)\.(?:lora_|lora\.)(?P<side>A|B|down|up)\.weight")
 IN_SIDES = ("A", "down")
+WEIGHTS_NAMES = ("diffusion_pytorch_model", "model")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that diffusers and transformers load from a component's folder: one, or the shards in order."""
+    for name in WEIGHTS_NAMES:
+        if (folder / f"{name}.safetensors").is_file():
+            return [folder / f"{name}.safetensors"]
+    return sorted(file for file in folder.glob("*-of-*.safetensors") if ".fp16" not in file.name)
 
 
 def read_shapes(path: Path) -> dict[str, Shape]:

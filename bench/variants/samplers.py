@@ -7,22 +7,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bench.records import Sampler
 
+PLAIN = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
+"""What a checkpoint's own configuration may switch on: the suite's name says which spacing is meant."""
+KARRAS = PLAIN | {"use_karras_sigmas": True}
+
 SAMPLERS: dict[Sampler, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", PLAIN),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-    "dpmpp_2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "heun": ("HeunDiscreteScheduler", PLAIN),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", PLAIN | {"algorithm_type": "dpmsolver++"}),
     "dpmpp_2m_karras": (
         "DPMSolverMultistepScheduler",
-        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
+        KARRAS | {"algorithm_type": "dpmsolver++"},
     ),
     "dpmpp_2m_sde_karras": (
         "DPMSolverMultistepScheduler",
-        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
+        KARRAS | {"algorithm_type": "sde-dpmsolver++"},
     ),
-    "unipc": ("UniPCMultistepScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", PLAIN),
 }
 """Sampler -> (diffusers class, what is changed in the checkpoint's own scheduler configuration)."""
 

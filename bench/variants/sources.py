@@ -7,6 +7,7 @@ A checkpoint is a shipped family (``mini``), a diffusers folder, or a Hub id; a 
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from bench.errors import WeightsError
 from bench.mini import weights as mini
 from bench.names import did_you_mean
 from bench.records import Record, Suite, Variant
+from bench.variants.headers import weight_files
 
 FAMILIES = ("mini",)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2")
 HUB_PATTERNS = ("*.json", "*.txt", "*/*.safetensors", "diffusion_pytorch_model*.safetensors")
 """A pipeline's components, or a lone UNet or VAE; not the single-file copies that lie beside them."""
 SKIPPED_PARTS = ("*.fp16*", "*.non_ema*", "*onnx*", "*openvino*", "*flax*", "vae_1_0/*")
@@ -74,7 +77,7 @@ def find_checkpoint(name: str, revision: str | None, weights_dir: Path | None) -
             "single files are not read.",
             "Convert it once with diffusers: StableDiffusionXLPipeline.from_single_file(FILE).save_pretrained(FOLDER)",
         )
-    if not HUB_ID.fullmatch(name):
+    if not _is_hub_id(name):
         raise WeightsError(
             f"{name}: no such folder, and neither a Hub id (owner/name) nor a shipped family"
             f" ({', '.join(FAMILIES)}){did_you_mean(name, FAMILIES)}.",
@@ -91,13 +94,18 @@ def find_lora(name: str, weights_dir: Path | None) -> Place:
     path = Path(name).expanduser()
     if path.is_file():
         return Place(what=name, path=str(path.resolve()))
-    if HUB_ID.fullmatch(family) and part.endswith(".safetensors"):
+    if _is_hub_id(family) and part.endswith(".safetensors"):
         return _find_repository(family, None, part, weights_dir)
     raise WeightsError(
         f"{name}: no such LoRA file; a LoRA is a .safetensors file, owner/name:file.safetensors of the Hub, "
         f"or a shipped one ({', '.join(f'mini:{lora}' for lora in mini.LORAS)}).",
         "hotart-bench list variants",
     )
+
+
+def _is_hub_id(name: str) -> bool:
+    """Whether the Hub could have a repository of this name: no ``--`` or ``..``, no odd end, at most 96 characters."""
+    return bool(HUB_ID.fullmatch(name)) and not re.search(r"--|\.\.|[-.]$|[-.]/", name) and len(name) <= 96
 
 
 def _find_repository(name: str, revision: str | None, file: str | None, weights_dir: Path | None) -> Place:
@@ -124,13 +132,22 @@ def _cached(place: Place) -> Path | None:
     """The place in the Hub's local cache, without asking the network."""
     from huggingface_hub import try_to_load_from_cache
 
-    marker = place.file or "model_index.json"
-    for name in (marker, "config.json", "unet/config.json"):
+    for name in (place.file,) if place.file else ("model_index.json", "config.json", "unet/config.json"):
         found = try_to_load_from_cache(place.repository or "", name, revision=place.revision)
         if isinstance(found, str):
             path = Path(found)
-            return path if place.file else path.parents[len(Path(name).parts) - 1]
+            root = path if place.file else path.parents[len(Path(name).parts) - 1]
+            return root if place.file or _is_whole(root) else None
     return None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a cached repository has weights for each part that it names; a download may have been cut short."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        return bool(weight_files(folder) or weight_files(folder / "unet"))
+    parts = json.loads(index.read_text("utf-8"))
+    return all(weight_files(folder / part) for part in WEIGHTED if part in parts)
 
 
 def fetch(place: Place) -> Place:
@@ -142,7 +159,6 @@ def fetch(place: Place) -> Place:
     if place.path is not None:
         return place
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repository = place.repository or ""
     try:
@@ -154,7 +170,7 @@ def fetch(place: Place) -> Place:
             allow_patterns=list(HUB_PATTERNS),
             ignore_patterns=list(SKIPPED_PARTS),
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the Hub's client, its transport and the disk each have errors of their own
         raise WeightsError(
             f"{place.what}: is not on this machine and could not be downloaded ({type(error).__name__}).",
             f"{get_command(place)}, or give a folder that holds {repository}/ with --weights-dir",

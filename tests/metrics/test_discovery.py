@@ -136,9 +136,7 @@ def test_two_plugins_with_one_name_are_both_left_out(site: Site) -> None:
 
 
 def test_a_plugin_may_share_another_ones_tower_by_importing_it(site: Site) -> None:
-    site.install(
-        "a-judges", "one", "vit = tower('vit')(lambda device: None)\nfirst = declare('first', 'vit')"
-    )
+    site.install("a-judges", "one", "vit = tower('vit')(lambda device: None)\nfirst = declare('first', 'vit')")
     site.install("b-judges", "two", "from one import vit\nsecond = declare('second', 'vit')")
     registry = site.registry()
     assert registry.problems == ()
@@ -183,9 +181,7 @@ def test_every_fact_of_ours_is_filled_in() -> None:
     for name, metric in build(OWN, ()).metrics.items():
         facts = metric.facts
         assert facts.name == name
-        assert all(
-            (facts.version, facts.summary, facts.unit, facts.trained_on, facts.licence, facts.reference)
-        )
+        assert all((facts.version, facts.summary, facts.unit, facts.trained_on, facts.licence, facts.reference))
         assert facts.summary.endswith(".")
 
 

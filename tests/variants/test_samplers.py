@@ -83,3 +83,12 @@ def test_two_steps_of_every_sampler_give_the_same_finite_latents_again(
     assert bool(first.isfinite().all())
     assert torch.equal(first, again)
     assert not torch.equal(first, noise)
+
+
+def test_the_suite_not_the_checkpoint_says_how_sigmas_are_spaced() -> None:
+    pipe = sdxl_pipe()
+    set_sampler(pipe, "dpmpp_2m_karras")
+    for sampler in ("dpmpp_2m", "euler", "heun", "unipc"):
+        set_sampler(pipe, "dpmpp_2m_karras")
+        set_sampler(pipe, sampler)
+        assert pipe.scheduler.config.use_karras_sigmas is False

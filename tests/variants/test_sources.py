@@ -98,17 +98,39 @@ def test_owner_comes_before_the_bare_name_in_weights_dir(tmp_path: Path) -> None
     assert find_checkpoint("owner/name", None, tmp_path).path == str(tmp_path / "owner" / "name")
 
 
-@pytest.mark.parametrize("marker", ["model_index.json", "config.json", "unet/config.json"])
-def test_cached_repository_is_found_without_the_network(tmp_path: Path, hub: Callable[..., None], marker: str) -> None:
-    asked = []
+CACHED = {
+    "model_index.json": (
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model-00001-of-00002.safetensors",
+    ),
+    "config.json": ("diffusion_pytorch_model.safetensors",),
+    "unet/config.json": ("unet/diffusion_pytorch_model.safetensors",),
+}
+
+
+@pytest.mark.parametrize("marker", list(CACHED))
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_cached_repository_is_found_without_the_network(
+    tmp_path: Path, hub: Callable[..., None], marker: str, cut_short: bool
+) -> None:
+    snapshot, asked = tmp_path / "snapshot", []
+    touch(snapshot / marker).write_text('{"_class_name": "x", "unet": [], "vae": [], "scheduler": []}')
+    for name in CACHED[marker][cut_short:]:
+        touch(snapshot / name)
 
     def cached(repository: str, name: str, revision: str | None = None) -> str | None:
         asked.append((repository, revision))
-        return str(touch(tmp_path / "snapshot" / name)) if name == marker else None
+        return str(snapshot / name) if name == marker else None
 
     hub(try_to_load_from_cache=cached)
-    assert find_checkpoint("owner/name", "abc", None).path == str(tmp_path / "snapshot")
+    assert find_checkpoint("owner/name", "abc", None).path == (None if cut_short else str(snapshot))
     assert set(asked) == {("owner/name", "abc")}
+
+
+@pytest.mark.parametrize("name", ["owner/a--b", "owner/name-", "owner/na..me", "owner/" + 95 * "n"])
+def test_a_name_that_the_hub_cannot_have_is_refused(name: str) -> None:
+    with pytest.raises(WeightsError):
+        find_checkpoint(name, None, None)
 
 
 def test_a_repository_nowhere_has_no_path_yet(tmp_path: Path) -> None:

@@ -1,0 +1,190 @@
+"""LoRA files and checkpoints that cannot be what they are named as, refused before anything is rendered."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.numpy import save_file
+from suites import write_suite
+
+from bench.mini.weights import pipeline_folder
+from bench.store import load_run
+
+# --- LoRA files ----------------------------------------------------------------------------
+
+
+def renamed(old, new):
+    return {name.replace(old, new): tensor for name, tensor in tiny.lora_tensors(1).items()}
+
+
+def without(end):
+    return {name: tensor for name, tensor in tiny.lora_tensors(1).items() if not name.endswith(end)}
+
+
+def of_other_widths():
+    return {
+        name: np.concatenate([tensor] * 2, axis=1 if "lora_A" in name else 0)
+        for name, tensor in renamed("", "").items()
+    }
+
+
+LORAS = {
+    "of another model's blocks": (lambda: renamed("blocks.0", "blocks.7"), ["fit no module of the checkpoint"]),
+    "of another model's widths": (of_other_widths, ["56 of 56 modules", "fit no module of the checkpoint"]),
+    "of a whole model": (lambda: {"conv_in.weight": np.zeros((4, 4, 3, 3), np.float32)}, ["1 of 1 keys", "layout"]),
+    "of another layout": (lambda: renamed("unet.", "lora_unet_"), ["keys are not in the diffusers/PEFT layout"]),
+    "with nothing in it": (dict, ["0 of 0 keys", "none at all"]),
+    "with one matrix of two": (lambda: without("lora_B.weight"), ["lack one of their two matrices"]),
+    "with ranks that differ": (
+        lambda: {name: tensor[:4] if "lora_A" in name else tensor for name, tensor in tiny.lora_tensors(1).items()},
+        ["do not multiply"],
+    ),
+}
+
+
+def with_lora(home):
+    write_suite(home, '"mini:spo"', '"own.safetensors"')
+
+
+@pytest.mark.parametrize("case", LORAS)
+def test_a_lora(case, refuses, home):
+    make, words = LORAS[case]
+    save_file(make(), home / "own.safetensors")
+    with_lora(home)
+    refuses(3, ["run", "own.toml", "-o", "out"], "own.safetensors", *words)
+
+
+CUTS = {
+    "empty": lambda data: b"",
+    "cut in its length": lambda data: data[:5],
+    "cut in its header": lambda data: data[:300],
+    "cut in its weights": lambda data: data[: len(data) // 2],
+    "cut by a byte": lambda data: data[:-1],
+    "longer than it says": lambda data: data + b"\0",
+    "a web page": lambda data: b"<!DOCTYPE html><html>Log in to download</html>",
+    "a pickle": lambda data: b"\x80\x02}q\x00." + b"x" * 100,
+}
+
+
+@pytest.mark.parametrize("case", CUTS)
+def test_a_lora_file_that_is(case, refuses, home):
+    tiny.write_lora(home / "own.safetensors", 1)
+    (home / "own.safetensors").write_bytes(CUTS[case]((home / "own.safetensors").read_bytes()))
+    with_lora(home)
+    refuses(3, ["run", "own.toml", "-o", "out"], "own.safetensors: is damaged, cut short, or no .safetensors file")
+
+
+def test_a_lora_that_is_not_there(refuses, home):
+    with_lora(home)
+    refuses(3, ["run", "own.toml", "-o", "out"], "own.safetensors: no such LoRA file", "mini:dpo, mini:spo")
+    write_suite(home, '"mini:spo"', '"mini:sop"')
+    refuses(3, ["run", "own.toml", "-o", "out"], "mini:sop", "dpo, spo")
+
+
+# --- checkpoints ---------------------------------------------------------------------------
+
+
+def copy_checkpoint(home):
+    """The embedded pipeline as a folder ``model``, its files links, and a suite that names it."""
+    shutil.copytree(pipeline_folder(), home / "model", copy_function=os.symlink)
+    write_suite(home, '[variants.spo]\ncheckpoint = "mini"', '[variants.spo]\ncheckpoint = "model"')
+    return home / "model"
+
+
+def rewrite(path, data):
+    path.unlink()
+    path.write_bytes(data)
+
+
+def cut(path):
+    data = path.read_bytes()
+    rewrite(path, data[: len(data) // 2])
+
+
+def pickle_only(folder):
+    (folder / "diffusion_pytorch_model.safetensors").rename(folder / "diffusion_pytorch_model.bin")
+
+
+CHECKPOINTS = {
+    "without model_index.json": (lambda model: (model / "model_index.json").unlink(), ["model_index.json is missing"]),
+    "with a broken index": (lambda model: rewrite(model / "model_index.json", b"{"), ["model_index.json"]),
+    "of a list": (lambda model: rewrite(model / "model_index.json", b"[]"), ["model_index.json"]),
+    "of another family": (
+        lambda model: rewrite(model / "model_index.json", b'{"_class_name": "FluxPipeline"}'),
+        ["holds a FluxPipeline", "StableDiffusionXLPipeline"],
+    ),
+    "with a cut UNet": (
+        lambda model: cut(model / "unet" / "diffusion_pytorch_model.safetensors"),
+        ["diffusion_pytorch_model.safetensors: is damaged, cut short"],
+    ),
+    "with a cut text encoder": (
+        lambda model: cut(model / "text_encoder_2" / "model.safetensors"),
+        ["model.safetensors: is damaged, cut short"],
+    ),
+    "without a VAE": (lambda model: shutil.rmtree(model / "vae"), ["vae", "holds no .safetensors weights for vae"]),
+    "of pickles": (lambda model: pickle_only(model / "unet"), ["pickled weights are not read", "safe_serialization"]),
+}
+
+
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_a_checkpoint_folder(case, refuses, home):
+    damage, words = CHECKPOINTS[case]
+    damage(copy_checkpoint(home))
+    refuses(3, ["run", "own.toml", "-o", "out"], home / "model", *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("./gone", ["./gone: no such folder"]),
+        ("mimi", ["mimi: no such folder", "did you mean 'mini'"]),
+        ("gone.safetensors", ["gone.safetensors", "single files are not read", "from_single_file"]),
+        ("old.ckpt", ["old.ckpt", "single files are not read", "from_single_file"]),
+    ],
+)
+def test_a_checkpoint_that_is_no_folder(name, words, refuses, home):
+    (home / "old.ckpt").write_bytes(b"\x80\x02}q\x00.")
+    for field in ("checkpoint", 'checkpoint = "mini"\nvae', 'checkpoint = "mini"\nunet'):
+        write_suite(home, 'checkpoint = "mini"', f'{field} = "{name}"')
+        refuses(3, ["run", "own.toml", "-o", "out"], *words)
+
+
+def test_a_hub_id_that_cannot_be_downloaded(refuses, home, monkeypatch):
+    def offline(repository, **_):
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repository, file, **_: offline(repository))
+    write_suite(home, 'checkpoint = "mini"', 'checkpoint = "nobody/no-such-model"')
+    refuses(3, ["run", "own.toml", "-o", "out"], "nobody/no-such-model", "could not be downloaded", "--weights-dir")
+    write_suite(home, '"mini:spo"', '"nobody/no-such-lora:x.safetensors"')
+    refuses(3, ["run", "own.toml", "-o", "out"], "nobody/no-such-lora:x.safetensors", "hf download")
+
+
+def change(path, **fields):
+    rewrite(path, json.dumps({**json.loads(path.read_text("utf-8")), **fields}).encode())
+
+
+CONFIGS = {
+    "no JSON": lambda model: rewrite(model / "unet" / "config.json", b"{"),
+    "other widths": lambda model: change(model / "vae" / "config.json", block_out_channels=[8, 8, 8, 8]),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_a_checkpoint_whose_weights_and_configuration_differ(case, home, cli):
+    # Only the loading finds this out: the run has begun, but nothing was rendered of it.
+    CONFIGS[case](copy_checkpoint(home))
+    answer = cli("run", "own.toml", "-o", "out", "--variants", "spo", "--device", "cpu", "--quiet")
+    assert answer.code == 3, answer.err
+    assert "Traceback" not in answer.err
+    assert f"{home / 'model'}: could not be loaded as StableDiffusionXLPipeline" in answer.err
+    assert len(answer.err.splitlines()) == 2
+    assert [path.name for path in (home / "out").iterdir()] == ["run.json"]
+    assert load_run(home / "out").info.status == "started"
