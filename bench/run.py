@@ -16,7 +16,7 @@ from bench.metrics import facts_for
 from bench.records import SCHEMA, Fingerprint, Progress, Record, RunInfo, Suite, Variant
 from bench.score import missing_scores, score
 from bench.store import RunFolder, run_id
-from bench.store_guards import check_same_machine
+from bench.store.guards import check_same_machine
 from bench.suite import plan_cells, protocol_digest
 from bench.variants import fingerprint
 

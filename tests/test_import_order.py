@@ -15,24 +15,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bench"
 
 PARTS = {
-    # Rooms of more than one file: a module <room>_<part> belongs to its room; of the others, this says which.
+    # A room of several files is a package; of the files that stand alone, this says whose they are.
     "names": "errors",
     "strict_json": "errors",
-    "journal": "store",
-    "lock": "store",
-    "prompt_files": "suite",
-    "text_files": "suite",
-    "clip_tokens": "suite",
     "children": "measure",
     "laps": "measure",
     "meters": "measure",
-    "comparable": "compare",
-    "pairing": "compare",
-    "timing_stats": "compare",
     "frames": "compare",
-    "plot_costs": "plots",
-    "plot_data": "plots",
-    "plot_style": "plots",
 }
 
 NO_TORCH = ("bench.records", "bench.suite", "bench.store", "bench.metrics.registry", "bench.machine")
@@ -56,7 +45,7 @@ def module_name(path: Path) -> str:
 
 def room_of(module: str) -> str:
     first = module.split(".")[1]
-    return PARTS.get(first) or (first if first in LEVEL else first.partition("_")[0])
+    return PARTS.get(first, first)
 
 
 def imports_of(path: Path) -> Iterator[tuple[int, str]]:

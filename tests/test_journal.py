@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from bench import strict_json
 from bench.errors import InvalidError, MachineError
-from bench.journal import append_records, read_records, rewrite_journal, write_whole
 from bench.records import Score, Timing
+from bench.store.journal import append_records, read_records, rewrite_journal, write_whole
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

@@ -20,10 +20,10 @@ from PIL import Image
 
 from bench.compare import compare_run, compare_runs
 from bench.errors import UsageError
-from bench.plot_costs import draw_costs
-from bench.plot_data import PlotData, data_of_run, data_of_runs
-from bench.plot_style import _STYLES, figure_bytes, house_style, shortened, style_of
 from bench.plots import FIGURES, draw_differences, draw_tradeoff, draw_wins, write_plots, write_plots_for_runs
+from bench.plots.costs import draw_costs
+from bench.plots.data import PlotData, data_of_run, data_of_runs
+from bench.plots.style import _STYLES, figure_bytes, house_style, shortened, style_of
 from bench.records import Run
 
 ALL = ["differences", "distributions", "wins", "tradeoff", "costs"]

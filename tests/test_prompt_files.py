@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from bench.errors import SuiteError
 from bench.names import is_good_name
-from bench.prompt_files import make_id, read_prompts
 from bench.records import Case
+from bench.suite.prompt_files import make_id, read_prompts
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 

@@ -18,11 +18,11 @@ import pytest
 import tiny
 
 import bench.run
-from bench.journal import append_records, read_records
 from bench.measure import measure
 from bench.records import Render, Score
 from bench.store import load_run
-from bench.store_reading import read_renders, read_scores
+from bench.store.journal import append_records, read_records
+from bench.store.reading import read_renders, read_scores
 
 TESTS = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
@@ -265,7 +265,7 @@ def test_other_packages_than_the_run_began_with_are_refused(package, version, mo
 HOLDER = """
 import sys, time
 from pathlib import Path
-from bench.lock import lock_folder
+from bench.store.lock import lock_folder
 lock_folder(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
@@ -317,7 +317,7 @@ def test_a_disk_that_may_not_be_written_ends_with_6(moved, tmp_path, cli, monkey
     monkeypatch.setattr(Path, "mkdir", read_only)
     refused(cli("run", suite_file, "-o", tmp_path / "new"), 6, str(tmp_path / "new"), "Read-only file system")
     monkeypatch.undo()
-    monkeypatch.setattr("bench.lock.os.open", read_only)
+    monkeypatch.setattr("bench.store.lock.os.open", read_only)
     refused(cli("run", suite_file, "-o", folder), 6, str(folder), "Read-only file system")
     monkeypatch.undo()
     assert not (tmp_path / "new").exists()

@@ -37,7 +37,7 @@ from bench.errors import UsageError
 from bench.metrics import Metric, Tower, registry_of
 from bench.records import Render, Run
 from bench.score import score
-from bench.score_batch import read_image
+from bench.score.batch import read_image
 from bench.store import RunFolder, load_run
 
 ROOT = Path(__file__).parents[1]
@@ -101,8 +101,8 @@ def test_each_image_and_prompt_is_handled_once_a_tower(tmp_path: Path, monkeypat
 
         return reading
 
-    monkeypatch.setattr("bench.score_pixels.read_image", count(decoded["pixels"]))
-    monkeypatch.setattr("bench.score_towers.read_image", count(decoded["towers"]))
+    monkeypatch.setattr("bench.score.pixels.read_image", count(decoded["pixels"]))
+    monkeypatch.setattr("bench.score.towers.read_image", count(decoded["towers"]))
     with rendered(tmp_path) as folder:
         score(folder, registry=judges.registry)
         images = sorted(str(item.image) for item in folder.renders())

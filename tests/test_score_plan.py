@@ -11,7 +11,7 @@ from fakes import make_run
 from bench.metrics import Metric, metric
 from bench.metrics.distance import ssim_to_base
 from bench.metrics.pixels import contrast, saturation
-from bench.score_plan import plan_passes, plan_scores
+from bench.score.plan import plan_passes, plan_scores
 
 HEAVY = metric(facts("heavy"), load_head=str)(lambda inputs: inputs.pixels.mean(dim=(1, 2, 3)))
 METRICS: tuple[Metric, ...] = (ALIGNMENT, saturation, HEAVY, OTHER_ALIGNMENT, ssim_to_base, BEAUTY, contrast)

@@ -10,7 +10,7 @@ from fakes import make_run
 
 from bench.errors import IncomparableError
 from bench.records import Run
-from bench.store_guards import check_same_machine, refuse_other_protocol
+from bench.store.guards import check_same_machine, refuse_other_protocol
 
 replace = msgspec.structs.replace
 

@@ -13,7 +13,6 @@ from suites import GOOD, METRICS, write_suite
 
 from bench import suite as room
 from bench.errors import SuiteError, UsageError
-from bench.prompt_files import read_prompts
 from bench.records import Case, Lora, Plan, Suite
 from bench.suite import (
     image_seed,
@@ -24,6 +23,7 @@ from bench.suite import (
     prompts_folder,
     protocol_digest,
 )
+from bench.suite.prompt_files import read_prompts
 
 
 @pytest.fixture

@@ -240,7 +240,7 @@ def _find_set(name: str) -> Path:
 
 
 def _summarize_prompts(name: str, cases: tuple[Case, ...]) -> PromptSetSummary:
-    from bench.clip_tokens import CONTEXT, count_tokens
+    from bench.suite.clip_tokens import CONTEXT, count_tokens
 
     tokens = [count_tokens(case.prompt) for case in cases]
     tags = Counter(tag for case in cases for tag in case.tags)

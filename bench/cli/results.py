@@ -86,8 +86,8 @@ def plot(
 ) -> None:
     """Draw the comparison plots of a run, or of two."""
     from bench.compare import compare_run, compare_runs
-    from bench.plot_style import Format
     from bench.plots import write_plots, write_plots_for_runs
+    from bench.plots.style import Format
     from bench.store import load_run
 
     options.check_known((format_,), "--format", get_args(Format), "hotart-bench plot --help")

@@ -193,7 +193,7 @@ def find_target(run_or_suite: str, output: Path | None, limit: int | None) -> tu
 
 def _is_run(name: str) -> bool:
     from bench.suite import list_suites
-    from bench.text_files import exists
+    from bench.suite.text_files import exists
 
     return name not in list_suites() and exists(Path(name) / "run.json")
 
@@ -208,7 +208,7 @@ def read_suite(name_or_path: str, limit: int | None) -> Suite:
     """The suite of that name or file, its metrics checked against those that are installed."""
     from bench.metrics import all_metrics
     from bench.suite import list_suites, load_suite
-    from bench.text_files import exists
+    from bench.suite.text_files import exists
 
     path = Path(name_or_path)
     if name_or_path not in list_suites() and exists(path) and path.is_dir():

@@ -16,7 +16,7 @@ from bench.metrics.discovery import installed
 from bench.mini import draw, judges, weights, world
 from bench.mini.judges import MiniTower, load_aesthetic, mini_aesthetic, mini_clip, mini_preference
 from bench.mini.load import load_instrument, load_judge
-from bench.score_batch import by_row
+from bench.score.batch import by_row
 
 NAMES = ("mini-aesthetic", "mini-clip", "mini-preference")
 TOWERS = ("mini-clip", "mini-preference")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench import report_text as text
-from bench.plot_data import PlotData
+from bench.plots import text
+from bench.plots.data import PlotData
 from bench.records import Axis, Delta, MetricFacts
-from bench.report_headline import judged
+from bench.report.headline import judged
 
 
 def summary(data: PlotData) -> tuple[str, ...]:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from bench import report_text, stats
+from bench import stats
 from bench.errors import UsageError
-from bench.journal import write_whole, writing
-from bench.plot_costs import draw_costs
-from bench.plot_data import PlotData, data_of_run, data_of_runs
-from bench.plot_style import INK, SOFT, Format, figure_bytes, house_style, new_figure, shortened, style_of
+from bench.plots import text as report_text
+from bench.plots.costs import draw_costs
+from bench.plots.data import PlotData, data_of_run, data_of_runs
+from bench.plots.style import INK, SOFT, Format, figure_bytes, house_style, new_figure, shortened, style_of
 from bench.records import Delta, MetricFacts, Run
+from bench.store.journal import write_whole, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

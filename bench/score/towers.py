@@ -17,8 +17,8 @@ import torch
 
 from bench.metrics.registry import Inputs, LoadedTower, Metric
 from bench.records import Score
-from bench.score_batch import WORKERS, EmbeddingError, by_row, judge, read_image, result_score, stream
-from bench.score_plan import Job
+from bench.score.batch import WORKERS, EmbeddingError, by_row, judge, read_image, result_score, stream
+from bench.score.plan import Job
 
 NORM_TOLERANCE = 1e-3
 """How far from 1 the L2 norm of a tower's embedding may be; half precision in a tower stays within."""

@@ -19,12 +19,12 @@ import msgspec
 
 from bench import strict_json
 from bench.errors import MachineError, UsageError
-from bench.journal import TEMPORARY, append_records, rewrite_journal, write_whole, writing
-from bench.lock import LOCK_NAME, lock_folder, unlock_folder
 from bench.names import listed
 from bench.records import Render, RunInfo, Score, Suite, Timing
-from bench.store_guards import refuse_other_protocol
-from bench.store_reading import (
+from bench.store.guards import refuse_other_protocol
+from bench.store.journal import TEMPORARY, append_records, rewrite_journal, write_whole, writing
+from bench.store.lock import LOCK_NAME, lock_folder, unlock_folder
+from bench.store.reading import (
     INFO,
     RENDERS,
     SCORES,

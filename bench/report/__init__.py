@@ -9,15 +9,15 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench import report_text
 from bench.compare import compare_run
-from bench.journal import write_whole
+from bench.plots import text as report_text
 from bench.plots import write_plots
-from bench.report_data import View, build_view
-from bench.report_grid import GridRow
+from bench.report.data import View, build_view
+from bench.report.grid import GridRow
 from bench.store import load_run
+from bench.store.journal import write_whole
 
-_TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATES = Path(__file__).parent.parent / "templates"
 _PLOT_TITLES = {
     "differences": "Paired differences",
     "distributions": "Distributions of the scores",

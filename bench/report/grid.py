@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench import report_text as text
-from bench.pairing import usable_scores
-from bench.plot_data import headline_metrics
+from bench.compare.pairing import usable_scores
+from bench.plots import text
+from bench.plots.data import headline_metrics
 from bench.records import Case, MetricFacts, Render, Run
-from bench.report_headline import way
-from bench.report_images import Key, Picture, link
+from bench.report.headline import way
+from bench.report.images import Key, Picture, link
 
 LONG_PROMPT = 260
 """Characters from which a prompt is folded."""

@@ -19,7 +19,7 @@ from bench import strict_json
 from bench.errors import IncomparableError, SuiteError
 from bench.names import NAME_RULE, did_you_mean, is_good_name, listed
 from bench.records import SCHEMA, Dtype, Lora, Plan, Sampler, Settings, TimingName
-from bench.text_files import read_text
+from bench.suite.text_files import read_text
 
 MAX_SEED = 2**63 - 1
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bench.metrics.registry import Inputs, Metric
 from bench.records import Render, Score
-from bench.score_batch import (
+from bench.score.batch import (
     WORKERS,
     ImageFileError,
     by_row,
@@ -27,7 +27,7 @@ from bench.score_batch import (
     result_score,
     stream,
 )
-from bench.score_plan import Job
+from bench.score.plan import Job
 
 JOURNAL_IMAGES = 16
 """Images that are judged between two appends to the journal."""

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench import report_text as text
 from bench.compare import metric_means, summarize_timings, timing_ratios, variant_pairs
-from bench.pairing import usable_scores
-from bench.plot_data import PlotData, data_of_run, headline_metrics
+from bench.compare.pairing import usable_scores
+from bench.plots import text
+from bench.plots.data import PlotData, data_of_run, headline_metrics
 from bench.records import Delta, MetricFacts, Run
-from bench.report_chart import Tradeoff, tradeoff
-from bench.report_facts import Facts, command, duration, provenance_facts, setting_facts, when
-from bench.report_grid import GridRow, grid_rows, row_keys, scored_metrics, script_data, typical_row
-from bench.report_headline import Panel, TagTable, panels, tag_tables
-from bench.report_images import MAX_SIDE_PX, Key, Picture, embed
-from bench.report_summary import cautions, summary
-from bench.report_tables import (
+from bench.report.chart import Tradeoff, tradeoff
+from bench.report.facts import Facts, command, duration, provenance_facts, setting_facts, when
+from bench.report.grid import GridRow, grid_rows, row_keys, scored_metrics, script_data, typical_row
+from bench.report.headline import Panel, TagTable, panels, tag_tables
+from bench.report.images import MAX_SIDE_PX, Key, Picture, embed
+from bench.report.summary import cautions, summary
+from bench.report.tables import (
     MetricView,
     PixelRow,
     TimingRow,
@@ -79,7 +79,7 @@ def build_view(run: Run, deltas: Sequence[Delta]) -> View:
     """What the reports show of ``run`` and the deltas of ``compare_run``; reads the images to embed them.
 
     Raises:
-        InvalidError: a timing of 0 or less (see ``bench.timing_stats.timing_ratios``).
+        InvalidError: a timing of 0 or less (see ``bench.compare.timing_stats.timing_ratios``).
     """
     suite = run.info.suite
     data = data_of_run(run, deltas)

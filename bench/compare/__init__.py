@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from bench import stats
-from bench.comparable import check_names, common_metrics, run_labels
+from bench.compare.comparable import check_names, common_metrics, run_labels
+from bench.compare.pairing import NO_CELLS, Cells, PromptPair, pair_prompts, paired_prompts, usable_scores
+from bench.compare.timing_stats import summarize_timings, timing_ratios
 from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.names import listed
-from bench.pairing import NO_CELLS, Cells, PromptPair, pair_prompts, paired_prompts, usable_scores
 from bench.records import Delta, Interval, MetricFacts, MetricMean, Run, Suite
-from bench.timing_stats import summarize_timings, timing_ratios
 
 __all__ = [
     "MIN_TAG_PROMPTS",

@@ -29,7 +29,7 @@ from bench import strict_json
 from bench.errors import SuiteError
 from bench.names import NAME_RULE, did_you_mean, is_good_name, listed
 from bench.records import Case
-from bench.text_files import read_text
+from bench.suite.text_files import read_text
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 """The prompt files that can be read."""

@@ -23,7 +23,7 @@ from PIL import Image
 from bench.errors import MachineError
 from bench.metrics.registry import Inputs, Metric, NoScoreError
 from bench.records import Render, Score
-from bench.score_plan import Job, make_score
+from bench.score.plan import Job, make_score
 
 WORKERS = min(8, os.cpu_count() or 1)
 REASON_LENGTH = 300

@@ -11,10 +11,10 @@ import msgspec
 from bench import strict_json
 from bench.errors import SuiteError, UsageError
 from bench.names import did_you_mean, listed
-from bench.prompt_files import SUFFIXES, Located, read_located, read_prompts, refuse_double_ids
 from bench.records import Case, Cell, Lora, Settings, Suite, Variant
-from bench.suite_file import VariantTable, read_suite_file
-from bench.text_files import exists
+from bench.suite.file import VariantTable, read_suite_file
+from bench.suite.prompt_files import SUFFIXES, Located, read_located, read_prompts, refuse_double_ids
+from bench.suite.text_files import exists
 
 __all__ = [
     "image_seed",
@@ -69,8 +69,8 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
 
 def prompts_folder() -> Path:
     """Where the shipped suites and prompt sets lie: in the installed package, or in a checkout."""
-    installed = Path(__file__).parent / "prompts"
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "prompts"
+    package = Path(__file__).parents[1]
+    return package / "prompts" if (package / "prompts").is_dir() else package.parent / "prompts"
 
 
 def list_suites() -> tuple[str, ...]:

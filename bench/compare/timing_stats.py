@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from bench import stats
-from bench.comparable import check_names
+from bench.compare.comparable import check_names
 from bench.errors import InvalidError
 from bench.records import Interval, Ratio, Run, Timing, TimingName, TimingSummary
 

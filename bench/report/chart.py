@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench import report_text as text
-from bench.plot_data import PlotData
-from bench.plot_style import shortened
+from bench.plots import text
+from bench.plots.data import PlotData
+from bench.plots.style import shortened
 from bench.records import Delta, MetricFacts
-from bench.report_headline import Mark, padded, round_steps
+from bench.report.headline import Mark, padded, round_steps
 
 _LEFT, _RIGHT, _TOP, _BOTTOM, _WIDTH, _HEIGHT = 62.0, 548.0, 26.0, 320.0, 560.0, 368.0
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench import report_text as text
-from bench.plot_costs import TIMING_TITLES
-from bench.plot_data import headline_metrics
+from bench.plots import text
+from bench.plots.costs import TIMING_TITLES
+from bench.plots.data import headline_metrics
 from bench.records import (
     Delta,
     Fingerprint,
@@ -20,7 +20,7 @@ from bench.records import (
     TimingSummary,
     WeightFile,
 )
-from bench.report_headline import way
+from bench.report.headline import way
 
 _TIMING_NOTES: dict[TimingName, str] = {
     "load": "from disk to the device",

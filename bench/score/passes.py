@@ -15,10 +15,10 @@ import torch
 from bench.errors import HotartError, WeightsError
 from bench.metrics.registry import Metric, Registry
 from bench.records import Score
-from bench.score_batch import describe, memory_for
-from bench.score_pixels import pixel_pass
-from bench.score_plan import Job, Pass
-from bench.score_towers import tower_pass
+from bench.score.batch import describe, memory_for
+from bench.score.pixels import pixel_pass
+from bench.score.plan import Job, Pass
+from bench.score.towers import tower_pass
 
 Weights = TypeVar("Weights")
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench import report_text as text
-from bench.plot_data import PlotData
+from bench.plots import text
+from bench.plots.data import PlotData
 from bench.records import Delta, MetricFacts
 
 

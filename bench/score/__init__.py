@@ -2,7 +2,7 @@
 
 Only what is missing is scored, so that a metric added to an old run, a new version of a metric or an image
 that was rendered anew costs just that. A score depends on its image and prompt alone: images go through a
-tower at one fixed batch shape, whatever else is scored with them (``bench.score_passes``).
+tower at one fixed batch shape, whatever else is scored with them (``bench.score.passes``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bench.errors import WeightsError
 from bench.metrics.discovery import facts_for, installed
 from bench.metrics.registry import Registry
 from bench.records import Progress, Score
-from bench.score_plan import Plan, plan_passes, plan_scores
+from bench.score.plan import Plan, plan_passes, plan_scores
 from bench.store import RunFolder, load_run
 
 
@@ -81,7 +81,7 @@ def _score_batches(
         yield plan.nulls, "nothing to judge"
     if not plan.jobs:
         return
-    from bench.score_passes import release_memory, run_pass
+    from bench.score.passes import release_memory, run_pass
 
     passes = plan_passes(plan.jobs)
     weighted = [judging for judging in passes if judging.has_weights]

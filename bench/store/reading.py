@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bench import strict_json
 from bench.errors import IncomparableError, InvalidError, MachineError, UsageError
-from bench.journal import read_records
 from bench.records import SCHEMA, Render, Run, RunInfo, Score, Timing
+from bench.store.journal import read_records
 
 INFO = "run.json"
 RENDERS = "renders.jsonl"
