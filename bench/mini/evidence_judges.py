@@ -18,6 +18,8 @@ from bench.mini.weights import pipeline_folder, weight_file
 SEED = 33
 SCENES = 512
 PAIRS = 768
+STEP_PAIRS = 192
+"""Pairs of each kind at each timestep: every picture costs a pass of the UNet and of the VAE."""
 TIMES = (1, 101, 301, 501, 701, 901)
 GUIDANCE = 3.0
 
@@ -114,15 +116,15 @@ def _aesthetic(batches: list[world.Scenes], images: list[Tensor], clip: Judge) -
     return tuple(f"{spearmanr(score.numpy(), batch.beauty()).statistic:.3f}" for score, batch in pairs)
 
 
-def same_caption_pairs(kind: str) -> tuple[world.Scenes, world.Scenes]:
-    """Pairs of scenes of one content and different craft."""
-    first = scenes(kind, PAIRS, 5)
-    other = scenes(kind, PAIRS, 6)
+def same_caption_pairs(kind: str, n: int) -> tuple[world.Scenes, world.Scenes]:
+    """n pairs of scenes of one content and different craft."""
+    first = scenes(kind, n, 5)
+    other = scenes(kind, n, 6)
     return first, world.Scenes(kind, first.content, other.craft, other.nuisance)
 
 
 def _pair_accuracy(kind: str, judge: Judge, tokenizer: Any) -> float:
-    first, second = same_caption_pairs(kind)
+    first, second = same_caption_pairs(kind, PAIRS)
     text = judge.embed_tokens(judge_tokens(tokenizer, captions(first)))
     scores = [judge.score(pictures(side), text).numpy() for side in (first, second)]
     return float(((scores[0] > scores[1]) == (first.beauty() > second.beauty())).mean())
@@ -170,7 +172,7 @@ def step_aware_rows() -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = [
         ("t", "plain", "trained", "trained - plain", "largest difference, untrained to plain")
     ]
-    sides = [pair for kind in world.KINDS for pair in [same_caption_pairs(kind)]]
+    sides = [same_caption_pairs(kind, STEP_PAIRS) for kind in world.KINDS]
     for t_value in TIMES:
         right: dict[str, list[NDArray[np.bool_]]] = {"plain": [], "trained": []}
         gap = 0.0
@@ -178,8 +180,8 @@ def step_aware_rows() -> list[tuple[str, ...]]:
             words = captions(first)
             text = plain.embed_tokens(judge_tokens(tokenizer, words))
             states, pooled = encoders(encoders.tokens(words))
-            t = torch.full((PAIRS,), t_value)
-            noise = torch.randn((PAIRS, *vae_shape(vae)), generator=torch.Generator().manual_seed(t_value))
+            t = torch.full((STEP_PAIRS,), t_value)
+            noise = torch.randn((STEP_PAIRS, *vae_shape(vae)), generator=torch.Generator().manual_seed(t_value))
             scores: dict[str, list[Tensor]] = {"plain": [], "trained": []}
             for side in (first, second):
                 x = add_noise(vae.encode(pictures(side) * 2 - 1).latent_dist.mean, noise, t, alphas)

@@ -21,6 +21,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setattr(evidence_judges, "SCENES", 12)
     monkeypatch.setattr(evidence_judges, "PAIRS", 6)
+    monkeypatch.setattr(evidence_judges, "STEP_PAIRS", 6)
     monkeypatch.setattr(evidence_judges, "TIMES", (101, 901))
     monkeypatch.setattr(
         evidence_renders, "SETTINGS", msgspec.structs.replace(evidence_renders.SETTINGS, steps=2, batch=4)
