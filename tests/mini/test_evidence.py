@@ -59,7 +59,7 @@ def test_untrained_step_aware_model_is_the_plain_one_in_the_table() -> None:
 
 
 def test_pairs_share_their_content_and_differ_in_craft() -> None:
-    first, second = evidence_judges.same_caption_pairs("portrait")
+    first, second = evidence_judges.same_caption_pairs("portrait", 6)
     np.testing.assert_array_equal(first.content, second.content)
     assert (first.craft != second.craft).any(1).all()
 
