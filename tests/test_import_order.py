@@ -17,6 +17,7 @@ PACKAGE = ROOT / "bench"
 PARTS = {
     # A room of several files is a package; of the files that stand alone, this says whose they are.
     "names": "errors",
+    "wording": "errors",
     "strict_json": "errors",
     "children": "measure",
     "laps": "measure",

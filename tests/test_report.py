@@ -20,10 +20,10 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from report_runs import HOSTILE, Page, hostile_run, page_of, with_info, with_suite
 
+from bench import wording as report_text
 from bench.compare import compare_run
 from bench.errors import InvalidError, UsageError
 from bench.plots import FIGURES
-from bench.plots import text as report_text
 from bench.records import Run
 from bench.report import html, markdown, write_report
 from bench.report import images as report_images

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from bench.cli.printing import Column, print_table, printable, say
-from bench.plots.text import decimals_for, interval, number, percent, plural, quantity, signed
 from bench.records import Delta, MetricFacts, Ratio, Record, TimingSummary
+from bench.wording import decimals_for, interval, number, percent, plural, quantity, signed
 
 Paired = TypeVar("Paired", Delta, Ratio)
 

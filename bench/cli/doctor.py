@@ -13,8 +13,8 @@ from bench.cli.printing import Column, print_json, print_table, printable, say
 from bench.cli.stages import default_folder, read_suite
 from bench.cli.verbs import group, verb
 from bench.errors import MachineError, WeightsError
-from bench.plots.text import plural, quantity
 from bench.records import Machine, Record, Suite
+from bench.wording import plural, quantity
 
 if TYPE_CHECKING:
     from bench.variants import Needed

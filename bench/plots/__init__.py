@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from bench import stats
+from bench import wording as report_text
 from bench.errors import UsageError
-from bench.plots import text as report_text
 from bench.plots.costs import draw_costs
 from bench.plots.data import PlotData, data_of_run, data_of_runs
 from bench.plots.style import INK, SOFT, Format, figure_bytes, house_style, new_figure, shortened, style_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, get_args
 
-from bench.plots import text as report_text
+from bench import wording as report_text
 from bench.plots.data import PlotData, Series
 from bench.plots.style import INK, SOFT, new_figure, shortened, style_of
 from bench.records import TimingName, TimingSummary

@@ -9,8 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench import wording as report_text
 from bench.compare import compare_run
-from bench.plots import text as report_text
 from bench.plots import write_plots
 from bench.report.data import View, build_view
 from bench.report.grid import GridRow

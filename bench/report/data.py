@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench import wording as text
 from bench.compare import metric_means, summarize_timings, timing_ratios, variant_pairs
 from bench.compare.pairing import usable_scores
-from bench.plots import text
 from bench.plots.data import PlotData, data_of_run, headline_metrics
 from bench.records import Delta, MetricFacts, Run
 from bench.report.chart import Tradeoff, tradeoff

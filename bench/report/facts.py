@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from datetime import datetime
 
-from bench.plots import text
+from bench import wording as text
 from bench.records import Run
 
 Facts = tuple[tuple[str, str], ...]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench import wording as text
 from bench.compare.pairing import usable_scores
-from bench.plots import text
 from bench.plots.data import headline_metrics
 from bench.records import Case, MetricFacts, Render, Run
 from bench.report.headline import way

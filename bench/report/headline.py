@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.plots import text
+from bench import wording as text
 from bench.plots.data import PlotData
 from bench.records import Delta, MetricFacts
 

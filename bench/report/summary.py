@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.plots import text
+from bench import wording as text
 from bench.plots.data import PlotData
 from bench.records import Axis, Delta, MetricFacts
 from bench.report.headline import judged

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.plots import text
+from bench import wording as text
 from bench.plots.costs import TIMING_TITLES
 from bench.plots.data import headline_metrics
 from bench.records import (
