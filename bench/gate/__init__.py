@@ -1,0 +1,1 @@
+"""Verdicts: is the loss within its margin?"""

@@ -1,0 +1,94 @@
+"""Records of what is asked for: prompts, variants, settings, the suite."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bench.records.kinds import Dtype, Record, Sampler
+
+
+class Case(Record, frozen=True):
+    """One line of a prompt set."""
+
+    id: str
+    prompt: str
+    negative: str = ""
+    tags: tuple[str, ...] = ()
+    probes: str = ""
+    """What the prompt tests, in a few words."""
+
+
+class Lora(Record, frozen=True):
+    """A LoRA file and the weight it is applied with (1.0 = as trained)."""
+
+    path: str
+    weight: float = 1.0
+
+
+class Variant(Record, frozen=True):
+    """A model to be compared: a checkpoint and what is done to it."""
+
+    name: str
+    checkpoint: str
+    """Shipped family, Hub id, diffusers folder, single ``.safetensors`` file, or ``random:<shape>``."""
+    revision: str | None = None
+    """Commit of a Hub checkpoint; None where it is not pinned."""
+    loras: tuple[Lora, ...] = ()
+    unet: str | None = None
+    vae: str | None = None
+
+
+class Settings(Record, frozen=True):
+    """Whatever changes pixels. Lengths in pixels, ``guidance`` is the CFG scale."""
+
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    sampler: Sampler
+    dtype: Dtype = "float32"
+    batch: int = 1
+    eta: float = 0.0
+    """DDIM's eta: 0 deterministic, 1 as much fresh noise as DDPM; only for ``sampler = "ddim"``."""
+    vae_tiling: bool = False
+    compile: bool = False
+
+
+class Plan(Record, frozen=True):
+    """What ``measure`` does for each variant: ``rounds`` fresh processes of ``images`` timed images."""
+
+    rounds: int = 2
+    images: int = 10
+    warmups: int = 1
+
+
+class Suite(Record, frozen=True):
+    """A checked suite: everything that a run needs to know. Made by ``bench.suite.load_suite``."""
+
+    schema: int
+    name: str
+    prompts: tuple[str, ...]
+    """The prompt files as the suite names them; their lines are in ``cases``."""
+    cases: tuple[Case, ...]
+    samples: int
+    seed: int
+    metrics: tuple[str, ...]
+    settings: Settings
+    variants: tuple[Variant, ...]
+    """The first one is the reference ("base")."""
+    limits: dict[str, str] = msgspec.field(default_factory=dict)
+    """How much worse is still allowed, by metric or timing name; judged by the gate."""
+    measure: Plan = Plan()
+    limit: int | None = None
+    """``--limit N`` in force: a suite for trying out, which no gate takes."""
+    source: str = ""
+    """The suite's shipped name or file as the user gave it, for the command that repeats the run."""
+
+
+class Cell(Record, frozen=True):
+    """One image to make: a case, a sample number, its seed and the planned batch it belongs to."""
+
+    case: str
+    sample: int
+    seed: int
+    batch: int

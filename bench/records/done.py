@@ -1,0 +1,154 @@
+"""Records of what was done: weights, renders, scores, timings, the run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bench.records.asked import Lora, Suite
+from bench.records.kinds import Axis, Record, Standing, Status, TimingName, Unit
+
+
+class WeightFile(Record, frozen=True):
+    """One weight file that a variant is made of."""
+
+    component: str
+    """``unet``, ``vae``, ``text_encoder``, ``text_encoder_2``, or ``lora:<number>``."""
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+class Fingerprint(Record, frozen=True):
+    """What a variant *is*. Two variants with the same ``digest`` have the same weights."""
+
+    name: str
+    digest: str
+    """sha256 over checkpoint weights, LoRA weights and their order and weights; not over names or paths."""
+    checkpoint: str
+    pipeline: str
+    """The diffusers pipeline class."""
+    files: tuple[WeightFile, ...]
+    loras: tuple[Lora, ...] = ()
+    lora_mode: Literal["none", "fused", "unfused"] = "none"
+    modules_changed: int = 0
+    """How many modules of the pipeline the LoRAs were applied to."""
+
+
+class Render(Record, frozen=True):
+    """One line of ``renders.jsonl``: an image that was made, or the reason why not."""
+
+    variant: str
+    case: str
+    sample: int
+    seed: int
+    batch: int
+    decode_dtype: str
+    image: str | None
+    """Path of the PNG, relative to the run folder; None with ``error``."""
+    sha256: str | None
+    """sha256 of the PNG file's bytes."""
+    error: str | None = None
+
+
+class Score(Record, frozen=True):
+    """One line of ``scores.jsonl``: a finite number, or None with the reason."""
+
+    variant: str
+    case: str
+    sample: int
+    metric: str
+    version: str
+    image_sha256: str | None
+    """The image that was judged; None where no judgement was reached, so that the next ``score`` tries again."""
+    value: float | None
+    reason: str | None = None
+    reference_sha256: str | None = None
+    """The reference variant's image that it was compared with; only for metrics that need one."""
+
+
+class Timing(Record, frozen=True):
+    """One line of ``timings.jsonl``: raw values of one quantity from one process, in order."""
+
+    variant: str
+    name: TimingName
+    unit: Unit
+    round: int
+    process: int
+    """Process id of the child that measured."""
+    warmups: tuple[float, ...]
+    values: tuple[float, ...]
+
+
+class MetricFacts(Record, frozen=True):
+    """What a metric says of itself, once; ``list metrics`` and both reports show it."""
+
+    name: str
+    version: str
+    summary: str
+    unit: str
+    higher_is_better: bool | None
+    """None where a number is only descriptive (pixel statistics)."""
+    low: float | None
+    high: float | None
+    """The range; None where it has no bound."""
+    axis: Axis
+    tower: str | None
+    """Image/text encoder that it shares with other metrics, or None when it reads pixels."""
+    trained_on: str
+    standing: Standing
+    """What that makes it for preference-optimised variants: a judge that the training used is in-family."""
+    licence: str
+    reference: str
+
+
+class Machine(Record, frozen=True):
+    """The facts of the machine a run was made on."""
+
+    os: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    device: str
+    """torch device string, such as ``cpu`` or ``cuda:0``."""
+    device_name: str
+    device_memory_bytes: int | None = None
+    driver: str | None = None
+    threads: int | None = None
+
+
+class Git(Record, frozen=True):
+    """Commit of the folder the run was started in, and whether it had changes."""
+
+    commit: str
+    dirty: bool
+
+
+class RunInfo(Record, frozen=True):
+    """``run.json``: the identity card of a run folder."""
+
+    schema: int
+    id: str
+    status: Status
+    suite: Suite
+    protocol_digest: str
+    variants: tuple[Fingerprint, ...]
+    metrics: tuple[MetricFacts, ...]
+    machine: Machine
+    packages: dict[str, str]
+    """Version by package name: python, hotart-bench, torch, diffusers, transformers, peft, ..."""
+    git: Git | None
+    start: str
+    """ISO 8601, UTC."""
+    end: str | None
+    settings_notes: tuple[str, ...] = ()
+    """What the user should know of how it was run, in sentences ("LoRAs were fused for the run")."""
+
+
+class Run(Record, frozen=True):
+    """A run folder as it was read: the newest record of each cell."""
+
+    path: str
+    info: RunInfo
+    renders: tuple[Render, ...]
+    scores: tuple[Score, ...]
+    timings: tuple[Timing, ...]

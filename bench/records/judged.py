@@ -1,0 +1,164 @@
+"""Records of the gate: limits, verdicts, and the frozen baseline that they are judged against."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from bench.records.asked import Settings
+from bench.records.done import Fingerprint, Git, Machine, MetricFacts
+from bench.records.found import Interval
+from bench.records.kinds import Record, TimingName
+
+Outcome = Literal["pass", "fail", "inconclusive", "invalid"]
+"""From the mildest to the gravest for the whole gate: pass, inconclusive, fail, invalid."""
+
+
+class Limit(Record, frozen=True):
+    """How much worse is still allowed. The margin is ``max(amount in its kind, floor)``."""
+
+    name: str
+    """A metric or a timed quantity."""
+    text: str
+    """As the suite writes it, such as ``0.1sd`` or ``5% floor 20ms``."""
+    kind: Literal["absolute", "sd", "relative"]
+    amount: float
+    """In the metric's unit, in standard deviations of the reference's prompt means, or a share (0.05 is 5 %)."""
+    floor: float | None = None
+    """In the quantity's own unit (seconds and bytes for timed quantities)."""
+
+
+class WorstPrompt(Record, frozen=True):
+    """A prompt on which the candidate lost most."""
+
+    case: str
+    candidate: float
+    reference: float
+    loss: float
+    """How much worse the candidate is, in the metric's unit; over 0 is worse."""
+
+
+class Verdict(Record, frozen=True):
+    """The judgement on one metric or timed quantity of one candidate.
+
+    A *loss* is how much worse the candidate is: over 0 is worse, whatever the metric's direction. For timed
+    quantities it is the ratio of medians minus 1.
+    """
+
+    name: str
+    kind: Literal["metric", "timing"]
+    unit: str
+    candidate: str
+    reference: str
+    outcome: Outcome
+    sentence: str
+    """Why, in one sentence that needs no statistics."""
+    limit: Limit
+    margin: float | None
+    """The largest allowed loss, in the unit of the loss; None where it could not be computed."""
+    loss: float | None
+    interval: Interval | None
+    """Two-sided 90 % interval of the loss; its upper end is the one-sided 95 % bound that the margin must hold."""
+    candidate_mean: float | None
+    """Mean over prompts; the median of a timed quantity."""
+    reference_mean: float | None
+    n: int
+    """Prompts, or rounds of a timed quantity."""
+    samples: int
+    """Images a prompt, or values a round."""
+    detectable: float | None
+    """The smallest true loss beyond the margin that such a gate calls in 80 of 100 runs, in the unit of the loss."""
+    needed: int | None
+    """Prompts (rounds) that would probably decide it; only where the outcome is inconclusive."""
+    equal_weights: bool
+    worst: tuple[WorstPrompt, ...] = ()
+    """Of a metric, the up to ten prompts with the largest losses, the largest first."""
+
+
+class Gate(Record, frozen=True):
+    """``gate.json``: all verdicts of one gate and what it judged."""
+
+    schema: int
+    outcome: Outcome
+    run: str
+    """Path of the candidate run's folder, as given."""
+    run_id: str
+    baseline: str
+    """Path of the baseline file or run folder, as given; the run's own where two of its variants are compared."""
+    baseline_id: str
+    """Id of the run that the baseline was frozen from."""
+    baseline_is_run: bool
+    protocol_digest: str
+    verdicts: tuple[Verdict, ...]
+    notes: tuple[str, ...]
+    """What the reader should know: variants that are new, quantities that were not gated and why."""
+    time: str
+    """ISO 8601, UTC."""
+
+
+class FrozenVariant(Record, frozen=True):
+    """Per-prompt means of one variant's scores, and its raw timings."""
+
+    fingerprint: Fingerprint
+    values: dict[str, tuple[float | None, ...]]
+    """Metric -> one mean over the samples for each case, in the order of ``Baseline.cases``; None where no
+    complete set of samples had scores.
+    """
+    timings: dict[TimingName, tuple[tuple[float, ...], ...]] = msgspec.field(default_factory=dict)
+    """Quantity -> the raw values of each round, in seconds or bytes."""
+
+
+class FrozenCase(Record, frozen=True):
+    """A prompt of the baseline, by id, with a digest of its texts."""
+
+    id: str
+    digest: str
+    """First 12 hex digits of the sha256 of the prompt, a zero byte, and the negative prompt, in UTF-8."""
+
+
+class Acceptance(Record, frozen=True):
+    """Who accepted these numbers as the baseline, against which earlier one."""
+
+    by: str
+    time: str
+    """ISO 8601, UTC."""
+    why: str = ""
+    previous: str | None = None
+    """Checksum of the baseline that this one replaced; None for the first one."""
+    verdict: Outcome | None = None
+    """What the gate said of this run against the previous baseline."""
+
+
+class SessionNoise(Record, frozen=True):
+    """How far two sessions of the same weights lie apart on this machine, from ``calibrate``."""
+
+    name: str
+    """A timed quantity."""
+    sd_log_ratio: float
+    """Standard deviation of the log of the ratio of medians between two sessions."""
+    sessions: int
+
+
+class Baseline(Record, frozen=True):
+    """A run frozen to what a gate needs: per-prompt values, no images. ``checksum`` guards against edits."""
+
+    schema: int
+    kind: Literal["hotart-bench baseline"]
+    suite: str
+    run_id: str
+    protocol_digest: str
+    settings: Settings
+    samples: int
+    seed: int
+    limits: dict[str, str]
+    cases: tuple[FrozenCase, ...]
+    metrics: tuple[MetricFacts, ...]
+    variants: tuple[FrozenVariant, ...]
+    machine: Machine
+    packages: dict[str, str]
+    git: Git | None
+    acceptance: Acceptance
+    session_noise: tuple[SessionNoise, ...] = ()
+    checksum: str = ""
+    """sha256 of the file's canonical JSON with this field empty."""
