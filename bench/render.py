@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.cells import missing_batches
 from bench.metrics.tripwires import broken, broken_float
 from bench.records import Case, Cell, Progress, Render, Settings, Suite, Variant
 from bench.store import RunFolder
-from bench.suite import plan_cells
 from bench.variants import load_pipeline, stages
 
 PNG_LEVEL = 1
@@ -44,20 +43,6 @@ class Written(NamedTuple):
     cells: tuple[Cell, ...]
     drawn: tuple[Drawn, ...]
     files: tuple[Future[tuple[str, str]] | None, ...]
-
-
-def missing_batches(suite: Suite, variant: str, renders: Sequence[Render], folder: Path) -> list[tuple[Cell, ...]]:
-    """The planned batches of which this variant lacks an image, whole.
-
-    A cell is there when it has a record, and the file that the record names.
-    """
-    there = {
-        (render.case, render.sample)
-        for render in renders
-        if render.variant == variant and (render.image is None or (folder / render.image).is_file())
-    }
-    batches = (tuple(cells) for _, cells in groupby(plan_cells(suite), key=lambda cell: cell.batch))
-    return [cells for cells in batches if any((cell.case, cell.sample) not in there for cell in cells)]
 
 
 def render(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
+from bench.cells import missing_cells
 from bench.errors import InvalidError
 from bench.machine import git_state, machine_facts, package_versions, pick_device
 from bench.measure import measure, open_jobs, pick_variants
@@ -17,7 +18,7 @@ from bench.records import SCHEMA, Fingerprint, Progress, Record, RunInfo, Suite,
 from bench.score import missing_scores, score
 from bench.store import RunFolder, run_id
 from bench.store.guards import check_same_machine
-from bench.suite import plan_cells, protocol_digest
+from bench.suite import protocol_digest
 from bench.variants import fingerprint
 
 Stage = Literal["render", "score", "measure", "report"]
@@ -66,7 +67,7 @@ def run_all(
         UsageError, WeightsError, IncomparableError, MachineError: as the stages do.
         InvalidError: every image failed.
     """
-    return _run(STAGES, suite, path, variants, metrics, device, fresh, weights_dir, progress)
+    return _run(STAGES, _Asked(suite, path, variants, metrics, device, fresh, weights_dir, progress))
 
 
 def run_stage(
@@ -86,32 +87,49 @@ def run_stage(
     Raises:
         InvalidError: the stage needs images and the folder has none.
     """
-    return _run((stage,), suite, path, variants, metrics, device, fresh, weights_dir, progress)
+    return _run((stage,), _Asked(suite, path, variants, metrics, device, fresh, weights_dir, progress))
 
 
-def _run(
-    stages: tuple[Stage, ...],
-    suite: Suite,
-    path: Path,
-    variants: Sequence[str] | None,
-    metrics: Sequence[str] | None,
-    device: str,
-    fresh: bool,
-    weights_dir: Path | None,
-    progress: Progress | None,
-) -> Outcome:
-    chosen = pick_variants(suite, variants)
-    names = tuple(metrics) if metrics is not None else suite.metrics
-    facts_for(names)
-    with RunFolder.open(path, suite=suite, protocol_digest=protocol_digest(suite), fresh=fresh) as folder:
+class _Asked(NamedTuple):
+    """The arguments of ``run_all``."""
+
+    suite: Suite
+    path: Path
+    variants: Sequence[str] | None
+    metrics: Sequence[str] | None
+    device: str
+    fresh: bool
+    weights_dir: Path | None
+    progress: Progress | None
+
+
+class _Work(NamedTuple):
+    """What every stage works on, checked: an open folder, and which variants and metrics of the suite."""
+
+    suite: Suite
+    folder: RunFolder
+    variants: tuple[Variant, ...]
+    metrics: tuple[str, ...]
+    device: str
+    weights_dir: Path | None
+    progress: Progress | None
+
+
+def _run(stages: tuple[Stage, ...], asked: _Asked) -> Outcome:
+    suite = asked.suite
+    variants = tuple(pick_variants(suite, asked.variants))
+    metrics = tuple(asked.metrics) if asked.metrics is not None else suite.metrics
+    facts_for(metrics)
+    with RunFolder.open(asked.path, suite=suite, protocol_digest=protocol_digest(suite), fresh=asked.fresh) as folder:
+        work = _Work(suite, folder, variants, metrics, asked.device, asked.weights_dir, asked.progress)
         _refuse_empty(stages, folder)
-        _adopt(suite, folder, chosen, names, device, weights_dir, stages)
-        work = 1 if stages == ("report",) else 0  # a report that is asked for is written anew
+        _adopt(stages, work)
+        done = 1 if stages == ("report",) else 0  # a report that is asked for is written anew
         for stage in stages:
-            work += _do(stage, suite, folder, chosen, names, device, weights_dir, progress, work)
-        outcome = _outcome(suite, folder, chosen, done_before=work == 0)
+            done += _report(work, done) if stage == "report" else _DO[stage](work)
+        outcome = _outcome(work, done_before=done == 0)
     if outcome.images == 0 and outcome.failed:
-        raise InvalidError(f"{path}: all {outcome.failed} images failed.", f"see {path / 'renders.jsonl'}")
+        raise InvalidError(f"{asked.path}: all {outcome.failed} images failed.", f"see {asked.path / 'renders.jsonl'}")
     return outcome
 
 
@@ -120,30 +138,23 @@ def _refuse_empty(stages: tuple[Stage, ...], folder: RunFolder) -> None:
         raise InvalidError(f"{folder.path}: has no images yet.", "hotart-bench render, or hotart-bench run, first")
 
 
-def _adopt(
-    suite: Suite,
-    folder: RunFolder,
-    chosen: Sequence[Variant],
-    metrics: Sequence[str],
-    device: str,
-    weights_dir: Path | None,
-    stages: tuple[Stage, ...],
-) -> None:
+def _adopt(stages: tuple[Stage, ...], work: _Work) -> None:
     """Bring ``run.json`` to what is asked for now; a variant whose weights changed loses its old results."""
+    suite, folder = work.suite, work.folder
     old = folder.info
     prints = {known.name: known for known in old.variants} if old is not None else {}
     if stages != ("report",) and stages != ("score",):
-        now = {variant.name: fingerprint(variant, weights_dir) for variant in chosen}
+        now = {variant.name: fingerprint(variant, work.weights_dir) for variant in work.variants}
         changed = [name for name in now if name in prints and prints[name].digest != now[name].digest]
         if changed:
-            _same_ground(folder, device)  # or the old results would be gone and no new ones allowed
+            _same_ground(work)  # or the old results would be gone and no new ones allowed
         for name in changed:
             folder.drop_variant(name)
         prints |= now
     ordered = tuple(prints[variant.name] for variant in suite.variants if variant.name in prints)
     scored = [known.name for known in old.metrics] if old is not None else []
-    every = tuple(dict.fromkeys((*suite.metrics, *scored, *metrics)))
-    info = _first_info(suite, ordered, every, device) if old is None else _next_info(old, suite, ordered, every)
+    every = tuple(dict.fromkeys((*suite.metrics, *scored, *work.metrics)))
+    info = _first_info(suite, ordered, every, work.device) if old is None else _next_info(old, suite, ordered, every)
     if info != old:
         folder.write_info(info)
 
@@ -174,73 +185,53 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _do(
-    stage: Stage,
-    suite: Suite,
-    folder: RunFolder,
-    chosen: Sequence[Variant],
-    metrics: Sequence[str],
-    device: str,
-    weights_dir: Path | None,
-    progress: Progress | None,
-    work: int,
-) -> int:
-    """Do one stage if anything of it is missing; returns how much was done."""
-    if stage == "render":
-        return _render(suite, folder, chosen, device, weights_dir, progress)
-    if stage == "score":
-        return _score(folder, metrics, device, progress)
-    if stage == "measure":
-        return _measure(suite, folder, chosen, device, weights_dir, progress)
-    return _report(suite, folder, work, progress)
-
-
-def _render(
-    suite: Suite,
-    folder: RunFolder,
-    chosen: Sequence[Variant],
-    device: str,
-    weights_dir: Path | None,
-    progress: Progress | None,
-) -> int:
-    if not _unrendered(suite, folder, chosen):
+def _render(work: _Work) -> int:
+    if not _unrendered(work.suite, work.folder, work.variants):
         return 0
     from bench.render import render
 
-    place = _same_ground(folder, device)
-    return render(suite, folder, variants=chosen, device=place, weights_dir=weights_dir, progress=progress)
+    return render(
+        work.suite,
+        work.folder,
+        variants=work.variants,
+        device=_same_ground(work),
+        weights_dir=work.weights_dir,
+        progress=work.progress,
+    )
 
 
-def _same_ground(folder: RunFolder, device: str) -> str:
+def _same_ground(work: _Work) -> str:
     """The device, once it is sure that this machine may add to the folder."""
-    place = pick_device(device)
-    if folder.info is not None:
-        check_same_machine(folder.info, machine_facts(place), package_versions())
+    place = pick_device(work.device)
+    if work.folder.info is not None:
+        check_same_machine(work.folder.info, machine_facts(place), package_versions())
     return place
 
 
-def _score(folder: RunFolder, metrics: Sequence[str], device: str, progress: Progress | None) -> int:
-    if not missing_scores(folder, metrics):
+def _score(work: _Work) -> int:
+    if not missing_scores(work.folder, work.metrics):
         return 0
-    return score(folder, metrics=metrics, device=pick_device(device), progress=progress)
+    return score(work.folder, metrics=work.metrics, device=pick_device(work.device), progress=work.progress)
 
 
-def _measure(
-    suite: Suite,
-    folder: RunFolder,
-    chosen: Sequence[Variant],
-    device: str,
-    weights_dir: Path | None,
-    progress: Progress | None,
-) -> int:
-    known = folder.info.machine.device if folder.info is not None else device
-    if not open_jobs(suite, chosen, folder.timings(), known):
+def _measure(work: _Work) -> int:
+    known = work.folder.info.machine.device if work.folder.info is not None else work.device
+    if not open_jobs(work.suite, work.variants, work.folder.timings(), known):
         return 0
-    names = [variant.name for variant in chosen]
-    place = _same_ground(folder, device)
-    done = measure(suite, folder, variants=names, device=place, weights_dir=weights_dir, progress=progress)
-    _note(folder, done.notes)
+    done = measure(
+        work.suite,
+        work.folder,
+        variants=[variant.name for variant in work.variants],
+        device=_same_ground(work),
+        weights_dir=work.weights_dir,
+        progress=work.progress,
+    )
+    _note(work.folder, done.notes)
     return done.timings
+
+
+_DO: dict[Stage, Callable[[_Work], int]] = {"render": _render, "score": _score, "measure": _measure}
+"""Each does what of its stage is missing, and returns how much was done."""
 
 
 def _note(folder: RunFolder, notes: Sequence[str]) -> None:
@@ -249,33 +240,28 @@ def _note(folder: RunFolder, notes: Sequence[str]) -> None:
         folder.write_info(msgspec.structs.replace(folder.info, settings_notes=every))
 
 
-def _report(suite: Suite, folder: RunFolder, work: int, progress: Progress | None) -> int:
-    complete = _is_complete(suite, folder)
-    info = folder.info
-    if info is not None and (work or info.end is None):
+def _report(work: _Work, done: int) -> int:
+    folder, info = work.folder, work.folder.info
+    complete = _is_complete(work.suite, folder)
+    if info is not None and (done or info.end is None):
         status: Literal["complete", "started"] = "complete" if complete else "started"
         folder.write_info(msgspec.structs.replace(info, status=status, end=_now()))
-    if not work and all((folder.path / name).is_file() for name in ("report.html", "report.md")):
+    if not done and all((folder.path / name).is_file() for name in ("report.html", "report.md")):
         return 0
     from bench.report import write_report
 
-    if progress is not None:
-        progress("report", 0, 1)
+    if work.progress is not None:
+        work.progress("report", 0, 1)
     write_report(folder.path)
-    if progress is not None:
-        progress("report", 1, 1)
+    if work.progress is not None:
+        work.progress("report", 1, 1)
     return 1
 
 
 def _unrendered(suite: Suite, folder: RunFolder, chosen: Sequence[Variant]) -> int:
     """How many images of these variants have no record, or have lost their file."""
-    there = {
-        (render.variant, render.case, render.sample)
-        for render in folder.renders()
-        if render.image is None or (folder.path / render.image).is_file()
-    }
-    wanted = {(variant.name, cell.case, cell.sample) for variant in chosen for cell in plan_cells(suite)}
-    return len(wanted - there)
+    renders = folder.renders()
+    return sum(len(missing_cells(suite, variant.name, renders, folder.path)) for variant in chosen)
 
 
 def _is_complete(suite: Suite, folder: RunFolder) -> bool:
@@ -288,7 +274,8 @@ def _is_complete(suite: Suite, folder: RunFolder) -> bool:
     return all(check() for check in checks)
 
 
-def _outcome(suite: Suite, folder: RunFolder, chosen: Sequence[Variant], done_before: bool) -> Outcome:
+def _outcome(work: _Work, done_before: bool) -> Outcome:
+    folder = work.folder
     renders = folder.renders()
     failed = [render for render in renders if render.error is not None]
     notes = (
@@ -304,7 +291,7 @@ def _outcome(suite: Suite, folder: RunFolder, chosen: Sequence[Variant], done_be
         images=len(renders) - len(failed),
         failed=len(failed),
         scores=len(folder.scores()),
-        missing=_unrendered(suite, folder, chosen),
+        missing=_unrendered(work.suite, folder, work.variants),
         timings=len(folder.timings()),
         notes=tuple(notes),
         done_before=done_before,

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import bench.render
+from bench.cells import missing_batches
 from bench.errors import MachineError
 from bench.records import Case, Render, Settings, Suite, Variant
-from bench.render import encode_png, missing_batches, render
+from bench.render import encode_png, render
 from bench.store import RunFolder
 from bench.suite import image_seed, protocol_digest
 from bench.variants import stages

@@ -50,6 +50,14 @@ def test_the_same_machine_may_continue_whatever_else_changed(run: Run) -> None:
     check_same_machine(info, here, {**info.packages, "numpy": "9", "peft": "9", "python": "3.14"})
 
 
+def test_another_number_of_threads_is_other_ground_on_a_cpu_alone(run: Run) -> None:
+    info = replace(run.info, machine=replace(run.info.machine, threads=2))
+    with pytest.raises(IncomparableError, match="threads is 2 there and 8 here"):
+        check_same_machine(info, replace(info.machine, threads=8), info.packages)
+    on_cuda = replace(info.machine, device="cuda:0")
+    check_same_machine(replace(info, machine=on_cuda), replace(on_cuda, threads=8), info.packages)
+
+
 def test_other_ground_is_refused_with_every_difference(run: Run) -> None:
     machine = replace(run.info.machine, device="cuda:0", device_name="H200")
     with pytest.raises(IncomparableError) as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from bench.mini import draw, world
 from bench.mini.load import load_instrument, load_judge
 from bench.mini.towers import Judge, judge_tokens
 from bench.mini.weights import pipeline_folder, weight_file
+from bench.stats import bootstrap_bca
 
 SEED = 33
 SCENES = 512
 PAIRS = 768
-STEP_PAIRS = 192
+STEP_PAIRS = 768
 """Pairs of each kind at each timestep: every picture costs a pass of the UNet and of the VAE."""
+CHUNK = 192
 TIMES = (1, 101, 301, 501, 701, 901)
 GUIDANCE = 3.0
 
@@ -148,55 +151,78 @@ def _instrument_rows(batches: list[world.Scenes], images: list[Tensor]) -> list[
     ]
 
 
+@dataclass(frozen=True)
+class Looker:
+    """Scores pictures as a denoising step sees them: noised, predicted with guidance, decoded."""
+
+    vae: Any
+    unet: Any
+    encoders: Any
+    alphas: Tensor
+
+    @classmethod
+    def shipped(cls) -> Looker:
+        """Of the shipped pipeline."""
+        from bench.mini.train.diffusion import alphas_cumprod, load_text_encoders, load_unet, load_vae
+
+        folder = pipeline_folder()
+        return cls(load_vae(folder), load_unet(folder), load_text_encoders(folder), alphas_cumprod())
+
+    def look(self, pixels: Tensor, words: list[str], t: Tensor, noise: Tensor) -> Tensor:
+        """The decoded predicted x0, (n, 3, 64, 64) in [0, 1], of pictures in [0, 1]."""
+        from bench.mini.train.diffusion import add_noise, predict_guided, predicted_x0
+        from bench.mini.train.step_aware import decode
+
+        states, pooled = self.encoders(self.encoders.tokens(words))
+        x = add_noise(self.vae.encode(pixels * 2 - 1).latent_dist.mean, noise, t, self.alphas)
+        eps = predict_guided(self.unet, x, t, states, pooled, GUIDANCE)
+        return decode(self.vae, predicted_x0(x, eps, t, self.alphas))
+
+
 @torch.inference_mode()
 def step_aware_rows() -> list[tuple[str, ...]]:
     """Pair accuracy on predicted x0 by timestep, of the plain, the untrained and the trained step-aware model."""
-    from diffusers import AutoencoderKL
-
-    from bench.mini.train.diffusion import (
-        add_noise,
-        alphas_cumprod,
-        load_text_encoders,
-        load_unet,
-        predict_guided,
-        predicted_x0,
-    )
-    from bench.mini.train.step_aware import decode, start_from
+    from bench.mini.train.step_aware import start_from
 
     plain, tokenizer = load_judge("mini-preference")
     aware, _ = load_judge("step-aware", timestep=True)
-    untrained = start_from(plain, tokenizer).eval()
-    folder = pipeline_folder()
-    vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32).eval()
-    unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
+    models = {"plain": plain, "trained": aware, "untrained": start_from(plain, tokenizer).eval()}
+    looker = Looker.shipped()
     found: list[tuple[str, ...]] = [
         ("t", "plain", "trained", "trained - plain", "largest difference, untrained to plain")
     ]
     sides = [same_caption_pairs(kind, STEP_PAIRS) for kind in world.KINDS]
     for t_value in TIMES:
-        right: dict[str, list[NDArray[np.bool_]]] = {"plain": [], "trained": []}
-        gap = 0.0
-        for first, second in sides:
-            words = captions(first)
-            text = plain.embed_tokens(judge_tokens(tokenizer, words))
-            states, pooled = encoders(encoders.tokens(words))
-            t = torch.full((STEP_PAIRS,), t_value)
-            noise = torch.randn((STEP_PAIRS, *vae_shape(vae)), generator=torch.Generator().manual_seed(t_value))
-            scores: dict[str, list[Tensor]] = {"plain": [], "trained": []}
-            for side in (first, second):
-                x = add_noise(vae.encode(pictures(side) * 2 - 1).latent_dist.mean, noise, t, alphas)
-                eps = predict_guided(unet, x, t, states, pooled, GUIDANCE)
-                seen = decode(vae, predicted_x0(x, eps, t, alphas))
-                scores["plain"].append(plain.score(seen, text))
-                scores["trained"].append(aware.score(seen, text, t))
-                gap = max(gap, float((untrained.score(seen, text, t) - scores["plain"][-1]).abs().max()))
-            truth = first.beauty() > second.beauty()
-            for name, (one, two) in scores.items():
-                right[name].append((one > two).numpy() == truth)
-        plain_share, trained_share = (float(np.concatenate(right[name]).mean()) for name in ("plain", "trained"))
-        shares = (f"{plain_share:.3f}", f"{trained_share:.3f}", f"{trained_share - plain_share:+.3f}")
-        found.append((str(t_value), *shares, f"{gap:g}"))
+        parts = [_step_scores(looker, models, tokenizer, *side, t_value) for side in sides]
+        plain_right, trained_right = (np.concatenate([part[name] for part in parts]) for name in ("plain", "trained"))
+        gain = trained_right - plain_right
+        low, high = bootstrap_bca(gain)
+        shares = (f"{plain_right.mean():.3f}", f"{trained_right.mean():.3f}")
+        gap = max(float(part["gap"].max()) for part in parts)
+        found.append((str(t_value), *shares, f"{gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]", f"{gap:g}"))
     return found
+
+
+def _step_scores(
+    looker: Looker, models: dict[str, Judge], tokenizer: Any, first: world.Scenes, second: world.Scenes, t_value: int
+) -> dict[str, NDArray[np.float64]]:
+    """Whether a model orders each pair right (1 or 0), and how far the untrained one is from the plain one."""
+    words = captions(first)
+    text = models["plain"].embed_tokens(judge_tokens(tokenizer, words))
+    noise = torch.randn((len(words), *vae_shape(looker.vae)), generator=torch.Generator().manual_seed(t_value))
+    scores: dict[str, list[Tensor]] = {name: [] for name in models}
+    for drawn in (pictures(first), pictures(second)):
+        for start in range(0, len(words), CHUNK):
+            rows = slice(start, start + CHUNK)
+            t = torch.full((len(words[rows]),), t_value)
+            seen = looker.look(drawn[rows], words[rows], t, noise[rows])
+            for name, model in models.items():
+                scores[name].append(model.score(seen, text[rows], None if name == "plain" else t))
+    one, two = ({name: torch.cat(parts).view(2, -1)[half] for name, parts in scores.items()} for half in (0, 1))
+    truth = torch.from_numpy(first.beauty() > second.beauty())
+    right = {name: ((one[name] > two[name]) == truth).double().numpy() for name in ("plain", "trained")}
+    gap = torch.cat([(side["untrained"] - side["plain"]).abs() for side in (one, two)])
+    return right | {"gap": gap.double().numpy()}
 
 
 def vae_shape(vae: Any) -> tuple[int, int, int]:

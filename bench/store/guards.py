@@ -33,7 +33,8 @@ def refuse_other_protocol(path: Path, info: RunInfo, suite: Suite) -> NoReturn:
 def check_same_machine(info: RunInfo, machine: Machine, packages: Mapping[str, str]) -> None:
     """Refuse to render into a run on other ground than it was begun on: its images would not be of one kind.
 
-    The kind of device (cpu, cuda, mps), its name, and the versions of torch and diffusers must agree.
+    The kind of device (cpu, cuda, mps), its name, on a CPU the number of threads, and the versions of torch and
+    diffusers must agree: each of them changes pixels.
 
     Args:
         info: what the folder holds.
@@ -54,9 +55,11 @@ def check_same_machine(info: RunInfo, machine: Machine, packages: Mapping[str, s
 
 
 def _ground(machine: Machine, packages: Mapping[str, str]) -> dict[str, object]:
+    kind = machine.device.split(":")[0]
     return {
-        "device": machine.device.split(":")[0],
+        "device": kind,
         "device name": machine.device_name,
+        "threads": machine.threads if kind == "cpu" else None,
         "torch": packages.get("torch"),
         "diffusers": packages.get("diffusers"),
     }

@@ -17,7 +17,7 @@ from bench.mini import world
 from bench.mini.load import tokenizer
 from bench.mini.towers import Block, Instrument, Judge, Shape, judge_tokens, sinusoid
 
-SMALL = Shape(width=32, layers=2, heads=2, patch=16, text_width=32, text_layers=1, embed=16)
+SMALL = Shape(stem=(8, 16, 16, 24), width=32, layers=2, heads=2, text_width=32, text_layers=1, embed=16)
 
 
 @functools.cache

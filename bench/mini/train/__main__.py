@@ -1,7 +1,8 @@
 """``python -m bench.mini.train STAGE...``: reproduces the weights of the embedded family from their seeds.
 
-Stages in order: vae, base, clip, aesthetic, preference, instrument, step_aware, dpo, spo, ship; ``all`` is
-all of them. A stage that was interrupted goes on from its checkpoint; one that is done returns at once.
+Stages in order: vae, base, decoder, clip, aesthetic, preference, instrument, step_aware, dpo, spo, ship; ``all`` is
+all of them. ``shipped`` takes the pipeline from the package, so that the stages after ``decoder`` can be trained
+anew alone. A stage that was interrupted goes on from its checkpoint; one that is done returns at once.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from pathlib import Path
 
 import torch
 
-STAGES = ("vae", "base", "clip", "aesthetic", "preference", "instrument", "step_aware", "dpo", "spo", "ship")
+from bench.mini.train import ship
+
+STAGES = ("vae", "base", "decoder", "clip", "aesthetic", "preference", "instrument", "step_aware", "dpo", "spo", "ship")
 
 
 def stage_function(name: str) -> Callable[[Path], object]:
     """What runs a stage."""
+    if name == "shipped":
+        return ship.start
     module = importlib.import_module(f"bench.mini.train.{'clip' if name == 'aesthetic' else name}")
     functions = {"clip": "run_clip", "aesthetic": "run_aesthetic"}
     found: Callable[[Path], object] = getattr(module, functions.get(name, "run"))
@@ -27,7 +32,8 @@ def stage_function(name: str) -> Callable[[Path], object]:
 def main() -> None:
     """Parse the command line and run the stages."""
     parser = argparse.ArgumentParser(prog="python -m bench.mini.train", description=__doc__)
-    parser.add_argument("stages", nargs="+", choices=[*STAGES, "all"], metavar="STAGE", help=", ".join(STAGES))
+    names = [*STAGES, "shipped", "all"]
+    parser.add_argument("stages", nargs="+", choices=names, metavar="STAGE", help=", ".join(names))
     parser.add_argument("--work", type=Path, default=Path("build/mini"), help="folder for pools, checkpoints, logs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")

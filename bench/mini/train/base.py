@@ -17,7 +17,7 @@ from bench.mini import models
 from bench.mini.train import vae as vae_stage
 from bench.mini.train.data import Pool, pool
 from bench.mini.train.diffusion import TextEncoders, add_noise, alphas_cumprod, predict
-from bench.mini.train.loop import Dice, Recipe, train
+from bench.mini.train.loop import Dice, Recipe, round_to_half, train
 from bench.mini.train.place import device, half, integers, normal, put
 
 RECIPE = Recipe(stage="base", iterations=3200, batch=64, learning_rate=1e-3, warmup=100, ema=0.998)
@@ -25,9 +25,8 @@ SNR_CAP = 5.0
 EMPTY_SHARE = 0.1
 
 
-def latents(work: Path, vae: AutoencoderKL, source: Pool) -> Tensor:
-    """Latents of the training pool, float16 (n, 16, 8, 8), encoded once."""
-    path = work / "latents.npy"
+def latents(path: Path, vae: AutoencoderKL, source: Pool) -> Tensor:
+    """Latents of a pool, float16 (n, 16, 8, 8), encoded once and kept in the file ``path``."""
     if not path.exists():
         np.save(path, vae_stage.encode(vae, source).numpy())
     return put(np.load(path))
@@ -41,11 +40,11 @@ def all_tokens(encoders: TextEncoders, source: Pool) -> Tensor:
 
 
 def run(work: Path) -> None:
-    """Train the stage, or go on with it, and save the pipeline to ``work/pipeline``."""
+    """Train the stage, or go on with it, and save the pipeline, rounded to float16, to ``work/pipeline``."""
     torch.manual_seed(RECIPE.seed)
     vae = AutoencoderKL.from_pretrained(work / "vae").eval().to(device())
     source = pool(work, "train", vae_stage.POOL)
-    z = latents(work, vae, source)
+    z = latents(work / "latents.npy", vae, source)
     tokenizer = models.write_tokenizer(work / "tokenizer")
     unet = models.build_unet()
     encoders = TextEncoders(*models.build_text_encoders(tokenizer), tokenizer)
@@ -67,4 +66,5 @@ def run(work: Path) -> None:
 
     modules = {"unet": unet, "text_encoder": encoders.first, "text_encoder_2": encoders.second}
     train(RECIPE, modules, step, work)
+    round_to_half(vae, *modules.values())
     models.build_pipeline(vae, unet, (encoders.first, encoders.second), tokenizer).save_pretrained(work / "pipeline")

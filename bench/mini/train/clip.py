@@ -1,8 +1,8 @@
 """Stages ``clip`` and ``aesthetic``: the alignment judge, and a regressor of beauty on its image embedding.
 
 The contrastive loss knows that several pictures of a batch may fit one caption: the target of a caption is
-spread evenly over the pictures that it is true of (same content, and its craft words hold). Half of the
-captions carry up to two craft words; without them the embedding would throw craft away.
+spread evenly over the pictures that it is true of (same content, and its craft words hold). Three captions in
+four carry up to three craft words; without them the embedding would throw craft away.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from bench.mini.train.data import Pool, pool
 from bench.mini.train.loop import Dice, Recipe, train
 from bench.mini.train.place import device, half, put
 
-RECIPE = Recipe(stage="clip", iterations=420, batch=256, learning_rate=1e-3, warmup=60, weight_decay=0.05, ema=0.99)
-POOL = 32 * 1024
+RECIPE = Recipe(stage="clip", iterations=1500, batch=256, learning_rate=1e-3, warmup=60, weight_decay=0.05, ema=0.995)
+POOL = 96 * 1024
+SPOKEN_SHARE = 0.75
 AESTHETIC_RATINGS = 12 * 1024
 RATING_NOISE = 0.1
 """Standard deviation of a rater's error on the beauty scale of [0, 1]."""
@@ -36,8 +37,8 @@ def pixels(source: Pool, index: np.ndarray) -> Tensor:
 
 
 def words(source: Pool, dice: Dice, index: np.ndarray) -> list[tuple[int, ...]]:
-    """For each picture which qualities its caption speaks of: none in half, else one or two."""
-    counts = dice.numpy.integers(1, 3, len(index)) * (dice.numpy.random(len(index)) < 0.5)
+    """For each picture which qualities its caption speaks of: none in a quarter, else one to three."""
+    counts = dice.numpy.integers(1, 4, len(index)) * (dice.numpy.random(len(index)) < SPOKEN_SHARE)
     return [tuple(dice.numpy.choice(6, size=int(count), replace=False)) for count in counts]
 
 
@@ -89,7 +90,7 @@ def run_clip(work: Path) -> None:
 
 
 def load_judge(work: Path, name: str, *, timestep: bool = False) -> tuple[Judge, CLIPTokenizer]:
-    """A trained judge, frozen, with its tokenizer."""
+    """A trained judge, frozen, with its tokenizer; its batch norms stay as they are in later training too."""
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     judge = Judge(tokenizer, timestep)
     judge.load_state_dict(load_file(work / f"{name}.safetensors"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -84,6 +84,12 @@ def load_text_encoders(folder: Path) -> TextEncoders:
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     frozen = [encoder.requires_grad_(False).eval().to(device()) for encoder in (first, second)]
     return TextEncoders(frozen[0], frozen[1], tokenizer)
+
+
+def load_vae(folder: Path) -> AutoencoderKL:
+    """The VAE of a saved pipeline, frozen."""
+    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
+    return vae.requires_grad_(False).eval().to(device())
 
 
 def load_unet(folder: Path) -> UNet2DConditionModel:

@@ -11,19 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from bench.mini.train import base, lora
+from bench.mini.train import decoder, lora
 from bench.mini.train import vae as vae_stage
 from bench.mini.train.data import pool
-from bench.mini.train.diffusion import add_noise, alphas_cumprod, load_text_encoders, load_unet, predict
+from bench.mini.train.diffusion import add_noise, alphas_cumprod, load_text_encoders, load_unet, load_vae, predict
 from bench.mini.train.loop import Dice, Recipe, train
-from bench.mini.train.place import device, integers, normal
+from bench.mini.train.place import integers, normal
 from bench.mini.train.preference import Pairs
 
-RECIPE = Recipe(stage="dpo", iterations=220, batch=64, learning_rate=1e-3, warmup=20, weight_decay=0.0)
+RECIPE = Recipe(stage="dpo", iterations=640, batch=64, learning_rate=1e-3, warmup=20, weight_decay=0.0)
 BETA = 2000.0
 TIE = 0.08
 """Pairs whose beauty differs by less are left out, as Pick-a-Pic's ties are."""
@@ -48,10 +47,10 @@ def draw_pairs(pairs: Pairs, dice: Dice, n: int) -> tuple[np.ndarray, np.ndarray
 def run(work: Path) -> None:
     """Train the stage, or go on with it, and save ``dpo.safetensors``."""
     folder = work / "pipeline"
-    vae = AutoencoderKL.from_pretrained(work / "vae").eval().to(device())
+    vae = load_vae(folder)
     unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
     pairs = Pairs(pool(work, "train", vae_stage.POOL))
-    z = base.latents(work, vae, pairs.source)
+    z = decoder.latents(work, vae, pairs.source)
     parameters = lora.add(unet, RECIPE.seed)
 
     def step(iteration: int, dice: Dice) -> Tensor:

@@ -105,6 +105,14 @@ def train(
         modules[name].load_state_dict(state)
 
 
+@torch.no_grad()
+def round_to_half(*modules: nn.Module) -> None:
+    """Round every weight to the float16 that ships, so that later stages train against what users load."""
+    for module in modules:
+        for parameter in module.parameters():
+            parameter.copy_(parameter.half())
+
+
 def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().clone() for key, value in module.state_dict().items()}
 

@@ -24,9 +24,7 @@ from bench.mini.train.data import KIND_NAMES, Pool, pool
 from bench.mini.train.loop import Dice, Recipe, train
 from bench.mini.train.place import half, put
 
-RECIPE = Recipe(stage="preference", iterations=320, batch=128, learning_rate=3e-4, warmup=40, ema=0.99)
-REFINE = Recipe(stage="preference-refine", iterations=200, batch=128, learning_rate=2.5e-4, warmup=10, ema=0.98)
-"""A warm restart."""
+RECIPE = Recipe(stage="preference", iterations=1000, batch=128, learning_rate=3e-4, warmup=40, ema=0.995)
 BEAUTY_GAIN = 12.0
 MISMATCH_COST = 2.0
 WRONG_SHARE = 0.25
@@ -83,7 +81,7 @@ def pair_loss(score_first: Tensor, score_second: Tensor, first_wins: Tensor) -> 
 def run(work: Path) -> None:
     """Train the stage, or go on with it, and save ``mini-preference.safetensors``."""
     judge, tokenizer = load_judge(work, "mini-clip")
-    judge.requires_grad_(True).train()
+    judge.requires_grad_(True)
     pairs = Pairs(pool(work, "train", POOL))
 
     def step(iteration: int, dice: Dice) -> Tensor:
@@ -91,8 +89,7 @@ def run(work: Path) -> None:
         labels = put((dice.numpy.random(RECIPE.batch) < probability).astype(np.float32))
         return score_pairs(judge, pairs.source, first, second, put(judge_tokens(tokenizer, captions)), labels)
 
-    for recipe in (RECIPE, REFINE):
-        train(recipe, {"judge": judge}, step, work)
+    train(RECIPE, {"judge": judge}, step, work)
     save_file(judge.state_dict(), work / "mini-preference.safetensors")
 
 

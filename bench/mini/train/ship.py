@@ -52,3 +52,8 @@ def write_manifest(target: Path) -> None:
     if total > LIMIT_BYTES:
         raise ValueError(f"the weights have {total / 2**20:.1f} MiB, more than {LIMIT_BYTES / 2**20:.0f}")
     (target / "manifest.json").write_text(json.dumps({"schema": 1, "files": files}, indent=1) + "\n")
+
+
+def start(work: Path, source: Path = FOLDER) -> None:
+    """Fill ``work`` with the shipped pipeline, so that later stages can be trained anew without the base's."""
+    shutil.copytree(source / "pipeline", work / "pipeline", dirs_exist_ok=True)

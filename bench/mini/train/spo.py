@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,13 +30,14 @@ from bench.mini.train.diffusion import (
     alphas_cumprod,
     load_text_encoders,
     load_unet,
+    load_vae,
     predict_guided,
     predicted_x0,
 )
 from bench.mini.train.loop import Dice, Recipe, train
-from bench.mini.train.place import device, half, integers, normal, put
+from bench.mini.train.place import half, integers, normal, put
 
-RECIPE = Recipe(stage="spo", iterations=26, batch=24, learning_rate=1.5e-3, warmup=5, weight_decay=1e-4)
+RECIPE = Recipe(stage="spo", iterations=40, batch=24, learning_rate=5e-4, warmup=5, weight_decay=1e-4)
 """One iteration is a round: ``batch`` prompts sampled by the policy, and one step of the optimiser."""
 STEPS = 20
 PLAIN_STEPS = 4
@@ -111,7 +112,7 @@ class Sampler:
     def __init__(self, work: Path, unet: UNet2DConditionModel, encoders: TextEncoders, alphas: Tensor) -> None:
         self.unet, self.encoders, self.alphas = unet, encoders, alphas
         self.steps = schedule(alphas)
-        self.vae = AutoencoderKL.from_pretrained(work / "vae").requires_grad_(False).eval().to(device())
+        self.vae = load_vae(work / "pipeline")
         _, self.tokenizer = load_judge(work, "mini-preference")
         self.judge: Judge = step_aware.load(work)
 

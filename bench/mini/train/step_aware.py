@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from bench.mini.towers import Judge, judge_tokens
-from bench.mini.train import base
+from bench.mini.train import decoder
 from bench.mini.train import vae as vae_stage
 from bench.mini.train.clip import load_judge, pixels
 from bench.mini.train.data import pool
@@ -26,6 +26,7 @@ from bench.mini.train.diffusion import (
     alphas_cumprod,
     load_text_encoders,
     load_unet,
+    load_vae,
     predict_guided,
     predicted_x0,
 )
@@ -33,7 +34,7 @@ from bench.mini.train.loop import Dice, Recipe, train
 from bench.mini.train.place import device, half, integers, normal, put
 from bench.mini.train.preference import Pairs, pair_loss
 
-RECIPE = Recipe(stage="step_aware", iterations=160, batch=48, learning_rate=3e-4, warmup=20, ema=0.98)
+RECIPE = Recipe(stage="step_aware", iterations=480, batch=48, learning_rate=2e-4, warmup=20, ema=0.98)
 GUIDANCE = 3.0
 TIE_GAP = 0.1
 
@@ -64,14 +65,14 @@ def run(work: Path) -> None:
     """Train the stage, or go on with it, and save ``step-aware.safetensors``."""
     torch.manual_seed(RECIPE.seed)
     plain, tokenizer = load_judge(work, "mini-preference")
-    aware = start_from(plain, tokenizer).train()
+    aware = start_from(plain, tokenizer).eval()  # its batch norms stay as they are
     aware.text.requires_grad_(False)
     aware.logit_scale.requires_grad_(False)
     folder = work / "pipeline"
-    vae = AutoencoderKL.from_pretrained(work / "vae").requires_grad_(False).eval().to(device())
+    vae = load_vae(folder)
     unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
     pairs = Pairs(pool(work, "train", vae_stage.POOL))
-    z = base.latents(work, vae, pairs.source)
+    z = decoder.latents(work, vae, pairs.source)
 
     @torch.no_grad()
     def look(latents: Tensor, noise: Tensor, t: Tensor, captions: list[str]) -> Tensor:
