@@ -30,6 +30,7 @@ def main() -> None:
     _section("The autoencoder and the judges, on held-out scenes", evidence_judges.rows())
     _section("The step-aware model against the plain one, pairs in the true order", evidence_judges.step_aware_rows())
     evidence_renders.print_main(chosen.seeds)
+    evidence_renders.print_seeds(chosen.seeds)
     evidence_renders.print_weights(WEIGHTS)
     evidence_renders.print_settings(GUIDANCES)
     if chosen.sheet is not None:

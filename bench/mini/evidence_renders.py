@@ -15,7 +15,7 @@ from PIL import Image
 from bench.mini import world
 from bench.mini.load import load_instrument, load_judge
 from bench.mini.towers import judge_tokens
-from bench.mini.weights import weight_file
+from bench.mini.weights import LORAS, weight_file
 from bench.records import Lora, Settings, Variant
 from bench.suite import image_seed
 from bench.variants import load_pipeline, stages
@@ -42,6 +42,11 @@ class Readings:
 
     craft: NDArray[np.float64]
     attributes: NDArray[np.float64]
+    """Share of the caption's attributes that the instrument reads in a picture."""
+    whole: NDArray[np.float64]
+    """Share of pictures in which it reads every attribute."""
+    hits: list[list[bool]]
+    """For each picture, which of its caption's attributes the instrument reads."""
     clip: NDArray[np.float64]
     aesthetic: NDArray[np.float64]
     preference: NDArray[np.float64]
@@ -77,7 +82,7 @@ def read(pictures: NDArray[np.uint8], asked: Sequence[Prompt], seeds: int) -> Re
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
     craft, _, heads = load_instrument()(x)
     weights = np.asarray(list(world.CRAFT_WEIGHTS.values()))
-    hits = [_hit_share(heads, row, asked[row // seeds]) for row in range(len(x))]
+    hits = [_hits(heads, row, asked[row // seeds]) for row in range(len(x))]
     text = [asked[row // seeds].text for row in range(len(x))]
     clip, tokenizer = load_judge("mini-clip")
     preference, _ = load_judge("mini-preference")
@@ -92,7 +97,9 @@ def read(pictures: NDArray[np.uint8], asked: Sequence[Prompt], seeds: int) -> Re
     qualities = craft.double().numpy()
     return Readings(
         craft=by_prompt(qualities @ weights),
-        attributes=by_prompt(np.asarray(hits)),
+        attributes=by_prompt(np.asarray([np.mean(hit) for hit in hits])),
+        whole=by_prompt(np.asarray([all(hit) for hit in hits], np.float64)),
+        hits=hits,
         clip=by_prompt((embeds * clip.embed_tokens(ids)).sum(1).double().numpy()),
         aesthetic=by_prompt((embeds @ head["weight"] + head["bias"]).double().numpy()),
         preference=by_prompt(preference.score(x, preference.embed_tokens(ids)).double().numpy()),
@@ -100,11 +107,10 @@ def read(pictures: NDArray[np.uint8], asked: Sequence[Prompt], seeds: int) -> Re
     )
 
 
-def _hit_share(heads: dict[str, torch.Tensor], row: int, prompt: Prompt) -> float:
-    """Share of the prompt's attributes that the instrument reads in picture ``row``."""
-    names = world.KINDS[prompt.kind]
-    found = [int(heads[f"{prompt.kind}_{name}"][row].argmax()) for name in names]
-    return float(np.mean([read == asked for read, asked in zip(found, prompt.content, strict=True)]))
+def _hits(heads: dict[str, torch.Tensor], row: int, prompt: Prompt) -> list[bool]:
+    """For each of the prompt's attributes whether the instrument reads it in picture ``row``."""
+    found = (int(heads[f"{prompt.kind}_{name}"][row].argmax()) for name in world.KINDS[prompt.kind])
+    return [read == asked for read, asked in zip(found, prompt.content, strict=True)]
 
 
 def _aesthetic_head() -> dict[str, torch.Tensor]:
@@ -125,6 +131,7 @@ def print_main(seeds: int) -> None:
     named = {
         "craft (held-out)": "craft",
         "attribute accuracy (held-out)": "attributes",
+        "every attribute right (held-out)": "whole",
         "mini-clip cosine": "clip",
         "mini-aesthetic": "aesthetic",
         "mini-preference": "preference",
@@ -141,9 +148,34 @@ def print_main(seeds: int) -> None:
 
 
 def _print_base_attributes(base: Readings, asked: Sequence[Prompt]) -> None:
-    kinds = np.array([prompt.kind for prompt in asked])
-    shares = ", ".join(f"{kind} {base.attributes[kinds == kind].mean():.3f}" for kind in world.KINDS)
-    print(f"\nBase shows the attributes of its caption in: {shares}.")
+    """In how many of base's pictures each attribute is read, and all of them at once."""
+    from bench.mini.evidence import print_table
+
+    seeds = len(base.hits) // len(asked)
+    rows = [("base shows", "share of pictures")]
+    for kind, attributes in world.KINDS.items():
+        chosen = [hit for place, hit in enumerate(base.hits) if asked[place // seeds].kind == kind]
+        rows += [
+            (f"{kind}: {name}", f"{share:.3f}") for name, share in zip(attributes, np.mean(chosen, 0), strict=True)
+        ]
+        rows.append((f"{kind}: all at once", f"{np.mean([all(hit) for hit in chosen]):.3f}"))
+    print()
+    print_table(rows)
+
+
+def print_seeds(seeds: int) -> None:
+    """DPO and SPO trained from other seeds: what each raises over base, and what it costs."""
+    from bench.mini.evidence import print_table, with_interval
+
+    asked = prompts()
+    base = read(render((), asked, seeds, SETTINGS), asked, seeds)
+    print(f"\n### Training seeds: {len(asked)} held-out prompts x {seeds} seeds, each LoRA - base\n")
+    rows: list[tuple[str, ...]] = [("LoRA", "craft", "attribute accuracy", "mini-clip cosine")]
+    for name in LORAS:
+        found = read(render((Lora(path=f"mini:{name}"),), asked, seeds, SETTINGS), asked, seeds)
+        fields = ("craft", "attributes", "clip")
+        rows.append((name, *(with_interval(getattr(found, field) - getattr(base, field)) for field in fields)))
+    print_table(rows)
 
 
 def print_weights(weights: Sequence[float]) -> None:

@@ -75,11 +75,30 @@ def test_renders_table_compares_variants_at_equal_noise(
     evidence_renders.print_main(seeds=2)
     printed = capsys.readouterr().out
     assert "5 held-out prompts x 2 seeds" in printed
-    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ") and "judge" not in line]
-    assert len(rows) == 5 + 6
+    lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    rows = [line for line in lines if len(line) == 5 and "judge" not in line]
+    assert len(rows) == 6 + 6
     for row in rows:
         assert set(numbers(tuple(row[2:]))) == {0.0}  # the same variant under three names
         assert math.isfinite(float(row[1]))
+    shares = {line[0]: float(line[1]) for line in lines if len(line) == 2 and ":" in line[0]}
+    assert len(shares) == 5 + 6 + 2
+    for kind in ("landscape", "portrait"):
+        own = [share for name, share in shares.items() if name.startswith(kind) and "all" not in name]
+        assert 1 - sum(1 - share for share in own) - 1e-2 <= shares[f"{kind}: all at once"] <= min(own) + 1e-3
+
+
+def test_seeds_table_has_a_row_for_each_lora(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = evidence_renders.prompts()[:3]
+    monkeypatch.setattr(evidence_renders, "prompts", lambda: chosen)
+    monkeypatch.setattr(evidence_renders, "LORAS", ("dpo", "spo"))
+    evidence_renders.print_seeds(seeds=1)
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == ["LoRA", "dpo", "spo"]
+    assert all(len(numbers(tuple(row[1:]))) == 9 for row in rows[1:])
+    assert rows[1][1] != rows[2][1]
 
 
 def test_contact_sheet_has_a_row_for_each_variant_and_kind(tmp_path: Path) -> None:

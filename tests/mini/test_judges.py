@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.metrics import Inputs
+from bench.metrics import Inputs, Place
 from bench.metrics.discovery import installed
 from bench.mini import draw, judges, weights, world
 from bench.mini.judges import MiniTower, load_aesthetic, mini_aesthetic, mini_clip, mini_preference
@@ -145,7 +145,7 @@ def test_preference_is_the_scaled_cosine() -> None:
 
 
 def test_aesthetic_is_an_affine_regressor_with_the_shipped_head() -> None:
-    head, images = load_aesthetic("cpu"), units(6, 4)
+    head, images = load_aesthetic(Place()), units(6, 4)
     stored = load_file(weights.weight_file("judges/mini-aesthetic.safetensors"))
     w, b = (stored[name].double().numpy() for name in ("weight", "bias"))
     assert (w.shape, b.shape) == ((96,), (1,))
@@ -159,7 +159,7 @@ def test_declared_towers_load_the_judges_of_their_names() -> None:
         judge, _ = load_judge(name)
         pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            assert torch.equal(declared.load("cpu").embed_images(pixels), judge.embed_images(pixels))
+            assert torch.equal(declared.load(Place()).embed_images(pixels), judge.embed_images(pixels))
 
 
 # --- loading -------------------------------------------------------------------------------

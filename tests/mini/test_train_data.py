@@ -187,12 +187,12 @@ def test_dpo_leaves_near_ties_out_and_prefers_the_winner(train: Pool) -> None:
 # --- captions of the alignment judge -------------------------------------------------------
 
 
-def test_half_of_the_captions_speak_of_one_or_two_qualities(train: Pool) -> None:
+def test_three_captions_in_four_speak_of_one_to_three_qualities(train: Pool) -> None:
     spoken = clip.words(train, dice(RECIPE, 6), np.arange(N).repeat(8))
     counts = np.array([len(which) for which in spoken])
-    assert set(counts.tolist()) == {0, 1, 2}
-    assert (counts == 0).mean() == pytest.approx(0.5, abs=0.05)
-    assert all(len(set(which)) == len(which) <= 2 and set(which) <= set(range(6)) for which in spoken)
+    assert set(counts.tolist()) == {0, 1, 2, 3}
+    assert (counts == 0).mean() == pytest.approx(0.25, abs=0.05)
+    assert all(len(set(which)) == len(which) <= 3 and set(which) <= set(range(6)) for which in spoken)
 
 
 def test_captions_say_the_words_that_are_spoken(train: Pool) -> None:

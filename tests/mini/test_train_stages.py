@@ -44,7 +44,7 @@ BATCHES: dict[ModuleType, int] = {
     preference: 4,
     instrument: 32,
     step_aware: 4,
-    dpo: 4,
+    dpo: 16,
     spo: 2,
 }
 

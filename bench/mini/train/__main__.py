@@ -1,13 +1,15 @@
 """``python -m bench.mini.train STAGE...``: reproduces the weights of the embedded family from their seeds.
 
-Stages in order: vae, base, decoder, clip, aesthetic, preference, instrument, step_aware, dpo, spo, ship; ``all`` is
-all of them. ``shipped`` takes the pipeline from the package, so that the stages after ``decoder`` can be trained
-anew alone. A stage that was interrupted goes on from its checkpoint; one that is done returns at once.
+Stages in order: vae, base, decoder, clip, aesthetic, preference, instrument, step_aware, dpo, spo, both once more
+from other seeds (dpo-seed1, spo-seed1, ...), ship; ``all`` is all of them. ``shipped`` takes the pipeline from the
+package, so that the stages after ``decoder`` can be trained anew alone. A stage that was interrupted goes on from its
+checkpoint; one that is done returns at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,17 +18,24 @@ import torch
 
 from bench.mini.train import ship
 
-STAGES = ("vae", "base", "decoder", "clip", "aesthetic", "preference", "instrument", "step_aware", "dpo", "spo", "ship")
+AGAIN = tuple(f"{name}-seed{seed}" for seed in (1, 2) for name in ("dpo", "spo"))
+"""The preference optimisations once more, from other seeds: how much of an effect is luck."""
+STAGES = (
+    *("vae", "base", "decoder", "clip", "aesthetic", "preference", "instrument", "step_aware", "dpo", "spo"),
+    *AGAIN,
+    "ship",
+)
 
 
 def stage_function(name: str) -> Callable[[Path], object]:
     """What runs a stage."""
     if name == "shipped":
         return ship.start
+    name, _, seed = name.partition("-seed")
     module = importlib.import_module(f"bench.mini.train.{'clip' if name == 'aesthetic' else name}")
-    functions = {"clip": "run_clip", "aesthetic": "run_aesthetic"}
-    found: Callable[[Path], object] = getattr(module, functions.get(name, "run"))
-    return found
+    names = {"clip": "run_clip", "aesthetic": "run_aesthetic"}
+    found: Callable[..., object] = getattr(module, names.get(name, "run"))
+    return functools.partial(found, seed=int(seed)) if seed else found
 
 
 def main() -> None:

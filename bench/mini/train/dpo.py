@@ -18,7 +18,7 @@ from bench.mini.train import decoder, lora
 from bench.mini.train import vae as vae_stage
 from bench.mini.train.data import pool
 from bench.mini.train.diffusion import add_noise, alphas_cumprod, load_text_encoders, load_unet, load_vae, predict
-from bench.mini.train.loop import Dice, Recipe, train
+from bench.mini.train.loop import Dice, Recipe, reseeded, train
 from bench.mini.train.place import integers, normal
 from bench.mini.train.preference import Pairs
 
@@ -44,14 +44,15 @@ def draw_pairs(pairs: Pairs, dice: Dice, n: int) -> tuple[np.ndarray, np.ndarray
     return winner[clear], loser[clear], [captions[index] for index in clear]
 
 
-def run(work: Path) -> None:
-    """Train the stage, or go on with it, and save ``dpo.safetensors``."""
+def run(work: Path, seed: int = 0) -> None:
+    """Train the stage, or go on with it, and save ``dpo.safetensors`` (``dpo-seed1.safetensors`` with seed 1)."""
+    recipe = reseeded(RECIPE, seed)
     folder = work / "pipeline"
     vae = load_vae(folder)
     unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
     pairs = Pairs(pool(work, "train", vae_stage.POOL))
     z = decoder.latents(work, vae, pairs.source)
-    parameters = lora.add(unet, RECIPE.seed)
+    parameters = lora.add(unet, recipe.seed)
 
     def step(iteration: int, dice: Dice) -> Tensor:
         winner, loser, captions = draw_pairs(pairs, dice, RECIPE.batch)
@@ -69,5 +70,5 @@ def run(work: Path) -> None:
         policy = (predict(unet, x, t, states, pooled) - noise).square().mean((1, 2, 3))
         return loss(policy, reference)
 
-    train(RECIPE, {"lora": lora.Trained(unet)}, step, work, parameters=parameters, log_every=10)
-    lora.save(unet, work, "dpo")
+    train(recipe, {"lora": lora.Trained(unet)}, step, work, parameters=parameters, log_every=10)
+    lora.save(unet, work, recipe.stage)

@@ -6,6 +6,7 @@ was interrupted goes on as if it had not been.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -33,6 +34,11 @@ class Recipe:
     weight_decay: float = 0.01
     ema: float | None = None
     seed: int = 0
+
+
+def reseeded(recipe: Recipe, seed: int) -> Recipe:
+    """The recipe with another seed, under a stage name of its own (``spo-seed1``); seed 0 is the recipe itself."""
+    return recipe if seed == 0 else dataclasses.replace(recipe, seed=seed, stage=f"{recipe.stage}-seed{seed}")
 
 
 @dataclass(frozen=True)

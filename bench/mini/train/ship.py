@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
-from bench.mini.weights import FOLDER
+from bench.mini.weights import FOLDER, LORAS
 
 JUDGES = ("mini-clip", "mini-aesthetic", "mini-preference", "step-aware", "instrument")
 LIMIT_BYTES = 40 * 2**20
@@ -24,7 +24,7 @@ def run(work: Path, target: Path = FOLDER) -> None:
     pipeline.to(torch.float16)
     pipeline.save_pretrained(target / "pipeline", safe_serialization=True)
     (target / "loras").mkdir()
-    for name in ("dpo", "spo"):
+    for name in LORAS:
         shutil.copyfile(work / f"{name}.safetensors", target / "loras" / f"{name}.safetensors")
     (target / "judges").mkdir()
     for name in JUDGES:

@@ -34,10 +34,10 @@ from bench.mini.train.diffusion import (
     predict_guided,
     predicted_x0,
 )
-from bench.mini.train.loop import Dice, Recipe, train
+from bench.mini.train.loop import Dice, Recipe, reseeded, train
 from bench.mini.train.place import half, integers, normal, put
 
-RECIPE = Recipe(stage="spo", iterations=40, batch=24, learning_rate=5e-4, warmup=5, weight_decay=1e-4)
+RECIPE = Recipe(stage="spo", iterations=80, batch=24, learning_rate=5e-4, warmup=5, weight_decay=1e-4)
 """One iteration is a round: ``batch`` prompts sampled by the policy, and one step of the optimiser."""
 STEPS = 20
 PLAIN_STEPS = 4
@@ -204,11 +204,12 @@ def thin(kept: list[tuple[Step, Judged]], dice: Dice) -> list[tuple[Step, Judged
     return thinned
 
 
-def run(work: Path) -> None:
-    """Train the stage, or go on with it, and save ``spo.safetensors``."""
+def run(work: Path, seed: int = 0) -> None:
+    """Train the stage, or go on with it, and save ``spo.safetensors`` (``spo-seed1.safetensors`` with seed 1)."""
+    recipe = reseeded(RECIPE, seed)
     folder = work / "pipeline"
     unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
-    parameters = lora.add(unet, RECIPE.seed)
+    parameters = lora.add(unet, recipe.seed)
     sampler = Sampler(work, unet, encoders, alphas)
 
     def step(iteration: int, dice: Dice) -> Tensor:
@@ -221,5 +222,5 @@ def run(work: Path) -> None:
             total = total + part.detach()
         return total
 
-    train(RECIPE, {"lora": lora.Trained(unet)}, step, work, parameters=parameters, log_every=1)
-    lora.save(unet, work, "spo")
+    train(recipe, {"lora": lora.Trained(unet)}, step, work, parameters=parameters, log_every=1)
+    lora.save(unet, work, recipe.stage)
