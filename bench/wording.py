@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
+from string import ascii_lowercase
 from typing import Any
 
 from bench.records import Delta, Interval, Unit
@@ -68,6 +69,26 @@ def percent_interval(found: Interval | None) -> str:
     return f"[{round(100 * found.low)}, {round(100 * found.high)}]"
 
 
+def p_value(p: float | None) -> str:
+    """A p-value to three decimals under 0.1 and two above, ``<0.001`` where those were 0; a dash for None."""
+    if p is None:
+        return NONE
+    if p < 0.001:
+        return "<0.001"
+    return f"{p:.2f}" if p >= 0.0995 else f"{p:.3f}"
+
+
+def holds(delta: Delta) -> bool:
+    """Whether a difference holds at 5 % after Holm's correction within its family (see ``Delta.p_holm``)."""
+    return delta.p_holm is not None and delta.p_holm <= 0.05
+
+
+def set_letters(name: str, tied_sets: Sequence[Sequence[str]]) -> str:
+    """The letters of the sets that ``name`` is in: ``a`` for the first, ``b``, ..., after ``z`` ``a2``, ``b2``."""
+    places = [place for place, members in enumerate(tied_sets) if name in members]
+    return " ".join(ascii_lowercase[place % 26] + (str(place // 26 + 1) if place >= 26 else "") for place in places)
+
+
 def quantity(value: float, unit: Unit) -> str:
     """A time, memory or energy to three figures in the unit that a reader expects (ms, GiB, J)."""
     if unit == "joule":
@@ -106,6 +127,17 @@ def script_json(value: Any) -> str:
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def plain(text: str) -> str:
+    """``text`` with a replacement character (U+FFFD) for each that is no text: controls, surrogates, U+FFFE, U+FFFF.
+
+    What stays is what XML 1.0 allows and UTF-8 can hold; tab and line ends stay.
+    """
+    return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+_NO_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def markdown(text: str, limit: int | None = None) -> str:

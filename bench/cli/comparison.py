@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from bench.cli.printing import Column, print_table, printable, say
-from bench.records import Delta, MetricFacts, Ratio, Record, TimingSummary
-from bench.wording import decimals_for, interval, number, percent, plural, quantity, signed
+from bench.records import Delta, MetricFacts, Ranking, Ratio, Record, TimingSummary
+from bench.wording import decimals_for, holds, interval, number, percent, plural, quantity, set_letters, signed
 
 Paired = TypeVar("Paired", Delta, Ratio)
 
@@ -20,6 +20,8 @@ class Comparison(Record, frozen=True):
     ratios: tuple[Ratio, ...] = ()
     """Timings of candidate over reference. None for two runs: ratios hold within a run, side by side."""
     timings: tuple[TimingSummary, ...] = ()
+    rankings: tuple[Ranking, ...] = ()
+    """Of the three or more variants of one run; none with ``--tag`` or ``--pairs``, which choose among them."""
 
 
 def print_comparison(comparison: Comparison, metrics: Sequence[MetricFacts]) -> None:
@@ -35,6 +37,8 @@ def print_comparison(comparison: Comparison, metrics: Sequence[MetricFacts]) -> 
         ratios = _of_pair(comparison.ratios, candidate, reference)
         if ratios:
             _print_ratios(ratios, comparison.timings)
+    for ranking in comparison.rankings:
+        _print_ranking(ranking)
     for note in _footnotes(comparison):
         print(note)
 
@@ -67,7 +71,7 @@ def _delta_row(delta: Delta, higher_is_better: bool | None) -> list[str]:
         number(delta.reference_mean, decimals),
         number(delta.candidate_mean, decimals),
         signed(delta.mean, decimals),
-        interval(found, decimals),
+        interval(found, decimals) + ("†" if holds(delta) else " "),
         # Of a metric that only describes, no side can win.
         "" if higher_is_better is None else percent(delta.win_rate),
     ]
@@ -92,13 +96,39 @@ def _print_ratios(ratios: Sequence[Ratio], timings: Sequence[TimingSummary]) -> 
     print()
 
 
+def _print_ranking(ranking: Ranking) -> None:
+    left_out = f"; without a score: {', '.join(ranking.left_out)}" if ranking.left_out else ""
+    print(printable(f"Ranking by {ranking.metric} ({plural(ranking.prompts, 'prompt')}{left_out})\n"))
+    decimals = decimals_for(max(one.interval.high - one.interval.low for one in ranking.strengths) / 2)
+    rows = [
+        [
+            one.variant,
+            signed(one.strength, decimals),
+            interval(one.interval, decimals),
+            f"{one.wins:,} / {one.ties:,} / {one.losses:,}",
+            set_letters(one.variant, ranking.tied_sets),
+        ]
+        for one in ranking.strengths
+    ]
+    headings = ("strength", "interval", "won / tied / lost")
+    print_table([Column("variant"), *(Column(heading, number=True) for heading in headings), Column("set")], rows)
+    print()
+
+
 def _footnotes(comparison: Comparison) -> list[str]:
     notes = []
     found = [delta.interval for delta in comparison.deltas if delta.interval is not None]
     if found:
         notes.append(f"Intervals: {found[0].level:.0%}, {found[0].method}.")
+    if any(holds(delta) for delta in comparison.deltas):
+        tagged = any(delta.tag is not None for delta in comparison.deltas)
+        family = "the tags of a metric" if tagged else "the metrics of a pair"
+        notes.append(f"† holds at 5%, by Holm over {family}; --json has the p-values.")
     if any(delta.small_sample is not None for delta in comparison.deltas):
         notes.append("Under 30 prompts these are a little narrow; --json has t intervals as well.")
+    if comparison.rankings:
+        notes.append("Strength: log odds of winning a prompt, by Davidson's model.")
+        notes.append("Variants that share a letter are not told apart at 5%, by Holm over the pairs.")
     missing = max((delta.missing for delta in comparison.deltas), default=0)
     if missing:
         notes.append(f"{plural(missing, 'pair')} of images left out of a metric: one side has no score.")

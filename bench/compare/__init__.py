@@ -1,7 +1,7 @@
 """Run [x Run] -> paired differences and means of scores, prompts as the unit.
 
-How images are paired is in ``pairing``, what makes runs comparable in ``comparable``, and the summaries
-and ratios of timings in ``timing_stats``.
+How images are paired is in ``pairing``, what makes runs comparable in ``comparable``, rankings of three or
+more variants in ``ranking``, and the summaries and ratios of timings in ``timing_stats``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from bench import stats
 from bench.compare.comparable import check_names, common_metrics, run_labels
+from bench.compare.families import adjust_p_values
 from bench.compare.pairing import NO_CELLS, Cells, PromptPair, pair_prompts, paired_prompts, usable_scores
+from bench.compare.ranking import rank_variants
 from bench.compare.timing_stats import summarize_timings, timing_ratios
 from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.names import listed
@@ -26,6 +28,7 @@ __all__ = [
     "compare_runs",
     "metric_means",
     "paired_prompts",
+    "rank_variants",
     "summarize_timings",
     "timing_ratios",
     "variant_pairs",
@@ -73,6 +76,9 @@ def compare_run(
 
     A metric of axis "distance" measures how far a variant is from the reference variant, so pairs with
     that variant have no such difference. Where no image has both scores there is no record either.
+
+    p-values are adjusted within the metrics of a pair, and those of tags within the tags of a pair and
+    metric (see ``bench.compare.families``).
 
     Args:
         run: a run as it was read.
@@ -201,7 +207,7 @@ def _compare(
                 hint=f"hotart-bench score {ours.run.path}",
             )
         deltas += found
-    return tuple(deltas)
+    return adjust_p_values(deltas)
 
 
 def _deltas(
@@ -258,6 +264,7 @@ def _delta(
         win_rate=count.rate,
         win_interval=Interval(low=low, high=high, method="Wilson", level=level),
         correlation=stats.pearson_r(above, below),
+        p=stats.sign_flip_p(differences),
     )
 
 

@@ -95,6 +95,7 @@ def _plain_facts(suite: Suite) -> dict[str, object]:
         "schema": suite.schema,
         "samples": suite.samples,
         "seed": suite.seed,
+        "the source of the images": "a renderer" if suite.given is None else "a folder of given images",
         **{f"settings.{name}": value for name, value in settings.items()},
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.metrics.registry import Inputs, LoadedTower, metric, tower
+from bench.metrics.registry import Inputs, LoadedTower, Place, metric, tower
 from bench.mini.weights import weight_file
 from bench.records import MetricFacts
 
@@ -33,7 +33,7 @@ class MiniTower:
         self._device = device
         self.logit_scale = float(self._judge.logit_scale.exp())
 
-    def preprocess(self, image: Image) -> torch.Tensor:
+    def preprocess(self, image: Image, view: str = "") -> torch.Tensor:
         """RGB, resized to 64x64 (PIL, bicubic, antialiased), float32 (3, 64, 64) in [0, 1]."""
         import numpy as np
         import torch
@@ -61,17 +61,23 @@ class MiniTower:
         with torch.inference_mode():
             return self._judge.embed_tokens(judge_tokens(self._tokenizer, list(prompts)).to(self._device))
 
+    def truncated(self, prompts: Sequence[str]) -> list[bool]:
+        """Whether a prompt has more than 32 tokens, start and end counted."""
+        from bench.mini.towers import JUDGE_TOKENS
 
-@tower("mini-clip")
-def mini_clip_tower(device: str) -> LoadedTower:
+        return [len(ids) > JUDGE_TOKENS for ids in self._tokenizer(list(prompts), verbose=False).input_ids]
+
+
+@tower("mini-clip", dtypes=("float32",))
+def mini_clip_tower(place: Place) -> LoadedTower:
     """The family's CLIP."""
-    return MiniTower("mini-clip", device)
+    return MiniTower("mini-clip", place.device)
 
 
-@tower("mini-preference")
-def mini_preference_tower(device: str) -> LoadedTower:
+@tower("mini-preference", dtypes=("float32",))
+def mini_preference_tower(place: Place) -> LoadedTower:
     """The family's preference model."""
-    return MiniTower("mini-preference", device)
+    return MiniTower("mini-preference", place.device)
 
 
 @metric(
@@ -96,11 +102,11 @@ def mini_clip(inputs: Inputs) -> torch.Tensor:
     return 100 * (inputs.image_embeds * inputs.text_embeds).sum(-1).clamp(min=0)  # type: ignore[operator]
 
 
-def load_aesthetic(device: str) -> Any:
+def load_aesthetic(place: Place) -> Any:
     """Weight (96,) and bias (1,) of the regressor."""
     from safetensors.torch import load_file
 
-    return load_file(weight_file("judges/mini-aesthetic.safetensors"), device=device)
+    return load_file(weight_file("judges/mini-aesthetic.safetensors"), device=place.device)
 
 
 @metric(

@@ -7,17 +7,16 @@ run gives the same bytes. A figure for which a run has no data is not made.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from bench import stats
 from bench import wording as report_text
-from bench.errors import UsageError
 from bench.plots.costs import draw_costs
 from bench.plots.data import PlotData, data_of_run, data_of_runs
-from bench.plots.style import INK, SOFT, Format, figure_bytes, house_style, new_figure, shortened, style_of
+from bench.plots.style import INK, SOFT, Format, new_figure, shortened, style_of, write_figures
 from bench.records import Delta, MetricFacts, Run
-from bench.store.journal import write_whole, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,21 +58,7 @@ def write_plots_for_runs(
 
 
 def _write(data: PlotData, folder: Path, fmt: Format, dpi: int) -> tuple[Path, ...]:
-    if fmt not in get_args(Format):
-        raise UsageError(f"Plots are written as {', '.join(get_args(Format))}, not {fmt!r}.")
-    if not 50 <= dpi <= 1200:
-        raise UsageError(f"dpi is {dpi}; it may be 50 to 1200.")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    with house_style():
-        for name, draw in FIGURES:
-            figure = draw(data)
-            if figure is not None:
-                path = folder / f"{name}.{fmt}"
-                write_whole(path, figure_bytes(figure, fmt, dpi))
-                written.append(path)
-    return tuple(written)
+    return write_figures([(name, partial(draw, data)) for name, draw in FIGURES], folder, fmt, dpi)
 
 
 def draw_differences(data: PlotData) -> Figure | None:

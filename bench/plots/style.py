@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from bench.errors import UsageError
+from bench.store.journal import write_whole, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,3 +114,29 @@ def figure_bytes(figure: Figure, fmt: Format, dpi: int) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=fmt, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
+
+
+def write_figures(
+    figures: Sequence[tuple[str, Callable[[], Figure | None]]], folder: Path, fmt: Format, dpi: int
+) -> tuple[Path, ...]:
+    """Draws figures by name into ``folder``, each file whole or not at all; one without data is left out.
+
+    Raises:
+        UsageError: another format than png, svg and pdf, or ``dpi`` outside 50 to 1200.
+        MachineError: the folder cannot be written.
+    """
+    if fmt not in get_args(Format):
+        raise UsageError(f"Plots are written as {', '.join(get_args(Format))}, not {fmt!r}.")
+    if not 50 <= dpi <= 1200:
+        raise UsageError(f"dpi is {dpi}; it may be 50 to 1200.")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    with house_style():
+        for name, draw in figures:
+            figure = draw()
+            if figure is not None:
+                path = folder / f"{name}.{fmt}"
+                write_whole(path, figure_bytes(figure, fmt, dpi))
+                written.append(path)
+    return tuple(written)

@@ -2,33 +2,40 @@
 
 All are frozen msgspec structs: they are checked when they are read from disk and cannot change
 after. Quantities carry their unit in the name or in a ``unit`` field. What is asked for stands in ``asked``,
-what was done in ``done``, what it means in ``found``, and what the gate says of it in ``judged``.
+what was done in ``done``, what it means in ``found``, what the gate says of it in ``judged``,
+and what the next run should be like in ``planned``.
 """
 
 from __future__ import annotations
 
-from bench.records.asked import Case, Cell, Lora, Plan, Settings, Suite, Variant
+from bench.records.asked import Case, Cell, Given, Lora, Plan, Settings, Suite, Variant
 from bench.records.done import Fingerprint, Git, Machine, MetricFacts, Render, Run, RunInfo, Score, Timing, WeightFile
-from bench.records.found import Delta, Interval, MetricMean, Ratio, TimingSummary
+from bench.records.found import Delta, Interval, MetricMean, Ranking, Ratio, Strength, TimingSummary
 from bench.records.judged import (
     Acceptance,
     Baseline,
+    Calibration,
     FrozenCase,
     FrozenVariant,
     Gate,
     Limit,
+    MetricNoise,
+    NoiseSource,
     Outcome,
     SessionNoise,
+    SourceNoise,
     Verdict,
     WorstPrompt,
 )
 from bench.records.kinds import SCHEMA, Axis, Dtype, Progress, Record, Sampler, Standing, Status, TimingName, Unit
+from bench.records.planned import MetricPlan, PlannedRun, PlannedSize, SizePlan
 
 __all__ = [
     "SCHEMA",
     "Acceptance",
     "Axis",
     "Baseline",
+    "Calibration",
     "Case",
     "Cell",
     "Delta",
@@ -38,15 +45,22 @@ __all__ = [
     "FrozenVariant",
     "Gate",
     "Git",
+    "Given",
     "Interval",
     "Limit",
     "Lora",
     "Machine",
     "MetricFacts",
     "MetricMean",
+    "MetricNoise",
+    "MetricPlan",
+    "NoiseSource",
     "Outcome",
     "Plan",
+    "PlannedRun",
+    "PlannedSize",
     "Progress",
+    "Ranking",
     "Ratio",
     "Record",
     "Render",
@@ -56,8 +70,11 @@ __all__ = [
     "Score",
     "SessionNoise",
     "Settings",
+    "SizePlan",
+    "SourceNoise",
     "Standing",
     "Status",
+    "Strength",
     "Suite",
     "Timing",
     "TimingName",

@@ -39,7 +39,11 @@ class Variant(Record, frozen=True):
 
 
 class Settings(Record, frozen=True):
-    """Whatever changes pixels. Lengths in pixels, ``guidance`` is the CFG scale."""
+    """Whatever changes pixels. Lengths in pixels, ``guidance`` is the CFG scale.
+
+    Of given images (``Suite.given``) only the size that most of them have is known: ``sampler`` is ``none``, and
+    steps and guidance are 0, since nothing was rendered.
+    """
 
     width: int
     height: int
@@ -60,6 +64,15 @@ class Plan(Record, frozen=True):
     rounds: int = 2
     images: int = 10
     warmups: int = 1
+
+
+class Given(Record, frozen=True):
+    """Where images come from that were not rendered here."""
+
+    images: str
+    """The folder, as the user gave it."""
+    prompts: str
+    """The file that pairs images with prompts, as the user gave it."""
 
 
 class Suite(Record, frozen=True):
@@ -83,6 +96,10 @@ class Suite(Record, frozen=True):
     """``--limit N`` in force: a suite for trying out, which no gate takes."""
     source: str = ""
     """The suite's shipped name or file as the user gave it, for the command that repeats the run."""
+    given: Given | None = None
+    """None where the images are rendered; else seeds and settings are unknown."""
+    left_out: tuple[str, ...] = ()
+    """Ids of the cases of the prompt files that were left out because SPO was trained on their prompts."""
 
 
 class Cell(Record, frozen=True):

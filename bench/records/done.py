@@ -40,13 +40,14 @@ class Render(Record, frozen=True):
     variant: str
     case: str
     sample: int
-    seed: int
-    batch: int
-    decode_dtype: str
+    seed: int | None
+    """None, as ``batch`` and ``decode_dtype``, of an image that was given and not rendered here."""
+    batch: int | None
+    decode_dtype: str | None
     image: str | None
-    """Path of the PNG, relative to the run folder; None with ``error``."""
+    """Path of the file, relative to the run folder; None with ``error``. A PNG, where it was rendered here."""
     sha256: str | None
-    """sha256 of the PNG file's bytes."""
+    """sha256 of the file's bytes."""
     error: str | None = None
 
 
@@ -64,6 +65,8 @@ class Score(Record, frozen=True):
     reason: str | None = None
     reference_sha256: str | None = None
     """The reference variant's image that it was compared with; only for metrics that need one."""
+    prompt_cut: bool = False
+    """Whether the metric's tower read only the beginning of the prompt, which is longer than it reads."""
 
 
 class Timing(Record, frozen=True):

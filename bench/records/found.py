@@ -44,6 +44,12 @@ class Delta(Record, frozen=True):
     win_interval: Interval | None
     correlation: float | None
     """Pearson's r of the prompts' means; None when one side is constant."""
+    p: float | None = None
+    """Two-sided p-value of the sign-flip test on the per-prompt differences; None with fewer than 2 prompts."""
+    p_holm: float | None = None
+    """``p`` by Holm within its family: of a tag, all tags of the pair and metric; else all metrics of the pair."""
+    p_bh: float | None = None
+    """``p`` by Benjamini and Hochberg within the same family."""
 
 
 class MetricMean(Record, frozen=True):
@@ -84,3 +90,38 @@ class Ratio(Record, frozen=True):
     reference: str
     ratio: float
     interval: Interval | None
+
+
+class Strength(Record, frozen=True):
+    """How often one variant wins prompts, on the log scale of Davidson's model."""
+
+    variant: str
+    strength: float
+    """exp of the difference of two strengths is the odds of win to loss; they sum to 0 within a ranking."""
+    interval: Interval
+    wins: int
+    ties: int
+    losses: int
+    """Over all prompts and all other variants, in the metric's better direction."""
+
+
+class Ranking(Record, frozen=True):
+    """Three or more variants by one metric, from the prompts that each wins, ties or loses against each other.
+
+    Only images count that every ranked variant has a score for, so that all meet on the same prompts.
+    """
+
+    metric: str
+    strengths: tuple[Strength, ...]
+    """The strongest first."""
+    tied_sets: tuple[tuple[str, ...], ...]
+    """Two variants share a set unless they are told apart at 5 %, Holm-adjusted over the pairs."""
+    tie: float
+    """Davidson's nu: among equals the odds of a tie to a win; 0 where no prompt was tied."""
+    prompts: int
+    samples: int
+    """Images of each variant behind the prompts' means."""
+    missing: int
+    """Images of the plan, of each variant, that not every ranked variant has a score for."""
+    left_out: tuple[str, ...] = ()
+    """Variants without a single score, which are not ranked."""

@@ -162,3 +162,62 @@ class Baseline(Record, frozen=True):
     session_noise: tuple[SessionNoise, ...] = ()
     checksum: str = ""
     """sha256 of the file's canonical JSON with this field empty."""
+
+
+NoiseSource = Literal["process", "batch", "device", "seed"]
+"""What alone differs between two runs of the same weights."""
+
+
+class SourceNoise(Record, frozen=True):
+    """Differences of the prompts' means between runs of the same weights, in the metric's unit."""
+
+    source: NoiseSource
+    pairs: int
+    """Pairs of runs behind the numbers."""
+    prompts: int
+    """Prompts with scores on both sides, in the pair with fewest."""
+    mean_absolute: float
+    """Mean size of a prompt's difference."""
+    mean: float
+    """Mean difference over the prompts, of the pair in which it is largest."""
+    sd: float
+    """Standard deviation (n - 1) of the prompts' differences, root mean square over the pairs."""
+    half_width: float
+    """Half width of the 95 % Student interval of the mean difference."""
+
+
+class MetricNoise(Record, frozen=True):
+    """The noise floor of one metric of one variant, and the smallest margin that it allows."""
+
+    variant: str
+    metric: str
+    unit: str
+    sources: tuple[SourceNoise, ...]
+    floor: float
+    """Largest size of the mean difference plus its half width over process, batch and device."""
+    margin: float | None
+    """The smallest margin at which runs with other seeds pass in 90 of 100 gates, never below ``floor``."""
+    margin_sd: float | None
+    """The margin in standard deviations of the variant's prompt means; None where those are all equal."""
+    reason: str | None = None
+    """Why there is no margin."""
+
+
+class Calibration(Record, frozen=True):
+    """``calibration.json``: A against A on one machine, from ``calibrate``."""
+
+    schema: int
+    kind: Literal["hotart-bench calibration"]
+    suite: str
+    protocol_digest: str
+    prompts: int
+    samples: int
+    machine: Machine
+    packages: dict[str, str]
+    noise: tuple[MetricNoise, ...]
+    session_noise: tuple[SessionNoise, ...]
+    """Of each timed quantity, with ``sessions - 1`` degrees of freedom for each variant."""
+    notes: tuple[str, ...]
+    """What the reader should know: what was not done, and why."""
+    time: str
+    """ISO 8601, UTC."""

@@ -10,9 +10,12 @@ SCHEMA = 1
 """Version of the suite, run folder and journal formats."""
 
 Sampler = Literal[
-    "ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_karras", "dpmpp_2m_sde_karras", "unipc"
+    "ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_karras", "dpmpp_2m_sde_karras", "unipc", "none"
 ]
-"""Samplers by the names that the field uses; ``bench.variants.samplers`` maps them to diffusers."""
+"""Samplers by the names that the field uses; ``bench.variants.samplers`` maps them to diffusers.
+
+``none`` is what given images have, which were not rendered here; no suite file may name it.
+"""
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Status = Literal["started", "complete", "failed"]

@@ -9,9 +9,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench import strict_json
 from bench import wording as report_text
 from bench.compare import compare_run
+from bench.errors import InvalidError, MachineError
 from bench.plots import write_plots
+from bench.plots.gate import write_gate_plot
+from bench.records import Gate, Run
 from bench.report.data import View, build_view
 from bench.report.grid import GridRow
 from bench.store import load_run
@@ -43,12 +47,34 @@ def write_report(folder: Path) -> tuple[Path, Path]:
     """
     run = load_run(folder)
     deltas = compare_run(run)
-    view = build_view(run, deltas)
+    gate = gate_of(run)
+    view = build_view(run, deltas, gate)
     plots = write_plots(run, deltas, folder / "plots")
+    if gate is not None:
+        plots = (*plots, *write_gate_plot(gate, folder / "plots"))
     page, note = folder / "report.html", folder / "report.md"
     write_whole(page, html(view).encode())
     write_whole(note, markdown(view, plots).encode())
     return page, note
+
+
+def gate_of(run: Run) -> Gate | None:
+    """The last gate on ``run``, from its folder; None without one, or where it judged an earlier run there.
+
+    Raises:
+        InvalidError: ``gate.json`` is damaged.
+        MachineError: it cannot be read.
+    """
+    path = Path(run.path) / "gate.json"
+    try:
+        found = strict_json.convert(strict_json.loads(path.read_text(encoding="utf-8")), Gate)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise InvalidError(f"{path}: is no record of a gate: {error}.", "run hotart-bench gate again") from error
+    return found if found.run_id == run.info.id else None
 
 
 def html(view: View) -> str:
@@ -63,7 +89,7 @@ def html(view: View) -> str:
         view=view,
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'",
-        css=Markup((_TEMPLATES / "report.css").read_text()),
+        css=Markup("".join((_TEMPLATES / name).read_text() for name in ("report.css", "gate.css"))),
         script=Markup(script),
         data=Markup(report_text.script_json(view.data)),
     )  # fmt: skip
@@ -76,7 +102,8 @@ def markdown(view: View, plots: tuple[Path, ...]) -> str:
     return environment.get_template("report.md.j2").render(
         view=view,
         examples=_examples(view),
-        plots=[(_PLOT_TITLES[path.stem], f"plots/{path.name}") for path in plots],
+        plots=[(_PLOT_TITLES[path.stem], f"plots/{path.name}") for path in plots if path.stem in _PLOT_TITLES],
+        gate_plots=[f"plots/{path.name}" for path in plots if path.stem == "gate"],
     )
 
 

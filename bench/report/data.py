@@ -10,12 +10,13 @@ from bench import wording as text
 from bench.compare import metric_means, summarize_timings, timing_ratios, variant_pairs
 from bench.compare.pairing import usable_scores
 from bench.plots.data import PlotData, data_of_run, headline_metrics
-from bench.records import Delta, MetricFacts, Run
+from bench.records import Delta, Gate, MetricFacts, Run
 from bench.report.chart import Tradeoff, tradeoff
 from bench.report.facts import Facts, command, duration, provenance_facts, setting_facts, when
 from bench.report.grid import GridRow, grid_rows, row_keys, scored_metrics, script_data, typical_row
 from bench.report.headline import Panel, TagTable, panels, tag_tables
 from bench.report.images import MAX_SIDE_PX, Key, Picture, embed
+from bench.report.ranking import RankingTable, ranking_table
 from bench.report.summary import cautions, summary
 from bench.report.tables import (
     MetricView,
@@ -28,6 +29,7 @@ from bench.report.tables import (
     variant_views,
     weak_notes,
 )
+from bench.report.verdicts import GateView, gate_view
 
 TINY_PX = 128
 """Images up to this side can be shown pixel by pixel."""
@@ -44,11 +46,13 @@ class View:
     cautions: tuple[str, ...]
     tally: Facts
     banners: tuple[str, ...]
+    gate: GateView | None
     typical: GridRow | None
     typical_note: str
     headline_note: str
     panels: tuple[Panel, ...]
     tradeoff: Tradeoff | None
+    ranking: RankingTable | None
     tag_note: str
     tag_tables: tuple[TagTable, ...]
     timing_note: str
@@ -75,8 +79,8 @@ class View:
     data: Mapping[str, Any]
 
 
-def build_view(run: Run, deltas: Sequence[Delta]) -> View:
-    """What the reports show of ``run`` and the deltas of ``compare_run``; reads the images to embed them.
+def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> View:
+    """What the reports show of ``run``, of the deltas of ``compare_run`` and of a gate on it; embeds the images.
 
     Raises:
         InvalidError: a timing of 0 or less (see ``bench.compare.timing_stats.timing_ratios``).
@@ -98,13 +102,16 @@ def build_view(run: Run, deltas: Sequence[Delta]) -> View:
         cautions=cautions(data),
         tally=_tally(run),
         banners=banners(run, broken),
+        gate=None if gate is None else gate_view(run, gate, {(row.case, row.sample): row.index for row in rows}),
         typical=typical,
         typical_note=typical_note,
         headline_note=_headline_note(data),
         panels=panels(data),
         tradeoff=tradeoff(data),
+        ranking=ranking_table(run),
         tag_note="Paired mean differences over the prompts with a tag. Many rows are looked at together and the "
-        "intervals are not widened for that: about one in twenty misses by chance.",
+        "intervals are not widened for that: about one in twenty misses by chance. † marks what holds at 5 % after "
+        "Holm's correction over the tags of a pair and metric (sign-flip test).",
         tag_tables=tag_tables(data, deltas),
         timing_note=_timing_note(names),
         timings=timing_rows(names, summaries, timing_ratios(run)),

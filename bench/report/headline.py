@@ -62,6 +62,8 @@ class TagCell:
     mean: str
     interval: str
     style: str
+    holds: str
+    """The adjusted p-value where it holds after Holm's correction over the tags, else empty."""
 
 
 @dataclass(frozen=True)
@@ -221,5 +223,10 @@ def _tag_table(facts: MetricFacts, deltas: Sequence[Delta]) -> TagTable:
 
 def _tag_cell(delta: Delta | None, facts: MetricFacts, decimals: int) -> TagCell:
     if delta is None:
-        return TagCell(text.NONE, "", "")
-    return TagCell(text.signed(delta.mean, decimals), text.interval(delta.interval, decimals), judged(delta, facts))
+        return TagCell(text.NONE, "", "", "")
+    return TagCell(
+        text.signed(delta.mean, decimals),
+        text.interval(delta.interval, decimals),
+        judged(delta, facts),
+        text.p_value(delta.p_holm) if text.holds(delta) else "",
+    )

@@ -33,8 +33,8 @@ class Picture:
     reduced: bool
 
 
-def picture(path: Path) -> Picture:
-    """The image at ``path``: the PNG's own bytes when small, else WebP with at most ``MAX_SIDE_PX`` a side.
+def picture(path: Path, max_side_px: int = MAX_SIDE_PX) -> Picture:
+    """The image at ``path``: the PNG's own bytes when small, else WebP with at most ``max_side_px`` a side.
 
     Raises OSError when the file is missing or is no image.
     """
@@ -43,11 +43,11 @@ def picture(path: Path) -> Picture:
     data = path.read_bytes()
     with Image.open(io.BytesIO(data)) as image:
         width, height = image.size
-        if max(width, height) <= MAX_SIDE_PX and len(data) <= _AS_IT_IS_BYTES:
+        if max(width, height) <= max_side_px and len(data) <= _AS_IT_IS_BYTES:
             image.verify()
             return Picture(_uri("image/png", data), width, height, reduced=False)
         copy = image.convert("RGB")
-        copy.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
+        copy.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         copy.save(buffer, "WEBP", quality=82, method=4)
     return Picture(_uri("image/webp", buffer.getvalue()), width, height, reduced=True)

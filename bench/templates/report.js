@@ -135,6 +135,13 @@
     if (shot) openViewer(Number(shot.closest(".case").dataset.row), Number(shot.dataset.open));
   });
 
+  // A link from the gate to a row: the row is shown again where a filter hid it.
+  for (const link of document.querySelectorAll("[data-row-link]")) {
+    link.addEventListener("click", () => {
+      if (!shown.includes(Number(link.dataset.rowLink))) byId("reset").click();
+    });
+  }
+
   // Large view ----------------------------------------------------------------------------
   const viewer = byId("viewer");
   const stage = byId("stage");

@@ -1,0 +1,105 @@
+"""Limits as a suite writes them: ``0.05``, ``0.1sd``, ``2%``, ``5% floor 20ms``."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Literal, get_args
+
+from bench.errors import UsageError
+from bench.records import Limit, MetricFacts, TimingName
+
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_LIMIT = re.compile(
+    rf"(?P<amount>{_NUMBER})(?P<unit>[A-Za-z%]*)(?: floor (?P<floor>{_NUMBER})(?P<floor_unit>[A-Za-z]*))?"
+)
+
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+_BYTES = {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+_NO_UNIT = {"": 1.0}
+
+_FORMS = {
+    "metric": '"0.05" in its own unit, "0.1sd" or "2%", and a floor such as "2% floor 0.01"',
+    "time": '"5%" or "20ms" (s, ms, us), and a floor such as "5% floor 20ms"',
+    "memory": '"3%" or "64MiB" (B, KiB, MiB, GiB), and a floor such as "3% floor 64MiB"',
+}
+Quantity = Literal["metric", "time", "memory"]
+_MEMORY: frozenset[TimingName] = frozenset({"peak_allocated", "peak_reserved", "peak_process", "peak_rss"})
+
+
+def parse_limit(name: str, text: str) -> Limit:
+    """The limit of a metric or timed quantity; times in seconds, memory in bytes, shares of 1.
+
+    Args:
+        name: a metric, or one of ``TimingName``.
+        text: a number with ``sd`` or ``%`` or a unit after it, and perhaps a floor.
+
+    Raises:
+        UsageError: not of that form, an amount of 0, a unit that does not fit the quantity, or
+            ``peak_reserved``, which is reported but not gated.
+    """
+    quantity = quantity_of(name)
+    if name == "peak_reserved":
+        raise UsageError(
+            "limits.peak_reserved will not do: identical work reserves very different amounts of memory, so it is "
+            "reported and not gated.",
+            "limit peak_allocated instead",
+        )
+    found = _LIMIT.fullmatch(text)
+    if found is None:
+        raise UsageError(
+            f"limits.{name} is {text!r}; a limit is a number, with sd or % or a unit after it: {_FORMS[quantity]}."
+        )
+    units = {"metric": _NO_UNIT, "time": _SECONDS, "memory": _BYTES}[quantity]
+    amount, unit = float(found["amount"]), found["unit"]
+    kind: Literal["absolute", "sd", "relative"] = "absolute"
+    if unit == "%":
+        kind, amount = "relative", amount / 100
+    elif unit == "sd" and quantity == "metric":
+        kind = "sd"
+    else:
+        amount *= _factor(name, text, unit, units)
+    floor = None if found["floor"] is None else float(found["floor"]) * _factor(name, text, found["floor_unit"], units)
+    for value in (amount, *(() if floor is None else (floor,))):
+        if not 0 < value < math.inf:
+            raise UsageError(f"limits.{name} is {text!r}; its numbers must be over 0 and finite: {_FORMS[quantity]}.")
+    return Limit(name=name, text=text, kind=kind, amount=amount, floor=floor)
+
+
+def quantity_of(name: str) -> Quantity:
+    """Whether a name in ``[limits]`` is a timed quantity's, of time or of memory; any other is a metric's."""
+    if name not in get_args(TimingName):
+        return "metric"
+    return "memory" if name in _MEMORY else "time"
+
+
+def check_metric_limit(limit: Limit, facts: MetricFacts) -> None:
+    """Refuses a limit that says nothing of its metric.
+
+    Raises:
+        UsageError: a metric without a better direction or of distance to the reference; a relative limit where
+            0 does not mean none; a limit that no loss could exceed.
+    """
+    if facts.higher_is_better is None or facts.axis == "distance":
+        raise UsageError(
+            f"limits.{limit.name}: this metric only describes, no direction of it is better, so it has no limit.",
+            "hotart-bench list metrics",
+        )
+    if limit.kind == "relative" and facts.low != 0:
+        raise UsageError(
+            f"limits.{limit.name} is {limit.text!r}, but a score of 0 does not mean none of it, so a share of it "
+            'means nothing; allowed are "0.05" in its own unit, or standard deviations such as "0.1sd".'
+        )
+    span = math.inf if facts.low is None or facts.high is None else facts.high - facts.low
+    all_of_it = limit.kind == "relative" and limit.amount >= 1 and facts.higher_is_better
+    if all_of_it or (limit.kind == "absolute" and limit.amount >= span) or (limit.floor or 0.0) >= span:
+        raise UsageError(f"limits.{limit.name} is {limit.text!r}, which no loss could exceed; take a smaller one.")
+
+
+def _factor(name: str, text: str, unit: str, units: dict[str, float]) -> float:
+    if unit not in units:
+        raise UsageError(
+            f"limits.{name} is {text!r}, and {f'the unit {unit!r}' if unit else 'a number without a unit'} does not "
+            f"fit {name}; allowed are {_FORMS[quantity_of(name)]}."
+        )
+    return units[unit]
