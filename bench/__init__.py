@@ -13,9 +13,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bench.baseline import freeze, read_baseline
     from bench.compare import compare_run, compare_runs
     from bench.errors import HotartError
     from bench.frames import RunFrames, load_run, scores_wide
+    from bench.gate import judge
     from bench.metrics.registry import Inputs, Metric, Tower, metric, tower
     from bench.records import MetricFacts
     from bench.run import Outcome, run_all
@@ -31,18 +33,23 @@ __all__ = [
     "Tower",
     "compare_run",
     "compare_runs",
+    "freeze",
+    "judge",
     "load_run",
     "load_suite",
     "metric",
+    "read_baseline",
     "run_all",
     "scores_wide",
     "tower",
 ]
 
 _HOMES = {
+    "bench.baseline": ("freeze", "read_baseline"),
     "bench.compare": ("compare_run", "compare_runs"),
     "bench.errors": ("HotartError",),
     "bench.frames": ("RunFrames", "load_run", "scores_wide"),
+    "bench.gate": ("judge",),
     "bench.metrics.registry": ("Inputs", "Metric", "Tower", "metric", "tower"),
     "bench.records": ("MetricFacts",),
     "bench.run": ("Outcome", "run_all"),

@@ -67,8 +67,8 @@ def _renders(run: Run) -> pd.DataFrame:
         "variant": _variants(run),
         "case": "string",
         "sample": "int64",
-        "seed": "int64",
-        "batch": "int64",
+        "seed": _whole(render.seed for render in run.renders),
+        "batch": _whole(render.batch for render in run.renders),
         "decode_dtype": "string",
         "image": "string",
         "sha256": "string",
@@ -88,6 +88,7 @@ def _scores(run: Run) -> pd.DataFrame:
         "value": "float64",
         "reason": "string",
         "reference_sha256": "string",
+        "prompt_cut": "bool",
     }
     return _frame(map(structs.astuple, run.scores), dtypes)
 
@@ -124,6 +125,11 @@ def _ordered(known: Sequence[str], written: Iterable[str]) -> pd.CategoricalDtyp
     import pandas as pd
 
     return pd.CategoricalDtype(list(dict.fromkeys((*known, *written))), ordered=True)
+
+
+def _whole(values: Iterable[int | None]) -> str:
+    """The dtype of whole numbers; pandas' own one where some are unknown, as of given images."""
+    return "Int64" if None in values else "int64"
 
 
 def _frame(rows: Iterable[Sequence[Any]], dtypes: Mapping[str, Any]) -> pd.DataFrame:

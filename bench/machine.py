@@ -58,6 +58,17 @@ def pick_device(wish: str) -> str:
     return device
 
 
+def other_device(device: str) -> str | None:
+    """Another torch device of this machine to compare ``device`` with; None where there is none that will do.
+
+    One of the same kind, else an accelerator. The CPU is never the other one by itself: images of full size take
+    it hours, and half precision it often has not. Imports torch.
+    """
+    others = [name for name in _devices() if name not in (device, "cpu")]
+    alike = [name for name in others if name.split(":")[0] == device.split(":")[0]]
+    return next(iter(alike + others), None)
+
+
 def _devices() -> tuple[str, ...]:
     """The torch devices of this machine, the fastest kind first."""
     import torch
@@ -114,6 +125,13 @@ def git_state(folder: str | Path) -> Git | None:
     if commit is None or status is None:
         return None
     return Git(commit=commit, dirty=bool(status))
+
+
+def git_user(folder: str | Path) -> str | None:
+    """Who commits in ``folder``, as git's ``user.name`` and ``user.email`` say it; None without git or a name."""
+    git = ("git", "-C", str(folder), "config", "--get")
+    name, email = (_answer((*git, key)) for key in ("user.name", "user.email"))
+    return f"{name} <{email}>" if name and email else name or None
 
 
 def _cpu_name() -> str:

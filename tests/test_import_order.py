@@ -19,6 +19,7 @@ PARTS = {
     "names": "errors",
     "wording": "errors",
     "strict_json": "errors",
+    "cells": "render",
     "children": "measure",
     "laps": "measure",
     "meters": "measure",

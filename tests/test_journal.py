@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,6 +38,16 @@ def score(value: float | None, case: str = "a") -> Score:
 
 def read(path: Path) -> list[Score]:
     return [record for _, record in read_records(path, Score)]
+
+
+def test_a_doubled_key_is_refused_in_a_line_as_the_program_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    line = msgspec.json.encode(score(1.5))
+    path.write_bytes(line + b"\n")
+    assert read(path) == [score(1.5)]
+    path.write_bytes(line[:-1] + b',"value":2.5}\n')
+    with pytest.raises(InvalidError, match="the key 'value' is given twice"):
+        read(path)
 
 
 @given(batches=st.lists(st.lists(SCORES, max_size=4), max_size=4))

@@ -14,7 +14,7 @@ import pytest
 
 from bench import machine
 from bench.errors import UsageError
-from bench.machine import git_state, machine_facts, package_versions, pick_device
+from bench.machine import git_state, git_user, machine_facts, package_versions, pick_device
 
 
 def fake_torch(monkeypatch: pytest.MonkeyPatch, *, cuda: int = 0, mps: bool = False) -> None:
@@ -150,3 +150,20 @@ def test_no_git_is_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_program_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_PATIENCE_S", 0.05)
     assert machine._answer((sys.executable, "-c", "import time; time.sleep(30)")) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "who"),
+    [
+        ("[user]\nname = Ada Lovelace\nemail = ada@example.org", "Ada Lovelace <ada@example.org>"),
+        ("[user]\nname = Ada", "Ada"),
+        ("[user]\nemail = ada@example.org", None),
+        ("", None),
+    ],
+)
+def test_git_knows_who_commits(config: str, who: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config").write_text(config)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "no-repository"))
+    assert git_user(tmp_path) == who

@@ -28,23 +28,23 @@ def main() -> NoReturn:
 def run_command_line(arguments: Sequence[str]) -> int:
     """Exit code of one command; results go to stdout, messages to stderr.
 
-    0 done, 2 bad usage, 3 bad weights, 4 not comparable, 5 invalid, 6 the machine would not,
-    70 a bug of ours (with a traceback), 130 interrupted.
+    0 done or passed, 1 a regression, 2 bad usage, 3 bad weights, 4 not comparable, 5 inconclusive or invalid,
+    6 the machine would not, 70 a bug of ours (with a traceback), 130 interrupted.
     """
+    code = 0
     try:
         from bench.cli.app import parse
 
         job = parse(arguments)
         if job is not None:
-            job()
+            code = job() or 0
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (`| head`) has what it wanted.
+        # The reader (`| head`) has what it wanted; a verdict stands all the same.
         _abandon_stdout()
-        return 0
     except (Exception, KeyboardInterrupt) as error:
         return _tell(error)
-    return 0
+    return code
 
 
 def _tell(error: BaseException) -> int:

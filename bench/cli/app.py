@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import doctor, lists, results, stages
+from bench.cli import baseline, doctor, fetch, gate, lists, planning, results, stages
 from bench.cli.verbs import Job, group
 
 HELP = """Is the merge better, by how much, at what cost, and did it break anything?
@@ -28,11 +28,12 @@ First steps:
 """
 EXIT_CODES = """\b
 Exit codes:
-  0    done
+  0    done, or the gate passed
+  1    the gate failed: a regression
   2    bad usage or a bad suite
   3    bad checkpoint or weights
   4    not comparable
-  5    results that allow no verdict
+  5    inconclusive, or results that allow no verdict
   6    the machine would not (disk, memory, permission)
   70   a bug of ours
   130  interrupted; the same command continues
@@ -49,7 +50,7 @@ def build() -> typer.Typer:
     """The whole command line as a typer application."""
     app = group(HELP)
     app.callback(epilog=EXIT_CODES)(_common)
-    for verbs in (stages.app, results.app, doctor.app):
+    for verbs in (stages.app, results.app, gate.app, baseline.app, planning.app, fetch.app, doctor.app):
         app.registered_commands += verbs.registered_commands
     app.add_typer(lists.app, name="list")
     return app

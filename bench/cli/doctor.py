@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli import options
+from bench.cli.judge_weights import JudgeFile, entries_needed, print_judges
 from bench.cli.options import AsJson, Device, Limit, Output, SuiteName, WeightsDir
 from bench.cli.printing import Column, print_json, print_table, printable, say
 from bench.cli.stages import default_folder, read_suite
 from bench.cli.verbs import group, verb
 from bench.errors import MachineError, WeightsError
+from bench.names import listed
 from bench.records import Machine, Record, Suite
 from bench.wording import plural, quantity
 
@@ -35,12 +38,20 @@ class Checkup(Record, frozen=True):
     """Where the run would lie."""
     disk_free_bytes: int
     suite: str
+    left_out: tuple[str, ...]
+    """Ids of prompts that SPO was trained on, which the suite leaves out."""
+    trained_on: tuple[str, ...]
+    """Ids of such prompts that the suite keeps, because its file says so."""
     images: int
     images_bytes: int
     """At most, for the PNG files."""
     weights: tuple[Needed, ...]
     weights_bytes: int | None
     """Stored size of the largest variant's weights, the least memory that it takes; None where unknown."""
+    judges: tuple[JudgeFile, ...]
+    """The weight files of the suite's metrics; empty where they bring their own."""
+    lock: str
+    """Where the hashes of unpinned weights are recorded."""
 
 
 @verb(
@@ -71,14 +82,16 @@ def doctor(
         print_json(checkup)
     else:
         _print_checkup(checkup, asked)
-    _refuse(checkup)
+    _refuse(checkup, suite)
     say(f"Ready: hotart-bench run {suite}")
 
 
 def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -> Checkup:
     """The machine and the suite side by side; nothing is written, downloaded or loaded."""
     from bench.machine import package_versions
+    from bench.suite.contamination import training_cases
     from bench.variants import weights_needed
+    from bench.weights import lock_path, look_up
 
     machine, problem = _machine(device)
     needed = weights_needed(suite, weights_dir)
@@ -91,10 +104,18 @@ def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -
         folder=str(folder),
         disk_free_bytes=shutil.disk_usage(_nearest_existing(folder)).free,
         suite=suite.name,
+        left_out=suite.left_out,
+        trained_on=training_cases(suite.cases),
         images=images,
         images_bytes=images * settings.width * settings.height * BYTES_PER_PIXEL,
         weights=needed,
         weights_bytes=_largest_variant_bytes(needed),
+        judges=tuple(
+            JudgeFile(metrics=metrics, file=file)
+            for entry, metrics in entries_needed(suite.metrics).items()
+            for file in look_up(entry, weights_dir)
+        ),
+        lock=str(lock_path()),
     )
 
 
@@ -137,10 +158,16 @@ def _print_checkup(checkup: Checkup, suite: Suite) -> None:
         ("images", f"{checkup.images:,} of {size}, at most {quantity(checkup.images_bytes, 'byte')} of disk"),
         ("memory", least),
     ]
+    for label, cases in (("left out", checkup.left_out), ("kept", checkup.trained_on)):
+        if cases:
+            rows.append((label, f"{plural(len(cases), 'prompt')} that SPO was trained on: {listed(cases)}"))
     print()
     print_table([Column(f"suite {checkup.suite}"), Column("", text=True)], rows)
     print()
     _print_weights(checkup.weights)
+    if checkup.judges:
+        print()
+        print_judges(checkup.judges, checkup.lock)
 
 
 def _machine_rows(checkup: Checkup) -> list[tuple[str, str]]:
@@ -185,7 +212,7 @@ def _print_weights(weights: tuple[Needed, ...]) -> None:
         print(printable(f"  {command}"))
 
 
-def _refuse(checkup: Checkup) -> None:
+def _refuse(checkup: Checkup, asked: str) -> None:
     """Raises MachineError or WeightsError for the first thing that keeps the suite from running."""
     if checkup.torch_problem is not None:
         raise MachineError(f"torch cannot be imported ({checkup.torch_problem}).", "pip install torch")
@@ -193,6 +220,12 @@ def _refuse(checkup: Checkup) -> None:
     if missing:
         names = ", ".join(dict.fromkeys(item.what for item in missing))
         raise WeightsError(f"Weights are missing for suite {checkup.suite}: {printable(names)}.", missing[0].get)
+    absent = [judge.file.what for judge in checkup.judges if judge.file.path is None]
+    if absent:
+        raise WeightsError(
+            f"Weights of judges are missing for suite {checkup.suite}: {', '.join(absent)}.",
+            f"hotart-bench fetch {shlex.quote(asked)}",
+        )
     if checkup.images_bytes > checkup.disk_free_bytes:
         raise MachineError(
             f"The disk is too small for {checkup.folder}: {quantity(checkup.disk_free_bytes, 'byte')} free, "

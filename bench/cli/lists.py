@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.options import AsJson
-from bench.cli.printing import Column, print_json, print_table, say
+from bench.cli.printing import Column, print_json, print_table, printable, say
 from bench.cli.verbs import group, verb
 from bench.errors import SuiteError
 from bench.records import Case, Lora, Record, Suite
@@ -65,6 +65,8 @@ class PromptSetSummary(Record, frozen=True):
     tokens_median: float
     tokens_max: int
     over_77: int
+    spo_training_prompts: tuple[str, ...]
+    """Ids of the prompts that SPO was trained on; a suite leaves them out."""
 
 
 @verb(app, "suites", "hotart-bench list suites", "hotart-bench list suites --json")
@@ -216,6 +218,10 @@ def list_prompts(
     if prompt_set is None:
         columns.append(Column("tags", text=True))
     print_table(columns, [_prompts_row(summary)[: len(columns)] for summary in found])
+    for summary in found:
+        if summary.spo_training_prompts:
+            print(f"\nSPO was trained on these of {summary.set}; suites leave them out:")
+            print(printable("\n".join(f"  {case}" for case in summary.spo_training_prompts)))
     if prompt_set is not None and found[0].tags:
         print()
         rows = [[tag, str(count)] for tag, count in found[0].tags.items()]
@@ -241,6 +247,7 @@ def _find_set(name: str) -> Path:
 
 def _summarize_prompts(name: str, cases: tuple[Case, ...]) -> PromptSetSummary:
     from bench.suite.clip_tokens import CONTEXT, count_tokens
+    from bench.suite.contamination import training_cases
 
     tokens = [count_tokens(case.prompt) for case in cases]
     tags = Counter(tag for case in cases for tag in case.tags)
@@ -252,6 +259,7 @@ def _summarize_prompts(name: str, cases: tuple[Case, ...]) -> PromptSetSummary:
         tokens_median=statistics.median(tokens),
         tokens_max=max(tokens),
         over_77=sum(count > CONTEXT for count in tokens),
+        spo_training_prompts=training_cases(cases),
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
+from typer.models import OptionInfo
 
 from bench.errors import UsageError
 from bench.names import did_you_mean
+from bench.records import Dtype
 
 SuiteName = Annotated[
     str, typer.Argument(metavar="SUITE", help="A shipped suite's name, or a .toml file.", show_default=True)
@@ -20,6 +22,24 @@ RunOrSuite = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 SecondRun = Annotated[Path | None, typer.Argument(metavar="RUN2", help="Another run folder: RUN is compared with it.")]
+OptionalRunOrSuite = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN_OR_SUITE", help="A run folder, a shipped suite's name, or a .toml file."),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", metavar="DIR", help="Images from anywhere (PNG, JPEG, WebP) instead of a run."),
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts", metavar="FILE", help="Their prompts: .csv or .jsonl with image, prompt and, of several, variant."
+    ),
+]
+Limits = Annotated[
+    str | None,
+    typer.Option("--limits", metavar="NAME=LIMIT,...", help="With --images: what a later gate may allow."),
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -47,9 +67,25 @@ WeightsDir = Annotated[
     Path | None,
     typer.Option("--weights-dir", metavar="DIR", envvar="HOTART_WEIGHTS", help="Local weights instead of downloads."),
 ]
+TowerDtype = Annotated[
+    str | None,
+    typer.Option(
+        "--tower-dtype",
+        metavar="DTYPE",
+        help="What judges' towers compute in: float32, float16 or bfloat16. Scores of another dtype are another "
+        "version of the metric.  [default: as the run was scored before, else float32]",
+    ),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; the old folder is kept beside the new one.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def file_option(flag: str, help_text: str) -> OptionInfo:
+    """A flag that names a file."""
+    option: OptionInfo = typer.Option(flag, metavar="FILE", help=help_text, show_default=False)
+    return option
+
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 
@@ -88,6 +124,18 @@ def check_device(device: str) -> str:
         allowed = "auto, cpu, cuda, cuda:<number>, mps"
         raise UsageError(f"--device: {device!r} is not one of {allowed}{near}.", "hotart-bench doctor")
     return device
+
+
+def check_dtype(name: str | None) -> Dtype | None:
+    """The dtype as it was given; UsageError where it is none."""
+    known = get_args(Dtype)
+    found = next((dtype for dtype in known if dtype == name), None)
+    if name is not None and found is None:
+        raise UsageError(
+            f"--tower-dtype: {name!r} is not one of {', '.join(known)}{did_you_mean(name, known)}.",
+            "hotart-bench score --help",
+        )
+    return found
 
 
 def check_weights_dir(folder: Path | None) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
+import msgspec
 import typer
 
 from bench.cli import options
@@ -44,9 +45,10 @@ def compare(
 ) -> None:
     """Paired differences between variants, or between two runs.
 
-    The prompt is the unit; the same prompt and noise stand on both sides of a pair.
+    The prompt is the unit; the same prompt and noise stand on both sides of a pair. Three or more variants of a
+    run are ranked as well, unless --pairs or --tag choose among them.
     """
-    from bench.compare import compare_run, compare_runs
+    from bench.compare import compare_run, compare_runs, rank_variants
     from bench.store import load_run
 
     candidate = load_run(run)
@@ -61,6 +63,8 @@ def compare(
     if tag is not None:
         deltas = _with_tag(deltas, tag, candidate)
     comparison = Comparison(deltas=deltas) if reference else _with_timings(deltas, candidate, names)
+    if reference is None and names is None and tag is None:
+        comparison = msgspec.structs.replace(comparison, rankings=rank_variants(candidate, metrics=chosen))
     if json:
         print_json(comparison)
     else:
@@ -87,7 +91,9 @@ def plot(
     """Draw the comparison plots of a run, or of two."""
     from bench.compare import compare_run, compare_runs
     from bench.plots import write_plots, write_plots_for_runs
+    from bench.plots.gate import write_gate_plot
     from bench.plots.style import Format
+    from bench.report import gate_of
     from bench.store import load_run
 
     options.check_known((format_,), "--format", get_args(Format), "hotart-bench plot --help")
@@ -97,6 +103,9 @@ def plot(
     if run2 is None:
         deltas = compare_run(candidate, tags=False)
         written = write_plots(candidate, deltas, output or home / "plots", fmt, dpi)
+        gate = gate_of(candidate)
+        if gate is not None:
+            written += write_gate_plot(gate, output or home / "plots", fmt, dpi)
     else:
         reference = load_run(run2)
         folder = output or home / f"plots-against-{Path(reference.path).resolve().name}"

@@ -8,16 +8,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bench.cli import options
+from bench.cli import given, options
 from bench.cli.options import (
     Device,
     Fresh,
+    Images,
     Limit,
+    Limits,
     Metrics,
+    OptionalRunOrSuite,
     Output,
+    Prompts,
     Quiet,
     RunOrSuite,
     SuiteName,
+    TowerDtype,
     Variants,
     WeightsDir,
 )
@@ -50,6 +55,7 @@ def run(
     device: Device = "auto",
     limit: Limit = None,
     weights_dir: WeightsDir = None,
+    tower_dtype: TowerDtype = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
 ) -> None:
@@ -74,6 +80,7 @@ def run(
         metrics=metrics,
         device=device,
         weights_dir=weights_dir,
+        tower_dtype=tower_dtype,
         fresh=fresh,
     )
 
@@ -114,22 +121,38 @@ def render(
     "score",
     "hotart-bench score reports/runs/mini",
     "hotart-bench score reports/runs/mini --metrics mini-aesthetic,sharpness",
+    "hotart-bench score --images my-images --prompts my-images.csv --metrics sharpness",
 )
 def score(
-    run_or_suite: RunOrSuite,
+    run_or_suite: OptionalRunOrSuite = None,
+    images: Images = None,
+    prompts: Prompts = None,
+    limits: Limits = None,
     output: Output = None,
     variants: Variants = None,
     metrics: Metrics = None,
     device: Device = "auto",
     limit: Limit = None,
     weights_dir: WeightsDir = None,
+    tower_dtype: TowerDtype = None,
+    fresh: Fresh = False,
     quiet: Quiet = False,
 ) -> None:
     """Score the images that are there.
 
-    Nothing is rendered, so an old run can get a new metric.
+    Nothing is rendered, so an old run can get a new metric, and images from anywhere can be scored: they become
+    a run folder that report, compare and gate take.
     """
-    suite, folder = find_target(run_or_suite, output, limit)
+    given.refuse_mixture(run_or_suite, images, prompts, limit)
+    if images is not None and prompts is not None:
+        folder = output or given.folder_for(images, RUNS)
+        suite = given.bring_in_images(
+            images, prompts, folder, metrics=metrics, limits=limits, device=device, fresh=fresh, quiet=quiet
+        )
+    else:
+        if limits is not None or fresh:
+            raise UsageError(f"{'--fresh' if fresh else '--limits'} goes with --images here.")
+        suite, folder = find_target(str(run_or_suite), output, limit)
     _do(
         "score",
         suite,
@@ -139,6 +162,7 @@ def score(
         metrics=metrics,
         device=device,
         weights_dir=weights_dir,
+        tower_dtype=tower_dtype,
     )
 
 
@@ -229,6 +253,7 @@ def _do(
     metrics: str | None = None,
     device: str = "auto",
     weights_dir: Path | None = None,
+    tower_dtype: str | None = None,
     fresh: bool = False,
 ) -> None:
     """Checks the flags, does the work with its progress shown, and tells how it went."""
@@ -240,6 +265,7 @@ def _do(
     chosen_metrics = _choose_metrics(metrics)
     options.check_device(device)
     options.check_weights_dir(weights_dir)
+    dtype = options.check_dtype(tower_dtype)
     with show_progress(quiet) as progress:
         outcome = work(
             suite,
@@ -249,6 +275,7 @@ def _do(
             device=device,
             fresh=fresh,
             weights_dir=weights_dir,
+            tower_dtype=dtype,
             progress=progress,
         )
     _tell(stage, outcome, quiet)

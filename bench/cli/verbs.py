@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import typer
 
-Job = Callable[[], None]
-Verb = TypeVar("Verb", bound=Callable[..., None])
+Job = Callable[[], int | None]
+"""What to do; its value is the exit code, None for 0."""
+Verb = TypeVar("Verb", bound=Callable[..., int | None])
 
 
 def group(help_text: str, *examples: str) -> typer.Typer:

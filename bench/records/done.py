@@ -64,7 +64,8 @@ class Score(Record, frozen=True):
     value: float | None
     reason: str | None = None
     reference_sha256: str | None = None
-    """The reference variant's image that it was compared with; only for metrics that need one."""
+    """What it was compared with, only for metrics that compare: the reference variant's image, or one sha256 over
+    the other samples of the prompt (``bench.metrics.siblings``)."""
     prompt_cut: bool = False
     """Whether the metric's tower read only the beginning of the prompt, which is longer than it reads."""
 

@@ -38,8 +38,9 @@ from bench.store.reading import (
     read_timings,
     scores_csv,
 )
+from bench.store.verdicts import read_gate, write_gate
 
-__all__ = ["RunFolder", "load_run", "run_id"]
+__all__ = ["RunFolder", "load_run", "read_gate", "run_id", "write_gate"]
 
 
 class RunFolder:
@@ -175,11 +176,11 @@ class RunFolder:
         """Where the PNG of a cell lies."""
         return self.path / image_name(variant, case, sample)
 
-    def write_image(self, variant: str, case: str, sample: int, png: bytes) -> tuple[str, str]:
-        """Write the PNG of a cell, whole or not at all; returns ``Render.image`` and ``Render.sha256``."""
-        name = image_name(variant, case, sample)
-        self.write_bytes(name, png)
-        return name, hashlib.sha256(png).hexdigest()
+    def write_image(self, variant: str, case: str, sample: int, data: bytes, suffix: str = ".png") -> tuple[str, str]:
+        """Write the image file of a cell, whole or not at all; returns ``Render.image`` and ``Render.sha256``."""
+        name = image_name(variant, case, sample, suffix)
+        self.write_bytes(name, data)
+        return name, hashlib.sha256(data).hexdigest()
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file in UTF-8, ``name`` relative to the folder, whole or not at all."""

@@ -79,9 +79,10 @@ def read_records(path: Path, kind: type[R]) -> Iterator[tuple[str, R]]:
     except OSError as error:
         raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
     whole, _, _ = data.rpartition(b"\n")
+    decoder = msgspec.json.Decoder(kind)
     for number, line in enumerate(whole.split(b"\n") if whole else (), start=1):
         try:
-            yield f"{path.name}:{number}", strict_json.convert(strict_json.loads(line.decode()), kind)
+            yield f"{path.name}:{number}", _read_line(line, decoder, kind)
         except ValueError as error:
             raise InvalidError(
                 f"{path}:{number}: is no {kind.__name__.lower()} record: {error}.",
@@ -114,6 +115,21 @@ def write_whole(path: Path, data: bytes) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _read_line(line: bytes, decoder: msgspec.json.Decoder[R], kind: type[R]) -> R:
+    """The record of a line: at once where the line is what this program would write, else by the strict way.
+
+    The strict way takes ten times as long. A line that comes out byte for byte as it went in cannot hold what
+    it is there to refuse: a doubled key, a number that is not finite, a broken string, another spelling.
+    """
+    try:
+        record = decoder.decode(line)
+    except ValueError:  # the strict way says what is wrong, and where
+        return strict_json.convert(strict_json.loads(line.decode()), kind)
+    if msgspec.json.encode(record) == line:
+        return record
+    return strict_json.convert(strict_json.loads(line.decode()), kind)
 
 
 def _lines(records: Iterable[Record]) -> bytes:

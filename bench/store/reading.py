@@ -15,6 +15,8 @@ INFO = "run.json"
 RENDERS = "renders.jsonl"
 SCORES = "scores.jsonl"
 TIMINGS = "timings.jsonl"
+IMAGE_SUFFIXES = (".png", ".jpg", ".webp")
+"""How the name of an image ends: rendered ones are PNG, given ones keep their format."""
 
 
 def load_run(path: str | Path) -> Run:
@@ -96,7 +98,8 @@ def read_renders(folder: Path) -> tuple[Render, ...]:
     newest: dict[tuple[str, str, int], Render] = {}
     for where, item in read_records(folder / RENDERS, Render):
         # A report embeds these files: a folder from elsewhere must not name /etc/passwd.
-        good = item.image == image_name(item.variant, item.case, item.sample) and item.sha256 is not None
+        names = [image_name(item.variant, item.case, item.sample, suffix) for suffix in IMAGE_SUFFIXES]
+        good = item.image in names and item.sha256 is not None
         if not good and (item.image is not None or item.error is None):
             raise InvalidError(
                 f"{folder}/{where}: the image is {item.image!r}; it must be "
@@ -149,6 +152,6 @@ def scores_csv(run: Run) -> str:
     return out.getvalue()
 
 
-def image_name(variant: str, case: str, sample: int) -> str:
-    """Where the PNG of a cell lies, relative to the run folder, with forward slashes."""
-    return f"images/{variant}/{case}-{sample}.png"
+def image_name(variant: str, case: str, sample: int, suffix: str = ".png") -> str:
+    """Where the image of a cell lies, relative to the run folder, with forward slashes."""
+    return f"images/{variant}/{case}-{sample}{suffix}"

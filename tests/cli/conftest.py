@@ -3,10 +3,14 @@ from unittest.mock import create_autospec
 
 import pytest
 from fakes import make_run, write_run
+from gate_runs import PLANTED, make_folder
 from msgspec.structs import replace
 
 import bench.run
+from bench.baseline import freeze, write_baseline
+from bench.records import Acceptance
 from bench.run import Outcome
+from bench.store import load_run
 
 DONE = Outcome(path="", images=24, failed=0, scores=48, missing=0, timings=12, notes=(), done_before=False)
 
@@ -59,6 +63,29 @@ def run_folder(tmp_path_factory) -> Path:
 def other_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "old"
     return write_run(make_run(folder, prompts=8, seed=1), folder)
+
+
+@pytest.fixture(scope="session")
+def gate_place(tmp_path_factory):
+    """The accepted run with its frozen baseline, and the runs that are gated against it."""
+    place = tmp_path_factory.mktemp("gate")
+    make_folder(place / "old")
+    make_folder(place / "same", seed=1)
+    make_folder(place / "planted", seed=1, effect=PLANTED)
+    make_folder(place / "gap", seed=1, failed=[("spo", "case-003", 1)])
+    make_folder(place / "weak-old", {"mini-clip": "0.02sd"}, prompts=12)
+    make_folder(place / "weak", {"mini-clip": "0.02sd"}, prompts=12, seed=1)
+    for name in ("old", "weak-old"):
+        accepted = Acceptance(by="Ada", time="2025-01-01T00:00:00+00:00")
+        write_baseline(freeze(load_run(place / name), acceptance=accepted), place / f"{name}.json")
+    return place
+
+
+@pytest.fixture
+def here(gate_place, monkeypatch):
+    monkeypatch.chdir(gate_place)
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    return gate_place
 
 
 SUITE = """\

@@ -7,7 +7,7 @@ from fakes import make_run, write_run
 
 import bench.plots
 from bench.cli.comparison import Comparison
-from bench.compare import compare_run, compare_runs, summarize_timings, timing_ratios, variant_pairs
+from bench.compare import compare_run, compare_runs, rank_variants, summarize_timings, timing_ratios, variant_pairs
 from bench.store import load_run
 from bench.strict_json import convert
 
@@ -23,7 +23,35 @@ def test_json_is_what_the_rooms_below_found(cli, run_folder):
         deltas=compare_run(run),
         ratios=timing_ratios(run, pairs=variant_pairs(run.info.suite)),
         timings=summarize_timings(run),
+        rankings=rank_variants(run),
     )
+
+
+def test_three_variants_are_ranked_below_the_table(cli, run_folder):
+    out = cli("compare", run_folder).out
+    for ranking in rank_variants(load_run(run_folder)):
+        table = out.split(f"\nRanking by {ranking.metric} (8 prompts)\n\n")[1].split("\n\n")[0].splitlines()
+        assert [line.split()[0] for line in table[2:]] == [one.variant for one in ranking.strengths]
+        for line, one in zip(table[2:], ranking.strengths, strict=True):
+            assert f" {one.wins} / {one.ties} / {one.losses} " in line
+            assert float(line.split()[1].replace("\N{MINUS SIGN}", "-")) == pytest.approx(one.strength, abs=0.06)
+    assert "share a letter" in out
+
+
+@pytest.mark.parametrize("flags", [("--pairs", "spo:base"), ("--tag", "landscape")])
+def test_a_choice_of_pairs_or_prompts_is_not_ranked(cli, run_folder, flags):
+    assert "Ranking" not in cli("compare", run_folder, *flags).out
+    assert printed(cli("compare", run_folder, *flags, "--json")).rankings == ()
+
+
+def test_what_holds_after_holm_is_marked(cli, tmp_path):
+    folder = write_run(make_run(tmp_path, prompts=24), tmp_path)
+    deltas = compare_run(load_run(folder), pairs=[("spo", "base")], tags=False)
+    out = cli("compare", folder, "--pairs", "spo:base").out
+    marked = {line.split()[0] for line in out.splitlines() if "]†" in line}
+    assert marked == {delta.metric for delta in deltas if delta.p_holm <= 0.05}
+    assert 0 < len(marked) < len(deltas)
+    assert "† holds at 5%, by Holm over the metrics of a pair" in out
 
 
 def test_json_of_two_runs_has_no_ratio_across_machines(cli, run_folder, other_folder):

@@ -22,6 +22,7 @@ def test_run_without_flags_means_the_whole_suite_in_its_own_folder(cli, stages, 
         "device": "auto",
         "fresh": False,
         "weights_dir": None,
+        "tower_dtype": None,
     }
 
 
@@ -144,3 +145,17 @@ def test_a_bug_shows_its_traceback_and_where_to_report_it(cli, stages, home):
     assert answer.code == 70
     assert "ZeroDivisionError: division by zero" in answer.err
     assert "report it" in answer.err
+
+
+@pytest.mark.parametrize("verb", ["run", "score"])
+def test_the_dtype_of_towers_arrives(cli, stages, home, verb):
+    assert cli(verb, "own.toml", "--tower-dtype", "bfloat16").code == 0
+    assert called(stages)["tower_dtype"] == "bfloat16"
+
+
+def test_a_dtype_that_is_none_is_refused_with_the_nearest(cli, stages, home):
+    answer = cli("score", "own.toml", "--tower-dtype", "float61")
+    assert answer.code == 2
+    assert "float32, float16, bfloat16" in answer.err
+    assert "did you mean" in answer.err.lower()
+    assert stages.calls == []

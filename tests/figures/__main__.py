@@ -20,12 +20,30 @@ def figure_render() -> tuple[Figure, ...]:
     return figure_render()
 
 
+def figure_gating() -> tuple[Figure, ...]:
+    """See ``gating``; imported late, because scipy would weigh on the other figures."""
+    from .gating import figure_gating
+
+    return figure_gating()
+
+
+def figure_gate() -> tuple[Figure, ...]:
+    """See ``gate_speed``; imported late, as the others are."""
+    from .gate_speed import figure_gate
+
+    return figure_gate()
+
+
 FIGURES: dict[str, Callable[[], tuple[Figure, ...]]] = {
     "help_over_python": figure_help,
     "run_s": figure_run,
     "run_peak_gib": figure_run,
     "rerun_of_finished_run_s": figure_run,
     "render_over_floor": figure_render,
+    "gate_passes_at_margin": figure_gating,
+    "gate_false_alarms": figure_gating,
+    "gate_catches_loss": figure_gating,
+    "gate_seconds": figure_gate,
 }
 
 

@@ -1,0 +1,156 @@
+"""A run, or a file of it, frozen to what a gate needs: per-prompt means, raw timings, no images.
+
+The file is in ``file``, what it takes to accept one in ``accepting``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
+
+import msgspec
+
+from bench.baseline.file import KIND, read_baseline, write_baseline
+from bench.compare.comparable import check_names
+from bench.compare.pairing import NO_CELLS, Cells, usable_scores
+from bench.errors import InvalidError, UsageError
+from bench.records import (
+    SCHEMA,
+    Acceptance,
+    Baseline,
+    Case,
+    Fingerprint,
+    FrozenCase,
+    FrozenVariant,
+    Run,
+    SessionNoise,
+    Suite,
+    TimingName,
+)
+
+__all__ = ["NOT_ACCEPTED", "freeze", "read_baseline", "write_baseline"]
+
+NOT_ACCEPTED = Acceptance(by="", time="")
+"""Of a run that is frozen only to be judged; no file is written of it."""
+DIGITS = 7
+"""Significant digits that are kept: what a float32 holds."""
+
+
+def freeze(
+    run: Run,
+    *,
+    acceptance: Acceptance = NOT_ACCEPTED,
+    variants: Sequence[str] | None = None,
+    session_noise: Sequence[SessionNoise] = (),
+) -> Baseline:
+    """Each prompt's mean over its samples, of each metric and variant, and the raw timings by round.
+
+    A mean is None unless every sample of the prompt has a score that counts (``bench.compare.pairing``), so a
+    run that was cut short can be frozen, and what is missing in it shows. A metric of axis "distance" measures
+    how far a variant is from the first one, which has none itself. Values and timings are rounded to 7
+    significant digits, here and not on writing, so that a run and the file of it are the same numbers. Of
+    absolute paths in the fingerprints the last part is kept.
+
+    Args:
+        run: a run as it was read.
+        acceptance: who accepts it as the baseline.
+        variants: names; None means all that the run has.
+        session_noise: of ``calibrate``.
+
+    Raises:
+        UsageError: the run is limited to the first prompts of its suite, or has not such a variant.
+        InvalidError: it has neither a score that counts nor a timing.
+    """
+    suite = run.info.suite
+    if suite.limit is not None:
+        raise UsageError(
+            f"{run.path}: holds only the first {suite.limit} prompts of its suite (--limit), to try things out; "
+            "no gate takes it.",
+            f"hotart-bench run {suite.source or suite.name} -o DIR",
+        )
+    scores = usable_scores(run)
+    if not scores and not any(timing.values for timing in run.timings):
+        raise InvalidError(f"{run.path}: has no score and no timing to judge.", f"hotart-bench score {run.path}")
+    return Baseline(
+        schema=SCHEMA,
+        kind=KIND,
+        suite=suite.name,
+        run_id=run.info.id,
+        protocol_digest=run.info.protocol_digest,
+        settings=suite.settings,
+        samples=suite.samples,
+        seed=suite.seed,
+        limits=suite.limits,
+        cases=tuple(FrozenCase(id=case.id, digest=case_digest(case)) for case in suite.cases),
+        metrics=run.info.metrics,
+        variants=tuple(_variant(run, fingerprint, scores) for fingerprint in _chosen(run, variants)),
+        machine=run.info.machine,
+        packages=run.info.packages,
+        git=run.info.git,
+        acceptance=acceptance,
+        session_noise=tuple(session_noise),
+    )
+
+
+def case_digest(case: Case) -> str:
+    """First 12 hex digits of the sha256 of the prompt, a zero byte, and the negative prompt, in UTF-8."""
+    return hashlib.sha256(f"{case.prompt}\0{case.negative}".encode()).hexdigest()[:12]
+
+
+def _chosen(run: Run, names: Sequence[str] | None) -> list[Fingerprint]:
+    known = [fingerprint.name for fingerprint in run.info.variants]
+    check_names(names or (), known, f"The run {run.path} has no variant")
+    return [one for one in run.info.variants if names is None or one.name in names]
+
+
+def _variant(run: Run, fingerprint: Fingerprint, scores: Mapping[tuple[str, str], Cells]) -> FrozenVariant:
+    suite, name = run.info.suite, fingerprint.name
+    is_first = name == suite.variants[0].name
+    return FrozenVariant(
+        fingerprint=_without_folders(fingerprint),
+        values={
+            facts.name: _means(suite, scores.get((name, facts.name), NO_CELLS))
+            for facts in run.info.metrics
+            if not (is_first and facts.axis == "distance")
+        },
+        timings=_rounds(run, name),
+    )
+
+
+def _means(suite: Suite, cells: Cells) -> tuple[float | None, ...]:
+    samples = range(suite.samples)
+    return tuple(_mean([cells.get((case.id, sample)) for sample in samples]) for case in suite.cases)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    # Divided first, because the sum of two of the largest numbers is none.
+    return _rounded(math.fsum(value / len(known) for value in known)) if known and len(known) == len(values) else None
+
+
+def _rounds(run: Run, variant: str) -> dict[TimingName, tuple[tuple[float, ...], ...]]:
+    found: dict[TimingName, list[tuple[float, ...]]] = {}
+    for timing in sorted(run.timings, key=lambda timing: (timing.name, timing.round)):
+        if timing.variant == variant and timing.values:
+            found.setdefault(timing.name, []).append(tuple(_rounded(value) for value in timing.values))
+    return {name: tuple(rounds) for name, rounds in found.items()}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}") + 0.0  # the sum makes one zero of two
+
+
+def _without_folders(fingerprint: Fingerprint) -> Fingerprint:
+    """The same weights by their own names: where they lay is nobody's business in a file that is committed."""
+    loras = tuple(msgspec.structs.replace(lora, path=_own_name(lora.path)) for lora in fingerprint.loras)
+    return msgspec.structs.replace(fingerprint, checkpoint=_own_name(fingerprint.checkpoint), loras=loras)
+
+
+def _own_name(place: str) -> str:
+    for kind in (PurePosixPath, PureWindowsPath):
+        path = kind(place)
+        if path.is_absolute():
+            return path.name or place
+    return place

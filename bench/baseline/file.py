@@ -1,0 +1,217 @@
+"""A frozen baseline on disk: strict JSON whose diff can be read, one line a prompt and variant."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from bench import strict_json
+from bench.errors import IncomparableError, InvalidError, MachineError, UsageError
+from bench.names import listed
+from bench.records import SCHEMA, Baseline, Fingerprint, FrozenCase, FrozenVariant, Record, TimingName
+from bench.store.journal import write_whole, writing
+
+KIND: Final[Literal["hotart-bench baseline"]] = "hotart-bench baseline"
+_RESTORE = "restore the file from version control, or freeze the run anew: hotart-bench baseline RUN -o FILE --replace"
+
+
+class _Table(Record, frozen=True):
+    """A variant as the file holds it: ``values`` by prompt, so that a prompt is a line."""
+
+    fingerprint: Fingerprint
+    metrics: tuple[str, ...]
+    values: dict[str, tuple[float | None, ...]]
+    timings: dict[TimingName, tuple[tuple[float, ...], ...]]
+
+
+def write_baseline(baseline: Baseline, path: str | Path) -> Baseline:
+    """Write a frozen baseline, whole or not at all, in the place of an earlier one; returns it with its checksum.
+
+    UTF-8 JSON: each entry of a table on a line, a list of numbers on one, prompts in the suite's order, variants in
+    the run's. 500 prompts and 10 metrics take about 100 kB a variant.
+
+    Raises:
+        UsageError: nobody has accepted it.
+        MachineError: the disk is full, read-only or otherwise unwilling.
+        ValueError: what ``read_baseline`` would refuse (a bug of the caller).
+    """
+    if not baseline.acceptance.by:
+        raise UsageError(f"{path}: a baseline needs somebody who accepts it.", "hotart-bench baseline --help")
+    table = _to_table(baseline)
+    signed = msgspec.structs.replace(baseline, checksum=_checksum(table))
+    if _from_table({**table, "checksum": signed.checksum}) != signed:
+        raise ValueError("the baseline does not read as it was written")
+    path = Path(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, ("\n".join(_lines({**table, "checksum": signed.checksum})) + "\n").encode())
+    return signed
+
+
+def read_baseline(path: str | Path) -> Baseline:
+    """A frozen baseline from its file.
+
+    Raises:
+        UsageError: there is no such file, or it is something else than a baseline.
+        IncomparableError: its schema is newer than this program.
+        InvalidError: it is truncated, was edited (the checksum is another), or is damaged otherwise.
+        MachineError: it cannot be read.
+    """
+    path = Path(path)
+    table = _decode(path)
+    schema = table.get("schema")
+    if type(schema) is int and schema > SCHEMA:
+        raise IncomparableError(
+            f"{path}: has schema {schema}; this hotart-bench knows baselines up to schema {SCHEMA}.",
+            "pip install --upgrade hotart-bench",
+        )
+    if schema != SCHEMA or type(schema) is not int:
+        raise InvalidError(f"{path}: has schema {schema!r}, which no baseline has; it must be {SCHEMA}.", _RESTORE)
+    if table.get("checksum") != _checksum(table):
+        raise InvalidError(
+            f"{path}: is not as it was frozen: its checksum does not fit its content. Numbers that people rely on "
+            "are not edited by hand.",
+            _RESTORE,
+        )
+    try:
+        return _from_table(table)
+    except ValueError as error:
+        raise InvalidError(f"{path}: is no baseline: {error}.", _RESTORE) from error
+
+
+def _decode(path: Path) -> dict[str, Any]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{path}: there is no baseline here.", f"make one: hotart-bench baseline RUN -o {path}"
+        ) from error
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
+    try:
+        table = strict_json.loads(data.decode("utf-8-sig"))
+    except ValueError as error:
+        raise InvalidError(f"{path}: is no whole JSON file, as a baseline is: {error}.", _RESTORE) from error
+    if not isinstance(table, dict) or table.get("kind") != KIND:
+        raise UsageError(
+            f"{path}: is JSON, but no frozen baseline (its kind is not {KIND!r}).",
+            f"make one: hotart-bench baseline RUN -o {path}",
+        )
+    return table
+
+
+def _checksum(table: Mapping[str, Any]) -> str:
+    return hashlib.sha256(strict_json.canonical({**table, "checksum": ""})).hexdigest()
+
+
+def _to_table(baseline: Baseline) -> dict[str, Any]:
+    cases = [case.id for case in baseline.cases]
+    table: dict[str, Any] = msgspec.to_builtins(baseline)
+    table["cases"] = {case.id: case.digest for case in baseline.cases}
+    table["variants"] = [
+        {
+            "fingerprint": msgspec.to_builtins(variant.fingerprint),
+            "metrics": list(variant.values),
+            "values": dict(zip(cases, map(list, _transposed(variant, len(cases))), strict=True)),
+            "timings": msgspec.to_builtins(variant.timings),
+        }
+        for variant in baseline.variants
+    ]
+    return table
+
+
+def _transposed(variant: FrozenVariant, prompts: int) -> list[tuple[float | None, ...]]:
+    if not variant.values:
+        return [()] * prompts
+    return list(zip(*variant.values.values(), strict=True))
+
+
+def _from_table(table: Mapping[str, Any]) -> Baseline:
+    """The record that a decoded file stands for; ValueError with the field where it stands for none."""
+    cases = strict_json.convert(table.get("cases"), dict[str, str])
+    tables = strict_json.convert(table.get("variants"), tuple[_Table, ...])
+    bare = strict_json.convert({**table, "cases": [], "variants": []}, Baseline)
+    baseline = msgspec.structs.replace(
+        bare,
+        cases=tuple(FrozenCase(id=name, digest=digest) for name, digest in cases.items()),
+        variants=tuple(_variant(one, list(cases)) for one in tables),
+    )
+    for problem in _problems(baseline):
+        raise ValueError(problem)
+    return baseline
+
+
+def _variant(table: _Table, cases: list[str]) -> FrozenVariant:
+    name = table.fingerprint.name
+    if list(table.values) != cases:
+        raise ValueError(f"the variant {name} has not a line for each prompt, in the order of cases")
+    wrong = [case for case, row in table.values.items() if len(row) != len(table.metrics)]
+    if wrong:
+        raise ValueError(f"the variant {name} has not {len(table.metrics)} values for {listed(wrong, 3)}")
+    if len(set(table.metrics)) < len(table.metrics):
+        raise ValueError(f"the variant {name} names a metric twice")
+    columns: list[tuple[float | None, ...]] = list(zip(*table.values.values(), strict=True))
+    return FrozenVariant(
+        fingerprint=table.fingerprint,
+        values=dict(zip(table.metrics, columns, strict=True)),
+        timings=table.timings,
+    )
+
+
+def _problems(baseline: Baseline) -> Iterator[str]:
+    names = [variant.fingerprint.name for variant in baseline.variants]
+    metrics = [facts.name for facts in baseline.metrics]
+    if not baseline.cases or not names or baseline.samples < 1:
+        yield "it has no prompt, no variant or no sample"
+    for what, found in (("variant", names), ("metric", metrics)):
+        if len(set(found)) < len(found):
+            yield f"it names a {what} twice ({listed(found, 5)})"
+    for variant in baseline.variants:
+        unknown = set(variant.values) - set(metrics)
+        if unknown:
+            yield f"the variant {variant.fingerprint.name} has values of {listed(unknown, 3)}, but metrics has not"
+        for name, rounds in variant.timings.items():
+            if not rounds or not all(rounds):
+                yield f"the variant {variant.fingerprint.name} has a round of {name} without a value"
+    for noise in baseline.session_noise:
+        if not noise.sd_log_ratio >= 0 or noise.sessions < 2:
+            yield f"session_noise of {noise.name} is {noise.sd_log_ratio} from {noise.sessions} sessions"
+    yield from _not_finite(baseline)
+
+
+def _not_finite(baseline: Baseline) -> Iterator[str]:
+    """What converting may have made of a number with hundreds of digits, or a caller may have handed over."""
+    for variant in baseline.variants:
+        columns: list[tuple[str, tuple[float | None, ...]]] = [*variant.values.items()]
+        columns += [(name, values) for name, rounds in variant.timings.items() for values in rounds]
+        for name, values in columns:
+            if not all(value is None or math.isfinite(value) for value in values):
+                yield f"the variant {variant.fingerprint.name} has a value of {name} that is not finite"
+
+
+def _lines(value: object, indent: str = "") -> Iterator[str]:
+    """JSON over lines: an entry of a table, or of a list of lists or tables, on one; a list of numbers on one."""
+    if isinstance(value, dict):
+        entries, ends = [(f"{json.dumps(key, ensure_ascii=False)}: ", one) for key, one in value.items()], "{}"
+    elif isinstance(value, list) and any(isinstance(one, dict | list) for one in value):
+        entries, ends = [("", one) for one in value], "[]"
+    else:
+        yield json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return
+    if not entries:
+        yield ends
+        return
+    yield ends[0]
+    deeper = indent + "  "
+    for number, (key, one) in enumerate(entries, start=1):
+        first, *rest = _lines(one, deeper)
+        *body, last = [f"{deeper}{key}{first}", *rest]
+        yield from body
+        yield last + ("," if number < len(entries) else "")
+    yield indent + ends[1]

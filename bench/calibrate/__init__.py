@@ -1,0 +1,185 @@
+"""A against A: runs of the same weights, and how far apart chance alone puts them.
+
+The arithmetic is in ``noise``, the runs in ``parts``, and the rendering in another process in ``child``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from bench import strict_json
+from bench.calibrate.noise import Table, metric_noise, session_noise
+from bench.calibrate.parts import FIRST, Part, plan_parts, run_part
+from bench.compare.pairing import usable_scores
+from bench.errors import UsageError
+from bench.machine import other_device, pick_device
+from bench.measure import pick_variants
+from bench.metrics import facts_for
+from bench.records import SCHEMA, Calibration, MetricNoise, NoiseSource, Progress, Run, Suite
+from bench.store import load_run
+from bench.store.guards import check_same_machine
+from bench.store.journal import write_whole, writing
+from bench.suite import protocol_digest
+from bench.wording import plural
+
+__all__ = ["calibrate", "write_calibration"]
+
+MOST = 100
+"""Seeds or sessions."""
+Done = tuple[Part, Run]
+
+
+def calibrate(
+    suite: Suite,
+    folder: Path,
+    *,
+    variants: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    device: str = "auto",
+    beside: str | None = None,
+    seeds: int = 2,
+    sessions: int = 3,
+    fresh: bool = False,
+    weights_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Noise floor of each metric and timed quantity: the same weights rendered, scored and timed several times.
+
+    One run, then others that differ in one thing each: another process, half the batch size, another device
+    where there is one, other seeds. Every part is a run folder below ``folder``; the same call goes on where it
+    stopped, and more seeds or sessions are added to those that are there.
+
+    Args:
+        suite: what is calibrated; its prompts and samples are the size that margins are proposed for.
+        folder: where the parts lie.
+        variants: names; None means the first.
+        metrics: names; None means those of the suite. Distances to the reference have no noise of their own.
+        device: as ``bench.machine.pick_device`` takes it.
+        beside: the other device; None means one like the first, or an accelerator, where there is one.
+        seeds: how many runs with other seeds, 1 to 100.
+        sessions: how many sessions of timing, 0 or 2 to 100.
+        fresh: start over; old parts are kept beside the new ones.
+        weights_dir: local weights instead of downloads.
+        progress: told how far each part is.
+
+    Raises:
+        UsageError: a number out of range, fewer than 2 prompts, an unknown variant or metric, a folder that
+            is a run.
+        IncomparableError: a part is of another protocol, machine, torch or diffusers.
+        WeightsError, InvalidError, MachineError: as ``bench.run.run_stage``.
+    """
+    _check(suite, folder, seeds, sessions)
+    names = _noisy(metrics if metrics is not None else suite.metrics)
+    small = msgspec.structs.replace(
+        suite, variants=pick_variants(suite, variants or [suite.variants[0].name]), metrics=names
+    )
+    place = pick_device(device)
+    other = _other(place, beside)
+    parts = plan_parts(small, place, other, seeds, sessions)
+    done: list[Done] = []
+    for part in parts:
+        run_part(part, folder, names, fresh=fresh, weights_dir=weights_dir, progress=progress)
+        run = load_run(folder / part.name)
+        done.append((part, run))
+        if part.source != "device":
+            check_same_machine(done[0][1].info, run.info.machine, run.info.packages)
+    return _calibration(small, done, names, _notes(suite, done, place, other, sessions))
+
+
+def write_calibration(calibration: Calibration, path: Path) -> None:
+    """Write ``calibration.json``, whole or not at all; its folder is made.
+
+    Raises:
+        MachineError: the disk would not.
+    """
+    text = strict_json.dumps(msgspec.to_builtins(calibration))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, msgspec.json.format(text.encode(), indent=2) + b"\n")
+
+
+def _check(suite: Suite, folder: Path, seeds: int, sessions: int) -> None:
+    if not 1 <= seeds <= MOST:
+        raise UsageError(f"--seeds is {seeds}; allowed is 1 to {MOST}, since equal seeds alone show no noise.")
+    if sessions != 0 and not 2 <= sessions <= MOST:
+        raise UsageError(f"--sessions is {sessions}; allowed is 0 for none, or 2 to {MOST}: one differs from nothing.")
+    if len(suite.cases) < 2:
+        raise UsageError(f"The suite {suite.name} has one prompt; noise over prompts needs 2, and 30 are good.")
+    if (folder / "run.json").exists():
+        raise UsageError(f"{folder}: is a run folder; a calibration needs one of its own.", "choose another with -o")
+
+
+def _noisy(metrics: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(facts.name for facts in facts_for(metrics) if facts.axis != "distance")
+    if not names:
+        raise UsageError(
+            "There is no metric to calibrate; distances to the reference do not count.", "hotart-bench list metrics"
+        )
+    return names
+
+
+def _other(device: str, beside: str | None) -> str | None:
+    if beside is None:
+        return other_device(device)
+    other = pick_device(beside)
+    if other == device:
+        raise UsageError(f"--other-device is {beside}, which is {device}: the device that everything is rendered on.")
+    return other
+
+
+def _calibration(suite: Suite, done: Sequence[Done], metrics: Sequence[str], notes: tuple[str, ...]) -> Calibration:
+    first = next(run for part, run in done if part.name == FIRST)
+    sessions = [run for part, run in done if part.is_session]
+    variants = [variant.name for variant in suite.variants]
+    return Calibration(
+        schema=SCHEMA,
+        kind="hotart-bench calibration",
+        suite=suite.name,
+        protocol_digest=protocol_digest(suite),
+        prompts=len(suite.cases),
+        samples=suite.samples,
+        machine=first.info.machine,
+        packages=first.info.packages,
+        noise=_noise(suite, first, done, metrics),
+        session_noise=session_noise(sessions, variants) if sessions else (),
+        notes=notes,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _noise(suite: Suite, first: Run, done: Sequence[Done], metrics: Sequence[str]) -> tuple[MetricNoise, ...]:
+    others: dict[NoiseSource, list[Table]] = {}
+    for part, run in done:
+        if part.source is not None:
+            others.setdefault(part.source, []).append(usable_scores(run))
+    table = usable_scores(first)
+    return tuple(
+        metric_noise(suite, variant.name, facts, table, others)
+        for variant in suite.variants
+        for facts in facts_for(metrics)
+    )
+
+
+def _notes(suite: Suite, done: Sequence[Done], device: str, other: str | None, sessions: int) -> tuple[str, ...]:
+    notes = []
+    if other is None:
+        notes.append(
+            f"There is no other device to compare {device} with; an --other-device that is named is taken, the CPU too."
+        )
+    if sessions == 0:
+        notes.append("No sessions were timed, so a gate on timings between two runs stays inconclusive.")
+    elif sessions < 5:
+        notes.append(
+            f"{plural(sessions, 'session')} of one day: sessions of other days differ more. "
+            "The same command with a larger --sessions adds to them."
+        )
+    if suite.limit is not None:
+        notes.append(f"The suite is limited to {plural(suite.limit, 'prompt')}: for trying out.")
+    failed = sum(render.error is not None for _, run in done for render in run.renders)
+    if failed:
+        notes.append(f"{plural(failed, 'image')} of all parts failed and are left out with their pairs.")
+    return tuple(notes)

@@ -1,0 +1,103 @@
+"""``fetch``: every weight that a suite needs, downloaded and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.cli import options
+from bench.cli.judge_weights import JudgeFile, entries_needed, print_judges
+from bench.cli.options import Quiet, SuiteName, Variants, WeightsDir
+from bench.cli.printing import Column, print_table, printable, say
+from bench.cli.progress import Lines
+from bench.cli.stages import read_suite
+from bench.cli.verbs import group, verb
+from bench.errors import WeightsError
+from bench.records import Suite, Variant
+
+app = group("Weights.")
+
+
+@verb(
+    app,
+    "fetch",
+    "hotart-bench fetch sdxl",
+    "hotart-bench fetch my-suite.toml --variants base,spo",
+)
+def fetch(
+    suite: SuiteName = "mini",
+    variants: Variants = None,
+    weights_dir: WeightsDir = None,
+    quiet: Quiet = False,
+) -> None:
+    """Download every weight that a suite needs: checkpoints, LoRAs and judges.
+
+    What is there is checked and left alone. What fails keeps nothing else from coming; the same command
+    again continues.
+    """
+    from bench.measure import pick_variants
+
+    options.check_weights_dir(weights_dir)
+    asked = read_suite(suite, None)
+    chosen = pick_variants(asked, options.split_names(variants, "--variants"))
+    failures: list[WeightsError] = []
+    if quiet:
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        disable_progress_bars()
+    _print_checkpoints(_fetch_checkpoints(chosen, weights_dir, quiet, failures))
+    _print_judges(_fetch_judges(asked, weights_dir, quiet, failures))
+    if failures:
+        first = failures[0]
+        raise WeightsError(" ".join(failure.message for failure in failures), first.hint) from first
+    if not quiet:
+        say(f"Ready: hotart-bench run {suite}")
+
+
+def _fetch_checkpoints(
+    variants: Sequence[Variant], weights_dir: Path | None, quiet: bool, failures: list[WeightsError]
+) -> list[tuple[str, str]]:
+    """What each variant is made of, with where it lies now."""
+    from bench.variants import sources
+
+    found: dict[str, str] = {}
+    for variant in variants:
+        for place in sources.places(variant, weights_dir).values():
+            if place.what in found:
+                continue
+            if place.path is None and not quiet:
+                say(f"fetching {printable(place.what)}")
+            try:
+                found[place.what] = str(sources.fetch(place).path)
+            except WeightsError as error:
+                failures.append(error)
+    return list(found.items())
+
+
+def _fetch_judges(suite: Suite, weights_dir: Path | None, quiet: bool, failures: list[WeightsError]) -> list[JudgeFile]:
+    """The weights of the suite's judges, as they stand now."""
+    from bench.weights import fetch_weights, find_entry
+
+    found: list[JudgeFile] = []
+    for name, metrics in entries_needed(suite.metrics).items():
+        if not quiet:
+            say(f"fetching or checking {name}: {find_entry(name).what}")
+        try:
+            files = fetch_weights(name, weights_dir, None if quiet else Lines())
+        except WeightsError as error:
+            failures.append(error)
+        else:
+            found += [JudgeFile(metrics=metrics, file=file) for file in files]
+    return found
+
+
+def _print_checkpoints(found: list[tuple[str, str]]) -> None:
+    print_table([Column("weights of variants", text=True), Column("at", text=True)], found)
+
+
+def _print_judges(judges: list[JudgeFile]) -> None:
+    from bench.weights import lock_path
+
+    if judges:
+        print()
+        print_judges(judges, str(lock_path()))

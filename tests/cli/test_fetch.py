@@ -1,0 +1,146 @@
+"""``fetch``: everything a suite needs, what fails told at the end, and what ``doctor`` says of judges."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from huggingface_hub.utils.tqdm import enable_progress_bars
+
+import bench.metrics
+from bench.errors import WeightsError
+from bench.metrics import Tower, metric, registry_of
+from bench.metrics.pixels import saturation, sharpness
+from bench.records import MetricFacts
+from bench.variants import sources
+from bench.weights import CATALOGUE, Entry, File
+
+HEAD = Entry(
+    name="head",
+    what="A head",
+    host="github",
+    repository="owner/heads",
+    files=(File(name="head.pth", about_bytes=4_000),),
+)
+TOWER = Entry(
+    name="tower", what="A tower", host="github", repository="owner/tower", files=(File(name="t.pt", about_bytes=9_000),)
+)
+
+
+def needing(name, tower, weights):
+    facts = MetricFacts(
+        name=name,
+        version="1",
+        summary="For a test.",
+        unit="points",
+        higher_is_better=True,
+        low=None,
+        high=None,
+        axis="aesthetic",
+        tower=tower,
+        trained_on="nothing",
+        standing="held-out",
+        licence="none",
+        reference="none",
+    )
+    return metric(facts, weights=weights)(lambda inputs: inputs.image_embeds)
+
+
+@pytest.fixture
+def judged(home, monkeypatch, tmp_path):
+    """A suite with two metrics on one tower, one with a head of its own; its checkpoints are there."""
+    for entry in (HEAD, TOWER):
+        monkeypatch.setitem(CATALOGUE, entry.name, entry)
+    registry = registry_of(
+        saturation,
+        sharpness,
+        needing("pretty", "conv", ("head",)),
+        needing("fitting", "conv", ()),
+        Tower("conv", lambda place: pytest.fail("fetch loads nothing"), ("tower",)),
+    )
+    for module in ("bench.metrics.discovery", "bench.metrics", "bench.metrics.precision"):
+        monkeypatch.setattr(f"{module}.installed", lambda: registry)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path / "locks" / "lock.json"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    suite = (home / "own.toml").read_text("utf-8")
+    lines = ['metrics = ["pretty", "fitting"]' if line.startswith("metrics") else line for line in suite.splitlines()]
+    (home / "own.toml").write_text("\n".join(lines), "utf-8")
+    return home
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """Answers every address with its last part as the file; notes what was asked for."""
+    asked = []
+
+    def fake(url, target, progress):
+        asked.append(url.rsplit("/", 1)[1])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(url.encode())
+        return True
+
+    monkeypatch.setattr("bench.weights.download.download_url", fake)
+    yield asked
+    enable_progress_bars()  # --quiet silences the Hub's client for the whole process
+
+
+def test_fetch_gets_each_file_once_and_says_what_is_unpinned(cli, judged, network):
+    answer = cli("fetch", "own.toml")
+    assert answer.code == 0, answer.err
+    assert sorted(network) == ["head.pth", "t.pt"]
+    (tower,) = [line for line in answer.out.splitlines() if "owner/tower/t.pt" in line]
+    assert "pretty, fitting" in tower
+    assert "recorded here" in tower
+    assert "lock.json" in answer.out
+    assert answer.err.splitlines()[-1] == "Ready: hotart-bench run own.toml"
+    again = cli("fetch", "own.toml", "--quiet")
+    assert again.code == 0, again.err
+    assert len(network) == 2
+
+
+def test_what_fails_keeps_nothing_else_from_coming(cli, judged, network, monkeypatch):
+    good = bench.weights.download.download_url
+
+    def fake(url, target, progress):
+        if "t.pt" in url:
+            raise WeightsError("t.pt: could not be downloaded (URLError).", "the same command again continues")
+        return good(url, target, progress)
+
+    monkeypatch.setattr("bench.weights.download.download_url", fake)
+    answer = cli("fetch", "own.toml")
+    assert answer.code == 3
+    assert network == ["head.pth"]
+    assert "t.pt: could not be downloaded" in answer.err
+    assert "  next: the same command again continues" in answer.err
+
+
+def test_fetch_gets_checkpoints_too(cli, judged, network, monkeypatch):
+    found = []
+    monkeypatch.setattr(sources, "fetch", lambda place: found.append(place.what) or place)
+    assert cli("fetch", "own.toml").code == 0
+    assert "mini" in found
+
+
+def test_doctor_lists_the_weights_of_judges_and_names_the_command(cli, judged, network):
+    before = cli("doctor", "own.toml")
+    assert before.code == 3
+    assert "owner/tower/t.pt" in before.out
+    assert "unpinned" in before.out
+    assert "next: hotart-bench fetch own.toml" in before.err
+    assert network == []
+    cli("fetch", "own.toml")
+    after = cli("doctor", "own.toml", "--json")
+    assert after.code == 0, after.err
+    judges = json.loads(after.out)["judges"]
+    assert [row["file"]["what"] for row in judges] == ["owner/tower/t.pt", "owner/heads/head.pth"]
+    assert [row["metrics"] for row in judges] == [["pretty", "fitting"], ["pretty"]]
+    assert {row["file"]["trust"] for row in judges} == {"locked"}
+
+
+def test_offline_and_missing_ends_with_3(cli, judged, network, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    answer = cli("fetch", "own.toml")
+    assert answer.code == 3
+    assert "HF_HUB_OFFLINE is set" in answer.err
+    assert network == []

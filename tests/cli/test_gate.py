@@ -1,0 +1,221 @@
+"""``gate`` and ``baseline`` through the command line: golden runs, exit codes, the files, and what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from unittest.mock import create_autospec
+
+import pytest
+from fake_gates import make_gate, make_verdict
+from fakes import make_run, write_run
+from gate_runs import LIMITS, make_folder
+from msgspec.structs import replace
+
+import bench.gate
+from bench.cli.gate import exit_code
+from bench.compare import compare_run
+from bench.records import Gate
+from bench.report import html
+from bench.report.data import build_view
+from bench.store import load_run, read_gate, write_gate
+from bench.strict_json import convert
+
+HEAVY = {"torch", "diffusers", "transformers", "peft", "open_clip", "pandas", "matplotlib", "torchmetrics"}
+
+
+GOLDEN = {
+    # name: (the run, the baseline, exit code, outcome, what of spo's mini-clip, words of its sentence)
+    "an A/A pair stays quiet": ("same", "old.json", 0, "pass", "pass", "weights on both sides are equal"),
+    "a planted regression fires": ("planted", "old.json", 1, "fail", "fail", "fell by 0.078"),
+    "a missing cell is invalid": ("gap", "old.json", 5, "invalid", "invalid", "case-003"),
+    "a weak run is inconclusive": ("weak", "weak-old.json", 5, "inconclusive", None, ""),
+    "against a run folder": ("planted", "old", 1, "fail", "fail", "fell by 0.078"),
+}
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_golden_runs(case, here, cli, tmp_path):
+    run, baseline, code, outcome, of_clip, words = GOLDEN[case]
+    files = {name: tmp_path / "ci" / f"gate.{name}" for name in ("xml", "md", "json")}
+    flags = ("--junit", files["xml"], "--summary", files["md"], "--json", files["json"])
+    answer = cli("gate", run, "--baseline", baseline, *flags)
+    assert answer.code == code, answer.err
+    assert f"hotart-bench report {run}" in answer.err
+
+    found = read_gate(run)
+    assert convert(json.loads(files["json"].read_bytes()), Gate) == found
+    assert (found.outcome, found.run, found.baseline, found.baseline_is_run) == (
+        outcome,
+        run,
+        baseline,
+        not baseline.endswith(".json"),
+    )
+    assert (found.run_id, found.baseline_id) == (load_run(run).info.id, "fake-0000")
+    by_name = {(one.candidate, one.reference, one.name): one for one in found.verdicts}
+    clip = by_name["spo", "spo", "mini-clip"]
+    assert of_clip is None or clip.outcome == of_clip
+    assert words in clip.sentence
+    if outcome in ("pass", "fail"):
+        assert {one.outcome for key, one in by_name.items() if key != ("spo", "spo", "mini-clip")} == {"pass"}
+
+    root = ET.fromstring(files["xml"].read_text(encoding="utf-8"))
+    bad = root.findall(".//failure") + root.findall(".//error")
+    assert len(root.findall(".//testcase")) == len(found.verdicts)
+    assert len(bad) == sum(one.outcome != "pass" for one in found.verdicts)
+    summary = files["md"].read_text(encoding="utf-8")
+    assert summary.splitlines()[1].startswith("## Regression gate: ")
+    page = html(build_view(load_run(run), compare_run(load_run(run)), found))
+    for one in found.verdicts:
+        assert one.name in answer.out
+        if one.outcome != "pass":
+            assert one.sentence in answer.out
+    assert "mini-clip of spo" in page
+
+
+def test_two_variants_of_one_run(here, cli):
+    answer = cli("gate", "planted", "--candidate", "spo", "--reference", "base")
+    assert answer.code == 1
+    found = read_gate("planted")
+    assert (found.baseline, found.baseline_is_run, found.baseline_id) == ("planted", True, found.run_id)
+    assert [(one.candidate, one.reference) for one in found.verdicts] == [("spo", "base")] * 2
+    assert cli("gate", "planted", "--baseline", "planted", "--candidate", "spo", "--reference", "base").code == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "pair"),
+    [
+        (("--candidate", "spo", "--reference", "base"), ("spo", "base")),
+        (("--candidate", "spo"), ("spo", "spo")),
+        (("--reference", "spo"), ("spo", "spo")),
+    ],
+)
+def test_one_pair_across_runs(flags, pair, here, cli):
+    cli("gate", "same", "--baseline", "old.json", *flags)
+    assert {(one.candidate, one.reference) for one in read_gate("same").verdicts} == {pair}
+
+
+def test_a_variant_that_the_run_lacks_is_invalid_and_a_new_one_a_note(here, cli, tmp_path):
+    run = make_run("fake", prompts=40, variants=("base", "new"), seed=1)
+    run = replace(run, info=replace(run.info, suite=replace(run.info.suite, limits=LIMITS)))
+    write_run(replace(run, renders=()), tmp_path / "run")
+    answer = cli("gate", tmp_path / "run", "--baseline", "old.json")
+    found = read_gate(tmp_path / "run")
+    assert (answer.code, found.outcome) == (5, "invalid")
+    assert {one.outcome for one in found.verdicts if one.candidate == "spo"} == {"invalid"}
+    assert any("new" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fails", "warns"), [("pass", 0, 0), ("fail", 1, 1), ("inconclusive", 5, 0), ("invalid", 5, 5)]
+)
+def test_the_exit_code_is_that_of_the_outcome(outcome, fails, warns, here, cli, monkeypatch):
+    gate = make_gate(make_verdict(outcome))
+    judge = create_autospec(bench.gate.judge, return_value=gate)
+    monkeypatch.setattr(bench.gate, "judge", judge)
+    assert cli("gate", "same", "--baseline", "old.json").code == exit_code(gate, "fail") == fails
+    assert cli("gate", "same", "--baseline", "old.json", "--inconclusive", "warn").code == warns
+    assert judge.call_args.kwargs["quality_only"] is False
+    cli("gate", "same", "--baseline", "old.json", "--other-machine")
+    assert judge.call_args.kwargs["quality_only"] is True
+
+
+def test_warn_makes_skipped_tests_and_annotations_are_for_github_alone(here, cli, monkeypatch, tmp_path):
+    flags = ("--baseline", "weak-old.json", "--inconclusive", "warn", "--junit", tmp_path / "gate.xml")
+    assert "::warning" not in cli("gate", "weak", *flags).out
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    answer = cli("gate", "weak", *flags)
+    assert answer.code == 0
+    assert "\n::warning title=hotart-bench gate" in answer.out
+    root = ET.parse(tmp_path / "gate.xml")
+    assert root.findall(".//skipped")
+    assert not root.findall(".//failure")
+
+
+def test_a_run_folder_that_cannot_be_written_changes_no_verdict(cli, tmp_path, here):
+    folder = make_folder(tmp_path / "run", seed=1)
+    (folder / "gate.json").mkdir()
+    answer = cli("gate", folder, "--baseline", "old.json")
+    assert answer.code == 0
+    assert "not kept for the report" in answer.err
+
+
+def test_a_file_that_cannot_be_written_is_told(cli, tmp_path, here):
+    (tmp_path / "file").write_text("")
+    answer = cli("gate", "same", "--baseline", "old.json", "--junit", tmp_path / "file" / "gate.xml")
+    assert answer.code == 6
+    assert "cannot be written" in answer.err
+
+
+# --- in a process of its own -----------------------------------------------------------------
+
+
+def launch(*arguments, **how):
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=60,
+        **how,
+    )
+
+
+def test_the_process_ends_with_the_code_and_in_20_columns(here):
+    env = {**os.environ, "COLUMNS": "20", "PYTHONIOENCODING": "ascii"}
+    done = launch("gate", "planted", "--baseline", "old.json", env=env)
+    assert done.returncode == 1
+    assert "mini-clip\n  outcome: failed\n" in done.stdout
+    assert done.stdout.rstrip().splitlines()[-1].startswith("The gate failed: ")
+
+
+def test_a_reader_that_leaves_early_does_not_turn_it_green(here):
+    command = [sys.executable, "-m", "bench", "gate", "planted", "--baseline", "old.json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+    assert process.returncode == 1
+
+
+def test_neither_verb_imports_the_heavy_packages(here, tmp_path):
+    code = (
+        "import sys; from bench.cli import run_command_line as run; "
+        "codes = [run(line.split()) for line in sys.argv[1:]]; "
+        "print(*codes, *sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    flags = f"--junit {tmp_path}/a --summary {tmp_path}/b --json {tmp_path}/c"
+    lines = [f"baseline old -o {tmp_path}/d --by me", f"gate planted --baseline {tmp_path}/d {flags}"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *lines], capture_output=True, encoding="utf-8", check=True, timeout=60
+    )
+    first, second, *imported = done.stderr.splitlines()[-1].split()
+    assert (first, second) == ("0", "1")
+    assert HEAVY.isdisjoint(imported)
+
+
+# --- gate.json -------------------------------------------------------------------------------
+
+
+def test_gate_json_reads_as_it_was_written(tmp_path):
+    assert read_gate(tmp_path) is None
+    gate = make_gate(make_verdict("fail"), make_verdict("invalid"))
+    assert write_gate(tmp_path, gate) == tmp_path / "gate.json"
+    assert read_gate(tmp_path) == read_gate(tmp_path / "run.json") == gate
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("", 5, "is no record of a gate"),
+        ('{"schema": 1}', 5, "missing field outcome"),
+        ('{"schema": 1, "schema": 1}', 5, "given twice"),
+        ('{"schema": 2}', 4, "up to schema 1"),
+        ("[]", 5, "is no record of a gate"),
+    ],
+)
+def test_a_damaged_gate_json_is_refused(text, code, words, tmp_path):
+    (tmp_path / "gate.json").write_text(text)
+    with pytest.raises(bench.HotartError, match=words) as refused:
+        read_gate(tmp_path)
+    assert refused.value.exit_code == code

@@ -1,0 +1,167 @@
+"""Figure of the gate: one command, from the journals of a large run and a frozen baseline to the verdicts."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from bench.baseline import freeze, write_baseline
+from bench.metrics import facts_for
+from bench.records import (
+    SCHEMA,
+    Acceptance,
+    Case,
+    Fingerprint,
+    Machine,
+    Record,
+    Render,
+    RunInfo,
+    Score,
+    Settings,
+    Suite,
+    Timing,
+    Variant,
+)
+from bench.store import load_run
+from bench.suite import plan_cells, protocol_digest
+
+from .commands import installed_command
+from .figure import Figure, held
+
+PROMPTS, SAMPLES, VARIANTS, METRICS = 500, 4, 8, 10
+ROUNDS, IMAGES = 5, 10
+REPEATS = 3
+
+
+def figure_gate() -> tuple[Figure, ...]:
+    """Seconds of ``hotart-bench gate RUN --baseline FILE``, the whole process, after one that is not counted."""
+    with tempfile.TemporaryDirectory() as place:
+        old = write_large_run(Path(place) / "old", seed=0)
+        new = write_large_run(Path(place) / "new", seed=1)
+        frozen = Path(place) / "baseline.json"
+        write_baseline(freeze(load_run(old), acceptance=Acceptance(by="figure", time="2025-01-01T00:00:00Z")), frozen)
+        command = [installed_command(), "gate", str(new), "--baseline", str(frozen), "--other-machine"]
+        walls = [_judged(command) for _ in range(REPEATS + 1)][1:]
+    return (held("gate_seconds", walls, "<", 5),)
+
+
+def _judged(command: list[str]) -> float:
+    """Wall seconds of a gate that reached its verdicts, whatever they are."""
+    start = time.perf_counter()
+    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wall_s = time.perf_counter() - start
+    if done.returncode not in (0, 1, 5) or not Path(command[2], "gate.json").is_file():
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+    return wall_s
+
+
+def write_large_run(folder: Path, seed: int) -> Path:
+    """A run folder of 16,000 images that were never made and their 160,000 scores, drawn from ``seed``."""
+    names = [f"metric-{number}" for number in range(METRICS)]
+    suite = _suite(names)
+    (template,) = facts_for(("saturation",))
+    info = RunInfo(
+        schema=SCHEMA,
+        id=f"large-{seed}",
+        status="complete",
+        suite=suite,
+        protocol_digest=protocol_digest(suite),
+        variants=tuple(_fingerprint(variant.name, seed) for variant in suite.variants),
+        metrics=tuple(msgspec.structs.replace(template, name=name, higher_is_better=True) for name in names),
+        machine=Machine(os="Linux", cpu="none", cores=2, memory_bytes=2**33, device="cpu", device_name="none"),
+        packages={},
+        git=None,
+        start="2025-01-01T00:00:00+00:00",
+        end=None,
+    )
+    folder.mkdir()
+    (folder / "run.json").write_bytes(msgspec.json.encode(info))
+    journals: tuple[tuple[str, Iterator[Record]], ...] = (
+        ("renders", _renders(suite, seed)),
+        ("scores", _scores(suite, seed)),
+        ("timings", _timings(suite, seed)),
+    )
+    for name, records in journals:
+        with (folder / f"{name}.jsonl").open("wb") as file:
+            file.writelines(msgspec.json.encode(record) + b"\n" for record in records)
+    return folder
+
+
+def _suite(metrics: list[str]) -> Suite:
+    return Suite(
+        schema=SCHEMA,
+        name="large",
+        prompts=("large.jsonl",),
+        cases=tuple(Case(id=f"case-{number:03d}", prompt=f"prompt {number}") for number in range(PROMPTS)),
+        samples=SAMPLES,
+        seed=0,
+        metrics=tuple(metrics),
+        settings=Settings(width=1024, height=1024, steps=30, guidance=5.0, sampler="ddim"),
+        variants=tuple(Variant(name=f"variant-{number}", checkpoint="none") for number in range(VARIANTS)),
+        limits=dict.fromkeys(metrics, "0.2sd"),
+    )
+
+
+def _fingerprint(name: str, seed: int) -> Fingerprint:
+    digest = hashlib.sha256(f"{name} {seed}".encode()).hexdigest()
+    return Fingerprint(name=name, digest=digest, checkpoint="none", pipeline="none", files=())
+
+
+def _image(variant: str, case: str, sample: int, seed: int) -> str:
+    return hashlib.sha256(f"{variant} {case} {sample} {seed}".encode()).hexdigest()
+
+
+def _renders(suite: Suite, seed: int) -> Iterator[Render]:
+    for variant in suite.variants:
+        for cell in plan_cells(suite):
+            yield Render(
+                variant=variant.name,
+                case=cell.case,
+                sample=cell.sample,
+                seed=cell.seed,
+                batch=cell.batch,
+                decode_dtype="float32",
+                image=f"images/{variant.name}/{cell.case}-{cell.sample}.png",
+                sha256=_image(variant.name, cell.case, cell.sample, seed),
+            )
+
+
+def _scores(suite: Suite, seed: int) -> Iterator[Score]:
+    rng = np.random.default_rng(seed)
+    version = facts_for(("saturation",))[0].version
+    prompts = dict(zip((case.id for case in suite.cases), np.random.default_rng(7).normal(5, 1, PROMPTS), strict=True))
+    for variant in suite.variants:
+        for cell in plan_cells(suite):
+            for metric, noise in zip(suite.metrics, rng.normal(0, 0.5, METRICS), strict=True):
+                yield Score(
+                    variant=variant.name,
+                    case=cell.case,
+                    sample=cell.sample,
+                    metric=metric,
+                    version=version,
+                    image_sha256=_image(variant.name, cell.case, cell.sample, seed),
+                    value=float(np.float32(prompts[cell.case] + noise)),
+                )
+
+
+def _timings(suite: Suite, seed: int) -> Iterator[Timing]:
+    rng = np.random.default_rng(seed)
+    for round_number in range(ROUNDS):
+        for variant in suite.variants:
+            for name, count in (("end_to_end", IMAGES), ("denoise_step", IMAGES * suite.settings.steps)):
+                yield Timing(
+                    variant=variant.name,
+                    name="end_to_end" if name == "end_to_end" else "denoise_step",
+                    unit="second",
+                    round=round_number,
+                    process=1000 + round_number,
+                    warmups=(),
+                    values=tuple(rng.normal(1.0, 0.02, count).tolist()),
+                )

@@ -1,0 +1,288 @@
+"""The error rates of the gate, by simulation through its own code: ``python -m tests.figures.gating``.
+
+One simulated gate draws the losses of n prompts x 4 samples, averages the samples as a frozen run does, and
+asks ``judge_metric``, which ``judge`` calls for each metric. Losses are in standard deviations of the per-prompt
+paired differences. With ``--write`` the tables go into ``docs/gate.md``.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.gate.quality import judge_metric
+from bench.gate.question import Question
+from bench.records import Limit, MetricFacts
+from bench.stats import wilson_interval
+from bench.stats.bounds import power_of_pass
+
+from .figure import Figure, table
+
+Floats = NDArray[np.float64]
+Shape = Callable[[np.random.Generator, int], Floats]
+
+GATES = 10_000
+SEEDS = (1, 2, 3, 4, 5)
+SAMPLES = 4
+SIZES = (25, 100, 400)
+MARGIN = 0.25
+BEYOND = 0.5
+MARGINS = (0.1, 0.2, 0.3, 0.4, 0.5)
+POWER_GATES = 2_500
+BOOTSTRAP_GATES = 500
+RESAMPLES = 200
+PAGE = Path(__file__).parents[2] / "docs" / "gate.md"
+BEGIN, END = "<!-- simulation begins -->", "<!-- simulation ends -->"
+
+
+def _lognormal(rng: np.random.Generator, n: int) -> Floats:
+    """Lognormal with sigma 1, standardised: skewness 6.2, beyond what the goal asks for."""
+    return (rng.lognormal(size=n) - math.exp(0.5)) / math.sqrt((math.e - 1) * math.e)
+
+
+SHAPES: dict[str, Shape] = {
+    "normal": lambda rng, n: rng.normal(size=n),
+    "heavy-tailed (t3)": lambda rng, n: rng.standard_t(3, size=n) / math.sqrt(3),
+    "left-skewed (exponential)": lambda rng, n: rng.exponential(size=n) - 1,
+    "right-skewed (exponential)": lambda rng, n: 1 - rng.exponential(size=n),
+}
+"""Per-prompt losses with mean 0 and standard deviation 1, named after the differences candidate - reference.
+
+Left-skewed: a few prompts lose much and most gain a little, which is what misleads a gate into passing.
+"""
+STRESS: dict[str, Shape] = {"left-skewed (lognormal)": _lognormal}
+
+
+@dataclass
+class Tally:
+    """How simulated gates of one kind came out."""
+
+    gates: int = 0
+    passes: int = 0
+    fails: int = 0
+
+    def add(self, outcome: str) -> None:
+        """Count one gate."""
+        self.gates += 1
+        self.passes += outcome == "pass"
+        self.fails += outcome == "fail"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All gates of one shape, size and true loss: this gate's, and of two others on the same images."""
+
+    shape: str
+    prompts: int
+    gate: Tally
+    naive: Tally
+    unclustered: Tally
+
+
+@dataclass(frozen=True)
+class Power:
+    """How often a gate passes at no true loss, simulated and as ``plan`` has it."""
+
+    prompts: int
+    margin: float
+    gate: Tally
+    planned: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every cell of the simulation."""
+
+    at_margin: list[Cell]
+    stress: list[Cell]
+    identical: list[Cell]
+    beyond: list[Cell]
+    power: list[Power]
+
+
+class Bench:
+    """A gate on one metric of ``prompts`` prompts with an absolute margin, ready to be asked again and again."""
+
+    def __init__(self, prompts: int, margin: float) -> None:
+        self.facts = MetricFacts(
+            name="simulated",
+            version="1",
+            summary="A score of which higher is better.",
+            unit="sd",
+            higher_is_better=True,
+            low=None,
+            high=None,
+            axis="preference",
+            tower=None,
+            trained_on="nothing",
+            standing="held-out",
+            licence="Apache-2.0",
+            reference="tests/figures/gating.py",
+        )
+        limit = Limit(name="simulated", text=f"{margin:g}", kind="absolute", amount=margin)
+        self.question = Question(limit, "metric", "sd", "candidate", "base", SAMPLES)
+        self.cases = [f"prompt-{number:04d}" for number in range(prompts)]
+        self.below = np.random.default_rng(0).normal(size=prompts)
+        self.theirs = self.below.tolist()
+
+    def outcome(self, losses: Floats) -> str:
+        """The verdict's outcome on per-prompt losses."""
+        ours = (self.below - losses).tolist()
+        return judge_metric(self.question, self.facts, self.cases, ours, self.theirs).outcome
+
+
+def images(rng: np.random.Generator, shape: Shape, prompts: int, true_loss: float) -> Floats:
+    """Losses of (prompts, samples) images whose prompt means have exactly the shape, mean ``true_loss`` and sd 1.
+
+    The samples of a prompt differ around its mean by normal noise of variance 0.8, which makes the intraclass
+    correlation of the images (1 - 0.8 / 4) / (1 - 0.8 / 4 + 0.8) = 0.5.
+    """
+    noise = rng.normal(0, math.sqrt(0.8), size=(prompts, SAMPLES))
+    means = shape(rng, prompts) + true_loss
+    values: Floats = means[:, None] + noise - noise.mean(axis=1, keepdims=True)
+    return values
+
+
+def unclustered(rng: np.random.Generator, values: Floats, margin: float) -> str:
+    """A gate by a percentile bootstrap that takes every image for independent."""
+    flat = values.ravel()
+    means = flat[rng.integers(len(flat), size=(RESAMPLES, len(flat)))].mean(axis=1)
+    low, high = np.quantile(means, (0.05, 0.95))
+    return "pass" if high <= margin else "fail" if low > margin else "inconclusive"
+
+
+def simulate_cell(name: str, shape: Shape, prompts: int, true_loss: float) -> Cell:
+    """All gates of one cell, over the fixed seeds."""
+    bench = Bench(prompts, MARGIN)
+    cell = Cell(name, prompts, Tally(), Tally(), Tally())
+    for seed in SEEDS:
+        rng = np.random.default_rng([seed, prompts])
+        for number in range(GATES // len(SEEDS)):
+            values = images(rng, shape, prompts, true_loss)
+            losses = values.mean(axis=1)
+            cell.gate.add(bench.outcome(losses))
+            cell.naive.add("pass" if losses.mean() <= MARGIN else "fail")
+            if number < BOOTSTRAP_GATES // len(SEEDS):
+                cell.unclustered.add(unclustered(rng, values, MARGIN))
+    return cell
+
+
+def simulate_power(prompts: int, margin: float) -> Power:
+    """Gates on normal losses of mean 0."""
+    bench, tally = Bench(prompts, margin), Tally()
+    for seed in SEEDS:
+        rng = np.random.default_rng([seed, prompts, 7])
+        for _ in range(POWER_GATES // len(SEEDS)):
+            tally.add(bench.outcome(images(rng, SHAPES["normal"], prompts, 0.0).mean(axis=1)))
+    return Power(prompts, margin, tally, power_of_pass(prompts, 1.0, margin, 0.0))
+
+
+def simulate() -> Results:
+    """The whole simulation, one core, a few minutes."""
+
+    def cells(shapes: dict[str, Shape], sizes: tuple[int, ...], true_loss: float) -> list[Cell]:
+        return [simulate_cell(name, shapes[name], n, true_loss) for name in shapes for n in sizes]
+
+    return Results(
+        at_margin=cells(SHAPES, SIZES, MARGIN),
+        stress=cells(STRESS, SIZES, MARGIN),
+        identical=cells(SHAPES, SIZES, 0.0),
+        beyond=cells(SHAPES, SIZES[1:], MARGIN + BEYOND),
+        power=[simulate_power(n, margin) for n in SIZES for margin in MARGINS],
+    )
+
+
+def figure_gating() -> tuple[Figure, ...]:
+    """The figures of the gate's error rates; every cell goes to stderr as a table."""
+    results = simulate()
+    sys.stderr.write("\n".join(tables(results)) + "\n")
+    return figures(results)
+
+
+def figures(results: Results) -> tuple[Figure, ...]:
+    """The worst cell of each question, against its goal."""
+    normal = [cell for cell in results.at_margin if cell.shape == "normal"]
+    caught = [cell.gate.fails / cell.gate.gates for cell in results.beyond if cell.prompts == 100]
+    gates = results.beyond[0].gate.gates
+    return (
+        _at_most("gate_passes_at_margin_normal", normal, "passes", 0.06),
+        _at_most("gate_passes_at_margin", results.at_margin, "passes", 0.08),
+        _at_most("gate_false_alarms_normal", normal, "fails", 0.06),
+        _at_most("gate_false_alarms", results.at_margin, "fails", 0.08),
+        _at_most("gate_false_alarms_identical", results.identical, "fails", 0.01),
+        Figure("gate_catches_loss", min(caught), ">= 0.9", min(caught) >= 0.9, gates, min(caught), max(caught)),
+        _at_most("gate_passes_beyond", [cell for cell in results.beyond if cell.prompts == 400], "passes", 0.0),
+    )
+
+
+def _at_most(name: str, cells: list[Cell], what: str, bound: float) -> Figure:
+    rates = [getattr(cell.gate, what) / cell.gate.gates for cell in cells]
+    worst = max(rates)
+    return Figure(name, worst, f"<= {bound:g}", worst <= bound, cells[0].gate.gates, min(rates), worst)
+
+
+def tables(results: Results) -> Iterator[str]:
+    """The cells as markdown, in lines."""
+    gates = f"{GATES:,} gates a cell over {len(SEEDS)} fixed seeds"
+    yield f"**At a loss of exactly the margin**, {gates}. Nominal: 5 % pass, 5 % fail. Brackets: 95 % Wilson intervals."
+    yield from _cells(results.at_margin)
+    yield "Beyond the goal: a shape so skewed that this interval does not hold its level with few prompts."
+    yield from _cells(results.stress)
+    yield f"**Identical models** (no true loss, other seeds) with a margin of {MARGIN} sd, {gates}."
+    yield from _cells(results.identical)
+    yield f"**A loss of the margin and {BEYOND} sd more**, {gates}."
+    yield from _cells(results.beyond)
+    yield f"**Power**: how often a gate passes at no true loss, normal losses, {POWER_GATES:,} gates a cell."
+    yield ""
+    yield "| prompts | margin in sd | passes | as `plan` has it |"
+    yield "|---:|---:|---|---:|"
+    for one in results.power:
+        rates = f"{_rate(one.gate.passes, one.gate.gates)} | {100 * one.planned:.1f} %"
+        yield f"| {one.prompts} | {one.margin:g} | {rates} |"
+
+
+def _cells(cells: list[Cell]) -> Iterator[str]:
+    others = [f"{gate} {what}" for gate in ("naive", "unclustered") for what in ("passes", "fails")]
+    yield ""
+    yield f"| {' | '.join(['per-prompt differences', 'prompts', 'passes', 'fails', *others])} |"
+    yield "|---|---:|---|---|---:|---:|---:|---:|"
+    yield from (_row(cell) for cell in cells)
+    yield ""
+
+
+def _row(cell: Cell) -> str:
+    ours = [_rate(count, cell.gate.gates) for count in (cell.gate.passes, cell.gate.fails)]
+    others = [
+        f"{100 * count / tally.gates:.1f} %"
+        for tally in (cell.naive, cell.unclustered)
+        for count in (tally.passes, tally.fails)
+    ]
+    return f"| {' | '.join([cell.shape, str(cell.prompts), *ours, *others])} |"
+
+
+def _rate(count: int, of: int) -> str:
+    low, high = (100 * end for end in wilson_interval(count, of))
+    return f"{100 * count / of:.2f} % [{low:.2f}, {high:.2f}]"
+
+
+def main(arguments: list[str]) -> None:
+    """Print every cell, or write the tables into the page between its two marks."""
+    if arguments not in ([], ["--write"]):
+        raise SystemExit("python -m tests.figures.gating [--write]")
+    results = simulate()
+    shown = "\n".join(tables(results))
+    sys.stdout.write(f"{shown}\n\n{table(figures(results))}\n")
+    if arguments:
+        page = PAGE.read_text(encoding="utf-8")
+        before, after = page[: page.index(BEGIN) + len(BEGIN)], page[page.index(END) :]
+        PAGE.write_text(f"{before}\n\n{shown}\n\n{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

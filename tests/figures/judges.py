@@ -1,0 +1,159 @@
+"""Figures of the judges: what sharing a tower saves, what ``score`` costs beyond it, and the memory of a panel.
+
+Weights are random: they cost the same time and memory as the published ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from PIL import Image
+
+from bench.metrics import Metric, Place, Registry, Tower, registry_of
+from bench.metrics.aesthetic import aesthetic_v1, aesthetic_v2
+from bench.metrics.clip_score import clip_score
+from bench.metrics.clip_tower import ClipTower
+from bench.metrics.open_clip_model import VIT_L14
+from bench.metrics.openai_clip import load_openai_clip
+from bench.score import score
+from bench.store import RunFolder
+from tests.fakes import make_run, write_run
+from tests.metrics.official_layouts import random_clip, random_head
+
+from .figure import Figure, held, held_ratio
+
+IMAGES, SIDE_PX = 24, 1024
+REPEATS = 3
+NAMES = ("aesthetic-v1", "aesthetic-v2", "clip-l14")
+MEMORY_ARGUMENTS = (("openai", "pickscore", "hpsv2"), ("hpsv2",))
+"""The towers of the panel, and the largest of them alone."""
+
+
+def figure_panel() -> tuple[Figure, ...]:
+    """The three metrics of ViT-L/14 over 24 pictures of 1024x1024: together, one by one, and the bare forwards.
+
+    In turns, in one process, with one loaded tower; the first turn is not counted. ``panel_over_separate`` is how
+    many times as fast the panel is as three calls of one metric each, at the same batch and dtype;
+    ``score_over_towers`` its wall over that of the forwards alone, on pictures and prompts that lie ready.
+    """
+    tower = load_openai_clip(random_clip(VIT_L14, 0), Place(), Path("random"))
+    registry = panel_registry(tower)
+    with tempfile.TemporaryDirectory() as place:
+        pictures = [picture(number) for number in range(IMAGES)]
+        turns = [turn(Path(place) / str(number), tower, registry, pictures) for number in range(REPEATS + 1)][1:]
+    together, separate, bare = zip(*turns, strict=True)
+    return (
+        held_ratio("panel_over_separate", together, separate, "<=", 1 / 2.5),
+        held_ratio("score_over_towers", together, bare, "<=", 1.15),
+    )
+
+
+def panel_registry(tower: ClipTower) -> Registry:
+    """The three metrics on a tower that is loaded already, with heads that are."""
+    heads = {"aesthetic-v1": aesthetic_v1, "aesthetic-v2": aesthetic_v2}
+    return registry_of(
+        *(with_head(metric, name) for name, metric in heads.items()),
+        clip_score,
+        Tower("openai-vit-l14", lambda place: tower),
+    )
+
+
+def with_head(metric: Metric, name: str) -> Metric:
+    """The metric with a random head in memory."""
+    head = random_head(name, 0)
+    stems = dict.fromkeys(key.removesuffix("weight").removesuffix("bias") for key in head)
+    layers = tuple((head[f"{stem}weight"], head[f"{stem}bias"]) for stem in stems)
+    return dataclasses.replace(metric, load_head=lambda place: layers, weights=())
+
+
+def turn(place: Path, tower: ClipTower, registry: Registry, pictures: Sequence[bytes]) -> tuple[float, float, float]:
+    """Wall seconds of the panel, of its metrics one by one, and of the bare forwards.
+
+    Raises:
+        SystemExit: the panel and the single calls gave different scores; then the figure would mean nothing.
+    """
+    together_s, together = scored_s(place / "together", NAMES, registry, pictures)
+    separate_s, separate = 0.0, dict[tuple[str, str], float | None]()
+    for name in NAMES:
+        wall_s, values = scored_s(place / name, (name,), registry, pictures)
+        separate_s, separate = separate_s + wall_s, separate | values
+    if together != separate or None in together.values():
+        raise SystemExit("The panel and three separate calls gave different scores.")
+    return together_s, separate_s, bare_s(tower, pictures)
+
+
+def scored_s(
+    place: Path, names: Sequence[str], registry: Registry, pictures: Sequence[bytes]
+) -> tuple[float, dict[tuple[str, str], float | None]]:
+    """Wall seconds of ``score`` from the PNGs to the journal on the disk, and the scores."""
+    with run_folder(place, names, pictures) as folder:
+        start = time.perf_counter()
+        score(folder, metrics=names, registry=registry)
+        wall_s = time.perf_counter() - start
+        return wall_s, {(item.metric, item.case): item.value for item in folder.scores()}
+
+
+def bare_s(tower: ClipTower, pictures: Sequence[bytes]) -> float:
+    """Wall seconds of the forwards that the panel needs, the last batches padded as ``score`` pads them."""
+    ready = [tower.preprocess(Image.open(io.BytesIO(data)), "torchvision") for data in pictures]
+    prompts = [f"prompt {number}" for number in range(len(pictures))]
+    start = time.perf_counter()
+    for first in range(0, len(ready), tower.batch):
+        rows, texts = ready[first : first + tower.batch], prompts[first : first + tower.batch]
+        padding = tower.batch - len(rows)
+        tower.embed_images(torch.stack(rows + [rows[-1]] * padding))
+        tower.embed_texts(texts + [texts[-1]] * padding)
+    return time.perf_counter() - start
+
+
+def run_folder(place: Path, names: Sequence[str], pictures: Sequence[bytes]) -> RunFolder:
+    """A run of one variant with these pictures and no scores."""
+    run = make_run(place, prompts=len(pictures), samples=1, variants=("base",))
+    suite = msgspec.structs.replace(run.info.suite, metrics=tuple(names))
+    info = msgspec.structs.replace(run.info, suite=suite, metrics=())
+    write_run(msgspec.structs.replace(run, info=info, scores=()), place)
+    folder = RunFolder.reopen(place)
+    renders = folder.renders()
+    for render, data in zip(renders, pictures, strict=True):
+        image, sha256 = folder.write_image(render.variant, render.case, render.sample, data)
+        folder.append_renders([msgspec.structs.replace(render, image=image, sha256=sha256)])
+    return folder
+
+
+def picture(number: int) -> bytes:
+    """A PNG with gradients and grain, about as hard to decode as a render."""
+    rng = np.random.default_rng(number)
+    y, x = np.mgrid[:SIDE_PX, :SIDE_PX] / SIDE_PX
+    smooth = np.stack([x, y, np.sin(9 * x + number) ** 2], -1) * 255
+    file = io.BytesIO()
+    Image.fromarray(np.clip(smooth + rng.normal(0, 4, smooth.shape), 0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def figure_memory() -> tuple[Figure, ...]:
+    """Peak resident memory of ``score`` with three towers over that with the largest alone, processes of their own.
+
+    The towers are read from files in the official layouts, each 12 layers deep and 768 wide in both halves: about
+    a sixth of the ViT-H/14 that they stand for, so that the figure fits a small machine. Interpreter and libraries
+    count on both sides, as a user sees it.
+    """
+    peaks = [[_peak_bytes(towers) for towers in MEMORY_ARGUMENTS] for _ in range(REPEATS)]
+    return (held("panel_memory_over_largest", [panel / largest for panel, largest in peaks], "<=", 1.15),)
+
+
+def _peak_bytes(towers: Sequence[str]) -> int:
+    command = [sys.executable, "-m", "tests.figures.judges_memory", *towers]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+    return int(done.stdout)
