@@ -13,8 +13,8 @@ from pathlib import Path
 from bench.errors import WeightsError
 
 FOLDER = Path(__file__).parent / "weights"
-LORAS = ("dpo", "spo", "dpo-seed1", "spo-seed1", "dpo-seed2", "spo-seed2")
-"""The two LoRAs, and both once more from other training seeds."""
+LORAS = ("dpo", "spo", "dpo-seed1", "spo-seed1")
+"""The two LoRAs, and both once more from another training seed."""
 REINSTALL = "install hotart-bench again: pip install --force-reinstall --no-deps hotart-bench"
 
 

@@ -37,7 +37,7 @@ from bench.mini.train.diffusion import (
 from bench.mini.train.loop import Dice, Recipe, reseeded, train
 from bench.mini.train.place import half, integers, normal, put
 
-RECIPE = Recipe(stage="spo", iterations=80, batch=24, learning_rate=5e-4, warmup=5, weight_decay=1e-4)
+RECIPE = Recipe(stage="spo", iterations=50, batch=24, learning_rate=5e-4, warmup=5, weight_decay=1e-4)
 """One iteration is a round: ``batch`` prompts sampled by the policy, and one step of the optimiser."""
 STEPS = 20
 PLAIN_STEPS = 4
