@@ -47,12 +47,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 
 from bench.errors import UsageError
-from bench.records import MetricFacts
+from bench.records import Dtype, MetricFacts
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +66,18 @@ class NoScoreError(Exception):
     """Raised by a metric for an image that has no score by the metric's definition, with the reason."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a tower or head is loaded to, and where its files are looked for."""
+
+    device: str = "cpu"
+    """torch device string."""
+    weights_dir: Path | None = None
+    """Folder of local weights, as ``bench.weights.find_weights`` takes it; None for the cache and the network."""
+    dtype: Dtype = "float32"
+    """What a tower computes in; it takes and returns float32 all the same. Heads are always given float32."""
+
+
 class LoadedTower(Protocol):
     """An image/text encoder in memory. Its ``embed`` functions are always given ``batch`` items."""
 
@@ -74,8 +87,12 @@ class LoadedTower(Protocol):
     logit_scale: float
     """exp(logit_scale): what the cosine is multiplied with where a metric asks for it."""
 
-    def preprocess(self, image: Image) -> torch.Tensor:
-        """One RGB image as float32 (3, h, w) on the CPU; called from several threads at once."""
+    def preprocess(self, image: Image, view: str) -> torch.Tensor:
+        """One image, as it was opened, as float32 (3, h, w) on the CPU; called from several threads at once.
+
+        The image is of any 8-bit mode (RGB, L, P, RGBA, CMYK, ...) and must not be changed: when it becomes RGB
+        is part of the geometry. ``view`` is the metric's: the name of the official geometry that it follows.
+        """
 
     def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """Preprocessed images (batch, 3, h, w), on the tower's device -> float32 (batch, d), unit L2 norm."""
@@ -83,14 +100,39 @@ class LoadedTower(Protocol):
     def embed_texts(self, prompts: Sequence[str]) -> torch.Tensor:
         """``batch`` prompts, padded to one length whatever they hold -> float32 (batch, d), unit L2 norm."""
 
+    def truncated(self, prompts: Sequence[str]) -> Sequence[bool]:
+        """Of each prompt, whether it is longer than the tower reads; any number of prompts."""
+
+
+@runtime_checkable
+class LoadedJointTower(Protocol):
+    """A model in memory that judges picture and prompt together, such as one with cross-attention.
+
+    It has ``score`` where a ``LoadedTower`` has embeddings, and is otherwise used in the same way.
+    """
+
+    batch: int
+
+    def preprocess(self, image: Image, view: str) -> torch.Tensor:
+        """As ``LoadedTower.preprocess``."""
+
+    def score(self, pixels: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """(batch, 3, h, w) on the tower's device and ``batch`` prompts -> float32 (batch,), any range."""
+
+    def truncated(self, prompts: Sequence[str]) -> Sequence[bool]:
+        """As ``LoadedTower.truncated``."""
+
 
 @dataclass(frozen=True)
 class Tower:
     """How a tower is named and loaded."""
 
     name: str
-    load: Callable[[str], LoadedTower]
-    """Takes the torch device string."""
+    load: Callable[[Place], LoadedTower | LoadedJointTower]
+    weights: tuple[str, ...] = ()
+    """Names in the catalogue of ``bench.weights`` that ``load`` asks for; ``doctor`` and ``fetch`` read them."""
+    dtypes: tuple[Dtype, ...] = ("float32", "float16", "bfloat16")
+    """What ``load`` can compute in; asked for another, its metrics stay at float32."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +156,10 @@ class Inputs:
     logit_scale: float
     head: Any
     """What the metric's ``load_head`` returned, or None."""
+    joint: torch.Tensor | None = None
+    """What a ``LoadedJointTower`` gave, float32 (n,); None on any other tower."""
+    sibling_pixels: tuple[torch.Tensor, ...] | None = None
+    """The other samples of the prompt and variant, each (1, 3, H, W); None for a metric that does not ask."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +169,20 @@ class Metric:
     facts: MetricFacts
     compute: Callable[[Inputs], torch.Tensor]
     """Inputs -> (n,) float32."""
-    load_head: Callable[[str], Any] | None = None
-    """Loads the metric's own small weights onto a device."""
+    load_head: Callable[[Place], Any] | None = None
+    """Loads the metric's own small weights; always in float32."""
     needs_reference: bool = False
     """Whether it compares with the reference variant's image, and so scores no reference variant."""
     needs_text: bool = True
     """Whether it reads ``text_embeds``; without it an image-only tower will do."""
+    weights: tuple[str, ...] = ()
+    """Names in the catalogue of ``bench.weights`` that ``load_head`` asks for."""
+    view: str = ""
+    """The official geometry that it follows, as its tower names it; "" where the tower has one only."""
+    needs_siblings: bool = False
+    """Whether it compares with the other samples of the prompt, which are images of the same variant."""
+    dtype: Dtype = "float32"
+    """What its tower computes in for it; the version says so too, see ``bench.metrics.precision``."""
 
     def __call__(self, inputs: Inputs) -> torch.Tensor:
         """Call the decorated function, as if it had not been decorated."""
@@ -148,9 +202,12 @@ class Registry:
 def metric(
     facts: MetricFacts,
     *,
-    load_head: Callable[[str], Any] | None = None,
+    load_head: Callable[[Place], Any] | None = None,
     needs_reference: bool = False,
+    needs_siblings: bool = False,
     needs_text: bool = True,
+    weights: Sequence[str] = (),
+    view: str = "",
 ) -> Callable[[Callable[[Inputs], torch.Tensor]], Metric]:
     """Declare the decorated function, ``Inputs`` -> (n,) float32, as a metric.
 
@@ -160,27 +217,46 @@ def metric(
 
     Args:
         facts: what the metric says of itself.
-        load_head: loads the metric's own small weights onto a torch device; they come as ``Inputs.head``.
+        load_head: loads the metric's own small weights to a ``Place``; they come as ``Inputs.head``.
         needs_reference: ask for ``reference_pixels``; only for a metric without a tower.
+        needs_siblings: ask for ``sibling_pixels``; only for a metric without a tower, and not with the reference.
         needs_text: False spares a metric that reads only the image embedding the texts' embedding.
+        weights: names in the catalogue of ``bench.weights`` that ``load_head`` asks for.
+        view: the official geometry that it follows, as its tower names it.
 
     Raises:
         UsageError: facts that cannot be: a name that is no name, an empty version, ``low`` above
-            ``high``, a field of the wrong type, ``needs_reference`` on a tower.
+            ``high``, a field of the wrong type, ``needs_reference`` or ``needs_siblings`` on a tower or both.
     """
     _check_facts(facts, needs_reference)
+    if needs_siblings and (needs_reference or facts.tower is not None):
+        raise UsageError(f"Metric {facts.name!r}: needs_siblings goes with neither a tower nor needs_reference.")
 
     def declare(compute: Callable[[Inputs], torch.Tensor]) -> Metric:
-        return Metric(facts, compute, load_head, needs_reference, needs_text)
+        return Metric(facts, compute, load_head, needs_reference, needs_text, tuple(weights), view, needs_siblings)
 
     return declare
 
 
-def tower(name: str) -> Callable[[Callable[[str], LoadedTower]], Tower]:
-    """Declare the decorated function, torch device string -> ``LoadedTower``, as the tower ``name``."""
+def tower(
+    name: str,
+    *,
+    weights: Sequence[str] = (),
+    dtypes: Sequence[Dtype] = ("float32", "float16", "bfloat16"),
+) -> Callable[[Callable[[Place], LoadedTower | LoadedJointTower]], Tower]:
+    """Declare the decorated function, ``Place`` -> ``LoadedTower`` or ``LoadedJointTower``, as the tower ``name``.
+
+    Args:
+        name: what metrics call it by.
+        weights: names in the catalogue of ``bench.weights`` that the function asks for.
+        dtypes: what it can compute in, float32 among them.
+
+    Raises:
+        UsageError: a name that is no name.
+    """
     if not _NAME.fullmatch(name):
         raise UsageError(f"Tower name {name!r}: use lower-case letters, digits, '.', '_' and '-'.")
-    return lambda load: Tower(name, load)
+    return lambda load: Tower(name, load, tuple(weights), tuple(dtypes))
 
 
 def _check_facts(facts: MetricFacts, needs_reference: bool) -> None:
@@ -193,6 +269,10 @@ def _check_facts(facts: MetricFacts, needs_reference: bool) -> None:
         raise UsageError(f"Metric name {facts.name!r}: use lower-case letters, digits, '.', '_' and '-'.")
     if not facts.version:
         raise UsageError(f"Metric {facts.name!r} has an empty version; scores are kept by version.")
+    if "+" in facts.version:
+        raise UsageError(
+            f"Metric {facts.name!r}: version {facts.version!r} holds a '+', which a dtype is written after."
+        )
     if facts.low is not None and facts.high is not None and not facts.low < facts.high:
         raise UsageError(f"Metric {facts.name!r}: low {facts.low} is not below high {facts.high}.")
     if needs_reference and facts.tower is not None:

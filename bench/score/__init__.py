@@ -13,8 +13,9 @@ from pathlib import Path
 
 from bench.errors import WeightsError
 from bench.metrics.discovery import facts_for, installed
-from bench.metrics.registry import Registry
-from bench.records import Progress, Score
+from bench.metrics.precision import metrics_in, metrics_of_run
+from bench.metrics.registry import Metric, Place, Registry
+from bench.records import Dtype, Progress, Run, Score
 from bench.score.plan import Plan, plan_passes, plan_scores
 from bench.store import RunFolder, load_run
 
@@ -24,6 +25,8 @@ def score(
     *,
     metrics: Sequence[str] | None = None,
     device: str = "cpu",
+    weights_dir: Path | None = None,
+    tower_dtype: Dtype | None = None,
     progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> int:
@@ -38,11 +41,14 @@ def score(
         folder: an open run folder.
         metrics: names; by default the suite's.
         device: torch device string of towers and heads.
+        weights_dir: folder of local weights, instead of the cache and the network.
+        tower_dtype: what towers compute in; it is part of the scores' version. By default what the run's
+            card says of each metric, float32 where it says nothing.
         progress: told ``("score", scores done, scores to do, tower or "pixels")``.
         registry: where metrics and towers are looked up; by default all that are installed.
 
     Raises:
-        UsageError: an unknown metric, or one named twice.
+        UsageError: an unknown metric, one named twice, or a dtype that no tower of them has.
         WeightsError: weights of a tower or head cannot be loaded; everything else was scored before.
         MachineError: memory ran out, or the folder cannot be written.
     """
@@ -50,10 +56,11 @@ def score(
     run = load_run(folder.path)
     names = tuple(metrics) if metrics is not None else run.info.suite.metrics
     facts_for(names, known)
-    plan = plan_scores(run, [known.metrics[name] for name in names])
+    plan = plan_scores(run, _chosen(run, names, tower_dtype, known))
+    place = Place(device, weights_dir)
     known_scores, failures = set(run.scores), list[WeightsError]()
     done = added = 0
-    with closing(_score_batches(plan, folder.path, device, known, failures)) as batches:
+    with closing(_score_batches(plan, folder.path, place, known, failures)) as batches:
         for scores, note in batches:
             new = [record for record in scores if record not in known_scores]
             folder.append_scores(new)
@@ -67,14 +74,22 @@ def score(
     return added
 
 
-def missing_scores(folder: RunFolder, metrics: Sequence[str], registry: Registry | None = None) -> int:
+def missing_scores(
+    folder: RunFolder, metrics: Sequence[str], *, tower_dtype: Dtype | None = None, registry: Registry | None = None
+) -> int:
     """How many scores ``score`` would have to make; imports no torch."""
     known = registry if registry is not None else installed()
-    return plan_scores(load_run(folder.path), [known.metrics[name] for name in metrics]).total
+    run = load_run(folder.path)
+    return plan_scores(run, _chosen(run, metrics, tower_dtype, known)).total
+
+
+def _chosen(run: Run, names: Sequence[str], dtype: Dtype | None, known: Registry) -> tuple[Metric, ...]:
+    """The metrics in the dtype that is asked for, else in the one that the run's card has for each."""
+    return metrics_of_run(names, run.info.metrics, known) if dtype is None else metrics_in(names, dtype, known)
 
 
 def _score_batches(
-    plan: Plan, path: Path, device: str, known: Registry, failures: list[WeightsError]
+    plan: Plan, path: Path, place: Place, known: Registry, failures: list[WeightsError]
 ) -> Generator[tuple[Sequence[Score], str], None, None]:
     """Every score of the plan, a batch at a time, with a note of where it is from."""
     if plan.nulls:
@@ -86,8 +101,8 @@ def _score_batches(
     passes = plan_passes(plan.jobs)
     weighted = [judging for judging in passes if judging.has_weights]
     for judging in passes:
-        with closing(run_pass(judging, plan.jobs, path, device, known, failures)) as batches:
+        with closing(run_pass(judging, plan.jobs, path, place, known, failures)) as batches:
             for scores in batches:
                 yield scores, judging.tower or "pixels"
-        if judging in weighted and (judging != weighted[-1] or device != "cpu"):
+        if judging in weighted and (judging != weighted[-1] or place.device != "cpu"):
             release_memory()

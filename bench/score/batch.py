@@ -6,7 +6,6 @@ Imports torch; reached from ``bench.score`` only when there is an image to judge
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import os
 from collections import deque
@@ -23,19 +22,19 @@ from PIL import Image
 from bench.errors import MachineError
 from bench.metrics.registry import Inputs, Metric, NoScoreError
 from bench.records import Render, Score
+from bench.score.decode import ImageFileError, decode
 from bench.score.plan import Job, make_score
 
 WORKERS = min(8, os.cpu_count() or 1)
 REASON_LENGTH = 300
 """Longest reason in characters; a plug-in's error may hold a whole tensor."""
 
+NORM_TOLERANCE = 1e-3
+"""How far from 1 the L2 norm of a tower's embedding may be; half precision in a tower stays within."""
+
 Row = TypeVar("Row")
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
-
-
-class ImageFileError(Exception):
-    """An image file that is not the one that was rendered, as a sentence."""
 
 
 class EmbeddingError(Exception):
@@ -46,7 +45,7 @@ class EmbeddingError(Exception):
 
 
 def read_image(folder: Path, render: Render) -> Image.Image:
-    """The rendered image as RGB, after its file's sha256 was seen to be the recorded one."""
+    """The rendered image in its own mode, 8 bits a channel, after its file's sha256 was seen to be the recorded one."""
     name = str(render.image)
     try:
         data = (folder / name).read_bytes()
@@ -56,8 +55,7 @@ def read_image(folder: Path, render: Render) -> Image.Image:
         raise ImageFileError(
             f"image file {name} changed since it was rendered; restore it, or delete it and render again"
         )
-    with Image.open(io.BytesIO(data)) as image:
-        return image.convert("RGB")
+    return decode(data)
 
 
 def stream(
@@ -112,6 +110,17 @@ def by_row(
         return [result for row in rows for result in by_row(compute, [row], batch)]
 
 
+def checked_embeds(embeds: torch.Tensor, n: int) -> torch.Tensor:
+    """Refuse what is not (n, d) with unit L2 norm: heads give absurd scores on it, without an error."""
+    if embeds.ndim != 2 or len(embeds) != n:
+        raise EmbeddingError(f"the tower gave embeddings of shape {tuple(embeds.shape)}, not ({n}, d)")
+    norms = embeds.float().norm(dim=1)
+    worst = float(norms[(norms - 1.0).abs().argmax()])
+    if not abs(worst - 1.0) <= NORM_TOLERANCE:
+        raise EmbeddingError(f"the tower gave an embedding of L2 norm {worst:.4g}, not 1")
+    return embeds.float()
+
+
 @torch.inference_mode()
 def judge(metric: Metric, inputs: Inputs) -> torch.Tensor:
     """The metric's values: (n,) float32 on the CPU; raises ValueError when there are not n of them."""
@@ -124,12 +133,12 @@ def judge(metric: Metric, inputs: Inputs) -> torch.Tensor:
     return values.float().cpu()
 
 
-def result_score(job: Job, metric: Metric, result: torch.Tensor | Exception) -> Score:
+def result_score(job: Job, metric: Metric, result: torch.Tensor | Exception, *, prompt_cut: bool = False) -> Score:
     """The record of what came of a cell: a finite value, or a null with the reason.
 
     A null by the metric's definition stands; any other is tried again by the next ``score``.
     """
-    make = partial(make_score, job.render, metric, job.reference)
+    make = partial(make_score, job.render, metric, job.reference, prompt_cut=prompt_cut, siblings=job.siblings)
     if isinstance(result, NoScoreError):
         return make(reason=describe(result))
     if isinstance(result, Exception):

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from bench.errors import HotartError, WeightsError
-from bench.metrics.registry import Metric, Registry
+from bench.metrics.registry import Metric, Place, Registry
 from bench.records import Score
 from bench.score.batch import describe, memory_for
 from bench.score.pixels import pixel_pass
 from bench.score.plan import Job, Pass
+from bench.score.siblings import sibling_pass
 from bench.score.towers import tower_pass
 
 Weights = TypeVar("Weights")
@@ -27,7 +29,7 @@ def run_pass(
     judging: Pass,
     jobs: Sequence[Job],
     folder: Path,
-    device: str,
+    place: Place,
     registry: Registry,
     failures: list[WeightsError],
 ) -> Generator[list[Score], None, None]:
@@ -42,28 +44,31 @@ def run_pass(
     heads: dict[Metric, Any] = {}
     for metric in judging.metrics:
         try:
-            heads[metric] = load_head(metric, device)
+            heads[metric] = load_head(metric, replace(place, dtype="float32"))
         except WeightsError as error:
             failures.append(error)
     jobs = [job for job in jobs if job.lacking(heads)]
     if not jobs:
         return
-    if judging.tower is None:
-        yield from pixel_pass(jobs, heads, folder, device)
+    if judging.compares_samples:
+        yield from sibling_pass(jobs, heads, folder, place.device)
         return
-    name = judging.tower
+    if judging.tower is None:
+        yield from pixel_pass(jobs, heads, folder, place.device)
+        return
+    name, there = judging.tower, replace(place, dtype=judging.dtype)
     try:
-        tower = _load(f"tower {name!r}", lambda: registry.towers[name].load(device))
+        tower = _load(f"tower {name!r}", lambda: registry.towers[name].load(there))
     except WeightsError as error:
         failures.append(error)
         return
-    yield from tower_pass(jobs, heads, tower, folder, device)
+    yield from tower_pass(jobs, heads, tower, folder, place.device)
 
 
-def load_head(metric: Metric, device: str) -> Any:
-    """The metric's own weights on the device, or None when it has none; raises WeightsError."""
+def load_head(metric: Metric, place: Place) -> Any:
+    """The metric's own weights at the place, or None when it has none; raises WeightsError."""
     load = metric.load_head
-    return None if load is None else _load(f"head of metric {metric.facts.name!r}", lambda: load(device))
+    return None if load is None else _load(f"head of metric {metric.facts.name!r}", lambda: load(place))
 
 
 def _load(what: str, load: Callable[[], Weights]) -> Weights:

@@ -18,7 +18,6 @@ from bench.metrics.registry import Inputs, Metric
 from bench.records import Render, Score
 from bench.score.batch import (
     WORKERS,
-    ImageFileError,
     by_row,
     describe,
     judge,
@@ -27,6 +26,7 @@ from bench.score.batch import (
     result_score,
     stream,
 )
+from bench.score.decode import ImageFileError
 from bench.score.plan import Job
 
 JOURNAL_IMAGES = 16
@@ -44,7 +44,7 @@ def pixel_pass(
     scores: list[Score] = []
 
     def load(item: tuple[Render, Job | None]) -> NDArray[np.uint8]:
-        return np.array(read_image(folder, item[0]))
+        return np.array(read_image(folder, item[0]).convert("RGB"))
 
     with closing(stream(_with_references(jobs, heads), load, 2 * WORKERS)) as images:
         for count, ((render, job), loaded) in enumerate(images, 1):

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.metrics.registry import Metric
+from bench.metrics.siblings import digest_of, siblings
 from bench.metrics.tripwires import duplicates
-from bench.records import Render, Run, Score
+from bench.records import Dtype, Render, Run, Score
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Job:
     reference: Render | None
     """The reference variant's image of the same cell (of the reference itself, the same record), if any."""
     metrics: tuple[Metric, ...]
+    siblings: tuple[Render, ...] = ()
+    """The other images that the variant has of the prompt."""
 
     def lacking(self, metrics: Iterable[Metric]) -> list[Metric]:
         """Those of ``metrics`` that still have to judge the image."""
@@ -34,6 +37,13 @@ class Pass:
 
     tower: str | None
     metrics: tuple[Metric, ...]
+    dtype: Dtype = "float32"
+    """What the tower computes in."""
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether its metrics compare the samples of a prompt with each other."""
+        return any(metric.needs_siblings for metric in self.metrics)
 
     @property
     def has_weights(self) -> bool:
@@ -64,12 +74,13 @@ def plan_scores(run: Run, metrics: Sequence[Metric]) -> Plan:
     """
     scores = {(s.variant, s.case, s.sample, s.metric): s for s in run.scores}
     equal = duplicates(run.renders)
+    others = siblings(run.renders)
     nulls: list[Score] = []
     jobs: list[Job] = []
     for render, reference, prompt in _images(run):
         wanted: list[Metric] = []
         for metric in metrics:
-            partner = reference if metric.needs_reference else None
+            partner = compared_with(metric, reference, others[render.variant, render.case, render.sample])
             known = scores.get((render.variant, render.case, render.sample, metric.facts.name))
             null = _null(render, metric, reference, equal.get((render.variant, render.case, render.sample)))
             if null is None and not _is_current(known, metric, render, partner):
@@ -77,21 +88,24 @@ def plan_scores(run: Run, metrics: Sequence[Metric]) -> Plan:
             elif null is not None and null != known:
                 nulls.append(null)
         if wanted:
-            jobs.append(Job(render, prompt, reference, tuple(wanted)))
+            mates = others[render.variant, render.case, render.sample]
+            jobs.append(Job(render, prompt, reference, tuple(wanted), mates))
     return Plan(tuple(nulls), tuple(jobs))
 
 
 def plan_passes(jobs: Sequence[Job]) -> tuple[Pass, ...]:
     """The passes over the images: one for all metrics that read pixels and have no weights, one for each
-    that reads pixels with weights of its own, one for each tower. Only one pass's weights are in memory."""
+    that reads pixels with weights of its own, one for each tower in each dtype. Only one pass's weights are
+    in memory."""
     groups: dict[str, list[Metric]] = {}
     for metric in dict.fromkeys(metric for job in jobs for metric in job.metrics):
         if metric.facts.tower is not None:
-            key = f"tower {metric.facts.tower}"
+            key = f"tower {metric.facts.tower} {metric.dtype}"
         else:
             key = "pixels" if metric.load_head is None else f"head {metric.facts.name}"
+            key = f"samples, {key}" if metric.needs_siblings else key
         groups.setdefault(key, []).append(metric)
-    return tuple(Pass(group[0].facts.tower, tuple(group)) for group in groups.values())
+    return tuple(Pass(group[0].facts.tower, tuple(group), group[0].dtype) for group in groups.values())
 
 
 def make_score(
@@ -102,6 +116,8 @@ def make_score(
     value: float | None = None,
     reason: str | None = None,
     judged: bool = True,
+    prompt_cut: bool = False,
+    siblings: Sequence[Render] = (),
 ) -> Score:
     """The record of one cell; ``judged=False`` leaves the image's sha256 out, so that it is tried again."""
     return Score(
@@ -113,8 +129,19 @@ def make_score(
         image_sha256=render.sha256 if judged else None,
         value=value,
         reason=reason,
-        reference_sha256=reference.sha256 if metric.needs_reference and reference is not None else None,
+        reference_sha256=compared_with(metric, reference, siblings),
+        prompt_cut=prompt_cut,
     )
+
+
+def compared_with(metric: Metric, reference: Render | None, siblings: Sequence[Render]) -> str | None:
+    """The sha256 of what the metric compares an image with, None where it compares with nothing.
+
+    That of the reference's image, or one over those of the other samples.
+    """
+    if metric.needs_siblings:
+        return digest_of(item.sha256 for item in siblings)
+    return reference.sha256 if metric.needs_reference and reference is not None else None
 
 
 def _images(run: Run) -> Iterator[tuple[Render, Render | None, str]]:
@@ -149,11 +176,11 @@ def _null(render: Render, metric: Metric, reference: Render | None, duplicate: s
     return None
 
 
-def _is_current(known: Score | None, metric: Metric, render: Render, partner: Render | None) -> bool:
-    """Whether a score is of this metric's version, of this image and of this reference's image."""
+def _is_current(known: Score | None, metric: Metric, render: Render, partner: str | None) -> bool:
+    """Whether a score is of this metric's version, of this image and of what it is compared with, by sha256."""
     return (
         known is not None
         and known.version == metric.facts.version
         and known.image_sha256 == render.sha256
-        and known.reference_sha256 == (partner.sha256 if partner is not None else None)
+        and known.reference_sha256 == partner
     )

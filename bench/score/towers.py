@@ -15,18 +15,34 @@ from typing import Any
 
 import torch
 
-from bench.metrics.registry import Inputs, LoadedTower, Metric
+from bench.metrics.registry import Inputs, LoadedJointTower, LoadedTower, Metric
 from bench.records import Score
-from bench.score.batch import WORKERS, EmbeddingError, by_row, judge, read_image, result_score, stream
+from bench.score.batch import (
+    WORKERS,
+    EmbeddingError,
+    by_row,
+    checked_embeds,
+    judge,
+    read_image,
+    result_score,
+    stream,
+)
 from bench.score.plan import Job
-
-NORM_TOLERANCE = 1e-3
-"""How far from 1 the L2 norm of a tower's embedding may be; half precision in a tower stays within."""
+from bench.score.prompts import Prompts, read_prompts
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """One image as the metrics of a tower see it."""
+class Views:
+    """An image as a tower's metrics see it: its distinct preprocessed pixels, and which of them a view is."""
+
+    pixels: tuple[torch.Tensor, ...]
+    place: Mapping[str, int | Exception]
+    """Where in ``pixels`` the view stands, or why it could not be made."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One image as a metric of the tower sees it: its embedding (d,) or joint value (), and its prompt's."""
 
     job: Job
     image: torch.Tensor
@@ -36,104 +52,127 @@ class Embedded:
 def tower_pass(
     jobs: Sequence[Job],
     heads: Mapping[Metric, Any],
-    tower: LoadedTower,
+    tower: LoadedTower | LoadedJointTower,
     folder: Path,
     device: str,
 ) -> Generator[list[Score], None, None]:
     """Scores of the metrics on one tower, a batch at a time.
 
-    Each image is decoded, preprocessed and embedded once, each distinct prompt embedded once.
+    Each image is decoded once, preprocessed once a view and put through the tower once for all views that
+    give the same pixels; each distinct prompt is embedded once.
     """
-    texts = embed_prompts(jobs, heads, tower)
+    prompts = read_prompts(jobs, heads, tower)
 
-    def load(job: Job) -> torch.Tensor:
-        return tower.preprocess(read_image(folder, job.render))
+    def load(job: Job) -> Views:
+        return _views(job, heads, tower, folder)
 
     with closing(stream(jobs, load, tower.batch + WORKERS)) as images:
         while batch := list(islice(images, tower.batch)):
-            embedded = _embed_batch(tower, device, batch)
+            seen = _forward_batch(tower, device, batch)
             yield [
-                score for metric, head in heads.items() for score in _tower_scores(metric, head, tower, embedded, texts)
+                score
+                for metric, head in heads.items()
+                for score in _tower_scores(metric, head, tower, _of_view(metric, seen), prompts)
             ]
 
 
-def _embed_batch(
-    tower: LoadedTower, device: str, batch: Sequence[tuple[Job, torch.Tensor | Exception]]
+def _views(job: Job, metrics: Iterable[Metric], tower: LoadedTower | LoadedJointTower, folder: Path) -> Views:
+    """The image's pixels in each view that its metrics ask for; one view that fails leaves the others."""
+    image = read_image(folder, job.render)
+    pixels: list[torch.Tensor] = []
+    place: dict[str, int | Exception] = {}
+    for view in dict.fromkeys(metric.view for metric in job.lacking(metrics)):
+        try:
+            row = tower.preprocess(image, view)
+        except Exception as error:
+            place[view] = error
+            continue
+        place[view] = next((at for at, known in enumerate(pixels) if torch.equal(known, row)), len(pixels))
+        if place[view] == len(pixels):
+            pixels.append(row)
+    return Views(tuple(pixels), place)
+
+
+def _forward_batch(
+    tower: LoadedTower | LoadedJointTower, device: str, batch: Sequence[tuple[Job, Views | Exception]]
+) -> list[tuple[Job, Mapping[str, torch.Tensor | Exception] | Exception]]:
+    """What the tower makes of each view of a batch of images; what could not be loaded is handed on as it is."""
+    rows = [(row, job.prompt) for job, views in batch if isinstance(views, Views) for row in views.pixels]
+    run = partial(_forward, tower, device)
+    results: list[torch.Tensor | Exception] = []
+    for start in range(0, len(rows), tower.batch):
+        results += by_row(run, rows[start : start + tower.batch], tower.batch)
+    left = iter(results)
+    seen: list[tuple[Job, Mapping[str, torch.Tensor | Exception] | Exception]] = []
+    for job, views in batch:
+        if isinstance(views, Exception):
+            seen.append((job, views))
+            continue
+        own = list(islice(left, len(views.pixels)))
+        seen.append((job, {view: at if isinstance(at, Exception) else own[at] for view, at in views.place.items()}))
+    return seen
+
+
+def _of_view(
+    metric: Metric, seen: Sequence[tuple[Job, Mapping[str, torch.Tensor | Exception] | Exception]]
 ) -> list[tuple[Job, torch.Tensor | Exception]]:
-    """The embeddings of a batch of preprocessed images; what could not be loaded is handed on as it is."""
-    loaded = [row for _, row in batch if isinstance(row, torch.Tensor)]
-    embeds = iter(by_row(partial(_embed_images, tower, device), loaded, tower.batch))
-    return [(job, row if isinstance(row, Exception) else next(embeds)) for job, row in batch]
-
-
-def embed_prompts(
-    jobs: Sequence[Job], metrics: Iterable[Metric], tower: LoadedTower
-) -> dict[str, torch.Tensor | Exception]:
-    """The embedding of each distinct prompt that a metric of the tower reads, or why it has none."""
-    reading = [metric for metric in metrics if metric.needs_text]
-    prompts = iter(dict.fromkeys(job.prompt for job in jobs if job.lacking(reading)))
-    texts: dict[str, torch.Tensor | Exception] = {}
-    while batch := list(islice(prompts, tower.batch)):
-        texts |= zip(batch, by_row(partial(_embed_texts, tower), batch, tower.batch), strict=True)
-    return texts
+    """The images that the metric still has to judge, in its view."""
+    wanted = [(job, views) for job, views in seen if metric in job.metrics]
+    return [(job, views if isinstance(views, Exception) else views[metric.view]) for job, views in wanted]
 
 
 @torch.inference_mode()
-def _embed_images(tower: LoadedTower, device: str, rows: list[torch.Tensor]) -> torch.Tensor:
-    return _checked(tower.embed_images(torch.stack(rows).to(device)), len(rows))
-
-
-@torch.inference_mode()
-def _embed_texts(tower: LoadedTower, rows: list[str]) -> torch.Tensor:
-    return _checked(tower.embed_texts(rows), len(rows))
-
-
-def _checked(embeds: torch.Tensor, n: int) -> torch.Tensor:
-    """Refuse what is not (n, d) with unit L2 norm: heads give absurd scores on it, without an error."""
-    if embeds.ndim != 2 or len(embeds) != n:
-        raise EmbeddingError(f"the tower gave embeddings of shape {tuple(embeds.shape)}, not ({n}, d)")
-    norms = embeds.float().norm(dim=1)
-    worst = float(norms[(norms - 1.0).abs().argmax()])
-    if not abs(worst - 1.0) <= NORM_TOLERANCE:
-        raise EmbeddingError(f"the tower gave an embedding of L2 norm {worst:.4g}, not 1")
-    return embeds.float()
+def _forward(tower: LoadedTower | LoadedJointTower, device: str, rows: list[tuple[torch.Tensor, str]]) -> torch.Tensor:
+    """Embeddings (n, d), or the values (n,) of a joint tower, of n preprocessed images with their prompts."""
+    pixels = torch.stack([row for row, _ in rows]).to(device)
+    if not isinstance(tower, LoadedJointTower):
+        return checked_embeds(tower.embed_images(pixels), len(rows))
+    values = tower.score(pixels, [prompt for _, prompt in rows])
+    if values.shape != (len(rows),):
+        raise EmbeddingError(f"the tower gave values of shape {tuple(values.shape)}, not ({len(rows)},)")
+    return values.float()
 
 
 def _tower_scores(
     metric: Metric,
     head: Any,
-    tower: LoadedTower,
-    embedded: Sequence[tuple[Job, torch.Tensor | Exception]],
-    texts: Mapping[str, torch.Tensor | Exception],
+    tower: LoadedTower | LoadedJointTower,
+    seen: Sequence[tuple[Job, torch.Tensor | Exception]],
+    prompts: Prompts,
 ) -> list[Score]:
-    """One metric's scores of a batch of embedded images, as far as they lack them."""
+    """One metric's scores of a batch of images that the tower has seen."""
+    joint = isinstance(tower, LoadedJointTower)
     scores: list[Score] = []
-    rows: list[Embedded] = []
-    for job, image in embedded:
-        if metric not in job.metrics:
-            continue
-        text = texts[job.prompt] if metric.needs_text else None
+    rows: list[Judged] = []
+    for job, image in seen:
+        prompt = prompts.of(job.prompt, metric, joint)
         if isinstance(image, Exception):
             scores.append(result_score(job, metric, image))
-        elif isinstance(text, Exception):
-            scores.append(result_score(job, metric, text))
+        elif isinstance(prompt, Exception):
+            scores.append(result_score(job, metric, prompt))
         else:
-            rows.append(Embedded(job, image, text))
-    results = by_row(partial(_judge_embedded, metric, head, tower.logit_scale), rows, tower.batch)
-    return scores + [result_score(row.job, metric, result) for row, result in zip(rows, results, strict=True)]
+            rows.append(Judged(job, image, prompt))
+    scale = 1.0 if isinstance(tower, LoadedJointTower) else tower.logit_scale
+    results = by_row(partial(_judge_rows, metric, head, scale, joint), rows, tower.batch)
+    return scores + [
+        result_score(row.job, metric, result, prompt_cut=prompts.is_cut(row.job.prompt, metric, joint))
+        for row, result in zip(rows, results, strict=True)
+    ]
 
 
-def _judge_embedded(metric: Metric, head: Any, logit_scale: float, rows: list[Embedded]) -> torch.Tensor:
+def _judge_rows(metric: Metric, head: Any, logit_scale: float, joint: bool, rows: list[Judged]) -> torch.Tensor:
     texts = [row.text for row in rows if row.text is not None]
+    images = torch.stack([row.image for row in rows])
     return judge(
         metric,
         Inputs(
             prompts=tuple(row.job.prompt for row in rows),
-            pixels=rows[0].image.new_empty((0, 3, 0, 0)),
+            pixels=images.new_empty((0, 3, 0, 0)),
             reference_pixels=None,
-            image_embeds=torch.stack([row.image for row in rows]),
+            image_embeds=None if joint else images,
             text_embeds=torch.stack(texts) if texts else None,
             logit_scale=logit_scale,
             head=head,
+            joint=images if joint else None,
         ),
     )

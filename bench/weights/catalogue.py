@@ -1,0 +1,142 @@
+"""The weights of the judges: where each is published, and what is truly known of its bytes. Imports no torch.
+
+A sha256 stands here only where it is known from the publisher's own page or from several independent places
+that measured the file. Where none is known the file is *unpinned*: its hash is recorded at the first sight, in the
+user's lock file, and checked ever after (``bench.weights.lock``).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bench.errors import UsageError
+from bench.names import did_you_mean
+from bench.records import Record
+
+
+class File(Record, frozen=True):
+    """One file of a repository."""
+
+    name: str
+    sha256: str | None = None
+    """None: unpinned."""
+    size_bytes: int | None = None
+    """Exact, and checked; None where only ``about_bytes`` is known."""
+    about_bytes: int | None = None
+    """Rounded, for what a download takes; not checked."""
+    instead: str | None = None
+    """Another file of the repository with the same contents, taken where this one is missing."""
+
+
+class Entry(Record, frozen=True):
+    """What a tower or head asks for by name: one file, or several of one repository."""
+
+    name: str
+    what: str
+    """What it is, in a few words."""
+    host: Literal["hub", "github"]
+    repository: str
+    """``owner/name``."""
+    files: tuple[File, ...]
+    revision: str | None = None
+    """Commit; None: unpinned, the newest is taken."""
+    flat: bool = True
+    """Whether its files may lie in a weights folder itself: not if they have names that many repositories use."""
+
+
+ENTRIES = (
+    Entry(
+        name="openai-vit-l14",
+        what="OpenAI CLIP ViT-L/14, as open_clip takes it",
+        host="hub",
+        repository="timm/vit_large_patch14_clip_224.openai",
+        files=(File(name="open_clip_model.safetensors", about_bytes=1_710_000_000),),
+    ),
+    Entry(
+        name="aesthetic-v2",
+        what="LAION's improved aesthetic predictor",
+        host="github",
+        repository="christophschuhmann/improved-aesthetic-predictor",
+        revision="6934dd81792f086e613a121dbce43082cb8be85e",
+        files=(
+            File(
+                name="sac+logos+ava1-l14-linearMSE.pth",
+                sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+                size_bytes=3_714_759,
+            ),
+        ),
+    ),
+    Entry(
+        name="aesthetic-v1",
+        what="LAION's first aesthetic predictor",
+        host="github",
+        repository="LAION-AI/aesthetic-predictor",
+        files=(File(name="sa_0_4_vit_l_14_linear.pth", size_bytes=4_071),),
+    ),
+    Entry(
+        name="pickscore",
+        what="PickScore v1",
+        host="hub",
+        repository="yuvalkirstain/PickScore_v1",
+        files=(
+            File(name="model.safetensors", instead="pytorch_model.bin", about_bytes=3_940_000_000),
+            File(name="config.json", about_bytes=5_000),
+        ),
+        flat=False,
+    ),
+    Entry(
+        name="hpsv2",
+        what="Human Preference Score v2",
+        host="hub",
+        repository="xswu/HPSv2",
+        files=(File(name="HPS_v2_compressed.pt", about_bytes=1_970_000_000),),
+    ),
+    Entry(
+        name="hpsv2.1",
+        what="Human Preference Score v2.1",
+        host="hub",
+        repository="xswu/HPSv2",
+        files=(File(name="HPS_v2.1_compressed.pt", about_bytes=1_970_000_000),),
+    ),
+    Entry(
+        name="imagereward",
+        what="ImageReward",
+        host="hub",
+        repository="THUDM/ImageReward",
+        files=(
+            File(
+                name="ImageReward.pt",
+                sha256="d71dc8d4912bc633c06ab8ef1ef6a81e8199d4369f14b47b29baf1d19de561f6",
+                about_bytes=1_790_000_000,
+            ),
+            File(name="med_config.json", about_bytes=1_000),
+        ),
+    ),
+    Entry(
+        name="bert-base-uncased",
+        what="ImageReward's vocabulary",
+        host="hub",
+        repository="google-bert/bert-base-uncased",
+        files=(
+            File(
+                name="vocab.txt",
+                sha256="07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+                size_bytes=231_508,
+            ),
+        ),
+        flat=False,
+    ),
+)
+CATALOGUE = {entry.name: entry for entry in ENTRIES}
+
+
+def find_entry(name: str) -> Entry:
+    """The entry of that name.
+
+    Raises:
+        UsageError: there is none; a plug-in's tower or metric names weights that are not of this catalogue.
+    """
+    if name not in CATALOGUE:
+        near = did_you_mean(name, sorted(CATALOGUE))
+        raise UsageError(f"There are no weights {name!r}; there are: {', '.join(sorted(CATALOGUE))}{near}.")
+    return CATALOGUE[name]
