@@ -88,6 +88,24 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def gate(session: nox.Session) -> None:
+    """Gate the embedded family as it is here against the committed baseline: did its pictures get worse?
+
+    Renders and scores the suite ``mini`` and judges it against ``reports/baseline-mini.json``. Quality only,
+    since the baseline's machine is hardly yours: timings of unlike machines are never compared. A minute on two
+    cores. A change that is meant is accepted with ``hotart-bench baseline``; ``docs/ci.md`` says how.
+    """
+    session.install(".")
+    place = Path(session.create_tmp()).resolve()
+    run = str(place / "run")
+    session.run("hotart-bench", "render", "mini", "-o", run, "--fresh", "--device", "cpu")
+    session.run("hotart-bench", "score", run, "--device", "cpu")
+    outputs = [f"--junit={place / 'gate.xml'}", f"--summary={place / 'gate.md'}", f"--json={place / 'gate.json'}"]
+    baseline = str(Path(__file__).resolve().parent / "reports" / "baseline-mini.json")
+    session.run("hotart-bench", "gate", run, "--baseline", baseline, "--other-machine", *outputs, *session.posargs)
+
+
+@nox.session
 def mini(session: nox.Session) -> None:
     """Compute the evidence of the embedded family anew from the shipped weights and print it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from bench.cells import missing_cells
-from bench.errors import InvalidError
+from bench.errors import InvalidError, UsageError
 from bench.machine import git_state, machine_facts, package_versions, pick_device
 from bench.measure import measure, open_jobs, pick_variants
-from bench.metrics import facts_for
-from bench.records import SCHEMA, Fingerprint, Progress, Record, RunInfo, Suite, Variant
+from bench.metrics import facts_for, facts_of_run
+from bench.records import SCHEMA, Dtype, Fingerprint, MetricFacts, Progress, Record, Render, RunInfo, Suite, Variant
 from bench.score import missing_scores, score
-from bench.store import RunFolder, run_id
+from bench.store import RunFolder, load_run, run_id
 from bench.store.guards import check_same_machine
 from bench.suite import protocol_digest
 from bench.variants import fingerprint
@@ -49,6 +50,7 @@ def run_all(
     device: str = "auto",
     fresh: bool = False,
     weights_dir: Path | None = None,
+    tower_dtype: Dtype | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """The main job: every stage that the run folder still lacks.
@@ -61,13 +63,14 @@ def run_all(
         device: as ``bench.machine.pick_device`` takes it.
         fresh: start over; the old folder is kept beside it.
         weights_dir: local weights instead of downloads.
+        tower_dtype: what the towers of judges compute in; None for what the folder's scores were made with.
         progress: told how far each stage is.
 
     Raises:
         UsageError, WeightsError, IncomparableError, MachineError: as the stages do.
         InvalidError: every image failed.
     """
-    return _run(STAGES, _Asked(suite, path, variants, metrics, device, fresh, weights_dir, progress))
+    return _run(STAGES, _Asked(suite, path, variants, metrics, device, fresh, weights_dir, tower_dtype, progress))
 
 
 def run_stage(
@@ -80,6 +83,7 @@ def run_stage(
     device: str = "auto",
     fresh: bool = False,
     weights_dir: Path | None = None,
+    tower_dtype: Dtype | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """One stage alone; arguments and errors as ``run_all``.
@@ -87,7 +91,7 @@ def run_stage(
     Raises:
         InvalidError: the stage needs images and the folder has none.
     """
-    return _run((stage,), _Asked(suite, path, variants, metrics, device, fresh, weights_dir, progress))
+    return _run((stage,), _Asked(suite, path, variants, metrics, device, fresh, weights_dir, tower_dtype, progress))
 
 
 class _Asked(NamedTuple):
@@ -100,6 +104,7 @@ class _Asked(NamedTuple):
     device: str
     fresh: bool
     weights_dir: Path | None
+    tower_dtype: Dtype | None
     progress: Progress | None
 
 
@@ -112,6 +117,7 @@ class _Work(NamedTuple):
     metrics: tuple[str, ...]
     device: str
     weights_dir: Path | None
+    tower_dtype: Dtype | None
     progress: Progress | None
 
 
@@ -120,8 +126,14 @@ def _run(stages: tuple[Stage, ...], asked: _Asked) -> Outcome:
     variants = tuple(pick_variants(suite, asked.variants))
     metrics = tuple(asked.metrics) if asked.metrics is not None else suite.metrics
     facts_for(metrics)
+    if suite.given is not None and not {"render", "measure"}.isdisjoint(stages):
+        raise UsageError(
+            f"{asked.path}: its images were given; there is no model to render or to time.",
+            f"hotart-bench score {shlex.quote(str(asked.path))}",
+        )
     with RunFolder.open(asked.path, suite=suite, protocol_digest=protocol_digest(suite), fresh=asked.fresh) as folder:
-        work = _Work(suite, folder, variants, metrics, asked.device, asked.weights_dir, asked.progress)
+        local = (asked.device, asked.weights_dir, asked.tower_dtype, asked.progress)
+        work = _Work(suite, folder, variants, metrics, *local)
         _refuse_empty(stages, folder)
         _adopt(stages, work)
         done = 1 if stages == ("report",) else 0  # a report that is asked for is written anew
@@ -152,14 +164,17 @@ def _adopt(stages: tuple[Stage, ...], work: _Work) -> None:
             folder.drop_variant(name)
         prints |= now
     ordered = tuple(prints[variant.name] for variant in suite.variants if variant.name in prints)
-    scored = [known.name for known in old.metrics] if old is not None else []
-    every = tuple(dict.fromkeys((*suite.metrics, *scored, *work.metrics)))
-    info = _first_info(suite, ordered, every, work.device) if old is None else _next_info(old, suite, ordered, every)
+    scored = old.metrics if old is not None else ()
+    every = tuple(dict.fromkeys((*suite.metrics, *(known.name for known in scored), *work.metrics)))
+    facts = facts_of_run(every, scored, work.metrics, work.tower_dtype)
+    info = _first_info(suite, ordered, facts, work.device) if old is None else _next_info(old, suite, ordered, facts)
     if info != old:
         folder.write_info(info)
 
 
-def _first_info(suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[str, ...], device: str) -> RunInfo:
+def _first_info(
+    suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[MetricFacts, ...], device: str
+) -> RunInfo:
     return RunInfo(
         schema=SCHEMA,
         id=run_id(),
@@ -167,7 +182,7 @@ def _first_info(suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[
         suite=suite,
         protocol_digest=protocol_digest(suite),
         variants=variants,
-        metrics=facts_for(metrics),
+        metrics=metrics,
         machine=machine_facts(pick_device(device)),
         packages=package_versions(),
         git=git_state(Path.cwd()),
@@ -177,8 +192,10 @@ def _first_info(suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[
     )
 
 
-def _next_info(old: RunInfo, suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[str, ...]) -> RunInfo:
-    return msgspec.structs.replace(old, suite=suite, variants=variants, metrics=facts_for(metrics))
+def _next_info(
+    old: RunInfo, suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[MetricFacts, ...]
+) -> RunInfo:
+    return msgspec.structs.replace(old, suite=suite, variants=variants, metrics=metrics)
 
 
 def _now() -> str:
@@ -211,7 +228,13 @@ def _same_ground(work: _Work) -> str:
 def _score(work: _Work) -> int:
     if not missing_scores(work.folder, work.metrics):
         return 0
-    return score(work.folder, metrics=work.metrics, device=pick_device(work.device), progress=work.progress)
+    return score(
+        work.folder,
+        metrics=work.metrics,
+        device=pick_device(work.device),
+        weights_dir=work.weights_dir,
+        progress=work.progress,
+    )
 
 
 def _measure(work: _Work) -> int:
@@ -278,14 +301,6 @@ def _outcome(work: _Work, done_before: bool) -> Outcome:
     folder = work.folder
     renders = folder.renders()
     failed = [render for render in renders if render.error is not None]
-    notes = (
-        [
-            f"{len(failed)} of {len(renders)} images failed, such as {failed[0].variant}/{failed[0].case}: "
-            f"{failed[0].error}."
-        ]
-        if failed
-        else []
-    )
     return Outcome(
         path=str(folder.path),
         images=len(renders) - len(failed),
@@ -293,6 +308,16 @@ def _outcome(work: _Work, done_before: bool) -> Outcome:
         scores=len(folder.scores()),
         missing=_unrendered(work.suite, folder, work.variants),
         timings=len(folder.timings()),
-        notes=tuple(notes),
+        notes=_outcome_notes(folder, failed, len(renders)),
         done_before=done_before,
     )
+
+
+def _outcome_notes(folder: RunFolder, failed: Sequence[Render], images: int) -> tuple[str, ...]:
+    """What the user should know of the folder: failed images, cut prompts, prompts that were left out."""
+    from bench.report.doubts import cut_notes, left_out_notes
+
+    run = load_run(folder.path)
+    one = f"{failed[0].variant}/{failed[0].case}: {failed[0].error}" if failed else ""
+    broken = (f"{len(failed)} of {images} images failed, such as {one}.",) if failed else ()
+    return (*broken, *cut_notes(run), *left_out_notes(run.info.suite))

@@ -19,6 +19,12 @@ class Answer(NamedTuple):
     err: str
 
 
+@pytest.fixture(autouse=True)
+def own_lock_file(tmp_path_factory, monkeypatch) -> None:
+    """No test reads or writes the lock file of whoever runs it."""
+    monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path_factory.getbasetemp() / "weights.lock.json"))
+
+
 class TinyRun(NamedTuple):
     """The tiny suite, run to its end by ``bench.run.run_all``: nobody writes to it."""
 

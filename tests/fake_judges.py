@@ -13,13 +13,15 @@ import torch
 from fakes import make_run, write_run
 from PIL import Image
 
-from bench.metrics import Inputs, Metric, Registry, Tower, metric, registry_of
+from bench.metrics import Inputs, Metric, Place, Registry, Tower, metric, registry_of
 from bench.metrics.distance import ssim_to_base
 from bench.metrics.pixels import clipped, contrast, saturation, sharpness
 from bench.records import MetricFacts, Score
 from bench.store import RunFolder
 
 WIDTH = 24
+CUT = 1000
+"""Longest prompt in characters that a tower reads whole."""
 PIXEL_METRICS = (saturation, contrast, sharpness, clipped, ssim_to_base)
 
 
@@ -35,8 +37,8 @@ class ConvTower:
         self.batch, self.logit_scale = batch, 100.0
         self.images, self.texts = images, texts
 
-    def preprocess(self, image: Image.Image) -> torch.Tensor:
-        assert image.mode == "RGB"
+    def preprocess(self, image: Image.Image, view: str = "") -> torch.Tensor:
+        image = image.convert("RGB")
         self.images.append(image.tobytes())
         resized = np.asarray(image.resize((20, 20), Image.Resampling.BILINEAR), dtype=np.float32)
         return torch.from_numpy(resized.copy()).permute(2, 0, 1).div(255)
@@ -53,6 +55,9 @@ class ConvTower:
         counts = [np.bincount(list(prompt.encode()), minlength=256) for prompt in prompts]
         histogram = torch.from_numpy(np.stack(counts).astype(np.float32))
         return torch.nn.functional.normalize(histogram @ self.text_out, dim=1)
+
+    def truncated(self, prompts: Sequence[str]) -> list[bool]:
+        return [len(prompt) > CUT for prompt in prompts]
 
 
 def facts(name: str, tower: str | None = None, version: str = "1") -> MetricFacts:
@@ -81,8 +86,8 @@ class Judges:
         self.texts: list[str] = []
         self.loads: list[str] = []
 
-        def load(name: str, seed: int, batch: int) -> Callable[[str], ConvTower]:
-            def loader(device: str) -> ConvTower:
+        def load(name: str, seed: int, batch: int) -> Callable[[Place], ConvTower]:
+            def loader(place: Place) -> ConvTower:
                 self.loads.append(name)
                 return ConvTower(seed, batch, self.images, self.texts)
 
@@ -104,7 +109,7 @@ def _regress(inputs: Inputs) -> torch.Tensor:
     return (inputs.image_embeds @ inputs.head).squeeze(1)
 
 
-def _load_head(device: str) -> torch.Tensor:
+def _load_head(place: Place) -> torch.Tensor:
     return torch.linspace(-1, 1, WIDTH).unsqueeze(1)
 
 

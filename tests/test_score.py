@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.errors import UsageError
-from bench.metrics import Metric, Tower, registry_of
+from bench.metrics import Metric, Place, Tower, registry_of
 from bench.records import Render, Run
 from bench.score import score
 from bench.score.batch import read_image
@@ -271,12 +271,12 @@ def test_a_run_without_images_has_no_scores(tmp_path: Path) -> None:
 
 
 def test_towers_are_loaded_on_the_device_asked_for(tmp_path: Path) -> None:
-    devices: list[str] = []
+    places: list[Place] = []
 
-    def load(device: str) -> ConvTower:
-        devices.append(device)
+    def load(place: Place) -> ConvTower:
+        places.append(place)
         return ConvTower(1, 4, [], [])
 
     with rendered(tmp_path, metrics=("alignment",), prompts=1) as folder:
-        score(folder, device="cpu:0", registry=registry_of(ALIGNMENT, Tower("conv", load)))
-    assert devices == ["cpu:0"]
+        score(folder, device="cpu:0", weights_dir=tmp_path, registry=registry_of(ALIGNMENT, Tower("conv", load)))
+    assert places == [Place("cpu:0", tmp_path, "float32")]

@@ -25,7 +25,7 @@ from fake_judges import (
 from PIL import Image
 
 from bench.errors import MachineError, WeightsError
-from bench.metrics import Inputs, Metric, NoScoreError, Registry, Tower, metric, registry_of
+from bench.metrics import Inputs, Metric, NoScoreError, Place, Registry, Tower, metric, registry_of
 from bench.score import score
 
 CELLS = 3 * 5 * 2
@@ -148,8 +148,8 @@ class Picky(ConvTower):
         super().__init__(1, 4, [], [])
         self.how, self.victim = how, victim
 
-    def preprocess(self, image: Image.Image) -> torch.Tensor:
-        row = super().preprocess(image)
+    def preprocess(self, image: Image.Image, view: str = "") -> torch.Tensor:
+        row = super().preprocess(image, view)
         if image.tobytes() != self.victim:
             return row
         if self.how == "preprocess":
@@ -184,7 +184,7 @@ def test_a_tower_that_fails_on_an_image_loses_that_images_scores_only(
     with rendered(tmp_path) as folder:
         with Image.open(folder.image_path(*VICTIM)) as image:
             victim = image.tobytes()
-        score(folder, registry=replace_tower(lambda device: Picky(how, victim)))
+        score(folder, registry=replace_tower(lambda place: Picky(how, victim)))
         for name in ("alignment", "beauty"):
             assert nulls(folder, name) == {VICTIM: reason}
         lost = {(*VICTIM, "alignment"), (*VICTIM, "beauty")}
@@ -195,13 +195,13 @@ def test_a_tower_that_fails_on_an_image_loses_that_images_scores_only(
 
 def test_a_tower_that_fails_on_a_prompt_loses_the_scores_that_read_it_only(tmp_path: Path, expected: Values) -> None:
     with rendered(tmp_path) as folder:
-        score(folder, registry=replace_tower(lambda device: Picky("text", b"")))
+        score(folder, registry=replace_tower(lambda place: Picky("text", b"")))
         assert set(nulls(folder, "alignment").values()) == {"RuntimeError: too old"}
         lost = {key for key in expected if key[1] == "case-002" and key[3] == "alignment"}
         assert {key for key, found in values(folder).items() if found != expected[key]} == lost
 
 
-def replace_tower(load: Callable[[str], ConvTower]) -> Registry:
+def replace_tower(load: Callable[[Place], ConvTower]) -> Registry:
     """The usual registry with another loader of the tower ``conv``."""
     judges = Judges()
     return registry_of(*judges.registry.metrics.values(), Tower("conv", load), judges.towers[1])
@@ -210,7 +210,7 @@ def replace_tower(load: Callable[[str], ConvTower]) -> Registry:
 def test_weights_that_cannot_be_loaded_leave_their_cells_open_and_the_rest_scored(
     tmp_path: Path, expected: Values
 ) -> None:
-    def missing(device: str) -> ConvTower:
+    def missing(place: Place) -> ConvTower:
         raise FileNotFoundError("conv.safetensors")
 
     with rendered(tmp_path) as folder:
@@ -223,7 +223,7 @@ def test_weights_that_cannot_be_loaded_leave_their_cells_open_and_the_rest_score
 
 
 def test_a_head_that_cannot_be_loaded_leaves_its_metric_open_only(tmp_path: Path) -> None:
-    def damaged(device: str) -> torch.Tensor:
+    def damaged(place: Place) -> torch.Tensor:
         raise WeightsError("beauty.safetensors is damaged.", hint="hotart-bench fetch mini")
 
     judges = Judges()

@@ -30,10 +30,10 @@ def fetch(
     weights_dir: WeightsDir = None,
     quiet: Quiet = False,
 ) -> None:
-    """Download every weight that a suite needs: checkpoints, LoRAs and judges.
+    """Download every weight that a suite needs, and check it.
 
-    What is there is checked and left alone. What fails keeps nothing else from coming; the same command
-    again continues.
+    Those are checkpoints, LoRAs and the judges of its metrics. What is there is checked and left alone; what
+    fails keeps nothing else from coming. The same command again continues.
     """
     from bench.measure import pick_variants
 

@@ -64,7 +64,7 @@ def refuse_mixture(run_or_suite: str | None, images: Path | None, prompts: Path 
     """Raises UsageError unless either a run or suite is named, or both images and their prompts are."""
     example = "hotart-bench score --images DIR --prompts FILE.csv"
     if run_or_suite is None and images is None and prompts is None:
-        raise UsageError("Name a run folder or a suite, or images and their prompts.", example)
+        raise UsageError("RUN_OR_SUITE is missing, or --images with --prompts.", "hotart-bench score --help")
     if images is None and prompts is None:
         return
     if run_or_suite is not None:

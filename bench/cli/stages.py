@@ -121,7 +121,7 @@ def render(
     "score",
     "hotart-bench score reports/runs/mini",
     "hotart-bench score reports/runs/mini --metrics mini-aesthetic,sharpness",
-    "hotart-bench score --images my-images --prompts my-images.csv --metrics sharpness",
+    "hotart-bench score --images pictures --prompts pictures.csv --metrics blur",
 )
 def score(
     run_or_suite: OptionalRunOrSuite = None,

@@ -9,11 +9,12 @@ missing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from bench import stats
-from bench.records import Case, Run, Score, Suite
+from bench.metrics.siblings import digest_of, siblings
+from bench.records import Case, Render, Run, Score, Suite
 
 Cells = Mapping[tuple[str, int], float]
 """Scores of one metric of one variant by case id and sample number."""
@@ -48,11 +49,12 @@ def usable_scores(run: Run) -> dict[tuple[str, str], dict[tuple[str, int], float
     versions = {facts.name: facts.version for facts in run.info.metrics}
     images = {(render.variant, render.case, render.sample): render.sha256 for render in run.renders}
     reference = run.info.suite.variants[0].name
+    others = siblings(run.renders)
     table: dict[tuple[str, str], dict[tuple[str, int], float]] = {}
     for score in run.scores:
         if score.value is None or not math.isfinite(score.value):
             continue
-        if versions.get(score.metric) == score.version and _judges_these(score, reference, images):
+        if versions.get(score.metric) == score.version and _judges_these(score, reference, images, others):
             table.setdefault((score.variant, score.metric), {})[score.case, score.sample] = score.value
     return table
 
@@ -70,8 +72,18 @@ def pair_prompts(suite: Suite, candidate: Cells, reference: Cells) -> tuple[Prom
     return tuple(found)
 
 
-def _judges_these(score: Score, reference: str, images: Mapping[tuple[str, str, int], str | None]) -> bool:
+def _judges_these(
+    score: Score,
+    reference: str,
+    images: Mapping[tuple[str, str, int], str | None],
+    others: Mapping[tuple[str, str, int], Sequence[Render]],
+) -> bool:
     # A run kept without its images has no renders to check against.
     own = images.get((score.variant, score.case, score.sample), score.image_sha256)
     other = images.get((reference, score.case, score.sample), score.reference_sha256)
-    return own == score.image_sha256 and score.reference_sha256 in (None, other)
+    if own != score.image_sha256:
+        return False
+    if score.reference_sha256 in (None, other):
+        return True
+    mates = others.get((score.variant, score.case, score.sample), ())
+    return score.reference_sha256 == digest_of(mate.sha256 for mate in mates)

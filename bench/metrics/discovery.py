@@ -24,11 +24,23 @@ from types import ModuleType
 from bench.errors import UsageError
 from bench.metrics.registry import Metric, Registry, Tower
 from bench.records import MetricFacts
+from bench.weights import find_entry
 
 GROUP = "hotart_bench.metrics"
 """Entry-point group: each entry names a module whose names hold metrics and towers."""
 
-OWN_MODULES = ("bench.metrics.pixels", "bench.metrics.distance", "bench.mini.judges")
+OWN_MODULES = (
+    "bench.metrics.pixels",
+    "bench.metrics.distance",
+    "bench.metrics.technical",
+    "bench.metrics.openai_clip",
+    "bench.metrics.aesthetic",
+    "bench.metrics.clip_score",
+    "bench.metrics.pickscore",
+    "bench.metrics.hps",
+    "bench.metrics.imagereward",
+    "bench.mini.judges",
+)
 """Our own entries of the group, loaded by name as well, so that a checkout needs no installation."""
 
 
@@ -36,7 +48,8 @@ def registry_of(*declared: Metric | Tower) -> Registry:
     """A registry of just these metrics and towers, each name once.
 
     Raises:
-        UsageError: two of them share a name, or a metric names a tower that is not among them.
+        UsageError: two of them share a name, a metric names a tower that is not among them, or one names weights
+            that the catalogue of ``bench.weights`` has not.
     """
     distinct = {id(item): item for item in declared}.values()
     metrics = [item for item in distinct if isinstance(item, Metric)]
@@ -48,6 +61,8 @@ def registry_of(*declared: Metric | Tower) -> Registry:
     for item in metrics:
         if item.facts.tower is not None and item.facts.tower not in tower_names:
             raise UsageError(f"The metric {item.facts.name!r} names the unknown tower {item.facts.tower!r}.")
+    for name in (name for item in distinct for name in item.weights):
+        find_entry(name)
     return Registry({item.facts.name: item for item in metrics}, {item.name: item for item in towers})
 
 

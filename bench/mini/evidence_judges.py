@@ -23,6 +23,8 @@ PAIRS = 768
 STEP_PAIRS = 768
 """Pairs of each kind at each timestep: every picture costs a pass of the UNet and of the VAE."""
 CHUNK = 192
+LATE = 501
+"""From here on, that is with much noise, the step-aware model has to be the better one."""
 TIMES = (1, 101, 301, 501, 701, 901)
 GUIDANCE = 3.0
 
@@ -181,7 +183,10 @@ class Looker:
 
 @torch.inference_mode()
 def step_aware_rows() -> list[tuple[str, ...]]:
-    """Pair accuracy on predicted x0 by timestep, of the plain, the untrained and the trained step-aware model."""
+    """Pair accuracy on predicted x0 by timestep, of the plain, the untrained and the trained step-aware model.
+
+    The last row is the mean over the timesteps from ``LATE`` on, of the same pairs.
+    """
     from bench.mini.train.step_aware import start_from
 
     plain, tokenizer = load_judge("mini-preference")
@@ -192,15 +197,25 @@ def step_aware_rows() -> list[tuple[str, ...]]:
         ("t", "plain", "trained", "trained - plain", "largest difference, untrained to plain")
     ]
     sides = [same_caption_pairs(kind, STEP_PAIRS) for kind in world.KINDS]
+    late_plain, late_trained, late_gap = [], [], 0.0
     for t_value in TIMES:
         parts = [_step_scores(looker, models, tokenizer, *side, t_value) for side in sides]
         plain_right, trained_right = (np.concatenate([part[name] for part in parts]) for name in ("plain", "trained"))
-        gain = trained_right - plain_right
-        low, high = bootstrap_bca(gain)
-        shares = (f"{plain_right.mean():.3f}", f"{trained_right.mean():.3f}")
         gap = max(float(part["gap"].max()) for part in parts)
-        found.append((str(t_value), *shares, f"{gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]", f"{gap:g}"))
-    return found
+        found.append(_step_row(str(t_value), plain_right, trained_right, gap))
+        if t_value >= LATE:
+            late_plain.append(plain_right)
+            late_trained.append(trained_right)
+            late_gap = max(late_gap, gap)
+    plain_late, trained_late = np.mean(np.stack(late_plain), axis=0), np.mean(np.stack(late_trained), axis=0)
+    return [*found, _step_row(f"{LATE} and later", plain_late, trained_late, late_gap)]
+
+
+def _step_row(name: str, plain: NDArray[np.float64], trained: NDArray[np.float64], gap: float) -> tuple[str, ...]:
+    """Shares of pairs in the true order, their difference with its interval over pairs, and the untrained gap."""
+    low, high = bootstrap_bca(trained - plain)
+    gain = f"{(trained - plain).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+    return name, f"{plain.mean():.3f}", f"{trained.mean():.3f}", gain, f"{gap:g}"
 
 
 def _step_scores(

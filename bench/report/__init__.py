@@ -9,16 +9,14 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench import strict_json
 from bench import wording as report_text
 from bench.compare import compare_run
-from bench.errors import InvalidError, MachineError
 from bench.plots import write_plots
 from bench.plots.gate import write_gate_plot
 from bench.records import Gate, Run
 from bench.report.data import View, build_view
 from bench.report.grid import GridRow
-from bench.store import load_run
+from bench.store import load_run, read_gate
 from bench.store.journal import write_whole
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -62,19 +60,12 @@ def gate_of(run: Run) -> Gate | None:
     """The last gate on ``run``, from its folder; None without one, or where it judged an earlier run there.
 
     Raises:
-        InvalidError: ``gate.json`` is damaged.
+        IncomparableError: ``gate.json`` is of a newer schema.
+        InvalidError: it is damaged.
         MachineError: it cannot be read.
     """
-    path = Path(run.path) / "gate.json"
-    try:
-        found = strict_json.convert(strict_json.loads(path.read_text(encoding="utf-8")), Gate)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise InvalidError(f"{path}: is no record of a gate: {error}.", "run hotart-bench gate again") from error
-    return found if found.run_id == run.info.id else None
+    found = read_gate(run.path)
+    return found if found is not None and found.run_id == run.info.id else None
 
 
 def html(view: View) -> str:

@@ -12,6 +12,7 @@ from bench.compare.pairing import usable_scores
 from bench.plots.data import PlotData, data_of_run, headline_metrics
 from bench.records import Delta, Gate, MetricFacts, Run
 from bench.report.chart import Tradeoff, tradeoff
+from bench.report.doubts import cut_notes, image_banners
 from bench.report.facts import Facts, command, duration, provenance_facts, setting_facts, when
 from bench.report.grid import GridRow, grid_rows, row_keys, scored_metrics, script_data, typical_row
 from bench.report.headline import Panel, TagTable, panels, tag_tables
@@ -72,6 +73,7 @@ class View:
     settings_notes: tuple[str, ...]
     variants: tuple[VariantView, ...]
     metrics: tuple[MetricView, ...]
+    cut_notes: tuple[str, ...]
     command: str
     provenance: Facts
     packages: Facts
@@ -130,6 +132,7 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         settings_notes=run.info.settings_notes,
         variants=variant_views(run),
         metrics=metric_views(run.info.metrics),
+        cut_notes=cut_notes(run),
         command=command(run),
         provenance=provenance_facts(run),
         packages=tuple(sorted(run.info.packages.items())),
@@ -149,9 +152,7 @@ def banners(run: Run, broken: Mapping[Key, str]) -> tuple[str, ...]:
         )
     if info.status == "failed":
         found.append("This run ended with an error. What was made until then is below; the same command continues it.")
-    failed = sum(one.image is None for one in run.renders)
-    if failed:
-        found.append(f"{text.plural(failed, 'image')} could not be made; each is shown below with its error.")
+    found += image_banners(run)
     if broken:
         found.append(f"{text.plural(len(broken), 'image file')} of the run folder could not be read.")
     if info.suite.limit is not None:
@@ -205,7 +206,8 @@ def _headline_note(data: PlotData) -> str:
     small = any(one.small_sample for one in data.deltas)
     note = (
         "Preference and aesthetics on one axis, alignment with the prompt on the other. Images are paired by prompt "
-        "and noise, the samples of a prompt averaged first. Dots are mean differences, bars 95 % intervals"
+        f"and {'sample' if data.suite.given else 'noise'}, the samples of a prompt averaged first. Dots are mean "
+        "differences, bars 95 % intervals"
     )
     note += f" ({method})" if method else ""
     note += "; faint strokes are single prompts."
@@ -221,7 +223,7 @@ def _grid_note(run: Run, pictures: Mapping[Key, Picture], metrics: Sequence[Metr
     names = [variant.name for variant in run.info.suite.variants]
     made = sum(one.image is not None for one in run.renders)
     note = (
-        "Every variant started from the same noise." if len(names) > 1 else ""
+        "Every variant started from the same noise." if len(names) > 1 and run.info.suite.given is None else ""
     ) + " An image opens large, two variants under one divide."
     if metrics:
         note += f" The number beside a variant's name is its score: {metrics[0].name}, until another is chosen."

@@ -6,7 +6,8 @@ import shlex
 from datetime import datetime
 
 from bench import wording as text
-from bench.records import Run
+from bench.records import Given, Machine, Run
+from bench.report.doubts import training_facts
 
 Facts = tuple[tuple[str, str], ...]
 """(label, value) pairs."""
@@ -15,6 +16,8 @@ Facts = tuple[tuple[str, str], ...]
 def setting_facts(run: Run) -> Facts:
     """Suite, images, sampler and machine, as (label, value)."""
     suite, settings, machine = run.info.suite, run.info.suite.settings, run.info.machine
+    if suite.given is not None:
+        return _given_facts(run, suite.given)
     eta = f", eta {settings.eta:g}" if settings.sampler == "ddim" else ""
     extras = [word for word, on in (("VAE tiling", settings.vae_tiling), ("compiled", settings.compile)) if on]
     limited = f", limited to the first {suite.limit}" if suite.limit is not None else ""
@@ -30,9 +33,26 @@ def setting_facts(run: Run) -> Facts:
         ("Timing", f"{text.plural(suite.measure.rounds, 'round')} of {text.plural(suite.measure.images, 'image')} "
          f"a variant, each in a fresh process"),
         ("Device", f"{machine.device}: {device}"),
-        ("Machine", f"{machine.cpu}, {text.plural(machine.cores, 'core')}, "
-         f"{text.quantity(machine.memory_bytes, 'byte')}, {machine.os}"),
+        ("Machine", _machine(machine)),
     )  # fmt: skip
+
+
+def _given_facts(run: Run, given: Given) -> Facts:
+    """Of images that were given: where from, their size, and that the rest is not known."""
+    suite, machine = run.info.suite, run.info.machine
+    return (
+        ("Images", f"given, not rendered: {given.images}, paired with prompts by {given.prompts}"),
+        ("Prompts", f"{text.plural(len(suite.cases), 'prompt')}, up to {text.plural(suite.samples, 'image')} of each"),
+        ("Size", f"{suite.settings.width} × {suite.settings.height} px, of most images"),
+        ("Seeds, sampler, weights", "unknown"),
+        ("Judged on", f"{machine.device}: {machine.device_name}"),
+        ("Machine", _machine(machine)),
+    )
+
+
+def _machine(machine: Machine) -> str:
+    cores, memory = text.plural(machine.cores, "core"), text.quantity(machine.memory_bytes, "byte")
+    return f"{machine.cpu}, {cores}, {memory}, {machine.os}"
 
 
 def provenance_facts(run: Run) -> Facts:
@@ -48,6 +68,7 @@ def provenance_facts(run: Run) -> Facts:
         ("End", "not finished" if info.end is None else f"{when(info.end)} ({duration(info.start, info.end)})"),
         ("Commit", commit),
         ("Protocol digest", info.protocol_digest),
+        *training_facts(run),
     ]
     if info.machine.driver:
         facts.append(("Driver", info.machine.driver))
@@ -73,6 +94,9 @@ def duration(start: str, end: str) -> str:
 def command(run: Run) -> str:
     """The command line that repeats the run: suite, limit and, where not all were run, the variants."""
     suite = run.info.suite
+    if suite.given is not None:
+        pairs = ["--images", suite.given.images, "--prompts", suite.given.prompts]
+        return shlex.join(["hotart-bench", "score", *pairs, "--metrics", ",".join(suite.metrics), "-o", run.path])
     words = ["hotart-bench", "run", suite.source or suite.name]
     if suite.limit is not None:
         words += ["--limit", str(suite.limit)]

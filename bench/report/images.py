@@ -45,7 +45,7 @@ def picture(path: Path, max_side_px: int = MAX_SIDE_PX) -> Picture:
         width, height = image.size
         if max(width, height) <= max_side_px and len(data) <= _AS_IT_IS_BYTES:
             image.verify()
-            return Picture(_uri("image/png", data), width, height, reduced=False)
+            return Picture(_uri(Image.MIME[image.format or "PNG"], data), width, height, reduced=False)
         copy = image.convert("RGB")
         copy.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()

@@ -12,6 +12,7 @@ from bench import strict_json
 from bench.errors import SuiteError, UsageError
 from bench.names import did_you_mean, listed
 from bench.records import Case, Cell, Lora, Settings, Suite, Variant
+from bench.suite.contamination import training_cases
 from bench.suite.file import VariantTable, read_suite_file
 from bench.suite.prompt_files import SUFFIXES, Located, read_located, read_prompts, refuse_double_ids
 from bench.suite.text_files import exists
@@ -32,7 +33,8 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
     """A checked suite, from the name of a shipped one or from a ``.toml`` file.
 
     Prompt files are looked up beside the suite file, then among the shipped ones. A checkpoint, LoRA, UNet or
-    VAE that lies beside the suite file becomes an absolute path; every other name stays as it is.
+    VAE that lies beside the suite file becomes an absolute path; every other name stays as it is. Prompts that SPO
+    was trained on are left out, and named in ``Suite.left_out``, unless the file says ``keep_training_prompts``.
 
     Args:
         name_or_path: such as ``mini`` or ``suites/mine.toml``; kept as ``Suite.source``.
@@ -48,7 +50,7 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
         raise UsageError(f"--limit is {limit}; it must be at least 1.")
     path = _find_suite(name_or_path)
     written = read_suite_file(path, known_metrics)
-    cases = _read_cases(path, written.prompts)
+    cases, left_out = _untrained(path, _read_cases(path, written.prompts), written.keep_training_prompts)
     cut = limit is not None and limit < len(cases)
     return Suite(
         schema=written.schema,
@@ -64,6 +66,7 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
         measure=written.measure,
         limit=limit if cut else None,
         source=name_or_path,
+        left_out=left_out,
     )
 
 
@@ -92,8 +95,9 @@ def protocol_digest(suite: Suite) -> str:
         {"cases": [[id, prompt, negative], ...], "samples": n, "schema": 1, "seed": n, "settings": {...}}
 
     with the cases in order and all fields of ``Settings``, defaults too; ``guidance`` and ``eta`` are floats
-    (5.0). Name, tags, probes, metrics, variants, limits and timing plan are left out: changing them makes no
-    other protocol.
+    (5.0). Where the images are given and not rendered, ``"images": "given"`` stands in it too: their seeds and
+    settings are unknown, and they are never taken for a rendered protocol. Name, tags, probes, metrics,
+    variants, limits and timing plan are left out: changing them makes no other protocol.
     """
     # Settings made in Python may hold guidance=5, which a suite file or run.json would give as 5.0.
     settings = msgspec.convert(msgspec.to_builtins(suite.settings), Settings)
@@ -103,6 +107,7 @@ def protocol_digest(suite: Suite) -> str:
         "samples": suite.samples,
         "seed": suite.seed,
         "settings": msgspec.to_builtins(settings),
+        **({} if suite.given is None else {"images": "given"}),
     }
     return hashlib.sha256(strict_json.canonical(facts)).hexdigest()
 
@@ -159,6 +164,17 @@ def _read_cases(suite_path: Path, names: tuple[str, ...]) -> tuple[Case, ...]:
         located += read_located(_find_prompts(suite_path, name))
     refuse_double_ids(located)
     return tuple(item.case for item in located)
+
+
+def _untrained(path: Path, cases: tuple[Case, ...], keep: bool) -> tuple[tuple[Case, ...], tuple[str, ...]]:
+    """The cases that SPO was not trained on, and the ids of the others; all of them where ``keep`` says so."""
+    left_out = () if keep else training_cases(cases)
+    if len(left_out) == len(cases):
+        raise SuiteError(
+            f"{path}: SPO was trained on every prompt of this suite, so none is left to judge it by.",
+            "take other prompts, or set keep_training_prompts = true",
+        )
+    return tuple(case for case in cases if case.id not in left_out), left_out
 
 
 def _find_prompts(suite_path: Path, name: str) -> Path:

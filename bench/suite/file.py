@@ -7,7 +7,6 @@ with the field and, where there is one, the nearest match.
 from __future__ import annotations
 
 import math
-import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -16,15 +15,14 @@ from typing import Any, get_args
 import msgspec
 
 from bench import strict_json
-from bench.errors import IncomparableError, SuiteError
+from bench.errors import IncomparableError, SuiteError, UsageError
 from bench.names import NAME_RULE, did_you_mean, is_good_name, listed
 from bench.records import SCHEMA, Dtype, Lora, Plan, Sampler, Settings, TimingName
+from bench.suite.limits import parse_limit
 from bench.suite.text_files import read_text
 
 MAX_SEED = 2**63 - 1
-
-LIMIT = re.compile(r"\d+(\.\d+)?(sd|%|s|ms|us|B|KiB|MiB|GiB)?( floor \d+(\.\d+)?(s|ms|us|B|KiB|MiB|GiB)?)?")
-"""How much worse is still allowed: ``0.05``, ``0.1sd``, ``2%``, ``5% floor 20ms``."""
+SAMPLERS = tuple(name for name in get_args(Sampler) if name != "none")
 
 
 class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,6 +48,8 @@ class SuiteFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     metrics: tuple[str, ...] = ()
     limits: dict[str, str] = {}
     measure: Plan = Plan()
+    keep_training_prompts: bool = False
+    """Keep prompts that SPO was trained on, which are left out otherwise (``bench.suite.contamination``)."""
 
 
 def read_suite_file(path: Path, known_metrics: Collection[str] | None) -> SuiteFile:
@@ -124,7 +124,7 @@ def _tables(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], 
 
 def _refuse_unknown_choices(file: str, table: Mapping[str, Any]) -> None:
     settings = table.get("settings")
-    for name, choices in (("sampler", get_args(Sampler)), ("dtype", get_args(Dtype))):
+    for name, choices in (("sampler", SAMPLERS), ("dtype", get_args(Dtype))):
         value = settings.get(name) if isinstance(settings, dict) else None
         if isinstance(value, str) and value not in choices:
             raise SuiteError(
@@ -225,8 +225,7 @@ def _check_limits(file: str, suite: SuiteFile) -> None:
                 f"{file}: limits.{name} is neither a metric of this suite nor a timing"
                 f"{did_you_mean(name, allowed)}; allowed are {', '.join(allowed)}."
             )
-        if LIMIT.fullmatch(value) is None:
-            raise SuiteError(
-                f"{file}: limits.{name} is {value!r}; a limit is a number, with sd or % or a unit after it, "
-                'such as "0.05", "0.1sd", "2%" or "5% floor 20ms".'
-            )
+        try:
+            parse_limit(name, value)
+        except UsageError as error:
+            raise SuiteError(f"{file}: {error}", error.hint) from error

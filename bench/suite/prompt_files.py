@@ -46,7 +46,9 @@ class Located(NamedTuple):
     where: str
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """One line or item of a prompt file, and where it stands."""
+
     where: str
     value: Any
     """A string or an object, as decoded."""
@@ -67,7 +69,7 @@ def read_prompts(path: str | Path) -> tuple[Case, ...]:
 
 def read_located(path: Path) -> tuple[Located, ...]:
     """As ``read_prompts``, with the place of each case."""
-    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _table, ".tsv": _table, ".txt": _txt}
+    readers = {".jsonl": json_lines, ".json": _json, ".csv": _table, ".tsv": _table, ".txt": _txt}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise SuiteError(f"{path}: a prompt file ends in one of {', '.join(SUFFIXES)}.")
@@ -123,24 +125,25 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, line.removesuffix("\r")
 
 
-def _jsonl(path: Path, text: str) -> Iterator[_Entry]:
+def json_lines(path: Path, text: str) -> Iterator[Entry]:
+    """Each line that is not blank, decoded; SuiteError where one is no JSON."""
     for number, line in _lines(text):
         where = f"{path}:{number}"
-        yield _Entry(where, _decode(where, line))
+        yield Entry(where, _decode(where, line))
 
 
-def _json(path: Path, text: str) -> Iterator[_Entry]:
+def _json(path: Path, text: str) -> Iterator[Entry]:
     if not text.strip():
         return
     value = _decode(str(path), text)
     if not isinstance(value, list):
         raise SuiteError(f"{path}: a .json prompt file is a list of strings or objects, not {_kind(value)}.")
     for number, item in enumerate(value, start=1):
-        yield _Entry(f"{path}, entry {number}", item)
+        yield Entry(f"{path}, entry {number}", item)
 
 
-def _table(path: Path, text: str) -> Iterator[_Entry]:
-    rows = _tsv_rows(text) if path.suffix.lower() == ".tsv" else _csv_rows(path, text)
+def _table(path: Path, text: str) -> Iterator[Entry]:
+    rows = _tsv_rows(text) if path.suffix.lower() == ".tsv" else csv_rows(path, text)
     number, header = next(rows, (1, [""]))
     columns = [name.strip().lower() for name in header]
     if not any(name in columns for name in _PROMPT_FIELDS):
@@ -154,10 +157,11 @@ def _table(path: Path, text: str) -> Iterator[_Entry]:
     for number, cells in rows:
         if len(cells) != len(columns):
             raise SuiteError(f"{path}:{number}: has {len(cells)} columns where the first line has {len(columns)}.")
-        yield _Entry(f"{path}:{number}", dict(zip(columns, cells, strict=True)))
+        yield Entry(f"{path}:{number}", dict(zip(columns, cells, strict=True)))
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each row that is not empty, with the number of its first line; SuiteError where it is no CSV."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     start = 1
     try:
@@ -184,9 +188,9 @@ def _unquote(cell: str) -> str:
     return cell
 
 
-def _txt(path: Path, text: str) -> Iterator[_Entry]:
+def _txt(path: Path, text: str) -> Iterator[Entry]:
     for number, line in _lines(text):
-        yield _Entry(f"{path}:{number}", line.strip())
+        yield Entry(f"{path}:{number}", line.strip())
 
 
 def _decode(where: str, text: str) -> Any:
@@ -201,7 +205,7 @@ def _decode(where: str, text: str) -> Any:
 # --- entries -> cases ----------------------------------------------------------------------
 
 
-def _case(entry: _Entry, own_format: bool) -> Case:
+def _case(entry: Entry, own_format: bool) -> Case:
     """A checked case; its id is empty where one must be made."""
     if isinstance(entry.value, str):
         case = Case(id="", prompt=entry.value)
@@ -216,7 +220,7 @@ def _case(entry: _Entry, own_format: bool) -> Case:
     return case
 
 
-def _own_case(entry: _Entry) -> Case:
+def _own_case(entry: Entry) -> Case:
     known = [field.name for field in msgspec.structs.fields(Case)]
     for name in entry.value:
         if name not in known:
@@ -232,7 +236,7 @@ def _own_case(entry: _Entry) -> Case:
     return case
 
 
-def _published_case(entry: _Entry) -> Case:
+def _published_case(entry: Entry) -> Case:
     fields = {str(name).lower(): value for name, value in entry.value.items()}
     prompt = next((fields[name] for name in _PROMPT_FIELDS if name in fields), None)
     if not isinstance(prompt, str):

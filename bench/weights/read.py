@@ -7,6 +7,9 @@ from typing import Any
 
 from bench.errors import WeightsError
 
+FETCH_AGAIN = "delete it and fetch it again: hotart-bench fetch SUITE"
+"""The hint beside a file that is not what it should be."""
+
 
 def read_tensors(path: Path) -> Any:
     """What a weight file holds, on the CPU: a dict of tensors, or for ``.pt`` what it was saved as.
@@ -39,5 +42,5 @@ def _unreadable(path: Path, error: Exception) -> WeightsError:
     why = " ".join(str(error).split())[:120]
     return WeightsError(
         f"{path}: cannot be read as weights ({type(error).__name__}: {why}).",
-        "delete it and fetch it again: hotart-bench fetch SUITE",
+        FETCH_AGAIN,
     )

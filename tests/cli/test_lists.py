@@ -80,4 +80,5 @@ def test_a_prompt_file_of_ones_own(cli, home):
         "tokens_median": 5,
         "tokens_max": 5,
         "over_77": 0,
+        "spo_training_prompts": [],
     }

@@ -34,6 +34,20 @@ def figure_gate() -> tuple[Figure, ...]:
     return figure_gate()
 
 
+def figure_panel() -> tuple[Figure, ...]:
+    """See ``judges``; imported late, because torch would weigh on the other figures."""
+    from .judges import figure_panel
+
+    return figure_panel()
+
+
+def figure_memory() -> tuple[Figure, ...]:
+    """See ``judges``; imported late, as the others are."""
+    from .judges import figure_memory
+
+    return figure_memory()
+
+
 FIGURES: dict[str, Callable[[], tuple[Figure, ...]]] = {
     "help_over_python": figure_help,
     "run_s": figure_run,
@@ -44,6 +58,9 @@ FIGURES: dict[str, Callable[[], tuple[Figure, ...]]] = {
     "gate_false_alarms": figure_gating,
     "gate_catches_loss": figure_gating,
     "gate_seconds": figure_gate,
+    "panel_over_separate": figure_panel,
+    "score_over_towers": figure_panel,
+    "panel_memory_over_largest": figure_memory,
 }
 
 

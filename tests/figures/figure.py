@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+Relation = Literal["<", "<=", ">="]
+
 
 class Figure(msgspec.Struct, frozen=True):
     """One measured number. It informs: a figure that falls short is printed as it is."""
@@ -31,8 +33,8 @@ class Figure(msgspec.Struct, frozen=True):
         return msgspec.json.encode(shown).decode()
 
 
-def held(name: str, values: Sequence[float], relation: Literal["<", "<="], bound: float) -> Figure:
-    """The median of repeated values, against a bound from above; judged before it is rounded."""
+def held(name: str, values: Sequence[float], relation: Relation, bound: float) -> Figure:
+    """The median of repeated values, against a bound; judged before it is rounded."""
     return _judged(name, statistics.median(values), values, relation, bound)
 
 
@@ -40,7 +42,7 @@ def held_ratio(
     name: str,
     above: Sequence[float],
     below: Sequence[float],
-    relation: Literal["<", "<="],
+    relation: Relation,
     bound: float,
 ) -> Figure:
     """The ratio of two medians, of values taken in turns; min and max are of the ratios within a turn."""
@@ -48,12 +50,12 @@ def held_ratio(
     return _judged(name, statistics.median(above) / statistics.median(below), ratios, relation, bound)
 
 
-def _judged(name: str, value: float, spread: Sequence[float], relation: Literal["<", "<="], bound: float) -> Figure:
+def _judged(name: str, value: float, spread: Sequence[float], relation: Relation, bound: float) -> Figure:
     return Figure(
         figure=name,
         value=value,
         goal=f"{relation} {bound:g}",
-        holds=value < bound or (relation == "<=" and value == bound),
+        holds={"<": value < bound, "<=": value <= bound, ">=": value >= bound}[relation],
         n=len(spread),
         min=min(spread),
         max=max(spread),

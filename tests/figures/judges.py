@@ -25,15 +25,16 @@ from bench.metrics.clip_score import clip_score
 from bench.metrics.clip_tower import ClipTower
 from bench.metrics.open_clip_model import VIT_L14
 from bench.metrics.openai_clip import load_openai_clip
+from bench.records import SCHEMA, Case, Fingerprint, Machine, Render, RunInfo
 from bench.score import score
 from bench.store import RunFolder
-from tests.fakes import make_run, write_run
+from bench.suite import load_suite, plan_cells, protocol_digest
 from tests.metrics.official_layouts import random_clip, random_head
 
 from .figure import Figure, held, held_ratio
 
 IMAGES, SIDE_PX = 24, 1024
-REPEATS = 3
+PANEL_TURNS, REPEATS = 2, 3
 NAMES = ("aesthetic-v1", "aesthetic-v2", "clip-l14")
 MEMORY_ARGUMENTS = (("openai", "pickscore", "hpsv2"), ("hpsv2",))
 """The towers of the panel, and the largest of them alone."""
@@ -42,7 +43,8 @@ MEMORY_ARGUMENTS = (("openai", "pickscore", "hpsv2"), ("hpsv2",))
 def figure_panel() -> tuple[Figure, ...]:
     """The three metrics of ViT-L/14 over 24 pictures of 1024x1024: together, one by one, and the bare forwards.
 
-    In turns, in one process, with one loaded tower; the first turn is not counted. ``panel_over_separate`` is how
+    In turns, in one process, with one loaded tower, after a forward that is not counted; a turn is ten forwards of
+    16 pictures, minutes on two cores, so there are only two. ``panel_over_separate`` is how
     many times as fast the panel is as three calls of one metric each, at the same batch and dtype;
     ``score_over_towers`` its wall over that of the forwards alone, on pictures and prompts that lie ready.
     """
@@ -50,10 +52,11 @@ def figure_panel() -> tuple[Figure, ...]:
     registry = panel_registry(tower)
     with tempfile.TemporaryDirectory() as place:
         pictures = [picture(number) for number in range(IMAGES)]
-        turns = [turn(Path(place) / str(number), tower, registry, pictures) for number in range(REPEATS + 1)][1:]
+        bare_s(tower, pictures[:1])
+        turns = [turn(Path(place) / str(number), tower, registry, pictures) for number in range(PANEL_TURNS)]
     together, separate, bare = zip(*turns, strict=True)
     return (
-        held_ratio("panel_over_separate", together, separate, "<=", 1 / 2.5),
+        held_ratio("panel_over_separate", separate, together, ">=", 2.5),
         held_ratio("score_over_towers", together, bare, "<=", 1.15),
     )
 
@@ -118,15 +121,42 @@ def bare_s(tower: ClipTower, pictures: Sequence[bytes]) -> float:
 
 def run_folder(place: Path, names: Sequence[str], pictures: Sequence[bytes]) -> RunFolder:
     """A run of one variant with these pictures and no scores."""
-    run = make_run(place, prompts=len(pictures), samples=1, variants=("base",))
-    suite = msgspec.structs.replace(run.info.suite, metrics=tuple(names))
-    info = msgspec.structs.replace(run.info, suite=suite, metrics=())
-    write_run(msgspec.structs.replace(run, info=info, scores=()), place)
+    cases = tuple(Case(id=f"case-{number:02d}", prompt=f"prompt {number}") for number in range(len(pictures)))
+    base = load_suite("mini")
+    suite = msgspec.structs.replace(
+        base, cases=cases, samples=1, metrics=tuple(names), variants=base.variants[:1], limits={}
+    )
+    variant = suite.variants[0].name
+    info = RunInfo(
+        schema=SCHEMA,
+        id="judges",
+        status="complete",
+        suite=suite,
+        protocol_digest=protocol_digest(suite),
+        variants=(Fingerprint(name=variant, digest="0" * 64, checkpoint="none", pipeline="none", files=()),),
+        metrics=(),
+        machine=Machine(os="Linux", cpu="none", cores=2, memory_bytes=2**33, device="cpu", device_name="none"),
+        packages={},
+        git=None,
+        start="2025-01-01T00:00:00+00:00",
+        end=None,
+    )
+    place.mkdir(parents=True)
+    (place / "run.json").write_bytes(msgspec.json.encode(info))
     folder = RunFolder.reopen(place)
-    renders = folder.renders()
-    for render, data in zip(renders, pictures, strict=True):
-        image, sha256 = folder.write_image(render.variant, render.case, render.sample, data)
-        folder.append_renders([msgspec.structs.replace(render, image=image, sha256=sha256)])
+    for cell, data in zip(plan_cells(suite), pictures, strict=True):
+        image, sha256 = folder.write_image(variant, cell.case, cell.sample, data)
+        render = Render(
+            variant=variant,
+            case=cell.case,
+            sample=cell.sample,
+            seed=cell.seed,
+            batch=cell.batch,
+            decode_dtype="float32",
+            image=image,
+            sha256=sha256,
+        )
+        folder.append_renders([render])
     return folder
 
 

@@ -7,9 +7,10 @@ import dataclasses
 import msgspec
 import pytest
 import torch
+from fake_judges import ConvTower
 
 from bench.errors import UsageError
-from bench.metrics import Inputs, Metric, Tower, metric, tower
+from bench.metrics import Inputs, LoadedJointTower, Metric, Tower, metric, registry_of, tower
 from bench.records import MetricFacts
 
 FACTS = MetricFacts(
@@ -71,3 +72,34 @@ def test_a_metric_on_a_tower_has_no_reference_and_a_tower_a_proper_name() -> Non
         metric(msgspec.structs.replace(FACTS, tower="vit"), needs_reference=True)
     with pytest.raises(UsageError, match="Tower name 'ViT'"):
         tower("ViT")
+
+
+def test_a_version_with_a_plus_is_refused_since_a_dtype_follows_one() -> None:
+    with pytest.raises(UsageError, match=r"version '1\+x' holds a '\+'"):
+        metric(msgspec.structs.replace(FACTS, version="1+x"))
+
+
+def test_weights_and_view_are_stated_where_the_metric_and_the_tower_are() -> None:
+    declared = tower("vit", weights=("openai-vit-l14",), dtypes=("float32",))(lambda place: pytest.fail("not loaded"))
+    judged = metric(FACTS, weights=["aesthetic-v2"], view="torchvision")(lambda inputs: inputs.pixels)
+    assert (declared.weights, declared.dtypes) == (("openai-vit-l14",), ("float32",))
+    assert (judged.weights, judged.view, judged.dtype) == (("aesthetic-v2",), "torchvision", "float32")
+    assert registry_of(judged, declared).metrics["brightness"] is judged
+
+
+def test_weights_that_the_catalogue_has_not_leave_the_registry_unmade() -> None:
+    judged = metric(FACTS, weights=("aesthetic-v3",))(lambda inputs: inputs.pixels)
+    with pytest.raises(UsageError, match=r"no weights 'aesthetic-v3'.*[Dd]id you mean 'aesthetic-v"):
+        registry_of(judged)
+
+
+def test_only_what_has_a_score_of_its_own_is_a_joint_tower() -> None:
+    class Joint:
+        batch = 1
+
+        def preprocess(self, image: object, view: str) -> None: ...
+        def score(self, pixels: object, prompts: object) -> None: ...
+        def truncated(self, prompts: object) -> None: ...
+
+    assert isinstance(Joint(), LoadedJointTower)
+    assert not isinstance(ConvTower(1, 1, [], []), LoadedJointTower)

@@ -183,3 +183,12 @@ def test_what_is_loaded_is_frozen_in_float32_and_finite(load: object) -> None:
             assert value.dtype == torch.float32
             assert bool(value.isfinite().all())
     assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_prompts_longer_than_the_judge_reads_are_told() -> None:
+    judge = MiniTower("mini-clip", "cpu")
+    words = ["tent"] * 40
+    found = [judge.truncated([" ".join(words[:count])])[0] for count in range(1, 41)]
+    lengths = [len(judge._tokenizer(" ".join(words[:count])).input_ids) for count in range(1, 41)]
+    assert found == [length > 32 for length in lengths]
+    assert {True, False} == set(found)

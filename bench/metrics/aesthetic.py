@@ -1,0 +1,121 @@
+"""LAION's two aesthetic predictors on openai's ViT-L/14. Importing this module imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import WeightsError
+from bench.metrics.openai_clip import openai_vit_l14
+from bench.metrics.registry import Inputs, Place, metric
+from bench.records import MetricFacts
+from bench.weights import find_weights, read_tensors
+from bench.weights.read import FETCH_AGAIN
+
+if TYPE_CHECKING:
+    import torch
+
+WIDTH = 768
+"""Numbers in an embedding of ViT-L/14."""
+LAYERS = (0, 2, 4, 6, 7)
+"""Linear layers in the file of the second predictor; between them stand dropouts, which do nothing here."""
+WIDTHS = (WIDTH, 1024, 128, 64, 16, 1)
+VERSION = "1-pil-bicubic"
+
+
+def load_v1(place: Place) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    """Weight (1, 768) and bias (1,) of the first predictor, as one layer."""
+    file = find_weights("aesthetic-v1", place)
+    return _layers(read_tensors(file), ("",), (WIDTH, 1), place.device, file)
+
+
+def load_v2(place: Place) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    """Weight (out, in) and bias (out,) of each of the second predictor's five layers."""
+    file = find_weights("aesthetic-v2", place)
+    return _layers(read_tensors(file), tuple(f"layers.{n}." for n in LAYERS), WIDTHS, place.device, file)
+
+
+def _layers(
+    state: Any, names: tuple[str, ...], widths: tuple[int, ...], device: str, file: Path
+) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    """The linear layers of a head, float32 on the device; exactly these and of these widths, or a WeightsError."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, before, after in zip(names, widths[:-1], widths[1:], strict=True):
+        shapes |= {f"{name}weight": (after, before), f"{name}bias": (after,)}
+    found = {key: tuple(value.shape) for key, value in state.items()} if isinstance(state, dict) else {}
+    if found != shapes:
+        wrong = sorted(key for key in {*found, *shapes} if found.get(key) != shapes.get(key))[0]
+        raise WeightsError(
+            f"{file}: not this aesthetic predictor: {wrong} has shape {found.get(wrong, 'none, it is missing')}, "
+            f"not {shapes.get(wrong, 'any, it is unknown')}.",
+            FETCH_AGAIN,
+        )
+    return tuple((state[f"{name}weight"].to(device).float(), state[f"{name}bias"].to(device).float()) for name in names)
+
+
+@metric(
+    MetricFacts(
+        name="aesthetic-v2",
+        version=VERSION,
+        summary="How beautiful the picture is, whatever the prompt, by LAION's improved predictor; SDXL 5.9 to 6.4.",
+        unit="rating, about 1 to 10",
+        higher_is_better=True,
+        low=None,
+        high=None,
+        axis="aesthetic",
+        tower=openai_vit_l14.name,
+        trained_on=(
+            "ratings of the Simulacra Aesthetic Captions, LAION-Logos and AVA: photographs, logos and early diffusion "
+            "pictures; nothing that DPO or SPO learnt from, though the data of Stable Diffusion was chosen with it"
+        ),
+        standing="held-out",
+        licence="Apache-2.0",
+        reference="C. Schuhmann, improved-aesthetic-predictor, 2022; LAION-5B, arXiv 2210.08402",
+    ),
+    load_head=load_v2,
+    needs_text=False,
+    weights=("aesthetic-v2",),
+    view="torchvision",
+)
+def aesthetic_v2(inputs: Inputs) -> torch.Tensor:
+    """Rating by five linear layers with nothing between them, so affine: (n, 768) of unit norm -> (n,) float32."""
+    return _regress(inputs)
+
+
+@metric(
+    MetricFacts(
+        name="aesthetic-v1",
+        version=VERSION,
+        summary="How beautiful the picture is, whatever the prompt, by LAION's first predictor; typically 4 to 8.",
+        unit="rating, about 1 to 10",
+        higher_is_better=True,
+        low=None,
+        high=None,
+        axis="aesthetic",
+        tower=openai_vit_l14.name,
+        trained_on=(
+            "ratings of the Simulacra Aesthetic Captions, early diffusion pictures; nothing that DPO or SPO learnt "
+            "from, though the data of Stable Diffusion was chosen with it"
+        ),
+        standing="held-out",
+        licence="MIT",
+        reference="LAION-AI, aesthetic-predictor, 2022; LAION-5B, arXiv 2210.08402",
+    ),
+    load_head=load_v1,
+    needs_text=False,
+    weights=("aesthetic-v1",),
+    view="torchvision",
+)
+def aesthetic_v1(inputs: Inputs) -> torch.Tensor:
+    """Rating w . e + b by one linear layer: embeddings (n, 768) of unit norm -> (n,) float32."""
+    return _regress(inputs)
+
+
+def _regress(inputs: Inputs) -> torch.Tensor:
+    import torch
+
+    values: Any = inputs.image_embeds
+    for weight, bias in inputs.head:
+        values = torch.nn.functional.linear(values, weight, bias)
+    rating: torch.Tensor = values.squeeze(1)
+    return rating

@@ -1,0 +1,108 @@
+"""PickScore: the official number from the published folder, safetensors or bin, and folders that are no such thing."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from clip_panel import CASES, LONG, all_pairs, draw, judged, open_clip_clip, open_clip_features, plain_ids
+from official_layouts import PICKSCORE_FOLDER, SMALL_H14, random_clip, write_pickscore
+from safetensors.torch import load_file, save_file
+from test_geometry import transformers_official
+
+from bench.errors import WeightsError
+from bench.metrics import Inputs, Place, registry_of
+from bench.metrics.pickscore import pickscore, pickscore_vit_h14
+
+REGISTRY = registry_of(pickscore, pickscore_vit_h14)
+
+
+@pytest.fixture(autouse=True)
+def own_lock(tmp_path, monkeypatch) -> None:
+    """Each test writes files of its own under the published names."""
+    monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path / "lock.json"))
+
+
+@pytest.fixture(scope="module")
+def state():
+    return random_clip(SMALL_H14, 8)
+
+
+def official(model, case, ids=plain_ids) -> float:
+    width, height, mode, prompt = case
+    pixels = transformers_official(draw(width, height, mode))
+    picture, text = open_clip_features(model, pixels, ids(prompt))
+    return 100 * float(picture @ text)
+
+
+@pytest.mark.parametrize("pickled", [False, True], ids=["safetensors", "bin"])
+def test_it_is_the_official_number_from_either_file(tmp_path, state, pickled: bool) -> None:
+    write_pickscore(tmp_path, state, SMALL_H14, pickled=pickled)
+    cases = CASES[:3] if pickled else CASES  # the tensors are the same
+    pairs = all_pairs()[: len(cases)]
+    found = judged(tmp_path / "run", pairs, ["pickscore"], REGISTRY, weights_dir=tmp_path)["pickscore"]
+    model = open_clip_clip(state, SMALL_H14)
+    expected = [official(model, case) for case in cases]
+    np.testing.assert_allclose([item.value for item in found], expected, rtol=0, atol=1e-3)
+    assert np.ptp(expected) > 1
+    assert [place for place, item in enumerate(found) if item.prompt_cut] == [at for at in LONG if at < len(cases)]
+    assert abs(official(model, CASES[1], open_clip.tokenize) - expected[1]) > 0.01  # openai's cleaning would show
+
+
+def test_the_scale_is_the_exponential_of_the_files(tmp_path, state) -> None:
+    scaled = {**state, "logit_scale": torch.tensor(math.log(26.0))}
+    write_pickscore(tmp_path, scaled, SMALL_H14)
+    tower = pickscore_vit_h14.load(Place(weights_dir=tmp_path))
+    assert tower.logit_scale == pytest.approx(26.0, rel=1e-6)
+    embeds = torch.tensor([[0.6, 0.8]])
+    inputs = Inputs(("x",), torch.empty(0), None, embeds, torch.tensor([[1.0, 0.0]]), tower.logit_scale, None)
+    assert float(pickscore(inputs)) == pytest.approx(0.6 * 26.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("missing", r"not the weights of PickScore's CLIP: of its keys, 1 missing \(logit_scale\)"),
+        ("unknown", r"1 unknown \(extra\)"),
+        ("shape", r"1 of another shape \(visual_projection.weight \(48, 32\), not \(48, 64\)\)"),
+    ],
+)
+def test_other_weights_are_refused_key_by_key(tmp_path, state, how: str, message: str) -> None:
+    file = write_pickscore(tmp_path, state, SMALL_H14) / "model.safetensors"
+    weights = {key: value.clone() for key, value in load_file(file).items()}
+    if how == "missing":
+        del weights["logit_scale"]
+    elif how == "unknown":
+        weights["extra"] = torch.zeros(1)
+    else:
+        weights["visual_projection.weight"] = weights["visual_projection.weight"][:, :32].contiguous()
+    file.unlink()  # the loaded tensors may still lie in it
+    save_file(weights, file)
+    with pytest.raises(WeightsError, match=message):
+        pickscore_vit_h14.load(Place(weights_dir=tmp_path))
+
+
+def test_a_bin_that_holds_no_tensors_by_name_is_a_sentence(tmp_path, state) -> None:
+    file = write_pickscore(tmp_path, state, SMALL_H14, pickled=True) / "pytorch_model.bin"
+    torch.save([torch.zeros(2)], file)
+    with pytest.raises(WeightsError, match=r"pytorch_model.bin: not the weights of PickScore's CLIP: it holds a list"):
+        pickscore_vit_h14.load(Place(weights_dir=tmp_path))
+
+
+def test_a_file_cut_short_is_a_sentence(tmp_path, state) -> None:
+    file = write_pickscore(tmp_path, state, SMALL_H14) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match=r"model.safetensors: cannot be read as weights"):
+        pickscore_vit_h14.load(Place(weights_dir=tmp_path))
+
+
+@pytest.mark.parametrize("content", ["{", json.dumps([1])])
+def test_a_damaged_configuration_is_a_sentence(tmp_path, state, content: str) -> None:
+    write_pickscore(tmp_path, state, SMALL_H14)
+    (tmp_path / PICKSCORE_FOLDER / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"config.json: cannot be read as PickScore's configuration"):
+        pickscore_vit_h14.load(Place(weights_dir=tmp_path))

@@ -1,0 +1,288 @@
+"""Images from anywhere: the table, the run folder that they become, and every file that is none."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.compare import compare_run, compare_runs
+from bench.errors import IncomparableError, SuiteError, UsageError
+from bench.score.decode import MAX_PIXELS
+from bench.score.looking import look_at
+from bench.store import load_run
+from bench.suite.pairs import NOT_GIVEN, read_pairs
+
+PROMPTS = ("a fox", 'a "quoted", cat', "ein Bär \U0001f43b \u202eדג\x07")
+Row = tuple[str, ...]
+
+
+def picture(seed: int, size: tuple[int, int] = (48, 40), mode: str = "RGB") -> Image.Image:
+    """A gradient with noise, so that it is neither black, uniform nor equal to another one."""
+    noise = np.random.default_rng(seed).integers(0, 90, (size[1], size[0], 3))
+    ramp = np.linspace(0, 160, size[0])[None, :, None]
+    return Image.fromarray((noise + ramp).astype(np.uint8)).convert(mode)
+
+
+def table(path: Path, rows: Sequence[Row], header: Row = ("image", "prompt", "variant")) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """Two variants, three prompts, two samples; one prompt as PNG, one as JPEG, one as WebP."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    rows = []
+    for number, prompt in enumerate(PROMPTS):
+        for shift, variant in enumerate(("base", "spo")):
+            for sample in range(2):
+                name = f"{variant}-{number}-{sample}.{('png', 'jpeg', 'webp')[number]}"
+                picture(100 * number + 10 * shift + sample).save(folder / name)
+                rows.append((name, prompt, variant))
+    table(tmp_path / "mine.csv", rows)
+    return folder
+
+
+def test_they_become_a_run_folder_that_knows_what_it_does_not_know(mine: Path, tmp_path: Path, cli) -> None:
+    out = tmp_path / "run"
+    arguments = ("--images", mine, "--prompts", mine.with_suffix(".csv"), "-o", out, "--device", "cpu")
+    answer = cli("score", *arguments, "--metrics", "saturation,blur", "--limits", "blur=0.02")
+    assert (answer.code, answer.out.strip()) == (0, str(out)), answer.err
+    run = load_run(out)
+    suite = run.info.suite
+    assert [case.prompt for case in suite.cases] == list(PROMPTS)
+    assert (suite.samples, [variant.name for variant in suite.variants]) == (2, ["base", "spo"])
+    assert {(one.seed, one.batch, one.decode_dtype) for one in run.renders} == {(None, None, None)}
+    assert (suite.settings.width, suite.settings.height, suite.settings.sampler) == (48, 40, "none")
+    assert suite.limits == {"blur": "0.02"}
+    originals = {hashlib.sha256(path.read_bytes()).hexdigest() for path in mine.iterdir()}
+    assert {one.sha256 for one in run.renders} == originals
+    assert {Path(str(one.image)).suffix for one in run.renders} == {".png", ".jpg", ".webp"}
+    values = {(one.case, one.variant, one.sample): one.value for one in run.scores if one.metric == "saturation"}
+    with Image.open(mine / "spo-0-1.png") as image:
+        pixels = np.asarray(image.convert("RGB"), np.float64)
+    high, low = pixels.max(axis=2), pixels.min(axis=2)
+    assert values[suite.cases[0].id, "spo", 1] == pytest.approx(np.mean((high - low) / high), abs=1e-6)
+    # The same command again has nothing to do; reports and comparisons work on it.
+    assert "Nothing was left to do" in cli("score", *arguments, "--metrics", "saturation,blur").err
+    assert cli("report", out, "-q").code == 0
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert "given, not rendered" in text
+    assert "Seeds, sampler, weights | unknown" in text
+    assert "Every variant started" not in text
+    assert "not finished" not in text
+    assert {delta.prompts for delta in compare_run(load_run(out), tags=False)} == {3}
+
+
+def test_they_are_never_compared_with_a_rendered_run_but_with_their_like(mine: Path, tmp_path: Path, cli) -> None:
+    from fakes import make_run
+
+    for name in ("one", "two"):
+        files = ("--images", mine, "--prompts", mine.with_suffix(".csv"), "-o", tmp_path / name)
+        assert cli("score", *files, "--metrics", "saturation", "--device", "cpu", "-q").code == 0
+    one, two = load_run(tmp_path / "one"), load_run(tmp_path / "two")
+    assert {delta.mean for delta in compare_runs(one, two, tags=False)} == {0.0}
+    with pytest.raises(IncomparableError, match="source of the images"):
+        compare_runs(one, make_run(tmp_path / "rendered"))
+    for verb in ("render", "measure"):
+        answer = cli(verb, tmp_path / "one", "--device", "cpu")
+        assert answer.code == 2
+        assert "were given" in answer.err
+
+
+def test_an_image_that_changed_is_copied_and_scored_again_alone(mine: Path, tmp_path: Path, cli) -> None:
+    files = ("--images", mine, "--prompts", mine.with_suffix(".csv"), "-o", tmp_path / "run", "--device", "cpu")
+    assert cli("score", *files, "--metrics", "contrast").code == 0
+    before = load_run(tmp_path / "run")
+    picture(999).save(mine / "spo-0-0.png")
+    assert cli("score", *files, "--metrics", "contrast").code == 0
+    after = load_run(tmp_path / "run")
+    assert sum(a != b for a, b in zip(before.scores, after.scores, strict=True)) == 1
+    digests = [[one.digest for one in run.info.variants] for run in (before, after)]
+    assert digests[0][0] == digests[1][0]
+    assert digests[0][1] != digests[1][1]
+
+
+# --- files that are no images --------------------------------------------------------------
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def huge_png() -> bytes:
+    """A PNG of 20,000 x 20,000 pixels by its header, which must not be decoded."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def deep(mode: type[np.uint16]) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 65535, (30, 30)).astype(mode))
+
+
+BAD = {
+    "no-image.png": (b"hello", "no whole image"),
+    "empty.png": (b"", "is empty"),
+    "cut.png": (encoded(picture(1), "PNG")[:-400], "no whole image"),
+    "one.png": (encoded(picture(1, (1, 1)), "PNG"), "uniform|black"),
+    "black.png": (encoded(Image.new("RGB", (30, 30)), "PNG"), "black image"),
+    "grey.webp": (encoded(Image.new("RGB", (30, 30), (90, 90, 90)), "WEBP"), "uniform image"),
+    "moving.webp": (
+        encoded(picture(1), "WEBP", save_all=True, append_images=[picture(2)], duration=50),
+        "animation of 2 frames",
+    ),
+    "moving.png": (encoded(picture(1), "PNG", save_all=True, append_images=[picture(2)]), "animation of 2 frames"),
+    "gif.png": (encoded(picture(1), "GIF"), "is GIF, not PNG, JPEG or WebP"),
+    "huge.png": (huge_png(), f"{MAX_PIXELS:,}"),
+}
+GOOD = {
+    "deep.png": encoded(deep(np.uint16), "PNG"),
+    "print.jpg": encoded(picture(3, mode="CMYK"), "JPEG"),
+    "clear.png": encoded(picture(4, mode="RGBA"), "PNG"),
+    "palette.png": encoded(picture(5, mode="P"), "PNG"),
+    "wide.png": encoded(picture(6, (20_000, 12)), "PNG"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_judged_says_why(name: str, tmp_path: Path) -> None:
+    data, reason = BAD[name]
+    (tmp_path / name).write_bytes(data)
+    seen = look_at(tmp_path / name)
+    assert seen.size is None
+    assert any(part in str(seen.error) for part in reason.split("|")), seen.error
+
+
+def test_bad_files_are_nulls_that_are_counted_and_cost_no_other_score(tmp_path: Path, cli) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    files = {name: data for name, (data, _) in BAD.items()} | GOOD
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    path = table(tmp_path / "all.csv", [(name, f"prompt of {name}") for name in files], ("image", "prompt"))
+    out = tmp_path / "run"
+    arguments = ("--images", folder, "--prompts", path, "-o", out, "--metrics", "saturation,blur,diversity")
+    answer = cli("score", *arguments, "--device", "cpu")
+    assert answer.code == 0, answer.err
+    assert f"{len(BAD)} of {len(files)} images failed" in answer.err
+    run = load_run(out)
+    good = [one for one in run.scores if one.metric == "blur" and one.value is not None]
+    assert len(good) == len(GOOD)
+    assert all(one.reason for one in run.scores if one.value is None)
+    assert cli("report", out, "-q").code == 0
+    assert f"{len(BAD)} images could not be used" in (out / "report.md").read_text(encoding="utf-8")
+
+
+def test_none_that_can_be_judged_is_refused(tmp_path: Path, cli) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.png").write_bytes(b"")
+    path = table(tmp_path / "t.csv", [("a.png", "a fox")], ("image", "prompt"))
+    answer = cli("score", "--images", tmp_path / "mine", "--prompts", path, "-o", tmp_path / "run", "--device", "cpu")
+    assert answer.code == 5
+    assert "a.png is empty" in answer.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sample_that_a_variant_lacks_is_a_null(mine: Path, tmp_path: Path, cli) -> None:
+    path = mine.with_suffix(".csv")
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(True)[:-1]), encoding="utf-8")
+    arguments = ("--images", mine, "--prompts", path, "-o", tmp_path / "run", "--metrics", "contrast")
+    assert cli("score", *arguments, "--device", "cpu", "-q").code == 0
+    run = load_run(tmp_path / "run")
+    assert [one.error for one in run.renders if one.image is None] == [NOT_GIVEN]
+    assert sum(one.value is not None for one in run.scores) == 11
+    assert any("1 image file" in note for note in run.info.settings_notes)
+
+
+# --- tables that will not do ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("image,prompt\n", "names no image"),
+        ("image,promt\na.png,fox\n", "did you mean 'prompt'"),
+        ("image,prompt\na.png,\n", ":2: the prompt is empty"),
+        ("image,prompt\na.png,'  '\nb.png\n", ":3: has 1 columns"),
+        ("image,prompt\nb.png,fox\n", "did you mean 'a.png'"),
+        ("image,prompt\n../secret.png,fox\n", "lies outside"),
+        ("image,prompt\na.gif,fox\n", "none by its name"),
+        ("image,prompt,variant\na.png,fox,a/b\n", "the variant name 'a/b'"),
+        ("image,prompt\na.png,fox\na.png,dog\n", "named twice"),
+        ("image,prompt,variant\na.png,fox,x\na.png,fox,X\n", "differ only in case"),
+        ('image,prompt\na.png,"fox\n', "is no CSV"),
+    ],
+)
+def test_a_table_that_is_wrong_is_refused_with_its_line(text: str, sentence: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for place in (folder / "a.png", tmp_path / "secret.png"):
+        picture(1).save(place)
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SuiteError) as found:
+        read_pairs(path, folder)
+    assert sentence in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [('{"image": "a.png", "prompt": 3}', "must be a text"), ("[1]", "a line is an object"), ("{", "is no JSON")],
+)
+def test_jsonl_lines_are_checked_too(line: str, sentence: str, tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "a.png")
+    path = tmp_path / "t.jsonl"
+    path.write_text(line, encoding="utf-8")
+    with pytest.raises(SuiteError) as found:
+        read_pairs(path, tmp_path)
+    assert sentence in str(found.value)
+
+
+def test_prompts_are_taken_as_they_stand(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "a.png")
+    prompt = " " + "word " * 5000 + "\U0001f43b \u202e\x07\x1b[31m"
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"image": "a.png", "prompt": prompt}), encoding="utf-8")
+    (pair,) = read_pairs(path, tmp_path)
+    assert pair.prompt == prompt
+
+
+def test_other_mistakes_with_the_flags(mine: Path, tmp_path: Path, cli) -> None:
+    path = mine.with_suffix(".csv")
+    both = ("--images", mine, "--prompts", path)
+    wrong: dict[tuple[object, ...], str] = {
+        (): "RUN_OR_SUITE is missing, or --images",
+        ("--images", mine): "--prompts is missing",
+        ("--prompts", path): "--images is missing",
+        ("mini", *both): "stand alone",
+        (*both, "--limit", "2"): "--limit goes with a suite",
+        ("mini", "--limits", "blur=0.1"): "goes with --images",
+        (*both, "--metrics", "blur", "--limits", "blur"): "no NAME=LIMIT",
+        (*both, "--metrics", "blur", "--limits", "contrast=0.1"): "is not scored",
+        (*both, "--metrics", "contrast", "--limits", "contrast=0.1"): "only describes",
+        ("--images", tmp_path / "none", "--prompts", path): "is not a folder",
+    }
+    for arguments, sentence in wrong.items():
+        answer = cli("score", *arguments, "--device", "cpu", "-q")
+        assert answer.code == 2, (arguments, answer.err)
+        assert sentence in answer.err, (arguments, answer.err)
+    with pytest.raises(UsageError):
+        read_pairs(path, tmp_path / "none")

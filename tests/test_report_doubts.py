@@ -1,0 +1,74 @@
+"""Both reports say which prompts were cut or trained on, and count broken and doubled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from fakes import make_run, write_run
+
+from bench.compare.truncation import cut_prompts
+from bench.records import Run
+from bench.report import write_report
+from bench.report.doubts import cut_notes, image_banners, training_facts
+from bench.store import load_run
+
+
+def with_cut(run: Run, metric: str, cases: set[str], version: str = "1") -> Run:
+    scores = tuple(
+        msgspec.structs.replace(one, prompt_cut=True, version=version)
+        if one.metric == metric and one.case in cases
+        else one
+        for one in run.scores
+    )
+    return msgspec.structs.replace(run, scores=scores)
+
+
+def test_each_metric_names_the_prompts_that_it_cut_in_the_suites_order(tmp_path: Path) -> None:
+    run = with_cut(make_run(tmp_path), "mini-clip", {"case-007", "case-002"})
+    assert [tuple(found) for found in cut_prompts(run)] == [("mini-clip", ("case-002", "case-007"))]
+    assert cut_notes(run) == ("mini-clip read only the beginning of 2 prompts of 12: case-002, case-007.",)
+    assert cut_prompts(with_cut(make_run(tmp_path), "mini-clip", {"case-002"}, version="0")) == ()
+
+
+def test_both_reports_and_score_say_it(tmp_path: Path, cli) -> None:
+    run = with_cut(make_run(tmp_path, prompts=3), "mini-clip", {"case-001"})
+    folder = write_run(run, tmp_path / "run")
+    page, note = write_report(folder)
+    sentence = "mini-clip read only the beginning of 1 prompt of 3: case-001."
+    assert sentence in page.read_text(encoding="utf-8")
+    assert sentence.replace(".", "\\.") in note.read_text(encoding="utf-8") or sentence in note.read_text(
+        encoding="utf-8"
+    )
+    assert sentence in cli("report", folder).err
+
+
+def test_broken_and_doubled_images_are_counted(tmp_path: Path) -> None:
+    run = make_run(tmp_path, prompts=4, failed=[("dpo", "case-001", 0)])
+    assert image_banners(run) == ("1 image could not be made; each is shown below with its error.",)
+    twin = next(one for one in run.renders if one.variant == "spo")
+    renders = tuple(
+        msgspec.structs.replace(one, sha256=twin.sha256)
+        if (one.variant, one.case, one.sample) == ("spo", "case-002", 1)
+        else one
+        for one in run.renders
+    )
+    found = image_banners(msgspec.structs.replace(run, renders=renders))
+    assert found[1].startswith("2 images equal another image of their variant")
+
+
+def test_provenance_names_training_prompts_that_were_left_out_or_kept(tmp_path: Path) -> None:
+    run = make_run(tmp_path, prompts=3)
+    assert training_facts(run) == (("Training prompts of SPO", "none"),)
+    case = msgspec.structs.replace(run.info.suite.cases[1], prompt="Hand.")
+    cases = (run.info.suite.cases[0], case, run.info.suite.cases[2])
+    suite = msgspec.structs.replace(run.info.suite, cases=cases, left_out=("old",))
+    info = msgspec.structs.replace(run.info, suite=suite)
+    facts = dict(training_facts(msgspec.structs.replace(run, info=info)))
+    assert facts["Training prompts of SPO"] == "1 prompt: case-001"
+    assert facts["Left out"].endswith("since SPO was trained on them: old.")
+    folder = write_run(msgspec.structs.replace(run, info=info), tmp_path / "run")
+    page, note = write_report(folder)
+    for text in (page.read_text(encoding="utf-8"), note.read_text(encoding="utf-8")):
+        assert "since SPO was trained on them: old" in text
+    assert load_run(folder).info.suite.left_out == ("old",)

@@ -1,0 +1,253 @@
+"""Views, joint towers, cut prompts and half precision: what a tower's pass does once, and what it records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from fake_judges import CUT, WIDTH, ConvTower, facts, nulls, of_metric, rendered, values
+from PIL import Image
+
+from bench.errors import UsageError
+from bench.metrics import Inputs, Metric, Place, Tower, metric, registry_of
+from bench.metrics.precision import at_dtype, facts_of_run, version_dtype
+from bench.records import MetricFacts
+from bench.score import missing_scores, score
+from bench.store import load_run
+
+IMAGES = 12  # 3 variants, 2 prompts, 2 samples
+
+
+class Looking(ConvTower):
+    """A tower with three geometries: "same" gives the pixels of "", "dark" the negative, "broken" raises."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 4, [], [])
+        self.forwards: list[torch.Tensor] = []
+        self.views: list[str] = []
+
+    def preprocess(self, image: Image.Image, view: str = "") -> torch.Tensor:
+        self.views.append(view)
+        if view == "broken":
+            raise RuntimeError("no such geometry")
+        row = super().preprocess(image)
+        return 1 - row if view == "dark" else row
+
+    def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.forwards.append(pixels)
+        return super().embed_images(pixels)
+
+
+def _first(inputs: Inputs) -> torch.Tensor:
+    assert inputs.image_embeds is not None
+    assert inputs.joint is None
+    return inputs.image_embeds[:, 0]
+
+
+def looker(name: str, view: str) -> Metric:
+    return metric(facts(name, "conv"), needs_text=False, view=view)(_first)
+
+
+def test_views_of_equal_pixels_share_one_forward_and_others_do_not(tmp_path: Path) -> None:
+    tower = Looking()
+    metrics = [looker("plain", ""), looker("same", "same"), looker("dark", "dark")]
+    with rendered(tmp_path, metrics=("plain", "same", "dark"), prompts=2) as folder:
+        score(folder, registry=registry_of(*metrics, Tower("conv", lambda place: tower)))
+        found = values(folder)
+        cells = {key[:3] for key in found}
+        assert len(cells) == IMAGES
+        for cell in cells:
+            assert found[*cell, "plain"] == found[*cell, "same"] != found[*cell, "dark"]
+        assert sum(len(batch) for batch in tower.forwards) == 2 * IMAGES
+        assert {len(batch) for batch in tower.forwards} == {4}
+        assert sorted(tower.views) == sorted(["", "same", "dark"] * IMAGES)
+
+
+def test_a_view_gives_what_it_gives_alone(tmp_path: Path) -> None:
+    with rendered(tmp_path / "both", metrics=("plain", "dark"), prompts=2) as folder:
+        metrics = [looker("plain", ""), looker("dark", "dark")]
+        score(folder, registry=registry_of(*metrics, Tower("conv", lambda place: Looking())))
+        together = {key: value for key, value in values(folder).items() if key[3] == "dark"}
+    with rendered(tmp_path / "one", metrics=("dark",), prompts=2) as folder:
+        score(folder, registry=registry_of(metrics[1], Tower("conv", lambda place: Looking())))
+        assert values(folder) == together
+
+
+def test_a_view_that_fails_loses_no_other(tmp_path: Path) -> None:
+    metrics = [looker("plain", ""), looker("broken", "broken")]
+    with rendered(tmp_path, metrics=("plain", "broken"), prompts=1) as folder:
+        score(folder, registry=registry_of(*metrics, Tower("conv", lambda place: Looking())))
+        assert nulls(folder, "plain") == {}
+        assert set(nulls(folder, "broken").values()) == {"RuntimeError: no such geometry"}
+
+
+# --- joint towers --------------------------------------------------------------------------
+
+
+class Joint:
+    """Judges picture and prompt together: the picture's mean, times the length of the prompt."""
+
+    batch = 4
+
+    def __init__(self, shape: Sequence[int] | None = None) -> None:
+        self.shape, self.calls = shape, list[int]()
+
+    def preprocess(self, image: Image.Image, view: str) -> torch.Tensor:
+        return ConvTower(1, 4, [], []).preprocess(image)
+
+    def score(self, pixels: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        assert len(pixels) == len(prompts) == self.batch
+        self.calls.append(len(prompts))
+        if self.shape is not None:
+            return torch.zeros(tuple(self.shape))
+        return pixels.mean(dim=(1, 2, 3)) * torch.tensor([float(len(prompt)) for prompt in prompts])
+
+    def truncated(self, prompts: Sequence[str]) -> list[bool]:
+        return [len(prompt) > 20 for prompt in prompts]
+
+
+def _standardised(inputs: Inputs) -> torch.Tensor:
+    assert inputs.joint is not None
+    assert inputs.image_embeds is inputs.text_embeds is None
+    return (inputs.joint - 1.0) / 2.0
+
+
+JUDGED = metric(facts("judged", "joint"))(_standardised)
+
+
+def test_a_joint_tower_judges_each_picture_with_its_own_prompt(tmp_path: Path) -> None:
+    tower = Joint()
+    with rendered(tmp_path, metrics=("judged",), prompts=2) as folder:
+        score(folder, registry=registry_of(JUDGED, Tower("joint", lambda place: tower)))
+        prompts = {case.id: case.prompt for case in load_run(tmp_path).info.suite.cases}
+        for item in of_metric(folder, "judged"):
+            with Image.open(folder.image_path(item.variant, item.case, item.sample)) as image:
+                mean = float(tower.preprocess(image, "").mean())
+            assert item.value == pytest.approx((mean * len(prompts[item.case]) - 1) / 2, rel=1e-5)
+            assert item.prompt_cut == (len(prompts[item.case]) > 20)
+        assert sum(tower.calls) == IMAGES
+
+
+def test_a_joint_tower_that_gives_another_shape_is_a_null_with_the_reason(tmp_path: Path) -> None:
+    with rendered(tmp_path, metrics=("judged",), prompts=1) as folder:
+        score(folder, registry=registry_of(JUDGED, Tower("joint", lambda place: Joint((4, 1)))))
+        reasons = set(nulls(folder, "judged").values())
+        assert reasons == {"the tower gave values of shape (4, 1), not (4,)"}
+
+
+# --- cut prompts ---------------------------------------------------------------------------
+
+
+class Short(ConvTower):
+    """Reads the first prompt of the suite in part only, and cannot tell of the second one."""
+
+    def __init__(self, cut: str, unknown: str) -> None:
+        super().__init__(1, 4, [], [])
+        self.cut, self.unknown = cut, unknown
+
+    def truncated(self, prompts: Sequence[str]) -> list[bool]:
+        if self.unknown in prompts:
+            raise RuntimeError("cannot count")
+        return [prompt == self.cut for prompt in prompts]
+
+
+def test_scores_say_whether_their_prompt_was_cut_and_only_where_it_is_read(tmp_path: Path) -> None:
+    reading = metric(facts("reading", "conv"))(_first)
+    with rendered(tmp_path, metrics=("reading", "plain"), prompts=3) as folder:
+        first, second, third = (case.prompt for case in load_run(tmp_path).info.suite.cases)
+        assert max(map(len, (first, second, third))) < CUT
+        tower = Tower("conv", lambda place: Short(first, second))
+        score(folder, registry=registry_of(reading, looker("plain", ""), tower))
+        cut = {item.case: item.prompt_cut for item in of_metric(folder, "reading")}
+        assert list(cut.values()) == [True, False, False]
+        assert {key[1] for key in nulls(folder, "reading")} == {"case-001"}
+        assert set(nulls(folder, "reading").values()) == {"RuntimeError: cannot count"}
+        assert nulls(folder, "plain") == {}
+        assert not any(item.prompt_cut for item in of_metric(folder, "plain"))
+
+
+# --- half precision ------------------------------------------------------------------------
+
+
+def rounding(place: Place) -> ConvTower:
+    """A tower that computes in the dtype asked for, on weights rounded to it."""
+    tower = ConvTower(1, 4, [], [])
+    kind = getattr(torch, place.dtype)
+    tower.image_out = tower.image_out.to(kind).float()
+    return tower
+
+
+PLACES: list[Place] = []
+
+
+def _head(place: Place) -> torch.Tensor:
+    PLACES.append(place)
+    return torch.linspace(-1, 1, WIDTH)
+
+
+def _regress(inputs: Inputs) -> torch.Tensor:
+    assert inputs.image_embeds is not None
+    assert inputs.image_embeds.dtype == torch.float32
+    value: torch.Tensor = inputs.image_embeds @ inputs.head
+    return value
+
+
+HEADED = metric(facts("headed", "conv"), load_head=_head, needs_text=False)(_regress)
+SINGLE = metric(facts("single", "exact"), needs_text=False)(_first)
+HALF = registry_of(
+    HEADED, SINGLE, Tower("conv", rounding), Tower("exact", lambda place: ConvTower(2, 4, [], []), (), ("float32",))
+)
+
+
+def test_another_dtype_is_another_version_and_heads_stay_in_float32(tmp_path: Path) -> None:
+    with rendered(tmp_path, metrics=("headed",), prompts=1) as folder:
+        score(folder, registry=HALF)
+        whole = values(folder)
+        PLACES.clear()
+        assert score(folder, tower_dtype="bfloat16", registry=HALF) == 6
+        assert {item.version for item in of_metric(folder, "headed")} == {"1+bfloat16"}
+        assert {place.dtype for place in PLACES} == {"float32"}
+        half = values(folder)
+        assert half != whole
+        assert all(half[key] == pytest.approx(whole[key], abs=0.05) for key in whole)
+        assert score(folder, tower_dtype="bfloat16", registry=HALF) == 0
+        assert score(folder, tower_dtype="float32", registry=HALF) == 6
+        assert values(folder) == whole
+
+
+def test_a_folder_goes_on_in_the_dtype_that_its_card_names(tmp_path: Path) -> None:
+    with rendered(tmp_path, metrics=("headed", "single"), prompts=1) as folder:
+        assert folder.info is not None
+        card = facts_of_run(("headed", "single"), (), ("headed",), "float16", HALF)
+        assert [found.version for found in card] == ["1+float16", "1"]
+        folder.write_info(msgspec.structs.replace(folder.info, metrics=card))
+        score(folder, registry=HALF)
+        assert {(item.metric, item.version) for item in folder.scores()} == {("headed", "1+float16"), ("single", "1")}
+        assert missing_scores(folder, ("headed", "single"), registry=HALF) == 0
+        assert missing_scores(folder, ("headed",), tower_dtype="float32", registry=HALF) == 6
+        assert facts_of_run(("headed", "single"), card, ("single",), None, HALF) == card
+
+
+def test_a_tower_without_the_dtype_stays_and_alone_is_refused() -> None:
+    assert at_dtype(SINGLE, "float16", HALF) is SINGLE
+    assert at_dtype(HEADED, "float32", HALF) is HEADED
+    with pytest.raises(UsageError, match="none of the metrics single has a tower that computes in it"):
+        facts_of_run(("headed", "single"), (), ("single",), "float16", HALF)
+
+
+@pytest.mark.parametrize(
+    ("version", "dtype"),
+    [("1", "float32"), ("2+float16", "float16"), ("1+bfloat16", "bfloat16"), ("pil-1", "float32")],
+)
+def test_a_version_tells_the_dtype(version: str, dtype: str) -> None:
+    assert version_dtype(version) == dtype
+
+
+def test_a_new_version_keeps_the_dtype_of_the_card() -> None:
+    newer = Metric(msgspec.structs.replace(HEADED.facts, version="2"), HEADED.compute, HEADED.load_head)
+    registry = registry_of(newer, Tower("conv", rounding))
+    old: MetricFacts = msgspec.structs.replace(HEADED.facts, version="1+float16")
+    assert [found.version for found in facts_of_run(("headed",), (old,), (), None, registry)] == ["2+float16"]
