@@ -23,7 +23,7 @@ HEAVY = {"diffusers", "open_clip_torch", "peft", "torch", "torchmetrics", "torch
 def tests(session: nox.Session) -> None:
     """Run all tests against the installed package: what you change, you run this on.
 
-    Tests mirror ``bench/``: ``bench/stats.py`` is tested by ``tests/test_stats.py``. They need no network and
+    Tests mirror ``bench/``: ``bench/render.py`` is tested by ``tests/test_render.py``. They need no network and
     no GPU, and Chromium with its driver for the report. Warnings are errors; nothing is skipped.
     """
     session.install(".[test]")
