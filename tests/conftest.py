@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +19,12 @@ class Answer(NamedTuple):
     err: str
 
 
-@pytest.fixture(autouse=True)
-def own_lock_file(tmp_path_factory, monkeypatch) -> None:
-    """No test reads or writes the lock file of whoever runs it."""
-    monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path_factory.getbasetemp() / "weights.lock.json"))
+@pytest.fixture(autouse=True, scope="session")
+def own_lock_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test, and no fixture of a module or session, reads or writes the lock file of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path_factory.getbasetemp() / "weights.lock.json"))
+        yield
 
 
 class TinyRun(NamedTuple):
