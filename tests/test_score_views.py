@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -251,3 +251,45 @@ def test_a_new_version_keeps_the_dtype_of_the_card() -> None:
     registry = registry_of(newer, Tower("conv", rounding))
     old: MetricFacts = msgspec.structs.replace(HEADED.facts, version="1+float16")
     assert [found.version for found in facts_of_run(("headed",), (old,), (), None, registry)] == ["2+float16"]
+
+
+def precision() -> tuple[bool, str]:
+    return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+
+@pytest.fixture
+def allow_tf32() -> Iterator[Callable[[bool], None]]:
+    before = precision()
+
+    def setting(allowed: bool) -> None:
+        torch.backends.cudnn.allow_tf32 = allowed
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+
+    yield setting
+    torch.backends.cudnn.allow_tf32 = before[0]
+    torch.set_float32_matmul_precision(before[1])
+
+
+@pytest.mark.parametrize("tower", [None, "conv"])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_nothing_is_judged_in_tensorfloat32_and_the_setting_is_given_back(
+    tmp_path: Path, allow_tf32: Callable[[bool], None], tower: str | None, allowed: bool
+) -> None:
+    seen: list[tuple[bool, str]] = []
+
+    class Noting(ConvTower):
+        def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
+            seen.append(precision())
+            return super().embed_images(pixels)
+
+    def compute(inputs: Inputs) -> torch.Tensor:
+        seen.append(precision())
+        return torch.ones(len(inputs.prompts))
+
+    judges = [metric(facts("noting", tower))(compute), Tower("conv", lambda place: Noting(1, 4, [], []))]
+    allow_tf32(allowed)
+    before = precision()
+    with rendered(tmp_path, metrics=("noting",), prompts=1) as folder:
+        score(folder, registry=registry_of(*judges))
+    assert set(seen) == {(False, "highest")}
+    assert precision() == before

@@ -131,6 +131,15 @@ def test_scores_csv_has_a_row_an_image_and_a_column_a_metric(run: Run, tmp_path:
     assert (bad["variant"], bad["case"], bad["image"], bad["mini-clip"]) == ("spo", "case-001", "", "")
 
 
+@pytest.mark.parametrize("journal", ["renders", "scores", "timings"])
+def test_what_is_added_outdates_the_verdicts_of_a_gate(run: Run, tmp_path: Path, journal: str) -> None:
+    path = tmp_path / "run"
+    with RunFolder.open(path, suite=run.info.suite, protocol_digest=run.info.protocol_digest) as folder:
+        (path / "gate.json").write_text("{}")
+        getattr(folder, f"append_{journal}")(getattr(run, journal)[:1])
+    assert not (path / "gate.json").exists()
+
+
 def test_dropping_a_variant_leaves_the_others_as_they_are(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "run"
     with open_for(run.info.suite, path) as folder:
@@ -138,7 +147,9 @@ def test_dropping_a_variant_leaves_the_others_as_they_are(run: Run, tmp_path: Pa
         before = snapshot(path)
         folder.drop_variant("nobody")
         assert snapshot(path) == before
+        (path / "gate.json").write_text("{}")  # of the weights that are dropped
         folder.drop_variant("spo")
+        assert not (path / "gate.json").exists()
         assert folder.renders() == tuple(item for item in run.renders if item.variant == "base")
         assert folder.scores() == tuple(item for item in run.scores if item.variant == "base")
         assert folder.timings() == tuple(item for item in run.timings if item.variant == "base")

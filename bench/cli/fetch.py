@@ -61,10 +61,12 @@ def _fetch_checkpoints(
     from bench.variants import sources
 
     found: dict[str, str] = {}
+    tried: set[str] = set()
     for variant in variants:
         for place in sources.places(variant, weights_dir).values():
-            if place.what in found:
+            if place.what in tried:
                 continue
+            tried.add(place.what)
             if place.path is None and not quiet:
                 say(f"fetching {printable(place.what)}")
             try:

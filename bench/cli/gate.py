@@ -14,7 +14,7 @@ from bench.cli import options
 from bench.cli.options import RunFolder, file_option
 from bench.cli.printing import say, utc_now
 from bench.cli.verbs import group, verb
-from bench.errors import MachineError
+from bench.errors import MachineError, UsageError
 from bench.records import Gate, Outcome
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def gate(
     from bench.cli.gate_sides import choose_pairs, read_sides
 
     options.check_known((inconclusive,), "--inconclusive", ("fail", "warn"), "hotart-bench gate --help")
+    _refuse_overwriting(baseline, {"--junit": junit, "--summary": summary, "--json": json})
     mode = cast(Inconclusive, inconclusive)
     sides = read_sides(run, baseline)
     found = _judge(sides, choose_pairs(sides, candidate, reference), str(run), quality_only=other_machine)
@@ -83,6 +84,17 @@ def gate(
 def exit_code(found: Gate, inconclusive: Inconclusive) -> int:
     """0 passed, 1 failed, 5 inconclusive or invalid; "warn" lets inconclusive alone end with 0."""
     return 0 if found.outcome == "inconclusive" and inconclusive == "warn" else EXIT_CODES[found.outcome]
+
+
+def _refuse_overwriting(baseline: Path | None, outputs: dict[str, Path | None]) -> None:
+    """A file that is written must be neither the baseline nor another one that is written."""
+    taken = {} if baseline is None else {baseline.resolve(): "--baseline"}
+    for flag, path in outputs.items():
+        if path is None:
+            continue
+        other = taken.setdefault(path.resolve(), flag)
+        if other != flag:
+            raise UsageError(f"{flag}: {path} is what {other} names already.", "hotart-bench gate --help")
 
 
 def _judge(sides: Sides, pairs: Iterable[tuple[str, str]], run: str, *, quality_only: bool) -> Gate:

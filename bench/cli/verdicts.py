@@ -12,8 +12,8 @@ from bench.wording import plural
 MEANING: dict[Outcome, str] = {
     "pass": "nothing that is gated lost more than its limit allows",
     "fail": "something that is gated lost more than its limit allows",
-    "inconclusive": "the run is too small to tell a loss within the limits from one beyond them",
-    "invalid": "results are missing or damaged, so there is no verdict",
+    "inconclusive": "what was measured does not decide it, which is no pass",
+    "invalid": "something is missing, is broken or tells nothing, so there is no verdict",
 }
 
 

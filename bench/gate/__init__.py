@@ -81,7 +81,7 @@ def judge(
         baseline_is_run=baseline_is_run,
         protocol_digest=candidate.protocol_digest,
         verdicts=verdicts,
-        notes=(*notes, *_notes(match, pairs, limits, baseline_is_run)),
+        notes=(*notes, *_unchanged(verdicts), *_notes(match, pairs, limits, baseline_is_run)),
         time=time,
     )
 
@@ -204,6 +204,19 @@ def _judge_timing(match: _Match, question: Question, ours: FrozenVariant, theirs
 
 def _rounds(side: FrozenVariant, name: str) -> tuple[tuple[float, ...], ...]:
     return side.timings.get(cast(TimingName, name), ())
+
+
+def _unchanged(verdicts: Sequence[Verdict]) -> list[str]:
+    """A note where other weights gave the same scores throughout: they may not have been used at all."""
+    metrics = [one for one in verdicts if one.kind == "metric" and not one.equal_weights]
+    moved = {(one.candidate, one.reference) for one in metrics if one.loss != 0 or one.worst}
+    same = dict.fromkeys(one.candidate for one in metrics if (one.candidate, one.reference) not in moved)
+    if not same:
+        return []
+    return [
+        f"No score changed on any gated metric, although the weights differ: {listed(list(same))}. See whether the new "
+        "weights took effect."
+    ]
 
 
 def _notes(match: _Match, pairs: Sequence[tuple[str, str]], limits: Sequence[Limit], is_run: bool) -> list[str]:

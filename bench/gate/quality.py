@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -34,8 +35,8 @@ def judge_metric(
 
     pass: the upper end of ``mean_bounds`` at 90 % is at most the margin; fail: the lower end is over it; else
     inconclusive, and always so under 10 prompts, except that equal weights with equal values pass. invalid: a
-    missing or non-finite value, no prompt, no margin, or different weights with scores that are constant on
-    both sides.
+    missing or non-finite value, no prompt, no margin, one that no loss could exceed, or, over two or more
+    prompts, scores that are constant on both sides.
 
     Args:
         question: the limit and the two variants.
@@ -56,13 +57,15 @@ def judge_metric(
     losses = (below - above) if facts.higher_is_better else (above - below)
     answer = _measured(above, below, losses, cases)
     margin, no_margin = metric_margin(question.limit, below.tolist())
-    if question.equal_weights and not losses.any():
-        same = replace(answer, margin=margin, low=0.0, high=0.0, method="equal values")
-        return verdict(question, "pass", unchanged_sentence(question, len(cases)), same)
-    if len(cases) > 1 and is_constant(above) and is_constant(below) and not question.equal_weights:
+    if len(cases) > 1 and is_constant(above) and is_constant(below):
         return invalid(question, "it gives every prompt the same score on both sides, so it tells nothing", answer)
     if margin is None and len(cases) > 1:
         return invalid(question, no_margin, answer)
+    if margin is not None and margin >= _largest_loss(facts, mean(below)):
+        return invalid(question, f"its limit {question.limit.text} is one that no loss could exceed", answer)
+    if question.equal_weights and not losses.any():
+        same = replace(answer, margin=margin, low=0.0, high=0.0, method="equal values")
+        return verdict(question, "pass", unchanged_sentence(question, len(cases)), same)
     return _judged(question, facts, losses, replace(answer, margin=margin))
 
 
@@ -101,6 +104,12 @@ def _unusable(cases: Sequence[str], values: Sequence[float | None], side: str) -
     if strange:
         return f"{side} has scores that are infinite or no number, on {listed(strange, 5)}"
     return ""
+
+
+def _largest_loss(facts: MetricFacts, reference: float) -> float:
+    """How much the mean can lose down to the worst end of the metric's range."""
+    worst = facts.low if facts.higher_is_better else facts.high
+    return math.inf if worst is None else abs(reference - worst)
 
 
 def _measured(above: Floats, below: Floats, losses: Floats, cases: Sequence[str]) -> Answer:

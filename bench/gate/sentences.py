@@ -97,7 +97,8 @@ def _grew(question: Question, answer: Answer, more: str) -> str:
     less = {"longer": "shorter", "more": "less"}[more]
     verb = "took" if more == "longer" else "took up"
     loss = answer.loss or 0.0
-    how = "exactly as before" if loss == 0 else f"{_share(abs(loss))} {more if loss > 0 else less}"
+    same = "exactly as long as before" if more == "longer" else "exactly as much as before"
+    how = same if loss == 0 else f"{_share(abs(loss))} {more if loss > 0 else less}"
     means = answer.candidate_mean, answer.reference_mean
     unit: Unit = "second" if question.unit == "second" else "byte"
     now, before = (text.NONE if value is None else text.quantity(value, unit) for value in means)

@@ -96,12 +96,12 @@ def _score_batches(
         yield plan.nulls, "nothing to judge"
     if not plan.jobs:
         return
-    from bench.score.passes import release_memory, run_pass
+    from bench.score.passes import full_float32, release_memory, run_pass
 
     passes = plan_passes(plan.jobs)
     weighted = [judging for judging in passes if judging.has_weights]
     for judging in passes:
-        with closing(run_pass(judging, plan.jobs, path, place, known, failures)) as batches:
+        with full_float32(), closing(run_pass(judging, plan.jobs, path, place, known, failures)) as batches:
             for scores in batches:
                 yield scores, judging.tower or "pixels"
         if judging in weighted and (judging != weighted[-1] or place.device != "cpu"):

@@ -6,7 +6,8 @@ Imports torch; reached from ``bench.score`` only when there is an image to judge
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,6 +80,23 @@ def _load(what: str, load: Callable[[], Weights]) -> Weights:
         raise
     except Exception as error:
         raise WeightsError(f"The {what} cannot be loaded: {describe(error)}.", hint="hotart-bench doctor") from error
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """No TensorFloat-32 meanwhile, which torch uses on NVIDIA GPUs in the convolutions of float32 by default.
+
+    Its 10 bits of mantissa would move the patches of every tower, and the variances of SSIM, which are small
+    differences of convolutions. Restored after, since rendering is as fast as torch makes it.
+    """
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(products)
 
 
 def release_memory() -> None:

@@ -38,7 +38,7 @@ from bench.store.reading import (
     read_timings,
     scores_csv,
 )
-from bench.store.verdicts import read_gate, write_gate
+from bench.store.verdicts import GATE, read_gate, write_gate
 
 __all__ = ["RunFolder", "load_run", "read_gate", "run_id", "write_gate"]
 
@@ -135,14 +135,17 @@ class RunFolder:
 
     def append_renders(self, records: Iterable[Render]) -> None:
         """Append to ``renders.jsonl``; on the disk on return. Write the images first."""
+        self._drop_verdicts()
         append_records(self.path / RENDERS, records)
 
     def append_scores(self, records: Iterable[Score]) -> None:
         """Append to ``scores.jsonl``; on the disk on return."""
+        self._drop_verdicts()
         append_records(self.path / SCORES, records)
 
     def append_timings(self, records: Iterable[Timing]) -> None:
         """Append to ``timings.jsonl``; on the disk on return."""
+        self._drop_verdicts()
         append_records(self.path / TIMINGS, records)
 
     def renders(self) -> tuple[Render, ...]:
@@ -157,11 +160,18 @@ class RunFolder:
         """All timings, in the order they were made."""
         return read_timings(self.path)
 
+    def _drop_verdicts(self) -> None:
+        """Take a gate's verdicts out: the folder keeps its id, and they were on what it held before."""
+        gate = self.path / GATE
+        with writing(gate):
+            gate.unlink(missing_ok=True)
+
     def drop_variant(self, name: str) -> None:
         """Take a variant out of all journals, before it is rendered anew because its fingerprint changed.
 
         Do this before ``write_info`` records the new fingerprint: then a crash in between repeats it.
         """
+        self._drop_verdicts()
         journals: tuple[tuple[str, tuple[Render | Score | Timing, ...]], ...] = (
             (TIMINGS, self.timings()),
             (SCORES, self.scores()),

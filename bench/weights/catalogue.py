@@ -1,7 +1,7 @@
 """The weights of the judges: where each is published, and what is truly known of its bytes. Imports no torch.
 
-A sha256 stands here only where it is known from the publisher's own page or from several independent places
-that measured the file. Where none is known the file is *unpinned*: its hash is recorded at the first sight, in the
+A sha256 stands here only where it is known from the publisher's own page or from others who measured the file
+as it is published. Where none is known the file is *unpinned*: its hash is recorded at the first sight, in the
 user's lock file, and checked ever after (``bench.weights.lock``).
 """
 

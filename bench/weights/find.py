@@ -12,6 +12,7 @@ from bench.records import Progress, Record
 from bench.weights import lock
 from bench.weights.catalogue import Entry, File, find_entry
 from bench.weights.download import cached, download, is_offline
+from bench.weights.whole import is_whole
 
 Trust = Literal["pinned", "locked", "unpinned"]
 
@@ -91,7 +92,7 @@ def check_file(entry: Entry, file: File, path: Path) -> None:
     """Refuse a file that is not the one expected; the hash of an unpinned one is recorded at its first sight.
 
     Raises:
-        WeightsError: another size or sha256, with both.
+        WeightsError: another size or sha256, with both; or an unpinned one, never seen before, that is damaged.
         MachineError: the lock file cannot be read or written.
     """
     size = path.stat().st_size
@@ -106,6 +107,8 @@ def check_file(entry: Entry, file: File, path: Path) -> None:
     key = lock_key(entry, path.name)
     known = lock.read_lock().files.get(key)
     if known is None:
+        if not is_whole(path):
+            raise _wrong(path, f"is no whole {path.suffix} file", "")
         lock.record(key, lock.Locked(sha256=found, size_bytes=size, recorded=lock.now()))
     elif known.sha256 != found:
         since = f" as it was recorded in {lock.lock_path()} on {known.recorded}"
@@ -122,9 +125,11 @@ class _Local(Record, frozen=True):
 
 
 def _wrong(path: Path, what: str, since: str) -> WeightsError:
+    # In the Hub's cache a file is a link, and what it links to would be taken again without a download.
+    places = [path, path.resolve()] if path.is_symlink() else [path]
     return WeightsError(
         f"{path}: {what}{since}. It is another file or a half-downloaded one.",
-        f"rm {shlex.quote(str(path))}, and the same command again"
+        f"rm {shlex.join(map(str, places))}, and the same command again"
         + (", or take its entry out of the lock file if the change is meant" if since else ""),
     )
 

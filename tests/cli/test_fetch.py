@@ -77,7 +77,7 @@ def network(monkeypatch):
     def fake(url, target, progress):
         asked.append(url.rsplit("/", 1)[1])
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(url.encode())
+        target.write_bytes(b"\x80\x02" + url.encode())
         return True
 
     monkeypatch.setattr("bench.weights.download.download_url", fake)
@@ -144,3 +144,18 @@ def test_offline_and_missing_ends_with_3(cli, judged, network, monkeypatch):
     assert answer.code == 3
     assert "HF_HUB_OFFLINE is set" in answer.err
     assert network == []
+
+
+def test_what_several_variants_share_is_tried_once_and_told_once(cli, judged, network, monkeypatch):
+    tried = []
+
+    def fails(place):
+        tried.append(place.what)
+        raise WeightsError(f"{place.what}: could not be downloaded.", "try again")
+
+    monkeypatch.setattr(sources, "fetch", fails)
+    answer = cli("fetch", "own.toml")
+    assert answer.code == 3
+    assert "mini" in tried
+    assert len(tried) == len(set(tried))
+    assert answer.err.count("mini: could not be downloaded.") == 1

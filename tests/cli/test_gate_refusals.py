@@ -23,6 +23,8 @@ REFUSED = {
     "an unknown mode": (("same", "--baseline", "old.json", "--inconclusive", "wran"), 2, "did you mean 'warn'"),
     "another protocol": (("weak", "--baseline", "old.json"), 4, "28 prompts"),
     "a folder without a run": (("same", "--baseline", "."), 2, "there is no run here"),
+    "writing over the baseline": (("same", "--baseline", "old.json", "--json", "./old.json"), 2, "--baseline names"),
+    "one file for two": (("same", "--baseline", "old.json", "--junit", "g", "--summary", "g"), 2, "--junit names"),
 }
 
 

@@ -64,6 +64,13 @@ def test_a_planted_loss_fails_where_it_was_planted_and_nowhere_else():
     assert of(found, "mini-aesthetic").loss == pytest.approx(0.8, abs=0.1)
 
 
+def test_other_weights_that_changed_no_score_are_noted():
+    note = "No score changed on any gated metric, although the weights differ: spo."
+    assert any(note in one for one in gate(with_weights(side(), "spo"), side()).notes)
+    assert not any("No score changed" in one for one in gate(with_weights(side(1), "spo"), side()).notes)
+    assert not any("No score changed" in one for one in gate(side(), side()).notes)
+
+
 def test_the_values_of_a_case_meet_those_of_the_same_case():
     found = gate(side(1), side())
     worst = of(found, "mini-clip").worst[0]

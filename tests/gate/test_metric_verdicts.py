@@ -114,12 +114,20 @@ def test_one_prompt(limit):
     assert "over 1 prompt;" in found.sentence
 
 
-@pytest.mark.parametrize("values", [[5.0], [5.0] * 4, [1.0, 2.0, 3.0] * 6, [5.0] * 30])
+@pytest.mark.parametrize("values", [[5.0], [5.0, 6.0] * 2, [1.0, 2.0, 3.0] * 6])
 @pytest.mark.parametrize("limit", ["0.1", "0.1sd"])
 def test_equal_weights_with_equal_values_pass_and_say_so(values, limit):
     found = verdict(values, list(values), limit=limit, equal=True)
     assert (found.outcome, found.loss, found.equal_weights) == ("pass", 0.0, True)
     assert "the weights on both sides are equal" in found.sentence
+
+
+@pytest.mark.parametrize("n", [2, 9, 30])
+@pytest.mark.parametrize("limit", ["0.1", "0.1sd"])
+def test_equal_weights_do_not_excuse_a_metric_that_says_the_same_of_every_prompt(n, limit):
+    found = verdict([5.0] * n, [5.0] * n, limit=limit, equal=True)
+    assert found.outcome == "invalid"
+    assert "the same score on both sides" in found.sentence
 
 
 def test_equal_weights_with_other_values_are_judged_as_any_others():
@@ -161,6 +169,29 @@ def test_what_cannot_be_judged(ours, theirs, words):
     assert found.outcome == "invalid"
     assert found.needed is None
     assert re.search(words, found.sentence)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "better", "limit", "outcome"),
+    [
+        (0.0, 100.0, True, "0.1", "pass"),
+        (0.0, 100.0, True, "4.9", "pass"),
+        (0.0, 100.0, True, "5", "invalid"),
+        (0.0, 100.0, True, "1000sd", "invalid"),
+        (None, 100.0, True, "1000sd", "pass"),
+        (0.0, 6.0, False, "0.9", "pass"),
+        (0.0, 6.0, False, "1", "invalid"),
+        (0.0, None, False, "1", "pass"),
+    ],
+)
+@pytest.mark.parametrize("equal", [False, True])
+def test_a_limit_that_no_loss_could_exceed_is_invalid(low, high, better, limit, outcome, equal):
+    values = [4.5, 5.5] * 10  # mean 5
+    found = verdict(
+        values, values, limit=limit, facts=replace(FACTS, low=low, high=high, higher_is_better=better), equal=equal
+    )
+    assert found.outcome == outcome
+    assert ("no loss could exceed" in found.sentence) == (outcome == "invalid")
 
 
 def test_a_limit_in_sds_of_a_constant_reference_is_invalid():
