@@ -136,9 +136,9 @@ def _run(stages: tuple[Stage, ...], asked: _Asked) -> Outcome:
         work = _Work(suite, folder, variants, metrics, *local)
         _refuse_empty(stages, folder)
         _adopt(stages, work)
-        done = 1 if stages == ("report",) else 0  # a report that is asked for is written anew
+        done = 0
         for stage in stages:
-            done += _report(work, done) if stage == "report" else _DO[stage](work)
+            done += _report(work, done, stages == ("report",)) if stage == "report" else _DO[stage](work)
         outcome = _outcome(work, done_before=done == 0)
     if outcome.images == 0 and outcome.failed:
         raise InvalidError(f"{asked.path}: all {outcome.failed} images failed.", f"see {asked.path / 'renders.jsonl'}")
@@ -263,13 +263,14 @@ def _note(folder: RunFolder, notes: Sequence[str]) -> None:
         folder.write_info(msgspec.structs.replace(folder.info, settings_notes=every))
 
 
-def _report(work: _Work, done: int) -> int:
+def _report(work: _Work, done: int, asked_for: bool) -> int:
+    """Write the reports where something is new; one that is asked for alone is written anew, and no end of the run."""
     folder, info = work.folder, work.folder.info
     complete = _is_complete(work.suite, folder)
     if info is not None and (done or info.end is None):
         status: Literal["complete", "started"] = "complete" if complete else "started"
         folder.write_info(msgspec.structs.replace(info, status=status, end=_now()))
-    if not done and all((folder.path / name).is_file() for name in ("report.html", "report.md")):
+    if not (done or asked_for) and all((folder.path / name).is_file() for name in ("report.html", "report.md")):
         return 0
     from bench.report import write_report
 

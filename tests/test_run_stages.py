@@ -43,6 +43,15 @@ def test_an_old_run_gets_a_new_metric_without_rendering(run, copied):
     assert run_stage("score", run.info.suite, copied, metrics=["contrast"], device="cpu").done_before
 
 
+def test_a_report_that_is_asked_for_is_written_anew_and_leaves_the_end_of_the_run(run, copied):
+    ended = msgspec.structs.replace(run.info, end="2026-01-01T00:00:00+00:00")
+    (copied / "run.json").write_bytes(msgspec.json.encode(ended))
+    (copied / "report.md").write_text("old", "utf-8")
+    assert not run_stage("report", run.info.suite, copied).done_before
+    assert (copied / "report.md").read_text("utf-8") != "old"
+    assert load_run(copied).info.end == ended.end
+
+
 @pytest.mark.parametrize("stage", ["score", "report"])
 def test_what_needs_images_says_that_there_are_none(stage, run, tmp_path):
     with pytest.raises(InvalidError, match="has no images yet") as caught:
