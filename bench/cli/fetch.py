@@ -9,7 +9,6 @@ from bench.cli import options
 from bench.cli.judge_weights import JudgeFile, entries_needed, print_judges
 from bench.cli.options import Quiet, SuiteName, Variants, WeightsDir
 from bench.cli.printing import Column, print_table, printable, say
-from bench.cli.progress import Lines
 from bench.cli.stages import read_suite
 from bench.cli.verbs import group, verb
 from bench.errors import WeightsError
@@ -78,6 +77,7 @@ def _fetch_checkpoints(
 
 def _fetch_judges(suite: Suite, weights_dir: Path | None, quiet: bool, failures: list[WeightsError]) -> list[JudgeFile]:
     """The weights of the suite's judges, as they stand now."""
+    from bench.cli.progress import Lines
     from bench.weights import fetch_weights, find_entry
 
     found: list[JudgeFile] = []

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from bench.cli import options
 from bench.cli.printing import say
-from bench.cli.progress import show_progress
 from bench.errors import UsageError
 from bench.names import did_you_mean, is_good_name, listed
 from bench.records import Suite
@@ -31,6 +30,7 @@ def bring_in_images(
         UsageError: a flag that will not do, or a table that is wrong.
         InvalidError: none of the images can be judged.
     """
+    from bench.cli.progress import show_progress
     from bench.machine import machine_facts, pick_device
     from bench.records import Given
     from bench.score.images import bring_in

@@ -11,7 +11,6 @@ from bench.errors import WeightsError
 from bench.records import Progress, Record
 from bench.weights import lock
 from bench.weights.catalogue import Entry, File, find_entry
-from bench.weights.download import cached, download, is_offline
 from bench.weights.whole import is_whole
 
 Trust = Literal["pinned", "locked", "unpinned"]
@@ -143,6 +142,8 @@ def _find_file(entry: Entry, file: File, weights_dir: Path | None, progress: Pro
             f"{entry.name}: {file.name} is not in {weights_dir}, and with a folder of weights nothing is downloaded.",
             f"put it at {weights_dir / entry.repository / file.name}, or leave out --weights-dir (HOTART_WEIGHTS)",
         )
+    from bench.weights.download import download, is_offline
+
     if is_offline():
         raise WeightsError(
             f"{entry.name}: {file.name} of {entry.repository} is not on this machine, and HF_HUB_OFFLINE is set.",
@@ -166,6 +167,8 @@ def _present(entry: Entry, file: File, weights_dir: Path | None) -> Path | None:
         for folder in _folders(entry, weights_dir):
             if (folder / name).is_file():
                 return folder / name
+    from bench.weights.download import cached  # http takes longer to import than help takes to print
+
     return next((path for name in _names(file) if (path := cached(entry, name)) is not None), None)
 
 
