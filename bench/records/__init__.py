@@ -2,8 +2,8 @@
 
 All are frozen msgspec structs: they are checked when they are read from disk and cannot change
 after. Quantities carry their unit in the name or in a ``unit`` field. What is asked for stands in ``asked``,
-what was done in ``done``, what it means in ``found``, what the gate says of it in ``judged``,
-and what the next run should be like in ``planned``.
+what was done in ``done``, what weights were and became in ``weights``, what it means in ``found``, what the gate
+says of it in ``judged``, and what the next run should be like in ``planned``.
 """
 
 from __future__ import annotations
@@ -29,17 +29,35 @@ from bench.records.judged import (
 )
 from bench.records.kinds import SCHEMA, Axis, Dtype, Progress, Record, Sampler, Standing, Status, TimingName, Unit
 from bench.records.planned import MetricPlan, PlannedRun, PlannedSize, SizePlan
+from bench.records.weights import (
+    Audit,
+    ChangedModule,
+    ChangeKind,
+    CheckpointFacts,
+    Component,
+    Family,
+    Layout,
+    LoraAudit,
+    PixelDifference,
+    Prediction,
+)
 
 __all__ = [
     "SCHEMA",
     "Acceptance",
+    "Audit",
     "Axis",
     "Baseline",
     "Calibration",
     "Case",
     "Cell",
+    "ChangeKind",
+    "ChangedModule",
+    "CheckpointFacts",
+    "Component",
     "Delta",
     "Dtype",
+    "Family",
     "Fingerprint",
     "FrozenCase",
     "FrozenVariant",
@@ -47,8 +65,10 @@ __all__ = [
     "Git",
     "Given",
     "Interval",
+    "Layout",
     "Limit",
     "Lora",
+    "LoraAudit",
     "Machine",
     "MetricFacts",
     "MetricMean",
@@ -56,9 +76,11 @@ __all__ = [
     "MetricPlan",
     "NoiseSource",
     "Outcome",
+    "PixelDifference",
     "Plan",
     "PlannedRun",
     "PlannedSize",
+    "Prediction",
     "Progress",
     "Ranking",
     "Ratio",

@@ -23,6 +23,12 @@ class Lora(Record, frozen=True):
 
     path: str
     weight: float = 1.0
+    unet: float | None = None
+    """Weight of this component instead of ``weight``; likewise the two below."""
+    text_encoder: float | None = None
+    text_encoder_2: float | None = None
+    blocks: dict[str, float] = {}
+    """Weights of blocks of the UNet by name (``IN00``, ``MID``, ``OUT00``, ``BASE``), before ``unet`` and ``weight``."""
 
 
 class Variant(Record, frozen=True):
@@ -30,10 +36,12 @@ class Variant(Record, frozen=True):
 
     name: str
     checkpoint: str
-    """Shipped family, Hub id, diffusers folder, single ``.safetensors`` file, or ``random:<shape>``."""
+    """Shipped family, Hub id, diffusers folder, single ``.safetensors`` file, recipe (``.toml``), or ``random:<shape>``."""
     revision: str | None = None
     """Commit of a Hub checkpoint; None where it is not pinned."""
     loras: tuple[Lora, ...] = ()
+    fuse: bool = True
+    """Whether LoRAs become part of the weights; else they are computed beside them in every step, as at run time."""
     unet: str | None = None
     vae: str | None = None
 

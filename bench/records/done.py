@@ -6,6 +6,7 @@ from typing import Literal
 
 from bench.records.asked import Lora, Suite
 from bench.records.kinds import Axis, Record, Standing, Status, TimingName, Unit
+from bench.records.weights import Audit
 
 
 class WeightFile(Record, frozen=True):
@@ -32,6 +33,8 @@ class Fingerprint(Record, frozen=True):
     lora_mode: Literal["none", "fused", "unfused"] = "none"
     modules_changed: int = 0
     """How many modules of the pipeline the LoRAs were applied to."""
+    audit: Audit | None = None
+    """What was loaded and changed; None until the variant was rendered."""
 
 
 class Render(Record, frozen=True):

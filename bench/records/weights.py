@@ -1,0 +1,90 @@
+"""Records of weights: what a checkpoint is, and what LoRAs and merges changed in it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bench.records.kinds import Record
+
+Component = Literal["unet", "text_encoder", "text_encoder_2", "vae"]
+Layout = Literal["diffusers", "single-file", "random", "recipe"]
+Family = Literal["sdxl", "sd15"]
+Prediction = Literal["epsilon", "v_prediction"]
+ChangeKind = Literal["lora", "tucker", "loha", "lokr", "diff", "norm", "bias"]
+
+
+class CheckpointFacts(Record, frozen=True):
+    """What a checkpoint is, as far as its files tell."""
+
+    layout: Layout
+    family: Family
+    """Families that differ do not merge, and LoRAs of the one do not fit the other."""
+    prediction: Prediction = "epsilon"
+    zero_terminal_snr: bool = False
+    """Whether it was trained with a noise schedule that ends in pure noise; the sampler must follow."""
+    inpainting: bool = False
+    """A UNet that also takes a mask and a masked image (9 channels)."""
+    dtypes: dict[str, str] = {}
+    """Stored precision by component (``float16``); several are joined by ``+``."""
+    licence: str | None = None
+    """As the file's metadata or the folder's model card names it; None where they do not."""
+    title: str | None = None
+
+
+class ChangedModule(Record, frozen=True):
+    """One module that a LoRA file changed, and by how much."""
+
+    module: str
+    """Component and path in diffusers' names: ``unet.mid_block.attentions.0.proj_in``."""
+    kind: ChangeKind
+    dora: bool
+    """Whether the change also sets the weight's norm (DoRA), so that it is not additive."""
+    rank: int | None
+    """None for changes that are no product of thin matrices."""
+    alpha: float | None
+    """None where the file has none, which means alpha = rank."""
+    scale: float
+    """What the file's matrices were multiplied with: alpha/rank (rsLoRA: alpha/sqrt(rank)) times ``weight``."""
+    weight: float
+    """The weight that the suite gives this module."""
+    relative_change: float
+    """Frobenius norm of the change over that of the weight before; over 1 where the weight was 0."""
+    rounded_away: float
+    """Share, 0 to 1, of the entries meant to change that are the same number in the dtype that is run."""
+
+
+class LoraAudit(Record, frozen=True):
+    """What one LoRA file is and did. There are no left-over keys: such a file stops the run."""
+
+    path: str
+    """As the suite names it."""
+    layout: str
+    """How its keys are named: ``kohya, diffusers blocks``."""
+    keys: int
+    applied: dict[str, int]
+    """Keys applied, by component."""
+    modules: tuple[ChangedModule, ...]
+
+
+class PixelDifference(Record, frozen=True):
+    """The same images from LoRAs applied at run time and from LoRAs fused, in 8-bit levels, 0 to 255."""
+
+    images: int
+    mean: float
+    """Mean absolute difference over all pixels and channels."""
+    max: int
+    changed: float
+    """Share, 0 to 1, of pixel values that differ."""
+
+
+class Audit(Record, frozen=True):
+    """What was loaded for a variant, and what was changed in it."""
+
+    checkpoint: CheckpointFacts
+    dtype: str
+    """Precision that is run, for which ``rounded_away`` holds."""
+    loras: tuple[LoraAudit, ...] = ()
+    blocks: dict[str, float] = {}
+    """Relative change by block (``IN00``, ``MID``, ``OUT00``, ``BASE``, ``TE1``, ``TE2``), all LoRAs together."""
+    fused_against_runtime: PixelDifference | None = None
+    """None without LoRAs, and where one of them cannot be applied at run time."""
