@@ -27,8 +27,8 @@ class Lora(Record, frozen=True):
     """Weight of this component instead of ``weight``; likewise the two below."""
     text_encoder: float | None = None
     text_encoder_2: float | None = None
-    blocks: dict[str, float] = {}
-    """Weights of blocks of the UNet by name (``IN00``, ``MID``, ``OUT00``, ``BASE``), before ``unet`` and ``weight``."""
+    blocks: dict[str, float] = msgspec.field(default_factory=dict)
+    """Weights of blocks of the UNet by name (``IN00``, ``M00``, ``OUT00``, ``BASE``), instead of the above."""
 
 
 class Variant(Record, frozen=True):
@@ -36,7 +36,7 @@ class Variant(Record, frozen=True):
 
     name: str
     checkpoint: str
-    """Shipped family, Hub id, diffusers folder, single ``.safetensors`` file, recipe (``.toml``), or ``random:<shape>``."""
+    """Shipped family, Hub id, diffusers folder, ``.safetensors`` file, recipe (``.toml``), or ``random:<shape>``."""
     revision: str | None = None
     """Commit of a Hub checkpoint; None where it is not pinned."""
     loras: tuple[Lora, ...] = ()

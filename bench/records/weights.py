@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from bench.records.kinds import Record
 
 Component = Literal["unet", "text_encoder", "text_encoder_2", "vae"]
@@ -24,7 +26,7 @@ class CheckpointFacts(Record, frozen=True):
     """Whether it was trained with a noise schedule that ends in pure noise; the sampler must follow."""
     inpainting: bool = False
     """A UNet that also takes a mask and a masked image (9 channels)."""
-    dtypes: dict[str, str] = {}
+    dtypes: dict[str, str] = msgspec.field(default_factory=dict)
     """Stored precision by component (``float16``); several are joined by ``+``."""
     licence: str | None = None
     """As the file's metadata or the folder's model card names it; None where they do not."""
@@ -84,7 +86,7 @@ class Audit(Record, frozen=True):
     dtype: str
     """Precision that is run, for which ``rounded_away`` holds."""
     loras: tuple[LoraAudit, ...] = ()
-    blocks: dict[str, float] = {}
-    """Relative change by block (``IN00``, ``MID``, ``OUT00``, ``BASE``, ``TE1``, ``TE2``), all LoRAs together."""
+    blocks: dict[str, float] = msgspec.field(default_factory=dict)
+    """Relative change by block (``IN00``, ``M00``, ``OUT00``, ``BASE``, ``TE1``, ``TE2``), all LoRAs together."""
     fused_against_runtime: PixelDifference | None = None
     """None without LoRAs, and where one of them cannot be applied at run time."""
