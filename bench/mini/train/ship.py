@@ -23,6 +23,7 @@ def run(work: Path, target: Path = FOLDER) -> None:
     pipeline = StableDiffusionXLPipeline.from_pretrained(work / "pipeline")
     pipeline.to(torch.float16)
     pipeline.save_pretrained(target / "pipeline", safe_serialization=True)
+    forget_place(target / "pipeline")
     (target / "loras").mkdir()
     for name in LORAS:
         shutil.copyfile(work / f"{name}.safetensors", target / "loras" / f"{name}.safetensors")
@@ -32,6 +33,14 @@ def run(work: Path, target: Path = FOLDER) -> None:
         half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
         save_file(half, target / "judges" / f"{name}.safetensors")
     write_manifest(target)
+
+
+def forget_place(pipeline: Path) -> None:
+    """Take the folder that a pipeline was loaded from out of its configurations, where diffusers writes it."""
+    for path in (pipeline / "model_index.json", *pipeline.glob("*/config.json")):
+        config = json.loads(path.read_text("utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def write_manifest(target: Path) -> None:
