@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import baseline, doctor, fetch, gate, lists, planning, results, stages
+from bench.cli import baseline, doctor, fetch, gate, inspect, lists, planning, results, stages, sweep
 from bench.cli.verbs import Job, group
 
 HELP = """Is the merge better, by how much, at what cost, and did it break anything?
@@ -50,7 +50,8 @@ def build() -> typer.Typer:
     """The whole command line as a typer application."""
     app = group(HELP)
     app.callback(epilog=EXIT_CODES)(_common)
-    for verbs in (stages.app, results.app, gate.app, baseline.app, planning.app, fetch.app, doctor.app):
+    rooms = (stages, results, gate, baseline, sweep, inspect, planning, fetch, doctor)
+    for verbs in (room.app for room in rooms):
         app.registered_commands += verbs.registered_commands
     app.add_typer(lists.app, name="list")
     return app

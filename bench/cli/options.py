@@ -126,14 +126,13 @@ def check_device(device: str) -> str:
     return device
 
 
-def check_dtype(name: str | None) -> Dtype | None:
+def check_dtype(name: str | None, flag: str = "--tower-dtype") -> Dtype | None:
     """The dtype as it was given; UsageError where it is none."""
     known = get_args(Dtype)
     found = next((dtype for dtype in known if dtype == name), None)
     if name is not None and found is None:
         raise UsageError(
-            f"--tower-dtype: {name!r} is not one of {', '.join(known)}{did_you_mean(name, known)}.",
-            "hotart-bench score --help",
+            f"{flag}: {name!r} is not one of {', '.join(known)}{did_you_mean(name, known)}.",
         )
     return found
 

@@ -8,9 +8,19 @@ says of it in ``judged``, and what the next run should be like in ``planned``.
 
 from __future__ import annotations
 
-from bench.records.asked import Case, Cell, Given, Lora, Plan, Settings, Suite, Variant
+from bench.records.asked import Case, Cell, Given, Lora, Plan, Settings, Suite, Sweep, Variant
 from bench.records.done import Fingerprint, Git, Machine, MetricFacts, Render, Run, RunInfo, Score, Timing, WeightFile
-from bench.records.found import Delta, Interval, MetricMean, Ranking, Ratio, Strength, TimingSummary
+from bench.records.found import (
+    Delta,
+    Interval,
+    MetricMean,
+    Ranking,
+    Ratio,
+    Strength,
+    SweepCurve,
+    SweepPoint,
+    TimingSummary,
+)
 from bench.records.judged import (
     Acceptance,
     Baseline,
@@ -36,6 +46,7 @@ from bench.records.weights import (
     CheckpointFacts,
     Component,
     Family,
+    Inspection,
     Layout,
     LoraAudit,
     PixelDifference,
@@ -64,6 +75,7 @@ __all__ = [
     "Gate",
     "Git",
     "Given",
+    "Inspection",
     "Interval",
     "Layout",
     "Limit",
@@ -98,6 +110,9 @@ __all__ = [
     "Status",
     "Strength",
     "Suite",
+    "Sweep",
+    "SweepCurve",
+    "SweepPoint",
     "Timing",
     "TimingName",
     "TimingSummary",
