@@ -20,7 +20,7 @@ from bench.variants.adapters.parts import check_values, read_parts
 from bench.variants.audit import Step, audit_lora, block_changes, measure_change
 from bench.variants.blocks import block_of, count_blocks
 from bench.variants.checkpoint import Checkpoint
-from bench.variants.checkpoints import open_checkpoint
+from bench.variants.checkpoints.opening import open_checkpoint
 from bench.variants.headers import read_shapes
 
 FAMILIES = ("random:sdxl", "random:sd15", "mini")

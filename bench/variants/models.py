@@ -6,7 +6,7 @@ other's LoRAs to it in float32, cast once: nothing is ever subtracted, so nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +24,8 @@ from bench.variants.adapters.parts import AdapterParts, read_parts
 from bench.variants.adapters.runtime import attach, is_runtime
 from bench.variants.audit import Step, audit_lora, block_changes, measure_change, refuse_no_change
 from bench.variants.blocks import block_of, check_blocks, count_blocks, weight_of
-from bench.variants.checkpoint import Checkpoint
-from bench.variants.checkpoints import open_checkpoint
+from bench.variants.checkpoint import Checkpoint, Tensor
+from bench.variants.checkpoints.opening import open_checkpoint
 from bench.variants.pipelines import build_pipeline, module_of, named_parameters
 
 SPARE_BYTES = 8 * 2**30
@@ -41,6 +41,8 @@ class Model:
     base: tuple[str | None, ...]
     """What a variant shares with the loaded one, so that it needs no other load: see ``base_of``."""
     settings: Settings
+    tensors: Mapping[str, Tensor]
+    """The checkpoint's."""
     parameters: dict[str, torch.Tensor]
     pristine: dict[str, torch.Tensor] = field(default_factory=dict)
     """Weights as the checkpoint has them, in stored precision, of every tensor that was changed so far."""
@@ -77,7 +79,7 @@ def load_model(variant: Variant, settings: Settings, *, device: str, weights_dir
         torch.cuda.empty_cache()
     checkpoint = open_checkpoint(variant, weights_dir)
     pipe = build_pipeline(checkpoint, settings, device)
-    return Model(pipe, checkpoint, base_of(variant), settings, dict(named_parameters(pipe)))
+    return Model(pipe, checkpoint, base_of(variant), settings, checkpoint.tensors, dict(named_parameters(pipe)))
 
 
 def load_pipeline(variant: Variant, settings: Settings, *, device: str, weights_dir: Path | None = None) -> Any:
@@ -134,8 +136,8 @@ def apply_loras(
         SuiteError: it names blocks that the UNet does not have.
     """
     fuse = variant.fuse if fuse is None else fuse
-    applied = read_loras(model.checkpoint, variant, weights_dir)
-    blocks = count_blocks(model.checkpoint.tensors)
+    applied = read_loras(model.tensors, variant, weights_dir)
+    blocks = count_blocks(model.tensors)
     steps: list[Step] = []
     totals: list[tuple[str, torch.Tensor]] = []
     with ExitStack() as files:
@@ -178,7 +180,7 @@ def _original(model: Model, tensor: str) -> torch.Tensor:
     parameter = model.parameters[tensor]
     if tensor in model.pristine:
         return model.pristine[tensor].to(parameter.device)
-    if model.checkpoint.tensors[tensor].dtype == model.settings.dtype and model.checkpoint.facts.layout != "recipe":
+    if model.tensors[tensor].dtype == model.settings.dtype and model.checkpoint.facts.layout != "recipe":
         return parameter.detach()
     return model.checkpoint.read(tensor).to(parameter.device)
 
@@ -199,24 +201,24 @@ def _store(parameter: torch.Tensor) -> torch.device:
     return parameter.device
 
 
-def read_loras(checkpoint: Checkpoint, variant: Variant, weights_dir: Path | None) -> list[Applied]:
+def read_loras(tensors: Mapping[str, Tensor], variant: Variant, weights_dir: Path | None) -> list[Applied]:
     """Read and match every LoRA of a variant.
 
     Raises:
         WeightsError: one is missing, damaged, or has a key that fits no tensor of the checkpoint.
         SuiteError: it names blocks that the UNet does not have.
     """
-    applied = []
+    applied, blocks = [], count_blocks(tensors)
     for number, lora in enumerate(variant.loras):
-        check_blocks(lora.blocks, count_blocks(checkpoint.tensors), f"variants.{variant.name}.loras[{number}]")
+        check_blocks(lora.blocks, blocks, f"variants.{variant.name}.loras[{number}]")
         place = sources.fetch(sources.find_lora(lora.path, weights_dir))
-        applied.append(Applied(lora, read_adapter(Path(place.path or ""), checkpoint.tensors)))
+        applied.append(Applied(lora, read_adapter(Path(place.path or ""), tensors)))
     return applied
 
 
 def can_run_beside(model: Model, variant: Variant, weights_dir: Path | None) -> bool:
     """Whether every change of a variant's LoRAs is a plain product of two matrices."""
-    applied = read_loras(model.checkpoint, variant, weights_dir)
+    applied = read_loras(model.tensors, variant, weights_dir)
     return all(is_runtime(change) for one in applied for change in one.adapter.changes)
 
 
@@ -229,7 +231,7 @@ def _attach(model: Model, applied: Sequence[Applied], parts: Sequence[AdapterPar
                 f"{one.lora.path}: {len(odd)} of its changes can only be fused, such as that of {listed(odd, 1)}.",
                 "leave out fuse = false",
             )
-    blocks = count_blocks(model.checkpoint.tensors)
+    blocks = count_blocks(model.tensors)
     for one, read in zip(applied, parts, strict=True):
         for change in one.adapter.changes:
             module, strength = module_of(model.pipe, change.tensor), weight_of(one.lora, change.tensor, blocks)

@@ -15,8 +15,10 @@ from bench.errors import WeightsError
 from bench.names import listed
 from bench.records import Component, Settings
 from bench.variants.checkpoint import Checkpoint
-from bench.variants.checkpoints import scheduler_config, tokenizers
-from bench.variants.headers import first_line, read_pipeline_class
+from bench.variants.checkpoints.families import read_pipeline_class
+from bench.variants.checkpoints.opening import scheduler_config
+from bench.variants.checkpoints.tokens import tokenizers
+from bench.variants.headers import first_line
 from bench.variants.samplers import set_sampler
 
 DAMAGED = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, struct.error)
@@ -43,7 +45,7 @@ def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str) -> A
     try:
         parts = {part: _component(part, checkpoint, settings, device) for part in components(checkpoint)}
         pipe = getattr(diffusers, name).from_pretrained(
-            checkpoint.config, local_files_only=True, **parts, **tokenizers(checkpoint), **_without_checker(name)
+            checkpoint.config, local_files_only=True, **parts, **_tokenizers(checkpoint), **_without_checker(name)
         )
     except DAMAGED as error:
         raise WeightsError(f"{checkpoint.what}: could not be loaded as {name}: {first_line(error)}") from error
@@ -61,6 +63,11 @@ def components(checkpoint: Checkpoint) -> tuple[Component, ...]:
     """The components that a checkpoint has tensors of; SD 1.5 has no second text encoder."""
     found = {name.partition(".")[0] for name in checkpoint.tensors}
     return tuple(part for part in CLASSES if part in found)
+
+
+def _tokenizers(checkpoint: Checkpoint) -> dict[str, Any]:
+    """CLIP's own, where the folder of configurations has none: those that come with the package have not."""
+    return {} if (checkpoint.config / "tokenizer").is_dir() else tokenizers(checkpoint.facts.family)
 
 
 def _without_checker(pipeline: str) -> dict[str, Any]:
@@ -84,7 +91,7 @@ def _component(part: Component, checkpoint: Checkpoint, settings: Settings, devi
 
 def empty_model(part: Component, checkpoint: Checkpoint) -> torch.nn.Module:
     """A component's model without memory (on the meta device), from its configuration."""
-    folder, kind = checkpoint.config / part, CLASSES[part]
+    folder, kind = checkpoint.other_configs.get(part, checkpoint.config / part), CLASSES[part]
     with torch.device("meta"):
         if part in ("unet", "vae"):
             model: torch.nn.Module = kind.from_config(kind.load_config(folder, local_files_only=True))

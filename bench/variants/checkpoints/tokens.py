@@ -1,0 +1,42 @@
+"""CLIP's tokenizers, made offline from the vocabulary that open_clip ships; single files bring none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.records.weights import Family
+from bench.suite.clip_tokens import CONTEXT, merges
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def tokenizers(family: Family) -> dict[str, Any]:
+    """The tokenizers of a family's pipelines, by the names that diffusers gives them.
+
+    transformers' ``CLIPTokenizer`` with OpenAI's vocabulary of 49408 entries, 77 tokens at most. SDXL's second one fills
+    up with ``!`` (0), as OpenCLIP does; the others with the end token (49407).
+
+    Raises:
+        MachineError: the installed ``open_clip`` lacks its vocabulary file.
+    """
+    made = {"tokenizer": _tokenizer(END)}
+    return made if family == "sd15" else made | {"tokenizer_2": _tokenizer("!")}
+
+
+def _tokenizer(pad: str) -> Any:
+    from transformers import CLIPTokenizer
+
+    from bench.suite.clip_tokens import byte_alphabet
+
+    pairs = merges()
+    letters = list(byte_alphabet().values())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in pairs), START, END]
+    return CLIPTokenizer(
+        vocab={word: number for number, word in enumerate(words)},
+        merges=pairs,
+        bos_token=START,
+        eos_token=END,
+        unk_token=END,
+        pad_token=pad,
+        model_max_length=CONTEXT,
+    )
