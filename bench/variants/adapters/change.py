@@ -21,7 +21,7 @@ class Change(NamedTuple):
     alpha: float | None
     """As the file or its metadata has it; None means alpha = rank."""
     scale: float
-    """What the product of the matrices is multiplied with: alpha/rank, for rsLoRA alpha/sqrt(rank); 1 for differences."""
+    """What the matrices' product is multiplied with: alpha/rank, for rsLoRA alpha/sqrt(rank); 1 for differences."""
     parts: dict[str, str]
     """Role (``up``, ``hada_w1_a``, ``dora_scale``) -> key in the file."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -25,7 +26,7 @@ class AdapterParts:
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         self._path = path
-        self._file = safe_open(path, "pt", device=device)
+        self._file: Any = safe_open(path, "pt", device=device)
 
     def __enter__(self) -> AdapterParts:
         self._file.__enter__()

@@ -1,8 +1,8 @@
 """What a LoRA's matrices are multiplied with: alpha/rank, and where alpha stands.
 
-kohya's and lycoris's files have a tensor ``.alpha`` for each module. PEFT's and diffusers' have one in their metadata, or
-in ``adapter_config.json`` beside the file. lycoris writes the alpha of an rsLoRA so that alpha/rank is the scale already,
-so its ``rs_lora`` must not be applied again; PEFT writes the alpha itself, and ``use_rslora``.
+kohya's and lycoris's files have a tensor ``.alpha`` for each module. PEFT's and diffusers' have one in their metadata,
+or in ``adapter_config.json`` beside the file. lycoris writes the alpha of an rsLoRA so that alpha/rank is the scale
+already, so its ``rs_lora`` must not be applied again; PEFT writes the alpha itself, and ``use_rslora``.
 """
 
 from __future__ import annotations
