@@ -51,5 +51,13 @@ class Checkpoint(Protocol):
     def config(self) -> Path:
         """A folder of component configurations as diffusers saves them, with tokenizers or without."""
 
+    @property
+    def other_configs(self) -> Mapping[str, Path]:
+        """Folders of the ``config.json`` of components that have another than ``config`` holds: a replaced VAE."""
+
+    @property
+    def identity(self) -> str:
+        """What the weights are beside the ``files``: a recipe's arithmetic, a seed; empty where files are all."""
+
     def read(self, name: str) -> torch.Tensor:
         """One tensor on the CPU, in the precision it is stored in; a computed one in float32."""

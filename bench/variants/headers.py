@@ -9,10 +9,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from bench.errors import WeightsError
 from bench.names import listed
+from bench.variants.stored import read_header
 
 Shape = tuple[int, ...]
 
@@ -22,11 +21,18 @@ WEIGHTS_NAMES = ("diffusion_pytorch_model", "model")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that diffusers and transformers load from a component's folder: one, or the shards in order."""
-    for name in WEIGHTS_NAMES:
-        if (folder / f"{name}.safetensors").is_file():
-            return [folder / f"{name}.safetensors"]
-    return sorted(file for file in folder.glob("*-of-*.safetensors") if ".fp16" not in file.name)
+    """The files that diffusers and transformers load from a component's folder: one, or the shards in order.
+
+    The copies in half precision, whose names end in ``.fp16``, are taken where there are no others.
+    """
+    for half in ("", ".fp16"):
+        for name in WEIGHTS_NAMES:
+            if (folder / f"{name}{half}.safetensors").is_file():
+                return [folder / f"{name}{half}.safetensors"]
+        shards = [file for file in folder.glob("*-of-*.safetensors") if (".fp16" in file.name) == bool(half)]
+        if shards:
+            return sorted(shards)
+    return []
 
 
 def read_shapes(path: Path) -> dict[str, Shape]:
@@ -35,14 +41,7 @@ def read_shapes(path: Path) -> dict[str, Shape]:
     Raises:
         WeightsError: the file is missing, cut short, or no safetensors.
     """
-    try:
-        with safe_open(path, "np") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"{path}: is damaged, cut short, or no .safetensors file: {first_line(error)}.",
-            "get the file again, and compare its size and sha256 with the source's",
-        ) from error
+    return {name: stored.shape for name, stored in read_header(path).tensors.items()}
 
 
 def lora_modules(path: Path) -> dict[str, tuple[int, int]]:
