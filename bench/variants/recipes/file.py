@@ -95,8 +95,9 @@ def read_recipe(path: Path) -> Recipe:
     """A checked recipe file, what it leaves out filled in.
 
     Raises:
-        SuiteError: no such file, not TOML, an unknown or doubled field, one that the method does not have, a wrong type, or a
-            value that cannot be: a NaN alpha, a density of 2. The sentence names file, field and what is allowed.
+        SuiteError: no such file, not TOML, an unknown or doubled field, one that the method does not have, a wrong
+            type, or a value that cannot be: a NaN alpha, a density of 2. The sentence names file, field and what is
+            allowed.
         IncomparableError: its schema is newer than this program.
     """
     try:

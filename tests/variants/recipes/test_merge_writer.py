@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,10 @@ TENSORS = st.dictionaries(
 
 def quiet(stage: str, done: int, total: int, note: str = "") -> None:
     """No progress."""
+
+
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 def entries_of(tensors: dict[str, torch.Tensor]) -> list[Entry]:
@@ -84,7 +89,7 @@ def test_an_old_file_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
 
     write(path, some(), read=read)
     assert load_file(path).keys() == some().keys()
-    assert os.listdir(tmp_path) == ["x.safetensors"]
+    assert names_in(tmp_path) == ["x.safetensors"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("no such weight")])
@@ -101,7 +106,7 @@ def test_whatever_is_raised_while_tensors_are_made_leaves_nothing_behind(tmp_pat
     with pytest.raises(error if isinstance(error, type) else type(error)):
         write(path, some(), read=read)
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["x.safetensors"]
+    assert names_in(tmp_path) == ["x.safetensors"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
@@ -120,7 +125,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_the_old_file_whole(tmp_path: Path
     with pytest.raises(MachineError, match=r"x\.safetensors"):
         write(path, some())
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["x.safetensors"]
+    assert names_in(tmp_path) == ["x.safetensors"]
 
 
 def test_too_little_room_is_told_before_anything_is_computed(tmp_path: Path, monkeypatch) -> None:
@@ -128,7 +133,7 @@ def test_too_little_room_is_told_before_anything_is_computed(tmp_path: Path, mon
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(MachineError, match=r"0\.0 GB free, and the file takes"):
         write(tmp_path / "x.safetensors", some(), read=lambda key: pytest.fail("read"))
-    assert os.listdir(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 def test_a_folder_that_may_not_be_written_is_a_machine_error(tmp_path: Path) -> None:
@@ -139,7 +144,7 @@ def test_a_folder_that_may_not_be_written_is_a_machine_error(tmp_path: Path) -> 
 def test_a_tensor_that_is_not_as_its_entry_says_is_a_bug_of_ours(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="t0: is"):
         write(tmp_path / "x.safetensors", some(), read=lambda key: some()[key].half())
-    assert os.listdir(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 def test_a_write_that_takes_only_a_part_goes_on(tmp_path: Path) -> None:
@@ -157,9 +162,7 @@ def test_a_write_that_takes_only_a_part_goes_on(tmp_path: Path) -> None:
 
 
 def test_few_tensors_wait_at_a_time(tmp_path: Path) -> None:
-    """However slow the disk is: what is made and not yet written stays at most the two that may wait, and the one made."""
-    import threading
-
+    """However slow the disk is, what is made and not written is the two that may wait and the one just made."""
     free, made, most = threading.Semaphore(0), [], []
     tensors = {f"t{index}": torch.full((2,), float(index)) for index in range(12)}
 
