@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.variants.fingerprint import fingerprint
-from bench.variants.sources import Needed, weights_needed
+from bench.variants.needs import Needed, weights_needed
 
 if TYPE_CHECKING:
     from bench.variants.pipelines import load_pipeline

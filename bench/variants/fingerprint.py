@@ -7,41 +7,41 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.errors import WeightsError
 from bench.records import Fingerprint, Variant, WeightFile
 from bench.variants import sources
-from bench.variants.headers import changed_modules, read_shapes, weight_files
-
-COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
-PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionPipeline")
+from bench.variants.checkpoint import Checkpoint
+from bench.variants.checkpoints.families import read_pipeline_class
+from bench.variants.checkpoints.opening import open_checkpoint, scheduler_config
+from bench.variants.headers import changed_modules, read_shapes
 
 
 def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprint:
     """Hash a variant's weight files, fetching those that are missing.
 
     The digest is the sha256 of the pipeline class, the checkpoint's noise schedule and kind of prediction, the
-    sha256 of each component's files and the LoRAs' sha256 and weights in order: not of names or paths, so that
-    the same weights at another place are the same variant.
+    sha256 of each component's files (of random weights and recipes, what they are made by) and the LoRAs' sha256 and
+    weights in order: not of names or paths, so that the same weights at another place are the same variant.
 
     Every file's header is read, so that what is cut short or fits nothing is told before anything is rendered.
 
     Raises:
         WeightsError: something is missing, damaged or no checkpoint, or a LoRA fits no module of its UNet.
     """
-    found = {role: sources.fetch(place) for role, place in sources.places(variant, weights_dir).items()}
-    folder = Path(found["checkpoint"].path or "")
-    pipeline = read_pipeline_class(folder)
-    weights = {component: _component(component, folder, found) for component in COMPONENTS}
-    files = [_weight_file(component, path) for component, paths in weights.items() for path in paths]
-    adapters = {role: Path(place.path or "") for role, place in found.items() if role.startswith("lora:")}
-    loras = [_weight_file(role, path) for role, path in adapters.items()]
-    unet = {name: shape for path in weights["unet"] for name, shape in read_shapes(path).items()}
+    checkpoint = open_checkpoint(variant, weights_dir)
+    pipeline = read_pipeline_class(checkpoint.config)
+    adapters = [Path(sources.fetch(sources.find_lora(lora.path, weights_dir)).path or "") for lora in variant.loras]
+    unet = {name.removeprefix("unet."): tensor.shape for name, tensor in checkpoint.tensors.items()}
+    changed = set().union(*(changed_modules(path, unet) for path in adapters))
+    files = [_weight_file(component, path) for component, path in checkpoint.files]
+    loras = [_weight_file(f"lora:{number}", path) for number, path in enumerate(adapters)]
     facts = {
         "pipeline": pipeline,
-        "schedule": _noise_schedule(folder),
+        "schedule": _noise_schedule(checkpoint),
         "files": [(file.component, file.sha256) for file in files],
         "loras": [(file.sha256, lora.weight) for file, lora in zip(loras, variant.loras, strict=True)],
     }
+    if checkpoint.identity:
+        facts["identity"] = checkpoint.identity
     return Fingerprint(
         name=variant.name,
         digest=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
@@ -50,59 +50,13 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
         files=(*files, *loras),
         loras=variant.loras,
         lora_mode="fused" if variant.loras else "none",
-        modules_changed=len(set().union(*(changed_modules(path, unet) for path in adapters.values()))),
+        modules_changed=len(changed),
     )
 
 
-def read_pipeline_class(folder: Path) -> str:
-    """The pipeline class that a diffusers folder names.
-
-    Raises:
-        WeightsError: no readable ``model_index.json``, or a pipeline that is not of the SD or SDXL family.
-    """
-    index = folder / "model_index.json"
-    try:
-        name = json.loads(index.read_text("utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{folder}: is no diffusers folder: model_index.json is missing or cannot be read.",
-            "save one with pipeline.save_pretrained(FOLDER)",
-        ) from error
-    if name not in PIPELINES:
-        raise WeightsError(f"{folder}: holds a {name}; hotart-bench renders {' and '.join(PIPELINES)}.")
-    return str(name)
-
-
-def component_folder(component: str, checkpoint: Path, override: Path | None) -> Path:
-    """Where a component's weights lie: in the checkpoint, or in the source that replaces it."""
-    if override is None:
-        return checkpoint / component
-    return override / component if (override / component).is_dir() else override
-
-
-def _component(component: str, checkpoint: Path, found: dict[str, sources.Place]) -> list[Path]:
-    """The weight files of a component."""
-    override = found.get(component)
-    folder = component_folder(component, checkpoint, None if override is None else Path(override.path or ""))
-    if not folder.is_dir() and component == "text_encoder_2":
-        return []  # SD 1.5 has one text encoder
-    files = weight_files(folder)
-    if not files:
-        raise WeightsError(
-            f"{folder}: holds no .safetensors weights for {component}; pickled weights are not read.",
-            "save the pipeline with safe_serialization=True",
-        )
-    return files
-
-
-def _noise_schedule(folder: Path) -> dict[str, Any]:
+def _noise_schedule(checkpoint: Checkpoint) -> dict[str, Any]:
     """The checkpoint's scheduler configuration, which says what its UNet predicts; a sampler takes it over."""
-    path = folder / "scheduler" / "scheduler_config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: is missing or cannot be read.", "save the whole pipeline again") from error
-    return {key: value for key, value in config.items() if not key.startswith("_")}
+    return {key: value for key, value in scheduler_config(checkpoint).items() if not key.startswith("_")}
 
 
 def _weight_file(component: str, path: Path) -> WeightFile:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from bench.errors import WeightsError
 from bench.records import Settings, Variant
 from bench.variants import sources
-from bench.variants.fingerprint import component_folder, read_pipeline_class
+from bench.variants.checkpoints.families import read_pipeline_class
 from bench.variants.headers import first_line, lora_modules, misfit
 from bench.variants.samplers import set_sampler
 
@@ -53,7 +53,7 @@ def _load(folder: Path, found: dict[str, sources.Place], dtype: torch.dtype) -> 
         parts = {}
         for role, kind in (("unet", diffusers.UNet2DConditionModel), ("vae", diffusers.AutoencoderKL)):
             if role in found:
-                source = component_folder(role, folder, Path(found[role].path or ""))
+                source = component_folder(role, Path(found[role].path or ""))
                 parts[role] = kind.from_pretrained(source, dtype=dtype, use_safetensors=True)
         if name == "StableDiffusionPipeline":
             parts |= {"safety_checker": None, "requires_safety_checker": False}
@@ -62,6 +62,11 @@ def _load(folder: Path, found: dict[str, sources.Place], dtype: torch.dtype) -> 
         )
     except DAMAGED as error:
         raise WeightsError(f"{folder}: could not be loaded as {name}: {first_line(error)}") from error
+
+
+def component_folder(component: str, override: Path) -> Path:
+    """Where a component's weights lie in the source that replaces the checkpoint's: in its folder, or by themselves."""
+    return override / component if (override / component).is_dir() else override
 
 
 def fuse_lora(pipe: Any, path: Path, weight: float) -> int:

@@ -1,28 +1,46 @@
 """Where a variant's weights come from, found without loading them. Imports no torch.
 
-A checkpoint is a shipped family (``mini``), a diffusers folder, or a Hub id; a LoRA is a shipped one
-(``mini:spo``), a ``.safetensors`` file, or ``owner/name:file.safetensors`` of the Hub. A folder given by
+A checkpoint is a shipped family (``mini``), random weights (``random:sdxl``), a diffusers folder, a single
+``.safetensors`` file, a recipe (``.toml``), or of the Hub: ``owner/name``, or one file of it,
+``owner/name:file.safetensors``; ``owner/name@revision`` pins a commit, branch or tag. A UNet or VAE is taken from any
+of these too. A LoRA is a shipped one (``mini:spo``), a ``.safetensors`` file, or one file of the Hub. A folder given by
 ``--weights-dir`` or ``HOTART_WEIGHTS`` is asked before the Hub: it holds ``owner/name/`` or ``name/``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.errors import WeightsError
 from bench.mini import weights as mini
 from bench.names import did_you_mean
-from bench.records import Record, Suite, Variant
+from bench.records import Record, Variant
+from bench.variants.checkpoints.families import COMPONENTS, FAMILIES, config_folder
 from bench.variants.headers import weight_files
 
-FAMILIES = ("mini",)
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2")
-HUB_PATTERNS = ("*.json", "*.txt", "*/*.safetensors", "diffusion_pytorch_model*.safetensors")
+SHIPPED = ("mini",)
+RANDOM = tuple(f"random:{family}" for family in FAMILIES)
+PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
+"""Suffixes of files that can run any code when they are read."""
+FILES = (".safetensors", ".toml")
+HUB_NAME = re.compile(
+    r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?(:(?P<file>.+))?", re.ASCII
+)
+HUB_PATTERNS = ("*.json", "*.txt", "README.md", "*/*.safetensors", "diffusion_pytorch_model*.safetensors")
 """A pipeline's components, or a lone UNet or VAE; not the single-file copies that lie beside them."""
-SKIPPED_PARTS = ("*.fp16*", "*.non_ema*", "*onnx*", "*openvino*", "*flax*", "vae_1_0/*")
+HALF = "*.fp16*"
+SKIPPED_PARTS = ("*.non_ema*", "*onnx*", "*openvino*", "*flax*", "vae_1_0/*")
+CONVERT = (
+    "import sys, torch; from safetensors.torch import save_file; "
+    "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
+    "save_file({k: v.contiguous().clone() for k, v in d.items() if isinstance(v, torch.Tensor)}, sys.argv[2])"
+)
+"""Reads a pickle without running what is in it (``weights_only``), and writes its tensors as safetensors."""
 
 
 class Place(Record, frozen=True):
@@ -35,18 +53,6 @@ class Place(Record, frozen=True):
     revision: str | None = None
     file: str | None = None
     """The one file that is wanted of the repository; None for all of it."""
-
-
-class Needed(Record, frozen=True):
-    """One thing that a variant needs, for ``doctor``."""
-
-    variant: str
-    what: str
-    present: bool
-    path: str | None
-    size_bytes: int | None
-    get: str
-    """The command that gets it; empty when it is present."""
 
 
 def places(variant: Variant, weights_dir: Path | None) -> dict[str, Place]:
@@ -65,37 +71,52 @@ def places(variant: Variant, weights_dir: Path | None) -> dict[str, Place]:
 
 
 def find_checkpoint(name: str, revision: str | None, weights_dir: Path | None) -> Place:
-    """Where a checkpoint (or a UNet or VAE taken from one) lies."""
-    if name in FAMILIES:
+    """Where a checkpoint (or a UNet or VAE taken from one) lies.
+
+    Args:
+        name: as the suite or recipe has it.
+        revision: of a Hub repository, where ``name`` does not pin one itself.
+        weights_dir: a folder to look in before the Hub.
+
+    Raises:
+        WeightsError: a name or path that can be nothing of the kind, or a pickle.
+    """
+    _refuse_bad_name(name)
+    if name in SHIPPED:
         return Place(what=name, path=str(mini.pipeline_folder()))
+    if name.startswith("random:"):
+        return _find_random(name)
+    refuse_pickle(name)
     path = Path(name).expanduser()
-    if path.is_dir():
+    is_file = os.path.isfile(path)  # noqa: PTH113 -- Path.is_file raises for a name that is too long
+    if os.path.isdir(path) or (is_file and path.suffix in FILES):  # noqa: PTH112
         return Place(what=name, path=str(path.resolve()))
-    if path.is_file() or path.suffix in {".safetensors", ".ckpt", ".bin", ".pt", ".pth"}:
-        raise WeightsError(
-            f"{name}: a checkpoint is a diffusers folder, a Hub id or a shipped family ({', '.join(FAMILIES)}); "
-            "single files are not read.",
-            "Convert it once with diffusers: StableDiffusionXLPipeline.from_single_file(FILE).save_pretrained(FOLDER)",
-        )
-    if not _is_hub_id(name):
-        raise WeightsError(
-            f"{name}: no such folder, and neither a Hub id (owner/name) nor a shipped family"
-            f" ({', '.join(FAMILIES)}){did_you_mean(name, FAMILIES)}.",
-            "hotart-bench list variants",
-        )
-    return _find_repository(name, revision, None, weights_dir)
+    hub = None if is_file else _hub_name(name)
+    if hub is not None and (Path(hub.file).suffix == ".safetensors" if hub.file else path.suffix not in FILES):
+        return _find_repository(name, hub, revision, weights_dir)
+    raise WeightsError(
+        f"{name}: no such folder or .safetensors file, and neither a Hub id (owner/name) nor a shipped family "
+        f"({', '.join((*SHIPPED, *RANDOM))}){did_you_mean(name, (*SHIPPED, *RANDOM))}.",
+        "hotart-bench list variants",
+    )
 
 
 def find_lora(name: str, weights_dir: Path | None) -> Place:
-    """Where a LoRA file lies."""
+    """Where a LoRA file lies.
+
+    Raises:
+        WeightsError: a name or path that can be nothing of the kind.
+    """
+    _refuse_bad_name(name)
     family, _, part = name.partition(":")
-    if family in FAMILIES and part:
+    if family in SHIPPED and part:
         return Place(what=name, path=str(mini.lora_file(part)))
     path = Path(name).expanduser()
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113
         return Place(what=name, path=str(path.resolve()))
-    if _is_hub_id(family) and part.endswith(".safetensors"):
-        return _find_repository(family, None, part, weights_dir)
+    hub = _hub_name(name)
+    if hub is not None and hub.file is not None and hub.file.endswith(".safetensors"):
+        return _find_repository(name, hub, None, weights_dir)
     raise WeightsError(
         f"{name}: no such LoRA file; a LoRA is a .safetensors file, owner/name:file.safetensors of the Hub, "
         f"or a shipped one ({', '.join(f'mini:{lora}' for lora in mini.LORAS)}).",
@@ -103,16 +124,61 @@ def find_lora(name: str, weights_dir: Path | None) -> Place:
     )
 
 
-def _is_hub_id(name: str) -> bool:
-    """Whether the Hub could have a repository of this name: no ``--`` or ``..``, no odd end, at most 96 characters."""
-    return bool(HUB_ID.fullmatch(name)) and not re.search(r"--|\.\.|[-.]$|[-.]/", name) and len(name) <= 96
+def refuse_pickle(name: str) -> None:
+    """Raises WeightsError for a name that ends as pickled weights do, with the command that converts them."""
+    if Path(name).suffix.lower() in PICKLES:
+        names = shlex.join([name, str(Path(name).with_suffix(".safetensors"))])
+        raise WeightsError(
+            f"{name}: is a pickle, which may run any code when it is read; only .safetensors files are read.",
+            f'convert it: python -c "{CONVERT}" {names}',
+        )
 
 
-def _find_repository(name: str, revision: str | None, file: str | None, weights_dir: Path | None) -> Place:
-    what = name if file is None else f"{name}:{file}"
-    place = Place(what=what, path=None, repository=name, revision=revision, file=file)
-    for folder in () if weights_dir is None else (weights_dir / name, weights_dir / name.split("/")[1]):
-        wanted = folder if file is None else folder / file
+def _refuse_bad_name(name: str) -> None:
+    if "\0" in name or not name.strip():
+        raise WeightsError(f"{name!r}: the name of a weight source is empty or holds a zero byte.")
+
+
+def _find_random(name: str) -> Place:
+    if name not in RANDOM:
+        raise WeightsError(
+            f"{name}: random weights have the shape of {', '.join(FAMILIES)}{did_you_mean(name, RANDOM)}."
+        )
+    return Place(what=name, path=str(config_folder(name.removeprefix("random:"))))
+
+
+class _HubName(NamedTuple):
+    repository: str
+    revision: str | None
+    file: str | None
+
+
+def _hub_name(name: str) -> _HubName | None:
+    """The parts of ``owner/name@revision:file``; None where the Hub could have no repository of this name.
+
+    Raises:
+        WeightsError: the file part leads out of the repository.
+    """
+    match = HUB_NAME.fullmatch(name)
+    if match is None:
+        return None
+    repository, file = match["repository"], match["file"]
+    # The Hub has no name with -- or .., or with an odd end, or of more than 96 characters.
+    if re.search(r"--|\.\.|[-.]$|[-.]/", repository) or len(repository) > 96:
+        return None
+    steps = re.split(r"[/\\]", file or "x")
+    if not all(steps) or ".." in steps or ".." in (match["revision"] or "").split("/"):
+        raise WeightsError(f"{name}: a file of a Hub repository is named by its path in it, without '..'.")
+    return _HubName(repository, match["revision"], file)
+
+
+def _find_repository(name: str, hub: _HubName, revision: str | None, weights_dir: Path | None) -> Place:
+    if hub.revision is not None and revision not in (None, hub.revision):
+        raise WeightsError(f"{name}: is pinned to two revisions, {hub.revision} and {revision}; leave one out.")
+    place = Place(what=name, path=None, repository=hub.repository, revision=hub.revision or revision, file=hub.file)
+    own = hub.repository.split("/")[1]
+    for folder in () if weights_dir is None else (weights_dir / hub.repository, weights_dir / own):
+        wanted = folder if hub.file is None else folder / hub.file
         if wanted.exists():
             return _at(place, wanted)
     return _at(place, _cached(place))
@@ -147,7 +213,7 @@ def _is_whole(folder: Path) -> bool:
     if not index.is_file():
         return bool(weight_files(folder) or weight_files(folder / "unet"))
     parts = json.loads(index.read_text("utf-8"))
-    return all(weight_files(folder / part) for part in WEIGHTED if part in parts)
+    return all(weight_files(folder / part) for part in COMPONENTS if part in parts)
 
 
 def fetch(place: Place) -> Place:
@@ -164,18 +230,28 @@ def fetch(place: Place) -> Place:
     try:
         if place.file is not None:
             return _at(place, Path(huggingface_hub.hf_hub_download(repository, place.file, revision=place.revision)))
-        folder = huggingface_hub.snapshot_download(
-            repository,
-            revision=place.revision,
-            allow_patterns=list(HUB_PATTERNS),
-            ignore_patterns=list(SKIPPED_PARTS),
-        )
+        folder = _download(place, (HALF, *SKIPPED_PARTS))
+        if not _is_whole(folder):  # some repositories hold nothing but the half-precision copies
+            folder = _download(place, SKIPPED_PARTS)
     except Exception as error:  # the Hub's client, its transport and the disk each have errors of their own
         raise WeightsError(
             f"{place.what}: is not on this machine and could not be downloaded ({type(error).__name__}).",
             f"{get_command(place)}, or give a folder that holds {repository}/ with --weights-dir",
         ) from error
-    return _at(place, Path(folder))
+    return _at(place, folder)
+
+
+def _download(place: Place, skipped: tuple[str, ...]) -> Path:
+    import huggingface_hub
+
+    return Path(
+        huggingface_hub.snapshot_download(
+            place.repository or "",
+            revision=place.revision,
+            allow_patterns=list(HUB_PATTERNS),
+            ignore_patterns=list(skipped),
+        )
+    )
 
 
 def get_command(place: Place) -> str:
@@ -184,27 +260,3 @@ def get_command(place: Place) -> str:
     parts += [place.file] if place.file else []
     parts += [f"--revision {place.revision}"] if place.revision else []
     return " ".join(parts)
-
-
-def weights_needed(suite: Suite, weights_dir: Path | None) -> tuple[Needed, ...]:
-    """What every variant of a suite needs and whether it is on this machine."""
-    return tuple(
-        _need(variant.name, place) for variant in suite.variants for place in places(variant, weights_dir).values()
-    )
-
-
-def _need(variant: str, place: Place) -> Needed:
-    return Needed(
-        variant=variant,
-        what=place.what,
-        present=place.path is not None,
-        path=place.path,
-        size_bytes=None if place.path is None else _size(Path(place.path)),
-        get="" if place.path is not None else get_command(place),
-    )
-
-
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*.safetensors"))

@@ -15,7 +15,7 @@ from bench.errors import WeightsError
 from bench.mini import weights
 from bench.records import Lora, Variant
 from bench.variants import fingerprint
-from bench.variants.fingerprint import read_pipeline_class
+from bench.variants.checkpoints.families import read_pipeline_class
 from bench.variants.headers import read_shapes
 
 DPO, SPO = Lora(path="mini:dpo"), Lora(path="mini:spo")

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import WeightsError
+from bench.records.weights import Family
 from bench.variants.checkpoint import Tensor
 from bench.variants.checkpoints.architecture import component_shapes
 
 FAMILIES = ("sdxl", "sd15", "tiny")
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
-PIPELINES = {"StableDiffusionXLPipeline": "sdxl", "StableDiffusionPipeline": "sd15"}
+PIPELINES: dict[str, Family] = {"StableDiffusionXLPipeline": "sdxl", "StableDiffusionPipeline": "sd15"}
 """Pipeline classes that are rendered, and the family of each."""
 
 
@@ -39,6 +40,30 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise WeightsError(f"{path}: is not a JSON object.", "save the whole pipeline again")
     return config
+
+
+def read_pipeline_class(folder: Path) -> str:
+    """The pipeline class that a diffusers folder names.
+
+    Raises:
+        WeightsError: no readable ``model_index.json``, or a pipeline that is not of the SD or SDXL family.
+    """
+    index = folder / "model_index.json"
+    try:
+        name = json.loads(index.read_text("utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WeightsError(
+            f"{folder}: is no diffusers folder: model_index.json is missing or cannot be read.",
+            "save one with pipeline.save_pretrained(FOLDER)",
+        ) from error
+    if name not in PIPELINES:
+        raise WeightsError(f"{folder}: holds a {name}; hotart-bench renders {' and '.join(PIPELINES)}.")
+    return str(name)
+
+
+def pipeline_family(folder: Path) -> Family:
+    """The family of a diffusers folder; raises as ``read_pipeline_class``."""
+    return PIPELINES[read_pipeline_class(folder)]
 
 
 def config_shapes(folder: Path, component: str) -> dict[str, tuple[int, ...]]:

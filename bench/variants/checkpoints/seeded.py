@@ -1,0 +1,82 @@
+"""Random weights of a family's true shape: latency and memory can be taken with nothing downloaded.
+
+The numbers are uniform, of variance 1/inputs, so that signals keep their size on the way through the layers and a pass
+in float16 stays finite; norms are the identity. What is drawn depends on ``VERSION`` and the tensor's name, and on
+nothing else. No torch before a read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.records import CheckpointFacts
+from bench.variants.checkpoint import Tensor
+from bench.variants.checkpoints.families import config_folder, family_tensors, pipeline_family
+from bench.variants.checkpoints.held import stored_dtypes
+
+if TYPE_CHECKING:
+    import torch
+
+VERSION = 1
+"""Another number whenever other values are drawn: such weights are another variant."""
+BLOCK = 1 << 22
+"""Numbers that are drawn at a time, which bounds the memory beside the tensor."""
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """A ``Checkpoint`` of random weights, in float16."""
+
+    what: str
+    facts: CheckpointFacts
+    tensors: Mapping[str, Tensor]
+    config: Path
+    identity: str
+    files: tuple[tuple[str, Path], ...] = ()
+    other_configs: Mapping[str, Path] = field(default_factory=dict)
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor on the CPU; the same on every machine."""
+        import torch
+
+        shape = self.tensors[name].shape
+        if len(shape) == 1:
+            return (torch.ones if name.endswith(".weight") else torch.zeros)(shape, dtype=torch.float16)
+        bound = math.sqrt(3.0 / math.prod(shape[1:]))
+        return _uniform(f"{self.identity}:{name}", shape, bound)
+
+
+def open_random(family: str) -> Seeded:
+    """``random:<family>``, of the families whose configurations come with the package."""
+    tensors = family_tensors(family)
+    return Seeded(
+        what=f"random:{family}",
+        facts=CheckpointFacts(
+            layout="random", family=pipeline_family(config_folder(family)), dtypes=stored_dtypes(tensors)
+        ),
+        tensors=tensors,
+        config=config_folder(family),
+        identity=f"random:{family} {VERSION}",
+    )
+
+
+def _uniform(name: str, shape: tuple[int, ...], bound: float) -> torch.Tensor:
+    """float16 numbers between -bound and bound."""
+    import numpy as np
+    import torch
+
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
+    bits = np.random.SFC64(seed)
+    tensor = torch.empty(shape, dtype=torch.float16)
+    flat = tensor.view(-1)
+    for start in range(0, flat.numel(), BLOCK):
+        block = flat[start : start + BLOCK]
+        words = bits.random_raw(-(-block.numel() // 4)).astype("<u8", copy=False)
+        numbers = torch.from_numpy(words.view("<i2"))[: block.numel()]
+        block.copy_(numbers.float().mul_(bound / 32768.0))
+    return tensor
