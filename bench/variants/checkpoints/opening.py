@@ -104,10 +104,10 @@ def open_source(
     Raises:
         WeightsError: as ``open_checkpoint``, but inpainting models are opened.
     """
-    base = _open(name, revision, weights_dir)
+    base = open_alone(name, revision, weights_dir)
     others = {"unet": unet, "vae": vae}
     parts = {
-        component: _open_part(component, other, weights_dir, base)
+        component: open_part(component, other, weights_dir, base)
         for component, other in others.items()
         if other is not None
     }
@@ -192,7 +192,12 @@ def scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return config
 
 
-def _open(name: str, revision: str | None, weights_dir: Path | None) -> Checkpoint:
+def open_alone(name: str, revision: str | None, weights_dir: Path | None) -> Checkpoint:
+    """One source by itself, a whole checkpoint or not; fetched where it is missing.
+
+    Raises:
+        WeightsError: it is missing, damaged or nothing of the kind.
+    """
     place = sources.fetch(sources.find_checkpoint(name, revision, weights_dir))
     path = Path(place.path or "")
     if name in sources.RANDOM:
@@ -204,13 +209,18 @@ def _open(name: str, revision: str | None, weights_dir: Path | None) -> Checkpoi
     return open_folder(path, name) if path.is_dir() else open_single(path, name)
 
 
-def _open_part(component: str, name: str, weights_dir: Path | None, base: Checkpoint) -> Checkpoint:
+def open_part(component: str, name: str, weights_dir: Path | None, base: Checkpoint) -> Checkpoint:
+    """A source of one component for a checkpoint: also a folder of that component alone, which knows no family.
+
+    Raises:
+        WeightsError: it is missing, damaged or nothing of the kind.
+    """
     place = sources.fetch(sources.find_checkpoint(name, None, weights_dir))
     path = Path(place.path or "")
     if path.is_dir() and not (path / "model_index.json").is_file():
         inner = path / component
         return open_component(inner if inner.is_dir() else path, component, name, base.facts.family)
-    return _open(name, None, weights_dir)
+    return open_alone(name, None, weights_dir)
 
 
 def _refuse_misfit(base: Checkpoint, component: str, part: Checkpoint) -> None:

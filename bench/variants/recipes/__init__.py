@@ -1,4 +1,8 @@
-"""Merges as recipes: a short text file that says what is made of which models, and the file that it makes.
+"""Merges as recipes: a short text file says what is made of which models. Importing this imports no torch.
 
-``opening.open_recipe`` gives a recipe as a checkpoint, ``merge.merge`` writes it. Importing this imports no torch.
+``open_recipe`` gives what a recipe makes as a checkpoint; ``merge.merge`` writes it as one file.
 """
+
+from bench.variants.recipes.opening import open_recipe
+
+__all__ = ["open_recipe"]

@@ -15,10 +15,12 @@ from bench.names import listed
 from bench.records import Component
 from bench.variants.blocks import check_blocks, count_blocks
 from bench.variants.checkpoint import Checkpoint
+from bench.variants.checkpoints.held import Held
 from bench.variants.recipes.file import Recipe
 
 SHOWN = 3
-_FACTS = ("family", "prediction", "zero_terminal_snr", "inpainting")
+_OF_PREDICTION = ("prediction", "zero_terminal_snr")
+_FACTS = ("family", *_OF_PREDICTION, "inpainting")
 _TEXT_ENCODERS: dict[str, tuple[Component, ...]] = {
     "sdxl": ("text_encoder", "text_encoder_2"),
     "sd15": ("text_encoder",),
@@ -31,14 +33,13 @@ def components_of(checkpoint: Checkpoint) -> tuple[Component, ...]:
     return tuple(component for component in get_args(Component) if component in found)
 
 
-def check_fit(path: Path, recipe: Recipe, models: Sequence[Checkpoint], vae: Checkpoint | None) -> frozenset[Component]:
+def check_fit(path: Path, recipe: Recipe, models: Sequence[Checkpoint]) -> frozenset[Component]:
     """The components that are merged, once it is sure that the models can be.
 
     Args:
         path: the recipe's file, for the messages.
         recipe: what is asked.
         models: its models, in order.
-        vae: the source of its VAE, where it names one.
 
     Raises:
         WeightsError: models of different families, predictions, schedules or kinds; a component, tensor or shape
@@ -55,20 +56,21 @@ def check_fit(path: Path, recipe: Recipe, models: Sequence[Checkpoint], vae: Che
         check_blocks(recipe.blocks, blocks, str(path))
         for index, lora in enumerate(recipe.loras):
             check_blocks(lora.blocks, blocks, f"{path}: loras[{index}]")
-    if vae is not None:
-        if "vae" not in components_of(vae):
-            raise WeightsError(f"{path}: vae: {vae.what} has no VAE.")
-        if "vae" in components_of(models[0]):
-            _refuse_other_tensors(path, models[0], vae, frozenset({"vae"}))
     return merged
+
+
+def tells_prediction(model: Checkpoint) -> bool:
+    """Whether a model's files say what its UNet predicts, and by which schedule; those of a UNet alone do not."""
+    return not isinstance(model, Held) or model.tells_prediction
 
 
 def _refuse_other_kinds(path: Path, models: Sequence[Checkpoint]) -> None:
     differing = []
     for fact in _FACTS:
-        values = [getattr(model.facts, fact) for model in models]
+        telling = [model for model in models if fact not in _OF_PREDICTION or tells_prediction(model)]
+        values = [getattr(model.facts, fact) for model in telling]
         if len(set(values)) > 1:
-            of_each = (f"{value} ({model.what})" for value, model in zip(values, models, strict=True))
+            of_each = (f"{value} ({model.what})" for value, model in zip(values, telling, strict=True))
             differing.append(f"{fact} is {', '.join(of_each)}")
     if differing:
         raise WeightsError(

@@ -16,8 +16,10 @@ from bench.records import CheckpointFacts, Lora
 from bench.variants.adapters import Adapter, Change
 from bench.variants.blocks import block_of, count_blocks, weight_of
 from bench.variants.checkpoint import Checkpoint, Tensor
+from bench.variants.checkpoints.held import stored_dtypes
+from bench.variants.checkpoints.opening import own_config
 from bench.variants.recipes.file import Recipe
-from bench.variants.recipes.fitting import check_fit
+from bench.variants.recipes.fitting import check_fit, tells_prediction
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +62,7 @@ class Merged:
         """
         self.path, self.recipe = path, recipe
         self.models, self.vae, self.loras = tuple(models), vae, tuple(loras)
-        self._merged = check_fit(path, recipe, models, vae)
+        self._merged = check_fit(path, recipe, models)
         self.tensors: Mapping[str, Tensor] = _tensors(recipe, models[0], vae)
         has_unet = any(name.startswith("unet.") for name in self.tensors)
         self._blocks = count_blocks(self.tensors) if has_unet else None
@@ -73,14 +75,14 @@ class Merged:
     @property
     def facts(self) -> CheckpointFacts:
         """Those of the first model, in the precision of the output."""
-        dtypes: dict[str, set[str]] = {}
-        for name, tensor in self.tensors.items():
-            dtypes.setdefault(name.split(".", 1)[0], set()).add(tensor.dtype)
         first, metadata = self.models[0].facts, self.recipe.metadata
+        speaker = next((model for model in self.models if tells_prediction(model)), self.models[0])
         return msgspec.structs.replace(
             first,
             layout="recipe",
-            dtypes={component: "+".join(sorted(found)) for component, found in dtypes.items()},
+            prediction=speaker.facts.prediction,
+            zero_terminal_snr=speaker.facts.zero_terminal_snr,
+            dtypes=stored_dtypes(self.tensors),
             licence=metadata.license or first.licence,
             title=metadata.title or first.title,
         )
@@ -101,7 +103,8 @@ class Merged:
         """The first model's, and that of a VAE taken from elsewhere."""
         if self.vae is None:
             return self.models[0].other_configs
-        return {**self.models[0].other_configs, "vae": self.vae.other_configs.get("vae", self.vae.config / "vae")}
+        own = own_config(self.vae, "vae")
+        return {**self.models[0].other_configs, **({} if own is None else {"vae": own})}
 
     @property
     def identity(self) -> str:

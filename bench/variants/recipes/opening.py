@@ -10,11 +10,12 @@ from bench.suite.text_files import exists
 from bench.variants import sources
 from bench.variants.adapters import read_adapter
 from bench.variants.checkpoint import Checkpoint
+from bench.variants.checkpoints.opening import assemble, open_alone, open_part
 from bench.variants.recipes.file import read_recipe
 from bench.variants.recipes.merged import Fused, Merged
 
 RECIPE = ".toml"
-SUFFIXES = (RECIPE, ".safetensors", *sources.PICKLES)
+SUFFIXES = (*sources.FILES, *sources.PICKLES)
 
 
 def open_recipe(path: Path, weights_dir: Path | None, within: tuple[Path, ...] = ()) -> Merged:
@@ -34,8 +35,13 @@ def open_recipe(path: Path, weights_dir: Path | None, within: tuple[Path, ...] =
     if path.resolve() in [other.resolve() for other in within]:
         raise SuiteError(f"{path}: is a source of itself: {' -> '.join(step.name for step in chain)}.")
     recipe = read_recipe(path)
-    models = [_open(name, path.parent, weights_dir, chain) for name in recipe.models]
-    vae = None if recipe.vae is None else _open(recipe.vae, path.parent, weights_dir, chain)
+    first, *others = (located(name, path.parent) for name in recipe.models)
+    models = [_open(first, None, weights_dir, chain)]
+    models += [_open(name, models[0], weights_dir, chain) for name in others]
+    vae = None
+    if recipe.vae is not None:
+        vae = open_part("vae", located(recipe.vae, path.parent), weights_dir, models[0])
+        assemble(models[0], {"vae": vae})  # which refuses one that does not go with the rest
     loras = [_open_lora(lora, models[0], path.parent, weights_dir) for lora in recipe.loras]
     return Merged(path, recipe, models, vae, loras)
 
@@ -47,11 +53,11 @@ def located(name: str, folder: Path) -> str:
     return str(path.absolute()) if is_path else name
 
 
-def _open(name: str, folder: Path, weights_dir: Path | None, chain: tuple[Path, ...]) -> Checkpoint:
-    from bench.variants.checkpoints import open_checkpoint  # which opens recipes in its turn
-
-    what = located(name, folder)
-    return open_recipe(Path(what), weights_dir, chain) if what.endswith(RECIPE) else open_checkpoint(what, weights_dir)
+def _open(what: str, first: Checkpoint | None, weights_dir: Path | None, chain: tuple[Path, ...]) -> Checkpoint:
+    """A model of a recipe; after the first one, a UNet alone will do, which is then of the first one's family."""
+    if Path(what).suffix == RECIPE:
+        return open_recipe(Path(what), weights_dir, chain)
+    return open_alone(what, None, weights_dir) if first is None else open_part("unet", what, weights_dir, first)
 
 
 def _open_lora(lora: Lora, first: Checkpoint, folder: Path, weights_dir: Path | None) -> Fused:

@@ -51,5 +51,7 @@ def fake(seed: int, what: str = "", dtype: torch.dtype = torch.float16, **fields
     """Random tensors of ``SHAPES``, or of those in ``only``."""
     drawn = torch.Generator().manual_seed(seed)
     only = fields.pop("only", SHAPES)
-    held = {name: torch.randn(SHAPES[name], generator=drawn).to(dtype) for name in SHAPES if name.startswith(tuple(only))}
+    held = {
+        name: torch.randn(SHAPES[name], generator=drawn).to(dtype) for name in SHAPES if name.startswith(tuple(only))
+    }
     return Fake(what or f"model-{seed}", held, **fields)  # type: ignore[arg-type]

@@ -166,7 +166,7 @@ def test_the_precision_is_the_first_models_unless_the_recipe_names_one() -> None
 
 
 def test_files_and_identity_tell_recipes_apart_and_do_not_depend_on_names() -> None:
-    files = [tuple([("checkpoint", Path(f"/{name}"))]) for name in "ab"]
+    files = [(("checkpoint", Path(f"/{name}")),) for name in "ab"]
     a, b = fake(1, files=files[0]), fake(2, files=files[1])
     one = merged(recipe(), a, b)
     assert one.files == (*files[0], *files[1])
@@ -230,15 +230,6 @@ def test_other_tensors_and_other_shapes_are_told_at_once() -> None:
     assert "1 tensors that model-2 lacks, such as unet.conv_in.bias" in said
     assert "1 tensors that model-1 lacks, such as unet.time_embedding.cond_proj.weight" in said
     assert "unet.conv_in.weight [8, 4, 3, 3] and [8, 9, 3, 3]" in said
-
-
-def test_a_vae_must_be_one_and_fit() -> None:
-    with pytest.raises(WeightsError, match="vae: model-3 has no VAE"):
-        merged(recipe(), fake(1), fake(2), vae=fake(3, only=["unet"]))
-    wide = fake(3, only=["vae"])
-    wide.held[VAE] = torch.zeros(8, 16, 3, 3)
-    with pytest.raises(WeightsError, match=r"model-1 and model-3 do not go together: 1 tensors of other shapes"):
-        merged(recipe(), fake(1), fake(2), vae=wide)
 
 
 def test_blocks_that_the_unet_does_not_have() -> None:
