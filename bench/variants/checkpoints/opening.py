@@ -107,7 +107,7 @@ def open_source(
     base = open_named(name, revision, weights_dir)
     others = {"unet": unet, "vae": vae}
     parts = {
-        component: _open_part(component, other, weights_dir, base)
+        component: open_part(component, other, weights_dir, base)
         for component, other in others.items()
         if other is not None
     }
@@ -209,7 +209,7 @@ def open_named(name: str, revision: str | None, weights_dir: Path | None) -> Che
     return open_folder(path, name) if path.is_dir() else open_single(path, name)
 
 
-def _open_part(component: str, name: str, weights_dir: Path | None, base: Checkpoint) -> Checkpoint:
+def open_part(component: str, name: str, weights_dir: Path | None, base: Checkpoint) -> Checkpoint:
     place = sources.fetch(sources.find_checkpoint(name, None, weights_dir))
     path = Path(place.path or "")
     if path.is_dir() and not (path / "model_index.json").is_file():

@@ -13,8 +13,8 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 def tokenizers(family: Family) -> dict[str, Any]:
     """The tokenizers of a family's pipelines, by the names that diffusers gives them.
 
-    transformers' ``CLIPTokenizer`` with OpenAI's vocabulary of 49408 entries, 77 tokens at most. SDXL's second one fills
-    up with ``!`` (0), as OpenCLIP does; the others with the end token (49407).
+    transformers' ``CLIPTokenizer`` with OpenAI's vocabulary of 49408 entries, 77 tokens at most. SDXL's second one
+    fills up with ``!`` (0), as OpenCLIP does; the others with the end token (49407).
 
     Raises:
         MachineError: the installed ``open_clip`` lacks its vocabulary file.
