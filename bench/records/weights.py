@@ -100,7 +100,7 @@ class Inspection(Record, frozen=True):
     """As the user named it."""
     kind: Literal["checkpoint", "lora"]
     files: dict[str, str]
-    """sha256 of every weight file by its name."""
+    """sha256 of every weight file by its name, that of a component behind the component's."""
     checkpoint: CheckpointFacts | None
     """None of a LoRA."""
     lora: LoraAudit | None

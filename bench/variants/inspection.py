@@ -142,7 +142,7 @@ def _inspect_checkpoint(name: str, found: Checkpoint, base: Checkpoint | None, p
     return Inspection(
         path=name,
         kind="checkpoint",
-        files={path.name: sha256(path) for _, path in found.files},
+        files={_file_name(component, path): sha256(path) for component, path in found.files},
         checkpoint=found.facts,
         lora=None,
         tensors=dict(Counter(_component(tensor) for tensor in found.tensors)),
@@ -177,6 +177,10 @@ def _parameters(found: Checkpoint) -> dict[str, int]:
     for name, tensor in found.tensors.items():
         counts[_component(name)] += math.prod(tensor.shape)
     return dict(counts)
+
+
+def _file_name(component: str, path: Path) -> str:
+    return path.name if component == "checkpoint" else f"{component}/{path.name}"
 
 
 def _component(tensor: str) -> str:
