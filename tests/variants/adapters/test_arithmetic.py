@@ -249,6 +249,13 @@ def test_stored_precision_and_alpha_in_any_dtype(dtype: torch.dtype, tmp_path: P
     torch.testing.assert_close(found.double(), wanted, **CLOSE)
 
 
+def test_an_alpha_may_be_a_whole_number(tmp_path: Path) -> None:
+    weight = checkpoint("sdxl")[f"{LINEAR}.weight"]
+    tensors = lora(LINEAR, weight) | {f"{LINEAR}.alpha": torch.tensor([3])}
+    (change,) = read_adapter(save(tmp_path, tensors), shapes(checkpoint("sdxl"))).changes
+    assert (change.alpha, change.scale) == (3, 1.5)
+
+
 @pytest.mark.parametrize("kind", [LoConModule, LokrModule])
 def test_lycoris_writes_rslora_so_that_alpha_over_rank_is_the_scale(kind: type[LoConModule], tmp_path: Path) -> None:
     weight = checkpoint("sdxl")[f"{LINEAR}.weight"]
