@@ -100,7 +100,7 @@ def test_a_name_that_no_file_can_have(name: str) -> None:
 
 
 def test_random_shapes_that_there_are_not() -> None:
-    with pytest.raises(WeightsError, match=r"sdxl, sd15, tiny \(did you mean 'random:sdxl'\)"):
+    with pytest.raises(WeightsError, match=r"sdxl, sd15, tiny \(did you mean 'random:sdxl'\?\)"):
         find_checkpoint("random:sdlx", None, None)
 
 
