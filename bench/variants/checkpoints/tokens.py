@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.records.weights import Family
-from bench.suite.clip_tokens import CONTEXT, merges
+from bench.suite.clip_tokens import CONTEXT, byte_alphabet, merges
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -14,7 +14,8 @@ def tokenizers(family: Family) -> dict[str, Any]:
     """The tokenizers of a family's pipelines, by the names that diffusers gives them.
 
     transformers' ``CLIPTokenizer`` with OpenAI's vocabulary of 49408 entries, 77 tokens at most. SDXL's second one
-    fills up with ``!`` (0), as OpenCLIP does; the others with the end token (49407).
+    fills up with ``!`` (0), the others with the end token (49407). As in the folder that SDXL was released in, a ``!``
+    of the prompt itself becomes that same 0 in the second one, where OpenCLIP has 256.
 
     Raises:
         MachineError: the installed ``open_clip`` lacks its vocabulary file.
@@ -25,8 +26,6 @@ def tokenizers(family: Family) -> dict[str, Any]:
 
 def _tokenizer(pad: str) -> Any:
     from transformers import CLIPTokenizer
-
-    from bench.suite.clip_tokens import byte_alphabet
 
     pairs = merges()
     letters = list(byte_alphabet().values())
