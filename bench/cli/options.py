@@ -58,6 +58,10 @@ Metrics = Annotated[
     str | None,
     typer.Option("--metrics", metavar="A,B", help="Only these metrics.  [default: those of the suite]"),
 ]
+JudgesOf = Annotated[
+    str | None,
+    typer.Option("--metrics", metavar="A,B", help="The judges of these metrics.  [default: those of the suite]"),
+]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:<number> or mps.")]
 Limit = Annotated[
     int | None,
