@@ -16,6 +16,7 @@ from bench.records.judged import (
     Baseline,
     Calibration,
     FrozenCase,
+    FrozenRound,
     FrozenVariant,
     Gate,
     Limit,
@@ -27,10 +28,23 @@ from bench.records.judged import (
     Verdict,
     WorstPrompt,
 )
-from bench.records.kinds import SCHEMA, Axis, Dtype, Progress, Record, Sampler, Standing, Status, TimingName, Unit
+from bench.records.kinds import (
+    BASELINE_SCHEMA,
+    SCHEMA,
+    Axis,
+    Dtype,
+    Progress,
+    Record,
+    Sampler,
+    Standing,
+    Status,
+    TimingName,
+    Unit,
+)
 from bench.records.planned import MetricPlan, PlannedRun, PlannedSize, SizePlan
 
 __all__ = [
+    "BASELINE_SCHEMA",
     "SCHEMA",
     "Acceptance",
     "Axis",
@@ -42,6 +56,7 @@ __all__ = [
     "Dtype",
     "Fingerprint",
     "FrozenCase",
+    "FrozenRound",
     "FrozenVariant",
     "Gate",
     "Git",
