@@ -26,6 +26,7 @@ from bench.records.judged import (
     Baseline,
     Calibration,
     FrozenCase,
+    FrozenRound,
     FrozenVariant,
     Gate,
     Limit,
@@ -37,7 +38,19 @@ from bench.records.judged import (
     Verdict,
     WorstPrompt,
 )
-from bench.records.kinds import SCHEMA, Axis, Dtype, Progress, Record, Sampler, Standing, Status, TimingName, Unit
+from bench.records.kinds import (
+    BASELINE_SCHEMA,
+    SCHEMA,
+    Axis,
+    Dtype,
+    Progress,
+    Record,
+    Sampler,
+    Standing,
+    Status,
+    TimingName,
+    Unit,
+)
 from bench.records.planned import MetricPlan, PlannedRun, PlannedSize, SizePlan
 from bench.records.weights import (
     Audit,
@@ -54,6 +67,7 @@ from bench.records.weights import (
 )
 
 __all__ = [
+    "BASELINE_SCHEMA",
     "SCHEMA",
     "Acceptance",
     "Audit",
@@ -71,6 +85,7 @@ __all__ = [
     "Family",
     "Fingerprint",
     "FrozenCase",
+    "FrozenRound",
     "FrozenVariant",
     "Gate",
     "Git",
