@@ -12,8 +12,15 @@ from bench.records import Fingerprint, Variant, WeightFile
 from bench.variants import sources
 from bench.variants.headers import changed_modules, read_shapes, weight_files
 
-COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
-PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionPipeline")
+COMPONENTS = {
+    "StableDiffusionXLPipeline": ("unet", "vae", "text_encoder", "text_encoder_2"),
+    "StableDiffusionPipeline": ("unet", "vae", "text_encoder"),
+}
+PIPELINES = tuple(COMPONENTS)
+TOKENIZERS = {
+    "StableDiffusionXLPipeline": ("tokenizer", "tokenizer_2"),
+    "StableDiffusionPipeline": ("tokenizer",),
+}
 
 
 def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprint:
@@ -31,7 +38,8 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
     found = {role: sources.fetch(place) for role, place in sources.places(variant, weights_dir).items()}
     folder = Path(found["checkpoint"].path or "")
     pipeline = read_pipeline_class(folder)
-    weights = {component: _component(component, folder, found) for component in COMPONENTS}
+    _check_tokenizers(folder, pipeline)
+    weights = {component: _component(component, folder, found) for component in COMPONENTS[pipeline]}
     files = [_weight_file(component, path) for component, paths in weights.items() for path in paths]
     adapters = {role: Path(place.path or "") for role, place in found.items() if role.startswith("lora:")}
     loras = [_weight_file(role, path) for role, path in adapters.items()]
@@ -84,8 +92,6 @@ def _component(component: str, checkpoint: Path, found: dict[str, sources.Place]
     """The weight files of a component."""
     override = found.get(component)
     folder = component_folder(component, checkpoint, None if override is None else Path(override.path or ""))
-    if not folder.is_dir() and component == "text_encoder_2":
-        return []  # SD 1.5 has one text encoder
     files = weight_files(folder)
     if not files:
         raise WeightsError(
@@ -93,6 +99,17 @@ def _component(component: str, checkpoint: Path, found: dict[str, sources.Place]
             "save the pipeline with safe_serialization=True",
         )
     return files
+
+
+def _check_tokenizers(folder: Path, pipeline: str) -> None:
+    """Raise WeightsError for a tokenizer without its words: transformers makes an empty one and says nothing."""
+    for name in TOKENIZERS[pipeline]:
+        present = {file for file in ("tokenizer.json", "vocab.json", "merges.txt") if (folder / name / file).is_file()}
+        if "tokenizer.json" not in present and len(present) < 2:
+            raise WeightsError(
+                f"{folder / name}: holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt.",
+                "save the whole pipeline again, or download it anew",
+            )
 
 
 def _noise_schedule(folder: Path) -> dict[str, Any]:
