@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from bench.errors import WeightsError
 from bench.records import Fingerprint, Lora, Variant, WeightFile
 from bench.variants import sources
 from bench.variants.adapters import read_adapter
@@ -16,6 +17,11 @@ from bench.variants.checkpoint import Checkpoint
 from bench.variants.checkpoints.families import read_pipeline_class
 from bench.variants.checkpoints.opening import open_checkpoint, scheduler_config
 from bench.variants.headers import read_shapes
+
+TOKENIZERS = {
+    "StableDiffusionXLPipeline": ("tokenizer", "tokenizer_2"),
+    "StableDiffusionPipeline": ("tokenizer",),
+}
 
 
 def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprint:
@@ -32,6 +38,8 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
     """
     checkpoint = open_checkpoint(variant, weights_dir)
     pipeline = read_pipeline_class(checkpoint.config)
+    if checkpoint.facts.layout == "diffusers":
+        _check_tokenizers(checkpoint.config, pipeline)
     adapters = [Path(sources.fetch(sources.find_lora(lora.path, weights_dir)).path or "") for lora in variant.loras]
     tensors = checkpoint.tensors
     changed = {change.tensor for path in adapters for change in read_adapter(path, tensors).changes}
@@ -61,6 +69,17 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
 def _weights(lora: Lora) -> dict[str, Any]:
     """All weights of a LoRA, those of components and blocks too; its path is no part of what it is."""
     return {name: value for name, value in msgspec.to_builtins(lora).items() if name != "path"}
+
+
+def _check_tokenizers(folder: Path, pipeline: str) -> None:
+    """Raise WeightsError for a tokenizer without its words: transformers makes an empty one and says nothing."""
+    for name in TOKENIZERS[pipeline]:
+        present = {file for file in ("tokenizer.json", "vocab.json", "merges.txt") if (folder / name / file).is_file()}
+        if "tokenizer.json" not in present and len(present) < 2:
+            raise WeightsError(
+                f"{folder / name}: holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt.",
+                "save the whole pipeline again, or download it anew",
+            )
 
 
 def _noise_schedule(checkpoint: Checkpoint) -> dict[str, Any]:
