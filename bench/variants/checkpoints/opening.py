@@ -107,10 +107,10 @@ def open_source(
     Raises:
         WeightsError: as ``open_checkpoint``, but inpainting models are opened.
     """
-    base = open_named(name, revision, weights_dir)
+    base = open_alone(name, revision, weights_dir)
     others = {"unet": unet, "vae": vae}
     parts = {
-        component: _open_part(component, other, weights_dir, base)
+        component: open_part(component, other, weights_dir, base)
         for component, other in others.items()
         if other is not None
     }
@@ -192,7 +192,7 @@ def scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return config
 
 
-def open_named(name: str, revision: str | None, weights_dir: Path | None) -> Checkpoint:
+def open_alone(name: str, revision: str | None, weights_dir: Path | None) -> Checkpoint:
     """What a suite or recipe names, fetched where it is missing; components may be missing in it.
 
     Raises:
@@ -209,13 +209,13 @@ def open_named(name: str, revision: str | None, weights_dir: Path | None) -> Che
     return open_folder(path, name) if path.is_dir() else open_single(path, name)
 
 
-def _open_part(component: str, name: str, weights_dir: Path | None, base: Checkpoint) -> Checkpoint:
+def open_part(component: str, name: str, weights_dir: Path | None, base: Checkpoint) -> Checkpoint:
     place = sources.fetch(sources.find_checkpoint(name, None, weights_dir))
     path = Path(place.path or "")
     if path.is_dir() and not (path / "model_index.json").is_file():
         inner = path / component
         return open_component(inner if inner.is_dir() else path, component, name, base.facts.family)
-    return open_named(name, None, weights_dir)
+    return open_alone(name, None, weights_dir)
 
 
 def _refuse_misfit(base: Checkpoint, component: str, part: Checkpoint) -> None:
