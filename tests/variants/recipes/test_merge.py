@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_files import (
+from tiny_checkpoints import (
     CLIP_G,
     POSITIONS,
     PUBLISHED_PROJ_IN,
@@ -180,7 +180,10 @@ def test_diffusers_loads_what_the_recipe_makes(place: Path) -> None:
     recipe = open_recipe(place / "r.toml", None)
     for component, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
         model = kind.from_single_file(
-            str(place / "out.safetensors"), config=str(config_folder("tiny")), subfolder=component, local_files_only=True
+            str(place / "out.safetensors"),
+            config=str(config_folder("tiny")),
+            subfolder=component,
+            local_files_only=True,
         )
         state = model.state_dict()
         names = {name.removeprefix(f"{component}.") for name in recipe.tensors if name.startswith(f"{component}.")}
@@ -371,7 +374,7 @@ def test_other_families_are_refused(place: Path) -> None:
 
 
 def test_another_size_is_refused(place: Path) -> None:
-    with pytest.raises(WeightsError, match="do not go together: .* tensors"):
+    with pytest.raises(WeightsError, match=r"do not go together: .* tensors"):
         run(place, SUM.replace("b.safetensors", "random:sdxl"))
 
 
