@@ -4,7 +4,7 @@
 
     HotartError            70  base; on its own: a bug of ours
     ├── UsageError          2  a flag, name or path that cannot be right
-    │   └── SuiteError      2  a suite or prompt file that cannot be read as one
+    │   └── SuiteError      2  a suite, prompt or recipe file that cannot be read as one
     ├── WeightsError        3  a checkpoint, LoRA or metric weight: missing, damaged, of another shape
     ├── IncomparableError   4  another protocol, another run in the folder, a newer schema
     ├── InvalidError        5  results that allow no verdict
@@ -38,7 +38,7 @@ class UsageError(HotartError):
 
 
 class SuiteError(UsageError):
-    """A suite or prompt file that cannot be read as one (exit code 2)."""
+    """A suite, prompt or recipe file that cannot be read as one (exit code 2)."""
 
 
 class WeightsError(HotartError):

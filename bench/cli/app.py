@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import baseline, doctor, fetch, gate, lists, planning, results, stages
+from bench.cli import baseline, doctor, fetch, gate, lists, merge, planning, results, stages
 from bench.cli.verbs import Job, group
 
 HELP = """Is the merge better, by how much, at what cost, and did it break anything?
@@ -50,7 +50,7 @@ def build() -> typer.Typer:
     """The whole command line as a typer application."""
     app = group(HELP)
     app.callback(epilog=EXIT_CODES)(_common)
-    for verbs in (stages.app, results.app, gate.app, baseline.app, planning.app, fetch.app, doctor.app):
+    for verbs in (stages.app, results.app, gate.app, baseline.app, planning.app, merge.app, fetch.app, doctor.app):
         app.registered_commands += verbs.registered_commands
     app.add_typer(lists.app, name="list")
     return app

@@ -3,8 +3,8 @@
 The field counts blocks as the published layout does (``model.diffusion_model.input_blocks.4...``), diffusers counts
 levels, resnets and attentions. Both follow from how many levels the UNet has and how many layers each, which
 ``count_blocks`` reads from the tensors' names: SDXL has 3 levels of 2 layers (``IN00`` to ``IN08``, ``M00``, ``OUT00``
-to ``OUT08``), SD 1.5 has 4 (``IN00`` to ``IN11``, ...). ``BASE`` is what lies outside the blocks: the embeddings of time
-and size, and the output convolution.
+to ``OUT08``), SD 1.5 has 4 (``IN00`` to ``IN11``, ...). ``BASE`` is what lies outside the blocks: the embeddings of
+time and size, and the output convolution.
 """
 
 from __future__ import annotations

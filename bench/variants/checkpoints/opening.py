@@ -193,23 +193,28 @@ def scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def open_alone(name: str, revision: str | None, weights_dir: Path | None) -> Checkpoint:
-    """What a suite or recipe names, fetched where it is missing; components may be missing in it.
+    """One source by itself, a whole checkpoint or not; fetched where it is missing.
 
     Raises:
-        WeightsError: as ``open_source``.
+        WeightsError: it is missing, damaged or nothing of the kind.
     """
     place = sources.fetch(sources.find_checkpoint(name, revision, weights_dir))
     path = Path(place.path or "")
     if name in sources.RANDOM:
         return open_random(name.removeprefix("random:"))
     if path.suffix == ".toml":
-        from bench.variants.recipes.opening import open_recipe
+        from bench.variants.recipes import open_recipe  # which opens sources in its turn
 
         return open_recipe(path, weights_dir)
     return open_folder(path, name) if path.is_dir() else open_single(path, name)
 
 
 def open_part(component: str, name: str, weights_dir: Path | None, base: Checkpoint) -> Checkpoint:
+    """A source of one component for a checkpoint: also a folder of that component alone, which knows no family.
+
+    Raises:
+        WeightsError: it is missing, damaged or nothing of the kind.
+    """
     place = sources.fetch(sources.find_checkpoint(name, None, weights_dir))
     path = Path(place.path or "")
     if path.is_dir() and not (path / "model_index.json").is_file():

@@ -1,0 +1,228 @@
+"""A recipe as a checkpoint: each tensor is computed when it is read. Imports no torch before that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from bench import strict_json
+from bench.errors import WeightsError
+from bench.records import CheckpointFacts, Lora
+from bench.variants.adapters import Adapter, Change
+from bench.variants.blocks import block_of, count_blocks, weight_of
+from bench.variants.checkpoint import Checkpoint, Tensor
+from bench.variants.checkpoints.held import stored_dtypes
+from bench.variants.checkpoints.opening import own_config
+from bench.variants.recipes.file import Recipe
+from bench.variants.recipes.fitting import check_fit, tells_prediction
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.variants.adapters.parts import AdapterParts
+
+NO_ARITHMETIC = ("schema", "models", "vae", "loras", "dtype", "metadata")
+"""Fields of a recipe that ``identity`` leaves out, or puts otherwise: names of sources, and what is done on writing."""
+
+
+class Fused(NamedTuple):
+    """A LoRA of a recipe, opened."""
+
+    lora: Lora
+    what: str
+    """As the recipe names it; a path is absolute."""
+    file: Path
+    adapter: Adapter
+
+
+class Merged:
+    """What a recipe makes of its models: a ``Checkpoint`` whose tensors are computed when they are read.
+
+    ``read`` gives float32, not yet rounded to the recipe's ``dtype``, so that a recipe within a recipe is rounded
+    once, at the end; what is taken as it is from one model has the precision that it is stored in.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        recipe: Recipe,
+        models: Sequence[Checkpoint],
+        vae: Checkpoint | None = None,
+        loras: Sequence[Fused] = (),
+    ) -> None:
+        """Takes the recipe's file (for messages), what it asks, and its sources, opened.
+
+        Raises:
+            WeightsError, SuiteError: the models do not go together (``fitting``).
+        """
+        self.path, self.recipe = path, recipe
+        self.models, self.vae, self.loras = tuple(models), vae, tuple(loras)
+        self._merged = check_fit(path, recipe, models)
+        self.tensors: Mapping[str, Tensor] = _tensors(recipe, models[0], vae)
+        has_unet = any(name.startswith("unet.") for name in self.tensors)
+        self._blocks = count_blocks(self.tensors) if has_unet else None
+
+    @property
+    def what(self) -> str:
+        """The recipe's file."""
+        return str(self.path)
+
+    @property
+    def facts(self) -> CheckpointFacts:
+        """Those of the first model, in the precision of the output."""
+        first, metadata = self.models[0].facts, self.recipe.metadata
+        speaker = next((model for model in self.models if tells_prediction(model)), self.models[0])
+        return msgspec.structs.replace(
+            first,
+            layout="recipe",
+            prediction=speaker.facts.prediction,
+            zero_terminal_snr=speaker.facts.zero_terminal_snr,
+            dtypes=stored_dtypes(self.tensors),
+            licence=metadata.license or first.licence,
+            title=metadata.title or first.title,
+        )
+
+    @property
+    def files(self) -> tuple[tuple[str, Path], ...]:
+        """Those of the models, of the VAE and of the LoRAs, in the order of the recipe."""
+        of_models = [file for source in self._sources for file in source.files]
+        return (*of_models, *(("lora", lora.file) for lora in self.loras))
+
+    @property
+    def config(self) -> Path:
+        """The first model's."""
+        return self.models[0].config
+
+    @property
+    def other_configs(self) -> Mapping[str, Path]:
+        """The first model's, and that of a VAE taken from elsewhere."""
+        if self.vae is None:
+            return self.models[0].other_configs
+        own = own_config(self.vae, "vae")
+        return {**self.models[0].other_configs, **({} if own is None else {"vae": own})}
+
+    @property
+    def identity(self) -> str:
+        """The arithmetic, and which of ``files`` belong to which source, as canonical JSON."""
+        facts: dict[str, Any] = msgspec.to_builtins(self.recipe)
+        loras = [msgspec.to_builtins(one.lora) for one in self.loras]
+        kept = {name: value for name, value in facts.items() if name not in NO_ARITHMETIC}
+        kept["components"] = sorted(self._merged)
+        kept["loras"] = [{name: value for name, value in lora.items() if name != "path"} for lora in loras]
+        kept["sources"] = [(len(source.files), source.identity) for source in self._sources]
+        return strict_json.canonical({**kept, "vae": self.vae is not None}).decode()
+
+    @property
+    def _sources(self) -> tuple[Checkpoint, ...]:
+        return self.models if self.vae is None else (*self.models, self.vae)
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor: merged, changed by the LoRAs in their order, or as its one source has it.
+
+        Raises:
+            WeightsError: an input or the result holds values that are not finite, or cannot be read.
+        """
+        component = name.split(".", 1)[0]
+        if component == "vae" and self.vae is not None:
+            return finite(self.vae.read(name), name, self.vae.what)
+        if component in self._merged:
+            tensor = self._compute(name)
+        else:
+            tensor = finite(self.models[0].read(name), name, self.models[0].what)
+        return finite(self._with_loras(tensor, name), name, self.what)
+
+    def _compute(self, name: str) -> torch.Tensor:
+        from bench.variants.recipes import methods
+
+        recipe, alpha = self.recipe, self._alpha(name)
+        if alpha == 0.0:  # nothing of the others is asked for, and nothing may be rounded
+            return self._input(0, name)
+        if recipe.method in ("weighted_sum", "slerp") and alpha == 1.0:
+            return self._input(1, name)
+        first, *others = range(len(self.models))
+        if recipe.method == "dare":
+            drop, seed, shape = recipe.drop or 0.0, recipe.seed or 0, self.tensors[name].shape
+            masks = (methods.kept_entries(shape, drop, seed, index, name) for index in others)
+            rest = (self._input(index, name) for index in others)
+            return methods.dare(self._input(first, name), rest, self._weights, masks, drop, alpha)
+        base, *rest = (self._input(index, name) for index in (first, *others))
+        if recipe.method == "ties":
+            return methods.ties(base, rest, self._weights, recipe.density or 0.0, alpha)
+        if recipe.method == "add_difference":
+            return methods.add_difference(base, rest[0], rest[1], alpha)
+        return (methods.slerp if recipe.method == "slerp" else methods.weighted_sum)(base, rest[0], alpha)
+
+    @property
+    def _weights(self) -> tuple[float, ...]:
+        return self.recipe.weights or (1.0,) * (len(self.models) - 1)
+
+    def _alpha(self, name: str) -> float:
+        """How much of the others goes into a tensor: its block's number where the recipe names one."""
+        alpha = self.recipe.alpha or 0.0
+        if not self.recipe.blocks or self._blocks is None or not name.startswith("unet."):
+            return alpha
+        return self.recipe.blocks.get(block_of(name, self._blocks), alpha)
+
+    def _input(self, index: int, name: str) -> torch.Tensor:
+        """A model's tensor in float32, ours to write into."""
+        import torch
+
+        model = self.models[index]
+        return finite(model.read(name).to(torch.float32, copy=True), name, model.what)
+
+    def _with_loras(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
+        import torch
+
+        from bench.variants.adapters.arithmetic import changed
+
+        for number, one in enumerate(self.loras):
+            change = self._changes[number].get(name)
+            strength = weight_of(one.lora, name, self._blocks) if change and self._blocks else 0.0
+            if change and strength:
+                parts = self._parts[number].of(change)
+                tensor = changed(change, tensor.to(torch.float32), parts, strength)
+        return tensor
+
+    @cached_property
+    def _changes(self) -> list[dict[str, Change]]:
+        """Of each LoRA, what it does to which tensor."""
+        return [{change.tensor: change for change in one.adapter.changes} for one in self.loras]
+
+    @cached_property
+    def _parts(self) -> list[AdapterParts]:
+        """The LoRA files, opened once; every value in them is looked at before the first is used."""
+        from bench.variants.adapters.parts import check_values, read_parts
+
+        for one in self.loras:
+            check_values(one.adapter)
+        return [read_parts(one.file) for one in self.loras]
+
+
+def finite(tensor: torch.Tensor, name: str, what: str) -> torch.Tensor:
+    """The tensor, once it is sure that it holds finite values only.
+
+    Raises:
+        WeightsError: some are not; how many, in which tensor of what.
+    """
+    known = tensor if tensor.element_size() > 1 else tensor.float()  # 8-bit floats have no arithmetic of their own
+    if tensor.numel() == 0 or not tensor.is_floating_point() or math.isfinite(float(known.sum())):
+        return tensor
+    # Only now: finite values may have an infinite sum, and counting takes several times as long.
+    bad = tensor.numel() - int(known.isfinite().sum())
+    if bad:
+        raise WeightsError(f"{what}: {name} holds {bad} values of {tensor.numel()} that are not finite.")
+    return tensor
+
+
+def _tensors(recipe: Recipe, first: Checkpoint, vae: Checkpoint | None) -> dict[str, Tensor]:
+    """Every tensor of the output: the first model's, but for a VAE taken from elsewhere; in the output's precision."""
+    found = dict(first.tensors)
+    if vae is not None:
+        found = {name: tensor for name, tensor in found.items() if not name.startswith("vae.")}
+        found |= {name: tensor for name, tensor in vae.tensors.items() if name.startswith("vae.")}
+    return {name: Tensor(tensor.shape, recipe.dtype or tensor.dtype) for name, tensor in found.items()}
