@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.variants.checkpoints.opening import open_checkpoint, open_alone, open_source, scheduler_config
+    from bench.variants.checkpoints.opening import open_alone, open_checkpoint, open_source, scheduler_config
     from bench.variants.checkpoints.tokens import tokenizers
 
-__all__ = ["open_checkpoint", "open_alone", "open_source", "scheduler_config", "tokenizers"]
+__all__ = ["open_alone", "open_checkpoint", "open_source", "scheduler_config", "tokenizers"]
 
 
 def __getattr__(name: str) -> Any:
