@@ -15,6 +15,7 @@ from bench.cli import (
     inspect,
     list_prompts,
     lists,
+    merge,
     planning,
     results,
     stages,
@@ -69,7 +70,7 @@ def build() -> typer.Typer:
     """The whole command line as a typer application."""
     app = group(HELP)
     app.callback(epilog=EXIT_CODES)(_common)
-    rooms = (stages, results, gate, baseline, sweep, inspect, planning, fetch, doctor)
+    rooms = (stages, results, gate, baseline, sweep, merge, inspect, planning, fetch, doctor)
     for verbs in (room.app for room in rooms):
         app.registered_commands += verbs.registered_commands
     listing = group(LIST_HELP, *LIST_EXAMPLES)

@@ -100,7 +100,7 @@ def read_stored(path: Path, stored: Stored) -> torch.Tensor:
 
     dtype: torch.dtype = getattr(torch, stored.dtype)
     data = torch.empty(stored.end - stored.start, dtype=torch.uint8)
-    view = memoryview(data.numpy())
+    view = memoryview(data.numpy().data)
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(stored.start)

@@ -1,6 +1,6 @@
 """Random weights of a family's true shape: latency and memory can be taken with nothing downloaded.
 
-The numbers are uniform, of variance 1/inputs, so that signals keep their size on the way through the layers and a pass
+The numbers have mean 0 and variance 1/inputs, so that signals keep their size on the way through the layers and a pass
 in float16 stays finite; norms are the identity. What is drawn depends on ``VERSION`` and the tensor's name, and on
 nothing else. No torch before a read.
 """
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Another number whenever other values are drawn: such weights are another variant."""
+SIGN_AND_FRACTION, ONE = 0x83FF_83FF_83FF_83FF, 0x3C00_3C00_3C00_3C00
+"""Bits of four float16: those that are drawn, and the exponent that puts their sizes between 1 and 2."""
+VARIANCE = 7.0 / 3.0
+"""Of numbers whose size is uniform between 1 and 2 and whose sign is drawn."""
 BLOCK = 1 << 22
 """Numbers that are drawn at a time, which bounds the memory beside the tensor."""
 
@@ -47,8 +51,7 @@ class Seeded:
         shape = self.tensors[name].shape
         if len(shape) == 1:
             return (torch.ones if name.endswith(".weight") else torch.zeros)(shape, dtype=torch.float16)
-        bound = math.sqrt(3.0 / math.prod(shape[1:]))
-        return _uniform(f"{self.identity}:{name}", shape, bound)
+        return _draw(f"{self.identity}:{name}", shape, 1.0 / math.sqrt(VARIANCE * math.prod(shape[1:])))
 
 
 def open_random(family: str) -> Seeded:
@@ -65,18 +68,18 @@ def open_random(family: str) -> Seeded:
     )
 
 
-def _uniform(name: str, shape: tuple[int, ...], bound: float) -> torch.Tensor:
-    """float16 numbers between -bound and bound."""
+def _draw(name: str, shape: tuple[int, ...], scale: float) -> torch.Tensor:
+    """float16 numbers whose size is uniform between ``scale`` and twice that, of either sign."""
     import numpy as np
     import torch
 
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
-    bits = np.random.SFC64(seed)
+    # random_raw alone is promised to stay as it is; numbers are made of its bits, since arithmetic would take longer.
+    bits = np.random.SFC64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little"))
     tensor = torch.empty(shape, dtype=torch.float16)
     flat = tensor.view(-1)
     for start in range(0, flat.numel(), BLOCK):
         block = flat[start : start + BLOCK]
-        words = bits.random_raw(-(-block.numel() // 4)).astype("<u8", copy=False)
-        numbers = torch.from_numpy(words.view("<i2"))[: block.numel()]
-        block.copy_(numbers.float().mul_(bound / 32768.0))
+        words = bits.random_raw(-(-block.numel() // 4)) & np.uint64(SIGN_AND_FRACTION) | np.uint64(ONE)
+        numbers = torch.from_numpy(words.astype("<u8", copy=False).view("<f2"))
+        torch.mul(numbers[: block.numel()], scale, out=block)
     return tensor

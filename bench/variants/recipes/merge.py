@@ -169,7 +169,7 @@ def _cast(tensor: torch.Tensor, dtype: torch.dtype, name: str, what: str) -> tor
     if tensor.dtype == dtype:
         return tensor
     precision = str(dtype).removeprefix("torch.")
-    return finite(tensor.to(dtype), name, f"{what}, cast to {precision},")
+    return finite(tensor.to(dtype), name, f"{what}, cast to {precision}")
 
 
 def _component(entry: Published) -> str:

@@ -88,7 +88,7 @@ def write_tensors(
     digest = hashlib.sha256()
 
     def put(data: bytes | memoryview) -> None:
-        with writing(path):
+        with _writing(path):
             _write_all(file, data)
         digest.update(data)
 
@@ -125,7 +125,7 @@ def header(order: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
 
 def check_room(path: Path, size_bytes: int) -> None:
     """Raises MachineError unless the disk has room for a file of this size, the old one kept until it is whole."""
-    with writing(path):
+    with _writing(path):
         free_bytes = shutil.disk_usage(path.parent).free
     if free_bytes < size_bytes:
         raise MachineError(
@@ -145,17 +145,28 @@ def replacing(path: Path) -> Iterator[FileIO]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{TEMPORARY}")
     try:
-        with writing(path):
+        with _writing(path):
             file = temporary.open("wb", buffering=0)  # a buffer's rest would be written once more on closing
         with file:
             yield file
-            with writing(path):
+            with _writing(path):
                 os.fsync(file.fileno())
-        with writing(path):
+        with _writing(path):
             temporary.replace(path)
             _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """``writing``, with a hint that is true of a merge: it begins anew, and has harmed nothing."""
+    try:
+        with writing(path):
+            yield
+    except MachineError as error:
+        hint = "put that right and give the same command again; a file that was there before is as it was"
+        raise MachineError(error.message, hint) from error
 
 
 def _sync_folder(folder: Path) -> None:

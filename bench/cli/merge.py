@@ -1,0 +1,76 @@
+"""``merge``: a recipe becomes one checkpoint file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli import options
+from bench.cli.options import AsJson, Quiet, WeightsDir
+from bench.cli.printing import Column, print_json, print_table, say
+from bench.cli.verbs import group, verb
+from bench.errors import Interrupted
+
+if TYPE_CHECKING:
+    from bench.variants.recipes.merge import MergedFile
+
+app = group("Merges.")
+
+
+@verb(
+    app,
+    "merge",
+    "hotart-bench merge hotart.toml -o hotart.safetensors",
+    "hotart-bench merge hotart.toml -o hotart.safetensors --force --quiet",
+    "hotart-bench merge hotart.toml -o hotart.safetensors --json",
+)
+def merge(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe: a .toml file (docs/merging.md).")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The .safetensors file to be.", show_default=False)
+    ],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a file that is there, once the new one is whole.")
+    ] = False,
+    weights_dir: WeightsDir = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Merge checkpoints and LoRAs into one file, as a recipe says.
+
+    It is computed in float32, a tensor at a time, and written in the layout that the community publishes.
+    The same recipe and inputs give the same bytes. Its header holds the recipe and the sha256 of each input.
+    """
+    from bench.cli.progress import show_progress
+    from bench.variants.recipes.merge import merge as write_merged
+
+    options.check_weights_dir(weights_dir)
+    try:
+        with show_progress(quiet) as progress:
+            done = write_merged(recipe, output, weights_dir=weights_dir, force=force, progress=progress)
+    except KeyboardInterrupt as stop:
+        raise Interrupted("Stopped. Nothing was written; a file that was there before is as it was.") from stop
+    if as_json:
+        print_json(done)
+        return
+    _print(done)
+    if not quiet:
+        say(f'Try it: checkpoint = "{done.path}" in a suite.')
+
+
+def _print(done: MergedFile) -> None:
+    print_table(
+        [Column("component"), Column("tensors", number=True), Column("precision")],
+        [(name, f"{count:,}", done.dtypes.get(name, "")) for name, count in done.tensors.items()],
+    )
+    print()
+    rows = [("input", one.component, one.name, _gb(one.size_bytes), one.sha256) for one in done.inputs]
+    rows.append(("output", "checkpoint", done.path, _gb(done.size_bytes), done.sha256))
+    columns = [Column("file"), Column("is"), Column("name", text=True), Column("GB", number=True), Column("sha256")]
+    print_table(columns, rows)
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.3f}"
