@@ -18,7 +18,7 @@ from bench.gate.quality import judge_metric
 from bench.gate.question import Question, invalid
 from bench.gate.timing import ONLY_ON_CUDA, judge_timing
 from bench.names import did_you_mean, listed
-from bench.records import SCHEMA, Baseline, FrozenVariant, Gate, Limit, TimingName, Verdict
+from bench.records import SCHEMA, Baseline, FrozenRound, FrozenVariant, Gate, Limit, TimingName, Verdict
 from bench.suite.limits import quantity_of
 
 __all__ = ["judge", "like_named"]
@@ -174,7 +174,7 @@ def _question(
     if is_timed(limit):
         unit = "byte" if quantity_of(limit.name) == "memory" else "second"
         rounds = [_rounds(side, limit.name) for side in (ours, theirs) if side is not None]
-        samples = min((len(values) for side in rounds for values in side), default=0)
+        samples = min((one.values for side in rounds for one in side), default=0)
         return Question(limit, "timing", unit, *pair, samples, equal)
     facts = facts_by_name(match.reference).get(limit.name) or facts_by_name(match.candidate).get(limit.name)
     return Question(limit, "metric", facts.unit if facts else "", *pair, match.reference.samples, equal)
@@ -202,7 +202,7 @@ def _judge_timing(match: _Match, question: Question, ours: FrozenVariant, theirs
     return judge_timing(question, above, below, one_session=match.one_session, noise=noise)
 
 
-def _rounds(side: FrozenVariant, name: str) -> tuple[tuple[float, ...], ...]:
+def _rounds(side: FrozenVariant, name: str) -> tuple[FrozenRound, ...]:
     return side.timings.get(cast(TimingName, name), ())
 
 

@@ -8,14 +8,25 @@ says of it in ``judged``, and what the next run should be like in ``planned``.
 
 from __future__ import annotations
 
-from bench.records.asked import Case, Cell, Given, Lora, Plan, Settings, Suite, Variant
+from bench.records.asked import Case, Cell, Given, Lora, Plan, Settings, Suite, Sweep, Variant
 from bench.records.done import Fingerprint, Git, Machine, MetricFacts, Render, Run, RunInfo, Score, Timing, WeightFile
-from bench.records.found import Delta, Interval, MetricMean, Ranking, Ratio, Strength, TimingSummary
+from bench.records.found import (
+    Delta,
+    Interval,
+    MetricMean,
+    Ranking,
+    Ratio,
+    Strength,
+    SweepCurve,
+    SweepPoint,
+    TimingSummary,
+)
 from bench.records.judged import (
     Acceptance,
     Baseline,
     Calibration,
     FrozenCase,
+    FrozenRound,
     FrozenVariant,
     Gate,
     Limit,
@@ -27,7 +38,19 @@ from bench.records.judged import (
     Verdict,
     WorstPrompt,
 )
-from bench.records.kinds import SCHEMA, Axis, Dtype, Progress, Record, Sampler, Standing, Status, TimingName, Unit
+from bench.records.kinds import (
+    BASELINE_SCHEMA,
+    SCHEMA,
+    Axis,
+    Dtype,
+    Progress,
+    Record,
+    Sampler,
+    Standing,
+    Status,
+    TimingName,
+    Unit,
+)
 from bench.records.planned import MetricPlan, PlannedRun, PlannedSize, SizePlan
 from bench.records.weights import (
     Audit,
@@ -36,6 +59,7 @@ from bench.records.weights import (
     CheckpointFacts,
     Component,
     Family,
+    Inspection,
     Layout,
     LoraAudit,
     PixelDifference,
@@ -43,6 +67,7 @@ from bench.records.weights import (
 )
 
 __all__ = [
+    "BASELINE_SCHEMA",
     "SCHEMA",
     "Acceptance",
     "Audit",
@@ -60,10 +85,12 @@ __all__ = [
     "Family",
     "Fingerprint",
     "FrozenCase",
+    "FrozenRound",
     "FrozenVariant",
     "Gate",
     "Git",
     "Given",
+    "Inspection",
     "Interval",
     "Layout",
     "Limit",
@@ -98,6 +125,9 @@ __all__ = [
     "Status",
     "Strength",
     "Suite",
+    "Sweep",
+    "SweepCurve",
+    "SweepPoint",
     "Timing",
     "TimingName",
     "TimingSummary",

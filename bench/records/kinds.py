@@ -8,6 +8,8 @@ import msgspec
 
 SCHEMA = 1
 """Version of the suite, run folder and journal formats."""
+BASELINE_SCHEMA = 2
+"""Version of the frozen baseline's file. 1 held seven digits of a score and every timed value."""
 
 Sampler = Literal[
     "ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_karras", "dpmpp_2m_sde_karras", "unipc", "none"

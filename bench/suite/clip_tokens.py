@@ -45,7 +45,7 @@ def count_tokens(prompt: str) -> int:
 def _count_pieces(word: str) -> int:
     if word in ("<start_of_text>", "<end_of_text>"):
         return 1
-    alphabet, ranks = _byte_alphabet(), _merge_ranks()
+    alphabet, ranks = byte_alphabet(), _merge_ranks()
     pieces = [alphabet[byte] for byte in word.encode("utf-8")]
     pieces[-1] += "</w>"
     while len(pieces) > 1:
@@ -71,21 +71,24 @@ def _merge(pieces: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def _byte_alphabet() -> dict[int, str]:
+def byte_alphabet() -> dict[int, str]:
+    """The character that CLIP writes for each byte, in the order of its vocabulary."""
     # CLIP writes every byte as one printable character: itself where it is one, else from U+0100 on.
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
 
 
+def merges() -> list[tuple[str, str]]:
+    """CLIP's byte-pair merges, the first to be made first; raises as ``count_tokens``."""
+    lines = gzip.decompress(_vocabulary_file().read_bytes()).decode("utf-8").split("\n")
+    split = (line.split() for line in lines[1 : _MERGES + 1])
+    return [(first, second) for first, second in split]
+
+
 @lru_cache(maxsize=1)
 def _merge_ranks() -> dict[tuple[str, str], int]:
-    lines = gzip.decompress(_vocabulary_file().read_bytes()).decode("utf-8").split("\n")
-    ranks: dict[tuple[str, str], int] = {}
-    for rank, line in enumerate(lines[1 : _MERGES + 1]):
-        first, second = line.split()
-        ranks[first, second] = rank
-    return ranks
+    return {pair: rank for rank, pair in enumerate(merges())}
 
 
 def _vocabulary_file() -> Path:

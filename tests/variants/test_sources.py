@@ -57,17 +57,94 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert find_checkpoint("~/merged", None, None).path == str(tmp_path / "merged")
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "model.ckpt", "gone/model.bin", "model.pt", "model.pth"])
-def test_single_file_is_refused_with_the_way_to_convert_it(name: str) -> None:
-    with pytest.raises(WeightsError, match="single files are not read") as caught:
+@pytest.mark.parametrize("name", ["single.safetensors", "merge.toml"])
+def test_files_are_taken_as_they_are(name: str, tmp_path: Path) -> None:
+    path = touch(tmp_path / name)
+    assert find_checkpoint(str(path), None, None) == Place(what=str(path), path=str(path))
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd15", "tiny"])
+def test_random_weights_lie_in_their_configurations(family: str) -> None:
+    place = find_checkpoint(f"random:{family}", None, None)
+    assert Path(place.path or "", "unet", "config.json").is_file()
+    assert fetch(place) is place
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "gone/model.bin", "model.PT", "model.pth", "owner/name:model.ckpt"])
+def test_pickles_are_refused_with_the_command_that_converts_them(name: str) -> None:
+    with pytest.raises(WeightsError, match=r"is a pickle, which may run any code") as caught:
         find_checkpoint(name, None, None)
     assert caught.value.exit_code == 3
-    assert "from_single_file(FILE).save_pretrained(FOLDER)" in caught.value.hint
+    assert "weights_only=True" in caught.value.hint
+    assert caught.value.hint.endswith(f" {name} {name.rsplit('.', 1)[0]}.safetensors")
 
 
-def test_a_file_that_exists_is_refused_whatever_its_ending(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="single files are not read"):
-        find_checkpoint(str(touch(tmp_path / "checkpoint")), None, None)
+@pytest.mark.parametrize("name", ["gone.safetensors", "models/gone.safetensors", "models/gone.toml", "x" * 5000])
+def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(WeightsError, match=r"no such folder or \.safetensors file"):
+        find_checkpoint(name, None, None)
+
+
+def test_a_file_of_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "models" / "checkpoint")
+    with pytest.raises(WeightsError, match="no such folder"):
+        find_checkpoint("models/checkpoint", None, None)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "", " "])
+def test_a_name_that_no_file_can_have(name: str) -> None:
+    for find in (lambda: find_checkpoint(name, None, None), lambda: find_lora(name, None)):
+        with pytest.raises(WeightsError, match="is empty or holds a zero byte"):
+            find()
+
+
+def test_random_shapes_that_there_are_not() -> None:
+    with pytest.raises(WeightsError, match=r"sdxl, sd15, tiny \(did you mean 'random:sdxl'\?\)"):
+        find_checkpoint("random:sdlx", None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("owner/name", ("owner/name", "abc", None)),
+        ("owner/name@v1.0", ("owner/name", "v1.0", None)),
+        ("owner/name@refs/pr/3", ("owner/name", "refs/pr/3", None)),
+        ("owner/name:sub/x.safetensors", ("owner/name", "abc", "sub/x.safetensors")),
+        ("owner/name@v1.0:x.safetensors", ("owner/name", "v1.0", "x.safetensors")),
+    ],
+)
+def test_names_of_the_hub(name: str, expected: tuple[str, str, str | None]) -> None:
+    given = "abc" if expected[1] == "abc" else None
+    place = find_checkpoint(name, given, None)
+    assert (place.what, place.repository, place.revision, place.file) == (name, *expected)
+    if place.file is not None:
+        lora = find_lora(name, None)
+        assert (lora.repository, lora.revision, lora.file) == (
+            "owner/name",
+            place.revision if given is None else None,
+            place.file,
+        )
+
+
+def test_two_revisions_are_one_too_many() -> None:
+    with pytest.raises(WeightsError, match=r"owner/name@a: is pinned to two revisions, a and b"):
+        find_checkpoint("owner/name@a", "b", None)
+    assert find_checkpoint("owner/name@a", "a", None).revision == "a"
+
+
+@pytest.mark.parametrize(
+    "file", ["../x.safetensors", "a/../../x.safetensors", "/x.safetensors", "a\\..\\x.safetensors"]
+)
+def test_a_file_outside_its_repository(file: str, tmp_path: Path) -> None:
+    touch(tmp_path / "x.safetensors")
+    (tmp_path / "name").mkdir()
+    for find in (
+        lambda: find_checkpoint(f"owner/name:{file}", None, tmp_path),
+        lambda: find_lora(f"owner/name:{file}", tmp_path),
+    ):
+        with pytest.raises(WeightsError, match=r"without '\.\.'"):
+            find()
 
 
 def test_misspelt_family_names_the_near_match() -> None:
@@ -221,6 +298,7 @@ def test_fetching_a_repository_asks_for_the_pinned_revision_and_no_pickles(
     asked: dict[str, Any] = {}
 
     def download(repository: str, **options: Any) -> str:
+        touch(tmp_path / "diffusion_pytorch_model.safetensors")
         asked.update(options, repository=repository)
         return str(tmp_path)
 
@@ -241,6 +319,26 @@ def test_fetching_a_repository_asks_for_the_pinned_revision_and_no_pickles(
         )
     )
     assert kept == wanted
+
+
+def test_half_precision_copies_are_fetched_where_there_is_nothing_else(
+    tmp_path: Path, hub: Callable[..., None]
+) -> None:
+    there = ["unet/diffusion_pytorch_model.fp16.safetensors", "unet/config.json"]
+    asked: list[list[str]] = []
+
+    def download(_: str, allow_patterns: list[str], ignore_patterns: list[str], **__: Any) -> str:
+        kept = huggingface_hub.utils.filter_repo_objects(
+            there, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+        )
+        asked.append(list(kept))
+        for name in asked[-1]:
+            touch(tmp_path / name)
+        return str(tmp_path)
+
+    hub(snapshot_download=download)
+    fetch(Place(what="owner/name", path=None, repository="owner/name"))
+    assert asked == [there[1:], there]
 
 
 def test_fetching_a_lora_asks_for_one_file(tmp_path: Path, hub: Callable[..., None]) -> None:
@@ -274,10 +372,13 @@ def test_needs_of_a_suite_say_what_is_missing_and_how_to_get_it() -> None:
         variants=(
             Variant(name="base", checkpoint="mini", loras=(Lora(path="mini:spo"),)),
             Variant(name="big", checkpoint="owner/name"),
+            Variant(name="shape", checkpoint="random:sdxl"),
         ),
     )
-    base, lora, big = weights_needed(suite, None)
+    base, lora, big, shape = weights_needed(suite, None)
     assert [need.variant for need in (base, lora, big)] == ["base", "base", "big"]
+    assert (shape.present, shape.get) == (True, "")
+    assert shape.size_bytes == 2 * (2_567_463_684 + 83_653_863 + 123_060_480 + 694_659_840)
     folder = weights.pipeline_folder()
     assert (base.present, base.path, base.get) == (True, str(folder), "")
     assert base.size_bytes == sum(path.stat().st_size for path in folder.rglob("*.safetensors"))

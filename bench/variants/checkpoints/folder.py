@@ -35,6 +35,7 @@ def open_folder(folder: Path, what: str) -> Held:
         WeightsError: no pipeline of this family, a damaged file, or tensors that its configurations do not ask for.
     """
     pipeline = read_pipeline_class(folder)
+    _refuse_sd2(folder)
     asked = COMPONENTS if PIPELINES[pipeline] == "sdxl" else COMPONENTS[:-1]
     homes: dict[str, Home] = {}
     files: list[tuple[str, Path]] = []
@@ -133,7 +134,6 @@ def _name(component: str, key: str) -> str:
 
 
 def _facts(folder: Path, family: Family, homes: Mapping[str, Home]) -> CheckpointFacts:
-    _refuse_sd2(folder)
     noise = read_config(folder / "scheduler" / "scheduler_config.json")
     predictions: dict[object, Prediction] = {"epsilon": "epsilon", "v_prediction": "v_prediction"}
     said = noise.get("prediction_type", "epsilon")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,7 +50,7 @@ class Held:
     other_configs: Mapping[str, Path] = field(default_factory=dict)
     identity: str = ""
 
-    @property
+    @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
         """Every tensor by its name."""
         return {name: home.tensor() for name, home in self.homes.items()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,37 +41,39 @@ class Assembled:
 
     what: str
     facts: CheckpointFacts
+    base: Checkpoint
     parts: Mapping[str, Checkpoint]
-    """Where each component comes from."""
+    """Where each component comes from that ``base`` does not give."""
     config: Path
     other_configs: Mapping[str, Path]
 
-    @property
+    @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
         """Every tensor by its name."""
         return {
             name: tensor
-            for component, part in self.parts.items()
-            for name, tensor in part.tensors.items()
+            for component in COMPONENTS
+            for name, tensor in self.parts.get(component, self.base).tensors.items()
             if name.startswith(f"{component}.")
         }
 
     @property
     def files(self) -> tuple[tuple[str, Path], ...]:
-        """Component and path of every weight file that is used."""
-        whole = {file: None for part in self.parts.values() for file in part.files if file[0] == "checkpoint"}
-        rest = [file for component, part in self.parts.items() for file in part.files if file[0] == component]
-        return (*whole, *rest)
+        """Component and path of every weight file; that of a whole checkpoint goes by the part taken of it."""
+        used = [file for file in self.base.files if file[0] not in self.parts]
+        for component, part in self.parts.items():
+            used += [(component, path) for label, path in part.files if label == component or label not in COMPONENTS]
+        return tuple(sorted(used, key=lambda file: COMPONENTS.index(file[0]) if file[0] in COMPONENTS else -1))
 
     @property
     def identity(self) -> str:
-        """What the parts are beside their files."""
-        named = {component: part.identity for component, part in self.parts.items() if part.identity}
-        return "; ".join(f"{component}: {identity}" for component, identity in named.items())
+        """What the base and the parts are beside their files."""
+        named = {"base": self.base.identity} | {component: part.identity for component, part in self.parts.items()}
+        return "; ".join(f"{component}: {identity}" for component, identity in named.items() if identity)
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor on the CPU, in the precision it is stored in."""
-        return self.parts[name.split(".", 1)[0]].read(name)
+        return self.parts.get(name.split(".", 1)[0], self.base).read(name)
 
 
 def open_checkpoint(variant: Variant, weights_dir: Path | None) -> Checkpoint:
@@ -104,7 +107,7 @@ def open_source(
     Raises:
         WeightsError: as ``open_checkpoint``, but inpainting models are opened.
     """
-    base = open_alone(name, revision, weights_dir)
+    base = open_named(name, revision, weights_dir)
     others = {"unet": unet, "vae": vae}
     parts = {
         component: open_part(component, other, weights_dir, base)
@@ -124,24 +127,13 @@ def assemble(base: Checkpoint, parts: Mapping[str, Checkpoint]) -> Checkpoint:
     """
     for component, part in parts.items():
         _refuse_misfit(base, component, part)
-    used: dict[str, Checkpoint] = {component: parts.get(component, base) for component in COMPONENTS}
-    speaker = parts.get("unet", base)
-    speaker = base if isinstance(speaker, Held) and not speaker.tells_prediction else speaker
-    tensors = {
-        component: {name: tensor for name, tensor in source.tensors.items() if name.startswith(f"{component}.")}
-        for component, source in used.items()
-    }
-    dtypes = stored_dtypes({name: tensor for part in tensors.values() for name, tensor in part.items()})
-    return Assembled(
+    unet = parts.get("unet", base)
+    speaker = base if isinstance(unet, Held) and not unet.tells_prediction else unet
+    whole = Assembled(
         what=", ".join([base.what, *(f"{component} of {part.what}" for component, part in parts.items())]),
-        facts=msgspec.structs.replace(
-            base.facts,
-            prediction=speaker.facts.prediction,
-            zero_terminal_snr=speaker.facts.zero_terminal_snr,
-            inpainting=used["unet"].facts.inpainting,
-            dtypes=dtypes,
-        ),
-        parts={component: source for component, source in used.items() if tensors[component]},
+        facts=base.facts,
+        base=base,
+        parts=parts,
         config=base.config,
         other_configs={
             component: folder
@@ -149,6 +141,14 @@ def assemble(base: Checkpoint, parts: Mapping[str, Checkpoint]) -> Checkpoint:
             if (folder := own_config(part, component)) is not None
         },
     )
+    facts = msgspec.structs.replace(
+        base.facts,
+        prediction=speaker.facts.prediction,
+        zero_terminal_snr=speaker.facts.zero_terminal_snr,
+        inpainting=unet.facts.inpainting,
+        dtypes=stored_dtypes(whole.tensors),
+    )
+    return replace(whole, facts=facts)
 
 
 def own_config(source: Checkpoint, component: str) -> Path | None:
@@ -169,7 +169,7 @@ def refuse_incomplete(checkpoint: Checkpoint) -> None:
         how = f'name a whole checkpoint, and this one\'s UNet in it: checkpoint = ..., unet = "{checkpoint.what}"'
     else:
         how = " and ".join(f'{component} = "owner/name"' for component in missing) + " beside checkpoint = ..."
-    raise WeightsError(f"{checkpoint.what}: holds no weights for {listed(missing)}.", how)
+    raise WeightsError(f"{checkpoint.what}: holds no .safetensors weights for {listed(missing)}.", how)
 
 
 def scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -192,18 +192,18 @@ def scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return config
 
 
-def open_alone(name: str, revision: str | None, weights_dir: Path | None) -> Checkpoint:
-    """One source by itself, a whole checkpoint or not; fetched where it is missing.
+def open_named(name: str, revision: str | None, weights_dir: Path | None) -> Checkpoint:
+    """What a suite or recipe names, fetched where it is missing; components may be missing in it.
 
     Raises:
-        WeightsError: it is missing, damaged or nothing of the kind.
+        WeightsError: as ``open_source``.
     """
     place = sources.fetch(sources.find_checkpoint(name, revision, weights_dir))
     path = Path(place.path or "")
     if name in sources.RANDOM:
         return open_random(name.removeprefix("random:"))
     if path.suffix == ".toml":
-        from bench.variants.recipes import open_recipe
+        from bench.variants.recipes.opening import open_recipe
 
         return open_recipe(path, weights_dir)
     return open_folder(path, name) if path.is_dir() else open_single(path, name)
@@ -213,14 +213,14 @@ def open_part(component: str, name: str, weights_dir: Path | None, base: Checkpo
     """A source of one component for a checkpoint: also a folder of that component alone, which knows no family.
 
     Raises:
-        WeightsError: it is missing, damaged or nothing of the kind.
+        WeightsError: as ``open_source``.
     """
     place = sources.fetch(sources.find_checkpoint(name, None, weights_dir))
     path = Path(place.path or "")
     if path.is_dir() and not (path / "model_index.json").is_file():
         inner = path / component
         return open_component(inner if inner.is_dir() else path, component, name, base.facts.family)
-    return open_alone(name, None, weights_dir)
+    return open_named(name, None, weights_dir)
 
 
 def _refuse_misfit(base: Checkpoint, component: str, part: Checkpoint) -> None:
@@ -237,6 +237,8 @@ def _refuse_misfit(base: Checkpoint, component: str, part: Checkpoint) -> None:
             shapes["unet.conv_in.weight"] = (first[0], INPAINTING_CHANNELS, *first[2:])
         refuse_differences(f"{part.what}, taken as {component} of {base.what}", shapes, held)
         return
+    if not (base.config / component).is_dir():
+        return  # a folder without the component that is replaced: there is nothing to differ from
     theirs, ours = read_config(own / "config.json"), read_config(base.config / component / "config.json")
     defaults: dict[str, Any] = {"latent_channels": 4, "scaling_factor": VAE_SCALE}
     fields = FACING if component == "unet" else tuple(defaults)
