@@ -121,33 +121,44 @@ class Merged:
     def _sources(self) -> tuple[Checkpoint, ...]:
         return self.models if self.vae is None else (*self.models, self.vae)
 
-    def read(self, name: str) -> torch.Tensor:
+    def read(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
         """One tensor: merged, changed by the LoRAs in their order, or as its one source has it.
+
+        Args:
+            name: the tensor's.
+            dtype: what the result is rounded to, once; None leaves it as it was computed or stored.
 
         Raises:
             WeightsError: an input or the result holds values that are not finite, or cannot be read.
         """
         component = name.split(".", 1)[0]
         if component == "vae" and self.vae is not None:
-            return finite(self.vae.read(name), name, self.vae.what)
-        if component in self._merged:
-            tensor = self._compute(name).float()
+            tensor = finite(self.vae.read(name), name, self.vae.what)
+        elif component in self._merged:
+            tensor = self._compute(name, None if self._changes_of(name) else dtype)
         else:
             tensor = self._stored(0, name)
-        return finite(self._with_loras(tensor, name), name, self.what)
+        tensor = self._with_loras(tensor, name)
+        if dtype is None:
+            return finite(tensor, name, self.what)
+        return finite(tensor.to(dtype), name, f"{self.what}, rounded to {str(dtype).removeprefix('torch.')}")
 
-    def _compute(self, name: str) -> torch.Tensor:
+    def _compute(self, name: str, dtype: torch.dtype | None) -> torch.Tensor:
+        """The tensor merged, in float32; in ``dtype`` already where that costs nothing."""
+        import torch
+
         from bench.variants.recipes import methods
 
         recipe, alpha = self.recipe, self._alpha(name)
         first, *others = range(len(self.models))
         if alpha == 0.0:  # nothing of the others is asked for, and nothing may be rounded
-            return self._stored(first, name)
+            return self._float32(first, name)
         if recipe.method in ("weighted_sum", "slerp") and alpha == 1.0:
-            return self._stored(1, name)
+            return self._float32(1, name)
         if recipe.method in ("weighted_sum", "add_difference"):
             entrywise = functools.partial(getattr(methods, recipe.method), alpha=alpha)
-            return methods.in_blocks(entrywise, *(self._stored(index, name) for index in (first, *others)))
+            stored = (self._stored(index, name) for index in (first, *others))
+            return methods.in_blocks(entrywise, *stored, dtype=dtype or torch.float32)
         base, rest = self._float32(first, name), (self._float32(index, name) for index in others)
         if recipe.method == "slerp":
             return methods.slerp(base, *rest, alpha)
@@ -184,13 +195,19 @@ class Merged:
 
         from bench.variants.adapters.arithmetic import changed
 
-        for number, one in enumerate(self.loras):
-            change = self._changes[number].get(name)
-            strength = weight_of(one.lora, name, self._blocks) if change and self._blocks else 0.0
-            if change and strength:
-                parts = self._parts[number].of(change)
-                tensor = changed(change, tensor.to(torch.float32), parts, strength)
+        for number, change, strength in self._changes_of(name):
+            parts = self._parts[number].of(change)
+            tensor = changed(change, tensor.to(torch.float32), parts, strength)
         return tensor
+
+    def _changes_of(self, name: str) -> list[tuple[int, Change, float]]:
+        """What the LoRAs do to a tensor: each one's number, its change and the weight that it is given."""
+        blocks = self._blocks
+        if blocks is None:
+            return []
+        found = ((number, changes.get(name)) for number, changes in enumerate(self._changes))
+        weighed = [(n, change, weight_of(self.loras[n].lora, name, blocks)) for n, change in found if change]
+        return [(number, change, strength) for number, change, strength in weighed if strength]
 
     @functools.cached_property
     def _changes(self) -> list[dict[str, Change]]:

@@ -20,13 +20,15 @@ _BLOCK = 1 << 18
 """How many numbers are worked on at a time: a few such blocks of float32 fit a processor's cache."""
 
 
-def in_blocks(entrywise: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
-    """What a function of single entries makes of tensors of one shape, float32, computed block by block.
+def in_blocks(
+    entrywise: Callable[..., torch.Tensor], *tensors: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """What a function of single entries makes of tensors of one shape: computed in float32, rounded to ``dtype``.
 
-    The blocks are converted to float32 one at a time. Several times as fast as tensor by tensor, since no
-    intermediate result leaves the processor's cache, and no float32 copy of an input is in memory.
+    Block by block, which is several times as fast as tensor by tensor: no intermediate result leaves the processor's
+    cache, and no float32 copy of an input is in memory.
     """
-    result = torch.empty(tensors[0].shape, dtype=torch.float32)
+    result = torch.empty(tensors[0].shape, dtype=dtype)
     target, sources = result.view(-1), [tensor.reshape(-1) for tensor in tensors]
     for start in range(0, target.numel(), _BLOCK):
         parts = (source[start : start + _BLOCK].to(torch.float32, copy=True) for source in sources)
