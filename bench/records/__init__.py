@@ -9,7 +9,21 @@ says of it in ``judged``, and what the next run should be like in ``planned``.
 from __future__ import annotations
 
 from bench.records.asked import Case, Cell, Given, Lora, Plan, Settings, Suite, Variant
-from bench.records.done import Fingerprint, Git, Machine, MetricFacts, Render, Run, RunInfo, Score, Timing, WeightFile
+from bench.records.done import (
+    Conditions,
+    DeviceState,
+    Fingerprint,
+    Git,
+    Machine,
+    MetricFacts,
+    Render,
+    Run,
+    RunInfo,
+    Score,
+    Slowdown,
+    Timing,
+    WeightFile,
+)
 from bench.records.found import Delta, Interval, MetricMean, Ranking, Ratio, Strength, TimingSummary
 from bench.records.judged import (
     Acceptance,
@@ -55,7 +69,9 @@ __all__ = [
     "ChangedModule",
     "CheckpointFacts",
     "Component",
+    "Conditions",
     "Delta",
+    "DeviceState",
     "Dtype",
     "Family",
     "Fingerprint",
@@ -93,6 +109,7 @@ __all__ = [
     "SessionNoise",
     "Settings",
     "SizePlan",
+    "Slowdown",
     "SourceNoise",
     "Standing",
     "Status",
