@@ -42,7 +42,7 @@ from bench.records.judged import (
     WorstPrompt,
 )
 from bench.records.kinds import SCHEMA, Axis, Dtype, Progress, Record, Sampler, Standing, Status, TimingName, Unit
-from bench.records.planned import MetricPlan, PlannedRun, PlannedSize, SizePlan
+from bench.records.planned import MemoryForecast, MetricPlan, PlannedRun, PlannedSize, SizePlan, TimeForecast
 from bench.records.weights import (
     Audit,
     ChangedModule,
@@ -86,6 +86,7 @@ __all__ = [
     "Lora",
     "LoraAudit",
     "Machine",
+    "MemoryForecast",
     "MetricFacts",
     "MetricMean",
     "MetricNoise",
@@ -115,6 +116,7 @@ __all__ = [
     "Status",
     "Strength",
     "Suite",
+    "TimeForecast",
     "Timing",
     "TimingName",
     "TimingSummary",
