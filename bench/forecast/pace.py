@@ -64,7 +64,8 @@ def forecast_time(suite: Suite, machine: Machine, run: Run | None, parts: Parts 
         return TimeForecast(
             render_s=images * cell_s,
             measure_s=children * start_s + suite.measure.rounds * (shots - 1) * cell_s,
-            basis=f"From the timings in {run.path if run else ''}, of one image at a time: an upper bound for batches.",
+            basis=f"From the timings in {run.path if run else ''}, of one image at a time: for batches an upper bound. "
+            "Loading comes on top.",
         )
     pace = PACES.get(machine.device_name)
     if pace is None or parts is None or abs(parts.unet_parameters / SDXL_UNET_PARAMETERS - 1) > LIKE_SDXL:
