@@ -16,8 +16,12 @@ from bench.records import FrozenRound, Outcome, SessionNoise, TimingName, Verdic
 from bench.stats.arrays import Floats, mean, sd
 from bench.stats.bounds import LEVEL
 
-ONLY_ON_CUDA: frozenset[TimingName] = frozenset({"peak_allocated", "peak_process"})
-"""What no other kind of device can tell."""
+ONLY_ON: dict[TimingName, tuple[str, ...]] = {
+    "peak_allocated": ("cuda", "mps"),
+    "peak_process": ("cuda",),
+    "energy_per_image": ("cuda",),
+}
+"""Kinds of device that can tell it, where not every kind can."""
 NOT_CALIBRATED = (
     "how far two sessions of the same weights lie apart on this machine is not known: hotart-bench calibrate tells "
     "it, and a baseline holds it"

@@ -9,7 +9,21 @@ says of it in ``judged``, and what the next run should be like in ``planned``.
 from __future__ import annotations
 
 from bench.records.asked import Case, Cell, Given, Lora, Plan, Settings, Suite, Sweep, Variant
-from bench.records.done import Fingerprint, Git, Machine, MetricFacts, Render, Run, RunInfo, Score, Timing, WeightFile
+from bench.records.done import (
+    Conditions,
+    DeviceState,
+    Fingerprint,
+    Git,
+    Machine,
+    MetricFacts,
+    Render,
+    Run,
+    RunInfo,
+    Score,
+    Slowdown,
+    Timing,
+    WeightFile,
+)
 from bench.records.found import (
     Delta,
     Interval,
@@ -51,7 +65,7 @@ from bench.records.kinds import (
     TimingName,
     Unit,
 )
-from bench.records.planned import MetricPlan, PlannedRun, PlannedSize, SizePlan
+from bench.records.planned import MemoryForecast, MetricPlan, PlannedRun, PlannedSize, SizePlan, TimeForecast
 from bench.records.weights import (
     Audit,
     ChangedModule,
@@ -80,7 +94,9 @@ __all__ = [
     "ChangedModule",
     "CheckpointFacts",
     "Component",
+    "Conditions",
     "Delta",
+    "DeviceState",
     "Dtype",
     "Family",
     "Fingerprint",
@@ -97,6 +113,7 @@ __all__ = [
     "Lora",
     "LoraAudit",
     "Machine",
+    "MemoryForecast",
     "MetricFacts",
     "MetricMean",
     "MetricNoise",
@@ -120,6 +137,7 @@ __all__ = [
     "SessionNoise",
     "Settings",
     "SizePlan",
+    "Slowdown",
     "SourceNoise",
     "Standing",
     "Status",
@@ -128,6 +146,7 @@ __all__ = [
     "Sweep",
     "SweepCurve",
     "SweepPoint",
+    "TimeForecast",
     "Timing",
     "TimingName",
     "TimingSummary",

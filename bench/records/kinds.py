@@ -26,6 +26,7 @@ Axis = Literal["preference", "aesthetic", "alignment", "pixels", "distance"]
 Standing = Literal["in-family", "related", "held-out"]
 TimingName = Literal[
     "load",
+    "compile",
     "first_image",
     "text_encode",
     "denoise_step",
@@ -35,6 +36,7 @@ TimingName = Literal[
     "peak_reserved",
     "peak_process",
     "peak_rss",
+    "energy_per_image",
 ]
 
 

@@ -241,6 +241,8 @@ def _check_limits(file: str, suite: SuiteFile) -> None:
                 f"{file}: limits.{name} is neither a metric of this suite nor a timing"
                 f"{did_you_mean(name, allowed)}; allowed are {', '.join(allowed)}."
             )
+        if name == "compile" and not suite.settings.compile:
+            raise SuiteError(f"{file}: limits.compile is set, but nothing is compiled: settings.compile is false.")
         try:
             parse_limit(name, value)
         except UsageError as error:
