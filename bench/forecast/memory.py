@@ -66,10 +66,11 @@ def peaks(parts: Parts, settings: Settings) -> Peaks:
     pixels = settings.width * settings.height
     tiled = settings.vae_tiling and max(settings.width, settings.height) > vae.tile
     decoded = min(pixels, vae.tile**2) if tiled else pixels
-    rows = settings.batch * (2 if settings.guidance > 1 else 1)
+    batch = settings.batch or 1
+    rows = batch * (2 if settings.guidance > 1 else 1)
     weights = size * (parts.unet_parameters + parts.text_parameters + vae.parameters)
     denoise = DENOISE_FIXED + DENOISE_ROW * rows * pixels / MEGAPIXEL
-    decode = DECODE_FIXED + DECODE_IMAGE * settings.batch * decoded / MEGAPIXEL
+    decode = DECODE_FIXED + DECODE_IMAGE * batch * decoded / MEGAPIXEL
     return Peaks(
         weights=weights,
         denoise=weights + round(GIB * size * denoise * parts.unet_channels / SDXL.unet_channels),
@@ -126,7 +127,7 @@ def forecast_memory(suite: Suite, machine: Machine, needed: Sequence[Needed]) ->
 def _advice(parts: Parts, settings: Settings, device: str, available: int) -> Iterator[str]:
     """Settings that would fit: each change alone, else batch 1 with tiles; else that none will do."""
     tiles = max(settings.width, settings.height) > parts.vae.tile
-    alone: list[dict[str, object]] = [{"batch": batch} for batch in range(settings.batch - 1, 0, -1)]
+    alone: list[dict[str, object]] = [{"batch": batch} for batch in range((settings.batch or 1) - 1, 0, -1)]
     if tiles:
         alone.append({"vae_tiling": True})
     if settings.dtype != "bfloat16":

@@ -74,7 +74,7 @@ def forecast_time(suite: Suite, machine: Machine, run: Run | None, parts: Parts 
         return TimeForecast(render_s=None, measure_s=None, basis=basis)
     settings = suite.settings
     return TimeForecast(
-        render_s=images * len(suite.variants) * image_seconds(pace, settings, settings.batch),
+        render_s=images * len(suite.variants) * image_seconds(pace, settings, settings.batch or 1),
         measure_s=children * shots * image_seconds(pace, settings, 1),
         basis=f"Rough, from {pace.source}, scaled by steps and pixels; without loading and compiling.",
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bench.errors import WeightsError
+import msgspec
+
 from bench.records import Variant
 from bench.variants import Needed
-from bench.variants.fingerprint import COMPONENTS, component_folder
-from bench.variants.headers import read_shapes, weight_files
+from bench.variants.checkpoint import Checkpoint
+from bench.variants.checkpoints.families import read_config
+from bench.variants.checkpoints.opening import open_checkpoint
 
 
 class Vae(NamedTuple):
@@ -65,55 +66,29 @@ def parts_of(variant: Variant, needed: Iterable[Needed]) -> Parts | None:
     Raises:
         WeightsError: a file's header or a part's configuration cannot be read.
     """
-    places = {item.what: Path(item.path) for item in needed if item.variant == variant.name and item.path}
-    base = _counted(places[variant.checkpoint]) if variant.checkpoint in places else None
-    found = base or KNOWN.get(variant.checkpoint)
-    if found is None:
-        return None
-    unet, vae = (places.get(name) if name else None for name in (variant.unet, variant.vae))
-    if unet is not None:
-        folder = component_folder("unet", Path(), unet)
-        found = found._replace(unet_parameters=_parameters(folder), unet_channels=_channels(folder)[0])
-    if vae is not None:
-        found = found._replace(vae=_vae(component_folder("vae", Path(), vae)))
-    elif variant.vae is not None:
-        found = found._replace(vae=KNOWN_VAES.get(variant.vae, found.vae), counted=False)
-    return found
+    there = {item.what: item.path or item.what for item in needed if item.variant == variant.name and item.present}
+    named = {"checkpoint": variant.checkpoint, "unet": variant.unet, "vae": variant.vae}
+    places = {role: there.get(name) for role, name in named.items() if name is not None}
+    if None not in places.values():
+        return _counted(open_checkpoint(msgspec.structs.replace(variant, revision=None, **places), None))
+    known = KNOWN.get(variant.checkpoint)
+    if known is None or variant.vae is None:
+        return known
+    return known._replace(vae=KNOWN_VAES.get(variant.vae, known.vae))
 
 
-def _counted(folder: Path) -> Parts | None:
-    if not all(weight_files(folder / part) for part in ("unet", "vae")):
-        return None  # another layout than a folder of parts
-    texts = sum(_parameters(folder / part) for part in COMPONENTS if part.startswith("text"))
-    unet = folder / "unet"
-    return Parts(_parameters(unet), _channels(unet)[0], texts, _vae(folder / "vae"), True)
-
-
-def _vae(folder: Path) -> Vae:
-    config, channels = _config(folder), _channels(folder)
-    # The defaults are those of diffusers' AutoencoderKL.
-    return Vae(
-        _parameters(folder),
+def _counted(checkpoint: Checkpoint) -> Parts:
+    sizes: Counter[str] = Counter()
+    for name, tensor in checkpoint.tensors.items():
+        sizes[name.partition(".")[0]] += math.prod(tensor.shape)
+    folder = checkpoint.other_configs.get("vae", checkpoint.config / "vae")
+    config = read_config(folder / "config.json")
+    channels = config.get("block_out_channels", [64])  # the defaults are those of diffusers' AutoencoderKL
+    vae = Vae(
+        sizes["vae"],
         channels[min(1, len(channels) - 1)],
         config.get("sample_size", 32),
         config.get("force_upcast", True),
     )
-
-
-def _parameters(folder: Path) -> int:
-    return sum(math.prod(shape) for file in weight_files(folder) for shape in read_shapes(file).values())
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: is missing or cannot be read.", "save the whole pipeline again") from error
-    return config
-
-
-def _channels(folder: Path) -> list[int]:
-    # The default is that of diffusers' UNet2DConditionModel; every VAE of these families names its own.
-    channels: list[int] = _config(folder).get("block_out_channels", [320, 640, 1280, 1280])
-    return channels
+    texts = sizes["text_encoder"] + sizes["text_encoder_2"]
+    return Parts(sizes["unet"], checkpoint.tensors["unet.conv_in.weight"].shape[0], texts, vae, True)

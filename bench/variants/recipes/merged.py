@@ -161,7 +161,8 @@ class Merged:
             return methods.in_blocks(entrywise, *stored, dtype=dtype or torch.float32)
         base, rest = self._float32(first, name), (self._float32(index, name) for index in others)
         if recipe.method == "slerp":
-            return methods.slerp(base, *rest, alpha)
+            (other,) = rest
+            return methods.slerp(base, other, alpha)
         if recipe.method == "ties":
             return methods.ties(base, list(rest), self._weights, recipe.density or 0.0, alpha)
         drop, seed, shape = recipe.drop or 0.0, recipe.seed or 0, self.tensors[name].shape

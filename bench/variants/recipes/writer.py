@@ -192,4 +192,4 @@ def _bytes_of(tensor: torch.Tensor, entry: Entry) -> memoryview:
     found = (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
     if found != (entry.shape, entry.dtype):
         raise ValueError(f"{entry.key}: is {found}, and its entry says {(entry.shape, entry.dtype)}")
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
