@@ -47,10 +47,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def light(session: nox.Session) -> None:
-    """Use ``list``, ``compare``, ``plot`` and ``report`` where there is no torch: they need no model.
+    """Use ``list``, ``compare``, ``plot``, ``report``, ``baseline`` and ``gate`` where there is no torch.
 
-    A report is read and a list is asked for far more often than a run is made; neither waits for torch, and a
-    laptop without it can do both. A room that imports torch too early fails here.
+    They need no model. A report is read and a list is asked for far more often than a run is made; neither waits
+    for torch, and a laptop without it can do both. A room that imports torch too early fails here.
     """
     session.install(*_light_requirements())
     session.install("--no-deps", ".")
@@ -68,6 +68,9 @@ def light(session: nox.Session) -> None:
     session.run("hotart-bench", "compare", run)
     session.run("hotart-bench", "plot", run, "-o", str(place / "plots"))
     session.run("hotart-bench", "report", run)
+    frozen = str(place / "baseline.json")
+    session.run("hotart-bench", "baseline", f"{run}-old", "-o", frozen, "--by", "nox", "--replace", "--why", "anew")
+    session.run("hotart-bench", "gate", f"{run}-new", "--baseline", frozen)
 
 
 @nox.session
@@ -123,8 +126,13 @@ print(*(name for name in {sorted(HEAVY | {"open_clip"})} if importlib.util.find_
 
 _WRITE_RUN = """
 import sys
+from pathlib import Path
 from fakes import make_run, write_run
-write_run(make_run(sys.argv[1]), sys.argv[1])
+from gate_runs import make_folder
+run = sys.argv[1]
+write_run(make_run(run), run)
+make_folder(Path(f"{run}-old"))
+make_folder(Path(f"{run}-new"), seed=1)
 """
 
 

@@ -9,6 +9,7 @@
     ├── IncomparableError   4  another protocol, another run in the folder, a newer schema
     ├── InvalidError        5  results that allow no verdict
     ├── MachineError        6  the machine would not: disk, memory, permission, folder in use
+    │   └── OutOfMemory     6  a device's memory is too small for a batch
     └── Interrupted       130  stopped by the user
 """
 
@@ -63,6 +64,10 @@ class MachineError(HotartError):
     """The machine would not: disk full, read-only, out of memory, folder in use (exit code 6)."""
 
     exit_code = 6
+
+
+class OutOfMemory(MachineError):
+    """A device's memory is too small for what the suite asks of it at once (exit code 6)."""
 
 
 class Interrupted(HotartError):

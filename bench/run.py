@@ -11,13 +11,13 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from bench.cells import missing_cells
-from bench.errors import InvalidError, UsageError
+from bench.errors import InvalidError, OutOfMemory, UsageError
 from bench.machine import git_state, machine_facts, package_versions, pick_device
 from bench.measure import measure, open_jobs, pick_variants
 from bench.metrics import facts_for, facts_of_run
 from bench.records import SCHEMA, Dtype, Fingerprint, MetricFacts, Progress, Record, Render, RunInfo, Suite, Variant
 from bench.score import missing_scores, score
-from bench.store import RunFolder, load_run, run_id
+from bench.store import RunFolder, batch_of, forget_empty_run, load_run, run_id
 from bench.store.guards import check_same_machine
 from bench.suite import protocol_digest
 from bench.variants import fingerprint
@@ -122,6 +122,36 @@ class _Work(NamedTuple):
 
 
 def _run(stages: tuple[Stage, ...], asked: _Asked) -> Outcome:
+    """The stages, with a batch that fits where the suite leaves it open (``batch = "auto"``)."""
+    if asked.suite.settings.batch is not None:
+        return _run_once(stages, asked)
+    batch = _open_batch(asked)
+    while True:
+        settings = msgspec.structs.replace(asked.suite.settings, batch=batch)
+        try:
+            return _run_once(stages, asked._replace(suite=msgspec.structs.replace(asked.suite, settings=settings)))
+        except OutOfMemory:
+            # Images of two batch sizes never meet in one folder.
+            if batch == 1 or not forget_empty_run(asked.path):
+                raise
+            batch //= 2
+            if asked.progress is not None:
+                asked.progress("render", 0, 1, f"out of memory: going on with batches of {batch}")
+
+
+def _open_batch(asked: _Asked) -> int:
+    """The batch of the run that is continued, or the largest that the device holds."""
+    found = None if asked.fresh else batch_of(asked.path)
+    if found is not None:
+        return found
+    from bench.render import largest_batch
+
+    if asked.progress is not None:
+        asked.progress("render", 0, 1, "looking for the largest batch that fits")
+    return largest_batch(asked.suite, device=pick_device(asked.device), weights_dir=asked.weights_dir)
+
+
+def _run_once(stages: tuple[Stage, ...], asked: _Asked) -> Outcome:
     suite = asked.suite
     variants = tuple(pick_variants(suite, asked.variants))
     metrics = tuple(asked.metrics) if asked.metrics is not None else suite.metrics
@@ -162,7 +192,8 @@ def _adopt(stages: tuple[Stage, ...], work: _Work) -> None:
             _same_ground(work)  # or the old results would be gone and no new ones allowed
         for name in changed:
             folder.drop_variant(name)
-        prints |= now
+        audits = {name: old.audit for name, old in prints.items() if name not in changed}
+        prints |= {name: msgspec.structs.replace(one, audit=audits.get(name)) for name, one in now.items()}
     ordered = tuple(prints[variant.name] for variant in suite.variants if variant.name in prints)
     scored = old.metrics if old is not None else ()
     every = tuple(dict.fromkeys((*suite.metrics, *(known.name for known in scored), *work.metrics)))

@@ -5,8 +5,8 @@ image, at the end a ``Reply``, or a ``Failure`` that the user can do something a
 goes to stderr.
 
 Every image is drawn alone, at batch 1: that is the wait a user feels. The order is: load, the first image,
-warm-ups at full shape and step count, the timed images, and on CUDA one more for memory. Nothing is shown or
-saved in between. Imports and the device's start are over before the clock first runs.
+warm-ups at full shape and step count, the timed images, and on a GPU some more for energy and one for memory.
+Nothing is shown or saved in between. Imports and the device's start are over before the clock first runs.
 """
 
 from __future__ import annotations
@@ -20,112 +20,45 @@ from typing import TextIO
 
 import msgspec
 
-from bench import meters
 from bench.errors import HotartError, MachineError
-from bench.laps import Clock, Shot, Stages, device_clock, laps_to_timings, time_image, time_variant, timing
-from bench.records import Record, Sampler, Settings, Timing, TimingName, Variant
-
-# --- what passes between parent and child --------------------------------------------------
-
-
-class Request(Record, frozen=True):
-    """What a child is to measure."""
-
-    variant: Variant
-    settings: Settings
-    device: str
-    """torch device string, such as ``cpu`` or ``cuda:0``."""
-    weights_dir: str | None
-    round: int
-    warmups: int
-    shots: tuple[Shot, ...]
-    """In order: the first image, ``warmups`` warm-ups, the timed images."""
-
-
-class Tick(Record, frozen=True, tag=True):
-    """``done`` images of this process are drawn."""
-
-    done: int
-
-
-class Reply(Record, frozen=True, tag=True):
-    """What was measured, and what one should know of it."""
-
-    timings: tuple[Timing, ...]
-    threads: int
-    """Threads torch used for CPU work."""
-    notes: tuple[str, ...]
-
-
-class Failure(Record, frozen=True, tag=True):
-    """An error of ``bench.errors``, by its exit code."""
-
-    exit_code: int
-    message: str
-    hint: str
-
-
-Message = Tick | Reply | Failure
-
-
-def encode(message: Request | Message) -> bytes:
-    """Write a request or message as one line of JSON."""
-    return msgspec.json.encode(message) + b"\n"
-
+from bench.measure.arithmetic import arithmetic_note
+from bench.measure.laps import Clock, Stages, device_clock, laps_to_timings, time_image, time_variant, timing
+from bench.measure.messages import Failure, Message, Reply, Request, Tick, encode
+from bench.measure.nvml import find_gpu
+from bench.measure.passes import kind_of, measure_energy, measure_memory, observe
+from bench.records import Sampler
 
 # --- one request ---------------------------------------------------------------------------
 
 
 def measure_request(request: Request, stages: Stages, clock: Clock, tick: Callable[[int], None]) -> Reply:
-    """Measure one variant in this process: times first, then memory."""
+    """Measure one variant in this process: times first, then energy, then memory, each in a pass of its own."""
     import torch
 
-    notes = busy_device_notes(request)
-    pipe, laps = time_variant(stages, clock, request.shots, request.warmups, tick)
-    times = laps_to_timings(laps, variant=request.variant.name, round_number=request.round, process=os.getpid())
-    memory, missing = measure_memory(request, lambda: time_image(stages, clock, pipe, request.shots[-1]))
-    return Reply(timings=times + memory, threads=torch.get_num_threads(), notes=notes + missing)
+    gpu, missing = find_gpu(request.device) if kind_of(request.device) == "cuda" else (None, "")
+    (pipe, laps), conditions = observe(gpu, lambda: time_variant(stages, clock, request.shots, request.warmups, tick))
+    notes = [arithmetic_note(pipe, request.settings, request.device)]
+    if missing:
+        notes.append(f"Energy, process memory, clocks and heat were not read: {missing}.")
+    timed = request.shots[1 + request.warmups :]
 
+    def draw(number: int = 0) -> None:
+        time_image(stages, clock, pipe, timed[number % len(timed)])
 
-def measure_memory(request: Request, draw: Callable[[], object]) -> tuple[tuple[Timing, ...], tuple[str, ...]]:
-    """Measure the peaks of memory: of one more image on CUDA, of the whole process for resident memory.
-
-    Returns the records, in bytes, and notes on what could not be read.
-    """
-    found: list[tuple[TimingName, int]] = []
-    notes: tuple[str, ...] = ()
-    if is_cuda(request.device):
-        meters.reset_device_peaks(request.device)
-        draw()
-        peaks = meters.device_peaks(request.device)
-        booked = meters.device_process_bytes(request.device)
-        found += [("peak_allocated", peaks.allocated_bytes), ("peak_reserved", peaks.reserved_bytes)]
-        if booked.value is None:
-            notes = (f"peak_process was not measured: {booked.reason}.",)
-        else:
-            found.append(("peak_process", booked.value))
-    found.append(("peak_rss", meters.peak_rss_bytes()))
-    name, process = request.variant.name, os.getpid()
-    records = tuple(timing(name, request.round, process, what, "byte", (float(size),)) for what, size in found)
-    return records, notes
-
-
-def busy_device_notes(request: Request) -> tuple[str, ...]:
-    """Say when the CUDA device is at work before this process has given it any."""
-    if not is_cuda(request.device):
-        return ()
-    busy = meters.device_load_percent(request.device)
-    if busy.value is None or busy.value <= meters.BUSY_PERCENT:
-        return ()
-    return (
-        f"{request.device} was {busy.value} % busy with other work before {request.variant.name}, "
-        f"round {request.round + 1}: its figures are weak.",
+    found = []
+    if gpu is not None:
+        found.append(measure_energy(gpu, draw, min(image.end_to_end for image in laps.timed)))
+    found.append(measure_memory(request.device, gpu, draw))
+    place = (request.variant.name, request.round, os.getpid())
+    values = [pair for one in found for pair in one.values]
+    return Reply(
+        timings=(
+            *laps_to_timings(laps, *place, compiled=request.settings.compile, conditions=conditions),
+            *(timing(*place, name, "joule" if name == "energy_per_image" else "byte", row) for name, row in values),
+        ),
+        threads=torch.get_num_threads(),
+        notes=(*notes, *(note for one in found for note in one.notes)),
     )
-
-
-def is_cuda(device: str) -> bool:
-    """Whether a torch device string names a CUDA device."""
-    return device.split(":")[0] == "cuda"
 
 
 def pipeline_stages(request: Request) -> Stages:

@@ -127,6 +127,18 @@ CHECKPOINTS = {
         ["model.safetensors: is damaged, cut short"],
     ),
     "without a VAE": (lambda model: shutil.rmtree(model / "vae"), ["vae", "holds no .safetensors weights for vae"]),
+    "without a tokenizer": (
+        lambda model: shutil.rmtree(model / "tokenizer"),
+        ["tokenizer: holds no tokenizer", "tokenizer.json", "merges.txt"],
+    ),
+    "with a tokenizer that has no words": (
+        lambda model: (model / "tokenizer_2" / "tokenizer.json").unlink(),
+        ["tokenizer_2: holds no tokenizer"],
+    ),
+    "without its second text encoder": (
+        lambda model: shutil.rmtree(model / "text_encoder_2"),
+        ["text_encoder_2", "holds no .safetensors weights for text_encoder_2"],
+    ),
     "of pickles": (lambda model: pickle_only(model / "unet"), ["pickled weights are not read", "safe_serialization"]),
 }
 

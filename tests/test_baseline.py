@@ -7,8 +7,9 @@ import json
 import string
 from collections import defaultdict
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
+import numpy as np
 import pytest
 from fakes import make_run
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from bench.records import (
     Acceptance,
     Baseline,
     FrozenCase,
+    FrozenRound,
     FrozenVariant,
     Lora,
     MetricFacts,
@@ -28,6 +30,7 @@ from bench.records import (
     SessionNoise,
     Timing,
 )
+from bench.stats.bounds import mean_bounds
 
 ACCEPTED = Acceptance(by="Ada <ada@example.org>", time="2025-01-02T03:04:05+00:00")
 GOLDEN = Path(__file__).parent / "golden" / "baseline.json"
@@ -57,7 +60,7 @@ def variant(frozen: Baseline, name: str) -> FrozenVariant:
 # --- freezing ------------------------------------------------------------------------------
 
 
-def test_a_prompt_is_the_mean_of_its_samples_to_seven_digits(run: Run, frozen: Baseline) -> None:
+def test_a_prompt_is_the_mean_of_its_samples_to_five_digits(run: Run, frozen: Baseline) -> None:
     samples: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
     for score in run.scores:
         assert score.value is not None
@@ -67,9 +70,9 @@ def test_a_prompt_is_the_mean_of_its_samples_to_seven_digits(run: Run, frozen: B
             for case, mean in zip(frozen.cases, means, strict=True):
                 values = samples[one.fingerprint.name, metric, case.id]
                 assert len(values) == 2
-                assert mean == pytest.approx(fmean(values), rel=1e-6)
+                assert mean == pytest.approx(fmean(values), rel=5.1e-5)
                 assert mean is not None
-                assert float(f"{mean:.7g}") == mean
+                assert float(f"{mean:.5g}") == mean
 
 
 def test_what_identifies_the_run_comes_along(run: Run, frozen: Baseline) -> None:
@@ -89,7 +92,7 @@ def test_the_first_variant_has_no_distance_to_itself(frozen: Baseline) -> None:
     assert None not in variant(frozen, "spo").values["ssim-to-base"]
 
 
-def test_timings_are_raw_and_by_round(run: Run, frozen: Baseline) -> None:
+def test_timings_are_the_medians_of_rounds(run: Run, frozen: Baseline) -> None:
     for one in frozen.variants:
         for name, rounds in one.timings.items():
             found = {
@@ -98,17 +101,47 @@ def test_timings_are_raw_and_by_round(run: Run, frozen: Baseline) -> None:
                 if (timing.variant, timing.name) == (one.fingerprint.name, name)
             }
             assert len(rounds) == 2
-            for number, values in enumerate(rounds):
-                assert values == pytest.approx(found[number], rel=1e-6)
+            for number, frozen_round in enumerate(rounds):
+                assert frozen_round.median == float(f"{median(found[number]):.7g}")
+                assert frozen_round.values == len(found[number])
 
 
 def test_rounds_stand_in_order_and_empty_ones_are_left_out(run: Run) -> None:
     def timing(number: int, *values: float) -> Timing:
         return Timing(variant="spo", name="load", unit="second", round=number, process=1, warmups=(9.0,), values=values)
 
-    found = freeze(replace(run, timings=(timing(2, 3.0, 4.0), timing(0), timing(1, 2.0))))
-    assert variant(found, "spo").timings == {"load": ((2.0,), (3.0, 4.0))}
+    found = freeze(replace(run, timings=(timing(2, 3.0, 4.0), timing(0), timing(1, 2.0), timing(3, 1.0, 0.0, 9.0))))
+    expected = (
+        FrozenRound(median=2.0, values=1),
+        FrozenRound(median=3.5, values=2),
+        FrozenRound(median=None, values=3),
+    )
+    assert variant(found, "spo").timings == {"load": expected}
     assert variant(found, "base").timings == {}
+
+
+@pytest.mark.parametrize(("centre", "sd"), [(21.3, 1.1), (0.272, 0.012), (31.0, 3.0), (0.4, 0.9), (5.9, 0.5)], ids=str)
+def test_rounding_moves_no_bound_that_matters(centre: float, sd: float) -> None:
+    """Scores as PickScore, HPSv2.1, CLIP, ImageReward and LAION's predictor give them, against a margin of 0.1 sd."""
+    rng = np.random.default_rng(0)
+    run = make_run("fake", prompts=100, samples=1, variants=("base", "spo"))
+    for _ in range(3):
+        reference = rng.normal(centre, sd, 100)
+        candidate = reference + rng.normal(-0.1 * sd, 0.3 * sd, 100)
+        below, above = frozen_means(run, reference, candidate)
+        exact = mean_bounds(reference - candidate)
+        assert mean_bounds(below - above) == pytest.approx(exact, abs=0.002 * 0.1 * sd)
+        assert below.std() == pytest.approx(reference.std(), rel=1e-4)
+
+
+def frozen_means(run: Run, base: np.ndarray, spo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The means of the two variants as a run of one sample a prompt freezes them."""
+    means = iter([*base.tolist(), *spo.tolist()])
+    scores = [one for one in run.scores if one.metric == "mini-clip"]
+    changed = tuple(replace(one, value=next(means)) for one in scores)
+    frozen = freeze(replace(run, scores=changed))
+    one, other = (np.array(variant(frozen, name).values["mini-clip"]) for name in ("base", "spo"))
+    return one, other
 
 
 def spoilt(run: Run, what: str) -> Run:
@@ -208,33 +241,33 @@ def test_a_changed_prompt_is_a_changed_line(frozen: Baseline, tmp_path: Path) ->
     old, new = ((tmp_path / name).read_text(encoding="utf-8").splitlines() for name in ("old", "new"))
     differing = [line for line, other in zip(new, old, strict=True) if line != other]
     assert len(differing) == 2
-    assert differing[0].startswith('        "case-001": [0.25, ')
-    assert differing[1].startswith('  "checksum": ')
+    assert differing[0].startswith('"case-001": [0.25,')
+    assert differing[1].startswith('"checksum": ')
 
 
 def test_other_line_ends_and_indents_are_the_same_baseline(frozen: Baseline, tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
     written = write_baseline(frozen, path)
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n  ", b"\r\n\t"))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n\t"))
     assert read_baseline(path) == written
 
 
-def test_500_prompts_and_10_metrics_stay_under_200_kb(frozen: Baseline, tmp_path: Path) -> None:
+def test_500_prompts_10_metrics_and_3_variants_stay_under_200_kb(frozen: Baseline, tmp_path: Path) -> None:
+    """Scores of the sizes that the shipped judges give, with ids as long as those of the shipped prompts."""
     ids = [f"portrait-in-a-window-{number:03d}" for number in range(500)]
-    spo = variant(frozen, "spo")
     metrics = [replace(frozen.metrics[0], name=f"a-metric-{number}") for number in range(10)]
-    value = -12.34567
+    scores = (31.234, 21.345, 0.27123, 0.41234, 5.9123, 0.081234, 0.41234, 0.22123, 0.020123, -0.31234)
+    spo = replace(
+        variant(frozen, "spo"),
+        values={facts.name: (score,) * 500 for facts, score in zip(metrics, scores, strict=True)},
+        timings={name: (FrozenRound(median=0.1234567, values=300),) * 5 for name in ("end_to_end", "denoise_step")},
+    )
+    named = [replace(spo, fingerprint=replace(spo.fingerprint, name=name)) for name in ("base", "dpo", "spo")]
     large = replace(
         frozen,
         cases=tuple(FrozenCase(id=name, digest="0123456789ab") for name in ids),
         metrics=tuple(metrics),
-        variants=(
-            replace(
-                spo,
-                values={facts.name: (value,) * 500 for facts in metrics},
-                timings={"end_to_end": ((0.1234567,) * 10,) * 5, "denoise_step": ((0.1234567,) * 300,) * 5},
-            ),
-        ),
+        variants=tuple(named),
     )
     write_baseline(large, tmp_path / "baseline.json")
     assert (tmp_path / "baseline.json").stat().st_size < 200_000
@@ -261,11 +294,12 @@ def baselines(draw: st.DrawFn) -> Baseline:
 
     def one(name: str) -> FrozenVariant:
         column = st.tuples(*[st.none() | NUMBERS] * len(cases))
-        rounds = st.lists(st.lists(NUMBERS, min_size=1, max_size=3).map(tuple), min_size=1, max_size=3).map(tuple)
+        medians = st.none() | st.floats(0, allow_infinity=False, exclude_min=True)
+        rounds = st.lists(st.builds(FrozenRound, median=medians, values=st.integers(1, 9)), min_size=1, max_size=3)
         return FrozenVariant(
             fingerprint=replace(template.variants[0].fingerprint, name=name),
             values=draw(st.dictionaries(st.sampled_from(metrics), column)),
-            timings=draw(st.dictionaries(st.sampled_from(["load", "end_to_end"]), rounds)),
+            timings=draw(st.dictionaries(st.sampled_from(["load", "end_to_end"]), rounds.map(tuple))),
         )
 
     return replace(
@@ -293,7 +327,7 @@ def test_any_baseline_reads_as_it_was_written(one: Baseline, tmp_path_factory: p
     json.loads(text, parse_constant=pytest.fail)
     lines = text.split("\n")
     for case in one.cases:
-        assert sum(line.startswith(f'        "{case.id}": [') for line in lines) == len(one.variants)
+        assert sum(line.startswith(f'"{case.id}": [') for line in lines) == len(one.variants)
 
 
 @settings(max_examples=150, deadline=None)
@@ -354,9 +388,10 @@ def test_what_is_no_json(case: str, tmp_path: Path) -> None:
 EDITS: dict[str, tuple[str, str, type[HotartError], str]] = {
     # what is wrong: (what is replaced, by what, the error, what its sentence says); the checksum is made to fit
     "another kind": ('"hotart-bench baseline"', '"something else"', UsageError, "no frozen baseline"),
-    "a newer schema": ('"schema": 1', '"schema": 2', IncomparableError, "has schema 2; .* up to schema 1"),
-    "schema 0": ('"schema": 1', '"schema": 0', InvalidError, "schema 0"),
-    "schema true": ('"schema": 1', '"schema": true', InvalidError, "schema True"),
+    "a newer schema": ('"schema": 2', '"schema": 3', IncomparableError, "has schema 3; .* of schema 2 only"),
+    "an older schema": ('"schema": 2', '"schema": 1', IncomparableError, "has schema 1; .* of schema 2 only"),
+    "schema 0": ('"schema": 2', '"schema": 0', InvalidError, "schema 0"),
+    "schema true": ('"schema": 2', '"schema": true', InvalidError, "schema True"),
     "an unknown field": ('"seed": 0', '"seed": 0, "sede": 1', InvalidError, "unknown field sede"),
     "a missing field": ('"seed": 0,', "", InvalidError, "missing field seed"),
     "a text for a number": ('"seed": 0', '"seed": "0"', InvalidError, "seed: expected int, got str"),
@@ -365,7 +400,9 @@ EDITS: dict[str, tuple[str, str, type[HotartError], str]] = {
     "a variant twice": ('"name": "spo"', '"name": "base"', InvalidError, "names a variant twice"),
     "a metric twice": ('"name": "contrast"', '"name": "sharpness"', InvalidError, "names a metric twice"),
     "an unknown metric": ('"name": "contrast"', '"name": "contrats"', InvalidError, "values of contrast, but"),
-    "no values in a round": ('"load": [', '"load": [[],', InvalidError, "a round of load without a value"),
+    "no values in a round": ('"load": [', '"load": [[0.5,0],', InvalidError, "a round of load without a value"),
+    "no time in a round": ('"load": [', '"load": [[-0.5,9],', InvalidError, "a round of load without a value over 0"),
+    "half a round": ('"load": [', '"load": [[0.5],', InvalidError, "is no baseline"),
     "an unknown timing": ('"load": [', '"laod": [', InvalidError, "invalid enum value 'laod'"),
     "a number too large": ('"case-000": [', '"case-000": [1' + "0" * 400 + ",", InvalidError, "is no baseline"),
     "a value too many": ('"case-000": [', '"case-000": [0.5,', InvalidError, "values for case-000"),

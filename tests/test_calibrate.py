@@ -233,17 +233,17 @@ def done(suite, tmp_path_factory):
     told = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench.run, "measure", functools.partial(measure, command=tiny.TIMER))
-        patch.setattr(bench.render, "load_pipeline", counted(bench.render.load_pipeline, told))
+        patch.setattr(bench.render, "turn_into", counted(bench.render.turn_into, told))
         found = calibrate(
             suite, folder, device="cpu", sessions=2, progress=lambda stage, *_: told.append(stage) if told else None
         )
     return folder, found, told
 
 
-def counted(load_pipeline, told):
+def counted(turn_into, told):
     def load(*arguments, **flags):
         told.append("loaded here")
-        return load_pipeline(*arguments, **flags)
+        return turn_into(*arguments, **flags)
 
     return load
 
@@ -285,7 +285,7 @@ def test_other_seeds_show_noise_where_another_process_shows_none(done):
 def test_a_finished_calibration_does_nothing_again(suite, done, monkeypatch):
     folder, found, _ = done
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    monkeypatch.setattr(bench.render, "load_pipeline", None)
+    monkeypatch.setattr(bench.render, "turn_into", None)
     monkeypatch.setattr(bench.calibrate.parts, "render_in_child", lambda order, progress: None)
     again = calibrate(suite, folder, device="cpu", sessions=2)
     assert replace(again, time=found.time) == found

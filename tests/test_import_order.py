@@ -20,9 +20,6 @@ PARTS = {
     "wording": "errors",
     "strict_json": "errors",
     "cells": "render",
-    "children": "measure",
-    "laps": "measure",
-    "meters": "measure",
     "frames": "compare",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,11 +18,12 @@ from PIL import Image
 import bench.render
 from bench.cells import missing_batches
 from bench.errors import MachineError
-from bench.records import Case, Render, Settings, Suite, Variant
+from bench.records import Audit, Case, CheckpointFacts, Render, Settings, Suite, Variant
 from bench.render import encode_png, render
 from bench.store import RunFolder
 from bench.suite import image_seed, protocol_digest
 from bench.variants import stages
+from bench.variants.models import base_of
 
 SETTINGS = Settings(width=64, height=32, steps=2, guidance=3.0, sampler="ddim", batch=4)
 SUITE = Suite(
@@ -40,6 +42,7 @@ BATCHES = [
     [("pier", 1), ("pier", 2), ("hen", 0), ("hen", 1)],
     [("hen", 2)],
 ]
+AUDIT = Audit(checkpoint=CheckpointFacts(layout="diffusers", family="sdxl"), dtype="float32")
 SEED_OF = {(case.id, n): image_seed(SUITE.seed, case.id, n) for case in SUITE.cases for n in range(SUITE.samples)}
 CELL_OF = {seed: cell for cell, seed in SEED_OF.items()}
 
@@ -54,8 +57,6 @@ class Paint:
 
     ``spoil`` says what comes out of a cell instead; ``log`` keeps what was asked for.
     """
-
-    to_uint8 = staticmethod(stages.to_uint8)
 
     def __init__(self):
         self.spoil = {}
@@ -79,22 +80,34 @@ class Paint:
         self.batches.append([CELL_OF[seed] for seed in seeds])
         return latents
 
-    def decode_dtype(self, pipe):
-        return torch.float16
-
-    def decode(self, pipe, latents, dtype=None):
+    def decode_levels(self, pipe, latents, dtype=None):
         self.decoded.append(([CELL_OF[seed] for seed in latents], dtype))
-        return np.stack(
+        images = np.stack(
             [self.spoil.get(CELL_OF[seed], lambda image, dtype: image)(paint(seed), dtype) for seed in latents]
         )
+        bad = (~np.isfinite(images)).sum(axis=(1, 2, 3))
+        levels = np.rint(np.nan_to_num(images, posinf=1) * 255).astype(np.uint8)
+        name = "float16" if dtype is None else str(dtype).removeprefix("torch.")
+        return stages.Decoded(torch.from_numpy(levels), torch.from_numpy(bad), name, lambda: None)
 
 
 @pytest.fixture
 def painted(monkeypatch):
     stand_in = Paint()
-    monkeypatch.setattr(bench.render, "stages", stand_in)
-    monkeypatch.setattr(bench.render, "load_pipeline", lambda variant, settings, *, device, weights_dir: variant.name)
+    monkeypatch.setattr(bench.render.draw, "stages", stand_in)
+    monkeypatch.setattr(bench.render, "turn_into", turn_into)
     return stand_in
+
+
+class Loaded(NamedTuple):
+    """Stands for a loaded model."""
+
+    pipe: str
+    base: tuple
+
+
+def turn_into(model, variant, settings, *, device, weights_dir):
+    return Loaded(variant.name, base_of(variant)), AUDIT
 
 
 @pytest.fixture
@@ -177,7 +190,12 @@ def test_a_batch_with_one_image_missing_is_drawn_whole_and_gives_the_same_bytes(
 def test_a_variant_with_nothing_missing_is_not_even_loaded(painted, folder, monkeypatch):
     render_base(folder)
     loaded = []
-    monkeypatch.setattr(bench.render, "load_pipeline", lambda variant, *_, **__: loaded.append(variant.name))
+
+    def load(model, variant, settings, **flags):
+        loaded.append(variant.name)
+        return turn_into(model, variant, settings, **flags)
+
+    monkeypatch.setattr(bench.render, "turn_into", load)
     assert render(SUITE, folder, variants=SUITE.variants, device="cpu") == 9
     assert loaded == ["spo"]
     assert render(SUITE, folder, variants=SUITE.variants, device="cpu") == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 
 import bench.render
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.records import Case, Settings, Suite, Variant
+from bench.records import Audit, Case, CheckpointFacts, Settings, Suite, Variant
+from bench.render.draw import Drawn, Launched
 from bench.run import run_stage
 from bench.store import load_run
 
@@ -85,28 +87,34 @@ class Painter:
         self.batches = 0
         self.error = None
 
-    def load(self, variant, settings, *, device, weights_dir=None):
+    def turn_into(self, model, variant, settings, *, device, weights_dir=None):
         self.loaded.append(variant.name)
+        checkpoint = CheckpointFacts(layout="diffusers", family="sdxl")
+        return SimpleNamespace(pipe=None, base=None), Audit(checkpoint=checkpoint, dtype="float32")
 
-    def draw(self, pipe, settings, cells, encoded):
+    def launch(self, pipe, settings, cells, encoded):
         self.batches += 1
+        return Launched(cells, None, None)
+
+    def settle(self, launched, settings):
         shape = (settings.height, settings.width, 3)
         return tuple(
-            bench.render.Drawn(
+            Drawn(
                 None if self.error else np.random.default_rng(cell.seed).integers(0, 256, shape, np.uint8),
                 "float32",
                 self.error,
             )
-            for cell in cells
+            for cell in launched.cells
         )
 
 
 @pytest.fixture
 def painter(monkeypatch):
     stand_in = Painter()
-    monkeypatch.setattr(bench.render, "load_pipeline", stand_in.load)
-    monkeypatch.setattr(bench.render, "encode_cases", lambda pipe, suite, batches: {})
-    monkeypatch.setattr(bench.render, "draw_batch", stand_in.draw)
+    monkeypatch.setattr(bench.render, "turn_into", stand_in.turn_into)
+    monkeypatch.setattr(bench.render, "encode_cases", lambda pipe, suite, batches, known: {})
+    monkeypatch.setattr(bench.render, "launch", stand_in.launch)
+    monkeypatch.setattr(bench.render, "settle", stand_in.settle)
     return stand_in
 
 

@@ -1,12 +1,13 @@
-"""A run, or a file of it, frozen to what a gate needs: per-prompt means, raw timings, no images.
+"""A run, or a file of it, frozen to what a gate needs: per-prompt means, medians of rounds, no images.
 
-The file is in ``file``, what it takes to accept one in ``accepting``.
+The file is in ``file``, what a calibration brings to it in ``calibration``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
@@ -17,12 +18,13 @@ from bench.compare.comparable import check_names
 from bench.compare.pairing import NO_CELLS, Cells, usable_scores
 from bench.errors import InvalidError, UsageError
 from bench.records import (
-    SCHEMA,
+    BASELINE_SCHEMA,
     Acceptance,
     Baseline,
     Case,
     Fingerprint,
     FrozenCase,
+    FrozenRound,
     FrozenVariant,
     Run,
     SessionNoise,
@@ -30,12 +32,13 @@ from bench.records import (
     TimingName,
 )
 
-__all__ = ["NOT_ACCEPTED", "freeze", "read_baseline", "write_baseline"]
+__all__ = ["NOT_ACCEPTED", "freeze", "freeze_round", "read_baseline", "write_baseline"]
 
 NOT_ACCEPTED = Acceptance(by="", time="")
 """Of a run that is frozen only to be judged; no file is written of it."""
-DIGITS = 7
-"""Significant digits that are kept: what a float32 holds."""
+SCORE_DIGITS = 5
+"""Significant digits of a score: far finer than prompts differ (docs/design/baseline.md has the numbers)."""
+TIMING_DIGITS = 7
 
 
 def freeze(
@@ -45,13 +48,13 @@ def freeze(
     variants: Sequence[str] | None = None,
     session_noise: Sequence[SessionNoise] = (),
 ) -> Baseline:
-    """Each prompt's mean over its samples, of each metric and variant, and the raw timings by round.
+    """Each prompt's mean over its samples, of each metric and variant, and each round's median of what was timed.
 
     A mean is None unless every sample of the prompt has a score that counts (``bench.compare.pairing``), so a
     run that was cut short can be frozen, and what is missing in it shows. A metric of axis "distance" measures
-    how far a variant is from the first one, which has none itself. Values and timings are rounded to 7
-    significant digits, here and not on writing, so that a run and the file of it are the same numbers. Of
-    absolute paths in the fingerprints the last part is kept.
+    how far a variant is from the first one, which has none itself. Means are rounded to 5 significant digits and
+    medians to 7, here and not on writing, so that a run and the file of it are the same numbers. Of absolute
+    paths in the fingerprints the last part is kept.
 
     Args:
         run: a run as it was read.
@@ -74,7 +77,7 @@ def freeze(
     if not scores and not any(timing.values for timing in run.timings):
         raise InvalidError(f"{run.path}: has no score and no timing to judge.", f"hotart-bench score {run.path}")
     return Baseline(
-        schema=SCHEMA,
+        schema=BASELINE_SCHEMA,
         kind=KIND,
         suite=suite.name,
         run_id=run.info.id,
@@ -126,20 +129,31 @@ def _means(suite: Suite, cells: Cells) -> tuple[float | None, ...]:
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
     # Divided first, because the sum of two of the largest numbers is none.
-    return _rounded(math.fsum(value / len(known) for value in known)) if known and len(known) == len(values) else None
+    return _rounded(math.fsum(value / len(known) for value in known), SCORE_DIGITS)
 
 
-def _rounds(run: Run, variant: str) -> dict[TimingName, tuple[tuple[float, ...], ...]]:
-    found: dict[TimingName, list[tuple[float, ...]]] = {}
+def _rounds(run: Run, variant: str) -> dict[TimingName, tuple[FrozenRound, ...]]:
+    found: dict[TimingName, list[FrozenRound]] = {}
     for timing in sorted(run.timings, key=lambda timing: (timing.name, timing.round)):
         if timing.variant == variant and timing.values:
-            found.setdefault(timing.name, []).append(tuple(_rounded(value) for value in timing.values))
+            found.setdefault(timing.name, []).append(freeze_round(timing.values))
     return {name: tuple(rounds) for name, rounds in found.items()}
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}") + 0.0  # the sum makes one zero of two
+def freeze_round(values: Sequence[float]) -> FrozenRound:
+    """The median of a round's values, in their unit to 7 significant digits, and their number, 1 or more.
+
+    The median is None where a value is 0 or less, infinite or no number: the gate calls that invalid.
+    """
+    sound = all(0 < value < math.inf for value in values)
+    return FrozenRound(median=_rounded(statistics.median(values), TIMING_DIGITS) if sound else None, values=len(values))
+
+
+def _rounded(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}") + 0.0  # the sum makes one zero of two
 
 
 def _without_folders(fingerprint: Fingerprint) -> Fingerprint:

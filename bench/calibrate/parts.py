@@ -56,7 +56,7 @@ def plan_parts(suite: Suite, device: str, beside: str | None, seeds: int, sessio
 
 def other_batch(suite: Suite) -> int:
     """Half the batch size that the suite really renders with, or 2 where that is 1."""
-    now = min(suite.settings.batch, len(suite.cases) * suite.samples)
+    now = min(suite.settings.batch or 1, len(suite.cases) * suite.samples)
     return now // 2 if now > 1 else 2
 
 

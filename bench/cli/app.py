@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import baseline, doctor, fetch, gate, lists, merge, planning, results, stages
+from bench.cli import (
+    baseline,
+    doctor,
+    fetch,
+    gate,
+    inspect,
+    list_prompts,
+    lists,
+    merge,
+    planning,
+    results,
+    stages,
+    sweep,
+)
 from bench.cli.verbs import Job, group
 
 HELP = """Is the merge better, by how much, at what cost, and did it break anything?
@@ -26,6 +39,13 @@ First steps:
   hotart-bench run my-suite.toml -o runs/mine
       your own checkpoints and prompts
 """
+LIST_HELP = "List what there is: suites, variants, metrics or prompts."
+LIST_EXAMPLES = (
+    "hotart-bench list suites",
+    "hotart-bench list variants sdxl",
+    "hotart-bench list metrics --json",
+    "hotart-bench list prompts portraits",
+)
 EXIT_CODES = """\b
 Exit codes:
   0    done, or the gate passed
@@ -50,9 +70,13 @@ def build() -> typer.Typer:
     """The whole command line as a typer application."""
     app = group(HELP)
     app.callback(epilog=EXIT_CODES)(_common)
-    for verbs in (stages.app, results.app, gate.app, baseline.app, planning.app, merge.app, fetch.app, doctor.app):
+    rooms = (stages, results, gate, baseline, sweep, merge, inspect, planning, fetch, doctor)
+    for verbs in (room.app for room in rooms):
         app.registered_commands += verbs.registered_commands
-    app.add_typer(lists.app, name="list")
+    listing = group(LIST_HELP, *LIST_EXAMPLES)
+    for verbs in (lists.app, list_prompts.app):
+        listing.registered_commands += verbs.registered_commands
+    app.add_typer(listing, name="list")
     return app
 
 

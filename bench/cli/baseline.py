@@ -43,7 +43,7 @@ def baseline(
 ) -> None:
     """Freeze a run into one small file that gates compare with.
 
-    It holds each prompt's means and the raw timings, no images, and is fit to commit. Who accepted it, why,
+    It holds each prompt's means and each round's medians, no images, and is fit to commit. Who accepted it, why,
     and what the gate said of it against the one that it replaces stand in it.
     """
     from bench.baseline import freeze, write_baseline

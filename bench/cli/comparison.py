@@ -133,5 +133,5 @@ def _footnotes(comparison: Comparison) -> list[str]:
     if missing:
         notes.append(f"{plural(missing, 'pair')} of images left out of a metric: one side has no score.")
     if comparison.ratios and any(summary.weak for summary in comparison.timings):
-        notes.append("* weak: few values, few processes or a wide spread; --json says which.")
+        notes.append("* weak: few values, a wide spread or foreign load; --json says which.")
     return notes

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli import options
+from bench.cli.foretold import forecast_notes, foretell, memory_words, time_words
 from bench.cli.judge_weights import JudgeFile, entries_needed, print_judges
 from bench.cli.options import AsJson, Device, Limit, Output, SuiteName, WeightsDir
 from bench.cli.printing import Column, print_json, print_table, printable, say
@@ -16,7 +17,7 @@ from bench.cli.stages import default_folder, read_suite
 from bench.cli.verbs import group, verb
 from bench.errors import MachineError, WeightsError
 from bench.names import listed
-from bench.records import Machine, Record, Suite
+from bench.records import Machine, MemoryForecast, Record, Suite, TimeForecast
 from bench.wording import plural, quantity
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class Checkup(Record, frozen=True):
     weights: tuple[Needed, ...]
     weights_bytes: int | None
     """Stored size of the largest variant's weights, the least memory that it takes; None where unknown."""
+    memory: MemoryForecast | None
+    """None where torch is missing or the sizes of the weights are not known."""
+    time: TimeForecast | None
+    """None where torch is missing."""
     judges: tuple[JudgeFile, ...]
     """The weight files of the suite's metrics; empty where they bring their own."""
     lock: str
@@ -87,7 +92,7 @@ def doctor(
 
 
 def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -> Checkup:
-    """The machine and the suite side by side; nothing is written, downloaded or loaded."""
+    """The machine and the suite side by side, and a forecast; nothing is written, downloaded or loaded."""
     from bench.machine import package_versions
     from bench.suite.contamination import training_cases
     from bench.variants import weights_needed
@@ -95,6 +100,7 @@ def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -
 
     machine, problem = _machine(device)
     needed = weights_needed(suite, weights_dir)
+    memory, time = (None, None) if machine is None else foretell(suite, machine, needed, folder)
     settings = suite.settings
     images = len(suite.cases) * suite.samples * len(suite.variants)
     return Checkup(
@@ -110,6 +116,8 @@ def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -
         images_bytes=images * settings.width * settings.height * BYTES_PER_PIXEL,
         weights=needed,
         weights_bytes=_largest_variant_bytes(needed),
+        memory=memory,
+        time=time,
         judges=tuple(
             JudgeFile(metrics=metrics, file=file)
             for entry, metrics in entries_needed(suite.metrics).items()
@@ -151,18 +159,18 @@ def _print_checkup(checkup: Checkup, suite: Suite) -> None:
     print_table([Column("this machine"), Column("", text=True)], rows)
     settings = suite.settings
     size = f"{settings.width}x{settings.height}"
-    least = "unknown until the weights are here"
-    if checkup.weights_bytes is not None:
-        least = f"{quantity(checkup.weights_bytes, 'byte')} for the largest variant's weights, and working space"
     rows = [
         ("images", f"{checkup.images:,} of {size}, at most {quantity(checkup.images_bytes, 'byte')} of disk"),
-        ("memory", least),
+        ("memory", memory_words(checkup.memory, checkup.weights_bytes)),
+        ("time", time_words(checkup.time)),
     ]
     for label, cases in (("left out", checkup.left_out), ("kept", checkup.trained_on)):
         if cases:
             rows.append((label, f"{plural(len(cases), 'prompt')} that SPO was trained on: {listed(cases)}"))
     print()
     print_table([Column(f"suite {checkup.suite}"), Column("", text=True)], rows)
+    for note in forecast_notes(checkup.memory, checkup.time):
+        print(printable(note))
     print()
     _print_weights(checkup.weights)
     if checkup.judges:

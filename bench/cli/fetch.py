@@ -7,12 +7,12 @@ from pathlib import Path
 
 from bench.cli import options
 from bench.cli.judge_weights import JudgeFile, entries_needed, print_judges
-from bench.cli.options import Quiet, SuiteName, Variants, WeightsDir
+from bench.cli.options import JudgesOf, Quiet, SuiteName, Variants, WeightsDir
 from bench.cli.printing import Column, print_table, printable, say
 from bench.cli.stages import read_suite
 from bench.cli.verbs import group, verb
 from bench.errors import WeightsError
-from bench.records import Suite, Variant
+from bench.records import Variant
 
 app = group("Weights.")
 
@@ -22,10 +22,12 @@ app = group("Weights.")
     "fetch",
     "hotart-bench fetch sdxl",
     "hotart-bench fetch my-suite.toml --variants base,spo",
+    "hotart-bench fetch --metrics pickscore,imagereward",
 )
 def fetch(
     suite: SuiteName = "mini",
     variants: Variants = None,
+    metrics: JudgesOf = None,
     weights_dir: WeightsDir = None,
     quiet: Quiet = False,
 ) -> None:
@@ -39,17 +41,18 @@ def fetch(
     options.check_weights_dir(weights_dir)
     asked = read_suite(suite, None)
     chosen = pick_variants(asked, options.split_names(variants, "--variants"))
+    judging = _judging(metrics) or asked.metrics
     failures: list[WeightsError] = []
     if quiet:
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()
     _print_checkpoints(_fetch_checkpoints(chosen, weights_dir, quiet, failures))
-    _print_judges(_fetch_judges(asked, weights_dir, quiet, failures))
+    _print_judges(_fetch_judges(judging, weights_dir, quiet, failures))
     if failures:
         first = failures[0]
         raise WeightsError(" ".join(failure.message for failure in failures), first.hint) from first
-    if not quiet:
+    if not quiet and metrics is None:
         say(f"Ready: hotart-bench run {suite}")
 
 
@@ -75,13 +78,24 @@ def _fetch_checkpoints(
     return list(found.items())
 
 
-def _fetch_judges(suite: Suite, weights_dir: Path | None, quiet: bool, failures: list[WeightsError]) -> list[JudgeFile]:
-    """The weights of the suite's judges, as they stand now."""
+def _judging(text: str | None) -> tuple[str, ...] | None:
+    """The metrics that the flag names, or None without it."""
+    from bench.metrics import all_facts
+
+    names = options.split_names(text, "--metrics")
+    options.check_known(names, "--metrics", sorted(facts.name for facts in all_facts()), "hotart-bench list metrics")
+    return names
+
+
+def _fetch_judges(
+    metrics: Sequence[str], weights_dir: Path | None, quiet: bool, failures: list[WeightsError]
+) -> list[JudgeFile]:
+    """The weights of the metrics' judges, as they stand now."""
     from bench.cli.progress import Lines
     from bench.weights import fetch_weights, find_entry
 
     found: list[JudgeFile] = []
-    for name, metrics in entries_needed(suite.metrics).items():
+    for name, needing in entries_needed(metrics).items():
         if not quiet:
             say(f"fetching or checking {name}: {find_entry(name).what}")
         try:
@@ -89,7 +103,7 @@ def _fetch_judges(suite: Suite, weights_dir: Path | None, quiet: bool, failures:
         except WeightsError as error:
             failures.append(error)
         else:
-            found += [JudgeFile(metrics=metrics, file=file) for file in files]
+            found += [JudgeFile(metrics=needing, file=file) for file in files]
     return found
 
 

@@ -58,6 +58,10 @@ Metrics = Annotated[
     str | None,
     typer.Option("--metrics", metavar="A,B", help="Only these metrics.  [default: those of the suite]"),
 ]
+JudgesOf = Annotated[
+    str | None,
+    typer.Option("--metrics", metavar="A,B", help="The judges of these metrics.  [default: those of the suite]"),
+]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:<number> or mps.")]
 Limit = Annotated[
     int | None,
@@ -126,14 +130,13 @@ def check_device(device: str) -> str:
     return device
 
 
-def check_dtype(name: str | None) -> Dtype | None:
+def check_dtype(name: str | None, flag: str = "--tower-dtype") -> Dtype | None:
     """The dtype as it was given; UsageError where it is none."""
     known = get_args(Dtype)
     found = next((dtype for dtype in known if dtype == name), None)
     if name is not None and found is None:
         raise UsageError(
-            f"--tower-dtype: {name!r} is not one of {', '.join(known)}{did_you_mean(name, known)}.",
-            "hotart-bench score --help",
+            f"{flag}: {name!r} is not one of {', '.join(known)}{did_you_mean(name, known)}.",
         )
     return found
 

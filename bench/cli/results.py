@@ -90,9 +90,11 @@ def plot(
 ) -> None:
     """Draw the comparison plots of a run, or of two."""
     from bench.compare import compare_run, compare_runs
+    from bench.compare.sweep import sweep_curve
     from bench.plots import write_plots, write_plots_for_runs
     from bench.plots.gate import write_gate_plot
     from bench.plots.style import Format
+    from bench.plots.sweep import write_sweep_plot
     from bench.report import gate_of
     from bench.store import load_run
 
@@ -106,6 +108,9 @@ def plot(
         gate = gate_of(candidate)
         if gate is not None:
             written += write_gate_plot(gate, output or home / "plots", fmt, dpi)
+        curve = sweep_curve(candidate, deltas)
+        if curve is not None:
+            written += write_sweep_plot(curve, candidate.info.metrics, output or home / "plots", fmt, dpi)
     else:
         reference = load_run(run2)
         folder = output or home / f"plots-against-{Path(reference.path).resolve().name}"

@@ -71,7 +71,7 @@ def run(
         )
     checked = read_suite(suite, limit)
     folder = output or default_folder(checked)
-    _do(
+    do_stage(
         "all",
         checked,
         folder,
@@ -104,7 +104,7 @@ def render(
 ) -> None:
     """Render the images that are missing, and nothing else."""
     suite, folder = find_target(run_or_suite, output, limit)
-    _do(
+    do_stage(
         "render",
         suite,
         folder,
@@ -153,7 +153,7 @@ def score(
         if limits is not None or fresh:
             raise UsageError(f"{'--fresh' if fresh else '--limits'} goes with --images here.")
         suite, folder = find_target(str(run_or_suite), output, limit)
-    _do(
+    do_stage(
         "score",
         suite,
         folder,
@@ -183,14 +183,14 @@ def measure(
 ) -> None:
     """Time the variants and their memory, each in fresh processes."""
     suite, folder = find_target(run_or_suite, output, limit)
-    _do("measure", suite, folder, quiet, variants=variants, device=device, weights_dir=weights_dir)
+    do_stage("measure", suite, folder, quiet, variants=variants, device=device, weights_dir=weights_dir)
 
 
 @verb(app, "report", "hotart-bench report reports/runs/mini", "hotart-bench report mini")
 def report(run_or_suite: RunOrSuite, output: Output = None, limit: Limit = None, quiet: Quiet = False) -> None:
     """Write report.html, report.md and the plots of a run anew."""
     suite, folder = find_target(run_or_suite, output, limit)
-    _do("report", suite, folder, quiet)
+    do_stage("report", suite, folder, quiet)
 
 
 def default_folder(suite: Suite) -> Path:
@@ -243,7 +243,7 @@ def read_suite(name_or_path: str, limit: int | None) -> Suite:
     return load_suite(name_or_path, limit=limit, known_metrics=all_metrics())
 
 
-def _do(
+def do_stage(
     stage: Stage,
     suite: Suite,
     folder: Path,

@@ -7,8 +7,9 @@ from typing import get_args
 
 from bench import stats
 from bench.compare.comparable import check_names
+from bench.compare.timing_doubts import conditions_by_process, doubts
 from bench.errors import InvalidError
-from bench.records import Interval, Ratio, Run, Timing, TimingName, TimingSummary
+from bench.records import Conditions, Interval, Ratio, Run, Timing, TimingName, TimingSummary
 
 FIRM_PROCESSES = 5
 FIRM_VALUES = 10
@@ -16,7 +17,7 @@ FIRM_SPREAD = 0.10
 """Interquartile range, and range of the processes' medians, as a share of the median."""
 
 ONCE_A_PROCESS: frozenset[TimingName] = frozenset(
-    {"load", "first_image", "peak_allocated", "peak_reserved", "peak_process", "peak_rss"}
+    {"load", "compile", "first_image", "peak_allocated", "peak_reserved", "peak_process", "peak_rss"}
 )
 """What a process can measure only once; of these one value from each process is all there can be."""
 
@@ -25,9 +26,11 @@ def summarize_timings(run: Run) -> tuple[TimingSummary, ...]:
     """Median, 90 % quantile, interquartile range and minimum over all rounds, ordered by name, variant.
 
     ``weak`` says why a figure should not be leaned on: few values or processes, a spread over 10 % of the
-    median within or between processes. Other load on the machine cannot be seen in the values; a figure
-    that is not called weak may still suffer from it. Quantities without a value have no record.
+    median within or between processes and, for times and energy, what the process's conditions say: foreign load
+    or processes, slowdowns. Conditions that a run did not record cannot speak. Quantities without a value have no
+    record.
     """
+    known = conditions_by_process(run)
     summaries = []
     for name, variant, timings in _grouped(run):
         values = [value for timing in timings for value in timing.values]
@@ -43,7 +46,7 @@ def summarize_timings(run: Run) -> tuple[TimingSummary, ...]:
                 p90=found.p90,
                 iqr=found.iqr,
                 minimum=found.minimum,
-                weak=_weakness(name, timings, found),
+                weak=_weakness(name, timings, found, known),
             )
         )
     return tuple(summaries)
@@ -120,7 +123,12 @@ def _ratio(
     )
 
 
-def _weakness(name: TimingName, timings: Sequence[Timing], found: stats.Quantiles) -> str | None:
+def _weakness(
+    name: TimingName,
+    timings: Sequence[Timing],
+    found: stats.Quantiles,
+    known: dict[tuple[str, int, int], Conditions],
+) -> str | None:
     if found.median <= 0:
         return "The median is 0 or less, which no clock or memory counter gives; measure again."
     said = []
@@ -145,6 +153,8 @@ def _weakness(name: TimingName, timings: Sequence[Timing], found: stats.Quantile
             f"The processes' medians lie {apart / found.median:.0%} of the median apart; "
             f"{FIRM_SPREAD:.0%} or less would be firm."
         )
+    if timings[0].unit != "byte":
+        said += doubts(timings, known)
     return " ".join(said) or None
 
 

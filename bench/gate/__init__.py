@@ -16,9 +16,9 @@ from bench.gate.limits import facts_by_name, frozen_limits, is_timed
 from bench.gate.outcomes import gravest_first
 from bench.gate.quality import judge_metric
 from bench.gate.question import Question, invalid
-from bench.gate.timing import ONLY_ON_CUDA, judge_timing
+from bench.gate.timing import ONLY_ON, judge_timing
 from bench.names import did_you_mean, listed
-from bench.records import SCHEMA, Baseline, FrozenVariant, Gate, Limit, TimingName, Verdict
+from bench.records import SCHEMA, Baseline, FrozenRound, FrozenVariant, Gate, Limit, TimingName, Verdict
 from bench.suite.limits import quantity_of
 
 __all__ = ["judge", "like_named"]
@@ -144,12 +144,14 @@ def _split_limits(match: _Match, limits: Sequence[Limit], quality_only: bool) ->
             "judge by quality only.",
             'add a limit on a metric to the suite, such as mini-clip = "0.1sd"',
         )
-    on_cuda = any(side.machine.device.startswith("cuda") for side in (match.candidate, match.reference))
+    kinds = {side.machine.device.split(":")[0] for side in (match.candidate, match.reference)}
     for limit in limits:
         if quality_only and is_timed(limit):
             continue
-        if limit.name in ONLY_ON_CUDA and not on_cuda:
-            notes.append(f"{limit.name} was not judged: only CUDA devices have it, and neither side ran on one.")
+        able = next((found for name, found in ONLY_ON.items() if name == limit.name), None)
+        if able is not None and kinds.isdisjoint(able):
+            only = " and ".join(kind.upper() for kind in able)
+            notes.append(f"{limit.name} was not judged: only {only} devices have it, and neither side ran on one.")
         else:
             judged.append(limit)
     if quality_only and timed:
@@ -174,7 +176,7 @@ def _question(
     if is_timed(limit):
         unit = "byte" if quantity_of(limit.name) == "memory" else "second"
         rounds = [_rounds(side, limit.name) for side in (ours, theirs) if side is not None]
-        samples = min((len(values) for side in rounds for values in side), default=0)
+        samples = min((one.values for side in rounds for one in side), default=0)
         return Question(limit, "timing", unit, *pair, samples, equal)
     facts = facts_by_name(match.reference).get(limit.name) or facts_by_name(match.candidate).get(limit.name)
     return Question(limit, "metric", facts.unit if facts else "", *pair, match.reference.samples, equal)
@@ -202,7 +204,7 @@ def _judge_timing(match: _Match, question: Question, ours: FrozenVariant, theirs
     return judge_timing(question, above, below, one_session=match.one_session, noise=noise)
 
 
-def _rounds(side: FrozenVariant, name: str) -> tuple[tuple[float, ...], ...]:
+def _rounds(side: FrozenVariant, name: str) -> tuple[FrozenRound, ...]:
     return side.timings.get(cast(TimingName, name), ())
 
 

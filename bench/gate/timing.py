@@ -12,12 +12,16 @@ from scipy.special import stdtrit  # scipy.stats takes longer to import than thi
 from bench.gate.limits import timing_margin
 from bench.gate.question import Answer, Question, invalid, verdict
 from bench.gate.sentences import timing_sentence
-from bench.records import Outcome, SessionNoise, TimingName, Verdict
+from bench.records import FrozenRound, Outcome, SessionNoise, TimingName, Verdict
 from bench.stats.arrays import Floats, mean, sd
 from bench.stats.bounds import LEVEL
 
-ONLY_ON_CUDA: frozenset[TimingName] = frozenset({"peak_allocated", "peak_process"})
-"""What no other kind of device can tell."""
+ONLY_ON: dict[TimingName, tuple[str, ...]] = {
+    "peak_allocated": ("cuda", "mps"),
+    "peak_process": ("cuda",),
+    "energy_per_image": ("cuda",),
+}
+"""Kinds of device that can tell it, where not every kind can."""
 NOT_CALIBRATED = (
     "how far two sessions of the same weights lie apart on this machine is not known: hotart-bench calibrate tells "
     "it, and a baseline holds it"
@@ -28,7 +32,7 @@ _NEAREST = 0.1
 _LARGEST_LOG = 700.0
 """exp of more overflows."""
 
-Rounds = Sequence[Sequence[float]]
+Rounds = Sequence[FrozenRound]
 Part = tuple[float, float]
 """A variance and its degrees of freedom."""
 
@@ -36,7 +40,7 @@ Part = tuple[float, float]
 def judge_timing(
     question: Question, ours: Rounds, theirs: Rounds, *, one_session: bool, noise: SessionNoise | None
 ) -> Verdict:
-    """The verdict on raw values by round: loss = ratio of medians - 1, from the logs of the rounds' medians.
+    """The verdict on medians by round: loss = ratio of medians - 1, from the logs of the rounds' medians.
 
     Rounds of one session are interleaved, so they are paired and the interval is Student's, of the mean log
     ratio. Two sessions are Welch's, with the calibrated variance between sessions of the same weights added as
@@ -46,17 +50,18 @@ def judge_timing(
 
     Args:
         question: the limit and the two variants.
-        ours: the candidate's raw values of each round, in seconds or bytes.
+        ours: the candidate's rounds, in seconds or bytes.
         theirs: the reference's.
         one_session: whether both were measured in one run.
         noise: of this quantity between sessions; None where it was not calibrated.
 
     Source: B. L. Welch, Biometrika 34 (1947); F. E. Satterthwaite, Biometrics Bulletin 2 (1946).
     """
-    reason = _unusable(ours, "the candidate") or _unusable(theirs, "the reference")
+    medians = [[one.median for one in side if one.median is not None] for side in (ours, theirs)]
+    reason = _unusable(ours, medians[0], "the candidate") or _unusable(theirs, medians[1], "the reference")
     if reason:
         return invalid(question, reason)
-    above, below = (np.log([float(np.median(values)) for values in side]) for side in (ours, theirs))
+    above, below = (np.log(side) for side in medians)
     shift = mean(above) - mean(below)
     reference = math.exp(mean(below))
     answer = Answer(
@@ -142,10 +147,10 @@ def _needed(n: int, spread: _Spread, away: float) -> int | None:
     return high
 
 
-def _unusable(rounds: Rounds, side: str) -> str:
-    if not rounds or not all(rounds):
+def _unusable(rounds: Rounds, medians: Sequence[float], side: str) -> str:
+    if not rounds:
         return f"{side} has no values of it"
-    if not all(0 < value < math.inf for values in rounds for value in values):
+    if len(medians) < len(rounds) or not all(0 < median < math.inf for median in medians):
         return f"{side} has a value that is 0 or less or infinite, which no clock or memory counter gives"
     return ""
 

@@ -38,10 +38,9 @@ def broken(pixels: NDArray[np.uint8], width: int, height: int) -> str | None:
     return None
 
 
-def broken_float(pixels: NDArray[np.floating]) -> str | None:
-    """Why a decoded image, before it becomes 8-bit, is broken (NaN or infinite values), or None."""
-    bad = int(pixels.size - np.isfinite(pixels).sum())
-    return f"{bad} of {pixels.size} decoded values are NaN or infinite" if bad else None
+def not_finite(bad: int, size: int) -> str | None:
+    """Why an image is broken of whose ``size`` decoded values ``bad`` are NaN or infinite, or None."""
+    return f"{bad} of {size} decoded values are NaN or infinite" if bad else None
 
 
 def duplicates(renders: Iterable[Render]) -> dict[tuple[str, str, int], str]:

@@ -23,14 +23,15 @@ GUIDANCES = (1.5, 3.0, 5.0, 7.5)
 def main() -> None:
     """Measure and print everything."""
     parser = argparse.ArgumentParser(prog="python -m bench.mini.evidence", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=4, help="images a prompt in the main table")
+    parser.add_argument("--seeds", type=int, default=2, help="images a prompt in the tables of variants")
     parser.add_argument("--sheet", type=Path, default=None, help="write the contact sheet to this PNG")
     chosen = parser.parse_args()
     torch.manual_seed(0)
     _section("The autoencoder and the judges, on held-out scenes", evidence_judges.rows())
     _section("The step-aware model against the plain one, pairs in the true order", evidence_judges.step_aware_rows())
-    evidence_renders.print_main(chosen.seeds)
-    evidence_renders.print_seeds(chosen.seeds)
+    found = evidence_renders.judge_variants(chosen.seeds)
+    evidence_renders.print_main(found)
+    evidence_renders.print_seeds(found)
     evidence_renders.print_weights(WEIGHTS)
     evidence_renders.print_settings(GUIDANCES)
     if chosen.sheet is not None:

@@ -119,14 +119,19 @@ def _aesthetic_head() -> dict[str, torch.Tensor]:
     return {key: value.float() for key, value in load_file(weight_file("judges/mini-aesthetic.safetensors")).items()}
 
 
-def print_main(seeds: int) -> None:
+def judge_variants(seeds: int) -> dict[str, Readings]:
+    """Readings of base and of every shipped LoRA at weight 1, on all held-out prompts; each is rendered once."""
+    asked = prompts()
+    loras: dict[str, tuple[Lora, ...]] = {"base": ()} | {name: (Lora(path=f"mini:{name}"),) for name in LORAS}
+    return {name: read(render(chosen, asked, seeds, SETTINGS), asked, seeds) for name, chosen in loras.items()}
+
+
+def print_main(found: dict[str, Readings]) -> None:
     """Base, DPO and SPO at equal noise: every judge, then every quality."""
     from bench.mini.evidence import print_table, with_interval
 
-    asked = prompts()
-    found = {name: read(render(loras, asked, seeds, SETTINGS), asked, seeds) for name, loras in VARIANTS.items()}
     base = found["base"]
-    print(f"\n### Base, DPO, SPO: {len(asked)} held-out prompts x {seeds} seeds, DDIM 20, CFG 3, eta 0\n")
+    print(f"\n### Base, DPO, SPO: {_extent(base)}, DDIM 20, CFG 3, eta 0\n")
     rows: list[tuple[str, ...]] = [("judge", "base", "DPO - base", "SPO - base", "SPO - DPO")]
     named = {
         "craft (held-out)": "craft",
@@ -136,7 +141,7 @@ def print_main(seeds: int) -> None:
         "mini-aesthetic": "aesthetic",
         "mini-preference": "preference",
     }
-    pairs = (("DPO", "base"), ("SPO", "base"), ("SPO", "DPO"))
+    pairs = (("dpo", "base"), ("spo", "base"), ("spo", "dpo"))
     for title, field in named.items():
         deltas = (with_interval(getattr(found[a], field) - getattr(found[b], field)) for a, b in pairs)
         rows.append((title, f"{getattr(base, field).mean():.3f}", *deltas))
@@ -144,13 +149,19 @@ def print_main(seeds: int) -> None:
         deltas = (with_interval(found[a].factors[:, place] - found[b].factors[:, place]) for a, b in pairs)
         rows.append((f"quality: {name}", f"{base.factors[:, place].mean():.3f}", *deltas))
     print_table(rows)
-    _print_base_attributes(base, asked)
+    _print_base_attributes(base)
 
 
-def _print_base_attributes(base: Readings, asked: Sequence[Prompt]) -> None:
+def _extent(base: Readings) -> str:
+    """How many prompts and seeds readings are of, in words."""
+    return f"{len(base.craft)} held-out prompts x {len(base.hits) // len(base.craft)} seeds"
+
+
+def _print_base_attributes(base: Readings) -> None:
     """In how many of base's pictures each attribute is read, and all of them at once."""
     from bench.mini.evidence import print_table
 
+    asked = prompts()
     seeds = len(base.hits) // len(asked)
     rows = [("base shows", "share of pictures")]
     for kind, attributes in world.KINDS.items():
@@ -163,18 +174,17 @@ def _print_base_attributes(base: Readings, asked: Sequence[Prompt]) -> None:
     print_table(rows)
 
 
-def print_seeds(seeds: int) -> None:
+def print_seeds(found: dict[str, Readings]) -> None:
     """DPO and SPO trained from other seeds: what each raises over base, and what it costs."""
     from bench.mini.evidence import print_table, with_interval
 
-    asked = prompts()
-    base = read(render((), asked, seeds, SETTINGS), asked, seeds)
-    print(f"\n### Training seeds: {len(asked)} held-out prompts x {seeds} seeds, each LoRA - base\n")
+    base = found["base"]
+    print(f"\n### Training seeds: {_extent(base)}, each LoRA - base\n")
     rows: list[tuple[str, ...]] = [("LoRA", "craft", "attribute accuracy", "mini-clip cosine")]
     for name in LORAS:
-        found = read(render((Lora(path=f"mini:{name}"),), asked, seeds, SETTINGS), asked, seeds)
         fields = ("craft", "attributes", "clip")
-        rows.append((name, *(with_interval(getattr(found, field) - getattr(base, field)) for field in fields)))
+        deltas = (with_interval(getattr(found[name], field) - getattr(base, field)) for field in fields)
+        rows.append((name, *deltas))
     print_table(rows)
 
 

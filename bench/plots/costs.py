@@ -1,4 +1,4 @@
-"""The figure of latency and memory: a small panel a quantity, a bar a variant."""
+"""The figure of latency, memory and energy: a small panel a quantity, a bar a variant."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TIMING_TITLES: dict[TimingName, str] = {
     "load": "Load",
+    "compile": "Compile",
     "first_image": "First image",
     "text_encode": "Text encode",
     "denoise_step": "Denoise step",
@@ -24,6 +25,7 @@ TIMING_TITLES: dict[TimingName, str] = {
     "peak_reserved": "Peak memory, reserved",
     "peak_process": "Peak memory, process on device",
     "peak_rss": "Peak memory, resident (RSS)",
+    "energy_per_image": "Energy of an image",
 }
 """What the timed quantities are called in figures and reports."""
 

@@ -8,14 +8,39 @@ says of it in ``judged``, and what the next run should be like in ``planned``.
 
 from __future__ import annotations
 
-from bench.records.asked import Case, Cell, Given, Lora, Plan, Settings, Suite, Variant
-from bench.records.done import Fingerprint, Git, Machine, MetricFacts, Render, Run, RunInfo, Score, Timing, WeightFile
-from bench.records.found import Delta, Interval, MetricMean, Ranking, Ratio, Strength, TimingSummary
+from bench.records.asked import Case, Cell, Given, Lora, Plan, Settings, Suite, Sweep, Variant
+from bench.records.done import (
+    Conditions,
+    DeviceState,
+    Fingerprint,
+    Git,
+    Machine,
+    MetricFacts,
+    Render,
+    Run,
+    RunInfo,
+    Score,
+    Slowdown,
+    Timing,
+    WeightFile,
+)
+from bench.records.found import (
+    Delta,
+    Interval,
+    MetricMean,
+    Ranking,
+    Ratio,
+    Strength,
+    SweepCurve,
+    SweepPoint,
+    TimingSummary,
+)
 from bench.records.judged import (
     Acceptance,
     Baseline,
     Calibration,
     FrozenCase,
+    FrozenRound,
     FrozenVariant,
     Gate,
     Limit,
@@ -27,8 +52,20 @@ from bench.records.judged import (
     Verdict,
     WorstPrompt,
 )
-from bench.records.kinds import SCHEMA, Axis, Dtype, Progress, Record, Sampler, Standing, Status, TimingName, Unit
-from bench.records.planned import MetricPlan, PlannedRun, PlannedSize, SizePlan
+from bench.records.kinds import (
+    BASELINE_SCHEMA,
+    SCHEMA,
+    Axis,
+    Dtype,
+    Progress,
+    Record,
+    Sampler,
+    Standing,
+    Status,
+    TimingName,
+    Unit,
+)
+from bench.records.planned import MemoryForecast, MetricPlan, PlannedRun, PlannedSize, SizePlan, TimeForecast
 from bench.records.weights import (
     Audit,
     ChangedModule,
@@ -36,6 +73,7 @@ from bench.records.weights import (
     CheckpointFacts,
     Component,
     Family,
+    Inspection,
     Layout,
     LoraAudit,
     PixelDifference,
@@ -43,6 +81,7 @@ from bench.records.weights import (
 )
 
 __all__ = [
+    "BASELINE_SCHEMA",
     "SCHEMA",
     "Acceptance",
     "Audit",
@@ -55,21 +94,26 @@ __all__ = [
     "ChangedModule",
     "CheckpointFacts",
     "Component",
+    "Conditions",
     "Delta",
+    "DeviceState",
     "Dtype",
     "Family",
     "Fingerprint",
     "FrozenCase",
+    "FrozenRound",
     "FrozenVariant",
     "Gate",
     "Git",
     "Given",
+    "Inspection",
     "Interval",
     "Layout",
     "Limit",
     "Lora",
     "LoraAudit",
     "Machine",
+    "MemoryForecast",
     "MetricFacts",
     "MetricMean",
     "MetricNoise",
@@ -93,11 +137,16 @@ __all__ = [
     "SessionNoise",
     "Settings",
     "SizePlan",
+    "Slowdown",
     "SourceNoise",
     "Standing",
     "Status",
     "Strength",
     "Suite",
+    "Sweep",
+    "SweepCurve",
+    "SweepPoint",
+    "TimeForecast",
     "Timing",
     "TimingName",
     "TimingSummary",

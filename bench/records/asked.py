@@ -59,7 +59,8 @@ class Settings(Record, frozen=True):
     guidance: float
     sampler: Sampler
     dtype: Dtype = "float32"
-    batch: int = 1
+    batch: int | None = 1
+    """Images that are drawn at once, which changes pixels; None, ``"auto"`` in a suite file, until a run has chosen."""
     eta: float = 0.0
     """DDIM's eta: 0 deterministic, 1 as much fresh noise as DDPM; only for ``sampler = "ddim"``."""
     vae_tiling: bool = False
@@ -81,6 +82,17 @@ class Given(Record, frozen=True):
     """The folder, as the user gave it."""
     prompts: str
     """The file that pairs images with prompts, as the user gave it."""
+
+
+class Sweep(Record, frozen=True):
+    """The weights of a LoRA as the variants of one suite."""
+
+    lora: str
+    """As the user named it: a variant of the suite that was swept, or a LoRA file."""
+    weights: tuple[float, ...]
+    """Rising."""
+    variants: tuple[str, ...]
+    """The variant of each weight; that of 0 is the reference, which has no LoRA."""
 
 
 class Suite(Record, frozen=True):
@@ -108,6 +120,8 @@ class Suite(Record, frozen=True):
     """None where the images are rendered; else seeds and settings are unknown."""
     left_out: tuple[str, ...] = ()
     """Ids of the cases of the prompt files that were left out because SPO was trained on their prompts."""
+    sweep: Sweep | None = None
+    """None where the variants are those of the suite file."""
 
 
 class Cell(Record, frozen=True):

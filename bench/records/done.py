@@ -73,7 +73,40 @@ class Score(Record, frozen=True):
     """Whether the metric's tower read only the beginning of the prompt, which is longer than it reads."""
 
 
-class Timing(Record, frozen=True):
+class DeviceState(Record, frozen=True):
+    """Heat and clocks of a CUDA device at one moment; None where the card does not tell."""
+
+    temperature_c: int | None
+    sm_clock_mhz: int | None
+    memory_clock_mhz: int | None
+
+
+class Slowdown(Record, frozen=True):
+    """Something that held a device's clocks down."""
+
+    reason: str
+    """In words, as in ``power limit``."""
+    share: float
+    """Of the readings at work, in (0, 1]."""
+
+
+class Conditions(Record, frozen=True, omit_defaults=True):
+    """What the machine was like while one process loaded a variant and drew its timed images."""
+
+    cpu_percent: float
+    """Share of all cores that others had in use before the process began, 0 to 100."""
+    cpu_load: float
+    """The system's load average over the minute before, in runnable processes."""
+    device_percent: int | None = None
+    """Share of the time in which others had the CUDA device at work before, 0 to 100."""
+    other_processes: int | None = None
+    """Other compute processes on the CUDA device, before or after, whichever is more."""
+    before: DeviceState | None = None
+    after: DeviceState | None = None
+    slowdowns: tuple[Slowdown, ...] = ()
+
+
+class Timing(Record, frozen=True, omit_defaults=True):
     """One line of ``timings.jsonl``: raw values of one quantity from one process, in order."""
 
     variant: str
@@ -84,6 +117,8 @@ class Timing(Record, frozen=True):
     """Process id of the child that measured."""
     warmups: tuple[float, ...]
     values: tuple[float, ...]
+    conditions: Conditions | None = None
+    """Of the whole process; it stands once, with ``end_to_end``."""
 
 
 class MetricFacts(Record, frozen=True):

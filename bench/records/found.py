@@ -125,3 +125,26 @@ class Ranking(Record, frozen=True):
     """Images of the plan, of each variant, that not every ranked variant has a score for."""
     left_out: tuple[str, ...] = ()
     """Variants without a single score, which are not ranked."""
+
+
+class SweepPoint(Record, frozen=True):
+    """One weight of a swept LoRA: its paired differences to the weight 0, and whether another weight beats it."""
+
+    weight: float
+    variant: str
+    deltas: dict[str, Delta]
+    """By metric, over all prompts; empty at the weight 0, where every difference is 0."""
+    pixel_shift: float | None
+    """Root mean square, over the statistics of the pixels, of the mean difference in standard deviations of the
+    reference's prompt means: how far the look has moved, whichever way. None without such statistics."""
+    on_front: bool
+    """Whether no other weight is at least as good in each of the front's goals and better in one."""
+
+
+class SweepCurve(Record, frozen=True):
+    """What a sweep found."""
+
+    points: tuple[SweepPoint, ...]
+    """By rising weight."""
+    goals: tuple[str, ...]
+    """What the front is about: metrics to be better in, and ``pixel shift`` to be smaller; empty without scores."""

@@ -97,16 +97,25 @@ class Gate(Record, frozen=True):
     """ISO 8601, UTC."""
 
 
+class FrozenRound(Record, frozen=True, array_like=True):
+    """What a gate needs of one round of a timed quantity; in the file it is ``[median, values]``."""
+
+    median: float | None
+    """In seconds or bytes; None where a value of the round is one that no clock or memory counter gives."""
+    values: int
+    """How many there were, 1 or more."""
+
+
 class FrozenVariant(Record, frozen=True):
-    """Per-prompt means of one variant's scores, and its raw timings."""
+    """Per-prompt means of one variant's scores, and its timings by round."""
 
     fingerprint: Fingerprint
     values: dict[str, tuple[float | None, ...]]
     """Metric -> one mean over the samples for each case, in the order of ``Baseline.cases``; None where no
     complete set of samples had scores.
     """
-    timings: dict[TimingName, tuple[tuple[float, ...], ...]] = msgspec.field(default_factory=dict)
-    """Quantity -> the raw values of each round, in seconds or bytes."""
+    timings: dict[TimingName, tuple[FrozenRound, ...]] = msgspec.field(default_factory=dict)
+    """Quantity -> its rounds, in their order."""
 
 
 class FrozenCase(Record, frozen=True):

@@ -8,6 +8,8 @@ import msgspec
 
 SCHEMA = 1
 """Version of the suite, run folder and journal formats."""
+BASELINE_SCHEMA = 2
+"""Version of the frozen baseline's file. 1 held seven digits of a score and every timed value."""
 
 Sampler = Literal[
     "ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_karras", "dpmpp_2m_sde_karras", "unipc", "none"
@@ -24,6 +26,7 @@ Axis = Literal["preference", "aesthetic", "alignment", "pixels", "distance"]
 Standing = Literal["in-family", "related", "held-out"]
 TimingName = Literal[
     "load",
+    "compile",
     "first_image",
     "text_encode",
     "denoise_step",
@@ -33,6 +36,7 @@ TimingName = Literal[
     "peak_reserved",
     "peak_process",
     "peak_rss",
+    "energy_per_image",
 ]
 
 

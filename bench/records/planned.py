@@ -1,4 +1,4 @@
-"""Records of a plan: the prompts and samples that wished margins need, and what they cost."""
+"""Records of a plan: the prompts and samples that wished margins need, what they cost, what a run would take."""
 
 from __future__ import annotations
 
@@ -63,3 +63,34 @@ class SizePlan(Record, frozen=True):
     prompts_now: int
     samples_now: int
     notes: tuple[str, ...]
+
+
+class MemoryForecast(Record, frozen=True):
+    """What the largest variant of a suite would take while it renders: an estimate, in bytes."""
+
+    variant: str
+    weights_bytes: int
+    """Of all parts, in the dtype they run in."""
+    denoise_bytes: int
+    """Peak while a batch is denoised, weights included."""
+    decode_bytes: int
+    """Peak while a batch is decoded, weights included."""
+    peak_bytes: int
+    """The larger of the two: what ``peak_allocated`` would be; on a CPU, the resident memory."""
+    needed_bytes: int
+    """With the context and what an allocator holds in reserve."""
+    available_bytes: int
+    fits: bool
+    basis: str
+    """What the estimate rests on, in a sentence."""
+    advice: tuple[str, ...]
+    """Settings that would fit, where the suite's do not."""
+
+
+class TimeForecast(Record, frozen=True):
+    """How long a suite would take from its beginning, in seconds; None where it cannot be told."""
+
+    render_s: float | None
+    measure_s: float | None
+    basis: str
+    """What it rests on, or how to find out, in a sentence."""

@@ -49,9 +49,10 @@ class ChangedModule(Record, frozen=True):
     """What the file's matrices were multiplied with: alpha/rank (rsLoRA: alpha/sqrt(rank)) times ``weight``."""
     weight: float
     """The weight that the suite gives this module."""
-    relative_change: float
-    """Frobenius norm of the change over that of the weight before; over 1 where the weight was 0."""
-    rounded_away: float
+    relative_change: float | None
+    """Frobenius norm of the change over that of the weight before; of a weight of 0, the norm of the change. None where
+    the LoRA was looked at without a checkpoint, as the next."""
+    rounded_away: float | None
     """Share, 0 to 1, of the entries meant to change that are the same number in the dtype that is run."""
 
 
@@ -90,3 +91,36 @@ class Audit(Record, frozen=True):
     """Relative change by block (``IN00``, ``M00``, ``OUT00``, ``BASE``, ``TE1``, ``TE2``), all LoRAs together."""
     fused_against_runtime: PixelDifference | None = None
     """None without LoRAs, and where one of them cannot be applied at run time."""
+
+
+class Inspection(Record, frozen=True):
+    """What ``inspect`` found in a checkpoint or a LoRA file, and what it would change in another checkpoint."""
+
+    path: str
+    """As the user named it."""
+    kind: Literal["checkpoint", "lora"]
+    files: dict[str, str]
+    """sha256 of every weight file by its name, that of a component behind the component's."""
+    checkpoint: CheckpointFacts | None
+    """None of a LoRA."""
+    lora: LoraAudit | None
+    """None of a checkpoint."""
+    tensors: dict[str, int]
+    """How many tensors, by component."""
+    parameters: dict[str, int]
+    """How many numbers, by component."""
+    non_finite: dict[str, int]
+    """How many numbers are NaN or infinite, by tensor; those without any are left out."""
+    against: str | None = None
+    """The checkpoint that it was held against."""
+    dtype: str | None = None
+    """Precision for which ``rounded_away`` holds."""
+    equal: int = 0
+    """Of two checkpoints, how many tensors are equal to the last bit."""
+    only_here: tuple[str, ...] = ()
+    """Of two checkpoints, tensors that only the first has; likewise the next."""
+    only_there: tuple[str, ...] = ()
+    blocks: dict[str, float] = msgspec.field(default_factory=dict)
+    """Relative change by block: of a LoRA at the asked weight, or from ``against`` to the checkpoint."""
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    """What the file says of itself: ``modelspec.*``, ``ss_*``, a recipe."""

@@ -11,8 +11,10 @@ from markupsafe import Markup
 
 from bench import wording as report_text
 from bench.compare import compare_run
+from bench.compare.sweep import sweep_curve
 from bench.plots import write_plots
 from bench.plots.gate import write_gate_plot
+from bench.plots.sweep import write_sweep_plot
 from bench.records import Gate, Run
 from bench.report.data import View, build_view
 from bench.report.grid import GridRow
@@ -26,6 +28,7 @@ _PLOT_TITLES = {
     "wins": "Prompts won",
     "tradeoff": "Preference against alignment",
     "costs": "Latency and memory",
+    "sweep": "Every metric over the weight of the LoRA",
 }
 
 
@@ -50,8 +53,11 @@ def write_report(folder: Path) -> tuple[Path, Path]:
     plots = write_plots(run, deltas, folder / "plots")
     if gate is not None:
         plots = (*plots, *write_gate_plot(gate, folder / "plots"))
+    curve = sweep_curve(run, deltas)
+    if curve is not None:
+        plots = (*plots, *write_sweep_plot(curve, run.info.metrics, folder / "plots"))
     page, note = folder / "report.html", folder / "report.md"
-    write_whole(page, html(view).encode())
+    write_whole(page, html(view, plots).encode())
     write_whole(note, markdown(view, plots).encode())
     return page, note
 
@@ -68,13 +74,14 @@ def gate_of(run: Run) -> Gate | None:
     return found if found is not None and found.run_id == run.info.id else None
 
 
-def html(view: View) -> str:
+def html(view: View, plots: tuple[Path, ...] = ()) -> str:
     """The page: style, script, data and images inside it, and a policy that lets nothing else in.
 
     Everything from the run is escaped: in the text by autoescaping, in the data by ``script_json``. The
     policy names the script by its hash, so that no other one would run.
     """
     script = (_TEMPLATES / "report.js").read_text()
+    curves = [base64.b64encode(path.read_bytes()).decode() for path in plots if path.name == "sweep.png"]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _environment(autoescape=True).get_template("report.html.j2").render(
         view=view,
@@ -83,6 +90,7 @@ def html(view: View) -> str:
         css=Markup("".join((_TEMPLATES / name).read_text() for name in ("report.css", "gate.css"))),
         script=Markup(script),
         data=Markup(report_text.script_json(view.data)),
+        sweep_plot=curves[0] if curves else "",
     )  # fmt: skip
 
 

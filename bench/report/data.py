@@ -11,6 +11,7 @@ from bench.compare import metric_means, summarize_timings, timing_ratios, varian
 from bench.compare.pairing import usable_scores
 from bench.plots.data import PlotData, data_of_run, headline_metrics
 from bench.records import Delta, Gate, MetricFacts, Run
+from bench.report.audits import AuditView, audit_views
 from bench.report.chart import Tradeoff, tradeoff
 from bench.report.doubts import cut_notes, image_banners
 from bench.report.facts import Facts, command, duration, provenance_facts, setting_facts, when
@@ -19,6 +20,7 @@ from bench.report.headline import Panel, TagTable, panels, tag_tables
 from bench.report.images import MAX_SIDE_PX, Key, Picture, embed
 from bench.report.ranking import RankingTable, ranking_table
 from bench.report.summary import cautions, summary
+from bench.report.sweep import SweepTable, sweep_table
 from bench.report.tables import (
     MetricView,
     PixelRow,
@@ -54,6 +56,7 @@ class View:
     panels: tuple[Panel, ...]
     tradeoff: Tradeoff | None
     ranking: RankingTable | None
+    sweep: SweepTable | None
     tag_note: str
     tag_tables: tuple[TagTable, ...]
     timing_note: str
@@ -72,6 +75,7 @@ class View:
     settings: Facts
     settings_notes: tuple[str, ...]
     variants: tuple[VariantView, ...]
+    audits: tuple[AuditView, ...]
     metrics: tuple[MetricView, ...]
     cut_notes: tuple[str, ...]
     command: str
@@ -111,6 +115,7 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         panels=panels(data),
         tradeoff=tradeoff(data),
         ranking=ranking_table(run),
+        sweep=sweep_table(run, deltas),
         tag_note="Paired mean differences over the prompts with a tag. Many rows are looked at together and the "
         "intervals are not widened for that: about one in twenty misses by chance. † marks what holds at 5 % after "
         "Holm's correction over the tags of a pair and metric (sign-flip test).",
@@ -131,6 +136,7 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         settings=setting_facts(run),
         settings_notes=run.info.settings_notes,
         variants=variant_views(run),
+        audits=audit_views(run),
         metrics=metric_views(run.info.metrics),
         cut_notes=cut_notes(run),
         command=command(run),

@@ -6,7 +6,7 @@ import shlex
 from datetime import datetime
 
 from bench import wording as text
-from bench.records import Given, Machine, Run
+from bench.records import Given, Machine, Plan, Run
 from bench.report.doubts import training_facts
 
 Facts = tuple[tuple[str, str], ...]
@@ -29,12 +29,19 @@ def setting_facts(run: Run) -> Facts:
         ("Images", f"{text.plural(suite.samples, 'sample')} a prompt and variant, suite seed {suite.seed}"),
         ("Size", f"{settings.width} × {settings.height} px"),
         ("Sampler", f"{settings.sampler}, {text.plural(settings.steps, 'step')}, CFG {settings.guidance:g}{eta}"),
-        ("Arithmetic", ", ".join([settings.dtype, f"batch {settings.batch}", *extras])),
-        ("Timing", f"{text.plural(suite.measure.rounds, 'round')} of {text.plural(suite.measure.images, 'image')} "
-         f"a variant, each in a fresh process"),
+        ("Arithmetic", ", ".join([settings.dtype, f"batch {settings.batch or 'auto'}", *extras])),
+        ("Timing", _timing_plan(suite.measure)),
         ("Device", f"{machine.device}: {device}"),
         ("Machine", _machine(machine)),
     )  # fmt: skip
+
+
+def _timing_plan(plan: Plan) -> str:
+    if not plan.rounds:
+        return "none"
+    return (
+        f"{text.plural(plan.rounds, 'round')} of {text.plural(plan.images, 'image')} a variant, each in a fresh process"
+    )
 
 
 def _given_facts(run: Run, given: Given) -> Facts:
@@ -98,6 +105,9 @@ def command(run: Run) -> str:
         pairs = ["--images", suite.given.images, "--prompts", suite.given.prompts]
         return shlex.join(["hotart-bench", "score", *pairs, "--metrics", ",".join(suite.metrics), "-o", run.path])
     words = ["hotart-bench", "run", suite.source or suite.name]
+    if suite.sweep is not None:
+        weights = ",".join(f"{weight:g}" for weight in suite.sweep.weights)
+        words = ["hotart-bench", "sweep", *words[2:], "--lora", suite.sweep.lora, "--lora-weights", weights]
     if suite.limit is not None:
         words += ["--limit", str(suite.limit)]
     made = {one.name for one in run.info.variants}

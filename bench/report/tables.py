@@ -24,15 +24,17 @@ from bench.report.headline import way
 
 _TIMING_NOTES: dict[TimingName, str] = {
     "load": "from disk to the device",
+    "compile": "first step, within which torch compiles",
     "first_image": "with compilation and warm-up",
     "text_encode": "one prompt, after warm-up",
-    "denoise_step": "one step of one batch",
+    "denoise_step": "one step of one image",
     "vae_decode": "latents to pixels",
     "end_to_end": "prompt to pixels, after warm-up",
     "peak_allocated": "tensors on the device",
     "peak_reserved": "held by the allocator",
     "peak_process": "as the driver sees it",
     "peak_rss": "of the whole process",
+    "energy_per_image": "of the whole card, by its counter",
 }
 
 

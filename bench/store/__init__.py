@@ -40,7 +40,7 @@ from bench.store.reading import (
 )
 from bench.store.verdicts import GATE, read_gate, write_gate
 
-__all__ = ["RunFolder", "load_run", "read_gate", "run_id", "write_gate"]
+__all__ = ["RunFolder", "batch_of", "forget_empty_run", "load_run", "read_gate", "run_id", "write_gate"]
 
 
 class RunFolder:
@@ -210,6 +210,20 @@ class RunFolder:
         Columns: variant, case, sample, seed, image, error, then the metrics. An empty field is "no value".
         """
         return self.write_text("scores.csv", scores_csv(load_run(self.path)))
+
+
+def batch_of(path: Path) -> int | None:
+    """The batch size of the run in a folder; None where there is none."""
+    return read_info(path).suite.settings.batch if (path / INFO).exists() else None
+
+
+def forget_empty_run(path: Path) -> bool:
+    """Take ``run.json`` out of a folder that holds no image yet; whether that was so."""
+    if read_renders(path):
+        return False
+    with writing(path):
+        (path / INFO).unlink(missing_ok=True)
+    return True
 
 
 def run_id() -> str:

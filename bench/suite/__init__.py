@@ -11,10 +11,11 @@ import msgspec
 from bench import strict_json
 from bench.errors import SuiteError, UsageError
 from bench.names import did_you_mean, listed
-from bench.records import Case, Cell, Lora, Settings, Suite, Variant
+from bench.records import Case, Cell, Settings, Suite, Variant
 from bench.suite.contamination import training_cases
 from bench.suite.file import VariantTable, read_suite_file
 from bench.suite.prompt_files import SUFFIXES, Located, read_located, read_prompts, refuse_double_ids
+from bench.suite.sweep import sweep_suite
 from bench.suite.text_files import exists
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "prompts_folder",
     "protocol_digest",
     "read_prompts",
+    "sweep_suite",
 ]
 
 
@@ -128,7 +130,12 @@ def plan_cells(suite: Suite) -> tuple[Cell, ...]:
 
     The plan is the same for every variant and is never made from what is left to do: the size of a batch
     changes pixels, so a resumed run must form the batches of an undisturbed one.
+
+    Raises:
+        ValueError: the suite's batch is to be chosen by a run (``batch = "auto"``).
     """
+    if suite.settings.batch is None:
+        raise ValueError(f"the batch of suite {suite.name} is not chosen yet")
     pairs = [(case.id, sample) for case in suite.cases for sample in range(suite.samples)]
     return tuple(
         Cell(
@@ -194,7 +201,8 @@ def _variant(folder: Path, name: str, table: VariantTable) -> Variant:
         name=name,
         checkpoint=_beside(folder, table.checkpoint),
         revision=table.revision,
-        loras=tuple(Lora(path=_beside(folder, lora.path), weight=lora.weight) for lora in table.loras),
+        loras=tuple(msgspec.structs.replace(lora, path=_beside(folder, lora.path)) for lora in table.loras),
+        fuse=table.fuse,
         unet=None if table.unet is None else _beside(folder, table.unet),
         vae=None if table.vae is None else _beside(folder, table.vae),
     )

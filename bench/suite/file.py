@@ -31,6 +31,7 @@ class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     checkpoint: str
     revision: str | None = None
     loras: tuple[Lora, ...] = ()
+    fuse: bool = True
     unet: str | None = None
     vae: str | None = None
 
@@ -73,6 +74,7 @@ def read_suite_file(path: Path, known_metrics: Collection[str] | None) -> SuiteF
     _refuse_other_schema(path, table)
     _refuse_unknown_fields(str(path), table)
     _refuse_unknown_choices(str(path), table)
+    _read_auto_batch(table)
     try:
         suite = strict_json.convert(table, SuiteFile)
     except ValueError as error:
@@ -122,6 +124,12 @@ def _tables(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], 
                 yield f"variants.{name}.loras[{index}].", item, Lora
 
 
+def _read_auto_batch(table: dict[str, Any]) -> None:
+    settings = table.get("settings")
+    if isinstance(settings, dict) and settings.get("batch") == "auto":
+        settings["batch"] = None
+
+
 def _refuse_unknown_choices(file: str, table: Mapping[str, Any]) -> None:
     settings = table.get("settings")
     for name, choices in (("sampler", SAMPLERS), ("dtype", get_args(Dtype))):
@@ -152,7 +160,7 @@ def _check_ranges(file: str, suite: SuiteFile) -> None:
         ("settings.height", settings.height, 8, 8192),
         ("settings.steps", settings.steps, 1, 1000),
         ("settings.guidance", settings.guidance, 0, 100),
-        ("settings.batch", settings.batch, 1, 1024),
+        ("settings.batch", 1 if settings.batch is None else settings.batch, 1, 1024),
         ("settings.eta", settings.eta, 0, 1),
         ("measure.rounds", plan.rounds, 1, 1000),
         ("measure.images", plan.images, 1, 1000),
@@ -195,8 +203,16 @@ def _check_variants(file: str, suite: SuiteFile) -> None:
             if text is not None and (not text.strip() or "\0" in text):
                 raise SuiteError(f"{file}: variants.{name}.{field} is empty or holds a zero byte.")
         for index, lora in enumerate(variant.loras):
-            if not math.isfinite(lora.weight):
-                raise SuiteError(f"{file}: variants.{name}.loras[{index}].weight is {lora.weight}; it must be finite.")
+            _check_lora_weights(f"{file}: variants.{name}.loras[{index}]", lora)
+
+
+def _check_lora_weights(where: str, lora: Lora) -> None:
+    # Names of blocks depend on the checkpoint's UNet, and are checked where that is read.
+    weights = {name: getattr(lora, name) for name in ("weight", "unet", "text_encoder", "text_encoder_2")}
+    weights |= {f"blocks.{name}": weight for name, weight in lora.blocks.items()}
+    for name, weight in weights.items():
+        if weight is not None and not math.isfinite(weight):
+            raise SuiteError(f"{where}.{name} is {weight}; it must be finite.")
 
 
 def _check_lists(file: str, suite: SuiteFile) -> None:
@@ -225,6 +241,8 @@ def _check_limits(file: str, suite: SuiteFile) -> None:
                 f"{file}: limits.{name} is neither a metric of this suite nor a timing"
                 f"{did_you_mean(name, allowed)}; allowed are {', '.join(allowed)}."
             )
+        if name == "compile" and not suite.settings.compile:
+            raise SuiteError(f"{file}: limits.compile is set, but nothing is compiled: settings.compile is false.")
         try:
             parse_limit(name, value)
         except UsageError as error:

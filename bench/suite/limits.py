@@ -16,19 +16,21 @@ _LIMIT = re.compile(
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 _BYTES = {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+_JOULES = {"J": 1.0, "mJ": 1e-3, "kJ": 1e3}
 _NO_UNIT = {"": 1.0}
 
 _FORMS = {
     "metric": '"0.05" in its own unit, "0.1sd" or "2%", and a floor such as "2% floor 0.01"',
     "time": '"5%" or "20ms" (s, ms, us), and a floor such as "5% floor 20ms"',
     "memory": '"3%" or "64MiB" (B, KiB, MiB, GiB), and a floor such as "3% floor 64MiB"',
+    "energy": '"5%" or "20J" (J, mJ, kJ), and a floor such as "5% floor 20J"',
 }
-Quantity = Literal["metric", "time", "memory"]
+Quantity = Literal["metric", "time", "memory", "energy"]
 _MEMORY: frozenset[TimingName] = frozenset({"peak_allocated", "peak_reserved", "peak_process", "peak_rss"})
 
 
 def parse_limit(name: str, text: str) -> Limit:
-    """The limit of a metric or timed quantity; times in seconds, memory in bytes, shares of 1.
+    """The limit of a metric or timed quantity; times in seconds, memory in bytes, energy in joules, shares of 1.
 
     Args:
         name: a metric, or one of ``TimingName``.
@@ -50,7 +52,7 @@ def parse_limit(name: str, text: str) -> Limit:
         raise UsageError(
             f"limits.{name} is {text!r}; a limit is a number, with sd or % or a unit after it: {_FORMS[quantity]}."
         )
-    units = {"metric": _NO_UNIT, "time": _SECONDS, "memory": _BYTES}[quantity]
+    units = {"metric": _NO_UNIT, "time": _SECONDS, "memory": _BYTES, "energy": _JOULES}[quantity]
     amount, unit = float(found["amount"]), found["unit"]
     kind: Literal["absolute", "sd", "relative"] = "absolute"
     if unit == "%":
@@ -67,9 +69,11 @@ def parse_limit(name: str, text: str) -> Limit:
 
 
 def quantity_of(name: str) -> Quantity:
-    """Whether a name in ``[limits]`` is a timed quantity's, of time or of memory; any other is a metric's."""
+    """Whether a name in ``[limits]`` is a timed quantity's, of time, memory or energy; any other is a metric's."""
     if name not in get_args(TimingName):
         return "metric"
+    if name == "energy_per_image":
+        return "energy"
     return "memory" if name in _MEMORY else "time"
 
 

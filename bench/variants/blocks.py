@@ -122,10 +122,15 @@ def published_unet_name(name: str, blocks: BlockMap) -> str:
     Raises:
         WeightsError: the published layout has no place for such a tensor.
     """
-    found = _renamed(name, UNET, PUBLISHED_UNET, module_prefixes(blocks))
+    found = find_published(name, blocks)
     if found is None:
         raise WeightsError(f"The tensor {name} has no name in the published single-file layout.")
     return found
+
+
+def find_published(name: str, blocks: BlockMap) -> str | None:
+    """As ``published_unet_name``, None where the layout has no place: distilled UNets have an embedding more."""
+    return _renamed(name, UNET, PUBLISHED_UNET, module_prefixes(blocks))
 
 
 def canonical_unet_name(name: str, blocks: BlockMap) -> str | None:
@@ -167,7 +172,7 @@ def block_of(name: str, blocks: BlockMap) -> str:
     component = name.split(".", 1)[0]
     if component in TEXT_AND_VAE:
         return TEXT_AND_VAE[component]
-    place = published_unet_name(name, blocks).removeprefix(PUBLISHED_UNET).split(".")
+    place = (find_published(name, blocks) or "").removeprefix(PUBLISHED_UNET).split(".")
     if place[0] == "middle_block":
         return "M00"
     kind = {"input_blocks": "IN", "output_blocks": "OUT"}.get(place[0])

@@ -7,12 +7,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.records import Fingerprint, Variant, WeightFile
+import msgspec
+
+from bench.errors import WeightsError
+from bench.records import Fingerprint, Lora, Variant, WeightFile
 from bench.variants import sources
+from bench.variants.adapters import read_adapter
 from bench.variants.checkpoint import Checkpoint
 from bench.variants.checkpoints.families import read_pipeline_class
 from bench.variants.checkpoints.opening import open_checkpoint, scheduler_config
-from bench.variants.headers import changed_modules, read_shapes
+from bench.variants.headers import read_shapes
+
+TOKENIZERS = {
+    "StableDiffusionXLPipeline": ("tokenizer", "tokenizer_2"),
+    "StableDiffusionPipeline": ("tokenizer",),
+}
 
 
 def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprint:
@@ -25,20 +34,23 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
     Every file's header is read, so that what is cut short or fits nothing is told before anything is rendered.
 
     Raises:
-        WeightsError: something is missing, damaged or no checkpoint, or a LoRA fits no module of its UNet.
+        WeightsError: something is missing, damaged or no checkpoint, or a LoRA has a key that fits nothing in it.
     """
     checkpoint = open_checkpoint(variant, weights_dir)
     pipeline = read_pipeline_class(checkpoint.config)
+    if checkpoint.facts.layout == "diffusers":
+        _check_tokenizers(checkpoint.config, pipeline)
     adapters = [Path(sources.fetch(sources.find_lora(lora.path, weights_dir)).path or "") for lora in variant.loras]
-    unet = {name.removeprefix("unet."): tensor.shape for name, tensor in checkpoint.tensors.items()}
-    changed = set().union(*(changed_modules(path, unet) for path in adapters))
+    tensors = checkpoint.tensors
+    changed = {change.tensor for path in adapters for change in read_adapter(path, tensors).changes}
     files = [_weight_file(component, path) for component, path in checkpoint.files]
     loras = [_weight_file(f"lora:{number}", path) for number, path in enumerate(adapters)]
     facts = {
         "pipeline": pipeline,
         "schedule": _noise_schedule(checkpoint),
         "files": [(file.component, file.sha256) for file in files],
-        "loras": [(file.sha256, lora.weight) for file, lora in zip(loras, variant.loras, strict=True)],
+        "loras": [(file.sha256, _weights(lora)) for file, lora in zip(loras, variant.loras, strict=True)],
+        "fuse": variant.fuse,
     }
     if checkpoint.identity:
         facts["identity"] = checkpoint.identity
@@ -49,9 +61,25 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
         pipeline=pipeline,
         files=(*files, *loras),
         loras=variant.loras,
-        lora_mode="fused" if variant.loras else "none",
+        lora_mode="none" if not variant.loras else "fused" if variant.fuse else "unfused",
         modules_changed=len(changed),
     )
+
+
+def _weights(lora: Lora) -> dict[str, Any]:
+    """All weights of a LoRA, those of components and blocks too; its path is no part of what it is."""
+    return {name: value for name, value in msgspec.to_builtins(lora).items() if name != "path"}
+
+
+def _check_tokenizers(folder: Path, pipeline: str) -> None:
+    """Raise WeightsError for a tokenizer without its words: transformers makes an empty one and says nothing."""
+    for name in TOKENIZERS[pipeline]:
+        present = {file for file in ("tokenizer.json", "vocab.json", "merges.txt") if (folder / name / file).is_file()}
+        if "tokenizer.json" not in present and len(present) < 2:
+            raise WeightsError(
+                f"{folder / name}: holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt.",
+                "save the whole pipeline again, or download it anew",
+            )
 
 
 def _noise_schedule(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Loads a variant as a diffusers pipeline, its LoRAs fused."""
+"""Builds a diffusers pipeline of a checkpoint's tensors, wherever these come from."""
 
 from __future__ import annotations
 
 import struct
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import diffusers
@@ -12,87 +12,140 @@ import transformers
 from safetensors import SafetensorError
 
 from bench.errors import WeightsError
-from bench.records import Settings, Variant
-from bench.variants import sources
+from bench.names import listed
+from bench.records import Component, Settings
+from bench.variants.checkpoint import Checkpoint
 from bench.variants.checkpoints.families import read_pipeline_class
-from bench.variants.headers import first_line, lora_modules, misfit
+from bench.variants.checkpoints.opening import scheduler_config
+from bench.variants.checkpoints.tokens import tokenizers
+from bench.variants.headers import first_line
 from bench.variants.samplers import set_sampler
 
 DAMAGED = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, struct.error)
+CLASSES: dict[Component, Any] = {
+    "unet": diffusers.UNet2DConditionModel,
+    "vae": diffusers.AutoencoderKL,
+    "text_encoder": transformers.CLIPTextModel,
+    "text_encoder_2": transformers.CLIPTextModelWithProjection,
+}
 
 
-def load_pipeline(variant: Variant, settings: Settings, *, device: str, weights_dir: Path | None = None) -> Any:
-    """Load a variant onto a device, with the suite's sampler and dtype, LoRAs fused in their order.
+def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str) -> Any:
+    """A pipeline on a device, with the suite's sampler and dtype, that shows no progress bar.
 
-    Returns a ``StableDiffusionXLPipeline`` or ``StableDiffusionPipeline`` that shows no progress bar.
+    Models are made without memory first, and each tensor is put in as it is read, so that the peak is one copy.
 
     Raises:
-        WeightsError: a file is missing, damaged or of another shape, or a LoRA was not wholly applied.
+        WeightsError: a tensor is missing, superfluous, damaged or of another shape.
     """
     for logging in (diffusers.utils.logging, transformers.utils.logging):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-    found = {role: sources.fetch(place) for role, place in sources.places(variant, weights_dir).items()}
-    dtype = getattr(torch, settings.dtype)
-    pipe = _load(Path(found["checkpoint"].path or ""), found, dtype)
+    name = read_pipeline_class(checkpoint.config)
+    try:
+        parts = {part: _component(part, checkpoint, settings, device) for part in components(checkpoint)}
+        pipe = getattr(diffusers, name).from_pretrained(
+            checkpoint.config, local_files_only=True, **parts, **_tokenizers(checkpoint), **_without_checker(name)
+        )
+    except DAMAGED as error:
+        raise WeightsError(f"{checkpoint.what}: could not be loaded as {name}: {first_line(error)}") from error
+    pipe.scheduler = type(pipe.scheduler).from_config(scheduler_config(checkpoint))
     set_sampler(pipe, settings.sampler)
-    for index, lora in enumerate(variant.loras):
-        fuse_lora(pipe, Path(found[f"lora:{index}"].path or ""), lora.weight)
     pipe.set_progress_bar_config(disable=True)
     if settings.vae_tiling:
         pipe.vae.enable_tiling()
-    pipe.to(device)
     if settings.compile:
         pipe.unet.compile_repeated_blocks(fullgraph=True)
     return pipe
 
 
-def _load(folder: Path, found: dict[str, sources.Place], dtype: torch.dtype) -> Any:
-    name = read_pipeline_class(folder)
-    try:
-        parts = {}
-        for role, kind in (("unet", diffusers.UNet2DConditionModel), ("vae", diffusers.AutoencoderKL)):
-            if role in found:
-                source = component_folder(role, Path(found[role].path or ""))
-                parts[role] = kind.from_pretrained(source, dtype=dtype, use_safetensors=True)
-        if name == "StableDiffusionPipeline":
-            parts |= {"safety_checker": None, "requires_safety_checker": False}
-        return getattr(diffusers, name).from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, **parts
-        )
-    except DAMAGED as error:
-        raise WeightsError(f"{folder}: could not be loaded as {name}: {first_line(error)}") from error
+def components(checkpoint: Checkpoint) -> tuple[Component, ...]:
+    """The components that a checkpoint has tensors of; SD 1.5 has no second text encoder."""
+    found = {name.partition(".")[0] for name in checkpoint.tensors}
+    return tuple(part for part in CLASSES if part in found)
 
 
-def component_folder(component: str, override: Path) -> Path:
-    """Where a component's weights lie in the source that replaces the checkpoint's: in its folder, or by themselves."""
-    return override / component if (override / component).is_dir() else override
+def _tokenizers(checkpoint: Checkpoint) -> dict[str, Any]:
+    """CLIP's own, where the folder of configurations has none: those that come with the package have not."""
+    return {} if (checkpoint.config / "tokenizer").is_dir() else tokenizers(checkpoint.facts.family)
 
 
-def fuse_lora(pipe: Any, path: Path, weight: float) -> int:
-    """Add weight * (alpha / rank) * B A to the modules of a pipeline; returns how many were changed.
+def _without_checker(pipeline: str) -> dict[str, Any]:
+    if pipeline != "StableDiffusionPipeline":
+        return {}
+    return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+
+
+def _component(part: Component, checkpoint: Checkpoint, settings: Settings, device: str) -> torch.nn.Module:
+    module = empty_model(part, checkpoint)
+    names = own_names(module, part)
+    check_names(checkpoint, part, names)
+    dtype = getattr(torch, settings.dtype)
+    state = {own: checkpoint.read(name).to(device, dtype) for name, own in names.items()}
+    module.load_state_dict(state, strict=True, assign=True)
+    for name, buffer in list(module.named_buffers()):
+        if buffer.is_meta:
+            _set_buffer(module, name, buffer, device)
+    return module.eval().requires_grad_(False)
+
+
+def empty_model(part: Component, checkpoint: Checkpoint) -> torch.nn.Module:
+    """A component's model without memory (on the meta device), from its configuration."""
+    folder, kind = checkpoint.other_configs.get(part, checkpoint.config / part), CLASSES[part]
+    with torch.device("meta"):
+        if part in ("unet", "vae"):
+            model: torch.nn.Module = kind.from_config(kind.load_config(folder, local_files_only=True))
+            return model
+        config = transformers.CLIPTextConfig.from_pretrained(folder, local_files_only=True)
+        encoder: torch.nn.Module = kind._from_config(config)
+        return encoder
+
+
+def _set_buffer(module: torch.nn.Module, name: str, buffer: torch.Tensor, device: str) -> None:
+    """The one buffer that no checkpoint holds is the numbers of the tokens' places."""
+    if name.rpartition(".")[2] != "position_ids":
+        raise KeyError(f"{name} is in no file of the checkpoint")
+    owner = module.get_submodule(name.rpartition(".")[0])
+    places = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
+    owner.register_buffer("position_ids", places, persistent=False)
+
+
+def own_names(module: torch.nn.Module, part: Component) -> dict[str, str]:
+    """Name in a checkpoint -> name in the module."""
+    return {f"{part}.{_left_out(module, part)}{name}": name for name in module.state_dict()}
+
+
+def _left_out(module: torch.nn.Module, part: str) -> str:
+    """What stands before a text encoder's names in files, and in its module only with some versions of transformers."""
+    return "text_model." if part == "text_encoder" and not hasattr(module, "text_model") else ""
+
+
+def module_of(pipe: Any, tensor: str) -> torch.nn.Module:
+    """The module whose weight a tensor is."""
+    part, _, path = tensor.removesuffix(".weight").partition(".")
+    component: torch.nn.Module = getattr(pipe, part)
+    return component.get_submodule(path.removeprefix(_left_out(component, part)))
+
+
+def check_names(checkpoint: Checkpoint, part: Component, names: dict[str, str]) -> None:
+    """Refuse a component whose tensors are not just those of its model.
 
     Raises:
-        WeightsError: the file is damaged or in another layout, or a part of it fits no module.
+        WeightsError: naming the first that are missing or superfluous.
     """
-    expected = set(lora_modules(path))
-    try:
-        pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="hotart", local_files_only=True)
-        applied = _adapted_modules(pipe)
-        pipe.fuse_lora(lora_scale=weight, adapter_names=["hotart"])
-        pipe.unload_lora_weights()
-    except DAMAGED as error:
-        raise WeightsError(f"{path}: could not be applied: {first_line(error)}") from error
-    left = sorted(expected - applied)
-    if left or not applied:
-        raise misfit(path, left, len(expected))
-    return len(applied)
+    there = {name for name in checkpoint.tensors if name.startswith(f"{part}.")}
+    for what, odd in (("are missing", names.keys() - there), ("belong to no part of it", there - names.keys())):
+        if odd:
+            raise WeightsError(
+                f"{checkpoint.what}: {len(odd)} tensors of {part} {what}: {listed(sorted(odd), 3)}.",
+                "check that the weights and the configuration are of one model",
+            )
 
 
-def _adapted_modules(pipe: Any) -> set[str]:
-    return {
-        f"{component}.{name}"
-        for component in ("unet", "text_encoder", "text_encoder_2")
-        for name, module in (getattr(pipe, component, None) or torch.nn.Module()).named_modules()
-        if "hotart" in getattr(module, "lora_A", {})
-    }
+def named_parameters(pipe: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of a pipeline's models, by its name in a checkpoint."""
+    for part in CLASSES:
+        module = getattr(pipe, part, None)
+        if module is not None:
+            state = module.state_dict()
+            yield from ((name, state[own]) for name, own in own_names(module, part).items())

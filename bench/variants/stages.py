@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -132,17 +132,51 @@ def decode(pipe: Any, latents: Tensor, dtype: torch.dtype | None = None) -> NDAr
     ``dtype`` casts the VAE for this call; default is its own, or float32 where the VAE's configuration says
     that it overflows in half precision (``force_upcast``).
     """
+    image: NDArray[np.float32] = _pixels(pipe, latents, dtype).cpu().numpy()
+    return image
+
+
+def _pixels(pipe: Any, latents: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Latents (n, c, h, w) to float32 (n, height, width, 3) in [0, 1] on their device."""
     vae = pipe.vae
     own = vae.dtype
     wanted = dtype or decode_dtype(pipe)
     if wanted != own:
         vae.to(wanted)
     z = _unscale(vae, latents.to(wanted))
-    pixels = (vae.decode(z, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
+    pixels: Tensor = (vae.decode(z, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
     if wanted != own:
         vae.to(own)
-    image: NDArray[np.float32] = pixels.permute(0, 2, 3, 1).cpu().numpy()
-    return image
+    return pixels.permute(0, 2, 3, 1)
+
+
+class Decoded(NamedTuple):
+    """A decoded batch on its way to the host; nothing of it is there before ``wait`` has returned."""
+
+    levels: Tensor
+    """uint8 (n, height, width, 3) in host memory, rounded as diffusers does."""
+    bad_values: Tensor
+    """int64 (n,): how many values of each image are NaN or infinite."""
+    dtype: str
+    """Precision of the VAE."""
+    wait: Callable[[], None]
+
+
+@torch.inference_mode()
+def decode_levels(pipe: Any, latents: Tensor, dtype: torch.dtype | None = None) -> Decoded:
+    """Decode latents to 8-bit pixels, on CUDA without waiting for them; ``dtype`` as ``decode`` takes it."""
+    pixels = _pixels(pipe, latents, dtype)
+    bad = (~pixels.isfinite()).flatten(1).sum(dim=1)
+    levels = (pixels * 255).round().to(torch.uint8)
+    name = str(dtype or decode_dtype(pipe)).removeprefix("torch.")
+    if pixels.device.type != "cuda":
+        return Decoded(levels.cpu(), bad.cpu(), name, lambda: None)
+    hosts = [torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in (levels, bad)]
+    for host, one in zip(hosts, (levels, bad), strict=True):
+        host.copy_(one, non_blocking=True)
+    copied: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+    return Decoded(hosts[0], hosts[1], name, copied.synchronize)
 
 
 def _unscale(vae: Any, latents: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ ENTRIES = (
         host="hub",
         repository="timm/vit_large_patch14_clip_224.openai",
         files=(File(name="open_clip_model.safetensors", about_bytes=1_710_000_000),),
+        flat=False,  # LAION's ViT-L/14 has a file of this name and these shapes, and other scores
     ),
     Entry(
         name="aesthetic-v2",

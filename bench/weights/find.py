@@ -147,8 +147,8 @@ def _find_file(entry: Entry, file: File, weights_dir: Path | None, progress: Pro
     if is_offline():
         raise WeightsError(
             f"{entry.name}: {file.name} of {entry.repository} is not on this machine, and HF_HUB_OFFLINE is set.",
-            "hotart-bench fetch SUITE where there is a network, or --weights-dir DIR with the files in "
-            f"DIR/{entry.repository}/",
+            "hotart-bench fetch SUITE, or fetch --metrics NAME, where there is a network; or --weights-dir DIR with "
+            f"the files in DIR/{entry.repository}/",
         )
     for name in _names(file):
         path = download(entry, name, progress)

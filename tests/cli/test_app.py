@@ -12,7 +12,7 @@ import pytest
 from bench.cli.app import build
 
 FIRST = ["run", "render", "score", "measure", "report", "compare", "plot"]
-VERBS = [*FIRST, "gate", "baseline", "plan", "calibrate", "merge", "fetch", "doctor"]
+VERBS = [*FIRST, "gate", "baseline", "sweep", "merge", "inspect", "plan", "calibrate", "fetch", "doctor"]
 LISTS = ["suites", "variants", "metrics", "prompts"]
 HEAVY = {"torch", "diffusers", "transformers", "peft", "open_clip", "pandas", "matplotlib", "torchmetrics"}
 

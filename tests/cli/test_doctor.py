@@ -3,10 +3,14 @@ import shutil
 from collections import namedtuple
 
 import pytest
+from msgspec.structs import replace
 
 import bench.variants
 from bench import machine
+from bench.cli.foretold import clock_words, foretell, time_words
+from bench.planning.pilot import seconds_a_cell
 from bench.records import Machine
+from bench.store import load_run
 from bench.variants import Needed
 
 
@@ -99,3 +103,57 @@ def test_nothing_is_written(cli, weights, home):
 def test_in_20_columns(cli, weights, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     assert "device\n" in cli("doctor", "own.toml").out
+
+
+# --- what is foretold ----------------------------------------------------------------------
+
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+FULL = {"width = 64": "width = 1024", "height = 64": "height = 1024", 'sampler = "ddim"': 'sampler = "ddim"\nbatch = 4'}
+
+
+def write_full(home, dtype):
+    text = (home / "own.toml").read_text(encoding="utf-8").replace('"mini"', f'"{SDXL}"')
+    for old, new in (FULL | {"guidance = 3.0": f'guidance = 3.0\ndtype = "{dtype}"'}).items():
+        assert old in text
+        text = text.replace(old, new)
+    (home / "full.toml").write_text(text, encoding="utf-8")
+
+
+def test_memory_that_fits_is_foretold_with_what_it_rests_on(cli, weights, home):
+    write_full(home, "bfloat16")
+    answer = cli("doctor", "full.toml")
+    assert answer.code == 0
+    assert "about 14.4 GiB at the peak (decoding, base)" in answer.out
+    assert "16.3 GiB of 24.0 GiB, which fits" in answer.out
+    assert "Estimate: weights as their files say" in answer.out
+
+
+def test_memory_that_does_not_fit_names_the_settings_that_would(cli, weights, home):
+    write_full(home, "float16")
+    answer = cli("doctor", "full.toml")
+    assert "which does NOT fit" in answer.out
+    assert 'batch = 3 would take 21.1 GiB; or dtype = "bfloat16" would take 16.3 GiB' in answer.out
+    found = json.loads(cli("doctor", "full.toml", "--json").out)["memory"]
+    assert (found["fits"], len(found["advice"])) == (False, 2)
+
+
+def test_time_is_that_of_the_folders_own_timings(cli, weights, run_folder):
+    run = load_run(run_folder)
+    suite_of_run = replace(run.info.suite, source="own.toml")
+    found = foretell(suite_of_run, run.info.machine, (), run_folder)[1]
+    assert found.render_s == pytest.approx(8 * suite_of_run.samples * seconds_a_cell(suite_of_run, run))
+    assert time_words(found).startswith("about ")
+
+
+def test_time_that_cannot_be_told_names_the_command_that_tells_it(cli, weights):
+    answer = cli("doctor", "own.toml")
+    assert "not known" in answer.out
+    assert "hotart-bench measure own.toml" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (89.4, "89 s"), (90, "2 min"), (2700, "45 min"), (5399, "1 h 30 min"), (12_000, "3 h 20 min")],
+)
+def test_spans_are_as_accurate_as_a_forecast(seconds, words):
+    assert clock_words(seconds) == words

@@ -99,6 +99,16 @@ def test_fetch_gets_each_file_once_and_says_what_is_unpinned(cli, judged, networ
     assert len(network) == 2
 
 
+def test_judges_are_fetched_for_metrics_that_no_suite_names(cli, judged, network):
+    answer = cli("fetch", "own.toml", "--metrics", "fitting")
+    assert answer.code == 0, answer.err
+    assert network == ["t.pt"]
+    assert "owner/tower/t.pt" in answer.out
+    unknown = cli("fetch", "own.toml", "--metrics", "fiting")
+    assert unknown.code == 2
+    assert "did you mean 'fitting'?" in unknown.err
+
+
 def test_what_fails_keeps_nothing_else_from_coming(cli, judged, network, monkeypatch):
     good = bench.weights.download.download_url
 

@@ -5,17 +5,21 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from unittest.mock import create_autospec
 
 import pytest
 from fake_gates import make_gate, make_verdict
 from fakes import make_run, write_run
 from gate_runs import LIMITS, make_folder
+from lxml import etree
 from msgspec.structs import replace
+from report_runs import page_of
 
 import bench.gate
 from bench.cli.gate import exit_code
 from bench.compare import compare_run
+from bench.gate.outcomes import WORDS
 from bench.records import Gate
 from bench.report import html
 from bench.report.data import build_view
@@ -23,7 +27,7 @@ from bench.store import load_run, read_gate, write_gate
 from bench.strict_json import convert
 
 HEAVY = {"torch", "diffusers", "transformers", "peft", "open_clip", "pandas", "matplotlib", "torchmetrics"}
-
+JUNIT = etree.XMLSchema(etree.parse(Path(__file__).parents[1] / "gate" / "junit.xsd"))
 
 GOLDEN = {
     # name: (the run, the baseline, exit code, outcome, what of spo's mini-clip, words of its sentence)
@@ -60,18 +64,38 @@ def test_golden_runs(case, here, cli, tmp_path):
     if outcome in ("pass", "fail"):
         assert {one.outcome for key, one in by_name.items() if key != ("spo", "spo", "mini-clip")} == {"pass"}
 
-    root = ET.fromstring(files["xml"].read_text(encoding="utf-8"))
-    bad = root.findall(".//failure") + root.findall(".//error")
+    root = etree.parse(files["xml"])
+    JUNIT.assertValid(root)
+    tags = {"fail": "failure", "inconclusive": "failure", "invalid": "error"}
+    expected = [(tags[one.outcome], one.outcome, one.sentence) for one in found.verdicts if one.outcome != "pass"]
+    bad = [(one.tag, one.get("type"), one.get("message")) for one in root.iterfind(".//testcase/*")]
+    assert sorted(bad) == sorted(expected)
     assert len(root.findall(".//testcase")) == len(found.verdicts)
-    assert len(bad) == sum(one.outcome != "pass" for one in found.verdicts)
+
     summary = files["md"].read_text(encoding="utf-8")
-    assert summary.splitlines()[1].startswith("## Regression gate: ")
-    page = html(build_view(load_run(run), compare_run(load_run(run)), found))
+    assert summary.splitlines()[1] == f"## Regression gate: {WORDS[outcome]}"
+    page = page_of(html(build_view(load_run(run), compare_run(load_run(run)), found)))
+    assert page.named("p", class_="outcome-word")[0].text.lower() == WORDS[outcome]
+    told = " ".join(one.text for one in page.named("ul", class_="verdicts"))
     for one in found.verdicts:
         assert one.name in answer.out
+        assert one.sentence in told
         if one.outcome != "pass":
             assert one.sentence in answer.out
-    assert "mini-clip of spo" in page
+            # Markdown escapes what it would take for its own, such as the underscore and the brackets.
+            assert one.sentence in summary.replace("\\", "")
+
+
+def test_the_report_of_a_planted_regression_shows_it(here, cli):
+    cli("gate", "planted", "--baseline", "old.json")
+    assert cli("report", "planted", "--quiet").code == 0
+    (clip,) = [one for one in read_gate("planted").verdicts if one.outcome == "fail"]
+    page = page_of((here / "planted" / "report.html").read_text(encoding="utf-8"))
+    assert page.named("p", class_="outcome-word")[0].text == "Failed"
+    assert clip.sentence in page.named("section", id="gate")[0].text
+    note = (here / "planted" / "report.md").read_text(encoding="utf-8")
+    assert clip.sentence in note.replace("\\", "")
+    assert (here / "planted" / "plots" / "gate.png").is_file()
 
 
 def test_two_variants_of_one_run(here, cli):

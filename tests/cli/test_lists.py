@@ -39,6 +39,24 @@ def test_metrics(cli):
     assert all(facts.name in table and facts.summary in table for facts in all_facts())
 
 
+@pytest.mark.parametrize("name", ["pickscore", "aesthetic-v2", "saturation"])
+def test_one_metric_says_all_of_itself(name, cli):
+    answer = cli("list", "metrics", name)
+    assert (answer.code, answer.err) == (0, "")
+    (facts,) = [facts for facts in all_facts() if facts.name == name]
+    told = " ".join(answer.out.split())
+    for fact in (facts.version, facts.unit, facts.standing, facts.tower or "none", facts.trained_on, facts.licence):
+        assert fact in told
+    assert facts.reference in told
+    assert [row["name"] for row in json.loads(cli("list", "metrics", name, "--json").out)] == [name]
+
+
+def test_a_metric_that_is_not_there_is_told_with_the_nearest(cli):
+    answer = cli("list", "metrics", "pickscor")
+    assert answer.code == 2
+    assert "did you mean 'pickscore'?" in answer.err
+
+
 @pytest.mark.parametrize("what", ["suites", "variants", "metrics", "prompts"])
 def test_lists_fit_80_columns(what, cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

@@ -48,6 +48,13 @@ def figure_memory() -> tuple[Figure, ...]:
     return figure_memory()
 
 
+def figure_merge() -> tuple[Figure, ...]:
+    """See ``merging``; imported late, as the others are."""
+    from .merging import figure_merge
+
+    return figure_merge()
+
+
 FIGURES: dict[str, Callable[[], tuple[Figure, ...]]] = {
     "help_over_python": figure_help,
     "run_s": figure_run,
@@ -61,6 +68,8 @@ FIGURES: dict[str, Callable[[], tuple[Figure, ...]]] = {
     "panel_over_separate": figure_panel,
     "score_over_towers": figure_panel,
     "panel_memory_over_largest": figure_memory,
+    "merge_over_io": figure_merge,
+    "merge_peak_gib": figure_merge,
 }
 
 

@@ -257,12 +257,13 @@ def test_timings_that_are_missing_are_invalid():
     assert "b.json has no timings" in of(gate(side(1), replace(reference, variants=bare)), "end_to_end").sentence
 
 
-@pytest.mark.parametrize("name", ["peak_allocated", "peak_process"])
-def test_what_only_cuda_devices_have_is_a_note_elsewhere_and_missing_there(name):
+@pytest.mark.parametrize("name", ["peak_allocated", "peak_process", "energy_per_image"])
+def test_what_only_some_devices_have_is_a_note_elsewhere_and_missing_there(name):
     limits = {"mini-clip": "0.5sd", name: "3%"}
     found = gate(side(1, limits=limits), side(limits=limits))
     assert {one.name for one in found.verdicts} == {"mini-clip"}
-    assert f"{name} was not judged: only CUDA devices have it, and neither side ran on one." in found.notes
+    only = "CUDA and MPS" if name == "peak_allocated" else "CUDA"
+    assert f"{name} was not judged: only {only} devices have it, and neither side ran on one." in found.notes
     cuda = [replace(one, machine=replace(one.machine, device="cuda:0")) for one in (side(1), side(limits=limits))]
     assert of(gate(*cuda), name).outcome == "invalid"
 

@@ -230,3 +230,16 @@ def test_the_sentences(loss, moved, reason):
 
 def test_another_reference_is_named():
     assert verdict(*pair(20, 0.0, 0.1), reference="base").sentence.startswith("mini-aesthetic of spo against base ")
+
+
+@pytest.mark.parametrize("slope", [-0.2, 0.0, 0.2])
+def test_a_limit_in_sd_holds_its_level_as_one_of_these_prompts(slope):
+    """Skewed scores, losses that hang on them, and a true loss of exactly 0.25 sd of the prompts at hand."""
+    rng = np.random.default_rng(5)
+    count, outcomes = 600, []
+    for _ in range(count):
+        theirs = rng.exponential(size=40)
+        losses = 0.25 * theirs.std(ddof=1) + slope * (theirs - 1) + rng.normal(0, 0.2, 40)
+        outcomes.append(verdict((theirs - losses).tolist(), theirs.tolist(), limit="0.25sd").outcome)
+    assert 0.01 < outcomes.count("pass") / count < 0.08
+    assert 0.01 < outcomes.count("fail") / count < 0.08

@@ -105,6 +105,33 @@ def test_at_no_embedding_at_all_a_head_gives_its_constant(panel, name: str) -> N
     assert float(METRICS[name](zero)) == pytest.approx(collapsed(heads[name])[1], abs=1e-5)
 
 
+def published_like() -> tuple[dict[str, torch.Tensor], np.ndarray]:
+    """Drawn layers that collapse to the second predictor's published |w|, bias and rating of equal numbers; and w."""
+    norm, bias, rating_of_equal = 17.995625, 5.236646, 4.883285
+    head = {key: value.double() for key, value in random_head("aesthetic-v2", 11).items()}
+    equal, drawn = np.full(768, 768**-0.5), np.random.default_rng(0).normal(size=768)
+    drawn -= (drawn @ equal) * equal
+    along = rating_of_equal - bias
+    wanted = along * equal + np.sqrt(norm**2 - along**2) * drawn / np.linalg.norm(drawn)
+    after = np.eye(1024)
+    for number in (2, 4, 6, 7):
+        after = head[f"layers.{number}.weight"].numpy() @ after
+    first = head["layers.0.weight"].numpy()  # shares its memory with the head
+    first += np.outer(after[0], wanted - after[0] @ first) / (after[0] @ after[0])
+    head["layers.7.bias"] += bias - collapsed(head)[1]
+    return {key: value.float() for key, value in head.items()}, wanted
+
+
+def test_a_head_with_the_published_constants_rates_as_published(tmp_path) -> None:
+    head, weight = published_like()
+    write_head(tmp_path, "aesthetic-v2", head)
+    rows = [np.zeros(768), np.full(768, 768**-0.5), weight / 17.995625]
+    embeds = torch.tensor(np.stack(rows), dtype=torch.float32)
+    loaded = load_v2(Place(weights_dir=tmp_path))
+    ratings = aesthetic_v2(Inputs(("x",) * 3, torch.empty(0), None, embeds, None, 1.0, loaded))
+    np.testing.assert_allclose(ratings.numpy(), [5.236646, 4.883285, 5.236646 + 17.995625], rtol=0, atol=1e-4)
+
+
 def test_an_embedding_that_is_not_of_unit_norm_is_refused(panel, tmp_path) -> None:
     class Unnormalised:
         batch, logit_scale = 2, 1.0

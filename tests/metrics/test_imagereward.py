@@ -29,6 +29,7 @@ from PIL import Image, ImageDraw
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
+from bench.machine import pick_device
 from bench.metrics import Inputs, LoadedJointTower, NoScoreError, Place, registry_of
 from bench.metrics.blip import VisionShape
 from bench.metrics.imagereward import (
@@ -217,6 +218,18 @@ def test_alone_is_bit_identical_to_among_31_others(loaded, crowd_scores, at: int
 @given(st.permutations(range(32)))
 def test_any_order_gives_the_same_bits(loaded, crowd_scores, order: list[int]) -> None:
     assert in_batches(loaded, [CROWD[at] for at in order]) == crowd_scores
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_company_moves_no_score_anywhere_by_more_than_it_is_held_to(place_of_weights, dtype) -> None:
+    """On whatever device there is: by 1e-4, and in float32 on a CPU by nothing."""
+    device = pick_device("auto")
+    tower = load_from(place_of_weights, Place(device, dtype=dtype))
+    bound = 0.0 if (device, dtype) == ("cpu", "float32") else 1e-4
+    together, backwards = in_batches(tower, CROWD), in_batches(tower, CROWD[::-1])
+    for row in CROWD:
+        assert abs(backwards[row] - together[row]) <= bound
+        assert abs(in_batches(tower, [row])[row] - together[row]) <= bound
 
 
 # --- half precision ------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from official_layouts import SMALL_L14, random_clip, random_head, write_openai
 
 from bench.errors import WeightsError
+from bench.machine import pick_device
 from bench.metrics import Place, Tower, registry_of
 from bench.metrics.aesthetic import aesthetic_v1, aesthetic_v2
 from bench.metrics.clip_score import clip_score
@@ -54,6 +55,27 @@ def test_embeddings_are_float32_of_unit_norm(embedded) -> None:
     for embeds in embedded[2:]:
         assert (embeds.shape, embeds.dtype) == ((16, 768), torch.float32)
         torch.testing.assert_close(embeds.norm(dim=1), torch.ones(16), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_company_moves_no_score_anywhere_by_more_than_it_is_held_to(file, embedded, dtype: str) -> None:
+    """On whatever device there is: CLIPScore by 1e-3, a rating by 1e-4, and in float32 on a CPU by nothing."""
+    device = pick_device("auto")
+    tower = load_openai_clip(read_tensors(file), Place(device, dtype=dtype), file, SMALL_L14)
+    pixels, prompts, *_ = embedded
+
+    rating = random_head("aesthetic-v1", 0)["weight"][0]
+
+    def scores(order: list[int]) -> torch.Tensor:
+        images = tower.embed_images(pixels[order]).cpu()
+        texts = tower.embed_texts([prompts[at] for at in order]).cpu()
+        return torch.stack([100 * (images * texts).sum(dim=1) / 1e-3, images @ rating / 1e-4])
+
+    together = scores(list(range(16)))
+    bound = 0.0 if (device, dtype) == ("cpu", "float32") else 1.0
+    for at in (0, 7, 15):
+        assert float((scores([at] * 16) - together[:, at : at + 1]).abs().max()) <= bound
+    assert float((scores(list(range(16))[::-1]).flip(1) - together).abs().max()) <= bound
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("bfloat16", 0.02), ("float16", 0.003)])

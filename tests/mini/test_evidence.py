@@ -71,9 +71,8 @@ def test_renders_table_compares_variants_at_equal_noise(
     chosen = [prompt for prompt in evidence_renders.prompts() if prompt.kind == "landscape"][:3]
     chosen += [prompt for prompt in evidence_renders.prompts() if prompt.kind == "portrait"][:2]
     monkeypatch.setattr(evidence_renders, "prompts", lambda: chosen)
-    same = dict.fromkeys(("base", "DPO", "SPO"), ())
-    monkeypatch.setattr(evidence_renders, "VARIANTS", same)
-    evidence_renders.print_main(seeds=2)
+    same = evidence_renders.read(evidence_renders.render((), chosen, 2, evidence_renders.SETTINGS), chosen, 2)
+    evidence_renders.print_main(dict.fromkeys(("base", "dpo", "spo"), same))
     printed = capsys.readouterr().out
     assert "5 held-out prompts x 2 seeds" in printed
     lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
@@ -95,7 +94,9 @@ def test_seeds_table_has_a_row_for_each_lora(
     chosen = evidence_renders.prompts()[:3]
     monkeypatch.setattr(evidence_renders, "prompts", lambda: chosen)
     monkeypatch.setattr(evidence_renders, "LORAS", ("dpo", "spo"))
-    evidence_renders.print_seeds(seeds=1)
+    found = evidence_renders.judge_variants(seeds=1)
+    assert list(found) == ["base", "dpo", "spo"]
+    evidence_renders.print_seeds(found)
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows] == ["LoRA", "dpo", "spo"]
     assert all(len(numbers(tuple(row[1:]))) == 9 for row in rows[1:])

@@ -98,6 +98,7 @@ def test_other_components_and_unknown_names() -> None:
     others = ("text_encoder.x.weight", "text_encoder_2.x.weight", "vae.x.weight")
     assert [block_of(name, blocks) for name in others] == ["TE1", "TE2", "VAE"]
     assert canonical_unet_name("first_stage_model.x", blocks) is None
+    assert block_of("unet.time_embedding.cond_proj.weight", blocks) == "BASE"  # of LCM's UNet alone
     with pytest.raises(WeightsError, match=r"unet\.other\.weight has no name"):
         published_unet_name("unet.other.weight", blocks)
     with pytest.raises(WeightsError, match="no UNet"):

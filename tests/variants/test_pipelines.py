@@ -17,7 +17,6 @@ from bench.errors import WeightsError
 from bench.mini import weights
 from bench.records import Lora, Settings, Variant
 from bench.variants import load_pipeline
-from bench.variants.pipelines import fuse_lora
 
 RANK, ALPHA = 3, 2.0
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
@@ -61,8 +60,8 @@ def test_fused_lora_is_the_formula_in_every_module_and_nothing_else(tmp_path: Pa
     pipe = load(settings)
     before = unet_state(pipe)
     pairs = random_pairs(before, seed=1)
-    assert fuse_lora(pipe, write_lora(tmp_path, "own.safetensors", pairs), 0.7) == len(MODULES)
-    after = pipe.unet.state_dict()
+    path = write_lora(tmp_path, "own.safetensors", pairs)
+    after = load(settings, Lora(path=str(path), weight=0.7)).unet.state_dict()
     assert set(after) == set(before)
     for module in MODULES:
         a, b = (pairs[f"{module}.lora_{side}.weight"] for side in "AB")
@@ -103,8 +102,9 @@ def test_shipped_lora_is_the_formula_with_alpha_equal_to_rank(mini_pipe: Any, se
 def test_weight_zero_changes_nothing(tmp_path: Path, settings: Settings) -> None:
     pipe = load(settings)
     before = unet_state(pipe)
-    fuse_lora(pipe, write_lora(tmp_path, "own.safetensors", random_pairs(before, seed=1)), 0.0)
-    assert all(torch.equal(value, before[key]) for key, value in pipe.unet.state_dict().items())
+    path = write_lora(tmp_path, "own.safetensors", random_pairs(before, seed=1))
+    after = load(settings, Lora(path=str(path), weight=0.0)).unet.state_dict()
+    assert all(torch.equal(value, before[key]) for key, value in after.items())
 
 
 def test_a_fused_pipeline_carries_no_adapter(tmp_path: Path, settings: Settings) -> None:
@@ -134,14 +134,14 @@ def test_empty_lora(tmp_path: Path, settings: Settings) -> None:
 def test_lora_without_tensors(tmp_path: Path, settings: Settings) -> None:
     path = tmp_path / "none.safetensors"
     save_file({}, path)
-    with pytest.raises(WeightsError, match="none at all"):
+    with pytest.raises(WeightsError, match="holds no tensors"):
         load(settings, Lora(path=str(path)))
 
 
-def test_lora_in_another_layout(tmp_path: Path, settings: Settings) -> None:
+def test_lora_of_a_module_that_there_is_not(tmp_path: Path, settings: Settings) -> None:
     path = tmp_path / "kohya.safetensors"
     save_file({"lora_unet_mid_block_to_q.lora_down.weight": torch.zeros(2, 8)}, path)
-    with pytest.raises(WeightsError, match="1 of 1 keys are not in the diffusers/PEFT layout"):
+    with pytest.raises(WeightsError, match="lora_unet_mid_block_to_q"):
         load(settings, Lora(path=str(path)))
 
 
@@ -151,16 +151,16 @@ def test_lora_with_a_module_that_the_checkpoint_lacks(tmp_path: Path, settings: 
     foreign = {f"down_blocks.7.to_q.lora_{side}.weight": torch.ones(RANK, RANK) for side in "AB"}
     path = tmp_path / "foreign.safetensors"
     save_file({f"unet.{key}": value.contiguous() for key, value in (pairs | foreign).items()}, path)
-    with pytest.raises(WeightsError, match=r"foreign\.safetensors: .*(down_blocks\.7|could not be applied)"):
-        fuse_lora(pipe, path, 1.0)
+    with pytest.raises(WeightsError, match=r"foreign\.safetensors: .*down_blocks\.7"):
+        load(settings, Lora(path=str(path)))
 
 
 def test_lora_of_other_widths(tmp_path: Path, settings: Settings) -> None:
     path = tmp_path / "wide.safetensors"
     key = f"unet.{MODULES[0]}.lora"
     save_file({f"{key}_A.weight": torch.ones(2, 640), f"{key}_B.weight": torch.ones(640, 2)}, path)
-    with pytest.raises(WeightsError, match=r"wide.safetensors: could not be applied"):
-        fuse_lora(load(settings), path, 1.0)
+    with pytest.raises(WeightsError, match=r"wide.safetensors: .*640"):
+        load(settings, Lora(path=str(path)))
 
 
 # --- checkpoints ---------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_unet_from_another_place(mini_copy: Path, mini_pipe: Any, settings: Sett
 def test_truncated_checkpoint(mini_copy: Path, settings: Settings) -> None:
     file = mini_copy / "unet" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(WeightsError, match="elsewhere: could not be loaded as StableDiffusionXLPipeline") as caught:
+    with pytest.raises(WeightsError, match="is damaged, cut short") as caught:
         load(settings, checkpoint=mini_copy)
     assert caught.value.exit_code == 3
     assert "\n" not in caught.value.message
@@ -197,12 +197,12 @@ def test_truncated_checkpoint(mini_copy: Path, settings: Settings) -> None:
 
 def test_checkpoint_without_a_part(mini_copy: Path, settings: Settings) -> None:
     shutil.rmtree(mini_copy / "vae")
-    with pytest.raises(WeightsError, match="could not be loaded"):
+    with pytest.raises(WeightsError, match=r"holds no \.safetensors weights for vae"):
         load(settings, checkpoint=mini_copy)
 
 
 def test_weights_of_another_shape(mini_copy: Path, settings: Settings) -> None:
     file = mini_copy / "unet" / "diffusion_pytorch_model.safetensors"
     save_file(load_file(file) | {"conv_in.weight": torch.zeros(64, 4, 3, 3)}, file)
-    with pytest.raises(WeightsError, match="could not be loaded"):
+    with pytest.raises(WeightsError, match=r"conv_in\.weight, which is \(64, 4, 3, 3\) and not \(64, 16, 3, 3\)"):
         load(settings, checkpoint=mini_copy)

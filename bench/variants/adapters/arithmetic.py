@@ -47,7 +47,7 @@ def _with_norms(weight: torch.Tensor, parts: Parts) -> torch.Tensor:
     role = next(role for role in parts if role in NORMS)
     axis = norm_axis(role, tuple(parts[role].shape), tuple(weight.shape))
     others = [dim for dim in range(weight.dim()) if dim != axis]
-    norms = torch.linalg.vector_norm(weight, dim=others, keepdim=True)
+    norms: torch.Tensor = torch.linalg.vector_norm(weight, dim=others, keepdim=True)
     return weight * (parts[role].reshape(norms.shape) / norms.clamp_min(torch.finfo(norms.dtype).tiny))
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from bench.variants.blocks import PUBLISHED_UNET, BlockMap, published_unet_name
+from bench.variants.blocks import PUBLISHED_UNET, BlockMap, find_published
 
 KOHYA, DOTTED = "kohya", "PEFT"
 SGM, DIFFUSERS = "SGM blocks", "diffusers blocks"
@@ -52,11 +52,13 @@ def _spellings(module: str, two_encoders: bool, blocks: BlockMap) -> Iterator[tu
     yield DOTTED, module
     yield DOTTED, path
     if component == "unet":
-        published = published_unet_name(f"{module}.weight", blocks).removesuffix(".weight")
-        inner = published.removeprefix(PUBLISHED_UNET)
-        yield f"{KOHYA}, {SGM}", f"lora_unet_{inner.replace('.', '_')}"
         yield f"{KOHYA}, {DIFFUSERS}", f"lora_unet_{flat}"
         yield f"lycoris, {DIFFUSERS}", f"lycoris_{flat}"
+        published = (find_published(f"{module}.weight", blocks) or "").removesuffix(".weight")
+        if not published:
+            return
+        inner = published.removeprefix(PUBLISHED_UNET)
+        yield f"{KOHYA}, {SGM}", f"lora_unet_{inner.replace('.', '_')}"
         yield f"ComfyUI, {SGM}", published
         yield f"ComfyUI, {SGM}", f"diffusion_model.{inner}"
     elif component in ("text_encoder", "text_encoder_2"):

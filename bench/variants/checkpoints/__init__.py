@@ -1,7 +1,7 @@
 """Checkpoints of every layout behind one protocol, ``bench.variants.checkpoint.Checkpoint``. Imports no torch.
 
 ``open_checkpoint(variant, weights_dir)`` gives what a variant is rendered from; ``open_source(name, ...)`` a whole
-checkpoint by its name; ``open_alone(name, ...)`` the same, of which components may be missing.
+checkpoint by its name; ``open_named(name, ...)`` the same, of which components may be missing.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.variants.checkpoints.opening import open_alone, open_checkpoint, open_source, scheduler_config
+    from bench.variants.checkpoints.opening import open_checkpoint, open_named, open_source, scheduler_config
     from bench.variants.checkpoints.tokens import tokenizers
 
-__all__ = ["open_alone", "open_checkpoint", "open_source", "scheduler_config", "tokenizers"]
+__all__ = ["open_checkpoint", "open_named", "open_source", "scheduler_config", "tokenizers"]
 
 
 def __getattr__(name: str) -> Any:

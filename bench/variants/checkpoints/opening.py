@@ -107,7 +107,7 @@ def open_source(
     Raises:
         WeightsError: as ``open_checkpoint``, but inpainting models are opened.
     """
-    base = open_alone(name, revision, weights_dir)
+    base = open_named(name, revision, weights_dir)
     others = {"unet": unet, "vae": vae}
     parts = {
         component: open_part(component, other, weights_dir, base)
@@ -192,18 +192,18 @@ def scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return config
 
 
-def open_alone(name: str, revision: str | None, weights_dir: Path | None) -> Checkpoint:
-    """One source by itself, a whole checkpoint or not; fetched where it is missing.
+def open_named(name: str, revision: str | None, weights_dir: Path | None) -> Checkpoint:
+    """What a suite or recipe names, fetched where it is missing; components may be missing in it.
 
     Raises:
-        WeightsError: it is missing, damaged or nothing of the kind.
+        WeightsError: as ``open_source``.
     """
     place = sources.fetch(sources.find_checkpoint(name, revision, weights_dir))
     path = Path(place.path or "")
     if name in sources.RANDOM:
         return open_random(name.removeprefix("random:"))
     if path.suffix == ".toml":
-        from bench.variants.recipes import open_recipe  # which opens sources in its turn
+        from bench.variants.recipes.opening import open_recipe
 
         return open_recipe(path, weights_dir)
     return open_folder(path, name) if path.is_dir() else open_single(path, name)
@@ -213,14 +213,14 @@ def open_part(component: str, name: str, weights_dir: Path | None, base: Checkpo
     """A source of one component for a checkpoint: also a folder of that component alone, which knows no family.
 
     Raises:
-        WeightsError: it is missing, damaged or nothing of the kind.
+        WeightsError: as ``open_source``.
     """
     place = sources.fetch(sources.find_checkpoint(name, None, weights_dir))
     path = Path(place.path or "")
     if path.is_dir() and not (path / "model_index.json").is_file():
         inner = path / component
         return open_component(inner if inner.is_dir() else path, component, name, base.facts.family)
-    return open_alone(name, None, weights_dir)
+    return open_named(name, None, weights_dir)
 
 
 def _refuse_misfit(base: Checkpoint, component: str, part: Checkpoint) -> None:

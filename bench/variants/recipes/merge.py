@@ -13,7 +13,7 @@ from bench.errors import UsageError, WeightsError
 from bench.records import Progress, Record, WeightFile
 from bench.variants.checkpoints.published import Published, join, published
 from bench.variants.recipes.header import header_texts
-from bench.variants.recipes.merged import Merged, finite
+from bench.variants.recipes.merged import Merged
 from bench.variants.recipes.opening import open_recipe
 from bench.variants.recipes.writer import CODES, Entry, check_room, replacing, write_tensors
 
@@ -161,15 +161,7 @@ def _tensor(merged: Merged, entry: Published | None) -> torch.Tensor:
     if entry is None:
         return torch.zeros(0)
     dtype = getattr(torch, entry.dtype)
-    parts = [_cast(merged.read(name), dtype, name, merged.what) for name in entry.parts]
-    return join(entry, parts)
-
-
-def _cast(tensor: torch.Tensor, dtype: torch.dtype, name: str, what: str) -> torch.Tensor:
-    if tensor.dtype == dtype:
-        return tensor
-    precision = str(dtype).removeprefix("torch.")
-    return finite(tensor.to(dtype), name, f"{what}, cast to {precision}")
+    return join(entry, [merged.read(name, dtype) for name in entry.parts])
 
 
 def _component(entry: Published) -> str:

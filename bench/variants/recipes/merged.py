@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -121,41 +121,52 @@ class Merged:
     def _sources(self) -> tuple[Checkpoint, ...]:
         return self.models if self.vae is None else (*self.models, self.vae)
 
-    def read(self, name: str) -> torch.Tensor:
+    def read(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
         """One tensor: merged, changed by the LoRAs in their order, or as its one source has it.
+
+        Args:
+            name: the tensor's.
+            dtype: what the result is rounded to, once; None leaves it as it was computed or stored.
 
         Raises:
             WeightsError: an input or the result holds values that are not finite, or cannot be read.
         """
         component = name.split(".", 1)[0]
         if component == "vae" and self.vae is not None:
-            return finite(self.vae.read(name), name, self.vae.what)
-        if component in self._merged:
-            tensor = self._compute(name)
+            tensor = finite(self.vae.read(name), name, self.vae.what)
+        elif component in self._merged:
+            tensor = self._compute(name, None if self._changes_of(name) else dtype)
         else:
-            tensor = finite(self.models[0].read(name), name, self.models[0].what)
-        return finite(self._with_loras(tensor, name), name, self.what)
+            tensor = self._stored(0, name)
+        tensor = self._with_loras(tensor, name)
+        if dtype is None:
+            return finite(tensor, name, self.what)
+        return finite(tensor.to(dtype), name, f"{self.what}, rounded to {str(dtype).removeprefix('torch.')}")
 
-    def _compute(self, name: str) -> torch.Tensor:
+    def _compute(self, name: str, dtype: torch.dtype | None) -> torch.Tensor:
+        """The tensor merged, in float32; in ``dtype`` already where that costs nothing."""
+        import torch
+
         from bench.variants.recipes import methods
 
         recipe, alpha = self.recipe, self._alpha(name)
-        if alpha == 0.0:  # nothing of the others is asked for, and nothing may be rounded
-            return self._input(0, name)
-        if recipe.method in ("weighted_sum", "slerp") and alpha == 1.0:
-            return self._input(1, name)
         first, *others = range(len(self.models))
-        if recipe.method == "dare":
-            drop, seed, shape = recipe.drop or 0.0, recipe.seed or 0, self.tensors[name].shape
-            masks = (methods.kept_entries(shape, drop, seed, index, name) for index in others)
-            rest = (self._input(index, name) for index in others)
-            return methods.dare(self._input(first, name), rest, self._weights, masks, drop, alpha)
-        base, *rest = (self._input(index, name) for index in (first, *others))
+        if alpha == 0.0:  # nothing of the others is asked for, and nothing may be rounded
+            return self._float32(first, name)
+        if recipe.method in ("weighted_sum", "slerp") and alpha == 1.0:
+            return self._float32(1, name)
+        if recipe.method in ("weighted_sum", "add_difference"):
+            entrywise = functools.partial(getattr(methods, recipe.method), alpha=alpha)
+            stored = (self._stored(index, name) for index in (first, *others))
+            return methods.in_blocks(entrywise, *stored, dtype=dtype or torch.float32)
+        base, rest = self._float32(first, name), (self._float32(index, name) for index in others)
+        if recipe.method == "slerp":
+            return methods.slerp(base, *rest, alpha)
         if recipe.method == "ties":
-            return methods.ties(base, rest, self._weights, recipe.density or 0.0, alpha)
-        if recipe.method == "add_difference":
-            return methods.add_difference(base, rest[0], rest[1], alpha)
-        return (methods.slerp if recipe.method == "slerp" else methods.weighted_sum)(base, rest[0], alpha)
+            return methods.ties(base, list(rest), self._weights, recipe.density or 0.0, alpha)
+        drop, seed, shape = recipe.drop or 0.0, recipe.seed or 0, self.tensors[name].shape
+        masks = (methods.kept_entries(shape, drop, seed, index, name) for index in others)
+        return methods.dare(base, rest, self._weights, masks, drop, alpha)
 
     @property
     def _weights(self) -> tuple[float, ...]:
@@ -168,32 +179,42 @@ class Merged:
             return alpha
         return self.recipe.blocks.get(block_of(name, self._blocks), alpha)
 
-    def _input(self, index: int, name: str) -> torch.Tensor:
+    def _stored(self, index: int, name: str) -> torch.Tensor:
+        """A model's tensor as it has it."""
+        model = self.models[index]
+        return finite(model.read(name), name, model.what)
+
+    def _float32(self, index: int, name: str) -> torch.Tensor:
         """A model's tensor in float32, ours to write into."""
         import torch
 
-        model = self.models[index]
-        return finite(model.read(name).to(torch.float32, copy=True), name, model.what)
+        return self._stored(index, name).to(torch.float32, copy=True)
 
     def _with_loras(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
         import torch
 
         from bench.variants.adapters.arithmetic import changed
 
-        for number, one in enumerate(self.loras):
-            change = self._changes[number].get(name)
-            strength = weight_of(one.lora, name, self._blocks) if change and self._blocks else 0.0
-            if change and strength:
-                parts = self._parts[number].of(change)
-                tensor = changed(change, tensor.to(torch.float32), parts, strength)
+        for number, change, strength in self._changes_of(name):
+            parts = self._parts[number].of(change)
+            tensor = changed(change, tensor.to(torch.float32), parts, strength)
         return tensor
 
-    @cached_property
+    def _changes_of(self, name: str) -> list[tuple[int, Change, float]]:
+        """What the LoRAs do to a tensor: each one's number, its change and the weight that it is given."""
+        blocks = self._blocks
+        if blocks is None:
+            return []
+        found = ((number, changes.get(name)) for number, changes in enumerate(self._changes))
+        weighed = [(n, change, weight_of(self.loras[n].lora, name, blocks)) for n, change in found if change]
+        return [(number, change, strength) for number, change, strength in weighed if strength]
+
+    @functools.cached_property
     def _changes(self) -> list[dict[str, Change]]:
         """Of each LoRA, what it does to which tensor."""
         return [{change.tensor: change for change in one.adapter.changes} for one in self.loras]
 
-    @cached_property
+    @functools.cached_property
     def _parts(self) -> list[AdapterParts]:
         """The LoRA files, opened once; every value in them is looked at before the first is used."""
         from bench.variants.adapters.parts import check_values, read_parts

@@ -9,14 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 
 PARALLEL = 0.9995
 """From this cosine on, SLERP is the straight line: the angle is too small to divide by its sine."""
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
+"""How many numbers are worked on at a time: a few such blocks of float32 fit a processor's cache."""
+
+
+def in_blocks(
+    entrywise: Callable[..., torch.Tensor], *tensors: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """What a function of single entries makes of tensors of one shape: computed in float32, rounded to ``dtype``.
+
+    Block by block, which is several times as fast as tensor by tensor: no intermediate result leaves the processor's
+    cache, and no float32 copy of an input is in memory.
+    """
+    result = torch.empty(tensors[0].shape, dtype=dtype)
+    target, sources = result.view(-1), [tensor.reshape(-1) for tensor in tensors]
+    for start in range(0, target.numel(), _BLOCK):
+        parts = (source[start : start + _BLOCK].to(torch.float32, copy=True) for source in sources)
+        target[start : start + _BLOCK] = entrywise(*parts)
+    return result
 
 
 def weighted_sum(a: torch.Tensor, b: torch.Tensor, alpha: float) -> torch.Tensor:

@@ -10,7 +10,7 @@ from bench.suite.text_files import exists
 from bench.variants import sources
 from bench.variants.adapters import read_adapter
 from bench.variants.checkpoint import Checkpoint
-from bench.variants.checkpoints.opening import assemble, open_alone, open_part
+from bench.variants.checkpoints.opening import assemble, open_named, open_part
 from bench.variants.recipes.file import read_recipe
 from bench.variants.recipes.merged import Fused, Merged
 
@@ -57,7 +57,7 @@ def _open(what: str, first: Checkpoint | None, weights_dir: Path | None, chain: 
     """A model of a recipe; after the first one, a UNet alone will do, which is then of the first one's family."""
     if Path(what).suffix == RECIPE:
         return open_recipe(Path(what), weights_dir, chain)
-    return open_alone(what, None, weights_dir) if first is None else open_part("unet", what, weights_dir, first)
+    return open_named(what, None, weights_dir) if first is None else open_part("unet", what, weights_dir, first)
 
 
 def _open_lora(lora: Lora, first: Checkpoint, folder: Path, weights_dir: Path | None) -> Fused:

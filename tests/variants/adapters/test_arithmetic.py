@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import Weights, checkpoint, lora, random, save, shapes
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from lycoris.functional import loha, lokr, weight_decompose
-from lycoris.functional.locon import diff_weight as locon
+from kinds_of_lycoris import ALPHA, CONV, LINEAR, POINT, RANK, low_rank, shape
+from lycoris.functional import lokr, weight_decompose
 from lycoris.modules.locon import LoConModule
 from lycoris.modules.lokr import LokrModule
 
@@ -20,9 +18,6 @@ from bench.variants.adapters import Change, read_adapter
 from bench.variants.adapters.arithmetic import changed, delta
 from bench.variants.adapters.parts import read_parts
 
-LINEAR, CONV = "unet.mid_block.attentions.0.proj_in", "unet.down_blocks.1.resnets.0.conv1"
-POINT = "unet.down_blocks.1.resnets.0.conv_shortcut"
-RANK, ALPHA = 4, 3.0
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 
@@ -39,32 +34,6 @@ def read(
     assert change.tensor == f"{module}.weight"
     with read_parts(adapter.path) as read:
         return change, read.of(change), checkpoint("sdxl")[change.tensor]
-
-
-def shape(module: str) -> tuple[int, ...]:
-    return tuple(checkpoint("sdxl")[f"{module}.weight"].shape)
-
-
-def low_rank(module: str, kind: str) -> tuple[Weights, torch.Tensor]:
-    """Random parts of one kind for a module, and what lycoris makes of them at alpha / rank."""
-    torch.manual_seed(1)
-    out, into, *kernel = shape(module)
-    ones = [1 for _ in kernel]
-    if kind == "lora":
-        up, down = random(out, RANK, *ones), random(RANK, into, *kernel)
-        return {"lora_up.weight": up, "lora_down.weight": down}, locon(down, up, None, gamma=ALPHA / RANK)
-    if kind == "tucker":
-        up, down, mid = random(out, RANK, *ones), random(RANK, into, *ones), random(RANK, RANK, *kernel)
-        parts = {"lora_up.weight": up, "lora_down.weight": down, "lora_mid.weight": mid}
-        return parts, locon(down, up, mid, gamma=ALPHA / RANK)
-    if kind == "loha":
-        a1, b1, a2, b2 = random(out, RANK), random(RANK, into, *kernel), random(out, RANK), random(RANK, into, *kernel)
-        parts = {"hada_w1_a": a1, "hada_w1_b": b1.flatten(1), "hada_w2_a": a2, "hada_w2_b": b2.flatten(1)}
-        return parts, loha.diff_weight(b1, a1, b2, a2, None, None, gamma=ALPHA / RANK)
-    a1, b1, a2, b2 = random(RANK, out), random(RANK, into), random(RANK, out), random(RANK, into)
-    t1, t2 = random(RANK, RANK, *kernel), random(RANK, RANK, *kernel)
-    parts = {"hada_w1_a": a1, "hada_w1_b": b1, "hada_w2_a": a2, "hada_w2_b": b2, "hada_t1": t1, "hada_t2": t2}
-    return parts, loha.diff_weight(b1, a1, b2, a2, t1, t2, gamma=ALPHA / RANK)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +218,13 @@ def test_stored_precision_and_alpha_in_any_dtype(dtype: torch.dtype, tmp_path: P
     torch.testing.assert_close(found.double(), wanted, **CLOSE)
 
 
+def test_an_alpha_may_be_a_whole_number(tmp_path: Path) -> None:
+    weight = checkpoint("sdxl")[f"{LINEAR}.weight"]
+    tensors = lora(LINEAR, weight) | {f"{LINEAR}.alpha": torch.tensor([3])}
+    (change,) = read_adapter(save(tmp_path, tensors), shapes(checkpoint("sdxl"))).changes
+    assert (change.alpha, change.scale) == (3, 1.5)
+
+
 @pytest.mark.parametrize("kind", [LoConModule, LokrModule])
 def test_lycoris_writes_rslora_so_that_alpha_over_rank_is_the_scale(kind: type[LoConModule], tmp_path: Path) -> None:
     weight = checkpoint("sdxl")[f"{LINEAR}.weight"]
@@ -263,48 +239,3 @@ def test_lycoris_writes_rslora_so_that_alpha_over_rank_is_the_scale(kind: type[L
     module.eval()
     theirs = module(x) - layer(x)
     torch.testing.assert_close(x @ delta(change, tensors, weight.shape).T, theirs, rtol=1e-4, atol=1e-5)
-
-
-KINDS = st.sampled_from(["lora", "tucker", "loha", "loha tucker"])
-
-
-def random_change(module: str, kind: str, dora: bool = False) -> tuple[Change, Weights]:
-    """A change without a file."""
-    parts, _ = low_rank(module, kind)
-    roles = {role.removeprefix("lora_").removesuffix(".weight"): part for role, part in parts.items()}
-    if dora:
-        roles["dora_scale"] = torch.rand(shape(module)[0], 1, 1, 1) + 0.5
-    recorded: ChangeKind = "loha" if kind.startswith("loha") else "tucker" if kind == "tucker" else "lora"
-    return Change(f"{module}.weight", recorded, dora, RANK, None, 0.7, {role: role for role in roles}), roles
-
-
-@settings(deadline=None, max_examples=25)
-@given(KINDS, st.booleans(), st.integers(0, 2**31))
-def test_strength_0_is_the_identity_to_the_bit(kind: str, dora: bool, seed: int) -> None:
-    weight = torch.randn(shape(CONV), generator=torch.Generator().manual_seed(seed))
-    assert torch.equal(changed(*_ordered(random_change(CONV, kind, dora), weight), 0.0), weight)
-
-
-def _ordered(of: tuple[Change, Weights], weight: torch.Tensor) -> tuple[Change, torch.Tensor, Weights]:
-    return of[0], weight, of[1]
-
-
-@settings(deadline=None, max_examples=25)
-@given(KINDS, st.floats(-3, 3), st.integers(0, 2**31))
-def test_a_then_minus_a_restores_to_rounding(kind: str, strength: float, seed: int) -> None:
-    weight = torch.randn(shape(CONV), generator=torch.Generator().manual_seed(seed))
-    change, parts = random_change(CONV, kind)
-    there = changed(change, weight, parts, strength)
-    torch.testing.assert_close(changed(change, there, parts, -strength), weight, rtol=0, atol=4e-6)
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.lists(st.tuples(KINDS, st.floats(-2, 2)), min_size=2, max_size=4))
-def test_the_order_of_additive_loras_does_not_matter(loras: list[tuple[str, float]]) -> None:
-    found = []
-    for order in (loras, loras[::-1]):
-        weight = checkpoint("sdxl")[f"{CONV}.weight"]
-        for kind, strength in order:
-            weight = changed(*_ordered(random_change(CONV, kind), weight), strength)
-        found.append(weight)
-    torch.testing.assert_close(*found, rtol=0, atol=4e-6)

@@ -47,6 +47,23 @@ def test_kohya_names_with_diffusers_blocks(family: str, tmp_path: Path) -> None:
     assert {change.scale for change in adapter.changes} == {0.5}
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_name_means_one_module_unless_text_encoders_share_it(family: str) -> None:
+    weights = checkpoint(family)
+    names = module_names(weights, count_blocks(weights))
+    shared = [place.modules for place in names.values() if len(place.modules) > 1]
+    assert (shared == []) == (family == "sd15")
+    for one, other in shared:
+        assert one.replace("text_encoder.", "text_encoder_2.") == other
+
+
+def test_a_module_that_the_published_layout_does_not_know(tmp_path: Path) -> None:
+    weights = checkpoint("sdxl") | {"unet.time_embedding.cond_proj.weight": torch.zeros(8, 4)}
+    path = save(tmp_path, lora("lora_unet_time_embedding_cond_proj", torch.zeros(8, 4)))
+    (change,) = read_adapter(path, shapes(weights)).changes
+    assert change.tensor == "unet.time_embedding.cond_proj.weight"
+
+
 def test_sgm_names_are_those_that_diffusers_reads() -> None:
     weights = checkpoint("sdxl")  # diffusers' own map takes input_blocks_10 of SD 1.5 for input_blocks_1
     names = module_names(weights, count_blocks(weights))

@@ -84,39 +84,35 @@ LYCORIS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=LYCORIS)
-def trained(request: pytest.FixtureRequest) -> Any:
-    """A UNet in the hands of lycoris, and its network with trained values."""
-    unet = make_unet("sdxl")
-    LycorisNetwork.apply_preset(
-        {
-            "enable_conv": True,
-            "target_module": ["Transformer2DModel", "ResnetBlock2D"],
-            "target_name": ["conv_in", "time_embedding.linear_1"],
-        }
-    )
-    options = {"linear_dim": 3, "linear_alpha": 2.0, "train_norm": True} | LYCORIS[request.param]
-    network = create_lycoris(unet, 1.0, **options)
-    torch.manual_seed(3)
-    for parameter in network.parameters():
-        parameter.data.add_(torch.randn_like(parameter) * 0.1)
-    return unet, network.eval()
-
-
-def test_lycoris_renders_the_same_with_its_network_beside_the_unet(trained: Any, tmp_path: Path) -> None:
-    unet, network = trained
-    weights = checkpoint("sdxl")
+@pytest.mark.parametrize(
+    ("family", "kind"), [("sd15", "LoCon"), ("sdxl", "DoRA"), *(("mini", kind) for kind in LYCORIS)]
+)
+def test_lycoris_renders_the_same_with_its_network_beside_the_unet(family: str, kind: str, tmp_path: Path) -> None:
+    unet = make_unet(family)
+    network = trained_by_lycoris(unet, LYCORIS[kind])
     tensors = network.state_dict()
+    weights = checkpoint(family)
     adapter = read_adapter(save(tmp_path, tensors), shapes(weights))
     check_values(adapter)
     assert adapter.keys == len(tensors) == adapter.applied["unet"]
-    network.apply_to()
-    theirs = rendered(unet, "sdxl")
-    ours = make_unet("sdxl")
-    before = rendered(ours, "sdxl")
+    theirs = rendered(unet, family)
+    ours = make_unet(family)
+    before = rendered(ours, family)
     ours.load_state_dict(of_unet(fused(adapter, weights, 1.0)))
     assert (theirs - before).abs().max() > 0.01
-    torch.testing.assert_close(rendered(ours, "sdxl"), theirs, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(rendered(ours, family), theirs, rtol=1e-3, atol=1e-4)
+
+
+def trained_by_lycoris(unet: nn.Module, options: dict[str, Any]) -> LycorisNetwork:
+    """lycoris's network on every module of the blocks and on two beside them, with values as if trained."""
+    targets = {"target_module": ["Transformer2DModel", "ResnetBlock2D"], "target_name": ["conv_in", "time_embedding.*"]}
+    LycorisNetwork.apply_preset({"enable_conv": True} | targets)
+    network = create_lycoris(unet, 1.0, **({"linear_dim": 3, "linear_alpha": 2.0, "train_norm": True} | options))
+    network.apply_to()  # only now has it parameters
+    torch.manual_seed(3)
+    for parameter in network.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    return network.eval()
 
 
 PEFT: dict[str, Any] = {
@@ -140,7 +136,7 @@ PEFT: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(("family", "kind"), [("sd15", "LoRA"), *(("sdxl", kind) for kind in PEFT)])
+@pytest.mark.parametrize(("family", "kind"), [("sd15", "LoRA"), ("sdxl", "DoRA"), *(("mini", kind) for kind in PEFT)])
 def test_peft_merges_the_same_weights(family: str, kind: str, tmp_path: Path) -> None:
     model = get_peft_model(make_unet(family), copy.deepcopy(PEFT[kind]))
     for mark in ("lora_A", "lora_B", "hada_", "lokr_"):
@@ -218,7 +214,7 @@ def test_diffusers_text_encoder_files_before_peft(tmp_path: Path) -> None:
             torch.testing.assert_close(changed(change, zero, parts.of(change), 1.0), wanted, **CLOSE)
 
 
-@pytest.mark.parametrize(("family", "strength"), [("sdxl", 0.7), ("sd15", -1.0)])
+@pytest.mark.parametrize(("family", "strength"), [("sdxl", 0.7), ("mini", -1.0), ("sd15", 1.5)])
 def test_run_time_and_fused_render_the_same_as_peft(family: str, strength: float, tmp_path: Path) -> None:
     model = get_peft_model(make_unet(family), LoraConfig(r=3, lora_alpha=5, target_modules=TARGETS))
     randomise(model, "lora_")

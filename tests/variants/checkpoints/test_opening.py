@@ -19,7 +19,7 @@ from bench.errors import WeightsError
 from bench.mini import weights
 from bench.records import Variant
 from bench.variants import fingerprint
-from bench.variants.checkpoints import open_alone, open_checkpoint, open_source, scheduler_config
+from bench.variants.checkpoints import open_checkpoint, open_named, open_source, scheduler_config
 from bench.variants.checkpoints.families import config_folder
 
 TINY = config_folder("tiny")
@@ -192,7 +192,7 @@ def test_a_file_without_its_other_components(single: Path, tmp_path: Path) -> No
         open_checkpoint(variant(no_vae), None)
     assert 'vae = "owner/name"' in caught.value.hint
     assert "vae.quant_conv.bias" in open_checkpoint(variant(no_vae, vae=single), None).tensors
-    assert "vae.quant_conv.bias" not in open_alone(str(no_vae), None, None).tensors
+    assert "vae.quant_conv.bias" not in open_named(str(no_vae), None, None).tensors
     lone = only(UNET, tmp_path / "lone.safetensors", single)
     with pytest.raises(WeightsError, match=r"no \.safetensors weights for text_encoder, text_encoder_2, vae") as caught:
         open_checkpoint(variant(lone), None)

@@ -25,6 +25,7 @@ from tiny_checkpoints import (
 )
 
 from bench.errors import MachineError, SuiteError, UsageError, WeightsError
+from bench.records import Variant
 from bench.variants.checkpoints.families import config_folder
 from bench.variants.recipes import merge as merging
 from bench.variants.recipes import open_recipe, writer
@@ -191,6 +192,24 @@ def test_diffusers_loads_what_the_recipe_makes(place: Path) -> None:
         for name in names:
             expected = recipe.read(f"{component}.{name}").to(torch.float16).float()
             assert torch.equal(state[name].float(), expected), name
+
+
+def test_a_suite_renders_a_recipe_and_its_file_alike(place: Path) -> None:
+    from bench.records import Settings
+    from bench.variants import fingerprint, load_pipeline
+
+    run(place, SUM + 'loras = [{ path = "lora.safetensors" }]\n')
+    settings = Settings(width=64, height=64, steps=1, guidance=1.0, sampler="ddim", dtype="float16")
+    variants = [Variant(name=name, checkpoint=str(place / name)) for name in ("r.toml", "out.safetensors")]
+    recipe, file = (load_pipeline(variant, settings, device="cpu") for variant in variants)
+    for component in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        ours, theirs = (getattr(pipe, component).state_dict() for pipe in (recipe, file))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    before = fingerprint(variants[0])
+    assert [one.component for one in before.files] == ["checkpoint", "checkpoint", "lora"]
+    write_recipe(place / "r.toml", SUM.replace("0.3", "0.31") + 'loras = [{ path = "lora.safetensors" }]\n')
+    assert fingerprint(variants[0]).digest != before.digest
 
 
 # --- the header -----------------------------------------------------------------------------
@@ -364,7 +383,7 @@ def test_what_float16_cannot_hold_is_refused(place: Path) -> None:
         save_file(state, place / f"{name}.safetensors")
     text = 'method = "add_difference"\nmodels = ["x.safetensors", "x.safetensors", "y.safetensors"]\nalpha = 1.0\n'
     run(place, text)
-    with pytest.raises(WeightsError, match=r"cast to float16: unet\.mid_block.* holds 1 values"):
+    with pytest.raises(WeightsError, match=r"rounded to float16: unet\.mid_block.* holds 1 values"):
         run(place, text + 'dtype = "float16"\n', force=True)
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.laps import (
+from bench.measure.laps import (
     Clock,
     ImageTimes,
     Laps,
@@ -23,6 +23,7 @@ from bench.laps import (
     time_image,
     time_variant,
 )
+from bench.records import Conditions
 
 SHOT = Shot(prompt="a lake", negative="", seed=7)
 
@@ -117,7 +118,7 @@ def test_first_image_and_warmups_are_kept_apart_and_ticks_come_after_each_image(
     pipe, laps = time_variant(device.stages(), device.clock(), shots, 1, lambda done: ticks.append((done, device.now)))
     assert pipe == "pipe"
     assert laps.load == 0.5
-    assert laps.first_image == 10 / 1024
+    assert laps.first.end_to_end == 10 / 1024
     assert (len(laps.warmups), len(laps.timed)) == (1, 3)
     assert ticks == [(number, 512 + 10 * number) for number in range(1, 6)]
     assert [drawn[3].seed for drawn in device.drawn] == [0, 1, 2, 3, 4]
@@ -138,7 +139,9 @@ def test_what_a_tick_costs_is_in_no_time() -> None:
 def test_timings_hold_raw_values_in_order() -> None:
     warm = ImageTimes(0.1, (0.2, 0.3), 0.4, 1.1)
     timed = (ImageTimes(1.0, (2.0, 3.0), 4.0, 10.5), ImageTimes(5.0, (6.0, 7.0), 8.0, 26.5))
-    found = laps_to_timings(Laps(9.0, 8.0, (warm,), timed), variant="dpo", round_number=1, process=42)
+    first = ImageTimes(0.5, (6.5, 0.25), 0.5, 8.0)
+    conditions = Conditions(cpu_percent=3.0, cpu_load=0.5)
+    found = laps_to_timings(Laps(9.0, first, (warm,), timed), "dpo", 1, 42, conditions=conditions)
     values = {timing.name: (timing.warmups, timing.values) for timing in found}
     assert values == {
         "load": ((), (9.0,)),
@@ -149,6 +152,13 @@ def test_timings_hold_raw_values_in_order() -> None:
         "end_to_end": ((1.1,), (10.5, 26.5)),
     }
     assert {(t.variant, t.round, t.process, t.unit) for t in found} == {("dpo", 1, 42, "second")}
+    assert {t.name: t.conditions for t in found if t.conditions} == {"end_to_end": conditions}
+    compiled = laps_to_timings(Laps(9.0, first, (warm,), timed), "dpo", 1, 42, compiled=True)
+    assert [(t.name, t.values) for t in compiled[:3]] == [
+        ("load", (9.0,)),
+        ("compile", (6.5,)),
+        ("first_image", (8.0,)),
+    ]
 
 
 def test_the_cpu_clock_counts_seconds() -> None:

@@ -11,23 +11,20 @@ import msgspec
 import pytest
 from fakes import make_run
 
-from bench import meters
 from bench.errors import MachineError, UsageError
-from bench.laps import ImageTimes, Laps, laps_to_timings, timing
 from bench.measure import (
     Job,
     is_complete,
     measure,
     open_jobs,
-    outcome_notes,
     pick_variants,
     plan_shots,
 )
-from bench.meters import CpuLoad
+from bench.measure.laps import ImageTimes, Laps, laps_to_timings, timing
+from bench.measure.messages import Request
 from bench.records import Plan, Suite, Timing
 from bench.store import RunFolder
 from bench.suite import image_seed, protocol_digest
-from bench.worker import Reply, Request
 
 PLAN = Plan(rounds=2, images=3, warmups=1)
 SUITE = msgspec.structs.replace(make_run("", prompts=2).info.suite, measure=PLAN)
@@ -82,8 +79,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(meters, "cpu_load", lambda: CpuLoad(3.0, 0.1))
+def bench(tmp_path: Path) -> Iterator[Bench]:
     path = tmp_path / "run"
     with RunFolder.open(path, suite=SUITE, protocol_digest=protocol_digest(SUITE)) as folder:
         yield Bench(folder, tmp_path)
@@ -173,39 +169,49 @@ def test_timed_images_take_the_cases_in_turn_with_the_seeds_of_the_run() -> None
 
 def complete_records(variant: str = "base", round_number: int = 0, process: int = 9) -> tuple[Timing, ...]:
     image = ImageTimes(0.1, (0.2,), 0.3, 0.6)
-    laps = Laps(1.0, 1.0, (image,) * PLAN.warmups, (image,) * PLAN.images)
+    laps = Laps(1.0, image, (image,) * PLAN.warmups, (image,) * PLAN.images)
     times = laps_to_timings(laps, variant=variant, round_number=round_number, process=process)
     return (*times, timing(variant, round_number, process, "peak_rss", "byte", (1.0,)))
 
 
 def test_a_job_is_complete_with_every_name_from_one_process() -> None:
     job, records = Job(SUITE.variants[0], 0), complete_records()
-    assert is_complete(job, records, PLAN, "cpu")
+    assert is_complete(job, records, SUITE, "cpu")
     for missing in records:
         rest = [record for record in records if record is not missing]
-        assert not is_complete(job, rest, PLAN, "cpu"), missing.name
+        assert not is_complete(job, rest, SUITE, "cpu"), missing.name
         other = msgspec.structs.replace(missing, process=10)
-        assert not is_complete(job, [*rest, other], PLAN, "cpu"), missing.name
+        assert not is_complete(job, [*rest, other], SUITE, "cpu"), missing.name
 
 
 def test_a_job_is_complete_only_by_its_own_records() -> None:
     job = Job(SUITE.variants[0], 0)
-    assert not is_complete(job, complete_records("dpo"), PLAN, "cpu")
-    assert not is_complete(job, complete_records(round_number=1), PLAN, "cpu")
+    assert not is_complete(job, complete_records("dpo"), SUITE, "cpu")
+    assert not is_complete(job, complete_records(round_number=1), SUITE, "cpu")
 
 
 def test_records_of_a_killed_attempt_do_not_hide_the_complete_one() -> None:
     job = Job(SUITE.variants[0], 0)
     torn, whole = complete_records(process=8)[:3], complete_records(process=9)
-    assert not is_complete(job, torn, PLAN, "cpu")
-    assert is_complete(job, torn + whole, PLAN, "cpu")
+    assert not is_complete(job, torn, SUITE, "cpu")
+    assert is_complete(job, torn + whole, SUITE, "cpu")
 
 
-def test_a_cuda_job_needs_the_devices_peaks_but_not_the_drivers() -> None:
+@pytest.mark.parametrize("device", ["cuda:0", "mps"])
+def test_a_job_on_a_gpu_needs_torchs_peaks_but_not_the_drivers(device: str) -> None:
     job, records = Job(SUITE.variants[0], 0), complete_records()
-    assert not is_complete(job, records, PLAN, "cuda:0")
+    assert not is_complete(job, records, SUITE, device)
     peaks = [timing("base", 0, 9, name, "byte", (1.0,)) for name in ("peak_allocated", "peak_reserved")]  # type: ignore[arg-type]
-    assert is_complete(job, [*records, *peaks], PLAN, "cuda:0")
+    assert is_complete(job, [*records, *peaks], SUITE, device)
+    driver = timing("base", 0, 8, "energy_per_image", "joule", (900.0,))
+    assert is_complete(job, [*records, *peaks, driver], SUITE, device), "left by a process that was killed"
+
+
+def test_a_compiled_job_needs_the_time_of_its_compilation() -> None:
+    job, records = Job(SUITE.variants[0], 0), complete_records()
+    suite = msgspec.structs.replace(SUITE, settings=msgspec.structs.replace(SUITE.settings, compile=True))
+    assert not is_complete(job, records, suite, "cpu")
+    assert is_complete(job, [*records, timing("base", 0, 9, "compile", "second", (11.0,))], suite, "cpu")
 
 
 def test_jobs_are_open_round_by_round() -> None:
@@ -222,8 +228,6 @@ def test_jobs_are_open_round_by_round() -> None:
 
 # --- the notes -----------------------------------------------------------------------------
 
-QUIET, BUSY = CpuLoad(5.0, 0.2), CpuLoad(61.4, 3.25)
-
 
 def test_the_notes_say_how_it_was_timed(bench: Bench) -> None:
     notes = bench.measure().notes
@@ -231,12 +235,4 @@ def test_the_notes_say_how_it_was_timed(bench: Bench) -> None:
     assert "2 interleaved rounds, each a fresh process a variant of 3 images" in notes[0]
     assert notes[1] == "CPU threads of the timing processes: 2."
     assert notes[-1] == "the fan was loud"
-    assert len(notes) == 4, "a note of every child is said once, a quiet machine not at all"
-
-
-def test_a_busy_machine_makes_the_figures_weak() -> None:
-    replies = [Reply(timings=(), threads=2, notes=())] * 3
-    (note,) = (n for n in outcome_notes(SUITE, [QUIET, BUSY, QUIET], replies) if "Other programs" in n)
-    assert "up to 61 % of the CPU" in note
-    assert "load average up to 3.2" in note
-    assert "before 1 of 3 timing processes" in note
+    assert len(notes) == 4, "a note of every child is said once"

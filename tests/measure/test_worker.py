@@ -1,4 +1,4 @@
-"""The child: its messages, its errors, its memory pass, and the process itself with a fake pipeline."""
+"""The child: its messages, its errors, its passes, and the process itself with a fake pipeline."""
 
 from __future__ import annotations
 
@@ -8,28 +8,23 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 import torch
+from fake_nvml import FakeDriver
 
-from bench import meters, worker
+from bench import worker
 from bench.errors import MachineError, WeightsError
-from bench.laps import Clock, Shot, Stages
-from bench.meters import DevicePeaks, Reading
-from bench.records import Lora, Settings, Variant
-from bench.worker import (
-    Failure,
-    Message,
-    Reply,
-    Request,
-    Tick,
-    answer,
-    encode,
-    measure_memory,
-    measure_request,
-)
+from bench.measure import meters
+from bench.measure.laps import Clock, Shot, Stages
+from bench.measure.messages import Failure, Message, Reply, Request, Tick, encode
+from bench.measure.meters import CpuLoad, DevicePeaks
+from bench.measure.nvml import Gpu
+from bench.records import Conditions, Lora, Settings, Variant
+from bench.worker import answer, measure_request
 
 SETTINGS = Settings(width=64, height=64, steps=3, guidance=3.0, sampler="ddim")
 CLOCK = Clock(lambda: 0.0, lambda before, after: after - before, lambda: None)
@@ -51,7 +46,21 @@ def make_request(device: str = "cpu", images: int = 2, warmups: int = 1) -> Requ
     )
 
 
-def make_stages(load: Callable[[], Any] = lambda: "pipe") -> Stages:
+class Unet(torch.nn.Module):
+    """As much of a UNet as is looked at."""
+
+    attn_processors: ClassVar[dict[str, object]] = {}
+
+
+PIPE = SimpleNamespace(unet=Unet())
+
+
+@pytest.fixture(autouse=True)
+def quiet_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meters, "cpu_load", lambda: CpuLoad(3.0, 0.5))
+
+
+def make_stages(load: Callable[[], Any] = lambda: PIPE) -> Stages:
     """Stages that do nothing, in three steps."""
 
     def denoise(pipe: Any, encoded: Any, latents: Any, shot: Shot, on_step: Callable[[int], None]) -> None:
@@ -101,59 +110,61 @@ def test_the_reply_holds_every_name_with_as_many_values_as_asked_for() -> None:
     assert ticks == [1, 2, 3, 4]
     assert {(t.variant, t.round, t.process) for t in reply.timings} == {("dpo", 1, os.getpid())}
     assert reply.threads == torch.get_num_threads()
-    assert reply.notes == ()
+    assert reply.notes == ("Arithmetic of the timing processes: float32; attention by none; not compiled.",)
 
 
-@pytest.fixture
-def cuda_meters(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A CUDA device of numbers; gives the order in which its meters were used."""
-    calls: list[str] = []
-    answers: dict[str, object] = {
-        "reset_device_peaks": None,
-        "device_peaks": DevicePeaks(700, 1100),
-        "device_process_bytes": Reading(1500),
-        "device_load_percent": Reading(0),
-        "peak_rss_bytes": 2000,
-    }
-    for name, value in answers.items():
-        monkeypatch.setattr(meters, name, lambda *_, name=name, value=value: (calls.append(name), value)[1])
-    return calls
+def test_the_conditions_stand_once_with_the_whole_images() -> None:
+    reply = measure_request(make_request(), make_stages(), CLOCK, lambda done: None)
+    (of,) = (timing for timing in reply.timings if timing.conditions is not None)
+    assert of.name == "end_to_end"
+    assert of.conditions == Conditions(cpu_percent=3.0, cpu_load=0.5)
 
 
-def test_device_memory_is_of_one_image_between_reset_and_reading(cuda_meters: list[str]) -> None:
-    records, notes = measure_memory(make_request("cuda:0"), lambda: cuda_meters.append("draw"))
-    assert cuda_meters[:3] == ["reset_device_peaks", "draw", "device_peaks"]
-    assert {r.name: r.values for r in records} == {
-        "peak_allocated": (700.0,),
-        "peak_reserved": (1100.0,),
-        "peak_process": (1500.0,),
-        "peak_rss": (2000.0,),
-    }
-    assert {r.unit for r in records} == {"byte"}
-    assert notes == ()
+def test_a_compiled_variant_has_the_time_of_its_compilation() -> None:
+    request = msgspec.structs.replace(make_request(), settings=msgspec.structs.replace(SETTINGS, compile=True))
+    reply = measure_request(request, make_stages(), CLOCK, lambda done: None)
+    assert [timing.name for timing in reply.timings][:3] == ["load", "compile", "first_image"]
 
 
-def test_process_memory_that_cannot_be_read_is_left_out_and_said(
-    cuda_meters: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(meters, "device_process_bytes", lambda device: Reading(None, "it is not installed"))
-    records, notes = measure_memory(make_request("cuda:0"), lambda: None)
-    assert "peak_process" not in {r.name for r in records}
-    assert notes == ("peak_process was not measured: it is not installed.",)
+def test_on_cuda_times_come_first_then_energy_then_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[str] = []
+    driver = FakeDriver(processes=[SimpleNamespace(pid=os.getpid(), usedGpuMemory=1500)])
+    now = [0.0]
+
+    def drawn(pipe: Any, latents: Any) -> None:
+        now[0] += 2.0
+        driver.millijoules += 1_400_000
+        passes.append("image")
+
+    monkeypatch.setattr(worker, "find_gpu", lambda device: (Gpu(driver.module(), "handle"), ""))
+    monkeypatch.setattr(worker, "arithmetic_note", lambda *_: "as usual")
+    monkeypatch.setattr(meters, "reset_device_peaks", lambda device: passes.append("reset"))
+    monkeypatch.setattr(meters, "device_peaks", lambda device: DevicePeaks(700, 1100))
+    clock = Clock(lambda: now[0], lambda before, after: after - before, lambda: None)
+    reply = measure_request(make_request("cuda:0"), make_stages()._replace(decode=drawn), clock, lambda done: None)
+    values = {timing.name: timing.values for timing in reply.timings}
+    assert values["energy_per_image"] == (1400.0, 1400.0)
+    assert (values["peak_allocated"], values["peak_reserved"], values["peak_process"]) == ((700,), (1100,), (1500,))
+    units = {timing.name: timing.unit for timing in reply.timings}
+    assert (units["energy_per_image"], units["peak_process"], units["end_to_end"]) == ("joule", "byte", "second")
+    # The first image, a warm-up and two timed ones; two windows of 3 images of 2 s; one image for memory.
+    assert passes == ["image"] * (4 + 2 * 3) + ["reset", "image"]
+    assert reply.notes == ("as usual",)
 
 
-def test_a_cpu_draws_nothing_for_memory() -> None:
-    records, _ = measure_memory(make_request(), lambda: pytest.fail("an image was drawn"))
-    assert [r.name for r in records] == ["peak_rss"]
-
-
-@pytest.mark.parametrize(("percent", "notes"), [(None, 0), (0, 0), (25, 0), (26, 1)])
-def test_foreign_work_on_the_device_is_noted(monkeypatch: pytest.MonkeyPatch, percent: int | None, notes: int) -> None:
-    monkeypatch.setattr(meters, "device_load_percent", lambda device: Reading(percent))
-    found = worker.busy_device_notes(make_request("cuda:0"))
-    assert len(found) == notes
-    assert all("26 % busy" in note and "dpo, round 2" in note for note in found)
-    assert worker.busy_device_notes(make_request("cpu")) == ()
+def test_without_the_driver_it_is_said_once_and_torchs_peaks_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "find_gpu", lambda device: (None, "nvidia-ml-py is not installed"))
+    monkeypatch.setattr(worker, "arithmetic_note", lambda *_: "as usual")
+    monkeypatch.setattr(meters, "reset_device_peaks", lambda device: None)
+    monkeypatch.setattr(meters, "device_peaks", lambda device: DevicePeaks(700, 1100))
+    reply = measure_request(make_request("cuda:0"), make_stages(), CLOCK, lambda done: None)
+    names = {timing.name for timing in reply.timings}
+    assert {"peak_allocated", "peak_reserved"} < names
+    assert not {"peak_process", "energy_per_image"} & names
+    assert reply.notes == (
+        "as usual",
+        "Energy, process memory, clocks and heat were not read: nvidia-ml-py is not installed.",
+    )
 
 
 # --- errors --------------------------------------------------------------------------------
@@ -196,7 +207,7 @@ FAKE = """
     import os, sys, time
     sys.path.insert(0, {root!r})
     from bench import worker
-    from bench.laps import Stages, device_clock
+    from bench.measure.laps import Stages, device_clock
 
     def denoise(pipe, encoded, latents, shot, on_step):
         print("a library prints")
@@ -204,6 +215,7 @@ FAKE = """
         time.sleep({sleep})
         on_step(0)
 
+    worker.arithmetic_note = lambda *_: "as usual"
     worker.pipeline_stages = lambda request: Stages(
         lambda: None, lambda *_: None, lambda *_: None, denoise, lambda *_: None
     )

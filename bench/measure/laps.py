@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from bench.records import Record, Timing, TimingName, Unit
+import msgspec
+
+from bench.records import Conditions, Record, Timing, TimingName, Unit
 
 
 class Shot(Record, frozen=True):
@@ -58,7 +60,7 @@ class Laps(NamedTuple):
     """Seconds of one process, in the order in which they were taken."""
 
     load: float
-    first_image: float
+    first: ImageTimes
     warmups: tuple[ImageTimes, ...]
     timed: tuple[ImageTimes, ...]
 
@@ -111,13 +113,23 @@ def time_variant(
         times.append(time_image(stages, clock, pipe, shot))
         tick(done)
     first, rest = times[0], tuple(times[1:])
-    return pipe, Laps(load, first.end_to_end, rest[:warmups], rest[warmups:])
+    return pipe, Laps(load, first, rest[:warmups], rest[warmups:])
 
 
-def laps_to_timings(laps: Laps, *, variant: str, round_number: int, process: int) -> tuple[Timing, ...]:
+def laps_to_timings(
+    laps: Laps,
+    variant: str,
+    round_number: int,
+    process: int,
+    *,
+    compiled: bool = False,
+    conditions: Conditions | None = None,
+) -> tuple[Timing, ...]:
     """Write the seconds of one process as records: raw values, in order, warm-ups beside them.
 
-    ``denoise_step`` holds the steps of all images in one row, image by image.
+    ``denoise_step`` holds the steps of all images in one row, image by image. With ``compiled``, ``compile`` is the
+    first denoise step of the first image, within which torch compiles: a measured time, of which the step itself is
+    a small part. ``first_image`` holds it too. ``conditions`` stand with ``end_to_end``.
     """
 
     def record(name: TimingName, value_of: Callable[[ImageTimes], tuple[float, ...]]) -> Timing:
@@ -126,13 +138,16 @@ def laps_to_timings(laps: Laps, *, variant: str, round_number: int, process: int
         )
         return timing(variant, round_number, process, name, "second", timed, warm)
 
+    once: list[tuple[TimingName, float]] = [("load", laps.load), ("first_image", laps.first.end_to_end)]
+    if compiled:
+        once.insert(1, ("compile", laps.first.denoise_steps[0]))
+    end_to_end = record("end_to_end", lambda image: (image.end_to_end,))
     return (
-        timing(variant, round_number, process, "load", "second", (laps.load,)),
-        timing(variant, round_number, process, "first_image", "second", (laps.first_image,)),
+        *(timing(variant, round_number, process, name, "second", (value,)) for name, value in once),
         record("text_encode", lambda image: (image.text_encode,)),
         record("denoise_step", lambda image: image.denoise_steps),
         record("vae_decode", lambda image: (image.vae_decode,)),
-        record("end_to_end", lambda image: (image.end_to_end,)),
+        msgspec.structs.replace(end_to_end, conditions=conditions),
     )
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench import children
-from bench.children import child_environment, run_child
 from bench.errors import HotartError, IncomparableError, InvalidError, MachineError, UsageError, WeightsError
-from bench.laps import Shot
+from bench.measure import children
+from bench.measure.children import child_environment, run_child
+from bench.measure.laps import Shot
+from bench.measure.messages import Failure, Reply, Request, Tick, encode
 from bench.records import Settings, Variant
-from bench.worker import Failure, Reply, Request, Tick, encode
 
 REQUEST = Request(
     variant=Variant(name="spo", checkpoint="mini"),
@@ -54,6 +54,22 @@ def test_the_child_gets_the_request_and_its_reply_comes_back(tmp_path: Path) -> 
     assert run_child(make_child(tmp_path, body), REQUEST, ticks.append) == REPLY
     assert ticks == [1, 2]
     assert json.loads(seen.read_text())["shots"][0]["prompt"] == "x" * 200_000
+
+
+def test_each_child_compiles_into_an_empty_cache_of_its_own(tmp_path: Path) -> None:
+    seen = tmp_path / "seen.txt"
+    body = f"""
+        cache = os.environ["TORCHINDUCTOR_CACHE_DIR"]
+        assert os.listdir(cache) == []
+        open(os.path.join(cache, "kernel"), "w").close()
+        open({str(seen)!r}, "a").write(cache + "\\n")
+    """
+    command = make_child(tmp_path, textwrap.dedent(body) + say(REPLY))
+    for _ in range(2):
+        run_child(command, REQUEST, lambda done: None)
+    first, second = seen.read_text().splitlines()
+    assert first != second
+    assert not Path(first).exists()
 
 
 def test_what_the_child_writes_to_stderr_does_not_block_it(tmp_path: Path) -> None:
@@ -157,20 +173,20 @@ def test_the_child_runs_the_package_that_runs_here(tmp_path: Path) -> None:
     decoy.mkdir()
     (decoy / "__init__.py").write_text("raise RuntimeError('the wrong bench')")
     found = subprocess.run(
-        [sys.executable, "-P", "-c", "import bench.errors; print(bench.errors.__file__)"],
+        [sys.executable, "-P", "-c", "import bench.measure.children as ours; print(ours.__file__)"],
         cwd=tmp_path,
         env=child_environment(),
         capture_output=True,
         text=True,
         check=True,
     )
-    assert Path(found.stdout.strip()).resolve().parent == Path(children.__file__).resolve().parent
+    assert Path(found.stdout.strip()).resolve() == Path(children.__file__).resolve()
 
 
 def test_an_installed_package_is_not_put_before_the_standard_library(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    home = str(Path(children.__file__).resolve().parent.parent)
+    home = str(Path(children.__file__).resolve().parents[2])
     monkeypatch.setenv("PYTHONPATH", "mine")
     monkeypatch.setattr(children.site, "getsitepackages", lambda: [])
     assert child_environment()["PYTHONPATH"].split(os.pathsep) == [home, "mine"]

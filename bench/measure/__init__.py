@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import meters
-from bench.children import WORKER, run_child
 from bench.errors import UsageError
-from bench.laps import Shot
+from bench.measure.children import WORKER, run_child
+from bench.measure.laps import Shot
+from bench.measure.messages import Reply, Request
+from bench.measure.passes import kind_of
 from bench.names import did_you_mean, listed
-from bench.records import Plan, Progress, Record, Suite, Timing, Variant
+from bench.records import Progress, Record, Suite, Timing, TimingName, Variant
 from bench.store import RunFolder
 from bench.suite import image_seed
-from bench.worker import Reply, Request, is_cuda
 
 
 class MeasureOutcome(Record, frozen=True):
@@ -27,7 +27,7 @@ class MeasureOutcome(Record, frozen=True):
     timings: int
     """Records appended to ``timings.jsonl``."""
     notes: tuple[str, ...]
-    """Sentences for ``settings_notes``: how it was timed, and what made figures weak."""
+    """Sentences for ``settings_notes``: how it was timed, and what could not be measured."""
 
 
 class Job(NamedTuple):
@@ -50,12 +50,14 @@ def measure(
     """Time each variant in fresh processes and append raw values to ``timings.jsonl``, child by child.
 
     Latency is of one image at a time (batch 1), the wait that a user feels, whatever batch the suite renders
-    with. All values in seconds or bytes: ``load`` (pipeline from disk to device, without Python's imports),
+    with. All values in seconds, bytes or joules: ``load`` (pipeline from disk to device, without Python's imports),
     ``first_image``, then after ``warmups`` images at full shape and step count ``text_encode``,
     ``denoise_step`` (each step of each image), ``vae_decode`` and ``end_to_end`` (prompt to uint8 pixels in
     host memory) of ``suite.measure.images`` images, the same prompts and seeds for every variant and round;
-    ``peak_rss`` (the whole process, loading included), and on CUDA, in a pass of its own,
-    ``peak_allocated``, ``peak_reserved`` and, with ``nvidia-ml-py``, ``peak_process``.
+    ``peak_rss`` (the whole process, loading included), and on a GPU, in a pass of its own, ``peak_allocated`` and
+    ``peak_reserved``. ``nvidia-ml-py`` adds ``peak_process`` and ``energy_per_image``, and the conditions under
+    which was timed. With ``settings.compile``, ``compile`` is the step in which torch compiles, each time from
+    nothing.
 
     A (variant, round) that the folder already holds completely is skipped.
 
@@ -76,18 +78,14 @@ def measure(
     """
     jobs = open_jobs(suite, pick_variants(suite, variants), folder.timings(), device)
     shots = plan_shots(suite)
-    loads: list[meters.CpuLoad] = []
     replies: list[Reply] = []
     for number, job in enumerate(jobs):
         report = _image_counter(progress, job, number * len(shots), len(jobs) * len(shots))
         report(0)
-        loads.append(meters.cpu_load())
         reply = run_child(command, _request(suite, job, shots, device, weights_dir), report)
         folder.append_timings(reply.timings)
         replies.append(reply)
-    return MeasureOutcome(
-        timings=sum(len(reply.timings) for reply in replies), notes=outcome_notes(suite, loads, replies)
-    )
+    return MeasureOutcome(timings=sum(len(reply.timings) for reply in replies), notes=outcome_notes(suite, replies))
 
 
 # --- what is to do -------------------------------------------------------------------------
@@ -112,19 +110,30 @@ def pick_variants(suite: Suite, names: Sequence[str] | None) -> tuple[Variant, .
 def open_jobs(suite: Suite, variants: Sequence[Variant], timings: Sequence[Timing], device: str) -> tuple[Job, ...]:
     """Return the children to start, in order: round by round, in each the variants one after another."""
     jobs = [Job(variant, number) for number in range(suite.measure.rounds) for variant in variants]
-    return tuple(job for job in jobs if not is_complete(job, timings, suite.measure, device))
+    return tuple(job for job in jobs if not is_complete(job, timings, suite, device))
 
 
-def is_complete(job: Job, timings: Sequence[Timing], plan: Plan, device: str) -> bool:
+def is_complete(job: Job, timings: Sequence[Timing], suite: Suite, device: str) -> bool:
     """Whether ``timings`` hold every name of a job, from one process, with as many images as are planned.
 
-    ``peak_process`` is never asked for: not every machine can tell it.
+    ``peak_process`` and ``energy_per_image`` are never asked for: not every machine can tell them.
     """
+    plan = suite.measure
     found = {t.name: t for t in timings if t.variant == job.variant.name and t.round == job.round}
-    needed = {"load", "first_image", "text_encode", "denoise_step", "vae_decode", "end_to_end", "peak_rss"}
-    if is_cuda(device):
+    needed: set[TimingName] = {
+        "load",
+        "first_image",
+        "text_encode",
+        "denoise_step",
+        "vae_decode",
+        "end_to_end",
+        "peak_rss",
+    }
+    if suite.settings.compile:
+        needed.add("compile")
+    if kind_of(device) in ("cuda", "mps"):
         needed |= {"peak_allocated", "peak_reserved"}
-    if not needed <= found.keys() or len({t.process for t in found.values()}) != 1:
+    if not needed <= found.keys() or len({found[name].process for name in needed}) != 1:
         return False
     images = found["end_to_end"]
     return (len(images.values), len(images.warmups)) == (plan.images, plan.warmups)
@@ -168,11 +177,14 @@ def _image_counter(progress: Progress | None, job: Job, before: int, total: int)
     return report
 
 
-# --- what is to be known of it --------------------------------------------------------------
+# --- how it was timed ----------------------------------------------------------------------
 
 
-def outcome_notes(suite: Suite, loads: Sequence[meters.CpuLoad], replies: Sequence[Reply]) -> tuple[str, ...]:
-    """Return sentences on how it was timed and on what makes the figures weak; none if nothing was timed."""
+def outcome_notes(suite: Suite, replies: Sequence[Reply]) -> tuple[str, ...]:
+    """Return sentences on how it was timed; none if nothing was timed.
+
+    What makes single figures weak is told on reading, from the timings and their conditions.
+    """
     if not replies:
         return ()
     plan, settings = suite.measure, suite.settings
@@ -185,12 +197,5 @@ def outcome_notes(suite: Suite, loads: Sequence[meters.CpuLoad], replies: Sequen
         f"CPU threads of the timing processes: {threads}.",
         "peak_rss is the whole timing process: interpreter, libraries, loading and drawing.",
     ]
-    busy = [load for load in loads if load.is_busy]
-    if busy:
-        notes.append(
-            f"Other programs kept up to {max(load.percent for load in busy):.0f} % of the CPU busy "
-            f"(load average up to {max(load.one_minute for load in busy):.1f}) before {len(busy)} of "
-            f"{len(loads)} timing processes: latencies are weak, measure again on a quiet machine."
-        )
     notes += dict.fromkeys(note for reply in replies for note in reply.notes)
     return tuple(notes)

@@ -23,7 +23,7 @@ from bench.errors import (
     UsageError,
     WeightsError,
 )
-from bench.worker import Failure, Message, Reply, Request, Tick, encode
+from bench.measure.messages import Failure, Message, Reply, Request, Tick, encode
 
 WORKER = (sys.executable, "-P", "-m", "bench.worker")
 """``-P``: a folder ``bench/`` where the user happens to be is never taken for this package."""
@@ -46,13 +46,14 @@ def run_child(command: Sequence[str], request: Request, on_image: Callable[[int]
         HotartError: what the child sent as its ``Failure``, by class; or, where it ended without a word, a
             ``MachineError`` for a signal, and else a bug of ours with the last lines of its stderr.
     """
-    with tempfile.TemporaryFile() as stderr:
+    # An empty cache for each child: what one has compiled would make the next one's compilation look short.
+    with tempfile.TemporaryFile() as stderr, tempfile.TemporaryDirectory() as compiled:
         child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=child_environment(),
+            env=child_environment() | {"TORCHINDUCTOR_CACHE_DIR": compiled},
             start_new_session=True,
         )
         try:
@@ -123,7 +124,7 @@ def child_environment() -> dict[str, str]:
     from its source folder, must be named. An installed one must not be: site-packages would come before the
     standard library.
     """
-    home = str(Path(__file__).resolve().parent.parent)
+    home = str(Path(__file__).resolve().parents[2])
     environment = dict(os.environ)
     if home not in (*site.getsitepackages(), site.getusersitepackages()):
         paths = (home, *environment.get("PYTHONPATH", "").split(os.pathsep))

@@ -1,0 +1,144 @@
+"""``inspect``: what a checkpoint or LoRA file is, and what it would change."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bench.cli import options
+from bench.cli.options import AsJson, Quiet, WeightsDir
+from bench.cli.printing import Column, print_json, print_table, printable, say
+from bench.cli.verbs import group, verb
+from bench.errors import UsageError
+from bench.records import Inspection
+
+app = group("What weight files are.")
+BAR_CELLS = 24
+SHOWN = 12
+"""How many modules, tensors or lines of metadata a table shows; ``--json`` has all."""
+
+
+@verb(
+    app,
+    "inspect",
+    "hotart-bench inspect my-lora.safetensors",
+    "hotart-bench inspect my-lora.safetensors --against my-merge.safetensors --weight 0.8",
+    "hotart-bench inspect my-merge.safetensors --against stabilityai/stable-diffusion-xl-base-1.0",
+    "hotart-bench inspect mini:spo --against mini --json",
+)
+def inspect(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A checkpoint or a LoRA, as a suite would name it.")],
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="BASE", help="The checkpoint to hold it against.")
+    ] = None,
+    weight: Annotated[float, typer.Option("--weight", metavar="W", help="Of the LoRA.")] = 1.0,
+    dtype: Annotated[
+        str, typer.Option("--dtype", metavar="DTYPE", help="Precision in which the changed weights would be run.")
+    ] = "float16",
+    weights_dir: WeightsDir = None,
+    json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """What a checkpoint or LoRA file is, and the audit of what it would change.
+
+    Of a LoRA: its layout, kinds, ranks and alphas; against a checkpoint also the keys applied, the size of the
+    change by module and block, and what is rounded away. A key that fits nothing ends with exit code 3.
+    """
+    from bench.cli.progress import show_progress
+    from bench.variants.inspection import inspect_file
+
+    options.check_weights_dir(weights_dir)
+    chosen = options.check_dtype(dtype, "--dtype")
+    if weight != weight or abs(weight) == float("inf"):
+        raise UsageError(f"--weight is {weight}; it must be finite.")
+    with show_progress(quiet or json) as progress:
+        found = inspect_file(
+            file, against=against, weight=weight, dtype=chosen or "float16", weights_dir=weights_dir, progress=progress
+        )
+    if json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _print(found: Inspection) -> None:
+    rows = [*_facts(found)]
+    rows += [(f"sha256 {name}", digest) for name, digest in found.files.items()]
+    print_table([Column(printable(found.path)), Column("", text=True)], rows)
+    if found.lora is not None:
+        _print_modules(found)
+    if found.blocks:
+        _print_blocks(found)
+    if found.metadata:
+        print()
+        lines = sorted(found.metadata.items(), key=lambda line: not line[0].startswith(("modelspec.", "hotart.")))
+        print_table(
+            [Column("metadata"), Column("", text=True)],
+            [(name, value if len(value) <= 200 else f"{value[:200]}…") for name, value in lines[:SHOWN]],
+        )
+    if found.non_finite:
+        say(f"{sum(found.non_finite.values())} numbers are NaN or infinite, in {len(found.non_finite)} tensors.")
+
+
+def _facts(found: Inspection) -> list[tuple[str, str]]:
+    from bench.records import Lora
+    from bench.report.audits import describe, lora_view
+
+    counts = ", ".join(f"{name} {count:,}" for name, count in found.tensors.items())
+    sizes = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items())
+    rows = []
+    if found.checkpoint is not None:
+        rows += [("is", describe(found.checkpoint)), ("tensors", counts)]
+    if found.lora is not None:
+        weight = found.lora.modules[0].weight if found.lora.modules else 1.0
+        view = lora_view(Lora(path=found.path, weight=weight), found.lora)
+        rows += [("is", f"a LoRA file: {view.layout}"), ("keys applied", counts), ("kinds", view.kinds)]
+        rows += [("rank, alpha", view.ranks), ("scale", view.scale)]
+    rows.append(("numbers", sizes))
+    if found.against is not None:
+        rows.append(("against", found.against))
+        if found.lora is not None:
+            rows += [("change", view.change), (f"rounded away in {found.dtype}", f"at most {view.rounded}")]
+        else:
+            rows.append(("equal tensors", f"{found.equal:,} of {sum(found.tensors.values()):,}"))
+            for label, names in (("only here", found.only_here), ("only there", found.only_there)):
+                if names:
+                    rows.append((label, f"{len(names):,}, such as {', '.join(names[:3])}"))
+    return rows
+
+
+def _print_modules(found: Inspection) -> None:
+    from bench.report.audits import KINDS, share
+
+    modules = found.lora.modules if found.lora is not None else ()
+    measured = [one for one in modules if one.relative_change is not None]
+    shown = sorted(measured, key=lambda one: -(one.relative_change or 0.0))[:SHOWN]
+    if not shown:
+        return
+    print(f"\nThe {len(shown)} modules of {len(modules):,} that change most:")
+    columns = [Column("module"), Column("kind"), *(Column(name, number=True) for name in ("rank", "scale", "change"))]
+    rows = [
+        (
+            one.module,
+            KINDS[one.kind] + (", DoRA" if one.dora else ""),
+            "–" if one.rank is None else str(one.rank),
+            f"{one.scale:.4g}",
+            share(one.relative_change or 0.0),
+        )
+        for one in shown
+    ]
+    print_table(columns, rows)
+
+
+def _print_blocks(found: Inspection) -> None:
+    from bench.report.audits import share
+
+    top = max(found.blocks.values())
+    print()
+    columns = [Column("block"), Column("change", number=True), Column("")]
+    rows = [
+        (name, share(change), "█" * round(BAR_CELLS * change / top) if top else "")
+        for name, change in found.blocks.items()
+    ]
+    print_table(columns, rows)

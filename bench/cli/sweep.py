@@ -1,0 +1,67 @@
+"""``sweep``: the weights of a LoRA as the variants of one run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bench.cli import options
+from bench.cli.options import Device, Fresh, Limit, Metrics, Output, Quiet, SuiteName, WeightsDir
+from bench.cli.stages import default_folder, do_stage, read_suite
+from bench.cli.verbs import group, verb
+from bench.errors import UsageError
+
+app = group("The weights of a LoRA.")
+
+LoraName = Annotated[
+    str, typer.Option("--lora", metavar="NAME", help="A variant of the suite that has LoRAs, or a LoRA file.")
+]
+LoraWeights = Annotated[
+    str,
+    typer.Option("--lora-weights", metavar="A,B,...", help="The weights; 0, without the LoRA, is always among them."),
+]
+
+
+@verb(
+    app,
+    "sweep",
+    "hotart-bench sweep mini --lora spo",
+    "hotart-bench sweep mini --lora spo --lora-weights 0,0.5,1 --limit 8",
+    "hotart-bench sweep sdxl --lora my-lora.safetensors --lora-weights 0.4,0.6,0.8,1",
+)
+def sweep(
+    lora: LoraName,
+    suite: SuiteName = "mini",
+    lora_weights: LoraWeights = "0,0.25,0.5,0.75,1,1.25,1.5",
+    output: Output = None,
+    metrics: Metrics = None,
+    device: Device = "auto",
+    limit: Limit = None,
+    weights_dir: WeightsDir = None,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+) -> None:
+    """Which weight of a LoRA is best: render, score and report each as a variant of one run.
+
+    The report shows each metric over the weight with its interval, and the weights that no other one beats in
+    preference, alignment and the change of the pixels together (the Pareto front). Nothing is timed.
+    """
+    from bench.suite import sweep_suite
+
+    swept = sweep_suite(read_suite(suite, limit), lora, read_weights(lora_weights))
+    folder = output or default_folder(swept)
+    do_stage("all", swept, folder, quiet, metrics=metrics, device=device, weights_dir=weights_dir, fresh=fresh)
+
+
+def read_weights(text: str) -> tuple[float, ...]:
+    """``0,0.5,1`` as numbers; UsageError where one is none."""
+    found = []
+    for word in options.split_names(text, "--lora-weights") or ():
+        try:
+            found.append(float(word))
+        except ValueError as error:
+            raise UsageError(
+                f"--lora-weights: {word!r} is no number; weights look like 0,0.5,1.", "hotart-bench sweep --help"
+            ) from error
+    return tuple(found)

@@ -1,0 +1,155 @@
+"""What the NVIDIA driver tells of a CUDA device: memory by process, energy, clocks, heat, slowdowns.
+
+Through ``nvidia-ml-py`` (module ``pynvml``), which is optional, and of which every question may go unanswered on
+some card, driver or container. So each function gives a ``Reading``: a value, or the sentence why there is none.
+
+Source: NVML API reference, "Device Queries"; the functions are called as ``nvidia-ml-py`` 12 and 13 have them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from bench.records import DeviceState
+
+REASONS = {
+    0x2: "application clocks",
+    0x4: "power limit",
+    0x8: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "heat (software slowdown)",
+    0x40: "heat (hardware slowdown)",
+    0x80: "power brake",
+    0x100: "display clocks",
+    0x200: "board limit",
+    0x400: "reliability limit",
+}
+"""What holds the clocks down, by the bits of nvml.h (``nvmlClocksEventReason...``)."""
+IDLE = 0x1
+"""The bit of a device that has nothing to do, which slows nothing down."""
+
+
+class Gpu(NamedTuple):
+    """A device as the driver knows it."""
+
+    nvml: Any
+    """The module ``pynvml``, started."""
+    handle: Any
+
+
+class Reading(NamedTuple):
+    """A whole number, or None with the sentence why there is none."""
+
+    value: int | None
+    reason: str = ""
+
+
+def find_gpu(device: str) -> tuple[Gpu | None, str]:
+    """Find torch's CUDA ``device`` in the driver, or say why it cannot be found.
+
+    By its UUID: indices differ under CUDA_VISIBLE_DEVICES. A MIG slice has none that the driver takes so.
+    """
+    if importlib.util.find_spec("pynvml") is None:
+        return None, "nvidia-ml-py is not installed (pip install nvidia-ml-py)"
+    import torch
+
+    nvml = importlib.import_module("pynvml")
+    try:
+        nvml.nvmlInit()
+        handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    except nvml.NVMLError as error:
+        return None, f"NVML does not tell: {error}"
+    return Gpu(nvml, handle), ""
+
+
+def process_bytes(gpu: Gpu) -> Reading:
+    """Read what the driver books for this process, in bytes: tensors, cache, context and libraries, now.
+
+    This process is told by its number or, in a container, whose numbers the driver does not know, by being the
+    only one: it has a context, so it is among those that are listed.
+    """
+    processes, reason = _compute_processes(gpu)
+    own = [process for process in processes if process.pid == os.getpid()] or processes
+    if len(own) != 1 or own[0].usedGpuMemory is None:
+        return Reading(None, reason or "the driver does not list this process, as in a container or a MIG slice")
+    return Reading(int(own[0].usedGpuMemory))
+
+
+def other_processes(gpu: Gpu) -> Reading:
+    """Count the compute processes on the device beside this one, which has a context there already.
+
+    By their number alone, so that it holds where the driver knows this process by another number than it has
+    itself. A driver that lists nobody, not even this one, cannot tell.
+    """
+    processes, reason = _compute_processes(gpu)
+    if not processes:
+        return Reading(None, reason or "the driver lists no processes, as in a container")
+    return Reading(len(processes) - 1)
+
+
+def busy_percent(gpu: Gpu) -> Reading:
+    """Read the share of time, 0 to 100, in which the device ran any kernel over the driver's last sample.
+
+    Read before this process gives the device work, all of it is foreign.
+    """
+    try:
+        return Reading(int(gpu.nvml.nvmlDeviceGetUtilizationRates(gpu.handle).gpu))
+    except gpu.nvml.NVMLError as error:
+        return Reading(None, f"NVML does not tell: {error}")
+
+
+def energy_millijoules(gpu: Gpu) -> Reading:
+    """Read the energy that the whole device has taken since the driver was loaded, in mJ.
+
+    A counter in the hardware of Volta and later cards; sampled power would miss most of the time on A100 and H100
+    (arXiv 2312.02741).
+    """
+    return _ask(gpu, ("nvmlDeviceGetTotalEnergyConsumption",))
+
+
+def clock_reasons(gpu: Gpu) -> Reading:
+    """Read why the clocks are what they are now: an OR of bits, in words by ``words_of``.
+
+    Newer drivers say "event" where older ones said "throttle".
+    """
+    return _ask(gpu, ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"))
+
+
+def device_state(gpu: Gpu) -> DeviceState:
+    """Read temperature (degrees Celsius) and clocks (MHz); None where the card does not tell."""
+    sensor = gpu.nvml.NVML_TEMPERATURE_GPU
+    return DeviceState(
+        temperature_c=_ask(gpu, ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"), sensor).value,
+        sm_clock_mhz=_ask(gpu, ("nvmlDeviceGetClockInfo",), gpu.nvml.NVML_CLOCK_SM).value,
+        memory_clock_mhz=_ask(gpu, ("nvmlDeviceGetClockInfo",), gpu.nvml.NVML_CLOCK_MEM).value,
+    )
+
+
+def words_of(bits: int) -> tuple[str, ...]:
+    """Name what holds the clocks down; a bit that nvml.h did not have is given as a number."""
+    found = [1 << place for place in range(bits.bit_length()) if bits >> place & 1]
+    return tuple(REASONS.get(bit, f"reason {bit:#x}") for bit in found if bit != IDLE)
+
+
+def _compute_processes(gpu: Gpu) -> tuple[Sequence[Any], str]:
+    try:
+        return gpu.nvml.nvmlDeviceGetComputeRunningProcesses(gpu.handle), ""
+    except gpu.nvml.NVMLError as error:
+        return (), f"NVML does not tell: {error}"
+
+
+def _ask(gpu: Gpu, names: Sequence[str], *arguments: Any) -> Reading:
+    """The answer of the first function that both the Python module and the driver have."""
+    reason = "this nvidia-ml-py has no such function"
+    for name in names:
+        function = getattr(gpu.nvml, name, None)
+        if function is None:
+            continue
+        try:
+            return Reading(int(function(gpu.handle, *arguments)))
+        except gpu.nvml.NVMLError as error:
+            reason = f"NVML does not tell: {error}"
+    return Reading(None, reason)

@@ -1,0 +1,109 @@
+"""A suite whose variants are the weights of one LoRA."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import PurePath
+
+import msgspec
+
+from bench.errors import UsageError
+from bench.names import did_you_mean, is_good_name, listed
+from bench.records import Lora, Plan, Suite, Sweep, Variant
+
+MOST_WEIGHTS = 50
+LONGEST_NAME = 60
+"""Of the LoRA, in characters; the weight follows it in the names of the variants."""
+UNTIMED = Plan(rounds=0, images=0, warmups=0)
+"""A fused LoRA costs the same at every weight, so a sweep times nothing."""
+
+
+def sweep_suite(suite: Suite, lora: str, weights: Sequence[float]) -> Suite:
+    """The suite with a reference without the LoRA, and one variant for each other weight.
+
+    Args:
+        suite: prompts, settings and metrics of the sweep, and its checkpoint.
+        lora: a variant of the suite, whose LoRAs are taken at ``weight`` times their own weights; or a LoRA file as a
+            suite would name it, on the checkpoint of the suite's first variant.
+        weights: at least one beside 0; 0 is always part of the sweep, as its reference.
+
+    Raises:
+        UsageError: a weight that is not finite or comes twice, too many, or a variant without LoRAs.
+    """
+    rising = _check_weights(weights)
+    whole = _variant_to_sweep(suite, lora)
+    plain = msgspec.structs.replace(whole, name=suite.variants[0].name, loras=())
+    stem = whole.name
+    swept = tuple(
+        msgspec.structs.replace(
+            whole, name=f"{stem}-{weight:g}", loras=tuple(_scaled(one, weight) for one in whole.loras)
+        )
+        for weight in rising
+        if weight
+    )
+    names = tuple(plain.name if weight == 0 else f"{stem}-{weight:g}" for weight in rising)
+    return msgspec.structs.replace(
+        suite,
+        name=f"{suite.name}-sweep-{stem}",
+        variants=(plain, *swept),
+        limits={},
+        measure=UNTIMED,
+        sweep=Sweep(lora=lora, weights=rising, variants=names),
+    )
+
+
+def _check_weights(weights: Sequence[float]) -> tuple[float, ...]:
+    odd = [weight for weight in weights if not math.isfinite(weight)]
+    if odd:
+        raise UsageError(f"--lora-weights: {odd[0]} is no weight; a weight is a finite number, such as 0.75.")
+    doubled = [weight for weight in weights if list(weights).count(weight) > 1]
+    if doubled:
+        raise UsageError(f"--lora-weights: {doubled[0]:g} is given twice.")
+    rising = tuple(sorted({0.0, *weights}))
+    if len(rising) < 2 or len(rising) > MOST_WEIGHTS:
+        raise UsageError(
+            f"--lora-weights: {len(rising) - 1} weights beside 0; a sweep has 1 to {MOST_WEIGHTS - 1}.",
+            "hotart-bench sweep mini --lora spo --lora-weights 0,0.5,1",
+        )
+    if len({f"{weight:g}" for weight in rising}) < len(rising):
+        raise UsageError("--lora-weights: two of them are the same in 6 digits, and would share a name.")
+    return rising
+
+
+def _variant_to_sweep(suite: Suite, lora: str) -> Variant:
+    """The variant at weight 1."""
+    named = next((variant for variant in suite.variants if variant.name == lora), None)
+    if named is not None:
+        if not named.loras:
+            raise UsageError(
+                f"--lora: the variant {lora!r} of suite {suite.name} has no LoRA to sweep.",
+                f"hotart-bench list variants {suite.source}",
+            )
+        return named
+    if not lora.endswith(".safetensors") and ":" not in lora:
+        able = [variant.name for variant in suite.variants if variant.loras]
+        raise UsageError(
+            f"--lora: {lora!r} is neither a variant of suite {suite.name} with a LoRA ({listed(able) or 'it has none'})"
+            f"{did_you_mean(lora, able)} nor a LoRA file.",
+            f"hotart-bench list variants {suite.source}",
+        )
+    stem = PurePath(lora.rpartition(":")[2]).name.removesuffix(".safetensors")
+    name = stem if is_good_name(stem) and len(stem) <= LONGEST_NAME else "lora"
+    return msgspec.structs.replace(suite.variants[0], name=name, loras=(Lora(path=lora),))
+
+
+def _scaled(lora: Lora, factor: float) -> Lora:
+    """A LoRA with each of its weights times a factor."""
+
+    def times(weight: float | None) -> float | None:
+        return None if weight is None else weight * factor
+
+    return msgspec.structs.replace(
+        lora,
+        weight=lora.weight * factor,
+        unet=times(lora.unet),
+        text_encoder=times(lora.text_encoder),
+        text_encoder_2=times(lora.text_encoder_2),
+        blocks={name: weight * factor for name, weight in lora.blocks.items()},
+    )

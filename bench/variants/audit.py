@@ -1,0 +1,103 @@
+"""What was changed in a checkpoint, measured while it is changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from bench.errors import WeightsError
+from bench.records import ChangedModule, Lora, LoraAudit
+from bench.variants.adapters import Adapter, Change
+
+
+class Step(NamedTuple):
+    """One change that was made to one tensor."""
+
+    lora: int
+    """Which of the variant's LoRAs."""
+    change: Change
+    strength: float
+    """The weight that the suite gives this tensor."""
+    numbers: torch.Tensor | None
+    """As ``measure_change`` returns them; None where there is no weight to change."""
+
+
+def measure_change(before: torch.Tensor, after: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Sizes of a change of one tensor, left on its device so that nothing waits.
+
+    Args:
+        before, after: float32, of equal shape.
+        dtype: the precision that is run.
+
+    Returns:
+        float64 (4,): squared Frobenius norms of the change and of ``before``; how many entries were meant to
+        change; how many of those are another number in ``dtype`` too.
+    """
+    moved = after != before
+    kept = moved & (after.to(dtype) != before.to(dtype))
+    squares = [(after - before).double().square().sum(), before.double().square().sum()]
+    return torch.stack([*squares, moved.sum().double(), kept.sum().double()])
+
+
+def audit_lora(lora: Lora, adapter: Adapter, steps: Sequence[Step]) -> LoraAudit:
+    """The record of one LoRA: ``steps`` are those that were made with it."""
+    known = [step.numbers for step in steps if step.numbers is not None]
+    rows = iter(torch.stack(known).tolist() if known else [])  # all at once: one wait for the device
+    return LoraAudit(
+        path=lora.path,
+        layout=adapter.layout,
+        keys=adapter.keys,
+        applied=adapter.applied,
+        modules=tuple(_changed_module(step, None if step.numbers is None else next(rows)) for step in steps),
+    )
+
+
+def _changed_module(step: Step, numbers: list[float] | None) -> ChangedModule:
+    made = step.change
+    change, weight, moved, kept = numbers or (0.0, 0.0, 0.0, 0.0)
+    return ChangedModule(
+        module=made.tensor.removesuffix(".weight"),
+        kind=made.kind,
+        dora=made.dora,
+        rank=made.rank,
+        alpha=made.alpha,
+        scale=made.scale * step.strength,
+        weight=step.strength,
+        relative_change=relative(change, weight) if numbers else None,
+        rounded_away=(1.0 - kept / moved if moved else 0.0) if numbers else None,
+    )
+
+
+def refuse_no_change(audit: LoraAudit) -> None:
+    """Refuse a LoRA that was to be applied and left every weight as it was.
+
+    Raises:
+        WeightsError: all its changes are zero, though the suite gives it a weight.
+    """
+    if any(one.weight for one in audit.modules) and not any(one.relative_change for one in audit.modules):
+        raise WeightsError(
+            f"{audit.path}: changes nothing: in all of its {len(audit.modules)} modules the change is zero.",
+            "check that the file is the end of a training, not its beginning",
+        )
+
+
+def block_changes(totals: Iterable[tuple[str, torch.Tensor]]) -> dict[str, float]:
+    """Relative change by block: the root of the sums, over a block's changed tensors, of both squared norms.
+
+    Args:
+        totals: block of a changed tensor, and its whole change by ``measure_change``.
+    """
+    sums: dict[str, list[float]] = {}
+    for block, numbers in totals:
+        row = sums.setdefault(block, [0.0, 0.0])
+        change, weight, *_ = numbers.tolist()
+        row[0], row[1] = row[0] + change, row[1] + weight
+    return {block: relative(*sums[block]) for block in sorted(sums)}
+
+
+def relative(change: float, weight: float) -> float:
+    """Norm of a change over that of the weight, of squared norms; of a weight of 0, the norm of the change."""
+    return math.sqrt(change / weight) if weight else math.sqrt(change)

@@ -1,0 +1,238 @@
+"""A pipeline whose variants are changed in place: one load serves every variant of a checkpoint.
+
+What LoRAs change is kept beside as it was. Going to another variant puts that back, bit for bit, and applies the
+other's LoRAs to it in float32, cast once: nothing is ever subtracted, so nothing drifts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from bench.errors import WeightsError
+from bench.names import listed
+from bench.records import Audit, Lora, Settings, Variant
+from bench.variants import sources
+from bench.variants.adapters import Adapter, Change, read_adapter
+from bench.variants.adapters.arithmetic import changed
+from bench.variants.adapters.parts import AdapterParts, read_parts
+from bench.variants.adapters.runtime import attach, is_runtime
+from bench.variants.audit import Step, audit_lora, block_changes, measure_change, refuse_no_change
+from bench.variants.blocks import block_of, check_blocks, count_blocks, weight_of
+from bench.variants.checkpoint import Checkpoint, Tensor
+from bench.variants.checkpoints.opening import open_checkpoint
+from bench.variants.pipelines import build_pipeline, module_of, named_parameters
+
+SPARE_BYTES = 8 * 2**30
+"""Device memory that drawing needs; the kept weights lie on the device only where this is left beside them."""
+
+
+@dataclass
+class Model:
+    """A loaded pipeline, and what of it is not as it was loaded."""
+
+    pipe: Any
+    checkpoint: Checkpoint
+    base: tuple[str | None, ...]
+    """What a variant shares with the loaded one, so that it needs no other load: see ``base_of``."""
+    settings: Settings
+    tensors: Mapping[str, Tensor]
+    """The checkpoint's."""
+    parameters: dict[str, torch.Tensor]
+    pristine: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Weights as the checkpoint has them, in stored precision, of every tensor that was changed so far."""
+    dirty: set[str] = field(default_factory=set)
+    """The tensors that are changed now."""
+    hooks: list[Any] = field(default_factory=list)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision that is run."""
+        dtype: torch.dtype = getattr(torch, self.settings.dtype)
+        return dtype
+
+
+class Applied(NamedTuple):
+    """A LoRA of a variant, read and matched to the checkpoint."""
+
+    lora: Lora
+    adapter: Adapter
+
+
+def base_of(variant: Variant) -> tuple[str | None, ...]:
+    """Variants of which this is equal differ in LoRAs alone."""
+    return (variant.checkpoint, variant.revision, variant.unet, variant.vae)
+
+
+def load_model(variant: Variant, settings: Settings, *, device: str, weights_dir: Path | None = None) -> Model:
+    """Load the checkpoint of a variant, without its LoRAs.
+
+    Raises:
+        WeightsError: a file is missing, damaged, or of another shape.
+    """
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    checkpoint = open_checkpoint(variant, weights_dir)
+    pipe = build_pipeline(checkpoint, settings, device)
+    return Model(pipe, checkpoint, base_of(variant), settings, checkpoint.tensors, dict(named_parameters(pipe)))
+
+
+def load_pipeline(variant: Variant, settings: Settings, *, device: str, weights_dir: Path | None = None) -> Any:
+    """Load a variant for itself alone: a pipeline with its LoRAs, and no memory spent on changing to another.
+
+    Raises:
+        WeightsError: a file is missing, damaged or of another shape, or a LoRA was not wholly applied.
+    """
+    model = load_model(variant, settings, device=device, weights_dir=weights_dir)
+    apply_loras(model, variant, weights_dir, keep=False)
+    return model.pipe
+
+
+def turn_into(
+    model: Model | None, variant: Variant, settings: Settings, *, device: str, weights_dir: Path | None
+) -> tuple[Model, Audit]:
+    """A model that holds a variant: the given one changed in place where it is of the same checkpoint.
+
+    Raises:
+        WeightsError: a file is missing, damaged or of another shape, or a LoRA fits no part of the checkpoint.
+    """
+    if model is None or model.base != base_of(variant):
+        model = load_model(variant, settings, device=device, weights_dir=weights_dir)
+    restore(model)
+    return model, apply_loras(model, variant, weights_dir, keep=True)
+
+
+def restore(model: Model) -> None:
+    """Put back the checkpoint's own weights, bit for bit, and take away LoRAs that run beside them."""
+    for hook in model.hooks:
+        hook.remove()
+    model.hooks.clear()
+    with torch.no_grad():
+        for name in model.dirty:
+            model.parameters[name].copy_(model.pristine[name])
+    model.dirty.clear()
+
+
+def apply_loras(
+    model: Model, variant: Variant, weights_dir: Path | None, *, keep: bool, fuse: bool | None = None
+) -> Audit:
+    """Apply a variant's LoRAs to a model that has none: fused into the weights, or beside them (``fuse = false``).
+
+    Args:
+        model: as ``load_model`` or ``restore`` left it.
+        variant: of the model's checkpoint.
+        weights_dir: local weights instead of downloads.
+        keep: whether the weights are kept as they were, for ``restore``.
+        fuse: instead of the variant's own wish.
+
+    Raises:
+        WeightsError: a LoRA is missing, damaged, fits no part of the checkpoint, changes nothing, or cannot run beside
+            the weights.
+        SuiteError: it names blocks that the UNet does not have.
+    """
+    fuse = variant.fuse if fuse is None else fuse
+    applied = read_loras(model.tensors, variant, weights_dir)
+    blocks = count_blocks(model.tensors)
+    steps: list[Step] = []
+    totals: list[tuple[str, torch.Tensor]] = []
+    with ExitStack() as files:
+        parts = [files.enter_context(read_parts(one.adapter.path, str(model.pipe.device))) for one in applied]
+        for tensor, changes in _by_tensor(applied).items():
+            before = _original(model, tensor).float()
+            after = before
+            for index, change in changes:
+                strength = weight_of(applied[index].lora, tensor, blocks)
+                now = changed(change, after, parts[index].of(change), strength)
+                steps.append(Step(index, change, strength, measure_change(after, now, model.dtype)))
+                after = now
+            totals.append((block_of(tensor, blocks), measure_change(before, after, model.dtype)))
+            if fuse:
+                _put(model, tensor, after, keep)
+        if not fuse:
+            _attach(model, applied, parts)
+    audits = tuple(
+        audit_lora(one.lora, one.adapter, [step for step in steps if step.lora == index])
+        for index, one in enumerate(applied)
+    )
+    for audit in audits:
+        refuse_no_change(audit)
+    return Audit(
+        checkpoint=model.checkpoint.facts, dtype=model.settings.dtype, loras=audits, blocks=block_changes(totals)
+    )
+
+
+def _by_tensor(applied: Sequence[Applied]) -> dict[str, list[tuple[int, Change]]]:
+    """The changes of each tensor, LoRA by LoRA, so that it is computed in float32 from end to end and cast once."""
+    found: dict[str, list[tuple[int, Change]]] = {}
+    for index, one in enumerate(applied):
+        for change in one.adapter.changes:
+            found.setdefault(change.tensor, []).append((index, change))
+    return found
+
+
+def _original(model: Model, tensor: str) -> torch.Tensor:
+    """A tensor as the checkpoint has it, in stored precision, on the parameter's device."""
+    parameter = model.parameters[tensor]
+    if tensor in model.pristine:
+        return model.pristine[tensor].to(parameter.device)
+    if model.tensors[tensor].dtype == model.settings.dtype and model.checkpoint.facts.layout != "recipe":
+        return parameter.detach()
+    return model.checkpoint.read(tensor).to(parameter.device)
+
+
+def _put(model: Model, tensor: str, value: torch.Tensor, keep: bool) -> None:
+    parameter = model.parameters[tensor]
+    if keep and tensor not in model.pristine:
+        model.pristine[tensor] = _original(model, tensor).to(_store(parameter), copy=True)
+    model.dirty.add(tensor)
+    with torch.no_grad():
+        parameter.copy_(value)
+
+
+def _store(parameter: torch.Tensor) -> torch.device:
+    """Where a weight is kept as it was: beside its parameter, unless a device's memory is short."""
+    if parameter.device.type == "cuda" and torch.cuda.mem_get_info(parameter.device)[0] < SPARE_BYTES:
+        return torch.device("cpu")
+    return parameter.device
+
+
+def read_loras(tensors: Mapping[str, Tensor], variant: Variant, weights_dir: Path | None) -> list[Applied]:
+    """Read and match every LoRA of a variant.
+
+    Raises:
+        WeightsError: one is missing, damaged, or has a key that fits no tensor of the checkpoint.
+        SuiteError: it names blocks that the UNet does not have.
+    """
+    applied, blocks = [], count_blocks(tensors)
+    for number, lora in enumerate(variant.loras):
+        check_blocks(lora.blocks, blocks, f"variants.{variant.name}.loras[{number}]")
+        place = sources.fetch(sources.find_lora(lora.path, weights_dir))
+        applied.append(Applied(lora, read_adapter(Path(place.path or ""), tensors)))
+    return applied
+
+
+def can_run_beside(model: Model, variant: Variant, weights_dir: Path | None) -> bool:
+    """Whether every change of a variant's LoRAs is a plain product of two matrices."""
+    applied = read_loras(model.tensors, variant, weights_dir)
+    return all(is_runtime(change) for one in applied for change in one.adapter.changes)
+
+
+def _attach(model: Model, applied: Sequence[Applied], parts: Sequence[AdapterParts]) -> None:
+    """Let LoRAs run beside the weights, as extra products in every step; ``restore`` takes them away."""
+    for one in applied:
+        odd = [change.tensor for change in one.adapter.changes if not is_runtime(change)]
+        if odd:
+            raise WeightsError(
+                f"{one.lora.path}: {len(odd)} of its changes can only be fused, such as that of {listed(odd, 1)}.",
+                "leave out fuse = false",
+            )
+    blocks = count_blocks(model.tensors)
+    for one, read in zip(applied, parts, strict=True):
+        for change in one.adapter.changes:
+            module, strength = module_of(model.pipe, change.tensor), weight_of(one.lora, change.tensor, blocks)
+            model.hooks.append(attach(module, change, read.of(change), strength))

@@ -1,0 +1,99 @@
+"""The work of ``merging``, one part a process; prints its peak memory and the size of the largest tensor, in bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from pathlib import Path
+
+RECIPE = """\
+schema = 1
+method = "weighted_sum"
+models = ["a.safetensors", "b.safetensors"]
+alpha = 0.4
+loras = [{ path = "lora.safetensors", weight = 0.8 }]
+"""
+RANK = 32
+
+
+def write_inputs(folder: Path, shape: str) -> None:
+    """Two checkpoints of other numbers, a LoRA on every matrix of the UNet's attentions, and the recipe."""
+    import torch
+    from safetensors.torch import save_file
+
+    from bench.variants.checkpoints.published import join, published
+    from bench.variants.checkpoints.seeded import open_random
+    from bench.variants.recipes.writer import Entry, replacing, write_tensors
+
+    source = open_random(shape)
+    layout = {entry.key: entry for entry in published(source.tensors)}
+    entries = [Entry(entry.key, entry.shape, entry.dtype) for entry in layout.values()]
+    for name, sign in (("a", 1), ("b", -1)):
+
+        def read(key: str, sign: int = sign) -> torch.Tensor:
+            return join(layout[key], [source.read(part).mul_(sign) for part in layout[key].parts])
+
+        path = folder / f"{name}.safetensors"
+        with replacing(path) as file:
+            write_tensors(file, path, entries, {}, read, lambda *_: None)
+    lora = {}
+    for name, (sizes, _) in source.tensors.items():
+        if re.fullmatch(r"unet\..*\.(attn\d\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2))\.weight", name):
+            module = name.removesuffix(".weight")
+            lora[f"{module}.lora_B.weight"] = torch.randn(sizes[0], RANK).mul_(0.01).half()
+            lora[f"{module}.lora_A.weight"] = torch.randn(RANK, sizes[1]).mul_(0.1).half()
+    save_file(lora, folder / "lora.safetensors")
+    (folder / "r.toml").write_text(RECIPE, encoding="utf-8")
+
+
+def plain(folder: Path) -> None:
+    """Hash both inputs, read every tensor of both, write one: what a script with safetensors would do."""
+    from safetensors.torch import load_file, save_file
+
+    for name in ("a", "b"):
+        with (folder / f"{name}.safetensors").open("rb") as file:
+            hashlib.file_digest(file, "sha256")
+    for tensor in load_file(folder / "b.safetensors").values():
+        tensor.clone()  # a mapped tensor is not read until somebody looks at it
+    save_file(load_file(folder / "a.safetensors"), folder / "out.safetensors")
+    for path in (folder / "out.safetensors", folder):
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+def merge(folder: Path) -> None:
+    """The verb itself."""
+    from bench.cli import run_command_line
+
+    arguments = ["merge", str(folder / "r.toml"), "-o", str(folder / "out.safetensors"), "--quiet"]
+    code = run_command_line(arguments)
+    if code:
+        raise SystemExit(code)
+
+
+def peak_bytes() -> int:
+    """The highest resident memory of this process; of this program alone, unlike getrusage's, which a fork inherits."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (kib,) = re.findall(r"VmHWM:\s*(\d+) kB", status)
+    return int(kib) * 1024
+
+
+def largest_bytes(folder: Path) -> int:
+    """The largest tensor of the first input, as it is stored."""
+    from bench.variants.stored import read_header
+
+    return max(one.end - one.start for one in read_header(folder / "a.safetensors").tensors.values())
+
+
+def main(what: str, place: str, *shape: str) -> None:
+    """One part of the work."""
+    folder = Path(place)
+    {"inputs": write_inputs, "plain": plain, "merge": merge}[what](folder, *shape)
+    sys.stdout.write(f"{peak_bytes()} {largest_bytes(folder)}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,60 @@
+"""All seven judges at once, from one folder of random weights as the figures write it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from clip_panel import draw, encoded
+from fake_judges import put_image, rendered
+from official_imagereward import Layout
+from official_layouts import SMALL_H14, SMALL_L14
+
+from bench.score import score
+from bench.weights import CATALOGUE, lock_path
+
+
+@pytest.fixture
+def judges(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of the figures, which is run from the repository's root."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    from tests.figures import random_judges
+
+    return random_judges
+
+
+def scored(place: Path, weights: Path, judges: ModuleType, metrics: tuple[str, ...]) -> dict[tuple[str, ...], float]:
+    with judges.unpinned(weights), rendered(place, metrics=metrics, prompts=2, samples=1, variants=("base",)) as folder:
+        for number, item in enumerate(folder.renders()):
+            put_image(folder, (item.variant, item.case, item.sample), encoded(draw(96 + 40 * number, 128)))
+        score(folder, metrics=metrics, weights_dir=weights, registry=judges.panel_of(tiny(judges)))
+        assert all(item.value is not None for item in folder.scores())
+        return {(item.metric, item.case): item.value for item in folder.scores()}
+
+
+def tiny(judges: ModuleType) -> object:
+    return judges.Sizes(SMALL_L14, SMALL_H14, Layout())
+
+
+def test_the_panel_scores_from_them_as_each_metric_does_alone(judges: ModuleType, tmp_path: Path) -> None:
+    weights, pinned, lock = tmp_path / "weights", dict(CATALOGUE), os.environ["HOTART_WEIGHTS_LOCK"]
+    judges.write_judges(weights, tiny(judges))
+    together = scored(tmp_path / "all", weights, judges, judges.PANEL)
+    assert len(set(together.values())) == 2 * len(judges.PANEL) == 14
+    alone = [scored(tmp_path / name, weights, judges, (name,)) for name in judges.PANEL]
+    assert together == {cell: value for found in alone for cell, value in found.items()}
+    assert (dict(CATALOGUE), os.environ["HOTART_WEIGHTS_LOCK"]) == (pinned, lock)
+    assert str(weights) not in (lock_path().read_text("utf-8") if lock_path().exists() else "")
+
+
+def test_the_published_sizes_are_those_of_the_towers(judges: ModuleType) -> None:
+    from bench.metrics.blip import VisionShape
+    from bench.metrics.open_clip_model import VIT_H14, VIT_L14
+
+    sizes, vision = judges.PUBLISHED_SIZES, VisionShape()
+    assert (sizes.l14, sizes.h14) == (VIT_L14, VIT_H14)
+    at = sizes.reward
+    found = (at.image_px, at.patch_px, at.vision_width, at.vision_depth, at.vision_heads)
+    assert found == (vision.image_px, vision.patch_px, vision.width, vision.depth, vision.heads)

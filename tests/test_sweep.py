@@ -1,0 +1,200 @@
+"""A swept LoRA: the suite that is made of it, its curves, and the front against a loop over all pairs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from fakes import make_run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.compare import compare_run
+from bench.compare.sweep import PIXEL_SHIFT, sweep_curve
+from bench.errors import UsageError
+from bench.plots.sweep import write_sweep_plot
+from bench.records import Lora, Run, Suite, Sweep
+from bench.report import gate_of, html, markdown
+from bench.report.data import build_view
+from bench.suite import load_suite, protocol_digest, sweep_suite
+
+replace = msgspec.structs.replace
+WEIGHTS = (0.0, 0.5, 1.0, 1.5)
+
+
+@pytest.fixture(scope="module")
+def mini() -> Suite:
+    return load_suite("mini")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A fake run whose variants are called after weights; their planted effects differ by name."""
+    names = ("base", "spo-0.5", "spo-1", "spo-1.5")
+    run = make_run(tmp_path_factory.mktemp("run"), prompts=24, variants=names)
+    shifts = {name: 0.3 * number for number, name in enumerate(names)}
+    scores = tuple(
+        replace(one, value=one.value + (shifts[one.variant] if one.metric == "mini-preference" else 0.0))
+        for one in run.scores
+    )
+    suite = replace(run.info.suite, sweep=Sweep(lora="spo", weights=WEIGHTS, variants=names))
+    return replace(run, scores=scores, info=replace(run.info, suite=suite))
+
+
+# --- the suite -----------------------------------------------------------------------------
+
+
+def test_each_weight_is_a_variant_and_0_the_reference_without_the_lora(mini: Suite) -> None:
+    suite = sweep_suite(mini, "spo", [1.0, 0, 0.25])
+    assert [variant.name for variant in suite.variants] == ["base", "spo-0.25", "spo-1"]
+    assert [[lora.weight for lora in variant.loras] for variant in suite.variants] == [[], [0.25], [1.0]]
+    assert suite.sweep == Sweep(lora="spo", weights=(0.0, 0.25, 1.0), variants=("base", "spo-0.25", "spo-1"))
+    assert suite.limits == {}
+    assert suite.measure.rounds == 0
+    assert protocol_digest(suite) == protocol_digest(mini)
+
+
+def test_0_is_added_where_it_was_not_named(mini: Suite) -> None:
+    assert sweep_suite(mini, "dpo", [0.5]).sweep == Sweep(lora="dpo", weights=(0.0, 0.5), variants=("base", "dpo-0.5"))
+
+
+def test_own_weights_of_components_and_blocks_are_scaled_too(mini: Suite) -> None:
+    lora = Lora(path="mini:spo", weight=0.8, unet=0.4, blocks={"M00": -1.0})
+    variants = tuple(replace(v, loras=(lora,) if v.name == "spo" else v.loras) for v in mini.variants)
+    (_, half) = sweep_suite(replace(mini, variants=variants), "spo", [0.5]).variants
+    assert half.loras == (Lora(path="mini:spo", weight=0.4, unet=0.2, blocks={"M00": -0.5}),)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("mini:dpo", "dpo-0.5"),
+        ("loras/glow v2.safetensors", "lora-0.5"),
+        ("loras/glow.safetensors", "glow-0.5"),
+        ("owner/name:glow.safetensors", "glow-0.5"),
+        ("x" * 80 + ".safetensors", "lora-0.5"),
+    ],
+)
+def test_a_file_is_swept_on_the_first_variants_checkpoint(mini: Suite, path: str, name: str) -> None:
+    base, half = sweep_suite(mini, path, [0.5]).variants
+    assert (base.name, half.name) == ("base", name)
+    assert half.checkpoint == mini.variants[0].checkpoint
+    assert half.loras == (Lora(path=path, weight=0.5),)
+
+
+@pytest.mark.parametrize(
+    ("lora", "weights", "said"),
+    [
+        ("spo", [], "0 weights beside 0"),
+        ("spo", [0.0], "0 weights beside 0"),
+        ("spo", [1.0, 1.0], "1 is given twice"),
+        ("spo", [math.nan], "nan is no weight"),
+        ("spo", [math.inf], "inf is no weight"),
+        ("spo", [0.1234567, 0.1234568], "share a name"),
+        ("spo", [float(n) for n in range(1, 60)], "1 to 49"),
+        ("base", [1.0], "has no LoRA"),
+        ("spp", [1.0], "did you mean 'spo'"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused(mini: Suite, lora: str, weights: list[float], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        sweep_suite(mini, lora, weights)
+
+
+# --- what it found -------------------------------------------------------------------------
+
+
+def test_another_run_has_no_curve(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert sweep_curve(run, compare_run(run)) is None
+
+
+def test_curves_are_the_differences_to_weight_0(swept: Run) -> None:
+    deltas = compare_run(swept, tags=False)
+    curve = sweep_curve(swept, deltas)
+    assert curve is not None
+    assert [point.weight for point in curve.points] == list(WEIGHTS)
+    assert curve.points[0].deltas == {}
+    for point in curve.points[1:]:
+        assert point.deltas["mini-preference"] in deltas
+        assert point.deltas["mini-preference"].candidate == point.variant
+    means = [point.deltas["mini-preference"].mean for point in curve.points[1:]]
+    assert means == sorted(means)
+
+
+def test_pixel_shift_is_the_root_mean_square_in_standard_deviations(swept: Run) -> None:
+    curve = sweep_curve(swept, compare_run(swept, tags=False))
+    assert curve is not None
+    pixels = [facts.name for facts in swept.info.metrics if facts.axis == "pixels"]
+    cells = {(s.variant, s.metric, s.case, s.sample): s.value for s in swept.scores}
+    cases = [case.id for case in swept.info.suite.cases]
+    for point in curve.points:
+        squares = []
+        for name in pixels:
+            base = np.array([[cells["base", name, case, k] for k in range(2)] for case in cases], float).mean(axis=1)
+            mine = np.array([[cells[point.variant, name, case, k] for k in range(2)] for case in cases], float)
+            squares.append(((mine.mean(axis=1) - base).mean() / base.std(ddof=1)) ** 2)
+        assert point.pixel_shift == pytest.approx(math.sqrt(sum(squares) / len(squares)))
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3), st.integers(0, 3)), min_size=1, max_size=5))
+def test_front_holds_just_the_points_that_no_other_beats(places: list[tuple[int, int, int]]) -> None:
+    from bench.compare.sweep import _mark_front
+    from bench.records import SweepPoint
+
+    goals = [("mini-preference", 1), ("mini-clip", 1), (PIXEL_SHIFT, -1)]
+    points = [
+        SweepPoint(weight=n, variant=str(n), deltas={"mini-preference": _delta(a), "mini-clip": _delta(b)},
+                   pixel_shift=c, on_front=False)
+        for n, (a, b, c) in enumerate(places)
+    ]  # fmt: skip
+    found = [point.on_front for point in _mark_front(points, goals, "base")]
+    for mine, on_front in zip(places, found, strict=True):
+        beaten = any(a >= mine[0] and b >= mine[1] and c <= mine[2] and (a, b, c) != mine for a, b, c in places)
+        assert on_front == (not beaten)
+
+
+def _delta(mean: float):
+    from bench.records import Delta
+
+    return Delta(
+        metric="", candidate="", reference="", tag=None, prompts=1, samples=1, missing=0, candidate_mean=mean,
+        reference_mean=0, mean=mean, interval=None, small_sample=None, d_z=None, wins=0, ties=0, losses=0,
+        win_rate=None, win_interval=None, correlation=None,
+    )  # fmt: skip
+
+
+def test_a_point_without_a_score_is_on_no_front(swept: Run) -> None:
+    left = tuple(s for s in swept.scores if (s.variant, s.metric) != ("spo-1", "mini-preference"))
+    run = replace(swept, scores=left)
+    curve = sweep_curve(run, compare_run(run, tags=False))
+    assert curve is not None
+    assert not curve.points[2].on_front
+    assert any(point.on_front for point in curve.points)
+
+
+# --- how it is shown -----------------------------------------------------------------------
+
+
+def test_reports_show_every_weight_and_the_plot(swept: Run, tmp_path: Path) -> None:
+    deltas = compare_run(swept)
+    curve = sweep_curve(swept, deltas)
+    assert curve is not None
+    plots = write_sweep_plot(curve, swept.info.metrics, tmp_path)
+    assert [path.name for path in plots] == ["sweep.png"]
+    assert write_sweep_plot(curve, swept.info.metrics, tmp_path)[0].read_bytes() == plots[0].read_bytes()
+    view = build_view(swept, deltas, gate_of(swept))
+    page, note = html(view, plots), markdown(view, plots)
+    assert view.command == "hotart-bench sweep fake --lora spo --lora-weights 0,0.5,1,1.5"
+    assert dict(view.settings)["Timing"] == "2 rounds of 5 images a variant, each in a fresh process"
+    for text in (page, note):
+        assert "Weights of spo" in text
+        assert text.count("★") >= 1 + sum(point.on_front for point in curve.points)
+    assert "data:image/png;base64," in page
+    assert "plots/sweep.png" in note
+    rows = [line for line in note.splitlines() if line.startswith(tuple(f"| {w:g} |" for w in WEIGHTS))]
+    assert len(rows) == len(WEIGHTS)
+    assert len({row.count("|") for row in rows}) == 1

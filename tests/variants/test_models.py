@@ -1,0 +1,203 @@
+"""One loaded model, many variants: what was changed is put back to the last bit, and the audit says what was done."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bench.errors import SuiteError, WeightsError
+from bench.mini import weights
+from bench.records import Lora, Settings, Variant
+from bench.variants.models import Model, apply_loras, load_model, load_pipeline, restore, turn_into
+
+HALF = Settings(width=64, height=64, steps=2, guidance=3.0, sampler="ddim", batch=2, dtype="bfloat16")
+ATTENTION = "unet.mid_block.attentions.0.transformer_blocks.0.attn2"
+
+
+def variant(*loras: Lora, **fields: Any) -> Variant:
+    return Variant(name="x", checkpoint="mini", loras=loras, **fields)
+
+
+def mini(name: str, weight: float = 1.0, **fields: Any) -> Lora:
+    return Lora(path=f"mini:{name}", weight=weight, **fields)
+
+
+def state(model: Model) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.parameters.items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def loaded(request: pytest.FixtureRequest) -> Model:
+    """The embedded checkpoint, stored in float16, run in a wider and in another precision."""
+    settings = Settings(width=64, height=64, steps=2, guidance=3.0, sampler="ddim", batch=2, dtype=request.param)
+    return load_model(variant(), settings, device="cpu")
+
+
+@pytest.fixture
+def model(loaded: Model) -> Iterator[Model]:
+    yield loaded
+    restore(loaded)
+
+
+def test_weights_are_back_to_the_last_bit_after_100_changes(model: Model) -> None:
+    before = state(model)
+    kinds = itertools.cycle(
+        [
+            (variant(mini("spo")), {}),
+            (variant(mini("dpo", -0.7), mini("spo", 1.3)), {}),
+            (variant(mini("spo", 0.5), fuse=False), {}),
+            (variant(mini("dpo", 1e-3, blocks={"M00": 2.0})), {}),
+        ]
+    )
+    changed = 0
+    for one, flags in itertools.islice(kinds, 100):
+        model, _ = turn_into(model, one, model.settings, device="cpu", weights_dir=None, **flags)
+        changed += not same(before, state(model))
+        restore(model)
+    assert changed == 75
+    assert same(before, state(model))
+    assert not model.hooks
+    assert not any(module._forward_hooks for module in model.pipe.unet.modules())
+
+
+def test_a_variant_in_place_is_the_variant_loaded_for_itself(model: Model) -> None:
+    chosen = variant(mini("dpo", 0.4), mini("spo", 0.9))
+    turn_into(model, variant(mini("spo", -2.0)), model.settings, device="cpu", weights_dir=None)
+    turn_into(model, chosen, model.settings, device="cpu", weights_dir=None)
+    alone = load_pipeline(chosen, model.settings, device="cpu")
+    theirs = alone.unet.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in model.pipe.unet.state_dict().items())
+
+
+def test_weights_are_computed_in_float32_and_cast_once() -> None:
+    model = load_model(variant(), HALF, device="cpu")
+    turn_into(model, variant(mini("dpo", 0.3), mini("spo", 0.3)), HALF, device="cpu", weights_dir=None)
+    stored = load_file(weights.pipeline_folder() / "unet" / "diffusion_pytorch_model.safetensors")
+    pairs = [
+        {key: value.float() for key, value in load_file(weights.lora_file(name)).items()} for name in ("dpo", "spo")
+    ]
+    modules = sorted({key.rsplit(".lora_", 1)[0] for key in pairs[0]})
+    for module in modules:
+        expected = stored[f"{module.removeprefix('unet.')}.weight"].double()
+        for pair in pairs:
+            expected = expected + 0.3 * (
+                pair[f"{module}.lora_B.weight"].double() @ pair[f"{module}.lora_A.weight"].double()
+            )
+        differ = model.parameters[f"{module}.weight"] != expected.bfloat16()
+        assert differ.double().mean() < 2e-3, "rounding twice makes several per cent of them others"
+
+
+def test_another_checkpoint_is_loaded_anew(model: Model, mini_copy: Path) -> None:
+    other = Variant(name="y", checkpoint=str(mini_copy))
+    found, _ = turn_into(model, other, model.settings, device="cpu", weights_dir=None)
+    assert found is not model
+    assert turn_into(found, other, model.settings, device="cpu", weights_dir=None)[0] is found
+
+
+# --- weights of components and blocks ------------------------------------------------------
+
+
+def changed_blocks(model: Model, lora: Lora) -> dict[str, float]:
+    audit = turn_into(model, variant(lora), model.settings, device="cpu", weights_dir=None)[1]
+    return {name: change for name, change in audit.blocks.items() if change}
+
+
+def test_a_block_has_its_own_weight(model: Model) -> None:
+    everywhere = changed_blocks(model, mini("spo"))
+    assert set(changed_blocks(model, mini("spo", 0.0, blocks={"M00": 1.0}))) == {"M00"}
+    assert set(changed_blocks(model, mini("spo", 1.0, blocks={"M00": 0.0}))) == set(everywhere) - {"M00"}
+    assert changed_blocks(model, mini("spo", 0.0, unet=1.0)) == everywhere
+    assert changed_blocks(model, mini("spo", 5.0, unet=0.5, text_encoder=3.0)) == pytest.approx(
+        {name: change / 2 for name, change in everywhere.items()}, rel=0.05
+    )
+
+
+def test_a_block_that_the_unet_has_not(model: Model) -> None:
+    with pytest.raises(SuiteError, match=r"loras\[0\].*'IN99' is no block"):
+        apply_loras(model, variant(mini("spo", blocks={"IN99": 1.0})), None, keep=True)
+
+
+# --- beside the weights --------------------------------------------------------------------
+
+
+def test_loras_beside_the_weights_leave_these_alone_and_draw_nearly_the_same(settings: Settings) -> None:
+    model = load_model(variant(), settings, device="cpu")
+    before = state(model)
+    inputs = torch.randn(3, 5, 192, generator=torch.Generator().manual_seed(1))
+    module = model.pipe.unet.get_submodule(f"{ATTENTION.removeprefix('unet.')}.to_k")
+    plain = module(inputs)
+    apply_loras(model, variant(mini("spo", 0.8), mini("dpo", -0.5), fuse=False), None, keep=True)
+    assert same(before, state(model))
+    beside = module(inputs)
+    restore(model)
+    assert torch.equal(module(inputs), plain)
+    apply_loras(model, variant(mini("spo", 0.8), mini("dpo", -0.5)), None, keep=True)
+    torch.testing.assert_close(beside, module(inputs), rtol=0, atol=2e-5)
+    assert float((beside - plain).abs().max()) > 1e-3
+
+
+def test_what_is_no_plain_product_can_only_be_fused(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "full.safetensors"
+    shape = load_file(weights.pipeline_folder() / "unet" / "diffusion_pytorch_model.safetensors")[
+        "conv_in.weight"
+    ].shape
+    save_file({"lora_unet_conv_in.diff": torch.ones(shape)}, path)
+    model = load_model(variant(), settings, device="cpu")
+    with pytest.raises(WeightsError, match=r"full.safetensors: 1 of its changes can only be fused"):
+        apply_loras(model, variant(Lora(path=str(path)), fuse=False), None, keep=True)
+    apply_loras(model, variant(Lora(path=str(path))), None, keep=True)
+
+
+# --- the audit -----------------------------------------------------------------------------
+
+
+def test_the_audit_has_the_norms_of_an_independent_computation(settings: Settings) -> None:
+    model = load_model(variant(), settings, device="cpu")
+    audit = apply_loras(model, variant(mini("spo", 0.8)), None, keep=True)
+    stored = load_file(weights.pipeline_folder() / "unet" / "diffusion_pytorch_model.safetensors")
+    pairs = {key: value.double() for key, value in load_file(weights.lora_file("spo")).items()}
+    (lora,) = audit.loras
+    assert (lora.path, lora.keys, lora.applied) == ("mini:spo", len(pairs), {"unet": len(pairs)})
+    assert len(lora.modules) == len(pairs) // 2
+    for one in lora.modules:
+        added = 0.8 * pairs[f"{one.module}.lora_B.weight"] @ pairs[f"{one.module}.lora_A.weight"]
+        weight = stored[f"{one.module.removeprefix('unet.')}.weight"].double()
+        assert one.relative_change == pytest.approx(float(added.norm() / weight.norm()), rel=1e-4)
+        assert (one.kind, one.dora, one.rank, one.scale, one.weight) == ("lora", False, 8, 0.8, 0.8)
+        assert one.rounded_away == pytest.approx(0, abs=0.02)
+    assert audit.checkpoint.layout == "diffusers"
+    assert audit.checkpoint.family == "sdxl"
+
+
+def test_small_changes_are_rounded_away_and_counted() -> None:
+    model = load_model(variant(), HALF, device="cpu")
+    audit = apply_loras(model, variant(mini("spo", 0.02)), None, keep=True)
+    shares = [one.rounded_away for one in audit.loras[0].modules]
+    assert all(share is not None and 0.5 < share < 1 for share in shares)
+
+
+@pytest.mark.parametrize("kind", ["zeros", "nan"])
+def test_a_lora_that_is_all_zero_or_not_finite(kind: str, settings: Settings, tmp_path: Path) -> None:
+    pairs = load_file(weights.lora_file("spo"))
+    spoilt = {
+        key: value * (0 if kind == "zeros" else float("nan")) if "lora_B" in key else value
+        for key, value in pairs.items()
+    }
+    path = tmp_path / "spoilt.safetensors"
+    save_file(spoilt, path)
+    model = load_model(variant(), settings, device="cpu")
+    said = "changes nothing" if kind == "zeros" else "not finite"
+    with pytest.raises(WeightsError, match=said) as caught:
+        apply_loras(model, variant(Lora(path=str(path))), None, keep=True)
+    assert caught.value.exit_code == 3
