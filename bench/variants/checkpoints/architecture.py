@@ -48,7 +48,7 @@ def component_shapes(component: str, config: Config) -> Shapes:
         return build(config)
     except (KeyError, TypeError, IndexError, ZeroDivisionError, ValueError) as error:
         raise WeightsError(
-            f"config.json of {component} cannot be understood ({type(error).__name__}: {error})."
+            f"describes a {component} that cannot be understood ({type(error).__name__}: {error})."
         ) from error
 
 
