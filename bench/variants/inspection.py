@@ -137,7 +137,8 @@ def _inspect_checkpoint(name: str, found: Checkpoint, base: Checkpoint | None, p
         if base is not None and tensor in there:
             other = _read_alike(base, tensor, value.shape)
             equal += bool(torch.equal(other.float(), value.float()))
-            totals.append((block_of(tensor, blocks), measure_change(other.float(), value.float(), torch.float32)))
+            numbers = measure_change(_only_finite(other), _only_finite(value), torch.float32)
+            totals.append((block_of(tensor, blocks), numbers))
         _tell(progress, done + 1, len(found.tensors), name)
     return Inspection(
         path=name,
@@ -155,6 +156,11 @@ def _inspect_checkpoint(name: str, found: Checkpoint, base: Checkpoint | None, p
         blocks=block_changes(totals),
         metadata={} if len(found.files) != 1 else read_metadata(found.files[0][1]),
     )
+
+
+def _only_finite(value: torch.Tensor) -> torch.Tensor:
+    """float32 with 0 for what is NaN or infinite, which is counted apart and would be all of a norm."""
+    return value.float().nan_to_num(0.0, 0.0, 0.0)
 
 
 def _read_alike(base: Checkpoint, tensor: str, shape: torch.Size) -> torch.Tensor:
