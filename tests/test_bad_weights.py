@@ -34,12 +34,18 @@ def of_other_widths():
 
 
 LORAS = {
-    "of another model's blocks": (lambda: renamed("blocks.0", "blocks.7"), ["fit no module of the checkpoint"]),
-    "of another model's widths": (of_other_widths, ["56 of 56 modules", "fit no module of the checkpoint"]),
-    "of a whole model": (lambda: {"conv_in.weight": np.zeros((4, 4, 3, 3), np.float32)}, ["1 of 1 keys", "layout"]),
-    "of another layout": (lambda: renamed("unet.", "lora_unet_"), ["keys are not in the diffusers/PEFT layout"]),
-    "with nothing in it": (dict, ["0 of 0 keys", "none at all"]),
-    "with one matrix of two": (lambda: without("lora_B.weight"), ["lack one of their two matrices"]),
+    "of another model's blocks": (
+        lambda: renamed("blocks.0", "blocks.7"),
+        ["112 of 112 keys", "fit nothing in the checkpoint", "blocks.7"],
+    ),
+    "of another model's widths": (of_other_widths, ["56 of 56 modules", "a LoRA for another model"]),
+    "of a whole model": (
+        lambda: {"conv_in.weight": np.zeros((4, 4, 3, 3), np.float32)},
+        ["1 of 1 keys", "layout", "conv_in.weight"],
+    ),
+    "of another layout": (lambda: renamed("unet.", "lora_unet_"), ["112 of 112 keys", "lora_unet_down_blocks.0"]),
+    "with nothing in it": (dict, ["holds no tensors"]),
+    "with one matrix of two": (lambda: without("lora_B.weight"), ["56 of 56 modules", "has down and lacks up"]),
     "with ranks that differ": (
         lambda: {name: tensor[:4] if "lora_A" in name else tensor for name, tensor in tiny.lora_tensors(1).items()},
         ["do not multiply"],
