@@ -89,7 +89,7 @@ def arm(point: str, folder: Path) -> None:
         case "journal":
             in_write("renders.jsonl")
         case "interrupt":
-            in_step(3, signal.SIGINT, folder)
+            in_step(5, signal.SIGINT, folder)  # two before it compare fused with run time, for the audit
         case "scores":
             in_write("scores.jsonl")
         case "measure":

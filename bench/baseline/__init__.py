@@ -159,7 +159,8 @@ def _rounded(value: float, digits: int) -> float:
 def _without_folders(fingerprint: Fingerprint) -> Fingerprint:
     """The same weights by their own names: where they lay is nobody's business in a file that is committed."""
     loras = tuple(msgspec.structs.replace(lora, path=_own_name(lora.path)) for lora in fingerprint.loras)
-    return msgspec.structs.replace(fingerprint, checkpoint=_own_name(fingerprint.checkpoint), loras=loras)
+    name = _own_name(fingerprint.checkpoint)
+    return msgspec.structs.replace(fingerprint, checkpoint=name, loras=loras, audit=None)
 
 
 def _own_name(place: str) -> str:

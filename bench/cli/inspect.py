@@ -23,8 +23,8 @@ SHOWN = 12
     app,
     "inspect",
     "hotart-bench inspect my-lora.safetensors",
-    "hotart-bench inspect my-lora.safetensors --against my-merge.safetensors --weight 0.8",
-    "hotart-bench inspect my-merge.safetensors --against stabilityai/stable-diffusion-xl-base-1.0",
+    "hotart-bench inspect my-lora.safetensors --against sdxl.safetensors",
+    "hotart-bench inspect my-merge.safetensors --against sdxl.safetensors",
     "hotart-bench inspect mini:spo --against mini --json",
 )
 def inspect(
@@ -40,7 +40,7 @@ def inspect(
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """What a checkpoint or LoRA file is, and the audit of what it would change.
+    """What a checkpoint or LoRA file is, and what it would change.
 
     Of a LoRA: its layout, kinds, ranks and alphas; against a checkpoint also the keys applied, the size of the
     change by module and block, and what is rounded away. A key that fits nothing ends with exit code 3.

@@ -27,8 +27,8 @@ LoraWeights = Annotated[
     app,
     "sweep",
     "hotart-bench sweep mini --lora spo",
-    "hotart-bench sweep mini --lora spo --lora-weights 0,0.5,1 --limit 8",
-    "hotart-bench sweep sdxl --lora my-lora.safetensors --lora-weights 0.4,0.6,0.8,1",
+    "hotart-bench sweep mini --lora dpo --lora-weights 0,0.5,1",
+    "hotart-bench sweep sdxl --lora my.safetensors --lora-weights 0.5,1",
 )
 def sweep(
     lora: LoraName,
@@ -42,7 +42,9 @@ def sweep(
     fresh: Fresh = False,
     quiet: Quiet = False,
 ) -> None:
-    """Which weight of a LoRA is best: render, score and report each as a variant of one run.
+    """Which weight of a LoRA is best: each is a variant of one run.
+
+    Each is rendered, scored and reported.
 
     The report shows each metric over the weight with its interval, and the weights that no other one beats in
     preference, alignment and the change of the pixels together (the Pareto front). Nothing is timed.

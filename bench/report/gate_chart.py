@@ -33,7 +33,7 @@ class Layout:
 
 
 WIDE = Layout("wide", 1150, 215, 900, 46, 23, 19, 1150, 27, 96)
-NARROW = Layout("narrow", 340, 12, 328, 78, 60, 17, 338, 22, 46)
+NARROW = Layout("narrow", 340, 12, 328, 78, 60, 17, 338, 15, 46)
 _TOP, _HEAD, _FOOT, _LINE = 30.0, 36.0, 44.0, 17.0
 
 
