@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,13 +14,26 @@ import msgspec
 
 from bench.cells import missing_cells
 from bench.errors import InvalidError, OutOfMemory, UsageError
+from bench.fleet import Fleet, render_on_fleet
 from bench.machine import git_state, machine_facts, package_versions, pick_device
 from bench.measure import measure, open_jobs, pick_variants
 from bench.metrics import facts_for, facts_of_run
-from bench.records import SCHEMA, Dtype, Fingerprint, MetricFacts, Progress, Record, Render, RunInfo, Suite, Variant
+from bench.records import (
+    SCHEMA,
+    Dtype,
+    Fingerprint,
+    Machine,
+    MetricFacts,
+    Progress,
+    Record,
+    Render,
+    RunInfo,
+    Suite,
+    Variant,
+)
 from bench.score import missing_scores, score
 from bench.store import RunFolder, batch_of, forget_empty_run, load_run, run_id
-from bench.store.guards import check_same_machine
+from bench.store.guards import check_same_machine, ground_differences
 from bench.suite import protocol_digest
 from bench.variants import fingerprint
 
@@ -43,7 +58,7 @@ class Outcome(Record, frozen=True):
 
 def run_all(
     suite: Suite,
-    path: Path,
+    path: Path | str,
     *,
     variants: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
@@ -51,32 +66,35 @@ def run_all(
     fresh: bool = False,
     weights_dir: Path | None = None,
     tower_dtype: Dtype | None = None,
+    ray: str | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """The main job: every stage that the run folder still lacks.
 
     Args:
         suite: what is to be run.
-        path: the run folder; made where it is missing, continued where it holds the same protocol.
+        path: the run folder, or the URL of one on an object store; made where it is missing, continued where it
+            holds the same protocol.
         variants: names of the variants to work on; None for all.
         metrics: names of the metrics to score; None for the suite's.
         device: as ``bench.machine.pick_device`` takes it.
         fresh: start over; the old folder is kept beside it.
         weights_dir: local weights instead of downloads.
         tower_dtype: what the towers of judges compute in; None for what the folder's scores were made with.
+        ray: address of a Ray cluster that renders, or ``auto``; all else is done here.
         progress: told how far each stage is.
 
     Raises:
         UsageError, WeightsError, IncomparableError, MachineError: as the stages do.
         InvalidError: every image failed.
     """
-    return _run(STAGES, _Asked(suite, path, variants, metrics, device, fresh, weights_dir, tower_dtype, progress))
+    return _run(STAGES, _Asked(suite, path, variants, metrics, device, fresh, weights_dir, tower_dtype, ray, progress))
 
 
 def run_stage(
     stage: Stage,
     suite: Suite,
-    path: Path,
+    path: Path | str,
     *,
     variants: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
@@ -84,6 +102,7 @@ def run_stage(
     fresh: bool = False,
     weights_dir: Path | None = None,
     tower_dtype: Dtype | None = None,
+    ray: str | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """One stage alone; arguments and errors as ``run_all``.
@@ -91,20 +110,23 @@ def run_stage(
     Raises:
         InvalidError: the stage needs images and the folder has none.
     """
-    return _run((stage,), _Asked(suite, path, variants, metrics, device, fresh, weights_dir, tower_dtype, progress))
+    return _run(
+        (stage,), _Asked(suite, path, variants, metrics, device, fresh, weights_dir, tower_dtype, ray, progress)
+    )
 
 
 class _Asked(NamedTuple):
     """The arguments of ``run_all``."""
 
     suite: Suite
-    path: Path
+    path: Path | str
     variants: Sequence[str] | None
     metrics: Sequence[str] | None
     device: str
     fresh: bool
     weights_dir: Path | None
     tower_dtype: Dtype | None
+    ray: str | None
     progress: Progress | None
 
 
@@ -118,6 +140,8 @@ class _Work(NamedTuple):
     device: str
     weights_dir: Path | None
     tower_dtype: Dtype | None
+    fleet: Fleet | None
+    """The workers on Ray; None where this process renders."""
     progress: Progress | None
 
 
@@ -161,8 +185,13 @@ def _run_once(stages: tuple[Stage, ...], asked: _Asked) -> Outcome:
             f"{asked.path}: its images were given; there is no model to render or to time.",
             f"hotart-bench score {shlex.quote(str(asked.path))}",
         )
-    with RunFolder.open(asked.path, suite=suite, protocol_digest=protocol_digest(suite), fresh=asked.fresh) as folder:
-        local = (asked.device, asked.weights_dir, asked.tower_dtype, asked.progress)
+    if asked.ray is not None and len(stages) > 1:
+        pick_device(asked.device)  # scores and timings are made here: a device that is not here is told at once
+    with (
+        RunFolder.open(asked.path, suite=suite, protocol_digest=protocol_digest(suite), fresh=asked.fresh) as folder,
+        _fleet(asked, folder.info) as fleet,
+    ):
+        local = (asked.device, asked.weights_dir, asked.tower_dtype, fleet, asked.progress)
         work = _Work(suite, folder, variants, metrics, *local)
         _refuse_empty(stages, folder)
         _adopt(stages, work)
@@ -171,8 +200,19 @@ def _run_once(stages: tuple[Stage, ...], asked: _Asked) -> Outcome:
             done += _report(work, done, stages == ("report",)) if stage == "report" else _DO[stage](work)
         outcome = _outcome(work, done_before=done == 0)
     if outcome.images == 0 and outcome.failed:
-        raise InvalidError(f"{asked.path}: all {outcome.failed} images failed.", f"see {asked.path / 'renders.jsonl'}")
+        raise InvalidError(f"{asked.path}: all {outcome.failed} images failed.", f"see {asked.path}/renders.jsonl")
     return outcome
+
+
+def _fleet(asked: _Asked, info: RunInfo | None) -> AbstractContextManager[Fleet | None]:
+    """The workers on Ray, if they are asked for; none is started before it has something to render."""
+    if asked.ray is None:
+        return nullcontext()
+    # A run on CPUs goes on with the threads that it was begun with, since they change pixels.
+    known = info.machine.threads if info is not None and info.machine.device == "cpu" else None
+    wished = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    threads = known or (int(wished) if wished.isdecimal() and int(wished) else 1)
+    return Fleet(asked.ray, asked.suite, device=asked.device, threads=threads, weights_dir=asked.weights_dir)
 
 
 def _refuse_empty(stages: tuple[Stage, ...], folder: RunFolder) -> None:
@@ -198,14 +238,15 @@ def _adopt(stages: tuple[Stage, ...], work: _Work) -> None:
     scored = old.metrics if old is not None else ()
     every = tuple(dict.fromkeys((*suite.metrics, *(known.name for known in scored), *work.metrics)))
     facts = facts_of_run(every, scored, work.metrics, work.tower_dtype)
-    info = _first_info(suite, ordered, facts, work.device) if old is None else _next_info(old, suite, ordered, facts)
+    info = _first_info(suite, ordered, facts, work) if old is None else _next_info(old, suite, ordered, facts)
     if info != old:
         folder.write_info(info)
 
 
 def _first_info(
-    suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[MetricFacts, ...], device: str
+    suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[MetricFacts, ...], work: _Work
 ) -> RunInfo:
+    machine, packages = _ground(work)
     return RunInfo(
         schema=SCHEMA,
         id=run_id(),
@@ -214,8 +255,8 @@ def _first_info(
         protocol_digest=protocol_digest(suite),
         variants=variants,
         metrics=metrics,
-        machine=machine_facts(pick_device(device)),
-        packages=package_versions(),
+        machine=machine,
+        packages=packages,
         git=git_state(Path.cwd()),
         start=_now(),
         end=None,
@@ -236,6 +277,9 @@ def _now() -> str:
 def _render(work: _Work) -> int:
     if not _unrendered(work.suite, work.folder, work.variants):
         return 0
+    if work.fleet is not None:
+        with work.fleet:  # its devices are free again before scores and timings are made here
+            return render_on_fleet(work.suite, work.folder, work.fleet, variants=work.variants, progress=work.progress)
     from bench.render import render
 
     return render(
@@ -248,12 +292,19 @@ def _render(work: _Work) -> int:
     )
 
 
+def _ground(work: _Work) -> tuple[Machine, dict[str, str]]:
+    """The machine that renders, and its packages: this one, or the workers'."""
+    if work.fleet is not None:
+        return work.fleet.ground()
+    return machine_facts(pick_device(work.device)), package_versions()
+
+
 def _same_ground(work: _Work) -> str:
-    """The device, once it is sure that this machine may add to the folder."""
-    place = pick_device(work.device)
+    """The device, once it is sure that what renders may add to the folder."""
+    machine, packages = _ground(work)
     if work.folder.info is not None:
-        check_same_machine(work.folder.info, machine_facts(place), package_versions())
-    return place
+        check_same_machine(work.folder.info, machine, packages)
+    return machine.device
 
 
 def _score(work: _Work) -> int:
@@ -272,16 +323,33 @@ def _measure(work: _Work) -> int:
     known = work.folder.info.machine.device if work.folder.info is not None else work.device
     if not open_jobs(work.suite, work.variants, work.folder.timings(), known):
         return 0
+    device = _same_ground(work) if work.fleet is None else _timing_device(work)
+    if device is None:
+        return 0
     done = measure(
         work.suite,
         work.folder,
         variants=[variant.name for variant in work.variants],
-        device=_same_ground(work),
+        device=device,
         weights_dir=work.weights_dir,
         progress=work.progress,
     )
     _note(work.folder, done.notes)
     return done.timings
+
+
+def _timing_device(work: _Work) -> str | None:
+    """Where to time a run that Ray renders: here, if this machine is like the workers'; else None, and a note."""
+    place = pick_device(work.device)
+    info = work.folder.info
+    if info is None:
+        return place
+    here = msgspec.structs.replace(machine_facts(place), threads=info.machine.threads)  # timings say their own
+    differences = ground_differences(info, here, package_versions())
+    if not differences:
+        return place
+    _note(work.folder, [f"No timings: the driver's machine is not like the workers' ({'; '.join(differences)})."])
+    return None
 
 
 _DO: dict[Stage, Callable[[_Work], int]] = {"render": _render, "score": _score, "measure": _measure}

@@ -107,9 +107,9 @@ def _one_line(text: str, flag: str) -> str:
     return line
 
 
-def _refuse_unfit(frozen: Baseline, run: Path) -> None:
+def _refuse_unfit(frozen: Baseline, run: str) -> None:
     """What no run could be gated against is no baseline: missing cells, limits that make no sense."""
-    itself = _judge(frozen, frozen, str(run))
+    itself = _judge(frozen, frozen, run)
     reasons = [f"{one.candidate}: {one.sentence}" for one in itself.verdicts if one.outcome == "invalid"]
     if itself.outcome == "invalid":
         more = f" And {len(reasons) - 3} more such." if len(reasons) > 3 else ""

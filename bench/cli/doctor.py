@@ -12,6 +12,7 @@ from bench.cli import options
 from bench.cli.foretold import forecast_notes, foretell, memory_words, time_words
 from bench.cli.judge_weights import JudgeFile, entries_needed, print_judges
 from bench.cli.options import AsJson, Device, Limit, Output, SuiteName, WeightsDir
+from bench.cli.places import disk_for
 from bench.cli.printing import Column, print_json, print_table, printable, say
 from bench.cli.stages import default_folder, read_suite
 from bench.cli.verbs import group, verb
@@ -82,7 +83,7 @@ def doctor(
     options.check_device(device)
     options.check_weights_dir(weights_dir)
     asked = read_suite(suite, limit)
-    checkup = examine(asked, output or default_folder(asked), device, weights_dir)
+    checkup = examine(asked, disk_for(output or default_folder(asked)), device, weights_dir)
     if json:
         print_json(checkup)
     else:

@@ -36,7 +36,7 @@ Inconclusive = Literal["fail", "warn"]
 def gate(
     run: RunFolder,
     baseline: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--baseline", metavar="PATH", help="A frozen baseline, or another run folder."),
     ] = None,
     candidate: Annotated[
@@ -74,7 +74,7 @@ def gate(
     _refuse_overwriting(baseline, {"--junit": junit, "--summary": summary, "--json": json})
     mode = cast(Inconclusive, inconclusive)
     sides = read_sides(run, baseline)
-    found = _judge(sides, choose_pairs(sides, candidate, reference), str(run), quality_only=other_machine)
+    found = _judge(sides, choose_pairs(sides, candidate, reference), run, quality_only=other_machine)
     _keep(found, run)
     _write_files(found, sides, mode, junit=junit, summary=summary, json=json, image_base=image_base)
     _print(found)
@@ -86,9 +86,9 @@ def exit_code(found: Gate, inconclusive: Inconclusive) -> int:
     return 0 if found.outcome == "inconclusive" and inconclusive == "warn" else EXIT_CODES[found.outcome]
 
 
-def _refuse_overwriting(baseline: Path | None, outputs: dict[str, Path | None]) -> None:
+def _refuse_overwriting(baseline: str | None, outputs: dict[str, Path | None]) -> None:
     """A file that is written must be neither the baseline nor another one that is written."""
-    taken = {} if baseline is None else {baseline.resolve(): "--baseline"}
+    taken = {} if baseline is None else {Path(baseline).resolve(): "--baseline"}
     for flag, path in outputs.items():
         if path is None:
             continue
@@ -112,7 +112,7 @@ def _judge(sides: Sides, pairs: Iterable[tuple[str, str]], run: str, *, quality_
     )
 
 
-def _keep(found: Gate, run: Path) -> None:
+def _keep(found: Gate, run: str) -> None:
     """Puts the gate into the run folder, for its report; one that cannot be written changes no verdict."""
     from bench.store import write_gate
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.cli import options
+from bench.cli.places import at_hand
 from bench.errors import UsageError
 from bench.records import Baseline, FrozenVariant, Run
 
@@ -26,7 +26,7 @@ class Sides:
     """The reference's path as it was given; the run's own where two of its variants are compared."""
 
 
-def read_sides(run: Path, baseline: Path | None) -> Sides:
+def read_sides(run: str, baseline: str | None) -> Sides:
     """Both sides of a gate; without a baseline the run is both.
 
     Raises:
@@ -37,19 +37,21 @@ def read_sides(run: Path, baseline: Path | None) -> Sides:
     from bench.store import load_run
     from bench.store.reading import INFO, folder_of
 
-    if baseline is not None and not baseline.exists():
+    there = None if baseline is None else at_hand(baseline)
+    if baseline is not None and there is not None and not there.exists():
         raise UsageError(
             f"--baseline: there is nothing at {baseline}; a gate without a baseline has no verdict.",
-            f"make one from an accepted run: hotart-bench baseline RUN -o {shlex.quote(str(baseline))}",
+            f"make one from an accepted run: hotart-bench baseline RUN -o {shlex.quote(baseline)}",
         )
-    loaded = load_run(run)
+    here = at_hand(run)
+    loaded = load_run(here)
     ours = freeze(loaded)
-    if baseline is None or folder_of(baseline).resolve() == folder_of(run).resolve():
-        return Sides(loaded, ours, ours, loaded, str(baseline or run))
-    if baseline.is_dir() or baseline.name == INFO:
-        other = load_run(baseline)
-        return Sides(loaded, ours, freeze(other), other, str(baseline))
-    return Sides(loaded, ours, read_baseline(baseline), None, str(baseline))
+    if baseline is None or there is None or folder_of(there).resolve() == folder_of(here).resolve():
+        return Sides(loaded, ours, ours, loaded, baseline or run)
+    if there.is_dir() or there.name == INFO:
+        other = load_run(there)
+        return Sides(loaded, ours, freeze(other), other, baseline)
+    return Sides(loaded, ours, read_baseline(there), None, baseline)
 
 
 def choose_pairs(sides: Sides, candidate: str | None, reference: str | None) -> tuple[tuple[str, str], ...]:

@@ -20,8 +20,8 @@ SuiteName = Annotated[
 RunOrSuite = Annotated[
     str, typer.Argument(metavar="RUN_OR_SUITE", help="A run folder, a shipped suite's name, or a .toml file.")
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
-SecondRun = Annotated[Path | None, typer.Argument(metavar="RUN2", help="Another run folder: RUN is compared with it.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the URL of one.")]
+SecondRun = Annotated[str | None, typer.Argument(metavar="RUN2", help="Another run folder: RUN is compared with it.")]
 OptionalRunOrSuite = Annotated[
     str | None,
     typer.Argument(metavar="RUN_OR_SUITE", help="A run folder, a shipped suite's name, or a .toml file."),
@@ -41,12 +41,12 @@ Limits = Annotated[
     typer.Option("--limits", metavar="NAME=LIMIT,...", help="With --images: what a later gate may allow."),
 ]
 Output = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "-o",
         "--output",
-        metavar="DIR",
-        help="The run folder.  [default: reports/runs/<suite>]",
+        metavar="DIR_OR_URL",
+        help="The run folder; s3://bucket/run lies on an object store.  [default: reports/runs/<suite>]",
         show_default=False,
     ),
 ]
@@ -78,6 +78,15 @@ TowerDtype = Annotated[
         metavar="DTYPE",
         help="What judges' towers compute in: float32, float16 or bfloat16. Scores of another dtype are another "
         "version of the metric.  [default: as the run was scored before, else float32]",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="auto|ADDRESS",
+        help="Render on a Ray cluster, a worker on each GPU. Scores and timings are made here, once the workers are "
+        "gone: what is timed never shares a device.",
     ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; the old folder is kept beside the new one.")]

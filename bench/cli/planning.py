@@ -31,7 +31,7 @@ FILE = "calibration.json"
 def plan(
     suite: SuiteName,
     pilot: Annotated[
-        Path,
+        str,
         typer.Option("--from", metavar="RUN", help="A run with the suite's settings; a limited one will do."),
     ],
     margin: Annotated[

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bench.cli import given, options
+from bench.cli import given, options, places
 from bench.cli.options import (
     Device,
     Fresh,
@@ -20,6 +20,7 @@ from bench.cli.options import (
     Output,
     Prompts,
     Quiet,
+    Ray,
     RunOrSuite,
     SuiteName,
     TowerDtype,
@@ -45,7 +46,7 @@ Stage = Literal["all", "render", "score", "measure", "report"]
     "hotart-bench run",
     "hotart-bench run mini --limit 4 --variants base,spo",
     "hotart-bench run my-suite.toml -o runs/mine --device cuda",
-    "hotart-bench run sdxl --weights-dir weights",
+    "hotart-bench run sdxl --ray auto -o s3://bucket/sdxl",
 )
 def run(
     suite: SuiteName = "mini",
@@ -56,6 +57,7 @@ def run(
     limit: Limit = None,
     weights_dir: WeightsDir = None,
     tower_dtype: TowerDtype = None,
+    ray: Ray = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
 ) -> None:
@@ -81,6 +83,7 @@ def run(
         device=device,
         weights_dir=weights_dir,
         tower_dtype=tower_dtype,
+        ray=ray,
         fresh=fresh,
     )
 
@@ -99,6 +102,7 @@ def render(
     device: Device = "auto",
     limit: Limit = None,
     weights_dir: WeightsDir = None,
+    ray: Ray = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
 ) -> None:
@@ -112,6 +116,7 @@ def render(
         variants=variants,
         device=device,
         weights_dir=weights_dir,
+        ray=ray,
         fresh=fresh,
     )
 
@@ -147,7 +152,7 @@ def score(
     if images is not None and prompts is not None:
         folder = output or given.folder_for(images, RUNS)
         suite = given.bring_in_images(
-            images, prompts, folder, metrics=metrics, limits=limits, device=device, fresh=fresh, quiet=quiet
+            images, prompts, Path(folder), metrics=metrics, limits=limits, device=device, fresh=fresh, quiet=quiet
         )
     else:
         if limits is not None or fresh:
@@ -198,7 +203,7 @@ def default_folder(suite: Suite) -> Path:
     return RUNS / (suite.name if suite.limit is None else f"{suite.name}-limit-{suite.limit}")
 
 
-def find_target(run_or_suite: str, output: Path | None, limit: int | None) -> tuple[Suite, Path]:
+def find_target(run_or_suite: str, output: str | None, limit: int | None) -> tuple[Suite, str | Path]:
     """The suite and the run folder that a single stage works on.
 
     A run folder brings the suite it was made with; a suite brings its default folder. A shipped suite's
@@ -212,20 +217,19 @@ def find_target(run_or_suite: str, output: Path | None, limit: int | None) -> tu
             raise UsageError(
                 f"{flag} goes with a suite; {run_or_suite} is a run folder: its suite and place are fixed."
             )
-    return _recorded_suite(run_or_suite), Path(run_or_suite)
+    return _recorded_suite(run_or_suite), run_or_suite
 
 
 def _is_run(name: str) -> bool:
     from bench.suite import list_suites
-    from bench.suite.text_files import exists
 
-    return name not in list_suites() and exists(Path(name) / "run.json")
+    return name not in list_suites() and places.is_run(name)
 
 
 def _recorded_suite(folder: str) -> Suite:
     from bench.store import load_run
 
-    return load_run(Path(folder)).info.suite
+    return load_run(folder).info.suite
 
 
 def read_suite(name_or_path: str, limit: int | None) -> Suite:
@@ -246,7 +250,7 @@ def read_suite(name_or_path: str, limit: int | None) -> Suite:
 def do_stage(
     stage: Stage,
     suite: Suite,
-    folder: Path,
+    folder: str | Path,
     quiet: bool,
     *,
     variants: str | None = None,
@@ -254,6 +258,7 @@ def do_stage(
     device: str = "auto",
     weights_dir: Path | None = None,
     tower_dtype: str | None = None,
+    ray: str | None = None,
     fresh: bool = False,
 ) -> None:
     """Checks the flags, does the work with its progress shown, and tells how it went."""
@@ -276,9 +281,10 @@ def do_stage(
             fresh=fresh,
             weights_dir=weights_dir,
             tower_dtype=dtype,
+            ray=ray,
             progress=progress,
         )
-    _tell(stage, outcome, quiet)
+    _tell(stage, outcome, quiet, str(folder))
 
 
 def _choose_variants(suite: Suite, text: str | None) -> Sequence[str] | None:
@@ -297,9 +303,8 @@ def _choose_metrics(text: str | None) -> Sequence[str] | None:
     return names
 
 
-def _tell(stage: Stage, outcome: Outcome, quiet: bool) -> None:
-    """Notes and counts on stderr, and on stdout the path of what was made."""
-    folder = Path(outcome.path)
+def _tell(stage: Stage, outcome: Outcome, quiet: bool, folder: str) -> None:
+    """Notes and counts on stderr, and on stdout the path of what was made; of a run on a store, its URL."""
     if not quiet or outcome.failed or outcome.missing:
         for note in outcome.notes:
             say(note)
@@ -308,6 +313,6 @@ def _tell(stage: Stage, outcome: Outcome, quiet: bool) -> None:
         counts += f", {outcome.missing} images still to render" if outcome.missing else ""
         say(f"{'Nothing was left to do' if outcome.done_before else 'Done'}: {counts} in {folder}.")
         if stage in ("all", "report"):
-            say(f"  next: hotart-bench compare {shlex.quote(str(folder))}")
-    report_file = folder / "report.html"
-    print(report_file if stage in ("all", "report") and report_file.is_file() else folder)
+            say(f"  next: hotart-bench compare {shlex.quote(folder)}")
+    made = stage in ("all", "report") and (Path(outcome.path) / "report.html").is_file()
+    print(f"{folder.rstrip('/')}/report.html" if made else folder)

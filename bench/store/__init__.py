@@ -24,6 +24,7 @@ from bench.records import Render, RunInfo, Score, Suite, Timing
 from bench.store.guards import refuse_other_protocol
 from bench.store.journal import TEMPORARY, append_records, rewrite_journal, write_whole, writing
 from bench.store.lock import LOCK_NAME, lock_folder, unlock_folder
+from bench.store.mirror import Mirror
 from bench.store.reading import (
     INFO,
     RENDERS,
@@ -38,6 +39,7 @@ from bench.store.reading import (
     read_timings,
     scores_csv,
 )
+from bench.store.remote import is_url
 from bench.store.verdicts import GATE, read_gate, write_gate
 
 __all__ = ["RunFolder", "batch_of", "forget_empty_run", "load_run", "read_gate", "run_id", "write_gate"]
@@ -51,6 +53,7 @@ class RunFolder:
 
     def __init__(self, path: Path, info: RunInfo | None, lock: int, made: bool) -> None:
         self.path = path
+        self._mirror: Mirror | None = None
         self._info = info
         self._lock: int | None = lock
         self._made = made
@@ -60,7 +63,7 @@ class RunFolder:
         """Lock a folder for a suite: a new one, or one that holds the same protocol and is to be continued.
 
         Args:
-            path: made where it is missing.
+            path: made where it is missing; a URL such as ``s3://bucket/run`` is a folder on an object store.
             suite: what is to be run.
             protocol_digest: ``bench.suite.protocol_digest(suite)``.
             fresh: start over; a run that is there is moved beside, to ``<name>.old-<n>``.
@@ -72,7 +75,19 @@ class RunFolder:
             InvalidError: its ``run.json`` is damaged.
             MachineError: another process holds it, or it cannot be written.
         """
-        path = Path(path)
+        if not is_url(path):
+            return cls._open_here(Path(path), suite, protocol_digest, fresh)
+        mirror = Mirror(str(path), fresh=fresh)
+        try:
+            folder = cls._open_here(mirror.folder, suite, protocol_digest, fresh=False)
+        except BaseException:
+            mirror.release()
+            raise
+        folder._mirror = mirror
+        return folder
+
+    @classmethod
+    def _open_here(cls, path: Path, suite: Suite, protocol_digest: str, fresh: bool) -> RunFolder:
         made = _refuse_foreign(path)
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -90,7 +105,7 @@ class RunFolder:
 
     @classmethod
     def reopen(cls, path: str | Path) -> RunFolder:
-        """Lock the run folder of a run that was begun before, to score, measure or report it.
+        """Lock the run folder of a run of this machine that was begun before, to score, measure or report it.
 
         Raises:
             UsageError: there is no run at ``path``.
@@ -110,7 +125,11 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if error is None and self._mirror is not None and self._info is not None:
+                self._mirror.finish()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Give the lock back; a second call does nothing. A folder that nothing was written to is gone."""
@@ -121,6 +140,8 @@ class RunFolder:
         if self._made and self._info is None:
             with contextlib.suppress(OSError):  # somebody else may have begun a run in it
                 self.path.rmdir()
+        if self._mirror is not None:
+            self._mirror.release()
 
     @property
     def info(self) -> RunInfo | None:
@@ -135,18 +156,15 @@ class RunFolder:
 
     def append_renders(self, records: Iterable[Render]) -> None:
         """Append to ``renders.jsonl``; on the disk on return. Write the images first."""
-        self._drop_verdicts()
-        append_records(self.path / RENDERS, records)
+        self._append(RENDERS, tuple(records))
 
     def append_scores(self, records: Iterable[Score]) -> None:
         """Append to ``scores.jsonl``; on the disk on return."""
-        self._drop_verdicts()
-        append_records(self.path / SCORES, records)
+        self._append(SCORES, tuple(records))
 
     def append_timings(self, records: Iterable[Timing]) -> None:
         """Append to ``timings.jsonl``; on the disk on return."""
-        self._drop_verdicts()
-        append_records(self.path / TIMINGS, records)
+        self._append(TIMINGS, tuple(records))
 
     def renders(self) -> tuple[Render, ...]:
         """The newest record of each (variant, case, sample), in the order they were first made."""
@@ -160,11 +178,21 @@ class RunFolder:
         """All timings, in the order they were made."""
         return read_timings(self.path)
 
+    def _append(self, journal: str, records: tuple[Render, ...] | tuple[Score, ...] | tuple[Timing, ...]) -> None:
+        self._drop_verdicts()
+        append_records(self.path / journal, records)
+        if self._mirror is not None:
+            self._mirror.append(journal, records)
+
     def _drop_verdicts(self) -> None:
         """Take a gate's verdicts out: the folder keeps its id, and they were on what it held before."""
         gate = self.path / GATE
+        if not gate.exists():
+            return
         with writing(gate):
-            gate.unlink(missing_ok=True)
+            gate.unlink()
+        if self._mirror is not None:
+            self._mirror.remove(GATE)
 
     def drop_variant(self, name: str) -> None:
         """Take a variant out of all journals, before it is rendered anew because its fingerprint changed.
@@ -181,6 +209,8 @@ class RunFolder:
             kept = [record for record in records if record.variant != name]
             if len(kept) < len(records):
                 rewrite_journal(self.path / journal, kept)
+        if self._mirror is not None:
+            self._mirror.compact()  # or the shards would bring it back
 
     def image_path(self, variant: str, case: str, sample: int) -> Path:
         """Where the PNG of a cell lies."""
@@ -202,6 +232,8 @@ class RunFolder:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, data)
+        if self._mirror is not None:
+            self._mirror.put(name, data)
         return path
 
     def write_scores_csv(self) -> Path:

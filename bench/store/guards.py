@@ -44,14 +44,19 @@ def check_same_machine(info: RunInfo, machine: Machine, packages: Mapping[str, s
     Raises:
         IncomparableError: naming every fact that differs.
     """
-    here, there = _ground(machine, packages), _ground(info.machine, info.packages)
-    differences = [_difference(name, there[name], here[name]) for name in here if here[name] != there[name]]
+    differences = ground_differences(info, machine, packages)
     if differences:
         raise IncomparableError(
             f"The run {info.id} was begun on another machine or other packages, and its images must not mix: "
             f"{'; '.join(differences)}.",
             HINT,
         )
+
+
+def ground_differences(info: RunInfo, machine: Machine, packages: Mapping[str, str]) -> list[str]:
+    """What of a machine and its packages differs from where a run was begun, one sentence's part each."""
+    here, there = _ground(machine, packages), _ground(info.machine, info.packages)
+    return [_difference(name, there[name], here[name]) for name in here if here[name] != there[name]]
 
 
 def _ground(machine: Machine, packages: Mapping[str, str]) -> dict[str, object]:

@@ -55,7 +55,7 @@ def append_records(path: Path, records: Iterable[Record]) -> None:
         MachineError: the disk is full, read-only or otherwise unwilling.
         ValueError: a record holds a number that is not finite (a bug of the caller: JSON has none).
     """
-    lines = _lines(records)
+    lines = record_lines(records)
     if not lines:
         return
     with writing(path), path.open("ab+") as file:
@@ -96,7 +96,7 @@ def rewrite_journal(path: Path, records: Iterable[Record]) -> None:
     Raises:
         MachineError, ValueError: as ``append_records``.
     """
-    write_whole(path, _lines(records))
+    write_whole(path, record_lines(records))
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -132,7 +132,12 @@ def _read_line(line: bytes, decoder: msgspec.json.Decoder[R], kind: type[R]) -> 
     return strict_json.convert(strict_json.loads(line.decode()), kind)
 
 
-def _lines(records: Iterable[Record]) -> bytes:
+def record_lines(records: Iterable[Record]) -> bytes:
+    """Records as lines of a journal, in UTF-8.
+
+    Raises:
+        ValueError: a record holds a number that is not finite.
+    """
     return "".join(strict_json.dumps(msgspec.to_builtins(record)) + "\n" for record in records).encode()
 
 

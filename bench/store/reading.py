@@ -10,6 +10,7 @@ from bench import strict_json
 from bench.errors import IncomparableError, InvalidError, MachineError, UsageError
 from bench.records import SCHEMA, Render, Run, RunInfo, Score, Timing
 from bench.store.journal import read_records
+from bench.store.remote import is_url
 
 INFO = "run.json"
 RENDERS = "renders.jsonl"
@@ -133,7 +134,14 @@ def read_timings(folder: Path) -> tuple[Timing, ...]:
 
 
 def folder_of(path: str | Path) -> Path:
-    """The run folder that is meant by its own path or by that of its ``run.json``."""
+    """The run folder that is meant by its own path or by that of its ``run.json``.
+
+    Of a run on an object store it is a copy that was brought here just now, without the images.
+    """
+    if is_url(path):
+        from bench.store.mirror import read_copy
+
+        return read_copy(str(path))
     path = Path(path)
     return path.parent if path.name == INFO else path
 

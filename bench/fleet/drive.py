@@ -1,0 +1,84 @@
+"""Rendering with workers: this process hands out the planned batches and writes what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+from bench.cells import missing_batches
+from bench.errors import UsageError
+from bench.fleet.crew import Fleet
+from bench.fleet.painter import Ground, Piece
+from bench.fleet.units import Unit, Work
+from bench.records import Cell, Progress, Render, Suite, Variant
+from bench.store import RunFolder
+from bench.store.guards import check_same_machine
+from bench.wording import plural
+
+WRITERS = 4
+"""Threads that write image files; on an object store each file is a request."""
+
+
+def render_on_fleet(
+    suite: Suite,
+    folder: RunFolder,
+    fleet: Fleet,
+    *,
+    variants: Sequence[Variant],
+    progress: Progress | None = None,
+) -> int:
+    """Render what the run folder lacks of these variants; returns the number of images that were made.
+
+    Batches are those of ``bench.render.render``, and so are their images, byte for byte, on the kind of device and
+    the number of threads that the run was begun with. A batch is on record once all its images are written;
+    batches of a worker that is lost are drawn again by others.
+
+    Raises:
+        UsageError: the folder has no ``run.json`` yet.
+        IncomparableError: a worker is on other ground than the run.
+        WeightsError: a worker cannot load a variant.
+        MachineError: workers are lost again and again, or the folder cannot be written.
+    """
+    info = folder.info
+    if info is None:
+        raise UsageError(f"{folder.path}: has no run.json yet.")
+    renders = folder.renders()
+    work = Work((variant, missing_batches(suite, variant.name, renders, folder.path)) for variant in variants)
+    total, done = work.images, 0
+    digests = {known.name: known.digest for known in info.variants}
+
+    def check(ground: Ground) -> None:
+        check_same_machine(info, ground.machine, ground.packages)
+
+    def tell(note: str) -> None:
+        if progress is not None:
+            progress("render", done, total, note)
+
+    tell("waiting for Ray workers")
+    with ThreadPoolExecutor(WRITERS) as writers, closing(fleet.draw(work, digests, check)) as batches:
+        for unit, pieces in batches:
+            folder.append_renders(_write(writers, folder, unit, pieces))
+            done += len(pieces)
+            tell(f"{unit.variant.name}, {plural(fleet.size, 'worker')}")
+    return done
+
+
+def _write(writers: ThreadPoolExecutor, folder: RunFolder, unit: Unit, pieces: Sequence[Piece]) -> tuple[Render, ...]:
+    def write(cell: Cell, piece: Piece) -> Render:
+        name, sha256 = None, None
+        if piece.png is not None:
+            name, sha256 = folder.write_image(unit.variant.name, cell.case, cell.sample, piece.png)
+        return Render(
+            variant=unit.variant.name,
+            case=cell.case,
+            sample=cell.sample,
+            seed=cell.seed,
+            batch=cell.batch,
+            decode_dtype=piece.decode_dtype,
+            image=name,
+            sha256=sha256,
+            error=piece.error,
+        )
+
+    return tuple(writers.map(write, unit.cells, pieces))

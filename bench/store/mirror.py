@@ -1,0 +1,245 @@
+"""A run folder on an object store: a working folder of this machine, mirrored by objects.
+
+What is on the store counts. Images are objects of their own; a batch's records are one object more, the shard,
+which is written last and never changed: without it the batch was not made. At the end the shards become the
+journals that a run folder has everywhere. ``docs/design/object-stores.md`` tells why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+
+from bench.errors import UsageError
+from bench.names import listed
+from bench.records import Record
+from bench.store.journal import TEMPORARY, record_lines, write_whole, writing
+from bench.store.lease import LOCK, Lease
+from bench.store.lock import LOCK_NAME
+from bench.store.reading import INFO, RENDERS, SCORES, TIMINGS, read_renders
+from bench.store.remote import CONNECTIONS, Objects
+
+JOURNALS = (RENDERS, SCORES, TIMINGS)
+IMAGES = "images/"
+SHARDS = "shards/"
+_SHARD = re.compile(r"shards/(\d{6,})-(renders|scores|timings)-[0-9a-f]+\.jsonl")
+_LINK = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+class Mirror:
+    """The objects behind a working folder, held by a lease; ``RunFolder`` tells it what it wrote.
+
+    Raises:
+        UsageError: something that is no run lies at the URL.
+        MachineError: another driver holds the run, or the store would not.
+    """
+
+    def __init__(self, url: str, *, fresh: bool = False) -> None:
+        self._objects = Objects(run_url(url))
+        self.folder = working_folder(self._objects.url, "run")
+        self._lease = Lease(self._objects)
+        try:
+            names = refuse_foreign(self._objects)
+            if fresh and INFO in names:
+                _move_aside(self._objects, names)
+                names = frozenset()
+            if INFO not in names:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self._stored = {
+                name: _sha256(data) for name, data in (pull(self._objects, names, self.folder) or {}).items()
+            }
+        except BaseException:
+            self._lease.release()
+            raise
+        self._shards = {name for name in names if _SHARD.fullmatch(name)}
+        self._numbers = count(max((_number(name) for name in self._shards), default=0) + 1)
+
+    def put(self, name: str, data: bytes) -> None:
+        """A file was written whole."""
+        self._lease.check()
+        self._objects.put(name, data)
+        if not name.startswith(IMAGES):
+            self._stored[name] = _sha256(data)
+
+    def append(self, journal: str, records: Iterable[Record]) -> None:
+        """Records were appended to a journal: they become one shard, after the images that they speak of."""
+        lines = record_lines(records)
+        if not lines:
+            return
+        self._lease.check()
+        name = f"{SHARDS}{next(self._numbers):06d}-{Path(journal).stem}-{self._lease.token}.jsonl"
+        self._objects.put(name, lines)
+        self._shards.add(name)
+
+    def remove(self, name: str) -> None:
+        """A file was taken out."""
+        self._lease.check()
+        self._objects.delete([name])
+
+    def compact(self) -> None:
+        """Put the journals as they are in the working folder in the place of the shards.
+
+        In this order: the journals first, which hold all that the shards do; a crash in between repeats nothing.
+        """
+        self._put_changed(self.folder / journal for journal in JOURNALS)
+        self._objects.delete(self._shards)
+        self._shards.clear()
+
+    def finish(self) -> None:
+        """Compact, and bring over whatever else lies in the working folder: reports, plots."""
+        self.compact()
+        here = list(plain_files(self.folder))
+        self._put_changed(here)
+        gone = {name for name in self._stored if is_plain(name)} - {self._name(path) for path in here}
+        self._objects.delete(gone)
+
+    def _put_changed(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            data = path.read_bytes() if path.exists() else None
+            if data is not None and self._stored.get(self._name(path)) != _sha256(data):
+                self.put(self._name(path), data)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def release(self) -> None:
+        """Let other drivers in; a second call does nothing."""
+        self._lease.release()
+
+
+def read_copy(url: str) -> Path:
+    """A folder of this machine that holds what is on the store, without the images: for verbs that only read.
+
+    Raises:
+        UsageError: there is no run.
+        MachineError: the store would not.
+    """
+    objects = Objects(run_url(url))
+    folder = working_folder(objects.url, "read")
+    while True:
+        names = objects.names()
+        if INFO not in names:
+            raise UsageError(f"{objects.url}: there is no run here (no {INFO}).", f"hotart-bench run -o {objects.url}")
+        if pull(objects, names, folder, images=False) is not None:
+            return folder
+
+
+def is_run_at(url: str) -> bool:
+    """Whether there is a run at a URL; MachineError where the store would not say."""
+    return Objects(run_url(url)).exists(INFO)
+
+
+def run_url(place: str) -> str:
+    """The URL of the run folder that is meant by its own or by that of its ``run.json``."""
+    return place.rstrip("/").removesuffix(f"/{INFO}").rstrip("/")
+
+
+def put_file(url: str, name: str, data: bytes) -> None:
+    """Write one small file into a run on a store, beside its journals."""
+    Objects(run_url(url)).put(name, data)
+
+
+def working_folder(url: str, use: str) -> Path:
+    """Where this machine keeps its copy of a run: below ``HOTART_RUNS_CACHE`` or ``~/.cache/hotart-bench/runs``."""
+    home = os.environ.get("HOTART_RUNS_CACHE") or Path.home() / ".cache" / "hotart-bench" / "runs"
+    name = _LINK.sub("-", url.rpartition("/")[2])[:40]
+    return Path(home) / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:16]}" / use
+
+
+def refuse_foreign(objects: Objects) -> frozenset[str]:
+    """The names below a URL; UsageError where they are not those of a run."""
+    names = objects.names() - {LOCK}
+    if names and INFO not in names:
+        raise UsageError(
+            f"{objects.url}: is not empty and holds no run (no {INFO}), but {listed(sorted(names), 3)}.",
+            "choose another folder with -o",
+        )
+    return names
+
+
+def pull(objects: Objects, names: frozenset[str], folder: Path, *, images: bool = True) -> dict[str, bytes] | None:
+    """Make a working folder what the store says: journals with their shards, small files, images by their sha256.
+
+    Returns the small files and journals as they are on the store, or None where a shard went meanwhile, because the
+    run's driver compacted them: look again.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    shards = sorted((name for name in names if _SHARD.fullmatch(name)), key=_number)
+    small = objects.get_all({*shards, *(name for name in names if name in JOURNALS or is_plain(name))})
+    if not small.keys() >= set(shards):
+        return None
+    for journal in JOURNALS:
+        parts = [small.get(journal, b""), *(small[name] for name in shards if _journal(name) == journal)]
+        _set(folder / journal, b"".join(parts) or None)
+    for name in {path.relative_to(folder).as_posix() for path in plain_files(folder)} | small.keys():
+        if is_plain(name):
+            _set(folder / name, small.get(name))
+    if images:
+        _pull_images(objects, names, folder)
+    return {name: data for name, data in small.items() if name not in shards}
+
+
+def is_plain(name: str) -> bool:
+    """Whether an object is a small file of the run: no image, journal, shard or lock."""
+    return not name.startswith((IMAGES, SHARDS)) and name not in JOURNALS and name not in (LOCK, LOCK_NAME)
+
+
+def plain_files(folder: Path) -> Iterator[Path]:
+    """The small files of a working folder."""
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if is_plain(name) and path.is_file() and not name.endswith(TEMPORARY):
+            yield path
+
+
+def _pull_images(objects: Objects, names: frozenset[str], folder: Path) -> None:
+    """Each image that a record names, checked against the record; one that cannot be had is not there."""
+
+    def bring(name: str, sha256: str) -> None:
+        path = folder / name
+        there = name in names
+        if there and path.is_file() and _sha256(path.read_bytes()) == sha256:
+            return
+        data = objects.get(name) if there else None
+        _set(path, data if data is not None and _sha256(data) == sha256 else None)
+
+    wanted = [(item.image, item.sha256) for item in read_renders(folder) if item.image and item.sha256]
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        for _ in pool.map(lambda pair: bring(*pair), wanted):
+            pass
+
+
+def _set(path: Path, data: bytes | None) -> None:
+    """Make a file hold these bytes, or be gone."""
+    with writing(path):
+        if data is None:
+            path.unlink(missing_ok=True)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, data)
+
+
+def _move_aside(objects: Objects, names: frozenset[str]) -> None:
+    numbers = count(1)
+    aside = next(other for other in (Objects(f"{objects.url}.old-{number}") for number in numbers) if not other.names())
+    objects.copy_to(aside, names)
+    objects.delete(names)
+
+
+def _number(shard: str) -> int:
+    return int(shard.removeprefix(SHARDS).partition("-")[0])
+
+
+def _journal(shard: str) -> str:
+    return f"{shard.split('-')[1]}.jsonl"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
