@@ -21,9 +21,10 @@ class Answer(NamedTuple):
 
 @pytest.fixture(autouse=True, scope="session")
 def own_lock_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test, and no fixture of a module or session, reads or writes the lock file of whoever runs it."""
+    """No test, and no fixture of a module or session, reads or writes the lock file or cache of whoever runs it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path_factory.getbasetemp() / "weights.lock.json"))
+        patch.setenv("HOTART_RUNS_CACHE", str(tmp_path_factory.getbasetemp() / "runs-cache"))
         yield
 
 

@@ -54,7 +54,7 @@ def connect(address: str) -> bool:
                 log_to_driver=False,
                 logging_level="ERROR",
             )
-        except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise MachineError(
                 f"--ray {address}: Ray could not be reached or started ({type(error).__name__}: {error}).",
                 "ray start --head on one machine, ray start --address=HOST:6379 on the others, then --ray HOST:6379; "

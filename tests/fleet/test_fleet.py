@@ -1,0 +1,163 @@
+"""The tiny suite on a local Ray cluster of two CPU workers: stopped, continued, a worker killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+import ray
+import tiny
+import torch
+
+from bench.errors import IncomparableError, MachineError, UsageError, WeightsError
+from bench.fleet import Fleet, render_on_fleet
+from bench.fleet import cluster as ray_cluster
+from bench.records import Render, Suite
+from bench.run import run_stage
+from bench.store import RunFolder, load_run
+from bench.store.journal import read_records
+from bench.suite import load_suite, protocol_digest
+
+PATIENCE_S = 120
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray cluster of this machine alone that seems to have two cores; its token stays out of the user's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        before = signal.getsignal(signal.SIGTERM)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield
+        ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    """Twelve batches of one image, so that there is a middle."""
+    return load_suite(str(tiny.write_tiny(tmp_path_factory.mktemp("suite"), "batch = 4", "batch = 1")))
+
+
+def painters() -> set[int]:
+    """Process ids of the workers that hold a pipeline, or are about to."""
+    family = psutil.Process().children(recursive=True)
+    return {one.pid for one in family if one.status() != "zombie" and "ray::Painter" in " ".join(one.cmdline()[:1])}
+
+
+def gone(pids: set[int]) -> bool:
+    """Whether processes end; Ray's end when it has noticed that they are not wanted."""
+    until = time.monotonic() + PATIENCE_S
+    while pids & painters() and time.monotonic() < until:
+        time.sleep(0.05)
+    return not pids & painters()
+
+
+def pngs(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
+
+
+@pytest.fixture(scope="module")
+def folder(cluster: None, suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[int], set[int]]:
+    """A run that was stopped by the user after two batches, continued, and lost a worker after three more.
+
+    Beside the folder: the workers of the first part, and of the second, as they came to be.
+    """
+    path = tmp_path_factory.mktemp("runs") / "run"
+    first: set[int] = set()
+    second: set[int] = set()
+
+    def stop(stage: str, done: int, total: int, note: str = "") -> None:
+        first.update(painters())
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage("render", suite, path, device="cpu", ray="auto", progress=stop)
+    assert len(first) == 2
+    assert gone(first), "a stopped run leaves no worker behind"
+
+    def kill(stage: str, done: int, total: int, note: str = "") -> None:
+        if done == 3:
+            os.kill(min(painters()), signal.SIGKILL)
+        second.update(painters())
+
+    outcome = run_stage("render", suite, path, device="cpu", ray="auto", progress=kill)
+    assert (outcome.images, outcome.missing, outcome.failed) == (12, 0, 0)
+    return path, first, second
+
+
+def test_a_killed_workers_batches_are_drawn_by_others_to_the_same_bytes_as_in_one_process(folder, suite, tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run_stage("render", suite, tmp_path / "alone", device="cpu")
+    finally:
+        torch.set_num_threads(threads)
+    assert len(pngs(folder[0])) == 12
+    assert pngs(folder[0]) == pngs(tmp_path / "alone")
+    assert load_run(folder[0]).renders == load_run(tmp_path / "alone").renders
+
+
+def test_another_worker_came_for_the_killed_one_and_all_are_gone_at_the_end(folder):
+    assert len(folder[2]) == 3
+    assert gone(folder[2])
+
+
+def test_every_image_was_recorded_once_whatever_was_stopped_or_killed(folder):
+    lines = [record for _, record in read_records(folder[0] / "renders.jsonl", Render)]
+    assert {(one.variant, one.case, one.sample) for one in lines} == tiny.CELLS
+    assert len(lines) == len(tiny.CELLS)
+
+
+def test_the_card_is_that_of_the_workers(folder):
+    info = load_run(folder[0]).info
+    assert (info.machine.device, info.machine.threads) == ("cpu", 1)
+    assert info.packages["torch"] == torch.__version__.partition("+")[0] or info.packages["torch"] == torch.__version__
+
+
+def test_a_finished_run_starts_no_worker(folder, suite, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "start_painter", None)
+    assert run_stage("render", suite, folder[0], device="cpu", ray="auto").done_before
+
+
+def test_what_a_worker_refuses_arrives_as_the_error_that_it_is(folder, suite, tmp_path):
+    info = load_run(folder[0]).info
+    forged = [msgspec.structs.replace(known, digest="0" * 64) for known in info.variants]
+    elsewhere = msgspec.structs.replace(info.machine, device_name="another processor")
+    with RunFolder.open(tmp_path / "run", suite=suite, protocol_digest=protocol_digest(suite)) as place:
+        place.write_info(msgspec.structs.replace(info, variants=tuple(forged)))
+        with Fleet("auto", suite, device="cpu", threads=1, weights_dir=None) as fleet:
+            with pytest.raises(WeightsError, match="has other weights for variant base than the driver") as caught:
+                render_on_fleet(suite, place, fleet, variants=suite.variants[:1])
+            assert caught.value.hint.startswith("give every machine the same files")
+            place.write_info(msgspec.structs.replace(info, machine=elsewhere))
+            with pytest.raises(IncomparableError, match="device name is another processor there"):
+                render_on_fleet(suite, place, fleet, variants=suite.variants[:1])
+        assert place.renders() == ()
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps", "cuda:1"])
+def test_a_device_that_ray_has_not_is_a_usage_error(device, cluster, suite):
+    with pytest.raises(UsageError, match=f"--device is {device}"), _fleet(suite, device, 1) as fleet:
+        fleet.ground()
+
+
+def test_workers_with_more_threads_than_any_machine_has_cores_are_refused(cluster, suite):
+    with (
+        pytest.raises(MachineError, match="no machine of the cluster has 3 free cores"),
+        _fleet(suite, "cpu", 3) as some,
+    ):
+        some.ground()
+
+
+def _fleet(suite: Suite, device: str, threads: int) -> Fleet:
+    return Fleet("auto", suite, device=device, threads=threads, weights_dir=None)

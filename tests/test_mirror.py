@@ -1,0 +1,342 @@
+"""A run folder on an object store: what is there counts, from whatever machine, and a crash loses one batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import pytest
+from fakes import make_run, png_bytes, write_run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from object_stores import empty_memory, s3_server
+
+from bench.cells import missing_batches
+from bench.errors import MachineError, UsageError
+from bench.records import Render, Run, Suite
+from bench.store import RunFolder, load_run, read_gate
+from bench.store.mirror import Mirror
+from bench.store.reading import read_renders
+from bench.store.remote import Objects, is_url
+from bench.suite import protocol_digest
+
+Go = Callable[[str], None]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["memory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A place for one run, on a store in memory and on one behind S3's protocol."""
+    if request.param == "s3":
+        yield f"{request.getfixturevalue('bucket')}/{tmp_path.name}/run"
+    else:
+        empty_memory()
+        yield "memory://bucket/run"
+        empty_memory()
+
+
+@pytest.fixture
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Go:
+    """Puts us on another machine: nothing that was kept on the one before is there."""
+
+    def move(name: str) -> None:
+        monkeypatch.setenv("HOTART_RUNS_CACHE", str(tmp_path / name))
+
+    move("first")
+    return move
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    made = make_run(tmp_path_factory.mktemp("runs") / "run", prompts=3, samples=2, variants=("base", "spo"))
+    write_run(made, made.path)
+    return made
+
+
+def open_for(suite: Suite, place: str | Path, *, fresh: bool = False) -> RunFolder:
+    return RunFolder.open(place, suite=suite, protocol_digest=protocol_digest(suite), fresh=fresh)
+
+
+def draw(folder: RunFolder, renders: tuple[Render, ...]) -> None:
+    for one in renders:
+        folder.write_image(one.variant, one.case, one.sample, png_bytes(one.variant, one.case, one.sample, 0))
+    folder.append_renders(renders)
+
+
+def stored(url: str) -> dict[str, bytes]:
+    objects = Objects(url)
+    return objects.get_all(objects.names())
+
+
+# --- what lies there -----------------------------------------------------------------------
+
+
+def test_a_finished_run_lies_there_as_it_would_in_a_folder(url: str, go: Go, run: Run, tmp_path: Path) -> None:
+    for place in (url, tmp_path / "local"):
+        with open_for(run.info.suite, place) as folder:
+            folder.write_info(run.info)
+            draw(folder, run.renders[:6])
+            draw(folder, run.renders[6:])
+            folder.append_scores(run.scores)
+            folder.append_timings(run.timings)
+            folder.write_scores_csv()
+            (folder.path / "plots").mkdir()
+            (folder.path / "plots" / "a.png").write_bytes(b"drawn without the folder's knowing")
+    local = {
+        path.relative_to(tmp_path / "local").as_posix(): path.read_bytes()
+        for path in (tmp_path / "local").rglob("*")
+        if path.is_file()
+    }
+    assert stored(url) == local
+    go("second")
+    assert msgspec.structs.replace(load_run(url), path="") == msgspec.structs.replace(
+        load_run(tmp_path / "local"), path=""
+    )
+    assert load_run(f"{url}/run.json").renders == run.renders
+
+
+def test_a_batch_is_one_shard_that_comes_after_its_images(url: str, go: Go, run: Run) -> None:
+    with suppress(KeyboardInterrupt), open_for(run.info.suite, url) as folder:
+        folder.write_info(run.info)
+        draw(folder, run.renders[:4])
+        draw(folder, run.renders[4:6])
+        folder.write_image("spo", "case-000", 0, b"an image of a batch that never came to be recorded")
+        raise KeyboardInterrupt
+    names = sorted(stored(url))
+    shards = [name for name in names if name.startswith("shards/")]
+    assert [name[:23] for name in shards] == [
+        "shards/000001-renders-" + shards[0][22],
+        "shards/000002-renders-" + shards[1][22],
+    ]
+    assert "renders.jsonl" not in names
+    assert [len(stored(url)[name].splitlines()) for name in shards] == [4, 2]
+    assert len([name for name in names if name.startswith("images/")]) == 7
+
+
+def test_a_run_that_was_cut_off_goes_on_on_another_machine(url: str, go: Go, run: Run) -> None:
+    with suppress(KeyboardInterrupt), open_for(run.info.suite, url) as folder:
+        folder.write_info(run.info)
+        draw(folder, run.renders[:6])
+        raise KeyboardInterrupt
+    go("second")
+    with open_for(run.info.suite, url) as folder:
+        assert folder.info == run.info
+        assert folder.renders() == run.renders[:6]
+        assert missing_batches(run.info.suite, "base", folder.renders(), folder.path) == []
+        assert len(missing_batches(run.info.suite, "spo", folder.renders(), folder.path)) == 1
+        draw(folder, run.renders[6:])
+    left = stored(url)
+    assert not [name for name in left if name.startswith((".", "shards/"))]
+    assert len(left["renders.jsonl"].splitlines()) == len(run.renders)
+    go("third")
+    assert load_run(url).renders == run.renders
+
+
+def test_an_image_that_is_gone_or_is_another_one_is_to_be_made_again(url: str, go: Go, run: Run) -> None:
+    with open_for(run.info.suite, url) as folder:
+        folder.write_info(run.info)
+        draw(folder, run.renders)
+    objects = Objects(url)
+    objects.delete([str(run.renders[0].image)])
+    objects.put(str(run.renders[8].image), b"half of")
+    # Where a good copy lies, the one on the store is not read to compare them; but it must be there.
+    for machine, gone in {
+        "first": {run.renders[0].image},
+        "second": {run.renders[0].image, run.renders[8].image},
+    }.items():
+        go(machine)
+        with open_for(run.info.suite, url) as folder:
+            here = {one.image for one in folder.renders() if one.image and (folder.path / one.image).is_file()}
+        assert here == {one.image for one in run.renders} - gone
+
+
+def test_what_another_machine_did_meanwhile_counts_here(url: str, go: Go, run: Run) -> None:
+    with open_for(run.info.suite, url) as folder:
+        folder.write_info(run.info)
+        draw(folder, run.renders[:6])
+        here = folder.path
+    with (here / "renders.jsonl").open("ab") as file:
+        file.write(b'{"never": "sent"}\n')
+    go("second")
+    with open_for(run.info.suite, url) as folder:
+        folder.drop_variant("base")
+        folder.write_text("note.txt", "new")
+        draw(folder, run.renders[6:8])
+    go("first")
+    with open_for(run.info.suite, url) as folder:
+        assert folder.path == here
+        assert folder.renders() == run.renders[6:8]
+        assert (here / "note.txt").read_text() == "new"
+
+
+def test_a_variant_that_is_dropped_stays_dropped_after_a_crash(url: str, go: Go, run: Run) -> None:
+    with suppress(KeyboardInterrupt), open_for(run.info.suite, url) as folder:
+        folder.write_info(run.info)
+        draw(folder, run.renders)
+        folder.append_scores(run.scores)
+        folder.drop_variant("spo")
+        raise KeyboardInterrupt
+    go("second")
+    read = load_run(url)
+    assert {one.variant for one in read.renders} == {one.variant for one in read.scores} == {"base"}
+
+
+def test_fresh_keeps_the_old_run_beside(url: str, go: Go, run: Run) -> None:
+    for fresh in (False, True, True):
+        with open_for(run.info.suite, url, fresh=fresh) as folder:
+            assert folder.info is None
+            assert folder.renders() == ()
+            folder.write_info(run.info)
+            draw(folder, run.renders[:2])
+    assert stored(f"{url}.old-1") == stored(f"{url}.old-2") == stored(url)
+
+
+def test_the_verdicts_of_a_gate_are_kept_there_and_go_with_the_next_record(url: str, go: Go, run: Run) -> None:
+    from fake_gates import make_gate
+
+    from bench.store import write_gate
+
+    with open_for(run.info.suite, url) as folder:
+        folder.write_info(run.info)
+        draw(folder, run.renders)
+    gate = make_gate()
+    write_gate(url, gate)
+    go("second")
+    assert read_gate(url) == gate
+    with open_for(run.info.suite, url) as folder:
+        folder.append_scores(run.scores)
+        assert "gate.json" not in Objects(url).names()
+    assert read_gate(url) is None
+
+
+# --- what is refused -----------------------------------------------------------------------
+
+
+def test_a_second_driver_is_kept_out_and_a_reader_is_not(url: str, go: Go, run: Run) -> None:
+    with open_for(run.info.suite, url) as folder:
+        folder.write_info(run.info)
+        draw(folder, run.renders[:6])
+        go("second")
+        with pytest.raises(MachineError, match="in use by process"):
+            open_for(run.info.suite, url)
+        assert load_run(url).renders == run.renders[:6]
+    open_for(run.info.suite, url).close()
+
+
+def test_a_place_with_something_else_in_it_is_refused_and_left_as_it_was(url: str, go: Go, run: Run) -> None:
+    Objects(url).put("thesis.txt", b"mine")
+    with pytest.raises(UsageError, match="is not empty and holds no run"):
+        open_for(run.info.suite, url)
+    with pytest.raises(UsageError, match="there is no run here"):
+        load_run(url)
+    assert stored(url) == {"thesis.txt": b"mine"}
+
+
+def test_a_run_that_nothing_was_written_to_leaves_nothing(url: str, go: Go, run: Run) -> None:
+    open_for(run.info.suite, url).close()
+    assert stored(url) == {}
+
+
+def test_a_bucket_that_is_not_there_is_told_in_one_sentence(bucket: str, go: Go, run: Run) -> None:
+    with pytest.raises(MachineError, match=r"s3://other/run: the store would not write .*bucket does not exist"):
+        open_for(run.info.suite, "s3://other/run")
+
+
+def test_urls_that_nothing_here_reads_are_bad_usage(go: Go, run: Run) -> None:
+    with pytest.raises(UsageError, match="no package that is installed here reads quux://") as caught:
+        open_for(run.info.suite, "quux://bucket/run")
+    assert "hotart-bench[s3]" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("s3://b/run", True),
+        ("memory://x", True),
+        ("runs/mine", False),
+        ("C:/runs", False),
+        ("s3:/b", False),
+        ("", False),
+    ],
+)
+def test_what_counts_as_a_url(place: str, expected: bool) -> None:
+    assert is_url(place) is expected
+
+
+def test_a_reader_looks_again_when_shards_are_compacted_under_it(
+    go: Go, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty_memory()
+    url = "memory://bucket/run"
+    with suppress(KeyboardInterrupt), open_for(run.info.suite, url) as folder:
+        folder.write_info(run.info)
+        draw(folder, run.renders)
+        raise KeyboardInterrupt
+    real, turns = Objects.get_all, []
+
+    def compacted_first(self: Objects, names: object) -> dict[str, bytes]:
+        if not turns:
+            turns.append(1)
+            with open_for(run.info.suite, url):
+                pass
+        return real(self, names)  # type: ignore[arg-type]
+
+    go("second")
+    monkeypatch.setattr(Objects, "get_all", compacted_first)
+    assert load_run(url).renders == run.renders
+    empty_memory()
+
+
+# --- whatever happens ----------------------------------------------------------------------
+
+STEP = st.one_of(
+    st.tuples(st.just("draw"), st.integers(0, 11), st.integers(1, 4)),
+    st.tuples(st.just("drop"), st.sampled_from(["base", "spo"]), st.just(0)),
+    st.tuples(st.just("end"), st.booleans(), st.booleans()),
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(STEP, max_size=10))
+def test_a_run_on_a_store_is_what_it_would_be_in_a_folder(
+    steps: list[tuple[str, int, int]], run: Run, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Each end is orderly or a crash, and the next session is on the same machine or another one."""
+    empty_memory()
+    place = tmp_path_factory.mktemp("any")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOTART_RUNS_CACHE", str(place / "0"))
+        pair = [open_for(run.info.suite, "memory://b/run"), open_for(run.info.suite, place / "local")]
+        for number, (what, one, two) in enumerate([("info", 0, 0), *steps]):
+            for folder in pair:
+                if what == "info":
+                    folder.write_info(run.info)
+                elif what == "draw":
+                    draw(folder, run.renders[one : one + two])
+                elif what == "drop":
+                    folder.drop_variant(str(one))
+            if what == "end":
+                for folder in pair:
+                    folder.__exit__(None, None if one else KeyboardInterrupt(), None)
+                if two:
+                    patch.setenv("HOTART_RUNS_CACHE", str(place / str(number)))
+                pair = [open_for(run.info.suite, "memory://b/run"), open_for(run.info.suite, place / "local")]
+            assert pair[0].renders() == pair[1].renders()
+        for folder in pair:
+            folder.__exit__(None, None, None)
+        assert load_run("memory://b/run").renders == load_run(place / "local").renders
+        patch.setenv("HOTART_RUNS_CACHE", str(place / "last"))
+        last = Mirror("memory://b/run")
+        for one in read_renders(last.folder):
+            assert one.image
+            assert hashlib.sha256((last.folder / one.image).read_bytes()).hexdigest() == one.sha256
+        last.release()
+    empty_memory()
