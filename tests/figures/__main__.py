@@ -55,6 +55,20 @@ def figure_merge() -> tuple[Figure, ...]:
     return figure_merge()
 
 
+def figure_fleet() -> tuple[Figure, ...]:
+    """See ``fleet``; imported late, as the others are."""
+    from .fleet import figure_fleet
+
+    return figure_fleet()
+
+
+def figure_large() -> tuple[Figure, ...]:
+    """See ``large``; imported late, as the others are."""
+    from .large import figure_large
+
+    return figure_large()
+
+
 FIGURES: dict[str, Callable[[], tuple[Figure, ...]]] = {
     "help_over_python": figure_help,
     "run_s": figure_run,
@@ -70,6 +84,12 @@ FIGURES: dict[str, Callable[[], tuple[Figure, ...]]] = {
     "panel_memory_over_largest": figure_memory,
     "merge_over_io": figure_merge,
     "merge_peak_gib": figure_merge,
+    "ray_two_over_one": figure_fleet,
+    "ray_overhead": figure_fleet,
+    "resume_start_s": figure_large,
+    "cost_per_image_10k_over_100": figure_large,
+    "peak_10k_over_100": figure_large,
+    "report_marginal_10k_over_1k": figure_large,
 }
 
 

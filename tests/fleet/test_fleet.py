@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import psutil
@@ -34,6 +35,7 @@ def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # or a busy machine would leave them no time at all
         before = signal.getsignal(signal.SIGTERM)
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         yield
@@ -65,15 +67,24 @@ def pngs(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
 
 
-@pytest.fixture(scope="module")
-def folder(cluster: None, suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[int], set[int]]:
-    """A run that was stopped by the user after two batches, continued, and lost a worker after three more.
+class Killed(NamedTuple):
+    """A run that was stopped, continued, and robbed of a worker."""
 
-    Beside the folder: the workers of the first part, and of the second, as they came to be.
-    """
+    folder: Path
+    hired: int
+    """How many workers were started for the second part."""
+    second: set[int]
+    """Process ids of the workers that were seen in it."""
+
+
+@pytest.fixture(scope="module")
+def killed(cluster: None, suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    """A run that was stopped by the user after two batches, continued, and lost a worker after three more."""
     path = tmp_path_factory.mktemp("runs") / "run"
     first: set[int] = set()
     second: set[int] = set()
+    hired: list[object] = []
+    start = ray_cluster.start_painter
 
     def stop(stage: str, done: int, total: int, note: str = "") -> None:
         first.update(painters())
@@ -82,55 +93,57 @@ def folder(cluster: None, suite: Suite, tmp_path_factory: pytest.TempPathFactory
 
     with pytest.raises(KeyboardInterrupt):
         run_stage("render", suite, path, device="cpu", ray="auto", progress=stop)
-    assert len(first) == 2
+    assert first
     assert gone(first), "a stopped run leaves no worker behind"
 
     def kill(stage: str, done: int, total: int, note: str = "") -> None:
+        second.update(painters())
         if done == 3:
             os.kill(min(painters()), signal.SIGKILL)
-        second.update(painters())
 
-    outcome = run_stage("render", suite, path, device="cpu", ray="auto", progress=kill)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_cluster, "start_painter", lambda *given: hired.append(given) or start(*given))
+        outcome = run_stage("render", suite, path, device="cpu", ray="auto", progress=kill)
     assert (outcome.images, outcome.missing, outcome.failed) == (12, 0, 0)
-    return path, first, second
+    return Killed(path, len(hired), second)
 
 
-def test_a_killed_workers_batches_are_drawn_by_others_to_the_same_bytes_as_in_one_process(folder, suite, tmp_path):
+def test_a_killed_workers_batches_are_drawn_by_others_to_the_same_bytes_as_in_one_process(killed, suite, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         run_stage("render", suite, tmp_path / "alone", device="cpu")
     finally:
         torch.set_num_threads(threads)
-    assert len(pngs(folder[0])) == 12
-    assert pngs(folder[0]) == pngs(tmp_path / "alone")
-    assert load_run(folder[0]).renders == load_run(tmp_path / "alone").renders
+    assert len(pngs(killed.folder)) == 12
+    assert pngs(killed.folder) == pngs(tmp_path / "alone")
+    assert load_run(killed.folder).renders == load_run(tmp_path / "alone").renders
 
 
-def test_another_worker_came_for_the_killed_one_and_all_are_gone_at_the_end(folder):
-    assert len(folder[2]) == 3
-    assert gone(folder[2])
+def test_another_worker_came_for_the_killed_one_and_all_are_gone_at_the_end(killed):
+    assert killed.hired == 3
+    assert gone(killed.second)
 
 
-def test_every_image_was_recorded_once_whatever_was_stopped_or_killed(folder):
-    lines = [record for _, record in read_records(folder[0] / "renders.jsonl", Render)]
+def test_every_image_was_recorded_once_whatever_was_stopped_or_killed(killed):
+    lines = [record for _, record in read_records(killed.folder / "renders.jsonl", Render)]
     assert {(one.variant, one.case, one.sample) for one in lines} == tiny.CELLS
     assert len(lines) == len(tiny.CELLS)
 
 
-def test_the_card_is_that_of_the_workers(folder):
-    info = load_run(folder[0]).info
+def test_the_card_is_that_of_the_workers(killed):
+    info = load_run(killed.folder).info
     assert (info.machine.device, info.machine.threads) == ("cpu", 1)
     assert info.packages["torch"] == torch.__version__.partition("+")[0] or info.packages["torch"] == torch.__version__
 
 
-def test_a_finished_run_starts_no_worker(folder, suite, monkeypatch):
+def test_a_finished_run_starts_no_worker(killed, suite, monkeypatch):
     monkeypatch.setattr(ray_cluster, "start_painter", None)
-    assert run_stage("render", suite, folder[0], device="cpu", ray="auto").done_before
+    assert run_stage("render", suite, killed.folder, device="cpu", ray="auto").done_before
 
 
-def test_what_a_worker_refuses_arrives_as_the_error_that_it_is(folder, suite, tmp_path):
-    info = load_run(folder[0]).info
+def test_what_a_worker_refuses_arrives_as_the_error_that_it_is(killed, suite, tmp_path):
+    info = load_run(killed.folder).info
     forged = [msgspec.structs.replace(known, digest="0" * 64) for known in info.variants]
     elsewhere = msgspec.structs.replace(info.machine, device_name="another processor")
     with RunFolder.open(tmp_path / "run", suite=suite, protocol_digest=protocol_digest(suite)) as place:

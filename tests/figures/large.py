@@ -1,0 +1,82 @@
+"""``resume_start_s``, ``cost_per_image_10k_over_100`` and their like: what does not draw must not grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from .commands import installed_command, timed
+from .figure import Figure, held, held_ratio
+
+SMALL, MIDDLE, LARGE = 100, 1_000, 10_000
+TURNS = 3
+
+
+def figure_large() -> tuple[Figure, ...]:
+    """Runs of 100 and of 10,000 images, drawn by a renderer that paints in no time, 3 times in turns.
+
+    ``cost_per_image_10k_over_100``: wall from the first batch to the last journal line, for each image: PNG, file,
+    journal. ``peak_10k_over_100``: peak resident memory of the process that does it. ``resume_start_s``: with half of
+    10,000 images made, from the call of ``run_stage`` to the first batch that the renderer is asked for; Python's
+    imports, which are the same for one image, are done before. ``report_marginal_10k_over_1k``: what an image more
+    costs ``hotart-bench report`` between 1,000 and 10,000 images, over what it costs between 100 and 1,000.
+    """
+    small, large = [], []
+    for _ in range(TURNS):
+        small.append(painted(SMALL))
+        large.append(painted(LARGE))
+    return (
+        held("resume_start_s", [found["resume_start_s"] for found in large], "<", 3),
+        held_ratio(
+            "cost_per_image_10k_over_100",
+            [found["wall_s"] / LARGE for found in large],
+            [found["wall_s"] / SMALL for found in small],
+            "<=",
+            1.1,
+        ),
+        held_ratio(
+            "peak_10k_over_100",
+            [found["peak_bytes"] for found in large],
+            [found["peak_bytes"] for found in small],
+            "<=",
+            1.1,
+        ),
+        report_cost(),
+    )
+
+
+def painted(images: int) -> dict[str, float]:
+    """One run and one resumption, in a process of their own."""
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, "-m", "tests.figures.large_work", str(images), place]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=_environment())
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def report_cost() -> Figure:
+    """The marginal cost of an image of a report, at two sizes."""
+    walls = {size: min(report_s(size) for _ in range(2)) for size in (SMALL, MIDDLE, LARGE)}
+    above = (walls[LARGE] - walls[MIDDLE]) / (LARGE - MIDDLE)
+    below = (walls[MIDDLE] - walls[SMALL]) / (MIDDLE - SMALL)
+    return held("report_marginal_10k_over_1k", [above / below], "<=", 1.1)
+
+
+def report_s(images: int) -> float:
+    """Wall seconds of ``hotart-bench report`` on a believable run of this many images: 4 variants, 2 samples."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = str(Path(place) / "run")
+        code = "import sys; from fakes import make_run, write_run; "
+        code += "write_run(make_run(sys.argv[1], prompts=int(sys.argv[2]), variants=('a', 'b', 'c', 'd'), effect={}), "
+        code += "sys.argv[1])"
+        subprocess.run([sys.executable, "-c", code, folder, str(round(images / 8))], check=True, env=_environment())
+        return timed([installed_command(), "report", folder, "--quiet"])
+
+
+def _environment() -> dict[str, str]:
+    tests = Path(__file__).resolve().parent.parent
+    return {**os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1"}
