@@ -16,7 +16,7 @@ from bench.records import Suite
 def bring_in_images(
     images: Path,
     prompts: Path,
-    folder: Path,
+    folder: Path | str,
     *,
     metrics: str | None,
     limits: str | None,

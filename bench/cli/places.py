@@ -5,6 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def as_place(text: str) -> Path | str:
+    """What a flag or argument names: a path, or a URL as it was given."""
+    from bench.store.remote import is_url
+
+    return text if is_url(text) else Path(text)
+
+
 def is_run(place: str) -> bool:
     """Whether there is a run at a path or URL."""
     from bench.store.remote import is_url

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bench.cli import given, options, places
+from bench.cli import given, options
 from bench.cli.options import (
     Device,
     Fresh,
@@ -27,6 +27,7 @@ from bench.cli.options import (
     Variants,
     WeightsDir,
 )
+from bench.cli.places import as_place, is_run
 from bench.cli.printing import say
 from bench.cli.verbs import group, verb
 from bench.errors import UsageError
@@ -72,7 +73,7 @@ def run(
             f"hotart-bench run {source} -o {shlex.quote(suite)}",
         )
     checked = read_suite(suite, limit)
-    folder = output or default_folder(checked)
+    folder = as_place(output) if output else default_folder(checked)
     do_stage(
         "all",
         checked,
@@ -150,9 +151,9 @@ def score(
     """
     given.refuse_mixture(run_or_suite, images, prompts, limit)
     if images is not None and prompts is not None:
-        folder = output or given.folder_for(images, RUNS)
+        folder = as_place(output) if output else given.folder_for(images, RUNS)
         suite = given.bring_in_images(
-            images, prompts, Path(folder), metrics=metrics, limits=limits, device=device, fresh=fresh, quiet=quiet
+            images, prompts, folder, metrics=metrics, limits=limits, device=device, fresh=fresh, quiet=quiet
         )
     else:
         if limits is not None or fresh:
@@ -211,19 +212,19 @@ def find_target(run_or_suite: str, output: str | None, limit: int | None) -> tup
     """
     if not _is_run(run_or_suite):
         suite = read_suite(run_or_suite, limit)
-        return suite, output or default_folder(suite)
+        return suite, as_place(output) if output else default_folder(suite)
     for flag, value in (("-o", output), ("--limit", limit)):
         if value is not None:
             raise UsageError(
                 f"{flag} goes with a suite; {run_or_suite} is a run folder: its suite and place are fixed."
             )
-    return _recorded_suite(run_or_suite), run_or_suite
+    return _recorded_suite(run_or_suite), as_place(run_or_suite)
 
 
 def _is_run(name: str) -> bool:
     from bench.suite import list_suites
 
-    return name not in list_suites() and places.is_run(name)
+    return name not in list_suites() and is_run(name)
 
 
 def _recorded_suite(folder: str) -> Suite:

@@ -56,7 +56,7 @@ class Placed(NamedTuple):
 def bring_in(
     pairs: Sequence[Pair],
     given: Given,
-    output: Path,
+    output: Path | str,
     *,
     metrics: Sequence[str],
     limits: Mapping[str, str],

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,7 +25,7 @@ from bench.records import Render, RunInfo, Score, Suite, Timing
 from bench.store.guards import refuse_other_protocol
 from bench.store.journal import TEMPORARY, append_records, rewrite_journal, write_whole, writing
 from bench.store.lock import LOCK_NAME, lock_folder, unlock_folder
-from bench.store.mirror import Mirror
+from bench.store.opened import batch_of, forget_empty_run
 from bench.store.reading import (
     INFO,
     RENDERS,
@@ -41,6 +42,9 @@ from bench.store.reading import (
 )
 from bench.store.remote import is_url
 from bench.store.verdicts import GATE, read_gate, write_gate
+
+if TYPE_CHECKING:
+    from bench.store.mirror import Mirror
 
 __all__ = ["RunFolder", "batch_of", "forget_empty_run", "load_run", "read_gate", "run_id", "write_gate"]
 
@@ -77,6 +81,8 @@ class RunFolder:
         """
         if not is_url(path):
             return cls._open_here(Path(path), suite, protocol_digest, fresh)
+        from bench.store.mirror import Mirror
+
         mirror = Mirror(str(path), fresh=fresh)
         try:
             folder = cls._open_here(mirror.folder, suite, protocol_digest, fresh=False)
@@ -242,20 +248,6 @@ class RunFolder:
         Columns: variant, case, sample, seed, image, error, then the metrics. An empty field is "no value".
         """
         return self.write_text("scores.csv", scores_csv(load_run(self.path)))
-
-
-def batch_of(path: Path) -> int | None:
-    """The batch size of the run in a folder; None where there is none."""
-    return read_info(path).suite.settings.batch if (path / INFO).exists() else None
-
-
-def forget_empty_run(path: Path) -> bool:
-    """Take ``run.json`` out of a folder that holds no image yet; whether that was so."""
-    if read_renders(path):
-        return False
-    with writing(path):
-        (path / INFO).unlink(missing_ok=True)
-    return True
 
 
 def run_id() -> str:

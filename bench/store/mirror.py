@@ -135,6 +135,16 @@ def is_run_at(url: str) -> bool:
     return Objects(run_url(url)).exists(INFO)
 
 
+def forget_empty(url: str) -> bool:
+    """Take ``run.json`` out of a run at a URL that holds no image yet; whether that was so."""
+    objects = Objects(run_url(url))
+    names = objects.names()
+    if any(name == RENDERS or _SHARD.fullmatch(name) and _journal(name) == RENDERS for name in names):
+        return False
+    objects.delete([INFO])
+    return True
+
+
 def run_url(place: str) -> str:
     """The URL of the run folder that is meant by its own or by that of its ``run.json``."""
     return place.rstrip("/").removesuffix(f"/{INFO}").rstrip("/")

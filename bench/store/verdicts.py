@@ -11,7 +11,6 @@ from bench import strict_json
 from bench.errors import IncomparableError, InvalidError, MachineError
 from bench.records import SCHEMA, Gate
 from bench.store.journal import write_whole
-from bench.store.mirror import put_file
 from bench.store.reading import folder_of
 from bench.store.remote import is_url
 
@@ -27,6 +26,8 @@ def write_gate(run_path: str | Path, gate: Gate) -> Path:
     path, data = folder_of(run_path) / GATE, gate_json(gate).encode()
     write_whole(path, data)
     if is_url(run_path):
+        from bench.store.mirror import put_file
+
         put_file(str(run_path), GATE, data)
     return path
 

@@ -23,6 +23,7 @@ def test_run_without_flags_means_the_whole_suite_in_its_own_folder(cli, stages, 
         "fresh": False,
         "weights_dir": None,
         "tower_dtype": None,
+        "ray": None,
     }
 
 
@@ -35,6 +36,13 @@ def test_every_flag_of_run_arrives(cli, stages, home):
     assert found["metrics"] == ("sharpness", "saturation")
     assert found["device"] == "cuda:1"
     assert (found["path"], found["weights_dir"], found["fresh"]) == (Path("there"), Path("w"), True)
+
+
+@pytest.mark.parametrize("verb", ["run", "render"])
+def test_a_cluster_and_a_folder_on_a_store_arrive_as_they_were_given(verb, cli, stages, home):
+    answer = cli(verb, "own.toml", "--ray", "10.0.0.1:6379", "-o", "s3://bucket/runs/own")
+    assert (answer.code, answer.out) == (0, "s3://bucket/runs/own\n")
+    assert (called(stages)["ray"], called(stages)["path"]) == ("10.0.0.1:6379", "s3://bucket/runs/own")
 
 
 def test_the_weights_folder_comes_from_the_environment_too(cli, stages, home, monkeypatch):

@@ -1,0 +1,101 @@
+"""What the stages make of ``--ray`` beside rendering; no cluster is started here (``tests/fleet`` does)."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+import tiny
+
+import bench.run
+from bench.errors import IncomparableError, UsageError
+from bench.fleet import cluster
+from bench.measure import measure
+from bench.run import run_all, run_stage
+from bench.store import load_run
+
+replace = msgspec.structs.replace
+
+
+@pytest.fixture
+def untimed(tiny_run, tmp_path, monkeypatch):
+    """Gives a copy of the real run without its timings, as if workers of some kind had just rendered it."""
+    monkeypatch.setattr(cluster, "connect", None)
+    monkeypatch.setattr(bench.run, "measure", functools.partial(measure, command=tiny.TIMER))
+
+    def copy(**machine) -> Path:
+        folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+        for name in ("timings.jsonl", "report.html", "report.md"):
+            (folder / name).unlink()
+        info = replace(load_run(folder).info, status="started", end=None)
+        (folder / "run.json").write_bytes(msgspec.json.encode(replace(info, machine=replace(info.machine, **machine))))
+        return folder
+
+    return copy
+
+
+def test_a_run_of_workers_on_gpus_is_not_timed_on_a_driver_without_one(untimed):
+    folder = untimed(device="cuda:0", device_name="A GPU")
+    suite = load_run(folder).info.suite
+    outcome = run_all(suite, folder, device="cpu", ray="auto")
+    assert (outcome.timings, outcome.missing) == (0, 0)
+    info = load_run(folder).info
+    assert info.status == "started"
+    (note,) = [note for note in info.settings_notes if note.startswith("No timings")]
+    assert "device is cuda there and cpu here" in note
+    assert note in (folder / "report.md").read_text("utf-8")
+    with pytest.raises(IncomparableError):
+        run_stage("measure", suite, folder, device="cpu")
+
+
+def test_a_run_of_workers_like_the_driver_is_timed_there_whatever_threads_they_had(untimed):
+    folder = untimed(threads=61)
+    suite = load_run(folder).info.suite
+    with pytest.raises(IncomparableError, match="threads is 61 there"):
+        run_stage("measure", suite, folder, device="cpu")
+    assert run_all(suite, folder, device="cpu", ray="auto").timings > 0
+    assert load_run(folder).info.status == "complete"
+
+
+def test_a_device_that_scores_cannot_be_made_on_is_told_before_anything_is_rendered(tiny_run, tmp_path):
+    suite = load_run(tiny_run.folder).info.suite
+    with pytest.raises(UsageError, match="--device is cuda:97"):
+        run_all(suite, tmp_path / "run", device="cuda:97", ray="auto")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("wished", "threads"), [(None, 1), ("3", 3), ("4,2", 4), ("many", 1), ("0", 1)])
+def test_threads_of_workers_are_those_that_openmp_is_told(wished, threads, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if wished is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", wished)
+    hired = []
+
+    class Asked(Exception):
+        pass
+
+    def fleet(address, suite, *, device, threads, weights_dir):
+        hired.append((address, device, threads))
+        raise Asked
+
+    monkeypatch.setattr(bench.run, "Fleet", fleet)
+    suite = load_run(tiny_run.folder).info.suite
+    with pytest.raises(Asked):
+        run_stage("render", suite, tmp_path / "run", device="cpu", ray="auto")
+    assert hired == [("auto", "cpu", threads)]
+
+
+def test_a_run_on_cpus_goes_on_with_the_threads_it_was_begun_with(untimed, monkeypatch):
+    folder, hired = untimed(threads=7), []
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    real = bench.run.Fleet
+    monkeypatch.setattr(
+        bench.run,
+        "Fleet",
+        lambda *given, threads, **more: hired.append(threads) or real(*given, threads=threads, **more),
+    )
+    assert run_stage("render", load_run(folder).info.suite, folder, device="cpu", ray="auto").done_before
+    assert hired == [7]
