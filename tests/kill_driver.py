@@ -22,7 +22,7 @@ import torch
 from tiny import TIMER
 
 import bench.render
-import bench.run
+import bench.run.stages
 import bench.store
 from bench.cli import main as command_line
 from bench.measure import measure
@@ -79,7 +79,7 @@ def in_write(name: str) -> None:
 
 
 def arm(point: str, folder: Path) -> None:
-    bench.run.measure = functools.partial(measure, command=TIMER)
+    bench.run.stages.measure = functools.partial(measure, command=TIMER)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     match point:
         case "png":
@@ -93,7 +93,7 @@ def arm(point: str, folder: Path) -> None:
         case "scores":
             in_write("scores.jsonl")
         case "measure":
-            bench.run.measure = die
+            bench.run.stages.measure = die
         case "report":
             sys.modules["bench.report"] = SimpleNamespace(write_report=die)
 

@@ -11,7 +11,7 @@ import tiny
 from fakes import make_run, write_run
 from suites import PROMPTS, write_suite
 
-import bench.run
+import bench.run.stages
 from bench.measure import measure
 from bench.store import load_run
 
@@ -209,7 +209,7 @@ warmups = 0
 
 
 def test_hostile_prompts_are_rendered_and_the_run_ends_well(home, cli, monkeypatch):
-    monkeypatch.setattr(bench.run, "measure", functools.partial(measure, command=tiny.TIMER))
+    monkeypatch.setattr(bench.run.stages, "measure", functools.partial(measure, command=tiny.TIMER))
     lines = [
         json.dumps({"id": name, "prompt": text, "negative": text, "tags": ["<b>tag</b>"]})
         for name, text in HOSTILE.items()

@@ -18,7 +18,7 @@ from scipy import stats as scipy_stats
 import bench.calibrate
 import bench.calibrate.parts
 import bench.render
-import bench.run
+import bench.run.stages
 from bench import strict_json
 from bench.calibrate import calibrate, write_calibration
 from bench.calibrate.child import Order, render_in_child
@@ -232,7 +232,7 @@ def done(suite, tmp_path_factory):
     folder = tmp_path_factory.mktemp("calibration")
     told = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.run, "measure", functools.partial(measure, command=tiny.TIMER))
+        patch.setattr(bench.run.stages, "measure", functools.partial(measure, command=tiny.TIMER))
         patch.setattr(bench.render, "turn_into", counted(bench.render.turn_into, told))
         found = calibrate(
             suite, folder, device="cpu", sessions=2, progress=lambda stage, *_: told.append(stage) if told else None

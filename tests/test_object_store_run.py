@@ -13,7 +13,7 @@ import pytest
 import tiny
 from object_stores import s3_server
 
-import bench.run
+import bench.run.stages
 from bench.measure import measure
 from bench.store import load_run
 from bench.store.remote import Objects
@@ -49,7 +49,7 @@ def killed(tiny_run, tmp_path_factory):
         done = subprocess.run(command, env=environment, check=False, timeout=300)
         assert done.returncode == -signal.SIGKILL
         patch.setenv("HOTART_RUNS_CACHE", str(caches / "second"))
-        patch.setattr(bench.run, "measure", functools.partial(measure, command=tiny.TIMER))
+        patch.setattr(bench.run.stages, "measure", functools.partial(measure, command=tiny.TIMER))
         yield url
 
 

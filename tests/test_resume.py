@@ -17,7 +17,7 @@ import msgspec
 import pytest
 import tiny
 
-import bench.run
+import bench.run.stages
 from bench.measure import measure
 from bench.records import Render, Score
 from bench.store import load_run
@@ -50,7 +50,7 @@ def journal(folder, kind):
 @pytest.fixture
 def no_clock(monkeypatch):
     """Timing processes that take no time."""
-    monkeypatch.setattr(bench.run, "measure", functools.partial(measure, command=tiny.TIMER))
+    monkeypatch.setattr(bench.run.stages, "measure", functools.partial(measure, command=tiny.TIMER))
 
 
 # --- killed at every kind of moment --------------------------------------------------------

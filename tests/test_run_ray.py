@@ -10,7 +10,8 @@ import msgspec
 import pytest
 import tiny
 
-import bench.run
+import bench.run.ground
+import bench.run.stages
 from bench.errors import IncomparableError, UsageError
 from bench.fleet import cluster
 from bench.measure import measure
@@ -24,7 +25,7 @@ replace = msgspec.structs.replace
 def untimed(tiny_run, tmp_path, monkeypatch):
     """Gives a copy of the real run without its timings, as if workers of some kind had just rendered it."""
     monkeypatch.setattr(cluster, "connect", None)
-    monkeypatch.setattr(bench.run, "measure", functools.partial(measure, command=tiny.TIMER))
+    monkeypatch.setattr(bench.run.stages, "measure", functools.partial(measure, command=tiny.TIMER))
 
     def copy(**machine) -> Path:
         folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
@@ -81,7 +82,7 @@ def test_threads_of_workers_are_those_that_openmp_is_told(wished, threads, tiny_
         hired.append((address, device, threads))
         raise Asked
 
-    monkeypatch.setattr(bench.run, "Fleet", fleet)
+    monkeypatch.setattr(bench.run.ground, "Fleet", fleet)
     suite = load_run(tiny_run.folder).info.suite
     with pytest.raises(Asked):
         run_stage("render", suite, tmp_path / "run", device="cpu", ray="auto")
@@ -91,9 +92,9 @@ def test_threads_of_workers_are_those_that_openmp_is_told(wished, threads, tiny_
 def test_a_run_on_cpus_goes_on_with_the_threads_it_was_begun_with(untimed, monkeypatch):
     folder, hired = untimed(threads=7), []
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    real = bench.run.Fleet
+    real = bench.run.ground.Fleet
     monkeypatch.setattr(
-        bench.run,
+        bench.run.ground,
         "Fleet",
         lambda *given, threads, **more: hired.append(threads) or real(*given, threads=threads, **more),
     )

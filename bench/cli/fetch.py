@@ -61,11 +61,12 @@ def _fetch_checkpoints(
 ) -> list[tuple[str, str]]:
     """What each variant is made of, with where it lies now."""
     from bench.variants import sources
+    from bench.variants.recipes.ingredients import every_place
 
     found: dict[str, str] = {}
     tried: set[str] = set()
     for variant in variants:
-        for place in sources.places(variant, weights_dir).values():
+        for place in every_place(variant, weights_dir):
             if place.what in tried:
                 continue
             tried.add(place.what)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,7 @@ from typing import Any
 from bench.errors import IncomparableError, MachineError
 from bench.fleet import cluster
 from bench.fleet.cluster import Berth
-from bench.fleet.painter import Ground, Piece
+from bench.fleet.painter import Answer, Ground
 from bench.fleet.units import Unit, Work
 from bench.machine import package_versions
 from bench.records import Suite
@@ -94,14 +94,32 @@ class Fleet:
             self._settle(self._wait(), Work(()), _anywhere)
         return self._first
 
+    def largest_batch(self) -> int:
+        """The largest batch that the first worker's device holds; the workers are then as for ``ground``.
+
+        Raises:
+            UsageError, MachineError, OutOfMemory, WeightsError: as ``ground`` and ``bench.render.largest_batch``.
+        """
+        self.ground()
+        ray = cluster.import_ray()
+        member = next(one for one in self._members if one.joining is None)
+        try:
+            size: int = ray.get(member.handle.largest_batch.remote())
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            raise MachineError(f"A Ray worker was lost while it looked for the batch: {_reason(error)}.") from error
+        return size
+
     def draw(
-        self, work: Work, digests: dict[str, str], check: Callable[[Ground], None]
-    ) -> Generator[tuple[Unit, tuple[Piece, ...]], None, None]:
+        self, work: Work, digests: Mapping[str, str], audited: Set[str], check: Callable[[Ground], None]
+    ) -> Generator[tuple[Unit, Answer], None, None]:
         """Every batch of ``work`` with its images, in the order in which they are done.
 
         Args:
             work: the batches; those of a worker that is lost go to others.
             digests: what each variant's weights are known by.
+            audited: names of the variants that need no audit any more; the caller may add to it.
             check: refuses a worker on other ground than the run's.
 
         Raises:
@@ -112,7 +130,7 @@ class Fleet:
         if self._first is not None:
             check(self._first)
         while work.left:
-            self._hand_out(work, digests)
+            self._hand_out(work, digests, audited)
             done = self._settle(self._wait(), work, check)
             if done is not None:
                 work.done()
@@ -139,7 +157,7 @@ class Fleet:
         handle = cluster.start_painter(self._berth, suite, self._berth.device, self._berth.threads, weights_dir)
         self._members.append(Member(handle, handle.ground.remote()))
 
-    def _hand_out(self, work: Work, digests: dict[str, str]) -> None:
+    def _hand_out(self, work: Work, digests: Mapping[str, str], audited: Set[str]) -> None:
         # One batch each before anybody gets a second: the last ones are shared evenly.
         for most in range(1, IN_FLIGHT + 1):
             for member in self._members:
@@ -150,7 +168,8 @@ class Fleet:
                 if unit is None:
                     return
                 member.variant = unit.variant.name
-                reference = member.handle.draw.remote(unit.variant, digests[unit.variant.name], unit.cells)
+                name = unit.variant.name
+                reference = member.handle.draw.remote(unit.variant, digests[name], unit.cells, name not in audited)
                 member.flying[reference] = unit
 
     def _wait(self) -> Any:
@@ -160,9 +179,7 @@ class Fleet:
         ready, _ = cluster.import_ray().wait(references, num_returns=1)
         return ready[0]
 
-    def _settle(
-        self, reference: Any, work: Work, check: Callable[[Ground], None]
-    ) -> tuple[Unit, tuple[Piece, ...]] | None:
+    def _settle(self, reference: Any, work: Work, check: Callable[[Ground], None]) -> tuple[Unit, Answer] | None:
         """What came: a batch's images; or None, for a worker that joined or was lost."""
         ray = cluster.import_ray()
         member = next(one for one in self._members if reference == one.joining or reference in one.flying)
@@ -177,7 +194,7 @@ class Fleet:
             self._join(member, Ground(*answer), check)
             return None
         self._false_starts = 0
-        return member.flying.pop(reference), answer
+        return member.flying.pop(reference), Answer(*answer)
 
     def _join(self, member: Member, ground: Ground, check: Callable[[Ground], None]) -> None:
         here, there = package_versions().get("hotart-bench"), ground.packages.get("hotart-bench")

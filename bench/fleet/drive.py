@@ -40,6 +40,8 @@ def render_on_fleet(
         WeightsError: a worker cannot load a variant.
         MachineError: workers are lost again and again, or the folder cannot be written.
     """
+    from bench.render import is_audited, keep_audit
+
     info = folder.info
     if info is None:
         raise UsageError(f"{folder.path}: has no run.json yet.")
@@ -47,6 +49,7 @@ def render_on_fleet(
     work = Work((variant, missing_batches(suite, variant.name, renders, folder.path)) for variant in variants)
     total, done = work.images, 0
     digests = {known.name: known.digest for known in info.variants}
+    audited = {variant.name for variant in variants if is_audited(folder, variant)}
 
     def check(ground: Ground) -> None:
         check_same_machine(info, ground.machine, ground.packages)
@@ -56,8 +59,11 @@ def render_on_fleet(
             progress("render", done, total, note)
 
     tell("waiting for Ray workers")
-    with ThreadPoolExecutor(WRITERS) as writers, closing(fleet.draw(work, digests, check)) as batches:
-        for unit, pieces in batches:
+    with ThreadPoolExecutor(WRITERS) as writers, closing(fleet.draw(work, digests, audited, check)) as batches:
+        for unit, (pieces, audit) in batches:
+            if audit is not None and unit.variant.name not in audited:
+                keep_audit(folder, unit.variant, audit)
+                audited.add(unit.variant.name)
             folder.append_renders(_write(writers, folder, unit, pieces))
             done += len(pieces)
             tell(f"{unit.variant.name}, {plural(fleet.size, 'worker')}")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 import platform
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import WeightsError
 from bench.machine import machine_facts, package_versions, pick_device
-from bench.records import Cell, Machine, Suite, Variant
-from bench.variants import fingerprint, load_pipeline
+from bench.records import Audit, Cell, Machine, Suite, Variant
+from bench.variants import fingerprint
+
+if TYPE_CHECKING:
+    from bench.variants.models import Model
 
 
 class Ground(NamedTuple):
@@ -28,6 +30,14 @@ class Piece(NamedTuple):
     png: bytes | None
     decode_dtype: str
     error: str | None
+
+
+class Answer(NamedTuple):
+    """A batch that was drawn."""
+
+    pieces: tuple[Piece, ...]
+    audit: Audit | None
+    """What was loaded and changed for its variant, where that was asked for."""
 
 
 class Painter:
@@ -47,7 +57,8 @@ class Painter:
         self._suite, self._device = suite, device
         self._weights_dir = None if weights_dir is None else Path(weights_dir)
         self._loaded: str | None = None
-        self._pipe: Any = None
+        self._model: Model | None = None
+        self._audit: Audit | None = None
         self._encoded: dict[str, Any] = {}
 
     def ground(self) -> Ground:
@@ -59,36 +70,67 @@ class Painter:
         self._device = pick_device(self._device)
         return Ground(machine_facts(self._device), package_versions())
 
-    def draw(self, variant: Variant, digest: str, cells: Sequence[Cell]) -> tuple[Piece, ...]:
-        """Draw one batch; ``digest`` is what the driver knows the variant's weights by.
+    def largest_batch(self) -> int:
+        """The largest batch that this worker's device holds, where the suite leaves it open.
+
+        Raises:
+            OutOfMemory, WeightsError: as ``bench.render.largest_batch``.
+        """
+        from bench.render import largest_batch
+
+        return largest_batch(self._suite, device=self._device, weights_dir=self._weights_dir)
+
+    def draw(self, variant: Variant, digest: str, cells: Sequence[Cell], with_audit: bool) -> Answer:
+        """Draw one batch.
+
+        Args:
+            variant: turned into, where the worker holds another one.
+            digest: what the driver knows the variant's weights by.
+            cells: the batch.
+            with_audit: say also what was loaded and changed for the variant.
 
         Raises:
             WeightsError: the variant cannot be loaded here, or has other weights than on the driver.
+            OutOfMemory: the device cannot hold the batch.
         """
-        from bench.render import draw_batch, encode_cases, encode_png
+        import torch
 
-        if self._loaded != digest:
-            self._load(variant, digest)
+        from bench.render import too_large
+
+        try:
+            return self._draw(variant, digest, cells, with_audit)
+        except torch.OutOfMemoryError as error:
+            raise too_large(self._suite, self._suite.settings.batch or 1, self._device) from error
+
+    def _draw(self, variant: Variant, digest: str, cells: Sequence[Cell], with_audit: bool) -> Answer:
+        from bench.render import draw_batch, encode_cases, encode_png, with_pixels
+
+        model, audit = self._hold(variant, digest)
+        if with_audit:
+            audit = with_pixels(model, variant, self._suite, audit, self._weights_dir)
         # A prompt whose samples go on into the next batch is not encoded twice.
         known = {cell.case: self._encoded[cell.case] for cell in cells if cell.case in self._encoded}
-        unknown = tuple(cell for cell in cells if cell.case not in known)
-        self._encoded = known | encode_cases(self._pipe, self._suite, [unknown])
-        drawn = draw_batch(self._pipe, self._suite.settings, cells, self._encoded)
+        self._encoded = encode_cases(model.pipe, self._suite, [cells], known)
+        drawn = draw_batch(model.pipe, self._suite.settings, cells, self._encoded)
         with ThreadPoolExecutor() as pool:
             pngs = list(pool.map(lambda image: None if image.pixels is None else encode_png(image.pixels), drawn))
-        return tuple(Piece(png, image.decode_dtype, image.error) for png, image in zip(pngs, drawn, strict=True))
+        pieces = tuple(Piece(png, image.decode_dtype, image.error) for png, image in zip(pngs, drawn, strict=True))
+        return Answer(pieces, audit if with_audit else None)
 
-    def _load(self, variant: Variant, digest: str) -> None:
-        self._loaded, self._pipe, self._encoded = None, None, {}
-        gc.collect()
-        if self._device.startswith("cuda"):
-            import torch
+    def _hold(self, variant: Variant, digest: str) -> tuple[Model, Audit]:
+        from bench.variants.models import base_of, turn_into
 
-            torch.cuda.empty_cache()
+        if self._model is not None and self._audit is not None and self._loaded == digest:
+            return self._model, self._audit
+        self._loaded, self._encoded = None, {}
         if fingerprint(variant, self._weights_dir).digest != digest:
             raise WeightsError(
                 f"The worker on {platform.node()} has other weights for variant {variant.name} than the driver.",
                 "give every machine the same files, or a --weights-dir that all of them see",
             )
-        self._pipe = load_pipeline(variant, self._suite.settings, device=self._device, weights_dir=self._weights_dir)
-        self._loaded = digest
+        if self._model is not None and self._model.base != base_of(variant):
+            self._model = None  # let go of first, or two would need memory at once
+        settings = self._suite.settings
+        model, audit = turn_into(self._model, variant, settings, device=self._device, weights_dir=self._weights_dir)
+        self._model, self._audit, self._loaded = model, audit, digest
+        return model, audit

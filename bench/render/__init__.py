@@ -12,20 +12,30 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from bench.cells import missing_batches
-from bench.records import Audit, Cell, Fingerprint, Progress, Render, Suite, Variant
+from bench.records import Audit, Cell, Progress, Render, Suite, Variant
+from bench.render.audits import fingerprint_of, is_audited, keep_audit, with_pixels
 from bench.render.draw import Launched, draw_batch, encode_cases, launch, settle, settle_again
 from bench.render.fitting import largest_batch, too_large
-from bench.render.runtime import compare_with_runtime
 from bench.render.write import encode_png, write_batch
 from bench.store import RunFolder
 from bench.variants import stages
 from bench.variants.models import Model, base_of, turn_into
 
-__all__ = ["draw_batch", "encode_cases", "encode_png", "largest_batch", "render", "render_batches"]
+__all__ = [
+    "draw_batch",
+    "encode_cases",
+    "encode_png",
+    "is_audited",
+    "keep_audit",
+    "largest_batch",
+    "render",
+    "render_batches",
+    "too_large",
+    "with_pixels",
+]
 
 WRITERS = 2
 Batches = list[tuple[Cell, ...]]
@@ -76,7 +86,8 @@ def _render(
         if model is not None and model.base != base_of(variant):
             model = None  # let go of first, or two would need memory at once
         model, audit = turn_into(model, variant, suite.settings, device=device, weights_dir=weights_dir)
-        _keep_audit(folder, suite, model, variant, audit, weights_dir)
+        if not is_audited(folder, variant):
+            keep_audit(folder, variant, with_pixels(model, variant, suite, audit, weights_dir))
         known = encodings.setdefault(_text_key(folder, variant, audit), {})
         known |= encode_cases(model.pipe, suite, batches, known)
         for written in render_batches(model.pipe, suite, variant.name, batches, folder, known):
@@ -95,29 +106,9 @@ def _plan(suite: Suite, folder: RunFolder, variants: Sequence[Variant]) -> list[
     return [(variant, batches) for variant, batches in todo if batches]
 
 
-def _keep_audit(
-    folder: RunFolder, suite: Suite, model: Model, variant: Variant, audit: Audit, weights_dir: Path | None
-) -> None:
-    """Write a variant's audit into ``run.json``, once for its weights."""
-    known = _fingerprint(folder, variant)
-    if folder.info is None or known is None or known.audit is not None:
-        return
-    difference = compare_with_runtime(model, variant, suite, weights_dir)
-    whole = msgspec.structs.replace(audit, fused_against_runtime=difference)
-    prints = tuple(
-        msgspec.structs.replace(one, audit=whole) if one.name == variant.name else one for one in folder.info.variants
-    )
-    folder.write_info(msgspec.structs.replace(folder.info, variants=prints))
-
-
-def _fingerprint(folder: RunFolder, variant: Variant) -> Fingerprint | None:
-    prints = () if folder.info is None else folder.info.variants
-    return next((one for one in prints if one.name == variant.name), None)
-
-
 def _text_key(folder: RunFolder, variant: Variant, audit: Audit) -> object:
     """Equal for variants whose text encoders are the same, so that a prompt is encoded once for all of them."""
-    known = _fingerprint(folder, variant)
+    known = fingerprint_of(folder, variant)
     if known is None or audit.checkpoint.layout == "recipe":
         return variant.name
     encoders = ("checkpoint", "text_encoder", "text_encoder_2")

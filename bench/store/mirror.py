@@ -139,7 +139,7 @@ def forget_empty(url: str) -> bool:
     """Take ``run.json`` out of a run at a URL that holds no image yet; whether that was so."""
     objects = Objects(run_url(url))
     names = objects.names()
-    if any(name == RENDERS or _SHARD.fullmatch(name) and _journal(name) == RENDERS for name in names):
+    if any(name == RENDERS or (_SHARD.fullmatch(name) and _journal(name) == RENDERS) for name in names):
         return False
     objects.delete([INFO])
     return True

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bench.records import Record, Suite
 from bench.variants.checkpoints.families import family_tensors
-from bench.variants.sources import RANDOM, Place, get_command, places
+from bench.variants.recipes.ingredients import every_place
+from bench.variants.sources import RANDOM, Place, get_command
 
 
 class Needed(Record, frozen=True):
@@ -23,9 +24,9 @@ class Needed(Record, frozen=True):
 
 
 def weights_needed(suite: Suite, weights_dir: Path | None) -> tuple[Needed, ...]:
-    """What every variant of a suite needs and whether it is on this machine."""
+    """What every variant of a suite needs, its recipes' sources too, and whether it is on this machine."""
     return tuple(
-        _need(variant.name, place) for variant in suite.variants for place in places(variant, weights_dir).values()
+        _need(variant.name, place) for variant in suite.variants for place in every_place(variant, weights_dir)
     )
 
 

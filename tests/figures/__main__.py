@@ -20,6 +20,13 @@ def figure_render() -> tuple[Figure, ...]:
     return figure_render()
 
 
+def figure_script() -> tuple[Figure, ...]:
+    """See ``script``; imported late, as the others are."""
+    from .script import figure_script
+
+    return figure_script()
+
+
 def figure_gating() -> tuple[Figure, ...]:
     """See ``gating``; imported late, because scipy would weigh on the other figures."""
     from .gating import figure_gating
@@ -55,6 +62,13 @@ def figure_merge() -> tuple[Figure, ...]:
     return figure_merge()
 
 
+def figure_switch() -> tuple[Figure, ...]:
+    """See ``switching``; imported late, as the others are."""
+    from .switching import figure_switch
+
+    return figure_switch()
+
+
 def figure_fleet() -> tuple[Figure, ...]:
     """See ``fleet``; imported late, as the others are."""
     from .fleet import figure_fleet
@@ -75,6 +89,7 @@ FIGURES: dict[str, Callable[[], tuple[Figure, ...]]] = {
     "run_peak_gib": figure_run,
     "rerun_of_finished_run_s": figure_run,
     "render_over_floor": figure_render,
+    "script_over_render": figure_script,
     "gate_passes_at_margin": figure_gating,
     "gate_false_alarms": figure_gating,
     "gate_catches_loss": figure_gating,
@@ -84,6 +99,7 @@ FIGURES: dict[str, Callable[[], tuple[Figure, ...]]] = {
     "panel_memory_over_largest": figure_memory,
     "merge_over_io": figure_merge,
     "merge_peak_gib": figure_merge,
+    "reload_over_switch": figure_switch,
     "ray_two_over_one": figure_fleet,
     "ray_overhead": figure_fleet,
     "resume_start_s": figure_large,

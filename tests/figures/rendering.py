@@ -35,7 +35,7 @@ def figure_render() -> tuple[Figure, ...]:
     ready = [prepare(pipe, suite, cells) for cells in batches(suite)]
     pairs = [(render_s(suite, variant), floor_s(pipe, suite, ready)) for _ in range(REPEATS + 1)][1:]
     rendered, floor = zip(*pairs, strict=True)
-    return (held_ratio("render_over_floor", rendered, floor, "<=", 1.25),)
+    return (held_ratio("render_over_floor", rendered, floor, "<=", 1.2),)
 
 
 def render_s(suite: Suite, variant: Variant) -> float:

@@ -17,10 +17,12 @@ import ray
 import tiny
 import torch
 
-from bench.errors import IncomparableError, MachineError, UsageError, WeightsError
+import bench.run.stages
+from bench.errors import IncomparableError, MachineError, OutOfMemory, UsageError, WeightsError
 from bench.fleet import Fleet, render_on_fleet
 from bench.fleet import cluster as ray_cluster
 from bench.records import Render, Suite
+from bench.render.fitting import UNMEASURED_BATCH
 from bench.run import run_stage
 from bench.store import RunFolder, load_run
 from bench.store.journal import read_records
@@ -117,7 +119,10 @@ def test_a_killed_workers_batches_are_drawn_by_others_to_the_same_bytes_as_in_on
         torch.set_num_threads(threads)
     assert len(pngs(killed.folder)) == 12
     assert pngs(killed.folder) == pngs(tmp_path / "alone")
-    assert load_run(killed.folder).renders == load_run(tmp_path / "alone").renders
+    ours, alone = load_run(killed.folder), load_run(tmp_path / "alone")
+    assert ours.renders == alone.renders
+    assert ours.info.variants == alone.info.variants, "weights, and what was changed of them"
+    assert all(one.audit is not None for one in ours.info.variants)
 
 
 def test_another_worker_came_for_the_killed_one_and_all_are_gone_at_the_end(killed):
@@ -174,3 +179,26 @@ def test_workers_with_more_threads_than_any_machine_has_cores_are_refused(cluste
 
 def _fleet(suite: Suite, device: str, threads: int) -> Fleet:
     return Fleet("auto", suite, device=device, threads=threads, weights_dir=None)
+
+
+def test_a_batch_that_is_left_open_is_the_workers_to_find(cluster, suite):
+    opened = msgspec.structs.replace(suite, settings=msgspec.structs.replace(suite.settings, batch=None))
+    with Fleet("auto", opened, device="cpu", threads=1, weights_dir=None) as fleet:
+        assert fleet.largest_batch() == UNMEASURED_BATCH
+
+
+def test_a_workers_lack_of_memory_halves_an_open_batch(cluster, suite, tmp_path, monkeypatch):
+    opened = msgspec.structs.replace(suite, settings=msgspec.structs.replace(suite.settings, batch=None))
+    sizes = []
+    real = bench.run.stages.render_on_fleet
+
+    def small(suite, *given, **named):
+        sizes.append(suite.settings.batch)
+        if suite.settings.batch > 1:
+            raise OutOfMemory(f"no room for {suite.settings.batch}")
+        return real(suite, *given, **named)
+
+    monkeypatch.setattr(bench.run.stages, "render_on_fleet", small)
+    assert run_stage("render", opened, tmp_path / "run", device="cpu", ray="auto").images == 12
+    assert sizes == [4, 2, 1]
+    assert load_run(tmp_path / "run").info.suite.settings.batch == 1
