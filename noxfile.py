@@ -27,7 +27,7 @@ def tests(session: nox.Session) -> None:
     no GPU, and Chromium with its driver for the report. Warnings are errors; nothing is skipped.
     """
     session.install(".[test]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *(session.posargs or ["-n", "logical"]))
 
 
 @nox.session

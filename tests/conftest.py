@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from suites import write_suite
 
 from bench.cli import run_command_line
 from bench.run import Outcome
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker, and what it starts, has one core
 
 
 class Answer(NamedTuple):

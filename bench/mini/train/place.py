@@ -32,5 +32,15 @@ def integers(high: int, n: int, generator: torch.Generator) -> Tensor:
 
 
 def half() -> torch.autocast:
-    """The context in which networks compute in bfloat16."""
-    return torch.autocast(device().type, torch.bfloat16)
+    """The context in which networks compute in bfloat16, or in float32 on a CPU that would have to emulate it.
+
+    Emulated, a convolution takes some forty times as long.
+    """
+    where = device().type
+    return torch.autocast(where, torch.bfloat16, enabled=where != "cpu" or has_bfloat16())
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16; False too where torch cannot tell."""
+    told = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(told is not None and told())
