@@ -91,6 +91,17 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """Compute the figures of a full-size run on a GPU: random weights of SDXL's shape, 1024x1024, the whole panel.
+
+    One JSON object a line. Half an hour or so, 20 GB of disk and 40 GiB of GPU memory; without CUDA it says so and
+    ends well. What is measured and how stands in ``tests/figures/full_size.py``.
+    """
+    session.install(".[gpu,test]")
+    session.run("python", "-m", "tests.figures.full_size", *session.posargs)
+
+
+@nox.session
 def gate(session: nox.Session) -> None:
     """Gate the embedded family as it is here against the committed baseline: did its pictures get worse?
 

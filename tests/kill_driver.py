@@ -39,11 +39,15 @@ def in_step(batch: int, number: signal.Signals, folder: Path) -> None:
     """Send ourselves a signal in a denoising step of a batch (from 1), once the batch before is on record."""
     denoise, count = bench.render.stages.denoise, itertools.count(1)
     journal = folder / "renders.jsonl"
-    known = journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+    def records() -> int:
+        return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+    known = records()
 
     def stop(step: int) -> None:
         until = time.monotonic() + PATIENCE_S
-        while batch > 1 and journal.read_bytes().count(b"\n") == known and time.monotonic() < until:
+        while batch > 1 and records() == known and time.monotonic() < until:
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 

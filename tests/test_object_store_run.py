@@ -35,7 +35,13 @@ run_stage("render", load_suite(sys.argv[1]), sys.argv[2], device="cpu", progress
 
 
 @pytest.fixture(scope="module")
-def killed(tiny_run, tmp_path_factory):
+def suite_file(tmp_path_factory):
+    """The tiny suite with something to judge by."""
+    return tiny.write_tiny(tmp_path_factory.mktemp("suite"), "[measure]", '[limits]\nmini-clip = "0.1sd"\n\n[measure]')
+
+
+@pytest.fixture(scope="module")
+def killed(suite_file, tmp_path_factory):
     """The URL of the tiny suite's run, whose driver was killed after its first batch, as another machine."""
     with s3_server() as bucket, pytest.MonkeyPatch.context() as patch:
         url, caches = f"{bucket}/runs/tiny", tmp_path_factory.mktemp("caches")
@@ -45,7 +51,7 @@ def killed(tiny_run, tmp_path_factory):
             "HOTART_RUNS_CACHE": str(caches / "first"),
             "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}",
         }
-        command = [sys.executable, "-c", DRIVER, str(tiny_run.suite_file), url]
+        command = [sys.executable, "-c", DRIVER, str(suite_file), url]
         done = subprocess.run(command, env=environment, check=False, timeout=300)
         assert done.returncode == -signal.SIGKILL
         patch.setenv("HOTART_RUNS_CACHE", str(caches / "second"))
@@ -61,11 +67,11 @@ def stored(killed):
 
 
 @pytest.fixture(scope="module")
-def continued(killed, stored, tiny_run):
+def continued(killed, stored, suite_file):
     """The run once the same command was given again, elsewhere."""
     from bench.cli import run_command_line
 
-    assert run_command_line(["run", str(tiny_run.suite_file), "-o", killed, "--device", "cpu", "--quiet"]) == 0
+    assert run_command_line(["run", str(suite_file), "-o", killed, "--device", "cpu", "--quiet"]) == 0
     return killed
 
 
@@ -91,10 +97,10 @@ def test_the_same_command_elsewhere_ends_with_the_same_run(continued, tiny_run):
     assert load_run(continued).info.status == "complete"
 
 
-def test_a_finished_run_is_left_alone(continued, tiny_run, cli):
+def test_a_finished_run_is_left_alone(continued, suite_file, cli):
     objects = Objects(continued)
     before = objects.get_all(objects.names())
-    answer = cli("run", tiny_run.suite_file, "-o", continued, "--device", "cpu")
+    answer = cli("run", suite_file, "-o", continued, "--device", "cpu")
     assert (answer.code, answer.out) == (0, f"{continued}/report.html\n")
     assert "Nothing was left to do: 12 images, 72 scores, " in answer.err
     assert f"timings in {continued}." in answer.err

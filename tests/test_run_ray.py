@@ -12,8 +12,9 @@ import tiny
 
 import bench.run.ground
 import bench.run.stages
-from bench.errors import IncomparableError, UsageError
+from bench.errors import IncomparableError, OutOfMemory, UsageError
 from bench.fleet import cluster
+from bench.machine import machine_facts, package_versions
 from bench.measure import measure
 from bench.run import run_all, run_stage
 from bench.store import load_run
@@ -100,3 +101,40 @@ def test_a_run_on_cpus_goes_on_with_the_threads_it_was_begun_with(untimed, monke
     )
     assert run_stage("render", load_run(folder).info.suite, folder, device="cpu", ray="auto").done_before
     assert hired == [7]
+
+
+class Fakes:
+    """Stands for workers of little memory: their largest batch is 4, and they cannot draw more than one image."""
+
+    def __init__(self, *_, **__):
+        self.sizes = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def largest_batch(self):
+        return 4
+
+    def ground(self):
+        return machine_facts("cpu"), package_versions()
+
+
+def test_an_open_batch_is_the_workers_to_find_and_halved_for_their_lack_of_memory(tiny_run, tmp_path, monkeypatch):
+    sizes = []
+
+    def draw(suite, *_, **__):
+        sizes.append(suite.settings.batch)
+        if suite.settings.batch > 1:
+            raise OutOfMemory("does not fit")
+        return 0
+
+    monkeypatch.setattr(bench.run.ground, "Fleet", Fakes)
+    monkeypatch.setattr(bench.run.stages, "render_on_fleet", draw)
+    suite = load_run(tiny_run.folder).info.suite
+    opened = replace(suite, settings=replace(suite.settings, batch=None))
+    run_stage("render", opened, tmp_path / "run", device="cpu", ray="auto")
+    assert sizes == [4, 2, 1]
+    assert load_run(tmp_path / "run").info.suite.settings.batch == 1

@@ -23,7 +23,8 @@ from bench.records import SCHEMA, RunInfo, Suite, Variant
 from bench.render import render
 from bench.store import RunFolder
 from bench.suite import load_suite, protocol_digest
-from bench.variants import fingerprint, load_pipeline
+from bench.variants import fingerprint
+from bench.variants.models import turn_into
 
 from .figure import Figure, held_ratio
 
@@ -61,15 +62,15 @@ def figure_fleet() -> tuple[Figure, ...]:
 
 
 def alone_s(suite: Suite) -> float:
-    """Wall seconds of ``bench.render.render`` with a pipeline that is loaded already."""
+    """Wall seconds of ``bench.render.render`` with a model that is loaded already."""
     variant = suite.variants[0]
-    pipe = load_pipeline(variant, suite.settings, device="cpu", weights_dir=None)
-    real = bench.render.load_pipeline
-    bench.render.load_pipeline = lambda *_, **__: pipe
+    held = turn_into(None, variant, suite.settings, device="cpu", weights_dir=None)
+    real = bench.render.turn_into
+    bench.render.turn_into = lambda *_, **__: held
     try:
         return _second_s(suite, lambda folder: render(suite, folder, variants=[variant], device="cpu"))
     finally:
-        bench.render.load_pipeline = real
+        bench.render.turn_into = real
 
 
 def fleet_s(suite: Suite, cores: Sequence[int]) -> float:

@@ -21,7 +21,6 @@ RANK = 32
 def write_inputs(folder: Path, shape: str) -> None:
     """Two checkpoints of other numbers, a LoRA on every matrix of the UNet's attentions, and the recipe."""
     import torch
-    from safetensors.torch import save_file
 
     from bench.variants.checkpoints.published import join, published
     from bench.variants.checkpoints.seeded import open_random
@@ -38,14 +37,25 @@ def write_inputs(folder: Path, shape: str) -> None:
         path = folder / f"{name}.safetensors"
         with replacing(path) as file:
             write_tensors(file, path, entries, {}, read, lambda *_: None)
+    write_lora(folder / "lora.safetensors", shape)
+    (folder / "r.toml").write_text(RECIPE, encoding="utf-8")
+
+
+def write_lora(path: Path, shape: str, seed: int = 0) -> None:
+    """A LoRA of random numbers on every matrix of the UNet's attentions, in float16."""
+    import torch
+    from safetensors.torch import save_file
+
+    from bench.variants.checkpoints.seeded import open_random
+
+    generator = torch.Generator().manual_seed(seed)
     lora = {}
-    for name, (sizes, _) in source.tensors.items():
+    for name, (sizes, _) in open_random(shape).tensors.items():
         if re.fullmatch(r"unet\..*\.(attn\d\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2))\.weight", name):
             module = name.removesuffix(".weight")
-            lora[f"{module}.lora_B.weight"] = torch.randn(sizes[0], RANK).mul_(0.01).half()
-            lora[f"{module}.lora_A.weight"] = torch.randn(RANK, sizes[1]).mul_(0.1).half()
-    save_file(lora, folder / "lora.safetensors")
-    (folder / "r.toml").write_text(RECIPE, encoding="utf-8")
+            lora[f"{module}.lora_B.weight"] = torch.randn(sizes[0], RANK, generator=generator).mul_(0.01).half()
+            lora[f"{module}.lora_A.weight"] = torch.randn(RANK, sizes[1], generator=generator).mul_(0.1).half()
+    save_file(lora, path)
 
 
 def plain(folder: Path) -> None:

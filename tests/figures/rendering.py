@@ -63,7 +63,7 @@ def batches(suite: Suite) -> Iterator[tuple[Cell, ...]]:
         yield tuple(cell for cell in cells if cell.batch == number)
 
 
-def prepare(pipe: Any, suite: Suite, cells: tuple[Cell, ...]) -> dict[str, torch.Tensor]:
+def prepare(pipe: Any, suite: Suite, cells: tuple[Cell, ...], device: str = "cpu") -> dict[str, torch.Tensor]:
     """What the loop starts from: noise, and the embeddings of negative and then positive prompts."""
     cases = {case.id: case for case in suite.cases}
     with torch.inference_mode():
@@ -73,7 +73,7 @@ def prepare(pipe: Any, suite: Suite, cells: tuple[Cell, ...]) -> dict[str, torch
             do_classifier_free_guidance=True,
         )
         size = (suite.settings.height, suite.settings.width)
-        time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=text.dtype).repeat(2 * len(cells), 1)
+        time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=text.dtype, device=device).repeat(2 * len(cells), 1)
         return {
             "latents": stages.noise(pipe, suite.settings, [cell.seed for cell in cells]),
             "text": torch.cat([negative, text]),

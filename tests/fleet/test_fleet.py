@@ -17,8 +17,7 @@ import ray
 import tiny
 import torch
 
-import bench.run.stages
-from bench.errors import IncomparableError, MachineError, OutOfMemory, UsageError, WeightsError
+from bench.errors import IncomparableError, MachineError, UsageError, WeightsError
 from bench.fleet import Fleet, render_on_fleet
 from bench.fleet import cluster as ray_cluster
 from bench.records import Render, Suite
@@ -185,20 +184,3 @@ def test_a_batch_that_is_left_open_is_the_workers_to_find(cluster, suite):
     opened = msgspec.structs.replace(suite, settings=msgspec.structs.replace(suite.settings, batch=None))
     with Fleet("auto", opened, device="cpu", threads=1, weights_dir=None) as fleet:
         assert fleet.largest_batch() == UNMEASURED_BATCH
-
-
-def test_a_workers_lack_of_memory_halves_an_open_batch(cluster, suite, tmp_path, monkeypatch):
-    opened = msgspec.structs.replace(suite, settings=msgspec.structs.replace(suite.settings, batch=None))
-    sizes = []
-    real = bench.run.stages.render_on_fleet
-
-    def small(suite, *given, **named):
-        sizes.append(suite.settings.batch)
-        if suite.settings.batch > 1:
-            raise OutOfMemory(f"no room for {suite.settings.batch}")
-        return real(suite, *given, **named)
-
-    monkeypatch.setattr(bench.run.stages, "render_on_fleet", small)
-    assert run_stage("render", opened, tmp_path / "run", device="cpu", ray="auto").images == 12
-    assert sizes == [4, 2, 1]
-    assert load_run(tmp_path / "run").info.suite.settings.batch == 1
