@@ -76,6 +76,7 @@ from bench.records.weights import (
     Inspection,
     Layout,
     LoraAudit,
+    MergeAudit,
     PixelDifference,
     Prediction,
 )
@@ -114,6 +115,7 @@ __all__ = [
     "LoraAudit",
     "Machine",
     "MemoryForecast",
+    "MergeAudit",
     "MetricFacts",
     "MetricMean",
     "MetricNoise",

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from bench.records.asked import Lora
 from bench.records.kinds import Record
 
 Component = Literal["unet", "text_encoder", "text_encoder_2", "vae"]
@@ -80,6 +81,19 @@ class PixelDifference(Record, frozen=True):
     """Share, 0 to 1, of pixel values that differ."""
 
 
+class MergeAudit(Record, frozen=True):
+    """What a recipe made, held against its first model."""
+
+    method: str
+    models: tuple[str, ...]
+    """As the recipe names them."""
+    given: tuple[Lora, ...] = ()
+    """The LoRAs that it fuses, as it names and weighs them; and what each did, the norms of the changes left out."""
+    loras: tuple[LoraAudit, ...] = ()
+    blocks: dict[str, float] = msgspec.field(default_factory=dict)
+    """Relative change by block from the first model to the result, in the precision that is run."""
+
+
 class Audit(Record, frozen=True):
     """What was loaded for a variant, and what was changed in it."""
 
@@ -89,6 +103,8 @@ class Audit(Record, frozen=True):
     loras: tuple[LoraAudit, ...] = ()
     blocks: dict[str, float] = msgspec.field(default_factory=dict)
     """Relative change by block (``IN00``, ``M00``, ``OUT00``, ``BASE``, ``TE1``, ``TE2``), all LoRAs together."""
+    merge: MergeAudit | None = None
+    """Of a checkpoint that is a recipe; None of any other."""
     fused_against_runtime: PixelDifference | None = None
     """None without LoRAs, and where one of them cannot be applied at run time."""
 

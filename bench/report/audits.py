@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench import wording as text
@@ -43,11 +44,20 @@ class LoraView:
 
 @dataclass(frozen=True)
 class BlockBar:
-    """One block's relative change; ``height`` is per cent of the variant's largest."""
+    """One block's relative change; ``height`` is per cent of the picture's largest."""
 
     name: str
     change: str
     height: float
+
+
+@dataclass(frozen=True)
+class BlockPicture:
+    """Every block's change by one cause."""
+
+    cause: str
+    bars: tuple[BlockBar, ...]
+    highest: str
 
 
 @dataclass(frozen=True)
@@ -57,9 +67,11 @@ class AuditView:
     variant: str
     colour: int
     checkpoint: str
+    merge: str
+    """How a recipe made it, in a sentence; empty of any other checkpoint."""
     loras: tuple[LoraView, ...]
-    blocks: tuple[BlockBar, ...]
-    highest: str
+    """Those that its recipe fuses, then its own."""
+    pictures: tuple[BlockPicture, ...]
     runtime: str
 
 
@@ -74,19 +86,36 @@ def audit_views(run: Run) -> tuple[AuditView, ...]:
 
 
 def _view(index: int, known: Fingerprint, audit: Audit) -> AuditView:
-    top = max(audit.blocks.values(), default=0.0)
+    merge = audit.merge
+    fused = [] if merge is None else zip(merge.given, merge.loras, strict=True)
+    pictures = [] if merge is None else [_picture(f"Change from {merge.models[0]} by the recipe", merge.blocks)]
+    if audit.blocks:
+        pictures.append(_picture("Change by the variant's LoRAs", audit.blocks))
     return AuditView(
         variant=known.name,
         colour=index % 8,
         checkpoint=f"{describe(audit.checkpoint)}; run in {audit.dtype}.",
-        loras=tuple(lora_view(lora, found) for lora, found in zip(known.loras, audit.loras, strict=True)),
-        blocks=tuple(
-            BlockBar(name, share(change), round(100 * change / top, 1) if top else 0.0)
-            for name, change in audit.blocks.items()
+        merge="" if merge is None else f"Recipe: {merge.method} of {text.listed(merge.models)}.",
+        loras=(
+            *(dataclasses.replace(view, name=f"{view.name}, in the recipe") for view in _rows(fused)),
+            *_rows(zip(known.loras, audit.loras, strict=True)),
         ),
-        highest=share(top),
+        pictures=tuple(pictures),
         runtime="" if audit.fused_against_runtime is None else difference(audit.fused_against_runtime),
     )
+
+
+def _rows(pairs: Iterable[tuple[Lora, LoraAudit]]) -> list[LoraView]:
+    """Rows of several LoRAs."""
+    return [lora_view(lora, found) for lora, found in pairs]
+
+
+def _picture(cause: str, blocks: Mapping[str, float]) -> BlockPicture:
+    top = max(blocks.values(), default=0.0)
+    bars = [
+        BlockBar(name, share(change), round(100 * change / top, 1) if top else 0.0) for name, change in blocks.items()
+    ]
+    return BlockPicture(cause, tuple(bars), share(top))
 
 
 def describe(facts: CheckpointFacts) -> str:
@@ -113,7 +142,7 @@ def lora_view(lora: Lora, found: LoraAudit) -> LoraView:
         ranks=_ranks(modules),
         scale=_range([one.scale for one in modules]),
         change=change_text(modules),
-        rounded=text.percent(max((one.rounded_away or 0.0 for one in modules), default=0.0)),
+        rounded=_rounded([one.rounded_away for one in modules if one.rounded_away is not None]),
     )
 
 
@@ -144,6 +173,10 @@ def change_text(modules: Sequence[ChangedModule]) -> str:
 def share(value: float) -> str:
     """A relative change in per cent, three digits."""
     return f"{100 * value:.3g} %"
+
+
+def _rounded(shares: Sequence[float]) -> str:
+    return text.percent(max(shares)) if shares else text.NONE
 
 
 def _kinds(modules: Iterable[ChangedModule]) -> str:

@@ -16,7 +16,7 @@ import torch
 
 from bench.errors import WeightsError
 from bench.names import listed
-from bench.records import Audit, Lora, Settings, Variant
+from bench.records import Audit, Lora, MergeAudit, Settings, Variant
 from bench.variants import sources
 from bench.variants.adapters import Adapter, Change, read_adapter
 from bench.variants.adapters.arithmetic import changed
@@ -27,6 +27,8 @@ from bench.variants.blocks import block_of, check_blocks, count_blocks, weight_o
 from bench.variants.checkpoint import Checkpoint, Tensor
 from bench.variants.checkpoints.opening import open_checkpoint
 from bench.variants.pipelines import build_pipeline, module_of, named_parameters
+from bench.variants.recipes.audit import audit_merge
+from bench.variants.recipes.merged import Merged
 
 SPARE_BYTES = 8 * 2**30
 """Device memory that drawing needs; the kept weights lie on the device only where this is left beside them."""
@@ -49,6 +51,8 @@ class Model:
     dirty: set[str] = field(default_factory=set)
     """The tensors that are changed now."""
     hooks: list[Any] = field(default_factory=list)
+    merge: MergeAudit | None = None
+    """What a recipe made; None of any other checkpoint, and before it is asked for."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -103,6 +107,8 @@ def turn_into(
     """
     if model is None or model.base != base_of(variant):
         model = load_model(variant, settings, device=device, weights_dir=weights_dir)
+        if isinstance(model.checkpoint, Merged):
+            model.merge = audit_merge(model.checkpoint, model.parameters)
     restore(model)
     return model, apply_loras(model, variant, weights_dir, keep=True)
 
@@ -162,7 +168,11 @@ def apply_loras(
     for audit in audits:
         refuse_no_change(audit)
     return Audit(
-        checkpoint=model.checkpoint.facts, dtype=model.settings.dtype, loras=audits, blocks=block_changes(totals)
+        checkpoint=model.checkpoint.facts,
+        dtype=model.settings.dtype,
+        loras=audits,
+        blocks=block_changes(totals),
+        merge=model.merge,
     )
 
 
