@@ -118,7 +118,7 @@ class Painter:
         return Answer(pieces, audit if with_audit else None)
 
     def _hold(self, variant: Variant, digest: str) -> tuple[Model, Audit]:
-        from bench.variants.models import base_of, turn_into
+        from bench.variants.models import turn_into
 
         if self._model is not None and self._audit is not None and self._loaded == digest:
             return self._model, self._audit
@@ -128,9 +128,8 @@ class Painter:
                 f"The worker on {platform.node()} has other weights for variant {variant.name} than the driver.",
                 "give every machine the same files, or a --weights-dir that all of them see",
             )
-        if self._model is not None and self._model.base != base_of(variant):
-            self._model = None  # let go of first, or two would need memory at once
+        held, self._model = self._model, None  # half turned, it would be neither the one nor the other
         settings = self._suite.settings
-        model, audit = turn_into(self._model, variant, settings, device=self._device, weights_dir=self._weights_dir)
+        model, audit = turn_into(held, variant, settings, device=self._device, weights_dir=self._weights_dir)
         self._model, self._audit, self._loaded = model, audit, digest
         return model, audit

@@ -33,7 +33,7 @@ def main() -> None:
     evidence_renders.print_main(found)
     evidence_renders.print_seeds(found)
     evidence_renders.print_weights(WEIGHTS)
-    evidence_renders.print_settings(GUIDANCES)
+    evidence_renders.print_settings(GUIDANCES, found)
     if chosen.sheet is not None:
         evidence_renders.write_sheet(chosen.sheet)
 

@@ -24,7 +24,7 @@ SETTINGS = Settings(width=64, height=64, steps=20, guidance=3.0, sampler="ddim",
 VARIANTS: dict[str, tuple[Lora, ...]] = {"base": (), "DPO": (Lora(path="mini:dpo"),), "SPO": (Lora(path="mini:spo"),)}
 BATCH = 32
 TABLE_STRIDE = 3
-"""The tables over weights and settings take every third prompt."""
+"""The table over weights takes every third prompt."""
 
 
 @dataclass(frozen=True)
@@ -203,18 +203,32 @@ def print_weights(weights: Sequence[float]) -> None:
     print_table(rows)
 
 
-def print_settings(guidances: Sequence[float]) -> None:
-    """Craft of the three variants over guidance at eta 0 and 1, one seed a prompt."""
-    from bench.mini.evidence import print_table
+def print_settings(guidances: Sequence[float], known: dict[str, Readings]) -> None:
+    """Craft and attributes of the three variants over guidance at eta 0, and at eta 1.
 
-    asked = prompts()[::TABLE_STRIDE]
-    print(f"\n### Craft over settings: {len(asked)} prompts x 1 seed\n")
-    rows = [("CFG", "eta", *VARIANTS)]
-    for eta in (0.0, 1.0):
-        for guidance in guidances if eta == 0 else (3.0,):
-            settings = msgspec.structs.replace(SETTINGS, guidance=guidance, eta=eta)
-            found = [read(render(loras, asked, 1, settings), asked, 1).craft.mean() for loras in VARIANTS.values()]
-            rows.append((f"{guidance:g}", f"{eta:g}", *(f"{value:.3f}" for value in found)))
+    Args:
+        guidances: of the rows.
+        known: readings by ``judge_variants``, at ``SETTINGS``; the other rows are of as many prompts and seeds.
+    """
+    from bench.mini.evidence import print_table, with_interval
+
+    asked = prompts()
+    seeds = len(known["base"].hits) // len(asked)
+    print(f"\n### Settings: {_extent(known['base'])}\n")
+    rows: list[tuple[str, ...]] = [
+        ("CFG", "eta", "base: craft", "DPO - base", "SPO - base")
+        + ("base: every attribute right", "attributes: DPO - base", "attributes: SPO - base")
+    ]
+    for guidance, eta in [*((one, 0.0) for one in guidances), (SETTINGS.guidance, 1.0)]:
+        settings = msgspec.structs.replace(SETTINGS, guidance=guidance, eta=eta)
+        base, dpo, spo = (
+            known[name.lower()] if settings == SETTINGS else read(render(loras, asked, seeds, settings), asked, seeds)
+            for name, loras in VARIANTS.items()
+        )
+        craft = (with_interval(one.craft - base.craft) for one in (dpo, spo))
+        attributes = (with_interval(one.attributes - base.attributes) for one in (dpo, spo))
+        shown = (f"{base.craft.mean():.3f}", *craft, f"{base.whole.mean():.3f}", *attributes)
+        rows.append((f"{guidance:g}", f"{eta:g}", *shown))
     print_table(rows)
 
 

@@ -83,8 +83,6 @@ def _render(
     for variant, batches in todo:
         if progress is not None:
             progress("render", done, total, f"loading {variant.name}")
-        if model is not None and model.base != base_of(variant):
-            model = None  # let go of first, or two would need memory at once
         model, audit = turn_into(model, variant, suite.settings, device=device, weights_dir=weights_dir)
         if not is_audited(folder, variant):
             keep_audit(folder, variant, with_pixels(model, variant, suite, audit, weights_dir))

@@ -73,8 +73,10 @@ def base_of(variant: Variant) -> tuple[str | None, ...]:
     return (variant.checkpoint, variant.revision, variant.unet, variant.vae)
 
 
-def load_model(variant: Variant, settings: Settings, *, device: str, weights_dir: Path | None = None) -> Model:
-    """Load the checkpoint of a variant, without its LoRAs.
+def load_model(
+    variant: Variant, settings: Settings, *, device: str, weights_dir: Path | None = None, into: Any = None
+) -> Model:
+    """Load the checkpoint of a variant, without its LoRAs; ``into`` as ``build_pipeline`` takes it.
 
     Raises:
         WeightsError: a file is missing, damaged, or of another shape.
@@ -82,7 +84,7 @@ def load_model(variant: Variant, settings: Settings, *, device: str, weights_dir
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
     checkpoint = open_checkpoint(variant, weights_dir)
-    pipe = build_pipeline(checkpoint, settings, device)
+    pipe = build_pipeline(checkpoint, settings, device, into)
     return Model(pipe, checkpoint, base_of(variant), settings, checkpoint.tensors, dict(named_parameters(pipe)))
 
 
@@ -102,18 +104,29 @@ def turn_into(
 ) -> tuple[Model, Audit]:
     """A model that holds a variant: the given one changed in place where it is of the same checkpoint.
 
+    One of another checkpoint gives its networks, where they are of the same shape, and is of no use afterwards.
+
     Raises:
         WeightsError: a file is missing, damaged or of another shape, or a LoRA fits no part of the checkpoint.
     """
     if model is None or model.base != base_of(variant):
-        model = load_model(variant, settings, device=device, weights_dir=weights_dir)
+        old = None if model is None else _emptied(model)
+        model = load_model(variant, settings, device=device, weights_dir=weights_dir, into=old)
         if isinstance(model.checkpoint, Merged):
             model.merge = audit_merge(model.checkpoint, model.parameters)
     restore(model)
     return model, apply_loras(model, variant, weights_dir, keep=True)
 
 
-def restore(model: Model) -> None:
+def _emptied(model: Model) -> Any:
+    """The pipeline of a model that keeps nothing more, whoever still holds it: the next one needs the memory."""
+    pipe, model.pipe = restore(model).pipe, None
+    model.pristine.clear()
+    model.parameters.clear()
+    return pipe
+
+
+def restore(model: Model) -> Model:
     """Put back the checkpoint's own weights, bit for bit, and take away LoRAs that run beside them."""
     for hook in model.hooks:
         hook.remove()
@@ -122,6 +135,7 @@ def restore(model: Model) -> None:
         for name in model.dirty:
             model.parameters[name].copy_(model.pristine[name])
     model.dirty.clear()
+    return model
 
 
 def apply_loras(

@@ -30,10 +30,18 @@ CLASSES: dict[Component, Any] = {
 }
 
 
-def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str) -> Any:
+def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into: Any = None) -> Any:
     """A pipeline on a device, with the suite's sampler and dtype, that shows no progress bar.
 
     Models are made without memory first, and each tensor is put in as it is read, so that the peak is one copy.
+
+    Args:
+        checkpoint: whose tensors.
+        settings: of the suite.
+        device: torch device string.
+        into: a pipeline with the same settings on the device whose networks are taken over and filled anew, where
+            they are of the same configuration: no memory for two, and what is compiled stays so. It is of no use
+            afterwards.
 
     Raises:
         WeightsError: a tensor is missing, superfluous, damaged or of another shape.
@@ -43,7 +51,9 @@ def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str) -> A
         logging.disable_progress_bar()
     name = read_pipeline_class(checkpoint.config)
     try:
-        parts = {part: _component(part, checkpoint, settings, device) for part in components(checkpoint)}
+        parts = {
+            part: _component(part, checkpoint, settings, device, _taken(part, into)) for part in components(checkpoint)
+        }
         pipe = getattr(diffusers, name).from_pretrained(
             checkpoint.config, local_files_only=True, **parts, **_tokenizers(checkpoint), **_without_checker(name)
         )
@@ -54,7 +64,7 @@ def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str) -> A
     pipe.set_progress_bar_config(disable=True)
     if settings.vae_tiling:
         pipe.vae.enable_tiling()
-    if settings.compile:
+    if settings.compile and not is_compiled(pipe.unet):
         pipe.unet.compile_repeated_blocks(fullgraph=True)
     return pipe
 
@@ -76,17 +86,50 @@ def _without_checker(pipeline: str) -> dict[str, Any]:
     return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
-def _component(part: Component, checkpoint: Checkpoint, settings: Settings, device: str) -> torch.nn.Module:
+def _component(
+    part: Component, checkpoint: Checkpoint, settings: Settings, device: str, taken: list[torch.nn.Module]
+) -> torch.nn.Module:
     module = empty_model(part, checkpoint)
     names = own_names(module, part)
     check_names(checkpoint, part, names)
     dtype = getattr(torch, settings.dtype)
+    if taken and _is_same_network(module, taken[0]):
+        there = taken[0].state_dict()
+        for name, own in names.items():
+            there[own].copy_(checkpoint.read(name).to(device, dtype))
+        return taken[0]
+    taken.clear()  # let go of first, or two would need memory at once
     state = {own: checkpoint.read(name).to(device, dtype) for name, own in names.items()}
     module.load_state_dict(state, strict=True, assign=True)
     for name, buffer in list(module.named_buffers()):
         if buffer.is_meta:
             _set_buffer(module, name, buffer, device)
     return module.eval().requires_grad_(False)
+
+
+def _taken(part: Component, into: Any) -> list[torch.nn.Module]:
+    """A pipeline's network of a component, which the pipeline loses; empty where there is none."""
+    known = getattr(into, part, None)
+    if known is None:
+        return []
+    setattr(into, part, None)
+    return [known]
+
+
+def is_compiled(module: torch.nn.Module) -> bool:
+    """Whether any block of it is compiled."""
+    return any(one._compiled_call_impl is not None for one in module.modules())
+
+
+def _is_same_network(one: Any, other: Any) -> bool:
+    """Whether two models compute the same of the same weights, by their configurations."""
+    left_out = ("transformers_version", "dtype", "torch_dtype")
+
+    def facts(model: Any) -> dict[str, Any]:
+        config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
+        return {key: value for key, value in config.items() if not key.startswith("_") and key not in left_out}
+
+    return type(one) is type(other) and facts(one) == facts(other)
 
 
 def empty_model(part: Component, checkpoint: Checkpoint) -> torch.nn.Module:

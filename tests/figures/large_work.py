@@ -8,14 +8,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 import bench.render
-from bench.records import Case, Cell, Settings, Suite, Variant
-from bench.render import Drawn
+from bench.records import Audit, Case, Cell, CheckpointFacts, Settings, Suite, Variant
+from bench.render.draw import Drawn
 from bench.run import run_stage
+from bench.variants.models import base_of
 
 BATCH = 20
 SIDE = 64
@@ -40,23 +42,27 @@ def suite_of(images: int) -> Suite:
     )
 
 
-def painting(on_batch: Callable[[], None]) -> Callable[..., tuple[Drawn, ...]]:
-    """Stands for ``bench.render.draw_batch``: one picture, tinted by the seed."""
+def paint(on_batch: Callable[[], None]) -> None:
+    """Put a picture tinted by the seed in the place of a model's, and call ``on_batch`` for each batch asked for."""
     ramp = np.indices((SIDE, SIDE)).sum(axis=0)[..., None] * np.ones(3)
 
-    def draw(pipe: Any, settings: Settings, cells: Sequence[Cell], encoded: Any) -> tuple[Drawn, ...]:
+    def launch(pipe: Any, settings: Settings, cells: Sequence[Cell], encoded: Any) -> Any:
         on_batch()
-        return tuple(Drawn((ramp + cell.seed % 97).astype(np.uint8), "float32", None) for cell in cells)
+        return SimpleNamespace(cells=tuple(cells))
 
-    return draw
+    def settle(launched: Any, settings: Settings) -> tuple[Drawn, ...]:
+        return tuple(Drawn((ramp + cell.seed % 97).astype(np.uint8), "float32", None) for cell in launched.cells)
+
+    audit = Audit(checkpoint=CheckpointFacts(layout="diffusers", family="sdxl"), dtype="float32")
+    bench.render.turn_into = lambda _, variant, *__, **___: (SimpleNamespace(base=base_of(variant), pipe=None), audit)
+    bench.render.encode_cases = lambda *_: {}
+    bench.render.launch, bench.render.settle = launch, settle
 
 
 def main(images: int, place: Path) -> None:
     """Paint a whole run; then half of another one, and time its resumption."""
-    bench.render.load_pipeline = lambda *_, **__: None
-    bench.render.encode_cases = lambda *_, **__: {}
     suite, asked, recorded = suite_of(images), list[float](), list[float]()
-    bench.render.draw_batch = painting(lambda: asked.append(time.perf_counter()))
+    paint(lambda: asked.append(time.perf_counter()))
 
     def progress(stage: str, done: int, total: int, note: str = "") -> None:
         recorded.append(time.perf_counter())
@@ -80,7 +86,7 @@ def resume_start_s(suite: Suite, images: int, folder: Path) -> float:
         raise Enough
 
     for on_batch in (stop_at_half, stop):
-        bench.render.draw_batch = painting(on_batch)
+        paint(on_batch)
         start = time.perf_counter()
         try:
             run_stage("render", suite, folder, device="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from pathlib import Path
@@ -46,6 +47,7 @@ def figure_switch(shape: str = "sdxl") -> tuple[Figure, ...]:
 
 def loaded_s(variant: Variant, device: str) -> float:
     """Seconds of loading a variant; it is let go of before the next."""
+    gc.collect()  # pipelines hold themselves in cycles, and two do not fit beside each other everywhere
     start = time.perf_counter()
     load_pipeline(variant, SETTINGS, device=device)
     settle(device)

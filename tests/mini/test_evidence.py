@@ -103,6 +103,34 @@ def test_seeds_table_has_a_row_for_each_lora(
     assert rows[1][1] != rows[2][1]
 
 
+def test_settings_table_has_a_row_for_each_setting_and_reuses_what_is_known(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = evidence_renders.prompts()[:3]
+    monkeypatch.setattr(evidence_renders, "prompts", lambda: chosen)
+    monkeypatch.setattr(evidence_renders, "LORAS", ("dpo", "spo"))
+    found = evidence_renders.judge_variants(seeds=2)
+    asked: list[tuple[float, float]] = []
+    real = evidence_renders.render
+    monkeypatch.setattr(
+        evidence_renders,
+        "render",
+        lambda loras, prompts, seeds, settings: (
+            asked.append((settings.guidance, settings.eta)) or real(loras, prompts, seeds, settings)
+        ),
+    )
+    evidence_renders.print_settings((3.0, 5.0), found)
+    assert asked == [(5.0, 0.0)] * 3 + [(3.0, 1.0)] * 3
+    printed = capsys.readouterr().out
+    assert "3 held-out prompts x 2 seeds" in printed
+    head, *rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    assert [row[:2] for row in rows] == [["3", "0"], ["5", "0"], ["3", "1"]]
+    assert all(len(row) == len(head) == 8 for row in rows)
+    assert float(rows[0][2]) == pytest.approx(found["base"].craft.mean(), abs=6e-4)
+    assert float(rows[0][5]) == pytest.approx(found["base"].whole.mean(), abs=6e-4)
+    assert numbers((rows[0][4],))[0] == pytest.approx((found["spo"].craft - found["base"].craft).mean(), abs=6e-4)
+
+
 def test_contact_sheet_has_a_row_for_each_variant_and_kind(tmp_path: Path) -> None:
     evidence_renders.write_sheet(tmp_path / "new" / "sheet.png", columns=2)
     with Image.open(tmp_path / "new" / "sheet.png") as sheet:

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from tiny_checkpoints import write_tiny
 from torch import Tensor
 
 from bench.errors import SuiteError, WeightsError
 from bench.mini import weights
 from bench.records import Lora, Settings, Variant
+from bench.variants import stages
 from bench.variants.models import Model, apply_loras, load_model, load_pipeline, restore, turn_into
 
 HALF = Settings(width=64, height=64, steps=2, guidance=3.0, sampler="ddim", batch=2, dtype="bfloat16")
@@ -201,3 +204,59 @@ def test_a_lora_that_is_all_zero_or_not_finite(kind: str, settings: Settings, tm
     with pytest.raises(WeightsError, match=said) as caught:
         apply_loras(model, variant(Lora(path=str(path))), None, keep=True)
     assert caught.value.exit_code == 3
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two single files of one shape and other weights."""
+    place = tmp_path_factory.mktemp("checkpoints")
+    return write_tiny(place / "a.safetensors", 1), write_tiny(place / "b.safetensors", 2)
+
+
+def test_another_checkpoint_of_the_same_shape_fills_the_networks_that_are_loaded(checkpoints) -> None:
+    a, b = (Variant(name="x", checkpoint=str(path)) for path in checkpoints)
+    model, _ = turn_into(None, a, HALF, device="cpu", weights_dir=None)
+    networks = {part: getattr(model.pipe, part) for part in ("unet", "vae", "text_encoder", "text_encoder_2")}
+    old = model
+    for variant_, other in ((b, a), (a, b), (b, a)):
+        model, _ = turn_into(model, variant_, HALF, device="cpu", weights_dir=None)
+        assert {part: getattr(model.pipe, part) for part in networks} == networks
+        assert same(state(model), state(load_model(variant_, HALF, device="cpu")))
+        assert not same(state(model), state(load_model(other, HALF, device="cpu")))
+    assert (old.pipe, old.parameters, old.pristine) == (None, {}, {}), "it keeps no memory"
+
+
+def test_a_lora_beside_the_weights_does_not_stay_with_the_networks(checkpoints) -> None:
+    a = Variant(name="x", checkpoint=str(checkpoints[0]))
+    first, _ = turn_into(None, variant(mini("spo"), fuse=False), HALF, device="cpu", weights_dir=None)
+    hooks = list(first.hooks)
+    assert hooks
+    model, _ = turn_into(first, a, HALF, device="cpu", weights_dir=None)
+    assert not first.hooks
+    assert same(state(model), state(load_model(a, HALF, device="cpu")))
+
+
+def test_what_is_compiled_is_compiled_once_for_all_checkpoints_of_a_shape(checkpoints, monkeypatch) -> None:
+    compiled: list[object] = []
+    whole = Settings(width=64, height=64, steps=1, guidance=1.0, sampler="ddim", batch=1, compile=True)
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> object:
+        compiled.append(graph)
+        return graph.forward
+
+    real = UNet2DConditionModel.compile_repeated_blocks
+    monkeypatch.setattr(
+        UNet2DConditionModel, "compile_repeated_blocks", lambda unet, **given: real(unet, backend=backend, **given)
+    )
+    torch._dynamo.reset()
+    model, drawn, counts = None, [], []
+    for path in (*checkpoints, checkpoints[0]):
+        model, _ = turn_into(model, Variant(name="x", checkpoint=str(path)), whole, device="cpu", weights_dir=None)
+        encoded = stages.encode(model.pipe, ["a fox"], [""], whole)
+        drawn.append(stages.denoise(model.pipe, whole, encoded, stages.noise(model.pipe, whole, [1]), [1]))
+        counts.append(len(compiled))
+    torch._dynamo.reset()
+    assert counts[0] > 0
+    assert counts == [counts[0]] * 3
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
