@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 import tiny
+from filelock import FileLock
 from suites import write_suite
 
 from bench.cli import run_command_line
@@ -56,21 +59,34 @@ def cli(capsys, monkeypatch) -> Callable[..., Answer]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> TinyRun:
+    """Made by whichever worker of pytest-xdist asks first, and read by all."""
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    base = tmp_path_factory.getbasetemp()
+    place = (base if alone else base.parent) / "tiny"
+    with FileLock(f"{place}.lock"):
+        if not (place / "told.json").exists():
+            make_tiny_run(place)
+    told = json.loads((place / "told.json").read_text("utf-8"))
+    outcome = msgspec.convert(told["outcome"], Outcome)
+    return TinyRun(place / "tiny.toml", place / "run", outcome, tuple(map(tuple, told["progress"])))
+
+
+def make_tiny_run(place: Path) -> None:
     import torch
 
     from bench.run import run_all
     from bench.suite import load_suite
 
     torch.set_num_threads(1)  # tests and the processes they start share two cores
-    place = tmp_path_factory.mktemp("tiny")
-    suite_file, told = tiny.write_tiny(place), []
+    suite_file, progress = tiny.write_tiny(place), []
     outcome = run_all(
         load_suite(str(suite_file)),
         place / "run",
         device="cpu",
-        progress=lambda stage, done, total, note="": told.append((stage, done, total)),
+        progress=lambda stage, done, total, note="": progress.append((stage, done, total)),
     )
-    return TinyRun(suite_file, place / "run", outcome, tuple(told))
+    told = {"outcome": msgspec.to_builtins(outcome), "progress": progress}
+    (place / "told.json").write_text(json.dumps(told), "utf-8")
 
 
 @pytest.fixture

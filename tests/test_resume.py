@@ -134,19 +134,20 @@ print(code, *sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
 """
 
 
-def test_a_finished_run_is_left_alone_without_importing_torch(tiny_run):
-    before = {path: path.stat().st_mtime_ns for path in tiny_run.folder.rglob("*") if path.is_file()}
+def test_a_finished_run_is_left_alone_without_importing_torch(tiny_run, tmp_path):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     done = subprocess.run(
-        [sys.executable, "-c", AGAIN, "run", str(tiny_run.suite_file), "-o", str(tiny_run.folder)],
+        [sys.executable, "-c", AGAIN, "run", str(tiny_run.suite_file), "-o", str(folder)],
         env=ENVIRONMENT,
         capture_output=True,
         encoding="utf-8",
         check=True,
         timeout=120,
     )
-    assert done.stdout.splitlines() == [str(tiny_run.folder / "report.html"), "0"]
+    assert done.stdout.splitlines() == [str(folder / "report.html"), "0"]
     assert "Nothing was left to do: 12 images, 72 scores" in done.stderr
-    assert {path: path.stat().st_mtime_ns for path in tiny_run.folder.rglob("*") if path.is_file()} == before
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_lost_report_is_written_again_and_nothing_else(tiny_run, tmp_path, cli, monkeypatch):

@@ -118,7 +118,7 @@ def _card(suite: Suite, variants: Sequence[Variant]) -> RunInfo:
 
 @contextmanager
 def _cluster(workers: int) -> Iterator[None]:
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray reads it once a process
     # Workers that step back for other programs would measure those.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     ray.init(address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
