@@ -60,10 +60,12 @@ def render_on_fleet(
 
     tell("waiting for Ray workers")
     with ThreadPoolExecutor(WRITERS) as writers, closing(fleet.draw(work, digests, audited, check)) as batches:
-        for unit, (pieces, audit) in batches:
+        for unit, (pieces, audit, doubt) in batches:
             if audit is not None and unit.variant.name not in audited:
                 keep_audit(folder, unit.variant, audit)
                 audited.add(unit.variant.name)
+            if doubt:
+                folder.add_notes([f"Variant {unit.variant.name}: {doubt}."])
             folder.append_renders(_write(writers, folder, unit, pieces))
             done += len(pieces)
             tell(f"{unit.variant.name}, {plural(fleet.size, 'worker')}")

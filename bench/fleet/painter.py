@@ -37,7 +37,9 @@ class Answer(NamedTuple):
 
     pieces: tuple[Piece, ...]
     audit: Audit | None
-    """What was loaded and changed for its variant, where that was asked for."""
+    """What was loaded and changed for its variant, where that was asked for, as the next."""
+    doubt: str = ""
+    """What this batch tells of the others."""
 
 
 class Painter:
@@ -103,7 +105,8 @@ class Painter:
             raise too_large(self._suite, self._suite.settings.batch or 1, self._device) from error
 
     def _draw(self, variant: Variant, digest: str, cells: Sequence[Cell], with_audit: bool) -> Answer:
-        from bench.render import draw_batch, encode_cases, encode_png, with_pixels
+        from bench.render import draw_batch, encode_cases, encode_png, first_batch_doubt, with_pixels
+        from bench.variants import stages
 
         model, audit = self._hold(variant, digest)
         if with_audit:
@@ -115,7 +118,9 @@ class Painter:
         with ThreadPoolExecutor() as pool:
             pngs = list(pool.map(lambda image: None if image.pixels is None else encode_png(image.pixels), drawn))
         pieces = tuple(Piece(png, image.decode_dtype, image.error) for png, image in zip(pngs, drawn, strict=True))
-        return Answer(pieces, audit if with_audit else None)
+        vae_dtype = str(stages.decode_dtype(model.pipe)).removeprefix("torch.")
+        doubt = first_batch_doubt(drawn, self._suite.settings, vae_dtype)
+        return Answer(pieces, audit if with_audit else None, doubt if with_audit else "")
 
     def _hold(self, variant: Variant, digest: str) -> tuple[Model, Audit]:
         from bench.variants.models import turn_into

@@ -18,6 +18,7 @@ from bench.cells import missing_batches
 from bench.records import Audit, Cell, Progress, Render, Suite, Variant
 from bench.render.audits import fingerprint_of, is_audited, keep_audit, with_pixels
 from bench.render.draw import Launched, draw_batch, encode_cases, launch, settle, settle_again
+from bench.render.first_batch import first_batch_doubt
 from bench.render.fitting import largest_batch, too_large
 from bench.render.write import encode_png, write_batch
 from bench.store import RunFolder
@@ -28,6 +29,7 @@ __all__ = [
     "draw_batch",
     "encode_cases",
     "encode_png",
+    "first_batch_doubt",
     "is_audited",
     "keep_audit",
     "largest_batch",
@@ -88,11 +90,23 @@ def _render(
             keep_audit(folder, variant, with_pixels(model, variant, suite, audit, weights_dir))
         known = encodings.setdefault(_text_key(folder, variant, audit), {})
         known |= encode_cases(model.pipe, suite, batches, known)
+        label = ""
         for written in render_batches(model.pipe, suite, variant.name, batches, folder, known):
             done += len(written)
+            label = label or _label(folder, suite, variant, written, model)
             if progress is not None:
-                progress("render", done, total, variant.name)
+                progress("render", done, total, label)
     return done
+
+
+def _label(folder: RunFolder, suite: Suite, variant: Variant, written: Sequence[Render], model: Model) -> str:
+    """What progress calls a variant, once its first batch is written; what that batch tells becomes the run's note."""
+    vae_dtype = str(stages.decode_dtype(model.pipe)).removeprefix("torch.")
+    doubt = first_batch_doubt(written, suite.settings, vae_dtype)
+    if not doubt:
+        return variant.name
+    folder.add_notes([f"Variant {variant.name}: {doubt}."])
+    return f"{variant.name}: {doubt}"
 
 
 def _plan(suite: Suite, folder: RunFolder, variants: Sequence[Variant]) -> list[tuple[Variant, Batches]]:

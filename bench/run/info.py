@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from bench.metrics import facts_of_run
 from bench.records import SCHEMA, Fingerprint, MetricFacts, RunInfo, Suite
 from bench.run.asked import Stage, Work
 from bench.run.ground import ground_of, same_ground
-from bench.store import RunFolder, run_id
+from bench.store import run_id
 from bench.suite import protocol_digest
 from bench.variants import fingerprint
 
@@ -73,10 +72,3 @@ def _next_info(
 def now() -> str:
     """The time in UTC, to the second, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def note(folder: RunFolder, notes: Sequence[str]) -> None:
-    """Add notes to a run's, each once."""
-    if folder.info is not None and notes:
-        every = tuple(dict.fromkeys((*folder.info.settings_notes, *notes)))
-        folder.write_info(msgspec.structs.replace(folder.info, settings_notes=every))

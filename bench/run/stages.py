@@ -14,7 +14,7 @@ from bench.measure import measure, open_jobs
 from bench.records import Suite, Variant
 from bench.run.asked import Stage, Work
 from bench.run.ground import same_ground, unlike_workers
-from bench.run.info import note, now
+from bench.run.info import now
 from bench.score import missing_scores, score
 from bench.store import RunFolder
 
@@ -74,7 +74,7 @@ def _measure(work: Work) -> int:
     if not open_jobs(work.suite, work.variants, work.folder.timings(), known):
         return 0
     if unlike := unlike_workers(work):
-        note(work.folder, [f"No timings: the driver's machine is not like the workers' ({'; '.join(unlike)})."])
+        work.folder.add_notes([f"No timings: the driver's machine is not like the workers' ({'; '.join(unlike)})."])
         return 0
     done = measure(
         work.suite,
@@ -84,7 +84,7 @@ def _measure(work: Work) -> int:
         weights_dir=work.weights_dir,
         progress=work.progress,
     )
-    note(work.folder, done.notes)
+    work.folder.add_notes(done.notes)
     return done.timings
 
 

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import secrets
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -159,6 +159,13 @@ class RunFolder:
         text = strict_json.dumps(msgspec.to_builtins(info))
         self.write_bytes(INFO, msgspec.json.format(text.encode(), indent=2) + b"\n")
         self._info = info
+
+    def add_notes(self, notes: Sequence[str]) -> None:
+        """Add notes to the run's in ``run.json``, each once; nothing before there is one."""
+        if self._info is None or set(notes) <= set(self._info.settings_notes):
+            return
+        every = tuple(dict.fromkeys((*self._info.settings_notes, *notes)))
+        self.write_info(msgspec.structs.replace(self._info, settings_notes=every))
 
     def append_renders(self, records: Iterable[Render]) -> None:
         """Append to ``renders.jsonl``; on the disk on return. Write the images first."""

@@ -1,0 +1,64 @@
+"""What the first batch of a variant tells: said at once, and kept as a note of the run."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import tiny
+import torch
+
+from bench.records import Settings
+from bench.render.draw import Drawn
+from bench.render.first_batch import first_batch_doubt
+from bench.run import run_stage
+from bench.store import load_run
+from bench.suite import load_suite
+from bench.variants import stages
+
+HALF = Settings(width=64, height=64, steps=1, guidance=1.0, sampler="ddim", dtype="float16", batch=2)
+GOOD, AGAIN = Drawn(None, "float16", None), Drawn(None, "float32", None)
+BLACK = Drawn(None, "float32", "black image: no value is above 0 of 255")
+
+
+def test_a_good_batch_tells_nothing() -> None:
+    assert first_batch_doubt([GOOD, GOOD], HALF, "float16") == ""
+    upcast = "float32"  # a VAE that says of itself that it overflows
+    assert first_batch_doubt([AGAIN, AGAIN], HALF, upcast) == ""
+    one_broken = first_batch_doubt([GOOD, Drawn(None, "float16", "uniform image")], HALF, "float16")
+    assert one_broken == "", "one broken image is no reason to expect more"
+
+
+@pytest.mark.parametrize("images", [[AGAIN, GOOD], [AGAIN, AGAIN]])
+def test_an_overflow_is_told_with_its_remedy(images: list[Drawn]) -> None:
+    told = first_batch_doubt(images, HALF, "float16")
+    assert f"overflows in float16: {images.count(AGAIN)} of the first 2 images" in told
+    assert "madebyollin/sdxl-vae-fp16-fix" in told
+
+
+def test_a_batch_without_any_image_is_told_with_its_reason() -> None:
+    told = first_batch_doubt([BLACK, BLACK], HALF, "float16")
+    assert told.startswith("every image of the first batch is broken (black image: no value is above 0 of 255)")
+    assert "fp16-fix" in told
+    assert "go together" in first_batch_doubt([BLACK], msgspec.structs.replace(HALF, dtype="float32"), "float32")
+
+
+def test_a_run_whose_vae_overflows_says_so_from_the_first_batch_on(tmp_path, monkeypatch) -> None:
+    """The decoder overflows in half precision, as an fp16 VAE of SDXL does; in float32 it does not."""
+    real = stages._pixels
+
+    def overflowing(pipe, latents, dtype):
+        pixels = real(pipe, latents, dtype)
+        return pixels if dtype == torch.float32 else pixels * float("nan")
+
+    monkeypatch.setattr(stages, "_pixels", overflowing)
+    suite = load_suite(str(tiny.write_tiny(tmp_path, "batch = 4", 'batch = 4\ndtype = "bfloat16"')))
+    suite = msgspec.structs.replace(suite, variants=suite.variants[:1])
+    told: list[str] = []
+    folder = tmp_path / "run"
+    run_stage("render", suite, folder, device="cpu", progress=lambda stage, done, total, note="": told.append(note))
+    run = load_run(folder)
+    assert {(one.decode_dtype, one.error) for one in run.renders} == {("float32", None)}
+    (note,) = [note for note in run.info.settings_notes if note.startswith("Variant base")]
+    assert "overflows in bfloat16: 4 of the first 4 images were decoded again in float32" in note
+    assert f"Variant {told[1]}." == note
+    assert told[1] == told[2], "it stays in sight"
