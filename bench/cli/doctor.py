@@ -14,7 +14,7 @@ from bench.cli.judge_weights import JudgeFile, entries_needed, print_judges
 from bench.cli.options import AsJson, Device, Limit, Output, SuiteName, WeightsDir
 from bench.cli.places import disk_for
 from bench.cli.printing import Column, print_json, print_table, printable, say
-from bench.cli.stages import default_folder, read_suite
+from bench.cli.targets import default_folder, read_suite
 from bench.cli.verbs import group, verb
 from bench.errors import MachineError, WeightsError
 from bench.names import listed

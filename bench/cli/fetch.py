@@ -9,7 +9,7 @@ from bench.cli import options
 from bench.cli.judge_weights import JudgeFile, entries_needed, print_judges
 from bench.cli.options import JudgesOf, Quiet, SuiteName, Variants, WeightsDir
 from bench.cli.printing import Column, print_table, printable, say
-from bench.cli.stages import read_suite
+from bench.cli.targets import read_suite
 from bench.cli.verbs import group, verb
 from bench.errors import WeightsError
 from bench.records import Variant

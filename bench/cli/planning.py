@@ -12,7 +12,7 @@ import typer
 from bench.cli import options
 from bench.cli.options import AsJson, Device, Fresh, Limit, Metrics, Quiet, SuiteName, WeightsDir
 from bench.cli.printing import print_json, say
-from bench.cli.stages import RUNS, read_suite
+from bench.cli.targets import RUNS, read_suite
 from bench.cli.verbs import group, verb
 from bench.errors import UsageError
 from bench.records import Suite

@@ -27,8 +27,9 @@ from bench.cli.options import (
     Variants,
     WeightsDir,
 )
-from bench.cli.places import as_place, is_run
+from bench.cli.places import as_place
 from bench.cli.printing import say
+from bench.cli.targets import RUNS, default_folder, find_target, names_run, read_suite, recorded_suite
 from bench.cli.verbs import group, verb
 from bench.errors import UsageError
 from bench.records import Suite
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from bench.run import Outcome
 
 app = group("The main job and its stages.")
-RUNS = Path("reports") / "runs"
 Stage = Literal["all", "render", "score", "measure", "report"]
 
 
@@ -66,8 +66,8 @@ def run(
 
     The same command again continues: it does only what is missing.
     """
-    if _is_run(suite):
-        source = shlex.quote(_recorded_suite(suite).source)
+    if names_run(suite):
+        source = shlex.quote(recorded_suite(suite).source)
         raise UsageError(
             f"{suite} is a run folder; `run` takes a suite, and the folder with -o.",
             f"hotart-bench run {source} -o {shlex.quote(suite)}",
@@ -197,55 +197,6 @@ def report(run_or_suite: RunOrSuite, output: Output = None, limit: Limit = None,
     """Write report.html, report.md and the plots of a run anew."""
     suite, folder = find_target(run_or_suite, output, limit)
     do_stage("report", suite, folder, quiet)
-
-
-def default_folder(suite: Suite) -> Path:
-    """Where a suite's run lies unless -o says otherwise; a limited suite is another suite, so elsewhere."""
-    return RUNS / (suite.name if suite.limit is None else f"{suite.name}-limit-{suite.limit}")
-
-
-def find_target(run_or_suite: str, output: str | None, limit: int | None) -> tuple[Suite, str | Path]:
-    """The suite and the run folder that a single stage works on.
-
-    A run folder brings the suite it was made with; a suite brings its default folder. A shipped suite's
-    name is never taken for a folder; ``./mini`` is one.
-    """
-    if not _is_run(run_or_suite):
-        suite = read_suite(run_or_suite, limit)
-        return suite, as_place(output) if output else default_folder(suite)
-    for flag, value in (("-o", output), ("--limit", limit)):
-        if value is not None:
-            raise UsageError(
-                f"{flag} goes with a suite; {run_or_suite} is a run folder: its suite and place are fixed."
-            )
-    return _recorded_suite(run_or_suite), as_place(run_or_suite)
-
-
-def _is_run(name: str) -> bool:
-    from bench.suite import list_suites
-
-    return name not in list_suites() and is_run(name)
-
-
-def _recorded_suite(folder: str) -> Suite:
-    from bench.store import load_run
-
-    return load_run(folder).info.suite
-
-
-def read_suite(name_or_path: str, limit: int | None) -> Suite:
-    """The suite of that name or file, its metrics checked against those that are installed."""
-    from bench.metrics import all_metrics
-    from bench.suite import list_suites, load_suite
-    from bench.suite.text_files import exists
-
-    path = Path(name_or_path)
-    if name_or_path not in list_suites() and exists(path) and path.is_dir():
-        raise UsageError(
-            f"{name_or_path} is a folder without run.json: neither a run nor a suite.",
-            "hotart-bench list suites",
-        )
-    return load_suite(name_or_path, limit=limit, known_metrics=all_metrics())
 
 
 def do_stage(

@@ -8,7 +8,8 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import Device, Fresh, Limit, Metrics, Output, Quiet, SuiteName, WeightsDir
-from bench.cli.stages import default_folder, do_stage, read_suite
+from bench.cli.stages import do_stage
+from bench.cli.targets import default_folder, read_suite
 from bench.cli.verbs import group, verb
 from bench.errors import UsageError
 

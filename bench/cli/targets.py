@@ -1,0 +1,62 @@
+"""What a verb works on: a suite by name or file with its default folder, or a run folder with its own suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.cli.places import as_place, is_run
+from bench.errors import UsageError
+from bench.records import Suite
+
+RUNS = Path("reports") / "runs"
+
+
+def default_folder(suite: Suite) -> Path:
+    """Where a suite's run lies unless -o says otherwise; a limited suite is another suite, so elsewhere."""
+    return RUNS / (suite.name if suite.limit is None else f"{suite.name}-limit-{suite.limit}")
+
+
+def find_target(run_or_suite: str, output: str | None, limit: int | None) -> tuple[Suite, str | Path]:
+    """The suite and the run folder that a single stage works on.
+
+    A run folder brings the suite it was made with; a suite brings its default folder. A shipped suite's
+    name is never taken for a folder; ``./mini`` is one.
+    """
+    if not names_run(run_or_suite):
+        suite = read_suite(run_or_suite, limit)
+        return suite, as_place(output) if output else default_folder(suite)
+    for flag, value in (("-o", output), ("--limit", limit)):
+        if value is not None:
+            raise UsageError(
+                f"{flag} goes with a suite; {run_or_suite} is a run folder: its suite and place are fixed."
+            )
+    return recorded_suite(run_or_suite), as_place(run_or_suite)
+
+
+def names_run(name: str) -> bool:
+    """Whether there is a run of this path or URL; a shipped suite's name is none."""
+    from bench.suite import list_suites
+
+    return name not in list_suites() and is_run(name)
+
+
+def recorded_suite(folder: str) -> Suite:
+    """The suite that a run was made with."""
+    from bench.store import load_run
+
+    return load_run(folder).info.suite
+
+
+def read_suite(name_or_path: str, limit: int | None) -> Suite:
+    """The suite of that name or file, its metrics checked against those that are installed."""
+    from bench.metrics import all_metrics
+    from bench.suite import list_suites, load_suite
+    from bench.suite.text_files import exists
+
+    path = Path(name_or_path)
+    if name_or_path not in list_suites() and exists(path) and path.is_dir():
+        raise UsageError(
+            f"{name_or_path} is a folder without run.json: neither a run nor a suite.",
+            "hotart-bench list suites",
+        )
+    return load_suite(name_or_path, limit=limit, known_metrics=all_metrics())
