@@ -15,6 +15,7 @@ BUCKET = "bucket"
 def s3_server() -> Iterator[str]:
     """A server with one empty bucket, named by the environment as users name theirs; gives the bucket's URL."""
     import boto3
+    import s3fs
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -29,6 +30,7 @@ def s3_server() -> Iterator[str]:
             "AWS_DEFAULT_REGION": "us-east-1",
         }.items():
             patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()  # those of an earlier server, which keep its address
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         try:
             yield f"s3://{BUCKET}"

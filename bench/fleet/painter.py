@@ -118,8 +118,8 @@ class Painter:
         with ThreadPoolExecutor() as pool:
             pngs = list(pool.map(lambda image: None if image.pixels is None else encode_png(image.pixels), drawn))
         pieces = tuple(Piece(png, image.decode_dtype, image.error) for png, image in zip(pngs, drawn, strict=True))
-        vae_dtype = str(stages.decode_dtype(model.pipe)).removeprefix("torch.")
-        doubt = first_batch_doubt(drawn, self._suite.settings, vae_dtype)
+        settings = self._suite.settings
+        doubt = first_batch_doubt(drawn, settings, stages.decode_dtype_name(model.pipe, settings))
         return Answer(pieces, audit if with_audit else None, doubt if with_audit else "")
 
     def _hold(self, variant: Variant, digest: str) -> tuple[Model, Audit]:

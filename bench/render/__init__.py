@@ -7,8 +7,9 @@ all its images are on the disk. Variants of one checkpoint are drawn with one lo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -91,18 +92,18 @@ def _render(
         known = encodings.setdefault(_text_key(folder, variant, audit), {})
         known |= encode_cases(model.pipe, suite, batches, known)
         label = ""
-        for written in render_batches(model.pipe, suite, variant.name, batches, folder, known):
-            done += len(written)
-            label = label or _label(folder, suite, variant, written, model)
-            if progress is not None:
-                progress("render", done, total, label)
+        with closing(render_batches(model.pipe, suite, variant.name, batches, folder, known)) as drawn:
+            for written in drawn:
+                done += len(written)
+                label = label or _label(folder, suite, variant, written, model)
+                if progress is not None:
+                    progress("render", done, total, label)
     return done
 
 
 def _label(folder: RunFolder, suite: Suite, variant: Variant, written: Sequence[Render], model: Model) -> str:
     """What progress calls a variant, once its first batch is written; what that batch tells becomes the run's note."""
-    vae_dtype = str(stages.decode_dtype(model.pipe)).removeprefix("torch.")
-    doubt = first_batch_doubt(written, suite.settings, vae_dtype)
+    doubt = first_batch_doubt(written, suite.settings, stages.decode_dtype_name(model.pipe, suite.settings))
     if not doubt:
         return variant.name
     folder.add_notes([f"Variant {variant.name}: {doubt}."])
@@ -140,7 +141,7 @@ def render_batches(
     batches: Sequence[tuple[Cell, ...]],
     folder: RunFolder,
     encoded: Mapping[str, stages.Encoded],
-) -> Iterator[tuple[Render, ...]]:
+) -> Generator[tuple[Render, ...], None, None]:
     """Draw batches with a loaded pipeline and append their records, batch by batch."""
     pending: Future[tuple[Render, ...] | Launched] | None = None
     settings = suite.settings

@@ -30,7 +30,7 @@ def first_batch_doubt(images: Sequence[Image], settings: Settings, vae_dtype: st
         settings: of the suite.
         vae_dtype: the precision that the VAE decodes in, unless an image is not finite.
     """
-    again = sum(one.decode_dtype != vae_dtype for one in images)
+    again = sum(one.decode_dtype == "float32" != vae_dtype for one in images)
     errors = [one.error for one in images if one.error is not None]
     if errors and len(errors) == len(images):
         remedy = f"; {REMEDY}" if settings.dtype == "float16" else "; see that checkpoint, VAE and sampler go together"

@@ -191,6 +191,11 @@ def _unscale(vae: Any, latents: Tensor) -> Tensor:
     return restored
 
 
+def decode_dtype_name(pipe: Any, settings: Settings) -> str:
+    """Precision that ``decode`` uses unless told otherwise: ``float16``."""
+    return settings.dtype if settings.dtype == "float32" else str(decode_dtype(pipe)).removeprefix("torch.")
+
+
 def decode_dtype(pipe: Any) -> torch.dtype:
     """The dtype that ``decode`` uses unless told otherwise."""
     dtype: torch.dtype = pipe.vae.dtype
