@@ -101,7 +101,8 @@ def test_weights_are_computed_in_float32_and_cast_once() -> None:
         assert differ.double().mean() < 2e-3, "rounding twice makes several per cent of them others"
 
 
-def test_another_checkpoint_is_loaded_anew(model: Model, mini_copy: Path) -> None:
+def test_another_checkpoint_is_loaded_anew(settings: Settings, mini_copy: Path) -> None:
+    model = load_model(variant(), settings, device="cpu")
     other = Variant(name="y", checkpoint=str(mini_copy))
     found, _ = turn_into(model, other, model.settings, device="cpu", weights_dir=None)
     assert found is not model
