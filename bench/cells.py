@@ -1,4 +1,4 @@
-"""Which planned images a run folder still lacks. No torch: a finished run is known by this alone."""
+"""Planned images: which of them a run folder still lacks, and the record of one. No torch: it tells a finished run."""
 
 from __future__ import annotations
 
@@ -25,3 +25,29 @@ def missing_batches(suite: Suite, variant: str, renders: Sequence[Render], folde
     wanted = {cell.batch for cell in missing_cells(suite, variant, renders, folder)}
     batches = (tuple(cells) for _, cells in groupby(plan_cells(suite), key=lambda cell: cell.batch))
     return [cells for cells in batches if cells[0].batch in wanted]
+
+
+def record_of(
+    variant: str, cell: Cell, decode_dtype: str | None, error: str | None, file: tuple[str, str] | None
+) -> Render:
+    """The record of a planned image.
+
+    Args:
+        variant: name of the variant that drew it.
+        cell: as it was planned.
+        decode_dtype: precision that it was decoded in.
+        error: why there is none.
+        file: its name in the folder and its sha256, as ``RunFolder.write_image`` returns them.
+    """
+    image, sha256 = file or (None, None)
+    return Render(
+        variant=variant,
+        case=cell.case,
+        sample=cell.sample,
+        seed=cell.seed,
+        batch=cell.batch,
+        decode_dtype=decode_dtype,
+        image=image,
+        sha256=sha256,
+        error=error,
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from bench.cells import missing_batches
+from bench.cells import missing_batches, record_of
 from bench.errors import UsageError
 from bench.fleet.crew import Fleet
 from bench.fleet.painter import Ground, Piece
@@ -74,19 +74,8 @@ def render_on_fleet(
 
 def _write(writers: ThreadPoolExecutor, folder: RunFolder, unit: Unit, pieces: Sequence[Piece]) -> tuple[Render, ...]:
     def write(cell: Cell, piece: Piece) -> Render:
-        name, sha256 = None, None
-        if piece.png is not None:
-            name, sha256 = folder.write_image(unit.variant.name, cell.case, cell.sample, piece.png)
-        return Render(
-            variant=unit.variant.name,
-            case=cell.case,
-            sample=cell.sample,
-            seed=cell.seed,
-            batch=cell.batch,
-            decode_dtype=piece.decode_dtype,
-            image=name,
-            sha256=sha256,
-            error=piece.error,
-        )
+        name = unit.variant.name
+        file = None if piece.png is None else folder.write_image(name, cell.case, cell.sample, piece.png)
+        return record_of(name, cell, piece.decode_dtype, piece.error, file)
 
     return tuple(writers.map(write, unit.cells, pieces))

@@ -75,6 +75,6 @@ class Work:
                 raise MachineError(
                     f"Batch {which[1]} of variant {which[0]} was given to {MOST_LOSSES} workers and "
                     "each was lost over it, most often for want of memory. What was finished is kept.",
-                    "see Ray's logs on the workers (/tmp/ray/session_latest/logs); a smaller `batch` in the suite's "
+                    "see the workers' logs (ray logs cluster); a smaller `batch` in the suite's "
                     "[settings] needs less memory, and is another protocol",
                 )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.cells import record_of
 from bench.records import Cell, Render
 from bench.render.draw import Drawn
 from bench.store import RunFolder
@@ -37,21 +38,9 @@ def write_batch(
         None if image.pixels is None else pool.submit(write, cell, image.pixels)
         for cell, image in zip(cells, drawn, strict=True)
     ]
-    records = []
-    for cell, image, file in zip(cells, drawn, files, strict=True):
-        name, sha256 = (None, None) if file is None else file.result()
-        records.append(
-            Render(
-                variant=variant,
-                case=cell.case,
-                sample=cell.sample,
-                seed=cell.seed,
-                batch=cell.batch,
-                decode_dtype=image.decode_dtype,
-                image=name,
-                sha256=sha256,
-                error=image.error,
-            )
-        )
+    records = tuple(
+        record_of(variant, cell, image.decode_dtype, image.error, None if file is None else file.result())
+        for cell, image, file in zip(cells, drawn, files, strict=True)
+    )
     folder.append_renders(records)
-    return tuple(records)
+    return records

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +18,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bench import strict_json
-from bench.errors import MachineError, UsageError
-from bench.names import listed
 from bench.records import Render, RunInfo, Score, Suite, Timing
+from bench.store.ground import clear_temporary, move_aside, refuse_foreign
 from bench.store.guards import refuse_other_protocol
-from bench.store.journal import TEMPORARY, append_records, rewrite_journal, write_whole, writing
-from bench.store.lock import LOCK_NAME, lock_folder, unlock_folder
+from bench.store.journal import append_records, rewrite_journal, write_whole, writing
+from bench.store.lock import lock_folder, unlock_folder
 from bench.store.opened import batch_of, forget_empty_run
 from bench.store.reading import (
     INFO,
@@ -94,11 +92,11 @@ class RunFolder:
 
     @classmethod
     def _open_here(cls, path: Path, suite: Suite, protocol_digest: str, fresh: bool) -> RunFolder:
-        made = _refuse_foreign(path)
+        made = refuse_foreign(path)
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
         if fresh and (path / INFO).exists():
-            _move_aside(path)
+            move_aside(path)
         lock = lock_folder(path)
         folder = cls(path, None, lock, made)
         with _closed_on_error(folder):
@@ -106,7 +104,7 @@ class RunFolder:
                 folder._info = read_info(path)
                 if folder._info.protocol_digest != protocol_digest:
                     refuse_other_protocol(path, folder._info, suite)
-            _clear_temporary(path)
+            clear_temporary(path)
         return folder
 
     @classmethod
@@ -122,7 +120,7 @@ class RunFolder:
         folder = cls(path, None, lock_folder(path), made=False)
         with _closed_on_error(folder):
             folder._info = read_info(path)
-            _clear_temporary(path)
+            clear_temporary(path)
         return folder
 
     def __enter__(self) -> RunFolder:
@@ -260,44 +258,6 @@ class RunFolder:
 def run_id() -> str:
     """A new run's id: the time in UTC to the second, and 48 random bits."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(6)}"
-
-
-def _refuse_foreign(path: Path) -> bool:
-    """Whether the folder is still to be made; a place with anything but a run in it is refused."""
-    try:
-        names = [entry.name for entry in path.iterdir()]
-    except FileNotFoundError:
-        return True
-    except NotADirectoryError as error:
-        raise UsageError(f"{path}: is a file; a run needs a folder.", "choose another one with -o") from error
-    except OSError as error:
-        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
-    foreign = [name for name in names if name != LOCK_NAME and not name.endswith(TEMPORARY)]
-    if foreign and INFO not in names:
-        raise UsageError(
-            f"{path}: is not empty and holds no run (no {INFO}), but {listed(foreign, 3)}.",
-            "choose another folder with -o",
-        )
-    return False
-
-
-def _move_aside(path: Path) -> None:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
-        number += 1
-    with contextlib.ExitStack() as stack:
-        stack.callback(unlock_folder, aside, lock_folder(path))
-        if sys.platform == "win32":
-            stack.close()  # there an open file keeps its folder from being renamed
-        with writing(path):
-            path.rename(aside)
-            path.mkdir()
-
-
-def _clear_temporary(path: Path) -> None:
-    with writing(path):
-        for leftover in path.rglob(f".*{TEMPORARY}"):
-            leftover.unlink()
 
 
 @contextlib.contextmanager
