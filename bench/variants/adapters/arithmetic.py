@@ -19,7 +19,7 @@ def delta(change: Change, parts: Parts, shape: Sequence[int]) -> torch.Tensor:
     elementwise (arXiv 2108.06098); LoKr kron(w1, w2) (arXiv 2212.10650); a difference is itself. For a DoRA this is
     what is added before the norms are set.
     """
-    return (_product(change.kind, parts) * change.scale).reshape(tuple(shape))
+    return _product(change.kind, parts).mul_(change.scale).reshape(tuple(shape))
 
 
 def changed(change: Change, weight: torch.Tensor, parts: Parts, strength: float) -> torch.Tensor:
@@ -38,7 +38,7 @@ def changed(change: Change, weight: torch.Tensor, parts: Parts, strength: float)
         return weight
     added = delta(change, parts, weight.shape)
     if not change.dora:
-        return weight.add(added, alpha=strength)
+        return torch.add(weight, added, alpha=strength, out=added)
     return torch.lerp(weight, _with_norms(weight + added, parts), strength)
 
 
@@ -52,6 +52,7 @@ def _with_norms(weight: torch.Tensor, parts: Parts) -> torch.Tensor:
 
 
 def _product(kind: str, parts: Parts) -> torch.Tensor:
+    """The product of the parts, in memory of its own."""
     if kind == "lora":
         return _matrix(parts["up"], parts["down"])
     if kind == "tucker":
@@ -63,7 +64,7 @@ def _product(kind: str, parts: Parts) -> torch.Tensor:
         # As matrices: the columns of the result are (in of the first, in of the second, height, width) in this order.
         return torch.kron(first, second.flatten(1))
     (difference,) = (part for role, part in parts.items() if role != "alpha")
-    return difference
+    return difference.clone()
 
 
 def _factor(parts: Parts, name: str) -> torch.Tensor:

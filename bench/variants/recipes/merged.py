@@ -140,8 +140,18 @@ class Merged:
             tensor = self._stored(0, name)
         tensor = self._with_loras(tensor, name)
         if dtype is None:
-            return finite(tensor, name, self.what)
-        return finite(tensor.to(dtype), name, f"{self.what}, rounded to {str(dtype).removeprefix('torch.')}")
+            return self._finite(tensor, name, self.what)
+        return self._finite(tensor.to(dtype), name, f"{self.what}, rounded to {str(dtype).removeprefix('torch.')}")
+
+    def _finite(self, result: torch.Tensor, name: str, what: str) -> torch.Tensor:
+        """A result, once it is sure that it is finite; where it is not, an input that is to blame is named first."""
+        try:
+            return finite(result, name, what)
+        except WeightsError:
+            if name.split(".", 1)[0] in self._merged:
+                for index in range(len(self.models)):
+                    self._stored(index, name)
+            raise
 
     def _compute(self, name: str, dtype: torch.dtype | None) -> torch.Tensor:
         """The tensor merged, in float32; in ``dtype`` already where that costs nothing."""
@@ -156,8 +166,9 @@ class Merged:
         if recipe.method in ("weighted_sum", "slerp") and alpha == 1.0:
             return self._float32(1, name)
         if recipe.method in ("weighted_sum", "add_difference"):
+            # Not looked at yet: what is not finite in an entry of one is not finite in the sum.
             entrywise = functools.partial(getattr(methods, recipe.method), alpha=alpha)
-            stored = (self._stored(index, name) for index in (first, *others))
+            stored = (self.models[index].read(name) for index in (first, *others))
             return methods.in_blocks(entrywise, *stored, dtype=dtype or torch.float32)
         base, rest = self._float32(first, name), (self._float32(index, name) for index in others)
         if recipe.method == "slerp":

@@ -35,6 +35,8 @@ CODES = {"int64": "I64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """As safetensors names them, by torch's names."""
 AHEAD = 2
 """How many finished tensors may wait for the disk."""
+MAKERS = 2
+"""How many tensors are made at a time."""
 
 
 class Entry(NamedTuple):
@@ -73,8 +75,8 @@ def write_tensors(
         path: what it is to be, for messages.
         entries: its tensors.
         metadata: the header's texts.
-        read: the tensor of a key, on the CPU, in its entry's shape and dtype. While one is made, those before it are
-            hashed and written.
+        read: the tensor of a key, on the CPU, in its entry's shape and dtype; called from ``MAKERS`` threads. While
+            some are made, those before them are hashed and written.
         progress: told of each tensor.
 
     Raises:
@@ -90,19 +92,34 @@ def write_tensors(
     def put(data: bytes | memoryview) -> None:
         with _writing(path):
             _write_all(file, data)
+            _start_writing_out(file, len(data))
         digest.update(data)
 
-    with ThreadPoolExecutor(1) as pen:
+    with ThreadPoolExecutor(MAKERS) as makers, ThreadPoolExecutor(1) as pen:
         waiting: deque[Future[None]] = deque([pen.submit(put, head)])
-        for done, entry in enumerate(order):
+        made = _in_order(makers, lambda entry: _bytes_of(read(entry.key), entry), order)
+        for done, (entry, data) in enumerate(zip(order, made, strict=True)):
             progress("merge", done, len(order), entry.key)
             if len(waiting) == AHEAD:
                 waiting.popleft().result()
-            waiting.append(pen.submit(put, _bytes_of(read(entry.key), entry)))
+            waiting.append(pen.submit(put, data))
         for one in waiting:
             one.result()
     progress("merge", len(order), len(order))
     return Written(sha256=digest.hexdigest(), size_bytes=size_bytes)
+
+
+def _in_order(
+    makers: ThreadPoolExecutor, make: Callable[[Entry], memoryview], order: Sequence[Entry]
+) -> Iterator[memoryview]:
+    """What is made of each entry, in order, ``MAKERS`` of them at a time; no more than that is made ahead."""
+    waiting: deque[Future[memoryview]] = deque()
+    for entry in order:
+        if len(waiting) == MAKERS:
+            yield waiting.popleft().result()
+        waiting.append(makers.submit(make, entry))
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def ordered(entries: Sequence[Entry]) -> list[Entry]:
@@ -184,6 +201,15 @@ def _write_all(file: FileIO, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
+
+
+def _start_writing_out(file: FileIO, count: int) -> None:
+    """Let the system begin to put the last ``count`` bytes on the disk, so that little is left for the final fsync.
+
+    On Linux, the advice that they are not needed in memory starts that and does not wait for it.
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), file.tell() - count, count, os.POSIX_FADV_DONTNEED)
 
 
 def _bytes_of(tensor: torch.Tensor, entry: Entry) -> memoryview:
