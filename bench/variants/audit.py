@@ -12,6 +12,9 @@ from bench.errors import WeightsError
 from bench.records import ChangedModule, Lora, LoraAudit
 from bench.variants.adapters import Adapter, Change
 
+_BLOCK = 1 << 18
+"""How many numbers a processor measures at a time: what is made of them stays in its cache."""
+
 
 class Step(NamedTuple):
     """One change that was made to one tensor."""
@@ -36,10 +39,16 @@ def measure_change(before: torch.Tensor, after: torch.Tensor, dtype: torch.dtype
         float64 (4,): squared Frobenius norms of the change and of ``before``; how many entries were meant to
         change; how many of those are another number in ``dtype`` too.
     """
-    moved = after != before
-    kept = moved & (after.to(dtype) != before.to(dtype))
-    squares = [(after - before).double().square().sum(), before.double().square().sum()]
-    return torch.stack([*squares, moved.sum().double(), kept.sum().double()])
+    count = _BLOCK if before.device.type == "cpu" else max(1, before.numel())
+    pairs = zip(torch.split(before.flatten(), count), torch.split(after.flatten(), count), strict=True)
+    return torch.stack([_measure_block(old, new, dtype) for old, new in pairs]).sum(0)
+
+
+def _measure_block(before: torch.Tensor, after: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    change, weight = (after - before).double(), before.double()
+    moved = (after != before).sum()
+    kept = (after.to(dtype) != before.to(dtype)).sum()  # rounding makes no two numbers of one
+    return torch.stack([change.dot(change), weight.dot(weight), moved, kept])
 
 
 def audit_lora(lora: Lora, adapter: Adapter, steps: Sequence[Step]) -> LoraAudit:

@@ -168,9 +168,11 @@ def apply_loras(
             for index, change in changes:
                 strength = weight_of(applied[index].lora, tensor, blocks)
                 now = changed(change, after, parts[index].of(change), strength)
-                steps.append(Step(index, change, strength, measure_change(after, now, model.dtype)))
+                numbers = measure_change(after, now, model.dtype)
+                steps.append(Step(index, change, strength, numbers))
                 after = now
-            totals.append((block_of(tensor, blocks), measure_change(before, after, model.dtype)))
+            whole = numbers if len(changes) == 1 else measure_change(before, after, model.dtype)
+            totals.append((block_of(tensor, blocks), whole))
             if fuse:
                 _put(model, tensor, after, keep)
         if not fuse:
