@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from figures import full_size
+from figures.rendering import batches, denoise_and_decode, prepare
 
 from bench.metrics import Place
+from bench.records import Dtype
 from bench.run import run_stage
 from bench.store import load_run
+from bench.variants import load_pipeline
 
 
 def test_every_figure_comes_out_at_a_small_size(monkeypatch) -> None:
@@ -47,3 +52,46 @@ def test_a_machine_without_cuda_is_told_so(capsys, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     full_size.main()
     assert capsys.readouterr().out.startswith("There is no CUDA device here")
+
+
+# --- the bare loop -------------------------------------------------------------------------
+
+
+def floor(dtype: Dtype, device: str, tmp_path) -> tuple[Any, torch.Tensor]:
+    """The pipeline, and what the bare loop makes of its first batch."""
+    suite = full_size.suite_of(dataclasses.replace(full_size.TINY, dtype=dtype), tmp_path)
+    pipe = load_pipeline(suite.variants[0], suite.settings, device="cpu").to(device)
+    if device == "meta":
+        pipe.scheduler = Countdown()
+    return pipe, denoise_and_decode(pipe, suite, **prepare(pipe, suite, next(batches(suite)), device))
+
+
+class Countdown:
+    """A scheduler that asks for no values, which a device without numbers could not give."""
+
+    init_noise_sigma = 1.0
+
+    def set_timesteps(self, steps: int, device: torch.device) -> None:
+        self.timesteps = torch.arange(steps).to(device)
+
+    def scale_model_input(self, latents: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        return latents
+
+    def step(self, guided: torch.Tensor, step: torch.Tensor, latents: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(prev_sample=latents - guided)
+
+
+def test_the_bare_loop_starts_from_noise_of_the_pipelines_dtype(tmp_path) -> None:
+    _, pixels = floor("bfloat16", "cpu", tmp_path)
+    assert pixels.dtype == torch.bfloat16
+    assert bool(pixels.isfinite().all())
+    _, whole = floor("float32", "cpu", tmp_path)
+    assert torch.corrcoef(torch.stack([whole.flatten(), pixels.float().flatten()]))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(("dtype", "decoded"), [("bfloat16", torch.bfloat16), ("float16", torch.float32)])
+def test_the_bare_loop_is_all_on_the_device_and_decodes_as_rendering_does(dtype, decoded, tmp_path) -> None:
+    """Tensors of another device beside those of meta are an error, as they are with CUDA."""
+    pipe, pixels = floor(dtype, "meta", tmp_path)
+    assert (pixels.device.type, pixels.dtype, pixels.shape[0]) == ("meta", decoded, 2)
+    assert pipe.vae.dtype == getattr(torch, dtype)

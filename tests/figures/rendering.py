@@ -64,7 +64,7 @@ def batches(suite: Suite) -> Iterator[tuple[Cell, ...]]:
 
 
 def prepare(pipe: Any, suite: Suite, cells: tuple[Cell, ...], device: str = "cpu") -> dict[str, torch.Tensor]:
-    """What the loop starts from: noise, and the embeddings of negative and then positive prompts."""
+    """What the loop starts from, on the device: noise, and the embeddings of negative and then positive prompts."""
     cases = {case.id: case for case in suite.cases}
     with torch.inference_mode():
         text, negative, pooled, negative_pooled = pipe.encode_prompt(
@@ -73,9 +73,10 @@ def prepare(pipe: Any, suite: Suite, cells: tuple[Cell, ...], device: str = "cpu
             do_classifier_free_guidance=True,
         )
         size = (suite.settings.height, suite.settings.width)
+        noise = stages.noise(pipe, suite.settings, [cell.seed for cell in cells])
         time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=text.dtype, device=device).repeat(2 * len(cells), 1)
         return {
-            "latents": stages.noise(pipe, suite.settings, [cell.seed for cell in cells]),
+            "latents": noise.to(device, pipe.unet.dtype),
             "text": torch.cat([negative, text]),
             "pooled": torch.cat([negative_pooled, pooled]),
             "time_ids": time_ids,
@@ -94,7 +95,7 @@ def denoise_and_decode(
 ) -> torch.Tensor:
     """The loop that the model itself asks for, as its users write it; returns pixels (n, 3, H, W)."""
     settings = suite.settings
-    pipe.scheduler.set_timesteps(settings.steps)
+    pipe.scheduler.set_timesteps(settings.steps, device=latents.device)
     latents = latents * pipe.scheduler.init_noise_sigma
     conditions = {"text_embeds": pooled, "time_ids": time_ids}
     for step in pipe.scheduler.timesteps:
@@ -103,5 +104,15 @@ def denoise_and_decode(
         without, given = predicted.chunk(2)
         guided = without + settings.guidance * (given - without)
         latents = pipe.scheduler.step(guided, step, latents).prev_sample
-    pixels: torch.Tensor = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+    return decode(pipe, latents)
+
+
+def decode(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Latents to pixels (n, 3, H, W), in the precision that ``bench.variants.stages`` decodes in."""
+    vae, own, wanted = pipe.vae, pipe.vae.dtype, stages.decode_dtype(pipe)
+    if wanted != own:
+        vae.to(wanted)
+    pixels: torch.Tensor = vae.decode(latents.to(wanted) / vae.config.scaling_factor).sample
+    if wanted != own:
+        vae.to(own)
     return pixels
