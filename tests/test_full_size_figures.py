@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from figures import full_size
+from figures.figure import Figure, Lost, held
+from figures.full_bench import TINY, set_up, suite_of
+from figures.full_judging import score_all
+from figures.full_script import call_each
 from figures.rendering import batches, denoise_and_decode, prepare
 
 from bench.metrics import Place
@@ -18,9 +23,8 @@ from bench.store import load_run
 from bench.variants import load_pipeline
 
 
-def test_every_figure_comes_out_at_a_small_size(monkeypatch) -> None:
-    monkeypatch.setattr(full_size, "TURNS", 1)
-    found = {figure.figure: figure for figure in full_size.figures(full_size.TINY)}
+def test_every_figure_comes_out_at_a_small_size() -> None:
+    found = {figure.figure: figure for figure in full_size.figures(TINY)}
     assert list(found) == ["render_over_floor", "switch_s", "score_over_towers", "script_over_render"]
     for figure in found.values():
         assert 0 < figure.value < 1000
@@ -29,11 +33,11 @@ def test_every_figure_comes_out_at_a_small_size(monkeypatch) -> None:
 
 def test_the_script_gives_the_scores_of_the_panel(tmp_path) -> None:
     """One image at a time, padded by nobody: the same numbers as ``score``, but for rounding."""
-    size = dataclasses.replace(full_size.TINY, prompts=1)
-    with full_size.set_up(size, tmp_path) as bench_:
+    size = dataclasses.replace(TINY, prompts=1)
+    with set_up(size, tmp_path) as bench_:
         path = bench_.place / "run"
         run_stage("render", bench_.suite, path, device="cpu")
-        full_size.score_all(bench_, path, 0)
+        score_all(bench_, path, 0)
         run = load_run(bench_.place / "scored-0")
         images = {(item.variant, item.case, item.sample): item.image for item in run.renders}
         prompt = bench_.suite.cases[0].prompt
@@ -43,9 +47,7 @@ def test_the_script_gives_the_scores_of_the_panel(tmp_path) -> None:
             files = [(bench_.place / "scored-0" / images[one.variant, one.case, one.sample], prompt) for one in ours]
             tower = bench_.registry.towers[metric.facts.tower].load(place)
             head = None if metric.load_head is None else metric.load_head(place)
-            assert full_size.call_each(metric, tower, head, files, "cpu") == pytest.approx(
-                [one.value for one in ours], abs=2e-3
-            )
+            assert call_each(metric, tower, head, files, "cpu") == pytest.approx([one.value for one in ours], abs=2e-3)
 
 
 def test_a_machine_without_cuda_is_told_so(capsys, monkeypatch) -> None:
@@ -54,12 +56,59 @@ def test_a_machine_without_cuda_is_told_so(capsys, monkeypatch) -> None:
     assert capsys.readouterr().out.startswith("There is no CUDA device here")
 
 
+def test_a_figure_that_fails_loses_no_other(capsys, monkeypatch) -> None:
+    """One that raises in the midst of the others, one that ends as a command does, and the last one."""
+
+    def broken(_: object) -> Figure:
+        raise RuntimeError("Expected all tensors to be\non the same device")
+
+    def no_score(_: object) -> Figure:
+        raise SystemExit("No score: black")
+
+    def good(_: object) -> Figure:
+        return held("switch_s", [0.25], "<=", 0.5)
+
+    for name, figure in {"render_over_floor": broken, "score_over_towers": no_score}.items():
+        figure.__name__ = name
+        monkeypatch.setattr(full_size, name, figure)
+    monkeypatch.setattr(full_size, "switch", good)
+    monkeypatch.setattr(full_size, "script_over_render", good)
+    monkeypatch.setattr(full_size, "figure_switch", lambda: (held("reload_over_switch", [12.0], ">=", 10),))
+    monkeypatch.setattr(full_size, "FULL", TINY)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        full_size.main()
+    assert ended.value.code == 1
+    told = capsys.readouterr()
+    found = [json.loads(line) for line in told.out.splitlines()]
+    assert [one["figure"] for one in found] == [
+        "render_over_floor",
+        "switch_s",
+        "score_over_towers",
+        "switch_s",
+        "reload_over_switch",
+    ]
+    assert found[0]["error"] == "RuntimeError: Expected all tensors to be on the same device"
+    assert found[2]["error"] == "SystemExit: No score: black"
+    assert "Traceback" in told.err
+
+
+def test_what_is_lost_before_the_first_figure_is_said(monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(full_size, "set_up", full)
+    (lost,) = full_size.attempt("full_size", lambda: full_size.figures(TINY))
+    assert lost == Lost(figure="full_size", error="OSError: No space left on device")
+
+
 # --- the bare loop -------------------------------------------------------------------------
 
 
 def floor(dtype: Dtype, device: str, tmp_path) -> tuple[Any, torch.Tensor]:
     """The pipeline, and what the bare loop makes of its first batch."""
-    suite = full_size.suite_of(dataclasses.replace(full_size.TINY, dtype=dtype), tmp_path)
+    suite = suite_of(dataclasses.replace(TINY, dtype=dtype), tmp_path)
     pipe = load_pipeline(suite.variants[0], suite.settings, device="cpu").to(device)
     if device == "meta":
         pipe.scheduler = Countdown()

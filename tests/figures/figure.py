@@ -33,6 +33,18 @@ class Figure(msgspec.Struct, frozen=True):
         return msgspec.json.encode(shown).decode()
 
 
+class Lost(msgspec.Struct, frozen=True):
+    """A figure that could not be computed."""
+
+    figure: str
+    error: str
+    where: str = "cpu"
+
+    def line(self) -> str:
+        """The loss as one line of JSON."""
+        return msgspec.json.encode(self).decode()
+
+
 def held(name: str, values: Sequence[float], relation: Relation, bound: float) -> Figure:
     """The median of repeated values, against a bound; judged before it is rounded."""
     return _judged(name, statistics.median(values), values, relation, bound)

@@ -1,0 +1,101 @@
+"""``script_over_render`` at full size: the loop that users write today, over render and score of the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+import bench.render
+from bench.metrics import Inputs, LoadedJointTower, Metric, Place
+from bench.run import run_stage
+from bench.suite import plan_cells
+from bench.variants import load_pipeline
+
+from .figure import Figure, held_ratio
+from .full_bench import Bench, timed
+from .full_judging import score_all
+from .script import Clock
+
+
+def script_over_render(bench_: Bench) -> Figure:
+    """The loop that users write today, over render and score of the same images; loading is on neither side.
+
+    A diffusers pipeline for each variant, one image at a time from the same seeds, PNG at the default level, then
+    each metric of the panel called on one file at a time. Ours holds all else, the comparison of fused with run-time
+    LoRAs too. Once, since it takes minutes.
+    """
+    size, suite = bench_.size, bench_.suite
+    real, clock = bench.render.turn_into, Clock(bench.render.turn_into)
+    bench.render.turn_into = clock
+    path = bench_.place / "ours"
+    try:
+        ours_s = timed(size, lambda: run_stage("render", suite, path, device=size.device)) - clock.seconds
+    finally:
+        bench.render.turn_into = real
+    ours_s += timed(size, partial(score_all, bench_, path, size.turns))
+    script_s = timed_script(bench_)
+    return held_ratio("script_over_render", [script_s], [ours_s], ">=", 2.7)
+
+
+def timed_script(bench_: Bench) -> float:
+    """Seconds of the script without loading."""
+    size, suite, seconds = bench_.size, bench_.suite, 0.0
+    prompts = {case.id: case.prompt for case in suite.cases}
+    cells = plan_cells(suite)
+    place = bench_.place / "script"
+    place.mkdir()
+    for variant in suite.variants:
+        pipe = load_pipeline(variant, suite.settings, device=size.device)
+        pipe.set_progress_bar_config(disable=True)
+
+        def draw(pipe: Any = pipe, name: str = variant.name) -> None:
+            for cell in cells:
+                image = pipe(
+                    prompts[cell.case],
+                    num_inference_steps=size.steps,
+                    guidance_scale=suite.settings.guidance,
+                    height=size.side_px,
+                    width=size.side_px,
+                    generator=torch.Generator("cpu").manual_seed(cell.seed),
+                ).images[0]
+                image.save(place / f"{name}-{cell.case}-{cell.sample}.png")
+
+        seconds += timed(size, draw)
+        del pipe, draw
+    files = [
+        (place / f"{variant.name}-{cell.case}-{cell.sample}.png", prompts[cell.case])
+        for variant in suite.variants
+        for cell in cells
+    ]
+    where = Place(size.device, bench_.weights)
+    for metric in bench_.registry.metrics.values():
+        tower = bench_.registry.towers[metric.facts.tower or ""].load(where)
+        head = None if metric.load_head is None else metric.load_head(where)
+        seconds += timed(size, partial(call_each, metric, tower, head, files, size.device))
+    return seconds
+
+
+@torch.inference_mode()
+def call_each(metric: Metric, tower: Any, head: Any, files: Sequence[tuple[Path, str]], device: str) -> list[float]:
+    """A metric on one image at a time."""
+    values = []
+    for file, prompt in files:
+        pixels = tower.preprocess(Image.open(file).convert("RGB"), metric.view)[None].to(device)
+        joint = tower.score(pixels, [prompt]) if isinstance(tower, LoadedJointTower) else None
+        inputs = Inputs(
+            prompts=(prompt,),
+            pixels=pixels.new_empty((0, 3, 0, 0)),
+            reference_pixels=None,
+            image_embeds=None if joint is not None else tower.embed_images(pixels),
+            text_embeds=None if joint is not None or not metric.needs_text else tower.embed_texts([prompt]),
+            logit_scale=1.0 if joint is not None else tower.logit_scale,
+            head=head,
+            joint=joint,
+        )
+        values.append(float(metric(inputs)))
+    return values
