@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from figures import full_size
-from figures.figure import Figure, Lost, held
-from figures.full_bench import TINY, set_up, suite_of
+from diffusers import UNet2DConditionModel
+from figures import full_script, full_size
+from figures.figure import Figure, Lost, held, told
+from figures.full_bench import FULL, TINY, Size, set_up, suite_of, timed
 from figures.full_judging import score_all
 from figures.full_script import call_each
 from figures.rendering import batches, denoise_and_decode, prepare
 
 from bench.metrics import Place
-from bench.records import Dtype
+from bench.records import Dtype, Settings, Variant
 from bench.run import run_stage
 from bench.store import load_run
 from bench.variants import load_pipeline
@@ -54,6 +59,56 @@ def test_a_machine_without_cuda_is_told_so(capsys, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     full_size.main()
     assert capsys.readouterr().out.startswith("There is no CUDA device here")
+
+
+def test_compiling_is_told_apart_and_no_part_of_what_is_timed(tmp_path, monkeypatch) -> None:
+    """The script draws one image at a time with nothing compiled, as its users do."""
+    compiled: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> object:
+        compiled.append(graph)
+        return graph.forward
+
+    def quiet(size: Size, work: Callable[[], Any]) -> float:
+        before = len(compiled)
+        seconds = timed(size, work)
+        assert len(compiled) == before, "something was compiled while it was timed"
+        return seconds
+
+    def loading(variant: Variant, settings: Settings, *, device: str) -> Any:
+        loaded.append(settings.compile)
+        return load_pipeline(variant, settings, device=device)
+
+    loaded: list[bool] = []
+    real = UNet2DConditionModel.compile_repeated_blocks
+    monkeypatch.setattr(
+        UNet2DConditionModel, "compile_repeated_blocks", lambda unet, **given: real(unet, backend=backend, **given)
+    )
+    monkeypatch.setattr(full_script, "timed", quiet)
+    monkeypatch.setattr(full_script, "load_pipeline", loading)
+    torch._dynamo.reset()
+    with set_up(dataclasses.replace(TINY, compile=True), tmp_path) as bench_:
+        assert "compiled" in os.environ["TORCHINDUCTOR_CACHE_DIR"]
+        assert full_size.compile_s(bench_).value > 0
+        assert compiled
+        torch._dynamo.reset()
+        assert full_script.script_over_render(bench_).value > 0
+    torch._dynamo.reset()
+    assert loaded == [False] * 3
+    assert TINY.compile is False
+    assert FULL.compile is True
+
+
+def test_the_time_of_compiling_comes_first_where_anything_is_compiled(tmp_path, monkeypatch) -> None:
+    names = ("compile_s", "render_over_floor", "switch", "score_over_towers", "script_over_render")
+    for name in names:
+        figure = partial(lambda name, _: told(name, [1.0]), name)
+        figure.__name__ = name  # type: ignore[attr-defined]
+        monkeypatch.setattr(full_size, name, figure)
+    monkeypatch.setattr(full_size, "set_up", lambda size, _: nullcontext(size))
+    compiling = dataclasses.replace(TINY, compile=True)
+    assert [one.figure for one in full_size.figures(compiling)] == [*names]
+    assert [one.figure for one in full_size.figures(TINY)] == [*names[1:]]
 
 
 def test_a_figure_that_fails_loses_no_other(capsys, monkeypatch) -> None:

@@ -50,6 +50,12 @@ def held(name: str, values: Sequence[float], relation: Relation, bound: float) -
     return _judged(name, statistics.median(values), values, relation, bound)
 
 
+def told(name: str, values: Sequence[float]) -> Figure:
+    """The median of repeated values that no goal is set for."""
+    value = statistics.median(values)
+    return Figure(figure=name, value=value, goal="none", holds=True, n=len(values), min=min(values), max=max(values))
+
+
 def held_ratio(
     name: str,
     above: Sequence[float],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,9 +38,10 @@ class Size:
     dtype: Dtype
     judges: Sizes
     turns: int = 3
+    compile: bool = False
 
 
-FULL = Size("cuda", "sdxl", 1024, 30, 16, 2, 8, "bfloat16", PUBLISHED_SIZES)
+FULL = Size("cuda", "sdxl", 1024, 30, 16, 2, 8, "bfloat16", PUBLISHED_SIZES, compile=True)
 TINY = Size("cpu", "tiny", 64, 2, 2, 1, 2, "float32", Sizes(SMALL_L14, SMALL_H14, Layout()), turns=1)
 
 
@@ -65,8 +67,21 @@ def set_up(size: Size, place: Path) -> Iterator[Bench]:
     for number in (1, 2):
         write_lora(place / f"lora-{number}.safetensors", size.shape, seed=number)
     write_judges(place / "judges", size.judges)
-    with unpinned(place / "judges"):
+    with unpinned(place / "judges"), nothing_compiled(place):
         yield Bench(size, place, suite_of(size, place), loaded(panel_of(size.judges), size, place / "judges"))
+
+
+@contextmanager
+def nothing_compiled(place: Path) -> Iterator[None]:
+    """What torch compiles is kept under ``place`` meanwhile, so that nothing of an earlier day makes it look quick."""
+    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(place / "compiled")
+    try:
+        yield
+    finally:
+        del os.environ["TORCHINDUCTOR_CACHE_DIR"]
+        if before is not None:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
 
 
 def suite_of(size: Size, place: Path) -> Suite:
@@ -89,6 +104,7 @@ def suite_of(size: Size, place: Path) -> Suite:
             sampler="ddim",
             dtype=size.dtype,
             batch=size.batch,
+            compile=size.compile,
         ),
         variants=(base, *(msgspec.structs.replace(base, name=f"lora-{n}", loras=lora) for n, lora in enumerate(loras))),
     )

@@ -28,7 +28,7 @@ from bench.suite import protocol_digest
 from bench.variants import load_pipeline
 from bench.variants.models import turn_into
 
-from .figure import Figure, Lost, held, held_ratio
+from .figure import Figure, Lost, held, held_ratio, told
 from .full_bench import FULL, Bench, Size, device_name, set_up, timed
 from .full_judging import score_over_towers
 from .full_script import script_over_render
@@ -57,7 +57,8 @@ def main() -> None:
 def figures(size: Size) -> Iterator[Figure | Lost]:
     """The figures of one size, one after another."""
     with tempfile.TemporaryDirectory() as place, set_up(size, Path(place)) as bench_:
-        for figure in (render_over_floor, switch, score_over_towers, script_over_render):
+        first = (compile_s,) if size.compile else ()  # later ones find everything compiled
+        for figure in (*first, render_over_floor, switch, score_over_towers, script_over_render):
             for found in attempt(figure.__name__, partial(one, figure, bench_)):
                 yield msgspec.structs.replace(found, where=device_name(size.device))
 
@@ -80,11 +81,25 @@ def attempt(name: str, compute: Callable[[], Iterable[Figure | Lost]]) -> Iterat
             torch.cuda.empty_cache()
 
 
+def compile_s(bench_: Bench) -> Figure:
+    """Seconds that torch takes to compile the blocks of the UNet: a first batch, less the same batch once more.
+
+    Once a process and shape: what is drawn after it, also with other networks of this shape, is compiled already.
+    """
+    size, suite = bench_.size, bench_.suite
+    pipe = load_pipeline(suite.variants[0], suite.settings, device=size.device)
+    cells = next(batches(suite))
+    encoded = bench.render.encode_cases(pipe, suite, [cells])
+    draw = partial(bench.render.draw_batch, pipe, suite.settings, cells, encoded)
+    return told("compile_s", [timed(size, draw) - timed(size, draw)])
+
+
 def render_over_floor(bench_: Bench) -> Figure:
     """Wall of drawing the base variant, prompts encoded and PNGs and journals written, over the bare loop.
 
     The floor holds the UNet's steps with guidance, the scheduler and the VAE's decoding of the same batches; its
-    text embeddings and noise lie ready. Loading is on neither side. In turns, after one of each that is not counted.
+    text embeddings and noise lie ready. Both draw with one pipeline, compiled where the size is. Loading is on neither
+    side. In turns, after one of each that is not counted.
     """
     size, suite = bench_.size, bench_.suite
     pipe = load_pipeline(suite.variants[0], suite.settings, device=size.device)
