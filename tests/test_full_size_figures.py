@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from figures import full_script, full_size
+from figures import card_memory, full_script, full_size
+from figures.commands import GIB
 from figures.figure import Figure, Lost, held, told
 from figures.full_bench import FULL, TINY, Size, set_up, suite_of, timed
 from figures.full_judging import score_all
@@ -23,9 +24,11 @@ from figures.rendering import batches, denoise_and_decode, prepare
 
 from bench.metrics import Place
 from bench.records import Dtype, Settings, Variant
+from bench.render import draw_batch
 from bench.run import run_stage
 from bench.store import load_run
 from bench.variants import load_pipeline
+from bench.variants.models import turn_into
 
 
 def test_every_figure_comes_out_at_a_small_size() -> None:
@@ -130,6 +133,8 @@ def test_a_figure_that_fails_loses_no_other(capsys, monkeypatch) -> None:
     monkeypatch.setattr(full_size, "script_over_render", good)
     monkeypatch.setattr(full_size, "figure_switch", lambda: (held("reload_over_switch", [12.0], ">=", 10),))
     monkeypatch.setattr(full_size, "FULL", TINY)
+    monkeypatch.setattr(full_size, "CARDS", {"peak_12gb_batch1": (12, 1)})
+    monkeypatch.setattr(full_size, "peak_figure", lambda name, _: held(name, [9.5], "<=", 12))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     with pytest.raises(SystemExit) as ended:
@@ -138,14 +143,15 @@ def test_a_figure_that_fails_loses_no_other(capsys, monkeypatch) -> None:
     told = capsys.readouterr()
     found = [json.loads(line) for line in told.out.splitlines()]
     assert [one["figure"] for one in found] == [
+        "peak_12gb_batch1",
         "render_over_floor",
         "switch_s",
         "score_over_towers",
         "switch_s",
         "reload_over_switch",
     ]
-    assert found[0]["error"] == "RuntimeError: Expected all tensors to be on the same device"
-    assert found[2]["error"] == "SystemExit: No score: black"
+    assert found[1]["error"] == "RuntimeError: Expected all tensors to be on the same device"
+    assert found[3]["error"] == "SystemExit: No score: black"
     assert "Traceback" in told.err
 
 
@@ -156,6 +162,67 @@ def test_what_is_lost_before_the_first_figure_is_said(monkeypatch) -> None:
     monkeypatch.setattr(full_size, "set_up", full)
     (lost,) = full_size.attempt("full_size", lambda: full_size.figures(TINY))
     assert lost == Lost(figure="full_size", error="OSError: No space left on device")
+
+
+# --- memory on a smaller card --------------------------------------------------------------
+
+
+@pytest.fixture
+def card(monkeypatch) -> SimpleNamespace:
+    """A CUDA of 80 GiB made of numbers; ``limits`` are the GiB that the process was allowed, one after another."""
+    made = SimpleNamespace(limits=[], kept=[], asked=[], peak=9.25)
+    answers = {
+        "current_device": lambda: 0,
+        "get_device_properties": lambda device: SimpleNamespace(total_memory=80 * GIB),
+        "set_per_process_memory_fraction": lambda fraction: made.limits.append(round(80 * fraction, 6)),
+        "mem_get_info": lambda device=None: (70 * GIB, 80 * GIB),
+        "memory_reserved": lambda device=None: 5 * GIB,
+        "empty_cache": lambda: None,
+        "reset_peak_memory_stats": lambda: None,
+        "max_memory_reserved": lambda: made.peak * GIB,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+
+    def turning(*given: Any, **named: Any) -> Any:
+        made.asked.append([one // GIB for one in torch.cuda.mem_get_info("cuda:0")])
+        model, audit = turn_into(*given, **named)
+        made.kept.append(len(model.pristine))
+        return model, audit
+
+    monkeypatch.setattr(card_memory, "turn_into", turning)
+    return made
+
+
+def test_the_peak_is_of_a_changed_variant_within_the_memory_of_the_card(card, monkeypatch) -> None:
+    drawn: list[int] = []
+
+    def drawing(pipe: Any, settings: Settings, cells: Any, encoded: Any) -> Any:
+        assert (settings.steps, settings.compile) == (2, False)
+        drawn.append(len(cells))
+        return draw_batch(pipe, settings, cells, encoded)
+
+    monkeypatch.setattr(card_memory, "draw_batch", drawing)
+    size = dataclasses.replace(TINY, prompts=4, compile=True, steps=30)
+    small, large = (card_memory.peak_figure(name, size) for name in card_memory.CARDS)
+    assert (small.figure, small.value, small.goal, small.holds) == ("peak_12gb_batch1", 9.25, "<= 12", True)
+    assert (large.figure, large.value, large.goal, large.holds) == ("peak_24gb_batch4", 9.25, "<= 24", True)
+    assert drawn == [1, 4]
+    assert card.limits == [12, 80, 24, 80]
+    assert card.asked == [[7, 12], [19, 24]], "what is free is what such a card would have left"
+    assert min(card.kept) > 0, "no weights were kept beside"
+    assert torch.cuda.mem_get_info() == (70 * GIB, 80 * GIB)
+
+
+def test_a_card_that_is_too_small_is_let_go_of(card, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(card_memory, "draw_batch", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        card_memory.peak_figure("peak_12gb_batch1", TINY)
+    assert card.limits == [12, 80]
+    assert torch.cuda.mem_get_info() == (70 * GIB, 80 * GIB)
 
 
 # --- the bare loop -------------------------------------------------------------------------

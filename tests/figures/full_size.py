@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import torch
@@ -28,12 +29,15 @@ from bench.suite import protocol_digest
 from bench.variants import load_pipeline
 from bench.variants.models import turn_into
 
+from .card_memory import CARDS, peak_figure
 from .figure import Figure, Lost, held, held_ratio, told
 from .full_bench import FULL, Bench, Size, device_name, set_up, timed
 from .full_judging import score_over_towers
 from .full_script import script_over_render
 from .rendering import batches, denoise_and_decode, prepare
 from .switching import figure_switch
+
+Given = TypeVar("Given")
 
 
 def main() -> None:
@@ -46,7 +50,10 @@ def main() -> None:
         sys.stdout.write("There is no CUDA device here: the figures of a full-size run were not computed.\n")
         return
     lost = False
-    for found in chain(attempt("full_size", partial(figures, FULL)), attempt("reload_over_switch", figure_switch)):
+    # Those of memory come first, since the judges' towers are in memory for the others.
+    cards = chain.from_iterable(attempt(name, partial(one, partial(peak_figure, name), FULL)) for name in CARDS)
+    rest = attempt("full_size", partial(figures, FULL)), attempt("reload_over_switch", figure_switch)
+    for found in chain(cards, *rest):
         lost = lost or isinstance(found, Lost)
         sys.stdout.write(found.line() + "\n")
         sys.stdout.flush()
@@ -63,9 +70,9 @@ def figures(size: Size) -> Iterator[Figure | Lost]:
                 yield msgspec.structs.replace(found, where=device_name(size.device))
 
 
-def one(figure: Callable[[Bench], Figure], bench_: Bench) -> tuple[Figure]:
+def one(figure: Callable[[Given], Figure], given: Given) -> tuple[Figure]:
     """A figure alone, as ``attempt`` takes them."""
-    return (figure(bench_),)
+    return (figure(given),)
 
 
 def attempt(name: str, compute: Callable[[], Iterable[Figure | Lost]]) -> Iterator[Figure | Lost]:
