@@ -35,7 +35,7 @@ def measure_request(request: Request, stages: Stages, clock: Clock, tick: Callab
     """Measure one variant in this process: times first, then energy, then memory, each in a pass of its own."""
     import torch
 
-    gpu, missing = find_gpu(request.device) if kind_of(request.device) == "cuda" else (None, "")
+    gpu, missing = find_gpu(request.device, request.relatives) if kind_of(request.device) == "cuda" else (None, "")
     (pipe, laps), conditions = observe(gpu, lambda: time_variant(stages, clock, request.shots, request.warmups, tick))
     notes = [arithmetic_note(pipe, request.settings, request.device)]
     if missing:

@@ -14,6 +14,7 @@ from bench.errors import UsageError
 from bench.measure.children import WORKER, run_child
 from bench.measure.laps import Shot
 from bench.measure.messages import Reply, Request
+from bench.measure.parent import has_context
 from bench.measure.passes import kind_of
 from bench.names import did_you_mean, listed
 from bench.records import Progress, Record, Suite, Timing, TimingName, Variant
@@ -164,6 +165,7 @@ def _request(suite: Suite, job: Job, shots: tuple[Shot, ...], device: str, weigh
         round=job.round,
         warmups=suite.measure.warmups,
         shots=shots,
+        relatives=int(has_context()),
     )
 
 

@@ -20,6 +20,8 @@ class Request(Record, frozen=True):
     warmups: int
     shots: tuple[Shot, ...]
     """In order: the first image, ``warmups`` warm-ups, the timed images."""
+    relatives: int = 0
+    """Processes of this program beside the child that the driver lists too: a parent that rendered before."""
 
 
 class Tick(Record, frozen=True, tag=True):

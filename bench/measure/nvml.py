@@ -30,6 +30,7 @@ REASONS = {
 """What holds the clocks down, by the bits of nvml.h (``nvmlClocksEventReason...``)."""
 IDLE = 0x1
 """The bit of a device that has nothing to do, which slows nothing down."""
+COMPUTE, GRAPHICS = "nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses"
 
 
 class Gpu(NamedTuple):
@@ -38,6 +39,8 @@ class Gpu(NamedTuple):
     nvml: Any
     """The module ``pynvml``, started."""
     handle: Any
+    relatives: int = 0
+    """Processes of this program beside this one that have a context on the device."""
 
 
 class Reading(NamedTuple):
@@ -47,8 +50,8 @@ class Reading(NamedTuple):
     reason: str = ""
 
 
-def find_gpu(device: str) -> tuple[Gpu | None, str]:
-    """Find torch's CUDA ``device`` in the driver, or say why it cannot be found.
+def find_gpu(device: str, relatives: int = 0) -> tuple[Gpu | None, str]:
+    """Find torch's CUDA ``device`` in the driver, or say why it cannot be found; ``relatives`` as ``Gpu`` has them.
 
     By its UUID: indices differ under CUDA_VISIBLE_DEVICES. A MIG slice has none that the driver takes so.
     """
@@ -62,32 +65,36 @@ def find_gpu(device: str) -> tuple[Gpu | None, str]:
         handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
     except nvml.NVMLError as error:
         return None, f"NVML does not tell: {error}"
-    return Gpu(nvml, handle), ""
+    return Gpu(nvml, handle, relatives), ""
 
 
 def process_bytes(gpu: Gpu) -> Reading:
     """Read what the driver books for this process, in bytes: tensors, cache, context and libraries, now.
 
-    This process is told by its number or, in a container, whose numbers the driver does not know, by being the
-    only one: it has a context, so it is among those that are listed.
+    This process is told by its number or, in a container, whose numbers the driver does not know, by there being
+    no other than those of this program: it has a context, so it is among those that are listed. Beside its relatives
+    it is the one with the most, since a context is all that they keep.
     """
-    processes, reason = _compute_processes(gpu)
-    own = [process for process in processes if process.pid == os.getpid()] or processes
-    if len(own) != 1 or own[0].usedGpuMemory is None:
+    processes, reason = _listed(gpu, COMPUTE)
+    own = [processes[os.getpid()]] if os.getpid() in processes else [*processes.values()]
+    alone = len(own) == 1 or len(own) == 1 + gpu.relatives
+    if not own or not alone or None in own:
         return Reading(None, reason or "the driver does not list this process, as in a container or a MIG slice")
-    return Reading(int(own[0].usedGpuMemory))
+    return Reading(max(int(used) for used in own if used is not None))
 
 
 def other_processes(gpu: Gpu) -> Reading:
-    """Count the compute processes on the device beside this one, which has a context there already.
+    """Count the processes on the device beside this one, which has a context there already, and its relatives.
 
-    By their number alone, so that it holds where the driver knows this process by another number than it has
-    itself. A driver that lists nobody, not even this one, cannot tell.
+    Those that compute and those that draw graphics, one that does both once. By their number alone, so that it holds
+    where the driver knows this process by another number than it has itself. A driver that lists nobody who computes,
+    not even this one, cannot tell; one that does not list graphics has none.
     """
-    processes, reason = _compute_processes(gpu)
+    processes, reason = _listed(gpu, COMPUTE)
     if not processes:
         return Reading(None, reason or "the driver lists no processes, as in a container")
-    return Reading(len(processes) - 1)
+    graphics, _ = _listed(gpu, GRAPHICS)
+    return Reading(max(0, len(processes.keys() | graphics.keys()) - 1 - gpu.relatives))
 
 
 def busy_percent(gpu: Gpu) -> Reading:
@@ -134,11 +141,12 @@ def words_of(bits: int) -> tuple[str, ...]:
     return tuple(REASONS.get(bit, f"reason {bit:#x}") for bit in found if bit != IDLE)
 
 
-def _compute_processes(gpu: Gpu) -> tuple[Sequence[Any], str]:
+def _listed(gpu: Gpu, function: str) -> tuple[dict[int, int | None], str]:
+    """Bytes by the number of each listed process, None where the driver hides them; and why there are none."""
     try:
-        return gpu.nvml.nvmlDeviceGetComputeRunningProcesses(gpu.handle), ""
+        return {one.pid: one.usedGpuMemory for one in getattr(gpu.nvml, function)(gpu.handle)}, ""
     except gpu.nvml.NVMLError as error:
-        return (), f"NVML does not tell: {error}"
+        return {}, f"NVML does not tell: {error}"
 
 
 def _ask(gpu: Gpu, names: Sequence[str], *arguments: Any) -> Reading:

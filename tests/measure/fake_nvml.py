@@ -18,6 +18,7 @@ class FakeDriver:
     """One device, which torch sees as cuda:0 and the driver knows by its UUID; change the numbers as you like."""
 
     processes: list[SimpleNamespace] = field(default_factory=list)
+    graphics: list[SimpleNamespace] = field(default_factory=list)
     percent: int = 0
     millijoules: int = 1_000_000
     reasons: int = 0
@@ -35,6 +36,7 @@ class FakeDriver:
             "nvmlInit": lambda: None,
             "nvmlDeviceGetHandleByUUID": lambda uuid: {"GPU-1234-abcd": "handle"}[uuid],
             "nvmlDeviceGetComputeRunningProcesses": lambda handle: list(self.processes),
+            "nvmlDeviceGetGraphicsRunningProcesses": lambda handle: list(self.graphics),
             "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=self.percent, memory=1),
             "nvmlDeviceGetTotalEnergyConsumption": lambda handle: self.millijoules,
             "nvmlDeviceGetCurrentClocksEventReasons": lambda handle: self.reasons,

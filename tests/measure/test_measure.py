@@ -6,6 +6,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -50,6 +51,11 @@ CHILD = """
         print(json.dumps(dict(type="Tick", done=done)), flush=True)
     print(json.dumps(dict(type="Reply", timings=timings, threads=2, notes=["the fan was loud"])))
 """
+
+
+def cuda_of(*, started: bool) -> SimpleNamespace:
+    """A torch that has started CUDA, or has not."""
+    return SimpleNamespace(cuda=SimpleNamespace(is_initialized=lambda: started))
 
 
 class Bench:
@@ -143,6 +149,23 @@ def test_the_request_holds_suite_device_and_weights(bench: Bench) -> None:
     assert (request.settings, request.variant) == (SUITE.settings, SUITE.variants[1])
     assert (request.device, request.weights_dir, request.warmups) == ("cuda:1", "weights", 1)
     assert request.shots == plan_shots(SUITE)
+
+
+@pytest.mark.parametrize(
+    ("torch", "relatives"),
+    [(None, 0), (cuda_of(started=False), 0), (cuda_of(started=True), 1)],
+    ids=["without torch", "torch alone", "with a context"],
+)
+def test_a_parent_with_a_context_on_the_device_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, torch: object, relatives: int
+) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    if torch is not None:
+        monkeypatch.setitem(sys.modules, "torch", torch)
+    bench.measure(variants=["dpo"])
+    request = msgspec.json.decode(bench.log.read_bytes().splitlines()[0], type=Request)
+    assert request.relatives == relatives
+    assert sys.modules.get("torch") is torch, "torch is not imported for this"
 
 
 # --- the plan ------------------------------------------------------------------------------

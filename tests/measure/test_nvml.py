@@ -30,8 +30,8 @@ def gpu_of(driver: FakeDriver) -> Gpu:
 
 def test_the_device_is_found_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
     install(FakeDriver(), monkeypatch)
-    gpu, reason = nvml.find_gpu("cuda:0")
-    assert (gpu and gpu.handle, reason) == ("handle", "")
+    gpu, reason = nvml.find_gpu("cuda:0", 1)
+    assert (gpu and gpu.handle, gpu and gpu.relatives, reason) == ("handle", 1, "")
 
 
 @pytest.mark.parametrize("name", ["nvmlInit", "nvmlDeviceGetHandleByUUID"])
@@ -78,6 +78,38 @@ def test_process_memory_that_the_driver_hides_is_none_with_a_reason(
     assert reading.value is None
     assert "does not list this process" in reading.reason
     assert nvml.other_processes(gpu).value == others
+
+
+def test_a_parent_that_rendered_before_is_no_other_process() -> None:
+    driver = FakeDriver(processes=[process(os.getppid(), 500 * MIB), process(os.getpid(), 5 * MIB)])
+    gpu = gpu_of(driver)._replace(relatives=1)
+    assert nvml.other_processes(gpu) == Reading(0)
+    assert nvml.process_bytes(gpu) == Reading(5 * MIB), "known by its number, whatever the others hold"
+    driver.processes.append(process(77, 9 * MIB))
+    assert nvml.other_processes(gpu) == Reading(1)
+    del driver.processes[1:]
+    assert nvml.other_processes(gpu) == Reading(0), "no less than none, where the driver lists one of the two"
+
+
+def test_in_a_container_this_process_is_the_larger_of_the_two_of_this_program() -> None:
+    one, two = process(os.getpid() + 1, 500 * MIB), process(os.getpid() + 2, 900 * MIB)
+    driver = FakeDriver(processes=[two, one])
+    gpu = gpu_of(driver)._replace(relatives=1)
+    assert nvml.process_bytes(gpu) == Reading(900 * MIB)
+    assert nvml.other_processes(gpu) == Reading(0)
+    driver.processes.append(process(os.getpid() + 3, 1))
+    assert nvml.process_bytes(gpu).value is None, "one of three is foreign, and which is not known"
+    driver.processes = [one, process(os.getpid() + 2, None)]
+    assert nvml.process_bytes(gpu).value is None
+
+
+def test_who_draws_graphics_is_another_process_and_who_does_both_is_one() -> None:
+    driver = FakeDriver(
+        processes=[process(os.getpid(), 5), process(77, 1)], graphics=[process(77, 1), process(78, 1), process(78, 1)]
+    )
+    assert nvml.other_processes(gpu_of(driver)) == Reading(2)
+    driver.errors = {"nvmlDeviceGetGraphicsRunningProcesses": "Not Supported"}
+    assert nvml.other_processes(gpu_of(driver)) == Reading(1)
 
 
 # --- numbers -------------------------------------------------------------------------------

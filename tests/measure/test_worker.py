@@ -128,7 +128,8 @@ def test_a_compiled_variant_has_the_time_of_its_compilation() -> None:
 
 def test_on_cuda_times_come_first_then_energy_then_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[str] = []
-    driver = FakeDriver(processes=[SimpleNamespace(pid=os.getpid(), usedGpuMemory=1500)])
+    pids = {os.getppid(): 400, os.getpid(): 1500}
+    driver = FakeDriver(processes=[SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in pids.items()])
     now = [0.0]
 
     def drawn(pipe: Any, latents: Any) -> None:
@@ -136,24 +137,26 @@ def test_on_cuda_times_come_first_then_energy_then_memory(monkeypatch: pytest.Mo
         driver.millijoules += 1_400_000
         passes.append("image")
 
-    monkeypatch.setattr(worker, "find_gpu", lambda device: (Gpu(driver.module(), "handle"), ""))
+    monkeypatch.setattr(worker, "find_gpu", lambda device, relatives: (Gpu(driver.module(), "handle", relatives), ""))
     monkeypatch.setattr(worker, "arithmetic_note", lambda *_: "as usual")
     monkeypatch.setattr(meters, "reset_device_peaks", lambda device: passes.append("reset"))
     monkeypatch.setattr(meters, "device_peaks", lambda device: DevicePeaks(700, 1100))
     clock = Clock(lambda: now[0], lambda before, after: after - before, lambda: None)
-    reply = measure_request(make_request("cuda:0"), make_stages()._replace(decode=drawn), clock, lambda done: None)
+    request = msgspec.structs.replace(make_request("cuda:0"), relatives=1)
+    reply = measure_request(request, make_stages()._replace(decode=drawn), clock, lambda done: None)
     values = {timing.name: timing.values for timing in reply.timings}
     assert values["energy_per_image"] == (1400.0, 1400.0)
     assert (values["peak_allocated"], values["peak_reserved"], values["peak_process"]) == ((700,), (1100,), (1500,))
     units = {timing.name: timing.unit for timing in reply.timings}
     assert (units["energy_per_image"], units["peak_process"], units["end_to_end"]) == ("joule", "byte", "second")
+    assert [one.conditions.other_processes for one in reply.timings if one.conditions] == [0], "the parent is none"
     # The first image, a warm-up and two timed ones; two windows of 3 images of 2 s; one image for memory.
     assert passes == ["image"] * (4 + 2 * 3) + ["reset", "image"]
     assert reply.notes == ("as usual",)
 
 
 def test_without_the_driver_it_is_said_once_and_torchs_peaks_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "find_gpu", lambda device: (None, "nvidia-ml-py is not installed"))
+    monkeypatch.setattr(worker, "find_gpu", lambda *_: (None, "nvidia-ml-py is not installed"))
     monkeypatch.setattr(worker, "arithmetic_note", lambda *_: "as usual")
     monkeypatch.setattr(meters, "reset_device_peaks", lambda device: None)
     monkeypatch.setattr(meters, "device_peaks", lambda device: DevicePeaks(700, 1100))
