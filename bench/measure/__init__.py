@@ -14,7 +14,7 @@ from bench.errors import UsageError
 from bench.measure.children import WORKER, run_child
 from bench.measure.laps import Shot
 from bench.measure.messages import Reply, Request
-from bench.measure.parent import has_context
+from bench.measure.parent import has_context, release_memory
 from bench.measure.passes import kind_of
 from bench.names import did_you_mean, listed
 from bench.records import Progress, Record, Suite, Timing, TimingName, Variant
@@ -80,6 +80,8 @@ def measure(
     jobs = open_jobs(suite, pick_variants(suite, variants), folder.timings(), device)
     shots = plan_shots(suite)
     replies: list[Reply] = []
+    if jobs:
+        release_memory()
     for number, job in enumerate(jobs):
         report = _image_counter(progress, job, number * len(shots), len(jobs) * len(shots))
         report(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,7 +56,7 @@ CHILD = """
 
 def cuda_of(*, started: bool) -> SimpleNamespace:
     """A torch that has started CUDA, or has not."""
-    return SimpleNamespace(cuda=SimpleNamespace(is_initialized=lambda: started))
+    return SimpleNamespace(cuda=SimpleNamespace(is_initialized=lambda: started, empty_cache=lambda: None))
 
 
 class Bench:
@@ -166,6 +167,30 @@ def test_a_parent_with_a_context_on_the_device_says_so(
     request = msgspec.json.decode(bench.log.read_bytes().splitlines()[0], type=Request)
     assert request.relatives == relatives
     assert sys.modules.get("torch") is torch, "torch is not imported for this"
+
+
+def test_the_parent_gives_its_device_memory_back_before_a_child_starts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[tuple[bool, bool]] = []
+
+    class Pipeline:
+        """Holds itself in a cycle, as diffusers' do."""
+
+    def empty_cache() -> None:
+        given_back.append((pipeline() is None, bench.log.exists()))
+
+    held = Pipeline()
+    held.itself = held  # type: ignore[attr-defined]
+    pipeline = weakref.ref(held)
+    del held
+    torch = cuda_of(started=True)
+    torch.cuda.empty_cache = empty_cache
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    bench.measure()
+    assert given_back == [(True, False)], "once, of what was let go of, before the first child"
+    bench.measure()
+    assert len(given_back) == 1, "nothing was to be done"
 
 
 # --- the plan ------------------------------------------------------------------------------
