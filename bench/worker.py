@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import msgspec
 
@@ -75,8 +75,17 @@ def pipeline_stages(request: Request) -> Stages:
         denoise=lambda pipe, encoded, latents, shot, on_step: stages.denoise(
             pipe, settings, encoded, latents, [shot.seed], on_step
         ),
-        decode=lambda pipe, latents: stages.to_uint8(stages.decode(pipe, latents)),
+        decode=decoded_levels,
     )
+
+
+def decoded_levels(pipe: Any, latents: Any) -> Any:
+    """Decode latents as rendering does: uint8 (n, height, width, 3) in host memory, when it returns."""
+    from bench.variants import stages
+
+    decoded = stages.decode_levels(pipe, latents)
+    decoded.wait()
+    return decoded.levels
 
 
 def import_models(sampler: Sampler) -> None:

@@ -24,6 +24,8 @@ from bench.measure.messages import Failure, Message, Reply, Request, Tick, encod
 from bench.measure.meters import CpuLoad, DevicePeaks
 from bench.measure.nvml import Gpu
 from bench.records import Conditions, Lora, Settings, Variant
+from bench.variants import stages as variant_stages
+from bench.variants.stages import Decoded
 from bench.worker import answer, measure_request
 
 SETTINGS = Settings(width=64, height=64, steps=3, guidance=3.0, sampler="ddim")
@@ -168,6 +170,22 @@ def test_without_the_driver_it_is_said_once_and_torchs_peaks_are_kept(monkeypatc
         "as usual",
         "Energy, process memory, clocks and heat were not read: nvidia-ml-py is not installed.",
     )
+
+
+def test_decoding_is_timed_as_rendering_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def decode_levels(pipe: Any, latents: Any) -> Decoded:
+        done.append(f"{pipe} decodes {latents}")
+        return Decoded(
+            torch.zeros(1, 8, 8, 3, dtype=torch.uint8), torch.zeros(1), "bfloat16", lambda: done.append("wait")
+        )
+
+    monkeypatch.setattr(variant_stages, "decode_levels", decode_levels)
+    monkeypatch.setattr(worker, "import_models", lambda sampler: None)
+    levels = worker.pipeline_stages(make_request()).decode("the VAE", "them")
+    assert done == ["the VAE decodes them", "wait"], "the pixels are in host memory when it returns"
+    assert levels.dtype == torch.uint8
 
 
 # --- errors --------------------------------------------------------------------------------
