@@ -8,6 +8,7 @@ import sys
 import pytest
 from figures.commands import GIB, timed, watched
 from figures.figure import held, held_ratio, table
+from figures.large import painted
 
 
 def test_a_figure_is_one_line_of_json_as_the_contract_has_it() -> None:
@@ -52,6 +53,12 @@ def test_memory_is_that_of_all_processes_of_a_command() -> None:
     wall_s, peak_bytes = watched([sys.executable, "-c", both])
     assert wall_s >= 0.8
     assert 300 * 2**20 < peak_bytes < GIB / 2
+
+
+def test_the_peak_of_a_painted_run_is_not_of_the_process_that_started_it() -> None:
+    block = b"x" * 2 * GIB
+    peak_bytes = painted(40)["peak_bytes"]
+    assert 0.1 * GIB < peak_bytes < len(block)
 
 
 @pytest.mark.parametrize("watch", [timed, watched])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from bench.score import score
 
 from .judges import picture, run_folder
+from .peak import peak_bytes
 from .random_judges import SMALL_SIZES, panel_of, unpinned, write_judges
 
 PICTURES = 3
@@ -32,7 +32,7 @@ def main(metrics: Sequence[str]) -> None:
             score(folder, metrics=metrics, weights_dir=weights, registry=panel_of(SMALL_SIZES))
             if any(item.value is None for item in folder.scores()):
                 raise SystemExit(f"No score: {next(item.reason for item in folder.scores() if item.value is None)}")
-    sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}\n")
+    sys.stdout.write(f"{peak_bytes()}\n")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,8 @@ from bench.records import Audit, Case, Cell, CheckpointFacts, Settings, Suite, V
 from bench.render.draw import Drawn
 from bench.run import run_stage
 from bench.variants.models import base_of
+
+from .peak import peak_bytes
 
 BATCH = 20
 SIDE = 64
@@ -69,8 +70,7 @@ def main(images: int, place: Path) -> None:
 
     run_stage("render", suite, place / "whole", device="cpu", progress=progress)
     wall_s = recorded[-1] - asked[0]
-    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print_json(wall_s=wall_s, peak_bytes=peak_bytes, resume_start_s=resume_start_s(suite, images, place / "half"))
+    print_json(wall_s=wall_s, peak_bytes=peak_bytes(), resume_start_s=resume_start_s(suite, images, place / "half"))
 
 
 def resume_start_s(suite: Suite, images: int, folder: Path) -> float:

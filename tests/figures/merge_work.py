@@ -8,6 +8,8 @@ import re
 import sys
 from pathlib import Path
 
+from .peak import peak_bytes
+
 RECIPE = """\
 schema = 1
 method = "weighted_sum"
@@ -82,13 +84,6 @@ def merge(folder: Path) -> None:
     code = run_command_line(arguments)
     if code:
         raise SystemExit(code)
-
-
-def peak_bytes() -> int:
-    """The highest resident memory of this process; of this program alone, unlike getrusage's, which a fork inherits."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    (kib,) = re.findall(r"VmHWM:\s*(\d+) kB", status)
-    return int(kib) * 1024
 
 
 def largest_bytes(folder: Path) -> int:
