@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,13 @@ def _noise_schedule(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _weight_file(component: str, path: Path) -> WeightFile:
     read_shapes(path)  # refuses a damaged one
+    state = path.stat()
+    digest = _sha256(path.resolve(), state.st_ino, state.st_size, state.st_mtime_ns)
+    return WeightFile(component=component, name=path.name, sha256=digest, size_bytes=state.st_size)
+
+
+@cache
+def _sha256(path: Path, inode: int, size_bytes: int, mtime_ns: int) -> str:
+    """The hash of a file while it stays as it is: variants share a checkpoint, and one of SDXL is 7 GB."""
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return WeightFile(component=component, name=path.name, sha256=digest, size_bytes=path.stat().st_size)
+        return hashlib.file_digest(file, "sha256").hexdigest()

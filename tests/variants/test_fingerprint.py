@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -43,6 +45,28 @@ def test_lora_at_another_place_is_the_same_lora(tmp_path: Path) -> None:
     copied = shutil.copyfile(weights.lora_file("spo"), tmp_path / "renamed.safetensors")
     own = fingerprint(variant("mini", Lora(path=str(copied))))
     assert own.digest == fingerprint(variant("mini", SPO)).digest
+
+
+def test_a_file_is_hashed_once_for_all_variants_until_it_changes(
+    mini_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    real = hashlib.file_digest
+
+    def counting(file: BinaryIO, digest: str) -> object:
+        hashed.append(Path(file.name).parent.name)
+        return real(file, digest)
+
+    monkeypatch.setattr(hashlib, "file_digest", counting)
+    first = [fingerprint(variant(mini_copy, *loras)) for loras in ((), (DPO,), (SPO,))]
+    parts = ["text_encoder", "text_encoder_2", "unet", "vae"]
+    assert sorted(name for name in hashed if name != "loras") == parts
+    unet = mini_copy / "unet" / "diffusion_pytorch_model.safetensors"
+    before = unet.stat()
+    flip_last_byte(unet)
+    os.utime(unet, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert fingerprint(variant(mini_copy)).digest != first[0].digest
+    assert sorted(name for name in hashed if name != "loras") == sorted([*parts, "unet"])
 
 
 def test_files_are_listed_with_the_hash_and_size_that_the_manifest_knows() -> None:
