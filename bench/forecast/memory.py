@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from bench.forecast.parts import SDXL, Parts, parts_of
-from bench.records import Machine, MemoryForecast, Settings, Suite
+from bench.forecast.parts import BYTES, SDXL, Kept, Parts, kept_of, parts_of
+from bench.records import Machine, MemoryForecast, Settings, Suite, Variant
 from bench.variants import Needed
 from bench.wording import quantity
 
 GIB = 2**30
 MEGAPIXEL = 1024 * 1024
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 # GiB for each byte of an element, of SDXL's shape at 1024x1024.
 DENOISE_FIXED, DENOISE_ROW = 0.052, 0.0786
@@ -27,6 +26,11 @@ RESERVE = 1.10
 """Identical work reserved 35.9 to 39.0 GiB, 9 % apart."""
 PROCESS_GIB = 0.75
 """A process on the CPU with torch and diffusers and no weights."""
+
+SPARE_GIB = 8.0
+"""Kept weights lie on a CUDA device only where this is left beside them (``bench.variants.models``)."""
+AUTO_LARGEST, AUTO_UNMEASURED, AUTO_MARGIN = 64, 4, 0.9
+"""How ``batch = "auto"`` chooses (``bench.render.fitting``)."""
 
 FITTED = (
     "Estimate: weights as their files say, and activations after SDXL's figures on an H100 (UNet 5.2 and 7.4 GiB at "
@@ -80,12 +84,48 @@ def peaks(parts: Parts, settings: Settings) -> Peaks:
     )
 
 
-def needed_bytes(parts: Parts, settings: Settings, device: str) -> int:
-    """Bytes that should be free for it: on a GPU 1.1 x the peak and 0.5 GiB, on a CPU the peak and 0.75 GiB."""
+class Held(NamedTuple):
+    """What a variant holds in memory before it draws, and where."""
+
+    variant: str
+    parts: Parts
+    kept: Kept
+    device: str
+    available_bytes: int
+
+
+def needed_bytes(parts: Parts, settings: Settings, device: str, beside: int = 0) -> int:
+    """Bytes that should be free for it: on a GPU 1.1 x the peak and 0.5 GiB, on a CPU the peak and 0.75 GiB.
+
+    ``beside``: bytes of weights that are kept as they were, which are added as they are.
+    """
     _, *both = peaks(parts, settings)
     if device == "cpu":
-        return round(max(both) + PROCESS_GIB * GIB)
-    return round(RESERVE * max(both) + CONTEXT_GIB * GIB)
+        return round(max(both) + PROCESS_GIB * GIB) + beside
+    return round(RESERVE * max(both) + CONTEXT_GIB * GIB) + beside
+
+
+def beside_bytes(held: Held, settings: Settings) -> int:
+    """Bytes of kept weights on the device: on CUDA no more than leave 8 GiB free, the rest in the machine's memory.
+
+    An upper bound: what drawing a variant before has left in the allocator's cache counts as taken, too.
+    """
+    if not held.device.startswith("cuda"):
+        return held.kept.size_bytes
+    weights = peaks(held.parts, settings).weights
+    room = round(held.available_bytes - (CONTEXT_GIB + SPARE_GIB) * GIB) - weights
+    return max(0, min(held.kept.size_bytes, room))
+
+
+def auto_batch(held: Held, settings: Settings, images: int) -> int:
+    """What ``batch = "auto"`` would choose: the largest power of two within 0.9 of the device; 1 if not even that."""
+    if not held.device.startswith("cuda"):
+        return min(AUTO_UNMEASURED, images)
+    allowed = AUTO_MARGIN * held.available_bytes + CONTEXT_GIB * GIB  # the context is no part of what is measured
+    best = 1
+    while 2 * best <= min(AUTO_LARGEST, images) and _wanted(held, settings, {"batch": 2 * best}) <= allowed:
+        best *= 2
+    return best
 
 
 def forecast_memory(suite: Suite, machine: Machine, needed: Sequence[Needed]) -> MemoryForecast | None:
@@ -101,51 +141,83 @@ def forecast_memory(suite: Suite, machine: Machine, needed: Sequence[Needed]) ->
     Raises:
         WeightsError: the header of a file of weights cannot be read.
     """
-    known = [(variant.name, parts_of(variant, needed)) for variant in suite.variants]
-    told = [(name, parts) for name, parts in known if parts is not None]
-    if len(told) < len(known) or not told:
+    every = [_held(number, suite, machine, needed) for number in range(len(suite.variants))]
+    told = [held for held in every if held is not None]
+    if len(told) < len(every) or not told:
         return None
-    settings, device = suite.settings, machine.device
-    name, parts = max(told, key=lambda pair: needed_bytes(pair[1], settings, device))
-    weights, denoise, decode = peaks(parts, settings)
-    wanted = needed_bytes(parts, settings, device)
-    available = machine.device_memory_bytes or machine.memory_bytes
+    settings = suite.settings
+    if settings.batch is None:
+        images = len(suite.cases) * suite.samples
+        settings = msgspec.structs.replace(settings, batch=min(auto_batch(one, settings, images) for one in told))
+    held = max(told, key=lambda one: _wanted(one, settings, {}))
+    weights, denoise, decode = peaks(held.parts, settings)
+    beside, wanted = beside_bytes(held, settings), _wanted(held, settings, {})
     return MemoryForecast(
-        variant=name,
+        variant=held.variant,
         weights_bytes=weights,
-        denoise_bytes=denoise,
-        decode_bytes=decode,
-        peak_bytes=max(denoise, decode),
+        denoise_bytes=denoise + beside,
+        decode_bytes=decode + beside,
+        peak_bytes=max(denoise, decode) + beside,
         needed_bytes=wanted,
-        available_bytes=available,
-        fits=wanted <= available,
-        basis=FITTED + ("." if parts.counted else "; the sizes of weights that are not here are known by their name."),
-        advice=() if wanted <= available else tuple(_advice(parts, settings, device, available)),
+        available_bytes=held.available_bytes,
+        fits=wanted <= held.available_bytes,
+        basis=" ".join(_basis(held, beside, settings.batch if suite.settings.batch is None else None)),
+        advice=() if wanted <= held.available_bytes else tuple(_advice(held, settings)),
     )
 
 
-def _advice(parts: Parts, settings: Settings, device: str, available: int) -> Iterator[str]:
+def _held(number: int, suite: Suite, machine: Machine, needed: Sequence[Needed]) -> Held | None:
+    """A variant of the suite, with what those of its checkpoint have changed when it is drawn; None if not known."""
+    variant = suite.variants[number]
+    parts = parts_of(variant, needed)
+    if parts is None:
+        return None
+    served = [one for one in suite.variants[: number + 1] if base_of(one) == base_of(variant)]
+    available = machine.device_memory_bytes or machine.memory_bytes
+    return Held(variant.name, parts, kept_of(served, needed, parts), machine.device, available)
+
+
+def base_of(variant: Variant) -> tuple[str | None, ...]:
+    """Variants of which this is equal are drawn with one loaded pipeline; as ``bench.variants.models`` has it."""
+    return (variant.checkpoint, variant.revision, variant.unet, variant.vae)
+
+
+def _basis(held: Held, beside: int, batch: int | None) -> Iterator[str]:
+    """What the estimate rests on, sentence by sentence; ``batch`` where it was left open."""
+    yield FITTED + ("." if held.parts.counted else "; the sizes of weights that are not here are known by their name.")
+    if held.kept.size_bytes:
+        what = "that LoRAs change" if held.kept.counted else "of the whole UNet, since not every LoRA could be read,"
+        rest = held.kept.size_bytes - beside
+        elsewhere = f", another {quantity(rest, 'byte')} in the machine's memory" if rest else ""
+        yield f"The weights {what} are kept beside as they were: {quantity(beside, 'byte')}{elsewhere}."
+    if batch is not None:
+        yield f'batch = "auto" is taken to be {batch}.'
+
+
+def _advice(held: Held, settings: Settings) -> Iterator[str]:
     """Settings that would fit: each change alone, else batch 1 with tiles; else that none will do."""
-    tiles = max(settings.width, settings.height) > parts.vae.tile
+    tiles = max(settings.width, settings.height) > held.parts.vae.tile
     alone: list[dict[str, object]] = [{"batch": batch} for batch in range((settings.batch or 1) - 1, 0, -1)]
     if tiles:
         alone.append({"vae_tiling": True})
     if settings.dtype != "bfloat16":
         alone.append({"dtype": "bfloat16"})
-    found = [change for change in alone if _fits(parts, settings, change, device, available)]
+    found = [change for change in alone if _wanted(held, settings, change) <= held.available_bytes]
     firsts = {next(iter(change)): change for change in reversed(found)}  # the largest batch stands first of its kind
     if not firsts:
         both: dict[str, object] = {"batch": 1, "dtype": "bfloat16"} | ({"vae_tiling": True} if tiles else {})
-        firsts = {"both": both} if _fits(parts, settings, both, device, available) else {}
+        firsts = {"both": both} if _wanted(held, settings, both) <= held.available_bytes else {}
     for change in reversed(firsts.values()):
-        takes = quantity(needed_bytes(parts, msgspec.structs.replace(settings, **change), device), "byte")
+        takes = quantity(_wanted(held, settings, change), "byte")
         yield f"{' and '.join(f'{name} = {_toml(value)}' for name, value in change.items())} would take {takes}"
     if not firsts:
         yield "no batch, tiling or dtype would fit: take a smaller width and height, or another device"
 
 
-def _fits(parts: Parts, settings: Settings, change: dict[str, object], device: str, available: int) -> bool:
-    return needed_bytes(parts, msgspec.structs.replace(settings, **change), device) <= available
+def _wanted(held: Held, settings: Settings, change: dict[str, object]) -> int:
+    """Bytes that should be free for a variant where settings are changed."""
+    changed = msgspec.structs.replace(settings, **change)
+    return needed_bytes(held.parts, changed, held.device, beside_bytes(held, changed))
 
 
 def _toml(value: object) -> str:

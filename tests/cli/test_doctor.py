@@ -111,11 +111,14 @@ SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 FULL = {"width = 64": "width = 1024", "height = 64": "height = 1024", 'sampler = "ddim"': 'sampler = "ddim"\nbatch = 4'}
 
 
-def write_full(home, dtype):
+def write_full(home, dtype, lora=False):
+    """The suite at SDXL's size; without its LoRA, unless wished, beside which the base's weights are kept."""
     text = (home / "own.toml").read_text(encoding="utf-8").replace('"mini"', f'"{SDXL}"')
     for old, new in (FULL | {"guidance = 3.0": f'guidance = 3.0\ndtype = "{dtype}"'}).items():
         assert old in text
         text = text.replace(old, new)
+    if not lora:
+        text = text.replace('loras = [{ path = "mini:spo", weight = 0.5 }]', "")
     (home / "full.toml").write_text(text, encoding="utf-8")
 
 
@@ -126,6 +129,13 @@ def test_memory_that_fits_is_foretold_with_what_it_rests_on(cli, weights, home):
     assert "about 14.4 GiB at the peak (decoding, base)" in answer.out
     assert "16.3 GiB of 24.0 GiB, which fits" in answer.out
     assert "Estimate: weights as their files say" in answer.out
+
+
+def test_weights_that_are_kept_beside_a_lora_are_foretold(cli, weights, home):
+    write_full(home, "bfloat16", lora=True)
+    answer = cli("doctor", "full.toml")
+    assert "about 23.4 GiB at the peak (decoding, spo)" in answer.out
+    assert "are kept beside as they were: 9.04 GiB" in answer.out
 
 
 def test_memory_that_does_not_fit_names_the_settings_that_would(cli, weights, home):

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.forecast import forecast_memory
+from bench.forecast import forecast_memory, memory
 from bench.forecast.memory import GIB, needed_bytes, peaks
-from bench.forecast.parts import KNOWN_VAES, SD15, SDXL, Parts
+from bench.forecast.parts import KNOWN_VAES, SD15, SDXL, Kept, Parts, kept_of, parts_of
 from bench.mini.weights import pipeline_folder
-from bench.records import Machine, Settings, Suite, Variant
-from bench.variants import Needed
+from bench.records import Case, Lora, Machine, Settings, Suite, Variant
+from bench.render import fitting
+from bench.variants import Needed, models, weights_needed
+from bench.variants.models import turn_into
 
 replace = msgspec.structs.replace
 FULL = Settings(width=1024, height=1024, steps=30, guidance=7.0, sampler="euler", dtype="float16")
@@ -158,6 +160,99 @@ def test_whatever_is_advised_fits(settings: Settings, gib: int) -> None:
             if value:
                 changes[name] = {"true": True}.get(value, int(value) if value.isdecimal() else value.strip('"'))
         assert not changes or needed_bytes(SDXL, replace(settings, **changes), "cuda:0") <= gib * GIB
+
+
+# --- weights that LoRAs change are kept beside ---------------------------------------------
+
+LORAS = {name: (Lora(path=f"mini:{name}"),) for name in ("dpo", "spo")}
+MINI = Settings(width=64, height=64, steps=4, guidance=3.0, sampler="ddim")
+ELSEWHERE = (Lora(path="org/lora:lora.safetensors"),)
+
+
+def with_loras(settings: Settings = FULL, loras: tuple[Lora, ...] = ELSEWHERE, **variant: str) -> Suite:
+    """A base and a variant of it with LoRAs."""
+    whole = suite(settings, **variant)
+    return replace(whole, variants=(*whole.variants, replace(whole.variants[0], name="merged", loras=loras)))
+
+
+def test_what_is_kept_is_what_changing_variants_keeps() -> None:
+    base, *merged = (Variant(name=name, checkpoint="mini", loras=LORAS.get(name, ())) for name in ("base", *LORAS))
+    here = weights_needed(replace(suite(MINI), variants=(base, *merged)), None)
+    parts = parts_of(base, here)
+    assert parts is not None
+    assert kept_of([base], here, parts) == Kept(0, True)
+    model = None
+    for number, one in enumerate(merged, 1):
+        model, _ = turn_into(model, one, MINI, device="cpu", weights_dir=None)
+        held = sum(kept.numel() * kept.element_size() for kept in model.pristine.values())
+        assert kept_of([base, *merged[:number]], here, parts) == Kept(held, True)
+    assert held > 0
+
+
+def test_on_a_cpu_all_of_it_lies_beside() -> None:
+    base, merged = with_loras(MINI, LORAS["spo"], checkpoint="mini").variants
+    whole = replace(suite(MINI, checkpoint="mini"), variants=(base, merged))
+    here = weights_needed(whole, None)
+    plain = forecast_memory(replace(whole, variants=(base,)), machine(24, "cpu"), here)
+    found = forecast_memory(whole, machine(24, "cpu"), here)
+    assert plain is not None
+    assert found is not None
+    kept = kept_of([merged], here, parts_of(merged, here) or SDXL).size_bytes
+    assert found.variant == "merged"
+    assert found.weights_bytes == plain.weights_bytes
+    assert found.needed_bytes - plain.needed_bytes == found.peak_bytes - plain.peak_bytes == kept > 0
+    assert "The weights that LoRAs change are kept beside as they were: " in found.basis
+    assert "kept beside" not in plain.basis
+
+
+@pytest.mark.parametrize(("gib", "kept_gib"), [(12, 0.0), (24, 24 - 0.5 - 8 - 6.46), (80, 9.56)])
+def test_on_a_gpu_it_leaves_room_for_drawing(gib: int, kept_gib: float) -> None:
+    """The whole UNet in float32, of weights that are not here: 2.567e9 x 4 bytes are 9.56 GiB."""
+    settings = replace(FULL, dtype="bfloat16")
+    plain, found = (forecast_memory(one, machine(gib), ()) for one in (suite(settings), with_loras(settings)))
+    assert plain is not None
+    assert found is not None
+    beside = found.needed_bytes - plain.needed_bytes
+    assert beside / GIB == pytest.approx(kept_gib, abs=0.01)
+    assert found.decode_bytes - plain.decode_bytes == found.denoise_bytes - plain.denoise_bytes == beside
+    assert ("in the machine's memory" in found.basis) is (gib == 24)
+    assert ("of the whole UNet, since not every LoRA could be read" in found.basis) is (gib > 12)
+
+
+def test_the_kept_weights_can_be_what_does_not_fit() -> None:
+    four = replace(FULL, dtype="bfloat16", batch=4)
+    found = forecast_memory(with_loras(four), machine(24), ())
+    assert found is not None
+    assert (found.variant, found.fits) == ("merged", False)
+    assert found.advice == ("batch = 3 would take 23.3 GiB",)
+
+
+def test_it_is_told_as_the_other_rooms_do_it() -> None:
+    assert memory.SPARE_GIB * GIB == models.SPARE_BYTES
+    found = (memory.AUTO_LARGEST, memory.AUTO_UNMEASURED, memory.AUTO_MARGIN)
+    assert found == (fitting.LARGEST_BATCH, fitting.UNMEASURED_BATCH, fitting.MARGIN)
+    variant = Variant(name="x", checkpoint="a", revision="b", unet="c", vae="d")
+    assert memory.base_of(variant) == models.base_of(variant)
+
+
+# --- an open batch -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gib", "device", "images", "batch"),
+    [(80, "cuda:0", 200, 16), (80, "cuda:0", 3, 2), (24, "cuda:0", 200, 4), (6, "cuda:0", 200, 1), (64, "cpu", 9, 4)],
+)
+def test_an_open_batch_is_the_one_that_would_be_chosen(gib: int, device: str, images: int, batch: int) -> None:
+    """By hand: 1.1 x (6.46 + 0.376 + 1.88 n) GiB within 0.9 of the card, n a power of two."""
+    cases = tuple(Case(id=f"c{number}", prompt="a fox") for number in range(images))
+    open_batch = replace(suite(replace(FULL, dtype="bfloat16", batch=None)), cases=cases)
+    found = forecast_memory(open_batch, machine(gib, device), ())
+    fixed = replace(open_batch, settings=replace(open_batch.settings, batch=batch))
+    assert found is not None
+    assert found.basis.endswith(f'batch = "auto" is taken to be {batch}.')
+    same = forecast_memory(fixed, machine(gib, device), ())
+    assert same is not None
+    assert (found.peak_bytes, found.fits, found.advice) == (same.peak_bytes, same.fits, same.advice)
 
 
 # --- whose sizes are known -----------------------------------------------------------------
