@@ -206,6 +206,17 @@ def test_the_theme_can_be_changed(page: Chrome) -> None:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_forest_is_drawn_on_the_papers_ground(page: Chrome, theme: str) -> None:
+    page.execute_script(f"document.documentElement.dataset.theme = '{theme}'")
+    grounds = page.execute_script(
+        "return [...document.querySelectorAll('.forest, .forest *:not(.dot, .bar, .swatch)')]"
+        ".map((one) => getComputedStyle(one).backgroundColor)"
+    )
+    assert len(grounds) > 20
+    assert set(grounds) == {"rgba(0, 0, 0, 0)"}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(page: Chrome, theme: str) -> None:
     page.execute_script(f"document.documentElement.dataset.theme = '{theme}'")
     ratios = page.execute_script(CONTRAST)
