@@ -11,6 +11,8 @@ import pytest
 from fakes import make_run
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from report_runs import page_of
 
 from bench.compare import compare_run
 from bench.compare.sweep import PIXEL_SHIFT, sweep_curve
@@ -198,3 +200,30 @@ def test_reports_show_every_weight_and_the_plot(swept: Run, tmp_path: Path) -> N
     rows = [line for line in note.splitlines() if line.startswith(tuple(f"| {w:g} |" for w in WEIGHTS))]
     assert len(rows) == len(WEIGHTS)
     assert len({row.count("|") for row in rows}) == 1
+
+
+def test_the_section_stands_in_the_page_and_the_head_links_to_it(swept: Run) -> None:
+    page = page_of(html(build_view(swept, compare_run(swept))))
+    (nav,) = page.named("nav")
+    assert [one.attributes["href"] for one in page.named("a") if one.text == "Weights"] == ["#sweep"]
+    assert "Pareto" not in nav.text
+    assert "Pareto" in page.named("main")[0].text
+    names = {one.attributes["id"] for one in page.elements if "id" in one.attributes}
+    assert {one.attributes["href"].removeprefix("#") for one in page.named("a")} - names == set()
+
+
+def test_the_table_is_one_in_markdown(swept: Run) -> None:
+    deltas = compare_run(swept)
+    view = build_view(swept, deltas)
+    assert view.sweep is not None
+    tokens = MarkdownIt("commonmark").enable("table").parse(markdown(view, ()))
+    heading = next(n for n, one in enumerate(tokens) if one.content == "Weights of spo")
+    start = next(n for n in range(heading, len(tokens)) if tokens[n].type == "table_open")
+    end = next(n for n in range(start, len(tokens)) if tokens[n].type == "table_close")
+    between = [one.content for one in tokens[heading + 1 : start] if one.type == "inline"]
+    assert between == [" ".join(view.sweep.note.split())]
+    cells = [one.content for one in tokens[start:end] if one.type == "inline"]
+    width = len(view.sweep.metrics) + 3
+    assert cells[:width] == ["weight", *view.sweep.metrics, "pixel shift", "front"]
+    assert cells[width::width] == [f"{weight:g}" for weight in WEIGHTS]
+    assert len(cells) == width * (1 + len(WEIGHTS))
