@@ -12,12 +12,14 @@ from bench.records import (
     Delta,
     Fingerprint,
     Interval,
+    Lora,
     MetricFacts,
     MetricMean,
     Ratio,
     Run,
     TimingName,
     TimingSummary,
+    Variant,
     WeightFile,
 )
 from bench.report.headline import way
@@ -110,20 +112,33 @@ def variant_views(run: Run) -> tuple[VariantView, ...]:
     """The suite's variants with their fingerprints, where the run has them."""
     prints = {one.name: one for one in run.info.variants}
     return tuple(
-        _variant_view(index, variant.name, prints.get(variant.name))
-        for index, variant in enumerate(run.info.suite.variants)
+        _variant_view(index, variant, prints.get(variant.name)) for index, variant in enumerate(run.info.suite.variants)
     )
 
 
-def _variant_view(index: int, name: str, found: Fingerprint | None) -> VariantView:
+def _variant_view(index: int, variant: Variant, found: Fingerprint | None) -> VariantView:
     if found is None:
-        return VariantView(name, index % 8, index == 0, ("not loaded in this run",), "", ())
+        return VariantView(variant.name, index % 8, index == 0, ("not loaded in this run",), "", ())
     made_of = [f"{found.checkpoint} ({found.pipeline})"]
-    made_of += [f"+ LoRA {lora.path} × {lora.weight:g}" for lora in found.loras]
+    sources = (("revision", variant.revision), ("UNet from", variant.unet), ("VAE from", variant.vae))
+    made_of += [f"{what} {where}" for what, where in sources if where]
+    made_of += [f"+ LoRA {lora.path} × {_lora_weights(lora)}" for lora in found.loras]
     if found.loras:
         changed = f", {text.plural(found.modules_changed, 'module')} changed" if found.modules_changed else ""
         made_of.append(f"LoRAs {found.lora_mode}{changed}")
-    return VariantView(name, index % 8, index == 0, tuple(made_of), found.digest, found.files)
+    return VariantView(variant.name, index % 8, index == 0, tuple(made_of), found.digest, found.files)
+
+
+def _lora_weights(lora: Lora) -> str:
+    """``0.8``, and in brackets the weights of components and blocks that are others."""
+    parts = (("UNet", lora.unet), ("text encoder", lora.text_encoder), ("text encoder 2", lora.text_encoder_2))
+    own = [(name, weight) for name, weight in (*parts, *lora.blocks.items()) if weight is not None]
+    said = ", ".join(f"{name} × {_weight(weight)}" for name, weight in own)
+    return _weight(lora.weight) + (f" ({said})" if said else "")
+
+
+def _weight(weight: float) -> str:
+    return f"{weight:g}".replace("-", text.MINUS)
 
 
 def metric_views(metrics: Sequence[MetricFacts]) -> tuple[MetricView, ...]:
