@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from types import SimpleNamespace
 from typing import Any, get_args
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
+from on_device import HostWaits, on_device
 
 from bench.records import Sampler, Settings
 from bench.variants import stages
@@ -92,3 +95,56 @@ def test_the_suite_not_the_checkpoint_says_how_sigmas_are_spaced() -> None:
         set_sampler(pipe, "dpmpp_2m_karras")
         set_sampler(pipe, sampler)
         assert pipe.scheduler.config.use_karras_sigmas is False
+
+
+# --- what the host waits for ---------------------------------------------------------------
+
+
+def fox(pipe: Any, sampler: Sampler) -> torch.Tensor:
+    """Latents after five steps, without noise of the sampler's own."""
+    settings = Settings(width=64, height=64, steps=5, guidance=3.0, sampler=sampler, eta=0.0)
+    encoded = stages.encode(pipe, ["a fox"], [""], settings)
+    return stages.denoise(pipe, settings, encoded, stages.noise(pipe, settings, [5]), [5])
+
+
+def lay_timesteps_on_a_device(scheduler: Any) -> None:
+    """From now on the scheduler's timesteps are as those on a GPU: nothing can be read of them."""
+    spread = scheduler.set_timesteps
+
+    def set_timesteps(*steps: Any, **options: Any) -> None:
+        spread(*steps, **options)
+        scheduler.timesteps = on_device(scheduler.timesteps)
+
+    scheduler.set_timesteps = set_timesteps
+
+
+@pytest.fixture
+def pipe(mini_pipe: Any) -> Any:
+    before = mini_pipe.scheduler
+    yield mini_pipe
+    mini_pipe.scheduler = before
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_steps_ask_nothing_of_the_device_and_are_those_of_diffusers(pipe: Any, sampler: Sampler) -> None:
+    name, changes = SAMPLERS[sampler]
+    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **changes)
+    plain = fox(pipe, sampler)
+    set_sampler(pipe, sampler)
+    lay_timesteps_on_a_device(pipe.scheduler)
+    assert torch.equal(torch.Tensor(fox(pipe, sampler)), plain)
+    assert torch.equal(torch.Tensor(fox(pipe, sampler)), plain), "a second batch starts anew"
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_diffusers_own_steps_do_ask(pipe: Any, sampler: Sampler) -> None:
+    name, changes = SAMPLERS[sampler]
+    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **changes)
+    lay_timesteps_on_a_device(pipe.scheduler)
+    with pytest.raises(HostWaits):
+        fox(pipe, sampler)
+
+
+def test_eta_still_reaches_the_step(pipe: Any) -> None:
+    set_sampler(pipe, "ddim")
+    assert {"eta", "generator"} <= inspect.signature(pipe.scheduler.step).parameters.keys()
