@@ -120,6 +120,9 @@ def _footnotes(comparison: Comparison) -> list[str]:
     found = [delta.interval for delta in comparison.deltas if delta.interval is not None]
     if found:
         notes.append(f"Intervals: {found[0].level:.0%}, {found[0].method}.")
+    spans = [ratio.interval for ratio in comparison.ratios if ratio.interval is not None]
+    if spans:
+        notes.append(f"Intervals of ratios: {spans[0].level:.0%}, {spans[0].method}; few rounds make them wide.")
     if any(holds(delta) for delta in comparison.deltas):
         tagged = any(delta.tag is not None for delta in comparison.deltas)
         family = "the tags of a metric" if tagged else "the metrics of a pair"

@@ -57,8 +57,8 @@ def timing_ratios(
 ) -> tuple[Ratio, ...]:
     """Ratio of medians of each quantity, each variant over the first, ordered by name, candidate.
 
-    The interval is a bootstrap over rounds, then over the values within a round; there is none where a
-    side has fewer than 2 rounds.
+    The interval is Student's t of the logs of the rounds' medians, so that it widens as few rounds ask for; there is
+    none where a side has fewer than 2 rounds.
 
     Args:
         run: a run as it was read.
@@ -112,7 +112,7 @@ def _ratio(
     interval = None
     if len(above) >= 2 and len(below) >= 2:
         low, high = stats.ratio_of_medians_interval(above, below, level=level)
-        method = f"bootstrap over {min(len(above), len(below))} rounds"
+        method = f"t over {min(len(above), len(below))} rounds"
         interval = Interval(low=low, high=high, method=method, level=level)
     return Ratio(
         name=name,

@@ -222,7 +222,8 @@ def _headline_note(data: PlotData) -> str:
 
 def _timing_note(names: Sequence[str]) -> str:
     note = "Medians over all rounds, each in a fresh process."
-    return note + (f" × is the ratio to {names[0]} with its 95 % interval." if len(names) > 1 else "")
+    ratio = f" × is the ratio to {names[0]} with its 95 % interval (Student's t over rounds: few of them make it wide)."
+    return note + (ratio if len(names) > 1 else "")
 
 
 def _grid_note(run: Run, pictures: Mapping[Key, Picture], metrics: Sequence[MetricFacts]) -> str:

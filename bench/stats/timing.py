@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit  # scipy.stats takes longer to import than this work
 
-from bench.stats.arrays import Floats, chunks, finite, tails
+from bench.stats.arrays import Floats, finite, tails
+
+_LARGEST_LOG = 700.0
+"""exp of more overflows."""
 
 
 def ratio_of_medians(candidate_rounds: Sequence[ArrayLike], reference_rounds: Sequence[ArrayLike]) -> float:
@@ -24,55 +29,42 @@ def ratio_of_medians(candidate_rounds: Sequence[ArrayLike], reference_rounds: Se
 
 
 def ratio_of_medians_interval(
-    candidate_rounds: Sequence[ArrayLike],
-    reference_rounds: Sequence[ArrayLike],
-    *,
-    level: float = 0.95,
-    resamples: int = 2_000,
-    seed: int = 0,
+    candidate_rounds: Sequence[ArrayLike], reference_rounds: Sequence[ArrayLike], *, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of ``ratio_of_medians`` over rounds, then over values within rounds.
+    """Student's t interval of the ratio of medians, from the logs of the rounds' medians.
 
-    A round is a fresh process, and processes differ more than the values inside one: rounds are drawn
-    first, for candidate and reference apart, then as many values as each drawn round has. With R rounds
-    the spread between them comes out too small by about sqrt((R - 1) / R): simulated 95 % intervals held
-    the true ratio in 84 % with two rounds, in 96 % with five.
+    A round is a fresh process, and processes differ more than the values inside one, so a round counts as one
+    observation. The two sides are taken to spread alike (pooled variance, as many degrees of freedom as rounds less
+    2). Simulated 95 % intervals held the true ratio in 95 to 96 % with 2 to 8 rounds, of one value or of ten; where
+    one side spread four times as widely as the other, in 91 to 94 %. With two rounds the percentiles of a bootstrap
+    over rounds held it in 67 % (one value a round) to 98 %.
 
     Each side is one array a round; lengths may differ.
 
     Raises:
-        ValueError: fewer than 2 rounds on a side, or a reference value that is not over 0.
+        ValueError: fewer than 2 rounds on a side, or a value that is not over 0.
 
-    Source: A. C. Davison and D. V. Hinkley, "Bootstrap Methods and their Application" (1997), section 3.8.
+    Source: R. A. Fisher, "Applications of Student's distribution", Metron 5 (1925).
     """
-    candidate, reference = (_rounds(side, at_least=2) for side in (candidate_rounds, reference_rounds))
-    if min(float(values.min()) for values in reference) <= 0:
-        raise ValueError("the reference's values must be over 0 for a ratio to their median")
-    rng = np.random.default_rng(seed)
-    ratios = _resampled_medians(candidate, resamples, rng) / _resampled_medians(reference, resamples, rng)
-    low, high = np.quantile(ratios, tails(level))
-    return float(low), float(high)
+    sides = [_rounds(side, at_least=2) for side in (candidate_rounds, reference_rounds)]
+    if min(float(values.min()) for side in sides for values in side) <= 0:
+        raise ValueError("values must be over 0 for a ratio of their medians")
+    tail = tails(level)[1]
+    candidate, reference = (np.log([np.median(values) for values in side]) for side in sides)
+    freedom = len(candidate) + len(reference) - 2
+    squares = sum(float(np.square(logs - logs.mean()).sum()) for logs in (candidate, reference))
+    error = math.sqrt(squares / freedom * (1 / len(candidate) + 1 / len(reference)))
+    half = float(stdtrit(freedom, tail)) * error
+    shift = float(candidate.mean() - reference.mean())
+    return _exp(shift - half), _exp(shift + half)
+
+
+def _exp(value: float) -> float:
+    """The exponential, held to what a float can be: two rounds that lie far apart allow for any ratio."""
+    return math.exp(max(-_LARGEST_LOG, min(_LARGEST_LOG, value)))
 
 
 def _rounds(rounds: Sequence[ArrayLike], *, at_least: int) -> list[Floats]:
     if len(rounds) < at_least:
         raise ValueError(f"needs {at_least} or more rounds, not {len(rounds)}")
     return [finite(values) for values in rounds]
-
-
-def _resampled_medians(rounds: list[Floats], resamples: int, rng: np.random.Generator) -> Floats:
-    lengths = np.array([len(values) for values in rounds])
-    table = np.zeros((len(rounds), lengths.max()))
-    for row, values in zip(table, rounds, strict=True):
-        row[: len(values)] = values
-    medians = np.empty(resamples)
-    for part in chunks(resamples, table.size):
-        drawn = rng.integers(len(rounds), size=(part.stop - part.start, len(rounds), 1))
-        columns = (rng.random((*drawn.shape[:2], table.shape[1])) * lengths[drawn]).astype(np.intp)
-        values = table[drawn, columns]
-        values[np.arange(table.shape[1]) >= lengths[drawn]] = np.inf  # past the end of a shorter round
-        values = np.sort(values.reshape(len(drawn), -1), axis=1)
-        total = lengths[drawn].sum(axis=(1, 2))
-        rows = np.arange(len(drawn))
-        medians[part] = (values[rows, (total - 1) // 2] + values[rows, total // 2]) / 2
-    return medians

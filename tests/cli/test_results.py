@@ -96,6 +96,7 @@ def test_the_table_says_what_the_numbers_are(cli, run_folder):
     assert float(row[2]) == pytest.approx(delta.candidate_mean, abs=0.01)
     assert float(row[3]) == pytest.approx(delta.mean, abs=0.01)
     assert row[-2:] == [f"{round(100 * delta.win_rate)}", "%"]
+    assert "Intervals of ratios: 95%, t over 2 rounds; few rounds make them wide." in out
 
 
 def test_a_metric_that_only_describes_has_no_winner(cli, run_folder):
