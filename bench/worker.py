@@ -26,6 +26,7 @@ from bench.measure.laps import Clock, Stages, device_clock, laps_to_timings, tim
 from bench.measure.messages import Failure, Message, Reply, Request, Tick, encode
 from bench.measure.nvml import find_gpu
 from bench.measure.passes import kind_of, measure_energy, measure_memory, observe
+from bench.memory import is_out_of_memory
 from bench.records import Sampler
 
 # --- one request ---------------------------------------------------------------------------
@@ -107,13 +108,13 @@ def answer(request: Request, stages: Stages, clock: Clock, send: Callable[[Messa
 
     Any other exception ends the process with its traceback on stderr, which the parent quotes.
     """
-    import torch
-
     try:
         send(measure_request(request, stages, clock, lambda done: send(Tick(done=done))))
     except HotartError as error:
         send(Failure(exit_code=error.exit_code, message=error.message, hint=error.hint))
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0] if str(error) else "no memory left"
         send(
             Failure(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 import tiny
+import torch
 
 import bench.render
 import bench.run
 from bench.errors import OutOfMemory, SuiteError
+from bench.render import fitting
 from bench.render.fitting import UNMEASURED_BATCH, largest_batch
 from bench.run import run_stage
 from bench.store import load_run
@@ -40,6 +43,59 @@ def test_without_a_device_of_its_own_memory_it_is_a_fixed_one(auto) -> None:
     assert largest_batch(replace(auto, cases=auto.cases[:1]), device="cpu", weights_dir=None) == 2
 
 
+class Card:
+    """Stands for a GPU of 24 GiB of which another process holds 8; a batch needs 5 GiB and 1.5 an image."""
+
+    def __init__(self, monkeypatch, error: Exception | None = None) -> None:
+        self.error, self.held, self.peak = error, 5.0, 0.0
+        self.drawn: list[int] = []
+        self.eager: list[bool] = []
+        self.network = torch.nn.Linear(1, 1)
+        self.network._compiled_call_impl = lambda *_: None  # type: ignore[assignment]
+        model = SimpleNamespace(pipe=SimpleNamespace(unet=self.network))
+        monkeypatch.setattr(fitting, "turn_into", lambda *_, **__: (model, None))
+        monkeypatch.setattr(fitting, "encode_cases", lambda *_: {})
+        monkeypatch.setattr(fitting, "draw_batch", self.draw)
+        monkeypatch.setattr(fitting, "release_memory", lambda: setattr(self, "held", 5.0))
+        bytes_of = {
+            "mem_get_info": lambda _: (int((16 - self.held) * 2**30), 24 * 2**30),
+            "memory_reserved": lambda _: int(self.held * 2**30),
+            "max_memory_reserved": lambda _: int(self.peak * 2**30),
+            "reset_peak_memory_stats": lambda _: setattr(self, "peak", self.held),
+        }
+        for name, function in bytes_of.items():
+            monkeypatch.setattr(torch.cuda, name, function)
+
+    def draw(self, pipe, settings, cells, encoded) -> None:
+        self.drawn.append(len(cells))
+        self.eager.append(self.network._compiled_call_impl is None)
+        if self.error is not None:
+            raise self.error
+        self.held = self.peak = 5 + 1.5 * len(cells)
+
+
+def test_the_largest_batch_leaves_a_margin_of_what_is_free_or_ours(auto, monkeypatch) -> None:
+    card = Card(monkeypatch)
+    many = replace(auto, samples=32)
+    assert largest_batch(many, device="cuda", weights_dir=None) == 4  # 11 of 16 GiB; 8 images would need 17
+    assert card.drawn == [1, 2, 4, 8]
+    assert all(card.eager), "compiling for each size would take minutes"
+    assert card.network._compiled_call_impl is not None
+
+
+def test_no_batch_fits_in_words_of_whatever_library(auto, monkeypatch) -> None:
+    card = Card(monkeypatch, RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    with pytest.raises(OutOfMemory):
+        largest_batch(auto, device="cuda", weights_dir=None)
+    assert card.network._compiled_call_impl is not None
+
+
+def test_an_error_that_is_not_of_memory_is_itself(auto, monkeypatch) -> None:
+    Card(monkeypatch, RuntimeError("an illegal memory access was encountered"))
+    with pytest.raises(RuntimeError, match="illegal"):
+        largest_batch(auto, device="cuda", weights_dir=None)
+
+
 class Renderer:
     """Stands for rendering: out of memory above a batch."""
 
@@ -63,7 +119,9 @@ def test_out_of_memory_halves_the_batch_and_the_run_remembers_it(auto, tmp_path,
         "render", auto, tmp_path / "run", device="cpu", progress=lambda stage, done, total, note="": told.append(note)
     )
     assert renderer.asked == [8, 4, 2]
-    assert load_run(tmp_path / "run").info.suite.settings.batch == 2
+    info = load_run(tmp_path / "run").info
+    assert info.suite.settings.batch == 2
+    assert "Batches are of 2: the memory did not hold 4." in info.settings_notes
     assert "out of memory: going on with batches of 4" in told
     renderer.asked.clear()
     run_stage("render", auto, tmp_path / "run", device="cpu")

@@ -23,7 +23,7 @@ PARTS = {
     "frames": "compare",
 }
 
-NO_TORCH = ("bench.records", "bench.suite", "bench.store", "bench.metrics.registry", "bench.machine")
+NO_TORCH = ("bench.records", "bench.suite", "bench.store", "bench.metrics.registry", "bench.machine", "bench.memory")
 
 
 def rooms_in_order() -> list[list[str]]:

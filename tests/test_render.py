@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 import time
+import weakref
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +19,8 @@ from PIL import Image
 
 import bench.render
 from bench.cells import missing_batches
-from bench.errors import MachineError
+from bench.errors import MachineError, OutOfMemory
+from bench.memory import release_memory
 from bench.records import Audit, Case, CheckpointFacts, Render, Settings, Suite, Variant
 from bench.render import encode_png, render
 from bench.store import RunFolder
@@ -67,6 +70,9 @@ class Paint:
         self.encoded.append((*prompts, *negatives))
         return prompts[0]
 
+    def to_host(self, encoded):
+        return encoded
+
     def stack(self, rows):
         return tuple(rows)
 
@@ -86,7 +92,7 @@ class Paint:
             [self.spoil.get(CELL_OF[seed], lambda image, dtype: image)(paint(seed), dtype) for seed in latents]
         )
         bad = (~np.isfinite(images)).sum(axis=(1, 2, 3))
-        levels = np.rint(np.nan_to_num(images, posinf=1) * 255).astype(np.uint8)
+        levels = np.rint(np.nan_to_num(images, posinf=1).clip(0, 1) * 255).astype(np.uint8)
         name = "float16" if dtype is None else str(dtype).removeprefix("torch.")
         return stages.Decoded(torch.from_numpy(levels), torch.from_numpy(bad), name, lambda: None)
 
@@ -96,6 +102,7 @@ def painted(monkeypatch):
     stand_in = Paint()
     monkeypatch.setattr(bench.render.draw, "stages", stand_in)
     monkeypatch.setattr(bench.render, "turn_into", turn_into)
+    monkeypatch.setattr(bench.render, "release_memory", lambda: None)  # a collection takes a second here
     return stand_in
 
 
@@ -309,6 +316,82 @@ def test_a_batch_is_on_record_while_the_next_one_is_drawn(painted, folder):
     painted.before_batch = wait
     render_base(folder)
     assert seen == [0, 4, 8]
+
+
+def test_batches_that_are_decoded_again_are_on_record_before_the_next_one_is_drawn(painted, folder, monkeypatch):
+    """Whichever they are; and never do two threads append at once."""
+    overflow = {cell: lambda image, dtype: image * (1 if dtype == torch.float32 else np.nan) for cell in SEED_OF}
+    append, at_work, seen = folder.append_renders, threading.Lock(), []
+
+    def alone(batch):
+        assert at_work.acquire(blocking=False), "the journal has one writer"
+        time.sleep(0.02)
+        append(batch)
+        at_work.release()
+
+    monkeypatch.setattr(folder, "append_renders", alone)
+    painted.spoil = overflow
+    painted.before_batch = lambda number: seen.append(len(folder.renders()))
+    render_base(folder)
+    assert seen == [0, 4, 8]
+    assert [(one.case, one.sample) for one in folder.renders()] == [cell for batch in BATCHES for cell in batch]
+    assert {one.decode_dtype for one in folder.renders()} == {"float32"}
+
+
+def test_one_batch_in_the_midst_is_decoded_again_by_one_writer(painted, folder, monkeypatch):
+    painted.spoil = dict.fromkeys(BATCHES[1], lambda image, dtype: image * (1 if dtype == torch.float32 else np.nan))
+    append, threads = folder.append_renders, set()
+
+    def named(batch):
+        threads.add(threading.current_thread().name)
+        append(batch)
+
+    monkeypatch.setattr(folder, "append_renders", named)
+    assert render_base(folder) == 9
+    assert len(threads) == 1
+    assert set(records(folder)) == set(SEED_OF)
+    again = {cell for cell, one in records(folder).items() if one.decode_dtype == "float32"}
+    assert again == set(BATCHES[1])
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"])
+def test_want_of_memory_says_what_needs_less(words, painted, folder):
+    def fail(_):
+        raise RuntimeError(words)
+
+    painted.before_batch = fail
+    with pytest.raises(OutOfMemory, match="A batch of 4 images of 64x32") as caught:
+        render_base(folder)
+    assert "batch = 2" in caught.value.hint
+
+
+def test_another_error_of_the_device_is_itself(painted, folder):
+    def fail(_):
+        raise RuntimeError("an illegal memory access was encountered")
+
+    painted.before_batch = fail
+    with pytest.raises(RuntimeError, match="illegal"):
+        render_base(folder)
+
+
+def test_what_was_loaded_is_let_go_of_at_the_end(painted, folder, monkeypatch):
+    held = []
+
+    class Held:
+        """Holds itself in a cycle, as pipelines do."""
+
+        def __init__(self, variant):
+            self.pipe, self.base, self.itself = variant.name, base_of(variant), self
+
+    def load(model, variant, settings, **flags):
+        fresh = Held(variant)
+        held.append(weakref.ref(fresh))
+        return fresh, AUDIT
+
+    monkeypatch.setattr(bench.render, "turn_into", load)
+    monkeypatch.setattr(bench.render, "release_memory", release_memory)
+    render_base(folder)
+    assert [one() for one in held] == [None]
 
 
 def test_an_interrupt_keeps_the_batches_that_were_drawn(painted, folder):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.errors import HotartError, MachineError
+from bench.memory import is_out_of_memory
 from bench.records import Progress, Record, Suite
 
 
@@ -102,9 +103,7 @@ def _render(order: Order, pipe: Connection) -> None:
     except HotartError as error:
         pipe.send(error)
     except (MemoryError, RuntimeError) as error:
-        import torch
-
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError):
+        if not is_out_of_memory(error):
             raise
         hint = "Free memory on it, or take a smaller batch in [settings]; the same command continues."
         pipe.send(MachineError(f"Out of memory on {order.device} while rendering {order.folder}.", hint))

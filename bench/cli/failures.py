@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import HotartError, Interrupted, MachineError, SuiteError, UsageError, WeightsError
+from bench.memory import is_out_of_memory
 
 REPORT = (
     "This is a bug of hotart-bench, not of yours. Please report it in the project's issue tracker with the "
@@ -53,7 +54,7 @@ def explain(error: BaseException) -> Failure:
         )
     if isinstance(error, OSError) and error.errno in _MACHINE_SAYS_NO:
         return _explain_os_error(error, _MACHINE_SAYS_NO[error.errno])
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return Failure(
             MachineError.exit_code,
             "Out of memory. What was finished is kept.",
@@ -72,15 +73,6 @@ def _explain_os_error(error: OSError, why: str) -> Failure:
         f"{why}{where}. What was finished is kept.",
         "Make room or choose another folder with -o; then the same command continues.",
     )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # By class name, because torch must not be imported only to ask. On the CPU torch has no class for
-    # it: its allocator raises a bare RuntimeError that names itself.
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
 def _is_bad_usage(error: BaseException) -> bool:

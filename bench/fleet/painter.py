@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import WeightsError
 from bench.machine import machine_facts, package_versions, pick_device
+from bench.memory import is_out_of_memory
 from bench.records import Audit, Cell, Machine, Suite, Variant
 from bench.variants import fingerprint
 
@@ -95,13 +96,13 @@ class Painter:
             WeightsError: the variant cannot be loaded here, or has other weights than on the driver.
             OutOfMemory: the device cannot hold the batch.
         """
-        import torch
-
         from bench.render import too_large
 
         try:
             return self._draw(variant, digest, cells, with_audit)
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             raise too_large(self._suite, self._suite.settings.batch or 1, self._device) from error
 
     def _draw(self, variant: Variant, digest: str, cells: Sequence[Cell], with_audit: bool) -> Answer:

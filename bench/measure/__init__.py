@@ -14,8 +14,8 @@ from bench.errors import UsageError
 from bench.measure.children import WORKER, run_child
 from bench.measure.laps import Shot
 from bench.measure.messages import Reply, Request
-from bench.measure.parent import has_context, release_memory
 from bench.measure.passes import kind_of
+from bench.memory import has_context, release_memory
 from bench.names import did_you_mean, listed
 from bench.records import Progress, Record, Suite, Timing, TimingName, Variant
 from bench.store import RunFolder

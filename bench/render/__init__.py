@@ -13,9 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench.cells import missing_batches
+from bench.memory import is_out_of_memory, release_memory
 from bench.records import Audit, Cell, Progress, Render, Suite, Variant
 from bench.render.audits import fingerprint_of, is_audited, keep_audit, with_pixels
 from bench.render.draw import Launched, draw_batch, encode_cases, launch, settle, settle_again
@@ -66,8 +65,12 @@ def render(
     """
     try:
         return _render(suite, folder, variants, device, weights_dir, progress)
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise too_large(suite, suite.settings.batch or 1, device) from error
+    finally:
+        release_memory()  # the judges need it
 
 
 def _render(
@@ -145,6 +148,9 @@ def render_batches(
     """Draw batches with a loaded pipeline and append their records, batch by batch."""
     pending: Future[tuple[Render, ...] | Launched] | None = None
     settings = suite.settings
+    # Until a batch has come through with its images finite, each is finished before the next is launched: decoding
+    # again must wait for the device, and a crash meanwhile would lose both.
+    careful = True
     # Records are appended by a thread of their own, as soon as the PNGs are there: were it left to this one,
     # a crash would lose the batch that is being drawn and the one before.
     with ThreadPoolExecutor(WRITERS) as writers, ThreadPoolExecutor(1) as appender:
@@ -154,11 +160,13 @@ def render_batches(
             return launched if drawn is None else write_batch(writers, folder, variant, launched.cells, drawn)
 
         def records_of(future: Future[tuple[Render, ...] | Launched]) -> tuple[Render, ...]:
+            nonlocal careful
             found = future.result()
+            careful = isinstance(found, Launched)
             if not isinstance(found, Launched):
                 return found
             drawn = settle_again(pipe, found, settings)  # here, since the decoder serves one thread at a time
-            return write_batch(writers, folder, variant, found.cells, drawn)
+            return appender.submit(write_batch, writers, folder, variant, found.cells, drawn).result()
 
         try:
             for cells in batches:
@@ -166,6 +174,9 @@ def render_batches(
                 before, pending = pending, appender.submit(finish, launched)
                 if before is not None:
                     yield records_of(before)
+                if careful:
+                    done, pending = pending, None
+                    yield records_of(done)
         except BaseException:
             if pending is not None:
                 pending.result()  # kept when the work is stopped; raises if it could not be

@@ -36,14 +36,18 @@ def encode_cases(
     batches: Sequence[Sequence[Cell]],
     known: Mapping[str, stages.Encoded] | None = None,
 ) -> dict[str, stages.Encoded]:
-    """Each case's prompt, encoded once however many samples it has; those in ``known`` are taken from there."""
+    """Each case's prompt, encoded once however many samples it has; those in ``known`` are taken from there.
+
+    They lie in the host's memory: the device's would not hold those of thousands of prompts.
+    """
     wanted = {cell.case for cells in batches for cell in cells}
     cases: list[Case] = [case for case in suite.cases if case.id in wanted]
     there = known or {}
-    return {
-        case.id: there.get(case.id) or stages.encode(pipe, [case.prompt], [case.negative], suite.settings)
-        for case in cases
-    }
+
+    def encode(case: Case) -> stages.Encoded:
+        return stages.to_host(stages.encode(pipe, [case.prompt], [case.negative], suite.settings))
+
+    return {case.id: there.get(case.id) or encode(case) for case in cases}
 
 
 def launch(pipe: Any, settings: Settings, cells: Sequence[Cell], encoded: Mapping[str, stages.Encoded]) -> Launched:

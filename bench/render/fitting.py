@@ -9,16 +9,18 @@ import msgspec
 import torch
 
 from bench.errors import OutOfMemory
+from bench.memory import is_out_of_memory, release_memory
 from bench.records import Suite
 from bench.render.draw import draw_batch, encode_cases
 from bench.suite import plan_cells
 from bench.variants.models import Model, turn_into
+from bench.variants.pipelines import Uncompiled
 
 UNMEASURED_BATCH = 4
 """Where a device's memory is not told apart from the machine's (CPU, MPS): most of what batching gains there."""
 LARGEST_BATCH = 64
 MARGIN = 0.9
-"""Share of the device's memory that a batch may take up at its peak, as the allocator holds it."""
+"""Share of the memory that is free or ours which a batch may take up at its peak, as the allocator holds it."""
 STEPS = 2
 """Each step needs the same memory, so a few tell."""
 
@@ -35,26 +37,39 @@ def largest_batch(suite: Suite, *, device: str, weights_dir: Path | None) -> int
     planned = len(suite.cases) * suite.samples
     if not device.startswith("cuda"):
         return min(UNMEASURED_BATCH, planned)
+    try:
+        best = _largest(suite, planned, device, weights_dir)
+    finally:
+        release_memory()
+    if not best:
+        raise too_large(suite, 1, device)
+    return best
+
+
+def _largest(suite: Suite, planned: int, device: str, weights_dir: Path | None) -> int:
     model, _ = turn_into(None, suite.variants[-1], suite.settings, device=device, weights_dir=weights_dir)
     best, size = 0, 1
     while size <= min(LARGEST_BATCH, planned) and _fits(model, suite, size, device):
         best, size = size, 2 * size
-    if not best:
-        raise too_large(suite, 1, device)
     return best
 
 
 def _fits(model: Model, suite: Suite, size: int, device: str) -> bool:
     one = msgspec.structs.replace(suite.settings, batch=1, steps=STEPS)
     cells = tuple(islice(cycle(plan_cells(msgspec.structs.replace(suite, settings=one))), size))
-    torch.cuda.empty_cache()
+    release_memory()
     torch.cuda.reset_peak_memory_stats(device)
+    ours = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    eager = Uncompiled(model.pipe.unet)  # compiled blocks need no more, and would be compiled for each size
     try:
         draw_batch(model.pipe, one, cells, encode_cases(model.pipe, suite, [cells]))
-    except torch.OutOfMemoryError:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         return False
-    whole = torch.cuda.get_device_properties(device).total_memory
-    return torch.cuda.max_memory_reserved(device) <= MARGIN * whole
+    finally:
+        eager.remove()
+    return torch.cuda.max_memory_reserved(device) <= MARGIN * ours
 
 
 def too_large(suite: Suite, batch: int, device: str) -> OutOfMemory:

@@ -11,6 +11,7 @@ from bench.records import PixelDifference, Suite, Variant
 from bench.render.draw import draw_batch, encode_cases
 from bench.suite import plan_cells
 from bench.variants.models import Model, apply_loras, can_run_beside, restore
+from bench.variants.pipelines import Uncompiled
 
 IMAGES = 2
 """Images that are drawn both ways: enough to tell rounding from a fault, and soon done."""
@@ -36,7 +37,9 @@ def compare_with_runtime(
     for fuse in (not variant.fuse, variant.fuse):  # the wanted one last, since it stays
         restore(model)
         apply_loras(model, variant, weights_dir, keep=True, fuse=fuse)
+        eager = Uncompiled(model.pipe.unet)  # or it would be compiling that moves pixels
         drawn[fuse] = _draw(model, suite)
+        eager.remove()
     pairs = [
         (one, other) for one, other in zip(drawn[True], drawn[False], strict=True) if not (one is None or other is None)
     ]

@@ -103,6 +103,7 @@ def _run(stages: tuple[Stage, ...], asked: Asked) -> Outcome:
         work = Work(suite, folder, variants, metrics, *local)
         _refuse_empty(stages, folder)
         adopt(stages, work)
+        folder.add_notes(asked.notes)
         done = 0
         for stage in stages:
             done += do_stage(stage, work, done, alone=len(stages) == 1)

@@ -27,6 +27,8 @@ class Asked(NamedTuple):
     tower_dtype: Dtype | None
     ray: str | None
     progress: Progress | None
+    notes: tuple[str, ...] = ()
+    """What the run is to remember of how it came to its settings."""
 
 
 class Work(NamedTuple):

@@ -26,8 +26,10 @@ def with_batch(asked: Asked, do: Callable[[Asked], Outcome]) -> Outcome:
         except OutOfMemory:
             if batch == 1 or not forget_empty_run(asked.path):
                 raise
-            batch //= 2
-            _tell(asked, f"out of memory: going on with batches of {batch}")
+        # Out here the error is gone, and what it held of the models.
+        _tell(asked, f"out of memory: going on with batches of {batch // 2}")
+        asked = asked._replace(notes=(f"Batches are of {batch // 2}: the memory did not hold {batch}.",))
+        batch //= 2
 
 
 def _open_batch(asked: Asked) -> int:

@@ -96,7 +96,8 @@ def _score_batches(
         yield plan.nulls, "nothing to judge"
     if not plan.jobs:
         return
-    from bench.score.passes import full_float32, release_memory, run_pass
+    from bench.memory import release_memory
+    from bench.score.passes import full_float32, run_pass
 
     passes = plan_passes(plan.jobs)
     weighted = [judging for judging in passes if judging.has_weights]

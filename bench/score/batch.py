@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from bench.errors import MachineError
+from bench.memory import is_out_of_memory
 from bench.metrics.registry import Inputs, Metric, NoScoreError
 from bench.records import Render, Score
 from bench.score.decode import ImageFileError, decode
@@ -161,7 +162,9 @@ def memory_for(doing: str) -> Iterator[None]:
     """Turn running out of memory into MachineError: no fault of an image, so no null is recorded."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise MachineError(
             f"Out of memory while {doing}.",
             hint="the same command again continues; --device cpu needs no GPU memory",

@@ -5,7 +5,6 @@ Imports torch; reached from ``bench.score`` only when there is an image to judge
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -97,13 +96,3 @@ def full_float32() -> Iterator[None]:
     finally:
         torch.backends.cudnn.allow_tf32 = convolutions
         torch.set_float32_matmul_precision(products)
-
-
-def release_memory() -> None:
-    """Give the last pass's weights back to the machine, before other weights or processes need the room.
-
-    The collection takes a fraction of a second, and models may hold themselves in cycles.
-    """
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.errors import WeightsError
+from bench.memory import release_memory
 from bench.names import listed
 from bench.records import Audit, Lora, MergeAudit, Settings, Variant
 from bench.variants import sources
@@ -26,7 +27,7 @@ from bench.variants.audit import Step, audit_lora, block_changes, measure_change
 from bench.variants.blocks import block_of, check_blocks, count_blocks, weight_of
 from bench.variants.checkpoint import Checkpoint, Tensor
 from bench.variants.checkpoints.opening import open_checkpoint
-from bench.variants.pipelines import build_pipeline, module_of, named_parameters
+from bench.variants.pipelines import Uncompiled, build_pipeline, module_of, named_parameters
 from bench.variants.recipes.audit import audit_merge
 from bench.variants.recipes.merged import Merged
 
@@ -82,7 +83,7 @@ def load_model(
         WeightsError: a file is missing, damaged, or of another shape.
     """
     if device.startswith("cuda"):
-        torch.cuda.empty_cache()
+        release_memory()
     checkpoint = open_checkpoint(variant, weights_dir)
     pipe = build_pipeline(checkpoint, settings, device, into)
     return Model(pipe, checkpoint, base_of(variant), settings, checkpoint.tensors, dict(named_parameters(pipe)))
@@ -257,6 +258,7 @@ def _attach(model: Model, applied: Sequence[Applied], parts: Sequence[AdapterPar
                 f"{one.lora.path}: {len(odd)} of its changes can only be fused, such as that of {listed(odd, 1)}.",
                 "leave out fuse = false",
             )
+    model.hooks.append(Uncompiled(model.pipe.unet))  # what is compiled takes no notice of hooks
     blocks = count_blocks(model.tensors)
     for one, read in zip(applied, parts, strict=True):
         for change in one.adapter.changes:

@@ -22,6 +22,8 @@ from bench.variants.headers import first_line
 from bench.variants.samplers import set_sampler
 
 DAMAGED = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, struct.error)
+SHAPES = 64
+"""Shapes for which the code of a block may be compiled: a UNet's blocks differ in width, and runs in batch sizes."""
 CLASSES: dict[Component, Any] = {
     "unet": diffusers.UNet2DConditionModel,
     "vae": diffusers.AutoencoderKL,
@@ -65,8 +67,37 @@ def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into
     if settings.vae_tiling:
         pipe.vae.enable_tiling()
     if settings.compile and not is_compiled(pipe.unet):
-        pipe.unet.compile_repeated_blocks(fullgraph=True)
+        _compile(pipe.unet)
     return pipe
+
+
+def _compile(unet: Any) -> None:
+    """Compile the blocks that repeat, anew for every shape of theirs.
+
+    Were sizes left open once a second batch size is met, an image's bytes would depend on what was drawn before it.
+    """
+    config: Any = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, SHAPES)
+    unet.compile_repeated_blocks(fullgraph=True, dynamic=False)
+
+
+class Uncompiled:
+    """Lets a network's compiled blocks run as they are written, until ``remove`` is called."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self._compiled = [
+            (module, module._compiled_call_impl)
+            for module in network.modules()
+            if module._compiled_call_impl is not None
+        ]
+        for module, _ in self._compiled:
+            module._compiled_call_impl = None
+
+    def remove(self) -> None:
+        """Give the blocks back what was compiled."""
+        for module, call in self._compiled:
+            module._compiled_call_impl = call
+        self._compiled.clear()
 
 
 def components(checkpoint: Checkpoint) -> tuple[Component, ...]:

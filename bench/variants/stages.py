@@ -41,6 +41,23 @@ def stack(rows: Sequence[Encoded]) -> Encoded:
     return Encoded(torch.cat([row.prompt for row in rows]), join("negative"), join("pooled"), join("negative_pooled"))
 
 
+def to_host(encoded: Encoded) -> Encoded:
+    """The same in the host's memory; ``denoise`` takes either."""
+    return _moved(encoded, Tensor.cpu)
+
+
+def _moved(encoded: Encoded, move: Callable[[Tensor], Tensor]) -> Encoded:
+    parts = (encoded.negative, encoded.pooled, encoded.negative_pooled)
+    return Encoded(move(encoded.prompt), *(None if part is None else move(part) for part in parts))
+
+
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; on CUDA the host does not wait until the device gets to it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 @torch.inference_mode()
 def encode(pipe: Any, prompts: Sequence[str], negatives: Sequence[str], settings: Settings) -> Encoded:
     """Encode prompts one by one, so that an encoding does not depend on its batch-mates.
@@ -104,6 +121,7 @@ def denoise(
             on_step(step)
         return values
 
+    encoded = _moved(encoded, lambda part: _to_device(part, pipe.device))
     conditions = {"prompt_embeds": encoded.prompt, "negative_prompt_embeds": encoded.negative}
     if encoded.pooled is not None:
         conditions |= {
@@ -112,7 +130,7 @@ def denoise(
         }
     result: Tensor = pipe(
         **conditions,
-        latents=latents.to(pipe.device, pipe.unet.dtype),
+        latents=_to_device(latents.to(pipe.unet.dtype), pipe.device),
         height=settings.height,
         width=settings.width,
         num_inference_steps=settings.steps,
@@ -132,19 +150,19 @@ def decode(pipe: Any, latents: Tensor, dtype: torch.dtype | None = None) -> NDAr
     ``dtype`` casts the VAE for this call; default is its own, or float32 where the VAE's configuration says
     that it overflows in half precision (``force_upcast``).
     """
-    image: NDArray[np.float32] = _pixels(pipe, latents, dtype).cpu().numpy()
+    image: NDArray[np.float32] = _pixels(pipe, latents, dtype).clamp(0, 1).cpu().numpy()
     return image
 
 
 def _pixels(pipe: Any, latents: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Latents (n, c, h, w) to float32 (n, height, width, 3) in [0, 1] on their device."""
+    """Latents (n, c, h, w) to float32 (n, height, width, 3) on their device; what is in [0, 1] can be shown."""
     vae = pipe.vae
     own = vae.dtype
     wanted = dtype or decode_dtype(pipe)
     if wanted != own:
         vae.to(wanted)
     z = _unscale(vae, latents.to(wanted))
-    pixels: Tensor = (vae.decode(z, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
+    pixels: Tensor = vae.decode(z, return_dict=False)[0].float() / 2 + 0.5
     if wanted != own:
         vae.to(own)
     return pixels.permute(0, 2, 3, 1)
@@ -167,15 +185,15 @@ def decode_levels(pipe: Any, latents: Tensor, dtype: torch.dtype | None = None) 
     """Decode latents to 8-bit pixels, on CUDA without waiting for them; ``dtype`` as ``decode`` takes it."""
     pixels = _pixels(pipe, latents, dtype)
     bad = (~pixels.isfinite()).flatten(1).sum(dim=1)
-    levels = (pixels * 255).round().to(torch.uint8)
+    levels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
     name = str(dtype or decode_dtype(pipe)).removeprefix("torch.")
     if pixels.device.type != "cuda":
         return Decoded(levels.cpu(), bad.cpu(), name, lambda: None)
     hosts = [torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in (levels, bad)]
     for host, one in zip(hosts, (levels, bad), strict=True):
         host.copy_(one, non_blocking=True)
-    copied: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    copied.record()
+    copied: Any = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    copied.record(torch.cuda.current_stream(pixels.device))
     return Decoded(hosts[0], hosts[1], name, copied.synchronize)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -17,8 +18,11 @@ from torch import Tensor
 from bench.errors import SuiteError, WeightsError
 from bench.mini import weights
 from bench.records import Lora, Settings, Variant
+from bench.render.runtime import compare_with_runtime
+from bench.suite import load_suite
 from bench.variants import stages
 from bench.variants.models import Model, apply_loras, load_model, load_pipeline, restore, turn_into
+from bench.variants.pipelines import is_compiled
 
 HALF = Settings(width=64, height=64, steps=2, guidance=3.0, sampler="ddim", batch=2, dtype="bfloat16")
 ATTENTION = "unet.mid_block.attentions.0.transformer_blocks.0.attn2"
@@ -237,12 +241,13 @@ def test_a_lora_beside_the_weights_does_not_stay_with_the_networks(checkpoints) 
     assert same(state(model), state(load_model(a, HALF, device="cpu")))
 
 
-def test_what_is_compiled_is_compiled_once_for_all_checkpoints_of_a_shape(checkpoints, monkeypatch) -> None:
-    compiled: list[object] = []
-    whole = Settings(width=64, height=64, steps=1, guidance=1.0, sampler="ddim", batch=1, compile=True)
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """The graphs that were compiled, by a backend that runs them as they are."""
+    graphs: list[object] = []
 
     def backend(graph: torch.fx.GraphModule, _: object) -> object:
-        compiled.append(graph)
+        graphs.append(graph)
         return graph.forward
 
     real = UNet2DConditionModel.compile_repeated_blocks
@@ -250,14 +255,81 @@ def test_what_is_compiled_is_compiled_once_for_all_checkpoints_of_a_shape(checkp
         UNet2DConditionModel, "compile_repeated_blocks", lambda unet, **given: real(unet, backend=backend, **given)
     )
     torch._dynamo.reset()
-    model, drawn, counts = None, [], []
-    for path in (*checkpoints, checkpoints[0]):
-        model, _ = turn_into(model, Variant(name="x", checkpoint=str(path)), whole, device="cpu", weights_dir=None)
-        encoded = stages.encode(model.pipe, ["a fox"], [""], whole)
-        drawn.append(stages.denoise(model.pipe, whole, encoded, stages.noise(model.pipe, whole, [1]), [1]))
-        counts.append(len(compiled))
+    yield graphs
     torch._dynamo.reset()
+
+
+COMPILED = Settings(width=64, height=64, steps=1, guidance=1.0, sampler="ddim", batch=1, compile=True)
+
+
+def drawn(model: Model, images: int = 1) -> torch.Tensor:
+    """Latents of so many foxes after a step."""
+    encoded = stages.encode(model.pipe, ["a fox"] * images, [""] * images, COMPILED)
+    seeds = list(range(images))
+    return stages.denoise(model.pipe, COMPILED, encoded, stages.noise(model.pipe, COMPILED, seeds), seeds)
+
+
+def test_what_is_compiled_is_compiled_once_for_all_checkpoints_of_a_shape(checkpoints, compiled) -> None:
+    model, latents, counts = None, [], []
+    for path in (*checkpoints, checkpoints[0]):
+        model, _ = turn_into(model, Variant(name="x", checkpoint=str(path)), COMPILED, device="cpu", weights_dir=None)
+        latents.append(drawn(model))
+        counts.append(len(compiled))
     assert counts[0] > 0
     assert counts == [counts[0]] * 3
-    assert torch.equal(drawn[0], drawn[2])
-    assert not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(latents[0], latents[2])
+    assert not torch.equal(latents[0], latents[1])
+
+
+def test_a_batch_of_another_size_is_compiled_for_itself_and_changes_no_other(checkpoints, compiled) -> None:
+    """As the last batch of a run is: what was drawn before it must not be told from its bytes."""
+    model, _ = turn_into(
+        None, Variant(name="x", checkpoint=str(checkpoints[0])), COMPILED, device="cpu", weights_dir=None
+    )
+    first, one = drawn(model, 1), len(compiled)
+    drawn(model, 3)
+    assert len(compiled) == 2 * one
+    drawn(model, 2)
+    assert len(compiled) == 3 * one, "no size is left open"
+    assert all(not [size for size in sizes_of(graph) if isinstance(size, torch.SymInt)] for graph in compiled)
+    assert torch.equal(drawn(model, 1), first)
+    assert len(compiled) == 3 * one
+
+
+def sizes_of(graph: Any) -> list[object]:
+    """Every size of what a graph takes."""
+    values = [node.meta.get("example_value") for node in graph.graph.nodes if node.op == "placeholder"]
+    return [size for value in values if isinstance(value, torch.Tensor) for size in value.shape]
+
+
+def test_a_lora_beside_the_weights_is_seen_although_blocks_are_compiled(compiled) -> None:
+    model, _ = turn_into(None, variant(), COMPILED, device="cpu", weights_dir=None)
+    base, graphs = drawn(model), len(compiled)
+    assert graphs > 0
+    model, _ = turn_into(model, variant(mini("spo", 8), fuse=False), COMPILED, device="cpu", weights_dir=None)
+    beside = drawn(model)
+    model, _ = turn_into(model, variant(mini("spo", 8)), COMPILED, device="cpu", weights_dir=None)
+    fused = drawn(model)
+    torch.testing.assert_close(beside, fused, rtol=0, atol=1e-4)
+    assert float((beside - base).abs().max()) > 1e-3
+    model, _ = turn_into(model, variant(), COMPILED, device="cpu", weights_dir=None)
+    assert torch.equal(drawn(model), base)
+    assert len(compiled) == graphs, "nothing was compiled anew"
+
+
+def test_fused_and_beside_are_compared_without_what_is_compiled(compiled) -> None:
+    suite = msgspec.structs.replace(load_suite("mini"), settings=COMPILED)
+    for fuse in (True, False):
+        wanted = variant(mini("spo"), fuse=fuse)
+        model, _ = turn_into(None, wanted, COMPILED, device="cpu", weights_dir=None)
+        found = compare_with_runtime(model, wanted, suite, None)
+        assert found is not None
+        assert found.mean < 0.1
+        assert not compiled
+        assert is_compiled(model.pipe.unet) is fuse, "a variant beside the weights is drawn as it is written"
+        torch._dynamo.reset()
+    drawn(model)
+    assert not compiled
+    restore(model)
+    drawn(model)
+    assert compiled

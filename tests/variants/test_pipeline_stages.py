@@ -179,6 +179,81 @@ def test_latents_that_are_not_numbers_stay_so(mini_pipe: Any, settings: Settings
     assert np.isnan(pixels[1]).all()
 
 
+def overflowing(value: float) -> Any:
+    """A pipeline whose VAE gives one value that is no number, or too large for one."""
+
+    class Overflowing:
+        dtype = torch.float32
+        config = SimpleNamespace(scaling_factor=1.0, force_upcast=False)
+
+        def decode(self, z: Tensor, return_dict: bool) -> tuple[Tensor]:
+            image = torch.tensor([-7.0, -1.0, 0.0, 1.0, 7.0, 0.5]).repeat(2, 3, 2, 1)
+            image[1, 0, 1, 2] = value
+            return (image,)
+
+    return SimpleNamespace(vae=Overflowing())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_counted_before_they_are_cut_off(value: float) -> None:
+    decoded = stages.decode_levels(overflowing(value), torch.zeros(2, 4, 1, 1))
+    decoded.wait()
+    assert decoded.bad_values.tolist() == [0, 1]
+    assert decoded.levels[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255, 191]
+
+
+class Stream:
+    """Stands for a GPU's queue: what is put into it is done when the host waits, not before."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    def event(self, blocking: bool) -> Any:
+        assert blocking, "or the host would burn a core while it waits"
+        return SimpleNamespace(record=self._record, synchronize=lambda: self.log.append("wait"))
+
+    def _record(self, stream: Any) -> None:
+        assert stream == "the stream of cuda:1", "another device's stream has nothing to do with the copy"
+        self.log.append("record")
+
+
+class OnCard(torch.Tensor):
+    """A tensor that says it lies on the second of two GPUs."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda:1")
+
+
+def test_on_cuda_a_batch_is_copied_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, real, empty = Stream(), torch.Tensor.copy_, torch.empty
+    pinned: list[Tensor] = []
+
+    def copy_(host: Tensor, other: Tensor, non_blocking: bool = False) -> Tensor:
+        assert any(host is one for one in pinned)
+        assert non_blocking
+        stream.log.append("copy")
+        return real(host, other.as_subclass(torch.Tensor))
+
+    def pin(shape: Any, *, dtype: torch.dtype, pin_memory: bool) -> Tensor:
+        assert pin_memory
+        pinned.append(empty(shape, dtype=dtype))
+        return pinned[-1]
+
+    pixels = torch.rand(2, 2, 6, 3, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(stages, "_pixels", lambda *_: pixels.as_subclass(OnCard))
+    monkeypatch.setattr(torch.cuda, "Event", stream.event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the stream of {device}")
+    monkeypatch.setattr(torch, "empty", pin)
+    monkeypatch.setattr(torch.Tensor, "copy_", copy_)
+    decoded = stages.decode_levels(SimpleNamespace(vae=None), torch.zeros(2, 4, 1, 1), torch.float16)
+    assert stream.log == ["copy", "copy", "record"]
+    decoded.wait()
+    assert stream.log[-1] == "wait"
+    assert torch.equal(torch.Tensor(decoded.levels), (pixels * 255).round().to(torch.uint8))
+    assert decoded.dtype == "float16"
+
+
 def test_decoding_in_another_dtype_gives_the_vae_back_as_it_was(mini_pipe: Any, settings: Settings) -> None:
     latents = stages.noise(mini_pipe, settings, SEEDS[:1])
     before = {key: value.clone() for key, value in mini_pipe.vae.state_dict().items()}

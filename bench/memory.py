@@ -1,0 +1,36 @@
+"""Memory of a device or machine: whether there was too little of it, and giving it back. Never imports torch."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "memory allocation failed")
+"""Words, in lower case, of the plain RuntimeErrors that say so: MPS's and the CPU's allocators, cuBLAS, cuDNN."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this was raised for want of memory, on whatever device.
+
+    torch has a class for CUDA's own allocator alone; every other part raises RuntimeError, told by its words.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
+
+
+def has_context() -> bool:
+    """Whether this process has started CUDA, as rendering and scoring do: the driver then lists it for good."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_initialized())
+
+
+def release_memory() -> None:
+    """Give what was let go of back to the device, before other weights or processes need the room.
+
+    The collection takes a fraction of a second, and pipelines hold themselves in cycles.
+    """
+    gc.collect()
+    if has_context():
+        sys.modules["torch"].cuda.empty_cache()
