@@ -2,8 +2,9 @@
 
 Stages in order: vae, base, decoder, clip, aesthetic, preference, instrument, step_aware, dpo, spo, both once more
 from another seed (dpo-seed1, spo-seed1), ship; ``all`` is all of them. ``shipped`` takes the pipeline from the
-package, so that the stages after ``decoder`` can be trained anew alone. A stage that was interrupted goes on from its
-checkpoint; one that is done returns at once.
+package, so that the stages after ``decoder`` can be trained anew alone; ``curves`` draws the losses of what was
+trained.
+A stage that was interrupted goes on from its checkpoint; one that is done returns at once.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def stage_function(name: str) -> Callable[[Path], object]:
 def main() -> None:
     """Parse the command line and run the stages."""
     parser = argparse.ArgumentParser(prog="python -m bench.mini.train", description=__doc__)
-    names = [*STAGES, "shipped", "all"]
+    names = [*STAGES, "shipped", "curves", "all"]
     parser.add_argument("stages", nargs="+", choices=names, metavar="STAGE", help=", ".join(names))
     parser.add_argument("--work", type=Path, default=Path("build/mini"), help="folder for pools, checkpoints, logs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
