@@ -43,19 +43,12 @@ def stack(rows: Sequence[Encoded]) -> Encoded:
 
 def to_host(encoded: Encoded) -> Encoded:
     """The same in the host's memory; ``denoise`` takes either."""
-    return _moved(encoded, Tensor.cpu)
+    return _moved(encoded, torch.device("cpu"))
 
 
-def _moved(encoded: Encoded, move: Callable[[Tensor], Tensor]) -> Encoded:
+def _moved(encoded: Encoded, device: torch.device) -> Encoded:
     parts = (encoded.negative, encoded.pooled, encoded.negative_pooled)
-    return Encoded(move(encoded.prompt), *(None if part is None else move(part) for part in parts))
-
-
-def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device; on CUDA the host does not wait until the device gets to it."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    return Encoded(encoded.prompt.to(device), *(None if part is None else part.to(device) for part in parts))
 
 
 @torch.inference_mode()
@@ -121,7 +114,7 @@ def denoise(
             on_step(step)
         return values
 
-    encoded = _moved(encoded, lambda part: _to_device(part, pipe.device))
+    encoded = _moved(encoded, pipe.device)
     conditions = {"prompt_embeds": encoded.prompt, "negative_prompt_embeds": encoded.negative}
     if encoded.pooled is not None:
         conditions |= {
@@ -130,7 +123,7 @@ def denoise(
         }
     result: Tensor = pipe(
         **conditions,
-        latents=_to_device(latents.to(pipe.unet.dtype), pipe.device),
+        latents=latents.to(pipe.device, pipe.unet.dtype),
         height=settings.height,
         width=settings.width,
         num_inference_steps=settings.steps,
