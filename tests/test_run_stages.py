@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import msgspec
-import numpy as np
+import painted
 import pytest
 
-import bench.render
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.records import Audit, Case, CheckpointFacts, Settings, Suite, Variant
-from bench.render.draw import Drawn, Launched
 from bench.run import run_stage
 from bench.store import load_run
 
@@ -65,60 +61,12 @@ def test_what_needs_images_says_that_there_are_none(stage, run, tmp_path):
 # --- what a run does to its folder, with a painter in the place of the model ----------------
 
 
-SUITE = Suite(
-    schema=1,
-    name="painted",
-    prompts=("p.jsonl",),
-    cases=(Case(id="a", prompt="a fox"), Case(id="b", prompt="a pier")),
-    samples=2,
-    seed=3,
-    metrics=("saturation",),
-    settings=Settings(width=64, height=64, steps=2, guidance=3.0, sampler="ddim", batch=3),
-    variants=(Variant(name="base", checkpoint="mini"), Variant(name="other", checkpoint="mini")),
-    source="painted.toml",
-)
-
-
-class Painter:
-    """Paints an image from its seed; counts the batches of each variant."""
-
-    def __init__(self):
-        self.loaded = []
-        self.batches = 0
-        self.error = None
-
-    def turn_into(self, model, variant, settings, *, device, weights_dir=None):
-        self.loaded.append(variant.name)
-        checkpoint = CheckpointFacts(layout="diffusers", family="sdxl")
-        return SimpleNamespace(pipe=None, base=None), Audit(checkpoint=checkpoint, dtype="float32")
-
-    def launch(self, pipe, settings, cells, encoded):
-        self.batches += 1
-        return Launched(cells, None, None)
-
-    def settle(self, launched, settings):
-        shape = (settings.height, settings.width, 3)
-        return tuple(
-            Drawn(
-                None if self.error else np.random.default_rng(cell.seed).integers(0, 256, shape, np.uint8),
-                "float32",
-                self.error,
-            )
-            for cell in launched.cells
-        )
-
-
 @pytest.fixture
 def painter(monkeypatch):
-    stand_in = Painter()
-    monkeypatch.setattr(bench.render, "turn_into", stand_in.turn_into)
-    monkeypatch.setattr(bench.render, "encode_cases", lambda pipe, suite, batches, known: {})
-    monkeypatch.setattr(bench.render, "launch", stand_in.launch)
-    monkeypatch.setattr(bench.render, "settle", stand_in.settle)
-    return stand_in
+    return painted.paint(monkeypatch)
 
 
-def render(path, suite=SUITE, **flags):
+def render(path, suite=painted.SUITE, **flags):
     return run_stage("render", suite, path, device="cpu", **flags)
 
 
@@ -163,8 +111,10 @@ def test_fresh_keeps_the_old_folder_beside(painter, tmp_path):
 
 def test_other_variants_and_metrics_are_the_same_protocol(painter, tmp_path):
     render(tmp_path / "run")
-    third = msgspec.structs.replace(SUITE.variants[0], name="third")
-    wider = msgspec.structs.replace(SUITE, variants=(*SUITE.variants, third), metrics=("saturation", "contrast"))
+    third = msgspec.structs.replace(painted.SUITE.variants[0], name="third")
+    wider = msgspec.structs.replace(
+        painted.SUITE, variants=(*painted.SUITE.variants, third), metrics=("saturation", "contrast")
+    )
     assert render(tmp_path / "run", wider).images == 12
     assert load_run(tmp_path / "run").info.suite == wider
     assert painter.loaded == ["base", "other", "third"]

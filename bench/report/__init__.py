@@ -15,11 +15,13 @@ from bench.compare.sweep import sweep_curve
 from bench.plots import write_plots
 from bench.plots.gate import write_gate_plot
 from bench.plots.sweep import write_sweep_plot
-from bench.records import Gate, Run
+from bench.report.current import gate_of
 from bench.report.data import View, build_view
 from bench.report.grid import GridRow
-from bench.store import load_run, read_gate
+from bench.store import load_run
 from bench.store.journal import write_whole
+
+__all__ = ["gate_of", "html", "markdown", "write_report"]
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
 _PLOT_TITLES = {
@@ -60,18 +62,6 @@ def write_report(folder: Path) -> tuple[Path, Path]:
     write_whole(page, html(view, plots).encode())
     write_whole(note, markdown(view, plots).encode())
     return page, note
-
-
-def gate_of(run: Run) -> Gate | None:
-    """The last gate on ``run``, from its folder; None without one, or where it judged an earlier run there.
-
-    Raises:
-        IncomparableError: ``gate.json`` is of a newer schema.
-        InvalidError: it is damaged.
-        MachineError: it cannot be read.
-    """
-    found = read_gate(run.path)
-    return found if found is not None and found.run_id == run.info.id else None
 
 
 def html(view: View, plots: tuple[Path, ...] = ()) -> str:

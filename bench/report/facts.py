@@ -6,7 +6,8 @@ import shlex
 from datetime import datetime
 
 from bench import wording as text
-from bench.records import Given, Machine, Plan, Run
+from bench.records import Gate, Given, Machine, Plan, Run
+from bench.report.current import records_digest
 from bench.report.doubts import training_facts
 
 Facts = tuple[tuple[str, str], ...]
@@ -62,8 +63,8 @@ def _machine(machine: Machine) -> str:
     return f"{machine.cpu}, {cores}, {memory}, {machine.os}"
 
 
-def provenance_facts(run: Run) -> Facts:
-    """Run id, times, commit, protocol and driver, as (label, value)."""
+def provenance_facts(run: Run, gate: Gate | None) -> Facts:
+    """Run id, times, commit, digests of the protocol and of all records, and driver, as (label, value)."""
     info = run.info
     commit = "not in a git repository"
     if info.git is not None:
@@ -75,6 +76,7 @@ def provenance_facts(run: Run) -> Facts:
         ("End", "not finished" if info.end is None else f"{when(info.end)} ({duration(info.start, info.end)})"),
         ("Commit", commit),
         ("Protocol digest", info.protocol_digest),
+        ("Digest of the records", records_digest(run, gate)),
         *training_facts(run),
     ]
     if info.machine.driver:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.records import Record, Render
 from bench.run.asked import Work
-from bench.run.stages import unrendered
+from bench.run.standing import unrendered
 from bench.store import RunFolder, load_run
 
 

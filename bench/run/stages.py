@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
-
-import msgspec
-
-from bench.cells import missing_cells
 from bench.fleet import render_on_fleet
 from bench.machine import pick_device
 from bench.measure import measure, open_jobs
-from bench.records import Suite, Variant
 from bench.run.asked import Stage, Work
 from bench.run.ground import same_ground, unlike_workers
 from bench.run.info import now
+from bench.run.standing import settle, unrendered
 from bench.score import missing_scores, score
 from bench.store import RunFolder
 
@@ -28,15 +22,13 @@ def do_stage(stage: Stage, work: Work, done: int, *, alone: bool) -> int:
         done: how much the stages before it did.
         alone: nothing but this stage is asked for.
     """
-    match stage:
-        case "render":
-            return _render(work)
-        case "score":
-            return _score(work)
-        case "measure":
-            return _measure(work)
-        case "report":
-            return _report(work, done, alone)
+    if stage == "report":
+        return _report(work, done, alone)
+    work_of_stage = {"render": _render, "score": _score, "measure": _measure}[stage]
+    found = work_of_stage(work)
+    if alone and work.folder.info is not None and work.folder.info.end is not None:
+        settle(work.folder, None)  # a run that had ended: what was lost or added since may be all there now
+    return found
 
 
 def _render(work: Work) -> int:
@@ -89,13 +81,10 @@ def _measure(work: Work) -> int:
 
 
 def _report(work: Work, done: int, asked_for: bool) -> int:
-    """Write the reports where something is new; one that is asked for alone is written anew, and no end of the run."""
+    """Write the reports where they tell of anything else; one that is asked for alone is no end of the run."""
     folder, info = work.folder, work.folder.info
-    complete = _is_complete(work.suite, folder)
-    if info is not None and (done or info.end is None):
-        status: Literal["complete", "started"] = "complete" if complete else "started"
-        folder.write_info(msgspec.structs.replace(info, status=status, end=now()))
-    if not (done or asked_for) and all((folder.path / name).is_file() for name in ("report.html", "report.md")):
+    settle(folder, now() if done or info is None or info.end is None else None)
+    if not done and not asked_for and _reports_are_current(folder):
         return 0
     from bench.report import write_report
 
@@ -107,17 +96,7 @@ def _report(work: Work, done: int, asked_for: bool) -> int:
     return 1
 
 
-def unrendered(suite: Suite, folder: RunFolder, chosen: Sequence[Variant]) -> int:
-    """How many images of these variants have no record, or have lost their file."""
-    renders = folder.renders()
-    return sum(len(missing_cells(suite, variant.name, renders, folder.path)) for variant in chosen)
+def _reports_are_current(folder: RunFolder) -> bool:
+    from bench.report.current import is_current
 
-
-def _is_complete(suite: Suite, folder: RunFolder) -> bool:
-    device = folder.info.machine.device if folder.info is not None else "cpu"
-    checks: tuple[Callable[[], bool], ...] = (
-        lambda: not unrendered(suite, folder, suite.variants),
-        lambda: not missing_scores(folder, suite.metrics),
-        lambda: not open_jobs(suite, suite.variants, folder.timings(), device),
-    )
-    return all(check() for check in checks)
+    return is_current(folder.path)

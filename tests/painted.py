@@ -1,0 +1,68 @@
+"""A run that takes seconds: a small suite, and a painter in the place of the model."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+import bench.render
+from bench.records import Audit, Case, CheckpointFacts, LoraAudit, Settings, Suite, Variant
+from bench.render.draw import Drawn, Launched
+
+SUITE = Suite(
+    schema=1,
+    name="painted",
+    prompts=("p.jsonl",),
+    cases=(Case(id="a", prompt="a fox"), Case(id="b", prompt="a pier")),
+    samples=2,
+    seed=3,
+    metrics=("saturation",),
+    settings=Settings(width=64, height=64, steps=2, guidance=3.0, sampler="ddim", batch=3),
+    variants=(Variant(name="base", checkpoint="mini"), Variant(name="other", checkpoint="mini")),
+    source="painted.toml",
+)
+
+
+class Painter:
+    """Paints an image from its seed; counts the batches of each variant."""
+
+    def __init__(self):
+        self.loaded = []
+        self.batches = 0
+        self.error = None
+
+    def turn_into(self, model, variant, settings, *, device, weights_dir=None):
+        self.loaded.append(variant.name)
+        checkpoint = CheckpointFacts(layout="diffusers", family="sdxl")
+        loras = tuple(
+            LoraAudit(path=lora.path, layout="diffusers", keys=2, applied={"unet": 2}, modules=())
+            for lora in variant.loras
+        )
+        return SimpleNamespace(pipe=None, base=None), Audit(checkpoint=checkpoint, dtype="float32", loras=loras)
+
+    def launch(self, pipe, settings, cells, encoded):
+        self.batches += 1
+        return Launched(cells, None, None)
+
+    def settle(self, launched, settings):
+        shape = (settings.height, settings.width, 3)
+        return tuple(
+            Drawn(
+                None if self.error else np.random.default_rng(cell.seed).integers(0, 256, shape, np.uint8),
+                "float32",
+                self.error,
+            )
+            for cell in launched.cells
+        )
+
+
+def paint(monkeypatch) -> Painter:
+    """Puts a painter in the place of the model, for as long as the test runs."""
+    stand_in = Painter()
+    monkeypatch.setattr(bench.render, "turn_into", stand_in.turn_into)
+    monkeypatch.setattr(bench.render, "encode_cases", lambda pipe, suite, batches, known: {})
+    monkeypatch.setattr(bench.render, "launch", stand_in.launch)
+    monkeypatch.setattr(bench.render, "settle", stand_in.settle)
+    monkeypatch.setattr(bench.render, "with_pixels", lambda model, variant, suite, audit, weights_dir: audit)
+    return stand_in
