@@ -199,6 +199,16 @@ def test_fresh_keeps_the_old_run_beside(url: str, go: Go, run: Run) -> None:
     assert stored(f"{url}.old-1") == stored(f"{url}.old-2") == stored(url)
 
 
+def test_fresh_touches_nothing_before_something_is_written(url: str, go: Go, run: Run) -> None:
+    with open_for(run.info.suite, url) as folder:
+        folder.write_info(run.info)
+        draw(folder, run.renders)
+    before = stored(url)
+    with open_for(run.info.suite, url, fresh=True) as folder:
+        assert (folder.info, folder.renders()) == (None, ())
+    assert (stored(url), stored(f"{url}.old-1")) == (before, {})
+
+
 def test_the_verdicts_of_a_gate_are_kept_there_and_go_with_the_next_record(url: str, go: Go, run: Run) -> None:
     from fake_gates import make_gate
 

@@ -9,7 +9,8 @@ import msgspec
 import painted
 import pytest
 
-from bench.errors import IncomparableError, InvalidError, UsageError
+from bench.errors import IncomparableError, InvalidError, UsageError, WeightsError
+from bench.records import Lora
 from bench.run import run_stage
 from bench.store import load_run
 
@@ -107,6 +108,21 @@ def test_fresh_keeps_the_old_folder_beside(painter, tmp_path):
     assert load_run(tmp_path / "run.old-1").info.id == old
     assert load_run(tmp_path / "run").info.id != old
     assert painter.loaded == ["base", "other"] * 2
+
+
+def test_a_refused_run_moves_nothing_aside_and_leaves_no_folder(painter, tmp_path):
+    lora = Lora(path=str(tmp_path / "gone.safetensors"))
+    bad = msgspec.structs.replace(
+        painted.SUITE, variants=(msgspec.structs.replace(painted.SUITE.variants[0], loras=(lora,)),)
+    )
+    with pytest.raises(WeightsError):
+        render(tmp_path / "deep" / "below" / "run", bad)
+    assert list(tmp_path.iterdir()) == []
+    render(tmp_path / "run")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(WeightsError):
+        render(tmp_path / "run", bad, fresh=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_other_variants_and_metrics_are_the_same_protocol(painter, tmp_path):

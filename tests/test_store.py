@@ -199,6 +199,55 @@ def test_fresh_keeps_the_old_run_beside(run: Run, tmp_path: Path) -> None:
         assert folder.info is None
 
 
+def test_fresh_touches_nothing_before_something_is_written(run: Run, tmp_path: Path) -> None:
+    path = write_run(run, tmp_path / "run")
+    before = snapshot(tmp_path)
+    with open_for(run.info.suite, path, fresh=True) as folder:
+        assert (folder.info, folder.renders(), folder.scores(), folder.timings()) == (None, (), (), ())
+        with pytest.raises(MachineError, match="in use"):
+            open_for(run.info.suite, path)
+    assert snapshot(tmp_path) == before
+    with open_for(run.info.suite, path, fresh=True) as folder:
+        folder.write_info(run.info)
+        for place, taken in ((path, True), (tmp_path / "run.old-1", False)):
+            if taken:
+                with pytest.raises(MachineError, match="in use"):
+                    RunFolder.reopen(place)
+            else:
+                RunFolder.reopen(place).close()
+        assert folder.renders() == ()
+        folder.append_renders(run.renders[:1])
+    assert load_run(path).renders == run.renders[:1]
+    assert load_run(tmp_path / "run.old-1").renders == run.renders
+
+
+def test_an_old_run_that_cannot_be_moved_ends_with_a_sentence(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    path = write_run(run, tmp_path / "run")
+    with monkeypatch.context() as patch, open_for(run.info.suite, path, fresh=True) as folder:
+        patch.setattr(Path, "rename", refuse)
+        with pytest.raises(MachineError, match="cannot be written: Permission denied"):
+            folder.write_info(run.info)
+    with open_for(run.info.suite, path) as folder:  # it is not locked any more
+        assert folder.renders() == run.renders
+
+
+def test_folders_that_were_made_are_gone_when_nothing_was_written(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    open_for(run.info.suite, tmp_path / "own" / "deep" / "below" / "run").close()
+    assert list(tmp_path.iterdir()) == [tmp_path / "own"]
+    assert list((tmp_path / "own").iterdir()) == []
+    first = open_for(run.info.suite, tmp_path / "own" / "deep" / "a")
+    with open_for(run.info.suite, tmp_path / "own" / "deep" / "b") as second:
+        second.write_info(run.info)
+        first.close()
+    assert [file.name for file in (tmp_path / "own" / "deep").iterdir()] == ["b"]
+
+
 def test_a_folder_with_something_else_in_it_is_left_alone(run: Run, tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"x")
     for fresh in (False, True):

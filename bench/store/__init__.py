@@ -19,7 +19,7 @@ import msgspec
 
 from bench import strict_json
 from bench.records import Render, RunInfo, Score, Suite, Timing
-from bench.store.ground import clear_temporary, move_aside, refuse_foreign
+from bench.store.ground import clear_temporary, make_folders, move_aside, refuse_foreign, remove_folders
 from bench.store.guards import refuse_other_protocol
 from bench.store.journal import append_records, rewrite_journal, write_whole, writing
 from bench.store.lock import lock_folder, unlock_folder
@@ -53,12 +53,14 @@ class RunFolder:
     Appends are for one thread; ``write_image`` may be called from several.
     """
 
-    def __init__(self, path: Path, info: RunInfo | None, lock: int, made: bool) -> None:
+    def __init__(self, path: Path, lock: int, made: Sequence[Path] = (), *, outdated: bool = False) -> None:
         self.path = path
         self._mirror: Mirror | None = None
-        self._info = info
+        self._info: RunInfo | None = None
         self._lock: int | None = lock
         self._made = made
+        self._outdated = outdated
+        """Whether what lies in the folder is a run that is moved aside before anything is written."""
 
     @classmethod
     def open(cls, path: str | Path, *, suite: Suite, protocol_digest: str, fresh: bool = False) -> RunFolder:
@@ -68,7 +70,7 @@ class RunFolder:
             path: made where it is missing; a URL such as ``s3://bucket/run`` is a folder on an object store.
             suite: what is to be run.
             protocol_digest: ``bench.suite.protocol_digest(suite)``.
-            fresh: start over; a run that is there is moved beside, to ``<name>.old-<n>``.
+            fresh: start over; a run that is there is moved beside, to ``<name>.old-<n>``, once something is written.
 
         Raises:
             UsageError: ``path`` is a file, or a folder with something else in it.
@@ -92,15 +94,15 @@ class RunFolder:
 
     @classmethod
     def _open_here(cls, path: Path, suite: Suite, protocol_digest: str, fresh: bool) -> RunFolder:
-        made = refuse_foreign(path)
-        with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-        if fresh and (path / INFO).exists():
-            move_aside(path)
-        lock = lock_folder(path)
-        folder = cls(path, None, lock, made)
+        refuse_foreign(path)
+        made = make_folders(path)
+        try:
+            folder = cls(path, lock_folder(path), made, outdated=fresh and (path / INFO).exists())
+        except BaseException:
+            remove_folders(made)
+            raise
         with _closed_on_error(folder):
-            if (path / INFO).exists():
+            if not folder._outdated and (path / INFO).exists():
                 folder._info = read_info(path)
                 if folder._info.protocol_digest != protocol_digest:
                     refuse_other_protocol(path, folder._info, suite)
@@ -117,7 +119,7 @@ class RunFolder:
         """
         path = folder_of(path)
         read_info(path)
-        folder = cls(path, None, lock_folder(path), made=False)
+        folder = cls(path, lock_folder(path))
         with _closed_on_error(folder):
             folder._info = read_info(path)
             clear_temporary(path)
@@ -141,9 +143,8 @@ class RunFolder:
             return
         unlock_folder(self.path, self._lock)
         self._lock = None
-        if self._made and self._info is None:
-            with contextlib.suppress(OSError):  # somebody else may have begun a run in it
-                self.path.rmdir()
+        if self._info is None:
+            remove_folders(self._made)
         if self._mirror is not None:
             self._mirror.release()
 
@@ -179,21 +180,29 @@ class RunFolder:
 
     def renders(self) -> tuple[Render, ...]:
         """The newest record of each (variant, case, sample), in the order they were first made."""
-        return read_renders(self.path)
+        return () if self._outdated else read_renders(self.path)
 
     def scores(self) -> tuple[Score, ...]:
         """The newest record of each (variant, case, sample, metric), in the order they were first made."""
-        return read_scores(self.path)
+        return () if self._outdated else read_scores(self.path)
 
     def timings(self) -> tuple[Timing, ...]:
         """All timings, in the order they were made."""
-        return read_timings(self.path)
+        return () if self._outdated else read_timings(self.path)
 
     def _append(self, journal: str, records: tuple[Render, ...] | tuple[Score, ...] | tuple[Timing, ...]) -> None:
+        self._make_room()
         self._drop_verdicts()
         append_records(self.path / journal, records)
         if self._mirror is not None:
             self._mirror.append(journal, records)
+
+    def _make_room(self) -> None:
+        """Move the old run aside before the first write of a fresh one: what is refused until then costs nothing."""
+        if self._outdated and self._lock is not None:
+            lock, self._lock = self._lock, None
+            self._lock = move_aside(self.path, lock)
+            self._outdated = False
 
     def _drop_verdicts(self) -> None:
         """Take a gate's verdicts out: the folder keeps its id, and they were on what it held before."""
@@ -239,6 +248,7 @@ class RunFolder:
 
     def write_bytes(self, name: str, data: bytes) -> Path:
         """Write a file, ``name`` relative to the folder, whole or not at all; its folder is made."""
+        self._make_room()
         path = self.path / name
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

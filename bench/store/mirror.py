@@ -46,9 +46,8 @@ class Mirror:
         self._lease = Lease(self._objects)
         try:
             names = refuse_foreign(self._objects)
-            if fresh and INFO in names:
-                _move_aside(self._objects, names)
-                names = frozenset()
+            self._outdated = names if fresh and INFO in names else frozenset[str]()
+            names -= self._outdated
             if INFO not in names:
                 shutil.rmtree(self.folder, ignore_errors=True)
             self._stored = {
@@ -62,7 +61,7 @@ class Mirror:
 
     def put(self, name: str, data: bytes) -> None:
         """A file was written whole."""
-        self._lease.check()
+        self._claim()
         self._objects.put(name, data)
         if not name.startswith(IMAGES):
             self._stored[name] = _sha256(data)
@@ -72,10 +71,17 @@ class Mirror:
         lines = record_lines(records)
         if not lines:
             return
-        self._lease.check()
+        self._claim()
         name = f"{SHARDS}{next(self._numbers):06d}-{Path(journal).stem}-{self._lease.token}.jsonl"
         self._objects.put(name, lines)
         self._shards.add(name)
+
+    def _claim(self) -> None:
+        """Before a write: the lease holds still, and the run that a fresh one takes the place of is moved aside."""
+        self._lease.check()
+        if self._outdated:
+            _move_aside(self._objects, self._outdated)
+            self._outdated = frozenset()
 
     def remove(self, name: str) -> None:
         """A file was taken out."""
