@@ -190,7 +190,7 @@ def test_reports_show_every_weight_and_the_plot(swept: Run, tmp_path: Path) -> N
     assert write_sweep_plot(curve, swept.info.metrics, tmp_path)[0].read_bytes() == plots[0].read_bytes()
     view = build_view(swept, deltas, gate_of(swept))
     page, note = html(view, plots), markdown(view, plots)
-    assert view.command == "hotart-bench sweep fake --lora spo --lora-weights 0,0.5,1,1.5"
+    assert view.command == "hotart-bench sweep fake --lora spo --lora-weights 0,0.5,1,1.5 --device cpu"
     assert dict(view.settings)["Timing"] == "2 rounds of 5 images a variant, each in a fresh process"
     for text in (page, note):
         assert "Weights of spo" in text

@@ -469,9 +469,9 @@ def test_per_cents_are_never_rounded_to_certainty(share: float, written: str) ->
 
 def test_the_command_is_quoted_for_a_shell() -> None:
     run = with_suite(make_run("run"), source="my suites/it's.toml")
-    assert command(run) == "hotart-bench run 'my suites/it'\"'\"'s.toml'"
+    assert command(run) == "hotart-bench run 'my suites/it'\"'\"'s.toml' --device cpu"
     part = with_info(make_run("run"), variants=make_run("run").info.variants[::2])
-    assert command(part) == "hotart-bench run fake --variants base,spo"
+    assert command(part) == "hotart-bench run fake --variants base,spo --device cpu"
 
 
 def test_durations_are_in_the_units_one_thinks_in() -> None:

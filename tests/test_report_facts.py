@@ -1,16 +1,25 @@
-"""What the reports say of how a run was made."""
+"""What the reports say of how a run was made: its variants, and the command that repeats it."""
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import msgspec
 from fakes import make_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from report_runs import page_of, with_info, with_suite
 
+from bench.cli.app import parse
+from bench.cli.options import check_device, check_dtype, split_names
+from bench.cli.sweep import read_weights
 from bench.compare import compare_run
-from bench.records import Lora, Run, Variant
+from bench.records import Given, Lora, Run, Suite, Sweep, Variant
 from bench.report import html, markdown
 from bench.report.data import build_view
+from bench.report.facts import command
 from bench.report.tables import variant_views
 
 replace = msgspec.structs.replace
@@ -58,3 +67,100 @@ def test_everything_that_a_variant_is_made_of_is_shown_in_both_reports() -> None
 
 def test_a_variant_of_one_checkpoint_is_one_line() -> None:
     assert variant_views(run_of(Variant(name="spo", checkpoint="m")))[2].made_of == ("m (StableDiffusionXLPipeline)",)
+
+
+# --- the command that repeats the run ------------------------------------------------------
+
+BARE = make_run("my runs/given", prompts=1, samples=1)
+JUDGES = ("mini-clip", "mini-aesthetic", "mini-preference")
+names = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1).filter(lambda word: word[0] != "-")
+weights = st.floats(-4, 4).map(lambda weight: round(weight, 9) + 0.0).filter(bool)
+metrics = st.sets(st.sampled_from([facts.name for facts in BARE.info.metrics]))
+
+
+def scored_run(suite: Suite, scored: set[str], dtype: str, device: str, variants: set[str]) -> Run:
+    """A run of ``suite`` that was asked for with these flags, as its folder tells of it."""
+    facts = tuple(
+        replace(one, version=f"1+{dtype}" if dtype != "float32" and one.name in JUDGES else "1")
+        for one in BARE.info.metrics
+    )
+    info = replace(
+        BARE.info,
+        suite=suite,
+        metrics=facts,
+        variants=tuple(one for one in BARE.info.variants if one.name in variants),
+        machine=replace(BARE.info.machine, device=device),
+    )
+    return replace(BARE, info=info, scores=tuple(one for one in BARE.scores if one.metric in scored))
+
+
+def asked(text: str) -> tuple[str, dict[str, object]]:
+    """The verb of a command line and its settings, as the program reads them."""
+    words = shlex.split(text)
+    assert words.pop(0) == "hotart-bench"
+    job = parse(words)
+    flags = {name: value for name, value in job.keywords.items() if value not in (None, False)}  # type: ignore[union-attr]
+    for name in ("metrics", "variants"):
+        if name in flags:
+            flags[name] = split_names(flags[name], f"--{name}")
+    check_device(flags["device"])
+    check_dtype(flags.get("tower_dtype"))
+    return job.func.__name__, flags  # type: ignore[union-attr]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    source=names,
+    limit=st.none() | st.integers(1, 500),
+    variants=st.sets(st.sampled_from(["base", "dpo", "spo"])),
+    own=metrics,
+    scored=metrics,
+    dtype=st.sampled_from(["float32", "float16", "bfloat16"]),
+    device=st.sampled_from(["cpu", "mps", "cuda:0", "cuda:13"]),
+    swept=st.none() | st.tuples(names, st.sets(weights, min_size=1, max_size=6)),
+)
+def test_the_command_asks_for_the_same_settings(source, limit, variants, own, scored, dtype, device, swept) -> None:
+    suite = replace(BARE.info.suite, source=source, limit=limit, metrics=tuple(sorted(own)))
+    expected = {"suite": source, "limit": limit, "device": device}
+    if scored and scored != own:
+        expected["metrics"] = scored
+    if swept is not None:
+        lora, steps = swept
+        rising = tuple(sorted({0.0, *steps}))
+        suite = replace(suite, sweep=Sweep(lora=lora, weights=rising, variants=()))
+        expected |= {"lora": lora, "lora_weights": rising}
+    else:
+        expected["variants"] = variants if 0 < len(variants) < 3 else None
+        expected["tower_dtype"] = dtype if dtype != "float32" and scored & set(JUDGES) else None
+    verb, flags = asked(command(scored_run(suite, scored, dtype, device, variants)))
+    assert verb == ("run" if swept is None else "sweep")
+    for name in ("metrics", "variants"):
+        if name in flags:
+            flags[name] = set(flags[name])
+    if swept is not None:
+        flags["lora_weights"] = read_weights(flags["lora_weights"])
+    assert flags == {name: value for name, value in expected.items() if value is not None}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    images=names,
+    prompts=names,
+    scored=metrics.filter(bool),
+    limits=st.dictionaries(st.sampled_from([facts.name for facts in BARE.info.metrics]), st.just("0.1sd"), max_size=3),
+    dtype=st.sampled_from(["float32", "float16"]),
+)
+def test_the_command_of_given_images_asks_for_the_same_settings(images, prompts, scored, limits, dtype) -> None:
+    suite = replace(BARE.info.suite, given=Given(images=images, prompts=prompts), limits=limits)
+    verb, flags = asked(command(scored_run(suite, scored, dtype, "cuda:0", set())))
+    assert verb == "score"
+    assert (str(flags.pop("images")), str(flags.pop("prompts"))) == (str(Path(images)), str(Path(prompts)))
+    assert set(flags.pop("metrics")) == scored
+    read = dict(item.split("=") for item in str(flags.pop("limits", "")).split(",") if item)
+    assert read == limits
+    half = {"tower_dtype": dtype} if dtype != "float32" and scored & set(JUDGES) else {}
+    assert flags == {"output": "my runs/given", "device": "cuda:0", **half}
+
+
+def test_the_command_leaves_out_what_the_suite_says_itself() -> None:
+    assert command(make_run("run", prompts=1)) == "hotart-bench run fake --device cpu"

@@ -6,6 +6,7 @@ import shlex
 from datetime import datetime
 
 from bench import wording as text
+from bench.metrics.precision import version_dtype
 from bench.records import Gate, Given, Machine, Plan, Run
 from bench.report.current import records_digest
 from bench.report.doubts import training_facts
@@ -101,18 +102,54 @@ def duration(start: str, end: str) -> str:
 
 
 def command(run: Run) -> str:
-    """The command line that repeats the run: suite, limit and, where not all were run, the variants."""
+    """The command line that repeats the run with the same settings.
+
+    What the suite says itself is left out, and so is what a run does not record: where weights were taken from, and
+    a Ray cluster, which gives the same bytes.
+    """
     suite = run.info.suite
     if suite.given is not None:
-        pairs = ["--images", suite.given.images, "--prompts", suite.given.prompts]
-        return shlex.join(["hotart-bench", "score", *pairs, "--metrics", ",".join(suite.metrics), "-o", run.path])
-    words = ["hotart-bench", "run", suite.source or suite.name]
+        words = ["hotart-bench", "score", "--images", suite.given.images, "--prompts", suite.given.prompts]
+        words += ["--metrics", ",".join(_scored(run) or suite.metrics), "-o", run.path]
+        if suite.limits:
+            words += ["--limits", ",".join(f"{name}={limit}" for name, limit in suite.limits.items())]
+        return shlex.join([*words, *_tower_dtype(run), "--device", run.info.machine.device])
+    source = suite.source or suite.name
     if suite.sweep is not None:
-        weights = ",".join(f"{weight:g}" for weight in suite.sweep.weights)
-        words = ["hotart-bench", "sweep", *words[2:], "--lora", suite.sweep.lora, "--lora-weights", weights]
+        weights = ",".join(_exactly(weight) for weight in suite.sweep.weights)
+        words = ["hotart-bench", "sweep", source, "--lora", suite.sweep.lora, "--lora-weights", weights]
+    else:
+        words = ["hotart-bench", "run", source]
     if suite.limit is not None:
         words += ["--limit", str(suite.limit)]
+    if suite.sweep is None:
+        words += [*_variants(run), *_tower_dtype(run)]
+    scored = _scored(run)
+    if scored and set(scored) != set(suite.metrics):
+        words += ["--metrics", ",".join(scored)]
+    return shlex.join([*words, "--device", run.info.machine.device])
+
+
+def _scored(run: Run) -> tuple[str, ...]:
+    """The metrics that the run has scores of, in its order."""
+    found = {score.metric for score in run.scores}
+    return tuple(facts.name for facts in run.info.metrics if facts.name in found)
+
+
+def _variants(run: Run) -> list[str]:
     made = {one.name for one in run.info.variants}
-    if 0 < len(made) < len(suite.variants):
-        words += ["--variants", ",".join(one.name for one in suite.variants if one.name in made)]
-    return shlex.join(words)
+    every = [variant.name for variant in run.info.suite.variants]
+    chosen = [name for name in every if name in made]
+    return ["--variants", ",".join(chosen)] if chosen and chosen != every else []
+
+
+def _tower_dtype(run: Run) -> list[str]:
+    """The flag for towers that did not compute in float32."""
+    scored = _scored(run)
+    dtypes = {version_dtype(facts.version) for facts in run.info.metrics if facts.name in scored} - {"float32"}
+    return ["--tower-dtype", min(dtypes)] if dtypes else []
+
+
+def _exactly(weight: float) -> str:
+    short = f"{weight:g}"
+    return short if float(short) == weight else repr(weight)
