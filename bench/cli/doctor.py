@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli import options
-from bench.cli.foretold import forecast_notes, foretell, memory_words, time_words
+from bench.cli.foretold import forecast_notes, foretell, memory_advice, memory_words, time_words
 from bench.cli.judge_weights import JudgeFile, entries_needed, print_judges
 from bench.cli.options import AsJson, Device, Limit, Output, SuiteName, WeightsDir
 from bench.cli.places import disk_for
@@ -78,7 +78,7 @@ def doctor(
     """What this machine has, what a suite needs, what is missing.
 
     Ends with 0 when the suite can run, with 3 when weights are missing, with 6 when the machine lacks
-    something.
+    something, or memory by the forecast.
     """
     options.check_device(device)
     options.check_weights_dir(weights_dir)
@@ -240,4 +240,11 @@ def _refuse(checkup: Checkup, asked: str) -> None:
             f"The disk is too small for {checkup.folder}: {quantity(checkup.disk_free_bytes, 'byte')} free, "
             f"the images of suite {checkup.suite} take up to {quantity(checkup.images_bytes, 'byte')}.",
             "Make room, or choose another folder with -o.",
+        )
+    if checkup.memory is not None and not checkup.memory.fits:
+        raise MachineError(
+            f"Suite {checkup.suite} is not expected to fit into memory: it needs about "
+            f"{quantity(checkup.memory.needed_bytes, 'byte')} of {quantity(checkup.memory.available_bytes, 'byte')} "
+            "by the forecast.",
+            memory_advice(checkup.memory) or "choose a device with more memory, or a smaller size or batch",
         )

@@ -61,13 +61,18 @@ def clock_words(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def memory_advice(found: MemoryForecast) -> str:
+    """The settings that would fit, in a sentence; nothing where there are none, or the suite's do."""
+    return f"In [settings], {'; or '.join(found.advice)}. Each makes another protocol." if found.advice else ""
+
+
 def forecast_notes(memory: MemoryForecast | None, time: TimeForecast | None) -> tuple[str, ...]:
     """What the forecasts rest on, and which settings would fit."""
     notes: list[str] = []
     if memory is not None:
         notes.append(memory.basis)
         if memory.advice:
-            notes.append(f"In [settings], {'; or '.join(memory.advice)}. Each makes another protocol.")
+            notes.append(memory_advice(memory))
     if time is not None:
         notes.append(time.basis)
     return tuple(notes)

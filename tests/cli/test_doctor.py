@@ -141,6 +141,10 @@ def test_weights_that_are_kept_beside_a_lora_are_foretold(cli, weights, home):
 def test_memory_that_does_not_fit_names_the_settings_that_would(cli, weights, home):
     write_full(home, "float16")
     answer = cli("doctor", "full.toml")
+    assert answer.code == 6
+    assert "Suite own is not expected to fit into memory: it needs about" in answer.err
+    assert "next: In [settings], batch = 3 would take" in answer.err
+    assert "Ready" not in answer.err
     assert "which does NOT fit" in answer.out
     assert 'batch = 3 would take 21.1 GiB; or dtype = "bfloat16" would take 16.3 GiB' in answer.out
     found = json.loads(cli("doctor", "full.toml", "--json").out)["memory"]
