@@ -391,7 +391,7 @@ def test_two_hundred_prompts_and_eight_variants_are_reported(tmp_path: Path) -> 
     run = make_run("run", prompts=220, samples=1, variants=variants)
     view = build_view(msgspec.structs.replace(run, path=str(tmp_path)), ())
     text = html(view)
-    assert len(view.rows) == 220
+    assert len(view.grid.rows) == 220
     assert text.count('<article class="case"') == 220
     assert view.title == "8 variants"
 

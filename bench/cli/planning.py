@@ -15,7 +15,7 @@ from bench.cli.printing import print_json, say
 from bench.cli.targets import RUNS, read_suite
 from bench.cli.verbs import group, verb
 from bench.errors import UsageError
-from bench.records import Suite
+from bench.records import Calibration, Suite
 
 app = group("The size of a gate, and its noise.")
 FILE = "calibration.json"
@@ -73,6 +73,33 @@ def plan(
         print_plan(found)
 
 
+CalibrationPlace = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="DIR_OR_FILE",
+        help="Where the runs go, or a .json file for the result alone.  [default: reports/runs/calibrate-<suite>]",
+        show_default=False,
+    ),
+]
+CalibratedVariants = Annotated[
+    str | None,
+    typer.Option("--variants", metavar="A,B", help="These variants.  [default: the first]", show_default=False),
+]
+OtherDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--other-device",
+        metavar="DEVICE",
+        help="Another device to render on.  [default: one like the first, or an accelerator]",
+        show_default=False,
+    ),
+]
+Seeds = Annotated[int, typer.Option("--seeds", metavar="N", help="Runs with other seeds.")]
+Sessions = Annotated[int, typer.Option("--sessions", metavar="N", help="Sessions of timing; 0 for none.")]
+
+
 @verb(
     app,
     "calibrate",
@@ -82,33 +109,13 @@ def plan(
 )
 def calibrate(
     suite: SuiteName,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="DIR_OR_FILE",
-            help="Where the runs go, or a .json file for the result alone.  [default: reports/runs/calibrate-<suite>]",
-            show_default=False,
-        ),
-    ] = None,
-    variants: Annotated[
-        str | None,
-        typer.Option("--variants", metavar="A,B", help="These variants.  [default: the first]", show_default=False),
-    ] = None,
+    output: CalibrationPlace = None,
+    variants: CalibratedVariants = None,
     metrics: Metrics = None,
-    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Runs with other seeds.")] = 2,
-    sessions: Annotated[int, typer.Option("--sessions", metavar="N", help="Sessions of timing; 0 for none.")] = 3,
+    seeds: Seeds = 2,
+    sessions: Sessions = 3,
     device: Device = "auto",
-    beside: Annotated[
-        str | None,
-        typer.Option(
-            "--other-device",
-            metavar="DEVICE",
-            help="Another device to render on.  [default: one like the first, or an accelerator]",
-            show_default=False,
-        ),
-    ] = None,
+    beside: OtherDevice = None,
     limit: Limit = None,
     weights_dir: WeightsDir = None,
     fresh: Fresh = False,
@@ -120,16 +127,11 @@ def calibrate(
     The same command again continues: it does only what is missing.
     """
     from bench.calibrate import calibrate as run_calibration
-    from bench.calibrate import write_calibration
-    from bench.cli.planning_tables import print_calibration
     from bench.cli.progress import show_progress
 
     checked = read_suite(suite, limit)
     folder, file = calibration_places(checked, output)
-    chosen = options.split_names(variants, "--variants")
-    known = [variant.name for variant in checked.variants]
-    options.check_known(chosen, "--variants", known, f"hotart-bench list variants {shlex.quote(suite)}")
-    names = options.split_names(metrics, "--metrics")
+    chosen, names = _calibrated(checked, variants), options.split_names(metrics, "--metrics")
     for name in (device, beside):
         options.check_device(name or "auto")
     options.check_weights_dir(weights_dir)
@@ -147,13 +149,28 @@ def calibrate(
             weights_dir=weights_dir,
             progress=progress,
         )
+    _hand_over(found, file, checked, quiet, json)
+
+
+def _calibrated(suite: Suite, text: str | None) -> Sequence[str] | None:
+    chosen = options.split_names(text, "--variants")
+    known = [variant.name for variant in suite.variants]
+    options.check_known(chosen, "--variants", known, f"hotart-bench list variants {shlex.quote(suite.source)}")
+    return chosen
+
+
+def _hand_over(found: Calibration, file: Path, suite: Suite, quiet: bool, json: bool) -> None:
+    """Write what was found to its file, and print it."""
+    from bench.calibrate import write_calibration
+    from bench.cli.planning_tables import print_calibration
+
     write_calibration(found, file)
     if not quiet:
         say(f"Done: {file}, for `hotart-bench baseline RUN -o FILE --calibration {shlex.quote(str(file))}`.")
     if json:
         print_json(found)
     else:
-        print_calibration(found, checked.limits)
+        print_calibration(found, suite.limits)
 
 
 def split_margins(texts: Sequence[str]) -> dict[str, str]:

@@ -98,7 +98,7 @@ def markdown(view: View, plots: tuple[Path, ...]) -> str:
 
 def _examples(view: View) -> list[GridRow]:
     """The typical row and the suite's first rows of other prompts, four in all."""
-    firsts = [row for row in view.rows if row.sample == 0]
+    firsts = [row for row in view.grid.rows if row.sample == 0]
     chosen = [view.typical] if view.typical is not None else []
     return [*chosen, *(row for row in firsts if row not in chosen)][:4]
 

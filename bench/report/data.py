@@ -10,14 +10,14 @@ from bench import wording as text
 from bench.compare import metric_means, summarize_timings, timing_ratios, variant_pairs
 from bench.compare.pairing import usable_scores
 from bench.plots.data import PlotData, data_of_run, headline_metrics
-from bench.records import Delta, Gate, MetricFacts, Run
+from bench.records import Delta, Gate, Run
 from bench.report.audits import AuditView, audit_views
 from bench.report.chart import Tradeoff, tradeoff
 from bench.report.doubts import cut_notes, image_banners
 from bench.report.facts import Facts, command, duration, provenance_facts, setting_facts, when
-from bench.report.grid import GridRow, grid_rows, row_keys, scored_metrics, script_data, typical_row
+from bench.report.grid import Grid, GridRow, grid_rows, grid_view, row_keys, scored_metrics, script_data, typical_row
 from bench.report.headline import Panel, TagTable, panels, tag_tables
-from bench.report.images import MAX_SIDE_PX, Key, Picture, embed
+from bench.report.images import Key, embed
 from bench.report.ranking import RankingTable, ranking_table
 from bench.report.summary import cautions, summary
 from bench.report.sweep import SweepTable, sweep_table
@@ -34,8 +34,11 @@ from bench.report.tables import (
 )
 from bench.report.verdicts import GateView, gate_view
 
-TINY_PX = 128
-"""Images up to this side can be shown pixel by pixel."""
+TAG_NOTE = (
+    "Paired mean differences over the prompts with a tag. Many rows are looked at together and the intervals are not "
+    "widened for that: about one in twenty misses by chance. † marks what holds at 5 % after Holm's correction over "
+    "the tags of a pair and metric (sign-flip test)."
+)
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,7 @@ class View:
     timings: tuple[TimingRow, ...]
     weak_notes: tuple[str, ...]
     pixels: tuple[PixelRow, ...]
-    grid_note: str
-    rows: tuple[GridRow, ...]
-    pairs: tuple[str, ...]
-    choices: tuple[str, ...]
-    tag_names: tuple[str, ...]
-    any_failed: bool
-    tiny: bool
-    cell_width: str
-    ratio: str
+    grid: Grid
     settings: Facts
     settings_notes: tuple[str, ...]
     variants: tuple[VariantView, ...]
@@ -116,23 +111,13 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         tradeoff=tradeoff(data),
         ranking=ranking_table(run),
         sweep=sweep_table(run, deltas),
-        tag_note="Paired mean differences over the prompts with a tag. Many rows are looked at together and the "
-        "intervals are not widened for that: about one in twenty misses by chance. † marks what holds at 5 % after "
-        "Holm's correction over the tags of a pair and metric (sign-flip test).",
+        tag_note=TAG_NOTE,
         tag_tables=tag_tables(data, deltas),
         timing_note=_timing_note(names),
         timings=timing_rows(names, summaries, timing_ratios(run)),
         weak_notes=weak_notes(summaries),
         pixels=pixel_rows(run, metric_means(run), deltas),
-        grid_note=_grid_note(run, pictures, metrics),
-        rows=rows,
-        pairs=tuple(f"{candidate} {text.MINUS} {reference}" for candidate, reference in pairs),
-        choices=tuple(facts.name for facts in metrics),
-        tag_names=tuple(sorted({tag for case in suite.cases for tag in case.tags})),
-        any_failed=any(row.failed for row in rows),
-        tiny=max(suite.settings.width, suite.settings.height) <= TINY_PX,
-        cell_width="9rem" if len(names) <= 4 else "7rem",
-        ratio=f"{suite.settings.width} / {suite.settings.height}",
+        grid=grid_view(run, rows, pairs, pictures),
         settings=setting_facts(run),
         settings_notes=run.info.settings_notes,
         variants=variant_views(run),
@@ -224,18 +209,3 @@ def _timing_note(names: Sequence[str]) -> str:
     note = "Medians over all rounds, each in a fresh process."
     ratio = f" × is the ratio to {names[0]} with its 95 % interval (Student's t over rounds: few of them make it wide)."
     return note + (ratio if len(names) > 1 else "")
-
-
-def _grid_note(run: Run, pictures: Mapping[Key, Picture], metrics: Sequence[MetricFacts]) -> str:
-    names = [variant.name for variant in run.info.suite.variants]
-    made = sum(one.image is not None for one in run.renders)
-    note = (
-        "Every variant started from the same noise." if len(names) > 1 and run.info.suite.given is None else ""
-    ) + " An image opens large, two variants under one divide."
-    if metrics:
-        note += f" The number beside a variant's name is its score: {metrics[0].name}, until another is chosen."
-    if any(one.reduced for one in pictures.values()):
-        note += f" Images are shown as WebP copies of at most {MAX_SIDE_PX} px a side."
-    if len(pictures) < made:
-        note += f" {len(pictures):,} of {made:,} images are embedded; the others are named and lie in the run folder."
-    return note.strip()

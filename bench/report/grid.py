@@ -11,10 +11,12 @@ from bench.compare.pairing import usable_scores
 from bench.plots.data import headline_metrics
 from bench.records import Case, MetricFacts, Render, Run
 from bench.report.headline import way
-from bench.report.images import Key, Picture, link
+from bench.report.images import MAX_SIDE_PX, Key, Picture, link
 
 LONG_PROMPT = 260
 """Characters from which a prompt is folded."""
+TINY_PX = 128
+"""Images up to this side can be shown pixel by pixel."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,21 @@ class GridRow:
     def failed(self) -> bool:
         """Whether an image of the row could not be made."""
         return any(cell.failed for cell in self.cells)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The section of prompts and images: its rows, and what its controls offer."""
+
+    note: str
+    rows: tuple[GridRow, ...]
+    pairs: tuple[str, ...]
+    metrics: tuple[str, ...]
+    tags: tuple[str, ...]
+    any_failed: bool
+    tiny: bool
+    cell_width: str
+    ratio: str
 
 
 def row_keys(run: Run) -> list[tuple[str, int]]:
@@ -197,3 +214,37 @@ def typical_row(run: Run, rows: Sequence[GridRow], metric: str, pair: tuple[str,
         if cell in above and cell in below and all(one.uri for one in row.cells):
             found.append((above[cell] - below[cell], row.index))
     return rows[sorted(found)[(len(found) - 1) // 2][1]] if found else None
+
+
+def grid_view(
+    run: Run, rows: tuple[GridRow, ...], pairs: Sequence[tuple[str, str]], pictures: Mapping[Key, Picture]
+) -> Grid:
+    """The section of ``rows``, sorted by the differences of ``pairs`` where a reader wishes."""
+    suite, metrics = run.info.suite, scored_metrics(run)
+    settings = suite.settings
+    return Grid(
+        note=_note(run, pictures, metrics),
+        rows=rows,
+        pairs=tuple(f"{candidate} {text.MINUS} {reference}" for candidate, reference in pairs),
+        metrics=tuple(facts.name for facts in metrics),
+        tags=tuple(sorted({tag for case in suite.cases for tag in case.tags})),
+        any_failed=any(row.failed for row in rows),
+        tiny=max(settings.width, settings.height) <= TINY_PX,
+        cell_width="9rem" if len(suite.variants) <= 4 else "7rem",
+        ratio=f"{settings.width} / {settings.height}",
+    )
+
+
+def _note(run: Run, pictures: Mapping[Key, Picture], metrics: Sequence[MetricFacts]) -> str:
+    names = [variant.name for variant in run.info.suite.variants]
+    made = sum(one.image is not None for one in run.renders)
+    note = (
+        "Every variant started from the same noise." if len(names) > 1 and run.info.suite.given is None else ""
+    ) + " An image opens large, two variants under one divide."
+    if metrics:
+        note += f" The number beside a variant's name is its score: {metrics[0].name}, until another is chosen."
+    if any(one.reduced for one in pictures.values()):
+        note += f" Images are shown as WebP copies of at most {MAX_SIDE_PX} px a side."
+    if len(pictures) < made:
+        note += f" {len(pictures):,} of {made:,} images are embedded; the others are named and lie in the run folder."
+    return note.strip()
