@@ -23,8 +23,9 @@ HEAVY = {"diffusers", "open_clip_torch", "peft", "timm", "torch", "torchmetrics"
 def tests(session: nox.Session) -> None:
     """Run all tests against the installed package: what you change, you run this on.
 
-    Tests mirror ``bench/``: ``bench/render.py`` is tested by ``tests/test_render.py``. They need no network and
-    no GPU, and Chromium with its driver for the report. Warnings are errors; nothing is skipped.
+    Tests mirror ``bench/``: ``bench/frames.py`` is tested by ``tests/test_frames.py``, a room of several files by
+    ``tests/test_<room>*.py`` or in a folder of its name. They need no network and no GPU, and Chromium with its driver
+    for the report. Warnings are errors; nothing is skipped.
     """
     session.install(".[test]")
     session.run("pytest", *(session.posargs or ["-n", "logical"]))
@@ -124,10 +125,10 @@ def mini(session: nox.Session) -> None:
     """Compute the evidence of the embedded family anew from the shipped weights and print it.
 
     What ``docs/mini.md`` claims is what this prints: how good the base is, and by how much DPO and SPO raise
-    craft over it on held-out prompts and seeds. Long on a CPU.
+    craft over it on held-out prompts and seeds. The contact sheet goes to ``build/mini/sheet.png``. Long on a CPU.
     """
     session.install(".[test]")
-    session.run("python", "-m", "bench.mini.evidence", *session.posargs)
+    session.run("python", "-m", "bench.mini.evidence", "--sheet", "build/mini/sheet.png", *session.posargs)
 
 
 _FIND_HEAVY = f"""

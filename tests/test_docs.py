@@ -13,6 +13,7 @@ import typer.main
 
 from bench.cli.app import build
 from bench.metrics import Inputs, Metric
+from bench.mini.weights import manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(
@@ -65,6 +66,26 @@ def test_a_broken_link_would_be_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# A title, with signs\n[a](page.md) [b](#a-title-with-signs) [c](gone.md) [d](#gone)\n")
     assert list(broken_links(page)) == ["gone.md", "#gone"]
+
+
+_PATH = re.compile(r"`((?:bench|docs|prompts|tests)/[^`\s]*)`")
+
+
+def lost_paths(document: Path) -> list[str]:
+    """The files and folders that a document names between backticks and that are not there; a * is for anything."""
+    named = [path.partition("::")[0] for path in _PATH.findall(document.read_text(encoding="utf-8")) if "<" not in path]
+    return [path for path in named if not any(ROOT.glob(path.rstrip("/")))]
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "noxfile.py"], ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_path_that_is_named_is_there(document: Path) -> None:
+    assert lost_paths(document) == []
+
+
+def test_a_lost_path_would_be_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("`bench/run/` `bench/run.py` ``tests/nothing.py`` `tests/test_*.py::test_x` `tests/<room>.py`")
+    assert lost_paths(page) == ["bench/run.py", "tests/nothing.py"]
 
 
 # --- commands ------------------------------------------------------------------------------
@@ -151,6 +172,16 @@ def test_the_sessions_that_documents_name_exist() -> None:
     named = {name for path in DOCUMENTS for name in re.findall(r"nox -s (\w+)", path.read_text())}
     assert named
     assert named <= sessions
+
+
+def test_the_card_of_the_embedded_family_is_true_of_its_files_and_its_session() -> None:
+    card = (ROOT / "docs" / "mini.md").read_text(encoding="utf-8")
+    said = re.search(r"Together ([\d.]+) MiB", card)
+    assert said
+    assert float(said[1]) == round(sum(int(one["size_bytes"]) for one in manifest().values()) / 2**20, 1)
+    sheet = re.search(r"the sheet below it writes to `([^`]+)`", card)
+    assert sheet
+    assert f'"bench.mini.evidence", "--sheet", "{sheet[1]}"' in (ROOT / "noxfile.py").read_text(encoding="utf-8")
 
 
 def test_the_changelog_begins_with_this_version() -> None:
