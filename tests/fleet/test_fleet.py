@@ -149,10 +149,11 @@ def test_a_finished_run_starts_no_worker(killed, suite, monkeypatch):
 def test_what_a_worker_refuses_arrives_as_the_error_that_it_is(killed, suite, tmp_path):
     info = load_run(killed.folder).info
     forged = [msgspec.structs.replace(known, digest="0" * 64) for known in info.variants]
-    elsewhere = msgspec.structs.replace(info.machine, device_name="another processor")
+    one_worker = msgspec.structs.replace(info.machine, threads=2)  # it takes both cores: half as long as two workers
+    elsewhere = msgspec.structs.replace(one_worker, device_name="another processor")
     with RunFolder.open(tmp_path / "run", suite=suite, protocol_digest=protocol_digest(suite)) as place:
-        place.write_info(msgspec.structs.replace(info, variants=tuple(forged)))
-        with Fleet("auto", suite, device="cpu", threads=1, weights_dir=None) as fleet:
+        place.write_info(msgspec.structs.replace(info, variants=tuple(forged), machine=one_worker))
+        with _fleet(suite, "cpu", 2) as fleet:
             with pytest.raises(WeightsError, match="has other weights for variant base than the driver") as caught:
                 render_on_fleet(suite, place, fleet, variants=suite.variants[:1])
             assert caught.value.hint.startswith("give every machine the same files")
@@ -182,5 +183,5 @@ def _fleet(suite: Suite, device: str, threads: int) -> Fleet:
 
 def test_a_batch_that_is_left_open_is_the_workers_to_find(cluster, suite):
     opened = msgspec.structs.replace(suite, settings=msgspec.structs.replace(suite.settings, batch=None))
-    with Fleet("auto", opened, device="cpu", threads=1, weights_dir=None) as fleet:
+    with _fleet(opened, "cpu", 2) as fleet:
         assert fleet.largest_batch() == UNMEASURED_BATCH

@@ -68,11 +68,12 @@ def test_weights_are_back_to_the_last_bit_after_100_changes(model: Model) -> Non
         ]
     )
     changed = 0
-    for one, flags in itertools.islice(kinds, 100):
+    changes = 100 if model.settings.dtype == "bfloat16" else 20  # where rounding could add up
+    for one, flags in itertools.islice(kinds, changes):
         model, _ = turn_into(model, one, model.settings, device="cpu", weights_dir=None, **flags)
         changed += not same(before, state(model))
         restore(model)
-    assert changed == 75
+    assert changed == changes * 3 // 4
     assert same(before, state(model))
     assert not model.hooks
     assert not any(module._forward_hooks for module in model.pipe.unet.modules())
