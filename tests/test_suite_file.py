@@ -84,7 +84,7 @@ BAD = {
     "NaN lora weight": (
         "weight = 0.5",
         "weight = nan",
-        "variants.spo.loras[0].weight is nan; it must be finite",
+        "variants.spo.loras[0].weight is nan; it must be a number from -1000 to 1000",
     ),
     "metric": ('"saturation"', '"saturatoin"', "unknown metric 'saturatoin' (did you mean 'saturation'?)"),
     "doubled metric": ('"saturation"', '"mini-aesthetic"', "metrics names 'mini-aesthetic' twice"),

@@ -8,7 +8,7 @@ says of it in ``judged``, and what the next run should be like in ``planned``.
 
 from __future__ import annotations
 
-from bench.records.asked import Case, Cell, Given, Lora, Plan, Settings, Suite, Sweep, Variant
+from bench.records.asked import HEAVIEST_LORA, Case, Cell, Given, Lora, Plan, Settings, Suite, Sweep, Variant
 from bench.records.done import (
     Conditions,
     DeviceState,
@@ -83,6 +83,7 @@ from bench.records.weights import (
 
 __all__ = [
     "BASELINE_SCHEMA",
+    "HEAVIEST_LORA",
     "SCHEMA",
     "Acceptance",
     "Audit",

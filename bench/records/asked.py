@@ -18,6 +18,10 @@ class Case(Record, frozen=True):
     """What the prompt tests, in a few words."""
 
 
+HEAVIEST_LORA = 1000.0
+"""Largest weight of a LoRA that is taken for one, of either sign; with larger ones the arithmetic overflows."""
+
+
 class Lora(Record, frozen=True):
     """A LoRA file and the weight it is applied with (1.0 = as trained)."""
 

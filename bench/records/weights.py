@@ -87,11 +87,14 @@ class MergeAudit(Record, frozen=True):
     method: str
     models: tuple[str, ...]
     """As the recipe names them."""
+    base: str = ""
+    """The model that ``blocks`` are measured from: the first, or the first of that one's where it is a recipe."""
     given: tuple[Lora, ...] = ()
-    """The LoRAs that it fuses, as it names and weighs them; and what each did, the norms of the changes left out."""
+    """The LoRAs that it fuses, those of recipes within it first, as named and weighed there; and what each did, the
+    norms of the changes left out."""
     loras: tuple[LoraAudit, ...] = ()
     blocks: dict[str, float] = msgspec.field(default_factory=dict)
-    """Relative change by block from the first model to the result, in the precision that is run."""
+    """Relative change by block from ``base`` to the result, in the precision that is run."""
 
 
 class Audit(Record, frozen=True):
@@ -103,6 +106,8 @@ class Audit(Record, frozen=True):
     loras: tuple[LoraAudit, ...] = ()
     blocks: dict[str, float] = msgspec.field(default_factory=dict)
     """Relative change by block (``IN00``, ``M00``, ``OUT00``, ``BASE``, ``TE1``, ``TE2``), all LoRAs together."""
+    non_finite: dict[str, int] = msgspec.field(default_factory=dict)
+    """How many of the checkpoint's own numbers are NaN or infinite in ``dtype``, by tensor; others are left out."""
     merge: MergeAudit | None = None
     """Of a checkpoint that is a recipe; None of any other."""
     fused_against_runtime: PixelDifference | None = None
@@ -126,7 +131,8 @@ class Inspection(Record, frozen=True):
     parameters: dict[str, int]
     """How many numbers, by component."""
     non_finite: dict[str, int]
-    """How many numbers are NaN or infinite, by tensor; those without any are left out."""
+    """How many numbers are NaN or infinite, by tensor; those without any are left out. Of a LoRA with ``against``, in the
+    tensors that it changes, once they are changed and rounded to ``dtype``."""
     against: str | None = None
     """The checkpoint that it was held against."""
     dtype: str | None = None
@@ -136,7 +142,8 @@ class Inspection(Record, frozen=True):
     only_here: tuple[str, ...] = ()
     """Of two checkpoints, tensors that only the first has; likewise the next."""
     only_there: tuple[str, ...] = ()
-    blocks: dict[str, float] = msgspec.field(default_factory=dict)
-    """Relative change by block: of a LoRA at the asked weight, or from ``against`` to the checkpoint."""
+    blocks: dict[str, float | None] = msgspec.field(default_factory=dict)
+    """Relative change by block: of a LoRA at the asked weight, or from ``against`` to the checkpoint. None where it is
+    no number, since a weight or its change is not finite."""
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
     """What the file says of itself: ``modelspec.*``, ``ss_*``, a recipe."""

@@ -38,3 +38,8 @@ def keep_audit(folder: RunFolder, variant: Variant, audit: Audit) -> None:
         msgspec.structs.replace(one, audit=audit) if one.name == variant.name else one for one in folder.info.variants
     )
     folder.write_info(msgspec.structs.replace(folder.info, variants=prints))
+    if audit.non_finite:
+        first, count = next(iter(audit.non_finite.items()))
+        more = f" and {len(audit.non_finite) - 1} more tensors" if len(audit.non_finite) > 1 else ""
+        bad = f"{count} values of {first}{more} are not finite in {audit.dtype}, before any LoRA"
+        folder.add_notes([f"Variant {variant.name}: {bad}."])

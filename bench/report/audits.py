@@ -88,7 +88,8 @@ def audit_views(run: Run) -> tuple[AuditView, ...]:
 def _view(index: int, known: Fingerprint, audit: Audit) -> AuditView:
     merge = audit.merge
     fused = [] if merge is None else zip(merge.given, merge.loras, strict=True)
-    pictures = [] if merge is None else [_picture(f"Change from {merge.models[0]} by the recipe", merge.blocks)]
+    first = "" if merge is None else merge.base or merge.models[0]
+    pictures = [] if merge is None else [_picture(f"Change from {first} by the recipe", merge.blocks)]
     if audit.blocks:
         pictures.append(_picture("Change by the variant's LoRAs", audit.blocks))
     return AuditView(

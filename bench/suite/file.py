@@ -6,7 +6,6 @@ with the field and, where there is one, the nearest match.
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import msgspec
 from bench import strict_json
 from bench.errors import IncomparableError, SuiteError, UsageError
 from bench.names import NAME_RULE, did_you_mean, is_good_name, listed
-from bench.records import SCHEMA, Dtype, Lora, Plan, Sampler, Settings, TimingName
+from bench.records import HEAVIEST_LORA, SCHEMA, Dtype, Lora, Plan, Sampler, Settings, TimingName
 from bench.suite.limits import parse_limit
 from bench.suite.text_files import read_text
 
@@ -211,8 +210,10 @@ def _check_lora_weights(where: str, lora: Lora) -> None:
     weights = {name: getattr(lora, name) for name in ("weight", "unet", "text_encoder", "text_encoder_2")}
     weights |= {f"blocks.{name}": weight for name, weight in lora.blocks.items()}
     for name, weight in weights.items():
-        if weight is not None and not math.isfinite(weight):
-            raise SuiteError(f"{where}.{name} is {weight}; it must be finite.")
+        if weight is not None and not abs(weight) <= HEAVIEST_LORA:  # NaN neither
+            raise SuiteError(
+                f"{where}.{name} is {weight}; it must be a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}."
+            )
 
 
 def _check_lists(file: str, suite: SuiteFile) -> None:

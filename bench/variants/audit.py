@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,8 +36,8 @@ def measure_change(before: torch.Tensor, after: torch.Tensor, dtype: torch.dtype
         dtype: the precision that is run.
 
     Returns:
-        float64 (4,): squared Frobenius norms of the change and of ``before``; how many entries were meant to
-        change; how many of those are another number in ``dtype`` too.
+        float64 (5,): squared Frobenius norms of the change and of ``before``; how many entries were meant to
+        change; how many of those are another number in ``dtype`` too; how many are not finite there.
     """
     count = _BLOCK if before.device.type == "cpu" else max(1, before.numel())
     pairs = zip(torch.split(before.flatten(), count), torch.split(after.flatten(), count), strict=True)
@@ -47,8 +47,18 @@ def measure_change(before: torch.Tensor, after: torch.Tensor, dtype: torch.dtype
 def _measure_block(before: torch.Tensor, after: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     change, weight = (after - before).double(), before.double()
     moved = (after != before).sum()
-    kept = (after.to(dtype) != before.to(dtype)).sum()  # rounding makes no two numbers of one
-    return torch.stack([change.dot(change), weight.dot(weight), moved, kept])
+    rounded = after.to(dtype)
+    kept = (rounded != before.to(dtype)).sum()  # rounding makes no two numbers of one
+    return torch.stack([change.dot(change), weight.dot(weight), moved, kept, (~rounded.isfinite()).sum()])
+
+
+def count_non_finite(parameters: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """How many values are NaN or infinite, by tensor; tensors without any are left out. Waits for the device once."""
+    kinds = [(name, value) for name, value in parameters.items() if value.is_floating_point()]
+    if not kinds:
+        return {}
+    sound = torch.stack([value.isfinite().all() for _, value in kinds]).tolist()
+    return {name: int((~value.isfinite()).sum()) for (name, value), good in zip(kinds, sound, strict=True) if not good}
 
 
 def audit_lora(lora: Lora, adapter: Adapter, steps: Sequence[Step]) -> LoraAudit:
@@ -66,7 +76,7 @@ def audit_lora(lora: Lora, adapter: Adapter, steps: Sequence[Step]) -> LoraAudit
 
 def _changed_module(step: Step, numbers: list[float] | None) -> ChangedModule:
     made = step.change
-    change, weight, moved, kept = numbers or (0.0, 0.0, 0.0, 0.0)
+    change, weight, moved, kept, *_ = numbers or (0.0, 0.0, 0.0, 0.0)
     return ChangedModule(
         module=made.tensor.removesuffix(".weight"),
         kind=made.kind,

@@ -15,7 +15,7 @@ from bench.records import Fingerprint, Lora, Variant, WeightFile
 from bench.variants import sources
 from bench.variants.adapters import read_adapter
 from bench.variants.checkpoint import Checkpoint
-from bench.variants.checkpoints.families import read_pipeline_class
+from bench.variants.checkpoints.families import read_config, read_pipeline_class
 from bench.variants.checkpoints.opening import open_checkpoint, scheduler_config
 from bench.variants.headers import read_shapes
 
@@ -28,9 +28,10 @@ TOKENIZERS = {
 def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprint:
     """Hash a variant's weight files, fetching those that are missing.
 
-    The digest is the sha256 of the pipeline class, the checkpoint's noise schedule and kind of prediction, the
-    sha256 of each component's files (of random weights and recipes, what they are made by) and the LoRAs' sha256 and
-    weights in order: not of names or paths, so that the same weights at another place are the same variant.
+    The digest is the sha256 of the pipeline class, the checkpoint's noise schedule and kind of prediction, its
+    components' configurations and tokenizers, the sha256 of each component's files (of random weights and recipes, what
+    they are made by) and the LoRAs' sha256, scales and weights in order: not of names or paths, so that the same
+    weights at another place are the same variant.
 
     Every file's header is read, so that what is cut short or fits nothing is told before anything is rendered.
 
@@ -41,16 +42,21 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
     pipeline = read_pipeline_class(checkpoint.config)
     if checkpoint.facts.layout == "diffusers":
         _check_tokenizers(checkpoint.config, pipeline)
-    adapters = [Path(sources.fetch(sources.find_lora(lora.path, weights_dir)).path or "") for lora in variant.loras]
-    tensors = checkpoint.tensors
-    changed = {change.tensor for path in adapters for change in read_adapter(path, tensors).changes}
+    paths = [Path(sources.fetch(sources.find_lora(lora.path, weights_dir)).path or "") for lora in variant.loras]
+    adapters = [read_adapter(path, checkpoint.tensors) for path in paths]
+    changed = {change.tensor for adapter in adapters for change in adapter.changes}
     files = [_weight_file(component, path) for component, path in checkpoint.files]
-    loras = [_weight_file(f"lora:{number}", path) for number, path in enumerate(adapters)]
+    loras = [_weight_file(f"lora:{number}", path) for number, path in enumerate(paths)]
     facts = {
         "pipeline": pipeline,
         "schedule": _noise_schedule(checkpoint),
+        "configurations": _configurations(checkpoint),
+        "tokenizers": _tokenizers(checkpoint.config),
         "files": [(file.component, file.sha256) for file in files],
-        "loras": [(file.sha256, _weights(lora)) for file, lora in zip(loras, variant.loras, strict=True)],
+        "loras": [
+            (file.sha256, adapter.scales, _weights(lora))
+            for file, adapter, lora in zip(loras, adapters, variant.loras, strict=True)
+        ],
         "fuse": variant.fuse,
     }
     if checkpoint.identity:
@@ -81,6 +87,32 @@ def _check_tokenizers(folder: Path, pipeline: str) -> None:
                 f"{folder / name}: holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt.",
                 "save the whole pipeline again, or download it anew",
             )
+
+
+def _configurations(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What each component's network computes of its weights: an activation, the scale of the VAE's latents."""
+    parts = {name.partition(".")[0] for name in checkpoint.tensors}
+    folders = {part: checkpoint.other_configs.get(part, checkpoint.config / part) for part in sorted(parts)}
+    return {
+        part: {key: value for key, value in read_config(folder / "config.json").items() if not is_provenance(key)}
+        for part, folder in folders.items()
+    }
+
+
+def is_provenance(key: str) -> bool:
+    """Whether a field of a component's configuration says where it is from, and nothing of what it computes."""
+    return key.startswith("_") or key in ("transformers_version", "dtype", "torch_dtype", "architectures")
+
+
+def _tokenizers(folder: Path) -> dict[str, str]:
+    """sha256 of the files that say which words a prompt is made of; none where they come with the package."""
+    names = ("tokenizer.json", "vocab.json", "merges.txt")
+    files = [folder / part / name for part in ("tokenizer", "tokenizer_2") for name in names]
+    return {
+        str(file.relative_to(folder).as_posix()): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+        if file.is_file()
+    }
 
 
 def _noise_schedule(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -23,13 +23,13 @@ from bench.variants.adapters import Adapter, Change, read_adapter
 from bench.variants.adapters.arithmetic import changed
 from bench.variants.adapters.parts import AdapterParts, read_parts
 from bench.variants.adapters.runtime import attach, is_runtime
-from bench.variants.audit import Step, audit_lora, block_changes, measure_change, refuse_no_change
+from bench.variants.audit import Step, audit_lora, block_changes, count_non_finite, measure_change, refuse_no_change
 from bench.variants.blocks import block_of, check_blocks, count_blocks, weight_of
 from bench.variants.checkpoint import Checkpoint, Tensor
 from bench.variants.checkpoints.opening import open_checkpoint
 from bench.variants.pipelines import Uncompiled, build_pipeline, module_of, named_parameters
 from bench.variants.recipes.audit import audit_merge
-from bench.variants.recipes.merged import Merged
+from bench.variants.recipes.merged import recipe_of
 
 SPARE_BYTES = 8 * 2**30
 """Device memory that drawing needs; the kept weights lie on the device only where this is left beside them."""
@@ -54,6 +54,8 @@ class Model:
     hooks: list[Any] = field(default_factory=list)
     merge: MergeAudit | None = None
     """What a recipe made; None of any other checkpoint, and before it is asked for."""
+    non_finite: dict[str, int] = field(default_factory=dict)
+    """Numbers of the checkpoint that are NaN or infinite as they are run, by tensor; empty before it is asked for."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -113,10 +115,24 @@ def turn_into(
     if model is None or model.base != base_of(variant):
         old = None if model is None else _emptied(model)
         model = load_model(variant, settings, device=device, weights_dir=weights_dir, into=old)
-        if isinstance(model.checkpoint, Merged):
-            model.merge = audit_merge(model.checkpoint, model.parameters)
+        model.merge, model.non_finite = _audit_recipe(model), count_non_finite(model.parameters)
     restore(model)
     return model, apply_loras(model, variant, weights_dir, keep=True)
+
+
+def _audit_recipe(model: Model) -> MergeAudit | None:
+    """What a recipe made of the components that it gives; where UNet and text encoders are of two, the UNet's."""
+    merged = recipe_of(model.checkpoint, "unet") or recipe_of(model.checkpoint, "text_encoder")
+    if merged is None:
+        return None
+    made = {
+        name: value for name, value in model.parameters.items() if recipe_of(model.checkpoint, _part(name)) is merged
+    }
+    return audit_merge(merged, made)
+
+
+def _part(tensor: str) -> str:
+    return tensor.partition(".")[0]
 
 
 def _emptied(model: Model) -> Any:
@@ -159,8 +175,9 @@ def apply_loras(
     fuse = variant.fuse if fuse is None else fuse
     applied = read_loras(model.tensors, variant, weights_dir)
     blocks = count_blocks(model.tensors)
+    dtype = model.dtype if fuse else torch.float32  # what runs beside the weights is not rounded into them
     steps: list[Step] = []
-    totals: list[tuple[str, torch.Tensor]] = []
+    totals: dict[str, torch.Tensor] = {}
     with ExitStack() as files:
         parts = [files.enter_context(read_parts(one.adapter.path, str(model.pipe.device))) for one in applied]
         for tensor, changes in _by_tensor(applied).items():
@@ -169,15 +186,15 @@ def apply_loras(
             for index, change in changes:
                 strength = weight_of(applied[index].lora, tensor, blocks)
                 now = changed(change, after, parts[index].of(change), strength)
-                numbers = measure_change(after, now, model.dtype)
+                numbers = measure_change(after, now, dtype)
                 steps.append(Step(index, change, strength, numbers))
                 after = now
-            whole = numbers if len(changes) == 1 else measure_change(before, after, model.dtype)
-            totals.append((block_of(tensor, blocks), whole))
+            totals[tensor] = numbers if len(changes) == 1 else measure_change(before, after, dtype)
             if fuse:
                 _put(model, tensor, after, keep)
         if not fuse:
             _attach(model, applied, parts)
+    _refuse_non_finite(model, variant, totals, dtype)
     audits = tuple(
         audit_lora(one.lora, one.adapter, [step for step in steps if step.lora == index])
         for index, one in enumerate(applied)
@@ -188,9 +205,29 @@ def apply_loras(
         checkpoint=model.checkpoint.facts,
         dtype=model.settings.dtype,
         loras=audits,
-        blocks=block_changes(totals),
+        blocks=block_changes((block_of(tensor, blocks), whole) for tensor, whole in totals.items()),
+        non_finite=model.non_finite,
         merge=model.merge,
     )
+
+
+def _refuse_non_finite(model: Model, variant: Variant, totals: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
+    """Raises WeightsError where a changed weight holds what is no number, and says whose fault it is."""
+    counts = torch.stack(list(totals.values()))[:, 4].tolist() if totals else []  # all at once: one wait
+    bad = {tensor: int(count) for tensor, count in zip(totals, counts, strict=True) if count}
+    for tensor in bad:
+        if not bool(_original(model, tensor).float().isfinite().all()):
+            raise WeightsError(
+                f"{model.checkpoint.what}: {tensor} holds values that are not finite.",
+                "get the checkpoint again, and compare its size and sha256 with the source's",
+            )
+    if bad:
+        tensor, count = next(iter(bad.items()))
+        raise WeightsError(
+            f"{listed([lora.path for lora in variant.loras], 3)}: at the weights that are asked for, {count} values of "
+            f"{tensor} overflow {str(dtype).removeprefix('torch.')} (and {len(bad) - 1} more tensors are so).",
+            "give smaller weights, or check the file's alpha",
+        )
 
 
 def _by_tensor(applied: Sequence[Applied]) -> dict[str, list[tuple[int, Change]]]:
@@ -207,7 +244,7 @@ def _original(model: Model, tensor: str) -> torch.Tensor:
     parameter = model.parameters[tensor]
     if tensor in model.pristine:
         return model.pristine[tensor].to(parameter.device)
-    if model.tensors[tensor].dtype == model.settings.dtype and model.checkpoint.facts.layout != "recipe":
+    if model.tensors[tensor].dtype == model.settings.dtype and recipe_of(model.checkpoint, _part(tensor)) is None:
         return parameter.detach()
     return model.checkpoint.read(tensor).to(parameter.device)
 

@@ -9,6 +9,7 @@ of these too. A LoRA is a shipped one (``mini:spo``), a ``.safetensors`` file, o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from bench.errors import WeightsError
 from bench.mini import weights as mini
 from bench.names import did_you_mean
 from bench.records import Record, Variant
+from bench.variants.adapters.scales import PEFT_CONFIG, PEFT_FILE
 from bench.variants.checkpoints.families import COMPONENTS, FAMILIES, config_folder
 from bench.variants.headers import weight_files
 
@@ -105,9 +107,10 @@ def find_lora(name: str, weights_dir: Path | None) -> Place:
     """Where a LoRA file lies.
 
     Raises:
-        WeightsError: a name or path that can be nothing of the kind.
+        WeightsError: a name or path that can be nothing of the kind, or a pickle.
     """
     _refuse_bad_name(name)
+    refuse_pickle(name)
     family, _, part = name.partition(":")
     if family in SHIPPED and part:
         return Place(what=name, path=str(mini.lora_file(part)))
@@ -194,10 +197,19 @@ def _at(place: Place, path: Path | None) -> Place:
     )
 
 
+def _companion(place: Place) -> str | None:
+    """The file of a repository without which the wanted one cannot be understood: PEFT's configuration."""
+    folder, _, name = (place.file or "").rpartition("/")
+    return f"{folder}/{PEFT_CONFIG}".lstrip("/") if name == PEFT_FILE else None
+
+
 def _cached(place: Place) -> Path | None:
     """The place in the Hub's local cache, without asking the network."""
     from huggingface_hub import try_to_load_from_cache
 
+    companion = _companion(place)
+    if companion and try_to_load_from_cache(place.repository or "", companion, revision=place.revision) is None:
+        return None  # it was never asked for; that the repository has none would be known
     for name in (place.file,) if place.file else ("model_index.json", "config.json", "unet/config.json"):
         found = try_to_load_from_cache(place.repository or "", name, revision=place.revision)
         if isinstance(found, str):
@@ -229,6 +241,7 @@ def fetch(place: Place) -> Place:
     repository = place.repository or ""
     try:
         if place.file is not None:
+            _download_companion(place)
             return _at(place, Path(huggingface_hub.hf_hub_download(repository, place.file, revision=place.revision)))
         folder = _download(place, (HALF, *SKIPPED_PARTS))
         if not _is_whole(folder):  # some repositories hold nothing but the half-precision copies
@@ -239,6 +252,17 @@ def fetch(place: Place) -> Place:
             f"{get_command(place)}, or give a folder that holds {repository}/ with --weights-dir",
         ) from error
     return _at(place, folder)
+
+
+def _download_companion(place: Place) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    companion = _companion(place)
+    if companion is None:
+        return
+    with contextlib.suppress(EntryNotFoundError):  # reading the file says what it lacks
+        huggingface_hub.hf_hub_download(place.repository or "", companion, revision=place.revision)
 
 
 def _download(place: Place, skipped: tuple[str, ...]) -> Path:
@@ -257,6 +281,6 @@ def _download(place: Place, skipped: tuple[str, ...]) -> Path:
 def get_command(place: Place) -> str:
     """The command that downloads a place into the Hub's cache."""
     parts = ["hf download", place.repository or ""]
-    parts += [place.file] if place.file else []
+    parts += [file for file in (place.file, _companion(place)) if file]
     parts += [f"--revision {place.revision}"] if place.revision else []
     return " ".join(parts)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from tiny_checkpoints import write_tiny
+from tiny_checkpoints import write_recipe, write_tiny
 from torch import Tensor
 
 from bench.errors import SuiteError, WeightsError
@@ -194,6 +194,101 @@ def test_small_changes_are_rounded_away_and_counted() -> None:
     audit = apply_loras(model, variant(mini("spo", 0.02)), None, keep=True)
     shares = [one.rounded_away for one in audit.loras[0].modules]
     assert all(share is not None and 0.5 < share < 1 for share in shares)
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_what_runs_beside_the_weights_is_not_rounded_into_them(fuse: bool) -> None:
+    model = load_model(variant(), HALF, device="cpu")
+    audit = apply_loras(model, variant(mini("spo", 0.02), fuse=fuse), None, keep=True)
+    shares = [one.rounded_away or 0.0 for one in audit.loras[0].modules]
+    assert (max(shares) > 0.5) is fuse
+
+
+@pytest.mark.parametrize(("weight", "dtype"), [(900.0, "float16"), (-900.0, "float16")])
+def test_a_change_that_overflows_is_refused(weight: float, dtype: str, tmp_path: Path) -> None:
+    """Each number of the file is finite; what they make of a weight is not, in the precision that is run."""
+    large = {key: value * (1e4 if "lora_B" in key else 1) for key, value in load_file(weights.lora_file("spo")).items()}
+    path = tmp_path / "large.safetensors"
+    save_file(large, path)
+    settings = msgspec.structs.replace(HALF, dtype=dtype)
+    model = load_model(variant(), settings, device="cpu")
+    before = state(model)
+    with pytest.raises(WeightsError, match=r"large\.safetensors: at the weights .* overflow float16") as caught:
+        apply_loras(model, variant(Lora(path=str(path), weight=weight)), None, keep=True)
+    assert caught.value.exit_code == 3
+    restore(model)
+    assert same(before, state(model))
+
+
+@pytest.fixture
+def spoilt(mini_copy: Path) -> Path:
+    """The embedded checkpoint with two numbers that are none, in a tensor that its LoRAs change."""
+    file = mini_copy / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors[f"{ATTENTION.removeprefix('unet.')}.to_q.weight"].view(-1)[[3, 5]] = float("nan")
+    save_file(tensors, file)
+    return mini_copy
+
+
+def test_what_is_not_finite_in_a_checkpoint_is_counted(spoilt: Path) -> None:
+    one = Variant(name="x", checkpoint=str(spoilt))
+    _, audit = turn_into(None, one, HALF, device="cpu", weights_dir=None)
+    assert audit.non_finite == {f"{ATTENTION}.to_q.weight": 2}
+    _, audit = turn_into(None, variant(), HALF, device="cpu", weights_dir=None)
+    assert audit.non_finite == {}
+
+
+def test_the_checkpoint_is_blamed_for_what_it_brings(spoilt: Path) -> None:
+    one = Variant(name="x", checkpoint=str(spoilt), loras=(mini("spo"),))
+    with pytest.raises(WeightsError, match=rf"elsewhere: {ATTENTION}\.to_q\.weight holds values that are not finite"):
+        turn_into(None, one, HALF, device="cpu", weights_dir=None)
+
+
+# --- recipes -------------------------------------------------------------------------------
+
+COPY = """method = "copy"
+models = ["{model}"]
+loras = [{{ path = "mini:spo", weight = {weight} }}]
+"""
+
+
+def test_a_recipe_is_audited_wherever_it_stands(mini_copy: Path, tmp_path: Path) -> None:
+    """As the checkpoint, beside a replaced VAE, as the UNet alone, and as a model of another recipe."""
+    recipe = str(write_recipe(tmp_path / "r.toml", COPY.format(model="mini", weight=0.5)))
+    outer = str(write_recipe(tmp_path / "outer.toml", 'method = "copy"\nmodels = ["r.toml"]\n'))
+    places = {
+        "alone": Variant(name="x", checkpoint=recipe),
+        "vae": Variant(name="x", checkpoint=recipe, vae=str(mini_copy / "vae")),
+        "unet": Variant(name="x", checkpoint="mini", unet=recipe),
+        "nested": Variant(name="x", checkpoint=outer),
+    }
+    found = {name: turn_into(None, one, HALF, device="cpu", weights_dir=None)[1] for name, one in places.items()}
+    expected = found["alone"].merge
+    assert expected is not None
+    assert (expected.base, [lora.path for lora in expected.given]) == ("mini", ["mini:spo"])
+    assert expected.blocks["M00"] > 0
+    for name, audit in found.items():
+        assert audit.merge is not None, name
+        unet = {block: size for block, size in expected.blocks.items() if not block.startswith("TE")}
+        assert {block: size for block, size in audit.merge.blocks.items() if not block.startswith("TE")} == unet, name
+        assert audit.merge.given == expected.given, name
+        assert audit.merge.base == "mini", name
+
+
+def test_a_lora_on_a_recipes_unet_starts_from_what_was_computed(tmp_path: Path) -> None:
+    """In half precision the recipe's own result is rounded once, not once before the LoRA and once after it."""
+    recipe = str(write_recipe(tmp_path / "r.toml", COPY.format(model="mini", weight=0.3)))
+    whole = turn_into(
+        None, Variant(name="x", checkpoint=recipe, loras=(mini("dpo", 0.4),)), HALF, device="cpu", weights_dir=None
+    )[0]
+    unet = turn_into(
+        None,
+        Variant(name="x", checkpoint="mini", unet=recipe, loras=(mini("dpo", 0.4),)),
+        HALF,
+        device="cpu",
+        weights_dir=None,
+    )[0]
+    assert same(state(whole), state(unet))
 
 
 @pytest.mark.parametrize("kind", ["zeros", "nan"])

@@ -195,3 +195,53 @@ def test_pipeline_of_another_family_is_named(mini_copy: Path) -> None:
     (mini_copy / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     with pytest.raises(WeightsError, match="holds a FluxPipeline; hotart-bench renders StableDiffusionXLPipeline"):
         fingerprint(variant(mini_copy))
+
+
+def edit(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | fields), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("file", "fields"),
+    [
+        ("vae/config.json", {"scaling_factor": 0.5}),
+        ("text_encoder/config.json", {"hidden_act": "gelu"}),
+        ("unet/config.json", {"norm_eps": 1e-3}),
+    ],
+)
+def test_what_a_network_computes_is_part_of_it(mini_copy: Path, file: str, fields: dict[str, object]) -> None:
+    before = fingerprint(variant(mini_copy)).digest
+    edit(mini_copy / file, **fields)
+    assert fingerprint(variant(mini_copy)).digest != before
+
+
+def test_where_a_configuration_is_from_is_no_part_of_it(mini_copy: Path) -> None:
+    before = fingerprint(variant(mini_copy)).digest
+    edit(mini_copy / "unet" / "config.json", _diffusers_version="9.9")
+    edit(
+        mini_copy / "text_encoder" / "config.json", transformers_version="9.9", architectures=["X"], torch_dtype="bf16"
+    )
+    assert fingerprint(variant(mini_copy)).digest == before
+
+
+def test_the_words_that_a_tokenizer_knows_are_part_of_it(mini_copy: Path) -> None:
+    before = fingerprint(variant(mini_copy)).digest
+    words = next(file for file in (mini_copy / "tokenizer").iterdir() if file.name in ("tokenizer.json", "vocab.json"))
+    words.write_text(words.read_text("utf-8") + " ", "utf-8")
+    assert fingerprint(variant(mini_copy)).digest != before
+
+
+@pytest.mark.parametrize("fields", [{"lora_alpha": 2}, {"use_rslora": True}])
+def test_what_pefts_configuration_says_of_a_lora_is_part_of_it(tmp_path: Path, fields: dict[str, object]) -> None:
+    tensors = {f"base_model.model.{key}": value for key, value in load_file(weights.lora_file("spo")).items()}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    config = tmp_path / "adapter_config.json"
+    config.write_text(json.dumps({"r": 8, "lora_alpha": 16}), "utf-8")
+    own = variant("mini", Lora(path=str(tmp_path / "adapter_model.safetensors")))
+    before = fingerprint(own).digest
+    edit(config, **fields)
+    assert fingerprint(own).digest != before
+    config.unlink()
+    with pytest.raises(WeightsError, match="was written by PEFT, which keeps alpha") as caught:
+        fingerprint(own)
+    assert "put that file beside it" in (caught.value.hint or "")

@@ -8,7 +8,7 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from bench.errors import WeightsError
 from bench.mini import weights
@@ -246,11 +246,18 @@ def test_lora_in_the_cache(tmp_path: Path, hub: Callable[..., None]) -> None:
     assert find_lora("owner/name:lora.safetensors", None).path == str(path)
 
 
-@pytest.mark.parametrize("name", ["gone.safetensors", "owner/name:lora.bin", "owner/name", "mini:", "a:b:c"])
+@pytest.mark.parametrize("name", ["gone.safetensors", "owner/name", "mini:", "a:b:c"])
 def test_no_lora_of_any_kind(name: str) -> None:
     with pytest.raises(WeightsError, match=r"no such LoRA file.*mini:dpo, mini:spo") as caught:
         find_lora(name, None)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["x.pt", "owner/name:lora.bin", "deep/x.ckpt"])
+def test_pickled_loras_are_refused_with_the_command_that_converts_them(name: str) -> None:
+    with pytest.raises(WeightsError, match="is a pickle") as caught:
+        find_lora(name, None)
+    assert "weights_only=True" in (caught.value.hint or "")
 
 
 # --- the whole variant, and fetching -------------------------------------------------------
@@ -384,3 +391,45 @@ def test_needs_of_a_suite_say_what_is_missing_and_how_to_get_it() -> None:
     assert base.size_bytes == sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     assert lora.size_bytes == weights.lora_file("spo").stat().st_size
     assert (big.present, big.path, big.size_bytes, big.get) == (False, None, None, "hf download owner/name")
+
+
+# --- PEFT's two files ----------------------------------------------------------------------
+
+PEFT = "owner/name:deep/adapter_model.safetensors"
+
+
+def test_the_configuration_of_a_peft_file_is_fetched_with_it(tmp_path: Path, hub: Callable[..., None]) -> None:
+    asked: list[str] = []
+
+    def download(repository: str, file: str, revision: str | None) -> str:
+        asked.append(file)
+        return str(touch(tmp_path / file))
+
+    hub(hf_hub_download=download)
+    place = fetch(find_lora(PEFT, None))
+    assert sorted(asked) == ["deep/adapter_config.json", "deep/adapter_model.safetensors"]
+    assert place.path == str(tmp_path / "deep" / "adapter_model.safetensors")
+
+
+def test_a_repository_without_the_configuration_gives_the_file_alone(tmp_path: Path, hub: Callable[..., None]) -> None:
+    def download(repository: str, file: str, revision: str | None) -> str:
+        if file.endswith(".json"):
+            raise EntryNotFoundError("404")
+        return str(touch(tmp_path / file))
+
+    hub(hf_hub_download=download)
+    assert fetch(find_lora(PEFT, None)).path == str(tmp_path / "deep" / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(("config", "found"), [(None, False), ("there", True), (object(), True)])
+def test_a_peft_file_is_in_the_cache_once_its_configuration_was_asked_for(
+    tmp_path: Path, hub: Callable[..., None], config: object, found: bool
+) -> None:
+    path = touch(tmp_path / "adapter_model.safetensors")
+    hub(try_to_load_from_cache=lambda _, name, revision: config if name.endswith(".json") else str(path))
+    assert (find_lora(PEFT, None).path is not None) is found
+
+
+def test_the_command_fetches_both() -> None:
+    place = Place(what="x", path=None, repository="owner/name", file="deep/adapter_model.safetensors")
+    assert get_command(place) == "hf download owner/name deep/adapter_model.safetensors deep/adapter_config.json"

@@ -37,3 +37,8 @@ class Adapter(NamedTuple):
     """Keys by component; they sum up to ``keys``."""
     changes: tuple[Change, ...]
     """In the order of the tensors' names."""
+
+    @property
+    def scales(self) -> list[tuple[str, float]]:
+        """Tensor and scale of every change: what a file beside this one may say of it, and its bytes do not."""
+        return [(change.tensor, change.scale) for change in self.changes]

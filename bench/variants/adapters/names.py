@@ -91,8 +91,17 @@ def _likely(name: str) -> Iterator[str]:
 
 
 _COMPONENTS = (
-    (re.compile(r"(base_model\.model\.)?(text_encoder_2|lora_te2_|clip_g)"), "text_encoder_2"),
-    (re.compile(r"(base_model\.model\.)?(text_encoder|lora_te|text_model|lycoris_text_model|clip_l)"), "text_encoder"),
+    (
+        re.compile(r"(base_model\.model\.)?(text_encoder_2|lora_te2_|clip_g|conditioner\.embedders\.1\.)"),
+        "text_encoder_2",
+    ),
+    (
+        re.compile(
+            r"(base_model\.model\.)?"
+            r"(text_encoder|lora_te|text_model|lycoris_text_model|clip_l|conditioner\.|cond_stage_model\.)"
+        ),
+        "text_encoder",
+    ),
     (re.compile(r"(base_model\.model\.)?(vae\.|first_stage_model|lora_vae)"), "vae"),
     (re.compile(r".*(unet|(down|mid|up|input|middle|output)_blocks?)"), "unet"),
 )

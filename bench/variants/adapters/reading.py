@@ -40,7 +40,7 @@ def read_adapter(path: Path, tensors: Mapping[str, Tensor]) -> Adapter:
     groups, left, problems = _group(header.tensors, module_names(tensors, count_blocks(tensors)))
     if left:
         raise _left_over(path, left, groups)
-    source = Source(path, header, read_trained(path, header.metadata), tensors)
+    source = Source(path, header, read_trained(path, header.tensors, header.metadata), tensors)
     changes: dict[str, Change] = {}
     for group in groups:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +23,10 @@ T = TypeVar("T")
 
 DIFFUSERS_KEY = "lora_adapter_metadata"
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PEFT_PREFIX = "base_model.model."
+"""What stands before every key in a file that PEFT itself wrote; alpha is then in its configuration alone."""
+MATRIX = re.compile(r"\.(lora|hada|lokr)_")
+"""In the keys of what a scale is for."""
 
 
 class Trained(msgspec.Struct, frozen=True):
@@ -38,11 +42,11 @@ class Trained(msgspec.Struct, frozen=True):
     use_dora: bool = False
 
 
-def read_trained(path: Path, metadata: Mapping[str, str]) -> dict[str, Trained]:
+def read_trained(path: Path, keys: Iterable[str], metadata: Mapping[str, str]) -> dict[str, Trained]:
     """PEFT's configuration by component, ``""`` for every component; empty where there is none.
 
     Raises:
-        WeightsError: it is there and cannot be read.
+        WeightsError: it is there and cannot be read, or is not there though the file cannot do without.
     """
     beside = path.parent / PEFT_CONFIG
     try:
@@ -52,7 +56,18 @@ def read_trained(path: Path, metadata: Mapping[str, str]) -> dict[str, Trained]:
             return {"": _checked(strict_json.loads(beside.read_text(encoding="utf-8")))}
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: its alpha cannot be read from the metadata of PEFT: {error}.") from error
+    if _lacks_alpha(list(keys)):
+        raise WeightsError(
+            f"{path}: was written by PEFT, which keeps alpha in {PEFT_CONFIG}; without it the strength is not known.",
+            f"put that file beside it, and name it {PEFT_FILE}",
+        )
     return {}
+
+
+def _lacks_alpha(keys: list[str]) -> bool:
+    """Whether PEFT wrote matrices, and no alpha with them."""
+    own = all(key.startswith(PEFT_PREFIX) for key in keys)
+    return own and any(MATRIX.search(key) for key in keys) and not any(key.endswith(".alpha") for key in keys)
 
 
 def _by_component(table: object) -> dict[str, Trained]:

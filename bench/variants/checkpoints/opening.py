@@ -223,6 +223,21 @@ def open_part(component: str, name: str, weights_dir: Path | None, base: Checkpo
     return open_named(name, None, weights_dir)
 
 
+def _refuse_other_family(base: Checkpoint, component: str, part: Checkpoint) -> None:
+    """Raises WeightsError where files of one shape are of two families: the scale of their latents differs."""
+    if _is_whole(part) and part.facts.family != base.facts.family:
+        raise WeightsError(
+            f"{part.what}: is of {part.facts.family}, and {base.what} of {base.facts.family}: its {component} does not "
+            "go with the rest, though its shapes do.",
+            "take one of the checkpoint's own family",
+        )
+
+
+def _is_whole(source: Checkpoint) -> bool:
+    """Whether a source has the parts that tell its family; a lone VAE looks the same in both."""
+    return {"unet", "vae"} <= {name.split(".", 1)[0] for name in source.tensors}
+
+
 def _refuse_misfit(base: Checkpoint, component: str, part: Checkpoint) -> None:
     held = {name: tensor.shape for name, tensor in part.tensors.items() if name.startswith(f"{component}.")}
     if not held:
@@ -236,6 +251,7 @@ def _refuse_misfit(base: Checkpoint, component: str, part: Checkpoint) -> None:
             first = shapes["unet.conv_in.weight"]
             shapes["unet.conv_in.weight"] = (first[0], INPAINTING_CHANNELS, *first[2:])
         refuse_differences(f"{part.what}, taken as {component} of {base.what}", shapes, held)
+        _refuse_other_family(base, component, part)
         return
     if not (base.config / component).is_dir():
         return  # a folder without the component that is replaced: there is nothing to differ from

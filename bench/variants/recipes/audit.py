@@ -9,17 +9,19 @@ import torch
 from bench.records import LoraAudit, MergeAudit
 from bench.variants.audit import Step, audit_lora, block_changes, measure_change
 from bench.variants.blocks import BlockMap, block_of, count_blocks, weight_of
+from bench.variants.checkpoint import Checkpoint
+from bench.variants.recipes.header import without_folder
 from bench.variants.recipes.merged import Fused, Merged
 
 
 def audit_merge(merged: Merged, parameters: Mapping[str, torch.Tensor]) -> MergeAudit:
-    """Measure a recipe's result.
+    """Measure a recipe's result, against its first model, or that one's where it is a recipe itself.
 
     Args:
         merged: the recipe.
-        parameters: the result by canonical name, as it is run, before a variant's own LoRAs.
+        parameters: what it made, by canonical name, as it is run, before a variant's own LoRAs.
     """
-    first, recipe = merged.models[0], merged.recipe
+    first, recipe, loras = _first(merged), merged.recipe, _loras(merged)
     blocks = count_blocks(first.tensors)
     totals = []
     for name, after in parameters.items():
@@ -29,10 +31,22 @@ def audit_merge(merged: Merged, parameters: Mapping[str, torch.Tensor]) -> Merge
     return MergeAudit(
         method=recipe.method,
         models=recipe.models,
-        given=tuple(one.lora for one in merged.loras),
-        loras=tuple(_without_norms(one, blocks) for one in merged.loras),
+        base=without_folder(first.what),
+        given=tuple(one.lora for one in loras),
+        loras=tuple(_without_norms(one, blocks) for one in loras),
         blocks=block_changes(totals),
     )
+
+
+def _first(merged: Merged) -> Checkpoint:
+    first = merged.models[0]
+    return _first(first) if isinstance(first, Merged) else first
+
+
+def _loras(merged: Merged) -> tuple[Fused, ...]:
+    """Those of the recipes that it is made of, and its own."""
+    inner = (one for model in merged.models if isinstance(model, Merged) for one in _loras(model))
+    return (*inner, *merged.loras)
 
 
 def _without_norms(one: Fused, blocks: BlockMap) -> LoraAudit:

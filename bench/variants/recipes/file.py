@@ -7,7 +7,6 @@ are checked against the UNet, when there is one (``fitting``).
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import msgspec
 from bench import strict_json
 from bench.errors import IncomparableError, SuiteError
 from bench.names import did_you_mean
-from bench.records import SCHEMA, Component, Dtype, Lora, Record
+from bench.records import HEAVIEST_LORA, SCHEMA, Component, Dtype, Lora, Record
 from bench.suite.text_files import read_text
 
 Method = Literal["weighted_sum", "add_difference", "slerp", "ties", "dare", "copy"]
@@ -217,8 +216,10 @@ def _check_lora(place: str, lora: Lora) -> None:
     parts |= {"text_encoder_2": lora.text_encoder_2}
     parts |= {f"blocks.{name}": value for name, value in lora.blocks.items()}
     for field, value in parts.items():
-        if value is not None and not math.isfinite(value):
-            raise SuiteError(f"{place}.{field} is {value}; it must be finite.")
+        if value is not None and not abs(value) <= HEAVIEST_LORA:  # NaN neither
+            raise SuiteError(
+                f"{place}.{field} is {value}; it must be a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}."
+            )
 
 
 def _check_names(path: Path, recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ its path. Source: the Stability AI model metadata standard, ModelSpec 1.0.0.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from importlib import metadata as packages
 from pathlib import Path
@@ -60,7 +61,8 @@ def recipe_facts(merged: Merged, hashes: Hashes) -> dict[str, Any]:
     recipe["models"] = [_source_facts(model, hashes) for model in merged.models]
     recipe["vae"] = None if merged.vae is None else _source_facts(merged.vae, hashes)
     for lora, one in zip(recipe["loras"], merged.loras, strict=True):
-        lora |= {"path": without_folder(one.what), "sha256": hashes[one.file]}
+        scales = hashlib.sha256(strict_json.canonical(one.adapter.scales)).hexdigest()
+        lora |= {"path": without_folder(one.what), "sha256": hashes[one.file], "scales_sha256": scales}
     return recipe
 
 

@@ -17,7 +17,7 @@ from bench.variants.adapters import Adapter, Change
 from bench.variants.blocks import block_of, count_blocks, weight_of
 from bench.variants.checkpoint import Checkpoint, Tensor
 from bench.variants.checkpoints.held import stored_dtypes
-from bench.variants.checkpoints.opening import own_config
+from bench.variants.checkpoints.opening import Assembled, own_config
 from bench.variants.recipes.file import Recipe
 from bench.variants.recipes.fitting import check_fit, tells_prediction
 
@@ -114,6 +114,7 @@ class Merged:
         kept = {name: value for name, value in facts.items() if name not in NO_ARITHMETIC}
         kept["components"] = sorted(self._merged)
         kept["loras"] = [{name: value for name, value in lora.items() if name != "path"} for lora in loras]
+        kept["scales"] = [one.adapter.scales for one in self.loras]
         kept["sources"] = [(len(source.files), source.identity) for source in self._sources]
         return strict_json.canonical({**kept, "vae": self.vae is not None}).decode()
 
@@ -234,6 +235,14 @@ class Merged:
         for one in self.loras:
             check_values(one.adapter)
         return [read_parts(one.file) for one in self.loras]
+
+
+def recipe_of(checkpoint: Checkpoint, component: str) -> Merged | None:
+    """The recipe that makes a component; None where it is taken as files have it."""
+    source = checkpoint
+    if isinstance(source, Assembled):
+        source = source.parts.get(component, source.base)
+    return source if isinstance(source, Merged) else None
 
 
 def finite(tensor: torch.Tensor, name: str, what: str) -> torch.Tensor:

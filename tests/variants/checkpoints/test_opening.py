@@ -20,7 +20,9 @@ from bench.mini import weights
 from bench.records import Variant
 from bench.variants import fingerprint
 from bench.variants.checkpoints import open_checkpoint, open_named, open_source, scheduler_config
-from bench.variants.checkpoints.families import config_folder
+from bench.variants.checkpoints.families import config_folder, family_tensors
+from bench.variants.checkpoints.published import published
+from bench.variants.recipes.writer import Entry, header, ordered
 
 TINY = config_folder("tiny")
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -221,6 +223,26 @@ def test_parts_of_another_family(single: Path, mini_copy: Path) -> None:
     vae = only(VAE, mini_copy / "v.safetensors", single)
     with pytest.raises(WeightsError, match=r"v\.safetensors: holds no weights for unet"):
         open_checkpoint(variant("random:tiny", unet=vae), None)
+
+
+def hollow(path: Path, family: str) -> Path:
+    """A single file of a family's full size, all zeros, that takes no room on the disk."""
+    entries = ordered([Entry(one.key, one.shape, one.dtype) for one in published(family_tensors(family))])
+    head = header(entries, {})
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(len(head) + sum(entry.size_bytes for entry in entries))
+    return path
+
+
+def test_a_vae_of_the_other_family_has_the_same_shapes_and_is_refused(tmp_path: Path) -> None:
+    older = hollow(tmp_path / "sd15.safetensors", "sd15")
+    with pytest.raises(
+        WeightsError, match=r"sd15\.safetensors: is of sd15, and random:sdxl of sdxl: its vae"
+    ) as caught:
+        open_source("random:sdxl", None, None, vae=str(older))
+    assert caught.value.exit_code == 3
+    assert open_source("random:sd15", None, None, vae=str(older)).tensors
 
 
 # --- fingerprints --------------------------------------------------------------------------

@@ -84,7 +84,10 @@ BAD = {
     "weights of another count": (TIES + "weights = [1.0]\n", "weights names 1; there are 2 models after the first"),
     "weights all 0": (TIES + "weights = [0.0, 0.0]\n", "weights are all 0"),
     "weight NaN": (TIES + "weights = [nan, 1.0]\n", r"weights\[0\] is nan"),
-    "lora NaN": (COPY + 'loras = [{ path = "x", weight = nan }]', r"loras\[0\]\.weight is nan; it must be finite"),
+    "lora NaN": (
+        COPY + 'loras = [{ path = "x", weight = nan }]',
+        r"loras\[0\]\.weight is nan; it must be a number from -1000 to 1000",
+    ),
     "lora inf": (COPY + 'loras = [{ path = "x", unet = -inf }]', r"loras\[0\]\.unet is -inf"),
     "lora block": (COPY + 'loras = [{ path = "x", blocks = { M00 = nan } }]', r"loras\[0\]\.blocks\.M00 is nan"),
     "empty model": (SUM.replace("b.safetensors", " "), r"models\[1\] is empty"),
