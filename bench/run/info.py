@@ -21,8 +21,8 @@ from bench.wording import listed
 
 FUSED = "LoRAs were fused into the weights for the run; a LoRA applied at run time differs slightly in pixels and cost."
 BESIDE = (
-    "LoRAs were computed beside the weights in every step (fuse = false); fused into them they differ slightly in "
-    "pixels and cost."
+    "LoRAs were computed beside the weights in every step (fuse = false), and no block compiled there; fused into the "
+    "weights they differ slightly in pixels and cost."
 )
 
 
