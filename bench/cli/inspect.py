@@ -8,10 +8,11 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import AsJson, Quiet, WeightsDir
-from bench.cli.printing import Column, print_json, print_table, printable, say
+from bench.cli.printing import Column, print_json, print_table, printable
 from bench.cli.verbs import group, verb
 from bench.errors import UsageError
-from bench.records import Inspection
+from bench.records import HEAVIEST_LORA, CheckpointFacts, Inspection
+from bench.wording import NONE, plural
 
 app = group("What weight files are.")
 BAR_CELLS = 24
@@ -32,10 +33,15 @@ def inspect(
     against: Annotated[
         str | None, typer.Option("--against", metavar="BASE", help="The checkpoint to hold it against.")
     ] = None,
-    weight: Annotated[float, typer.Option("--weight", metavar="W", help="Of the LoRA.")] = 1.0,
+    weight: Annotated[float | None, typer.Option("--weight", metavar="W", help="Of the LoRA: 1 if left out.")] = None,
     dtype: Annotated[
-        str, typer.Option("--dtype", metavar="DTYPE", help="Precision in which the changed weights would be run.")
-    ] = "float16",
+        str | None,
+        typer.Option(
+            "--dtype",
+            metavar="DTYPE",
+            help="Precision in which the weights that a LoRA changes would be run: float16 if left out.",
+        ),
+    ] = None,
     weights_dir: WeightsDir = None,
     json: AsJson = False,
     quiet: Quiet = False,
@@ -43,18 +49,19 @@ def inspect(
     """What a checkpoint or LoRA file is, and what it would change.
 
     Of a LoRA: its layout, kinds, ranks and alphas; against a checkpoint also the keys applied, the size of the
-    change by module and block, and what is rounded away. A key that fits nothing ends with exit code 3.
+    change by module and block, what is rounded away, and how many numbers would be NaN or infinite. A key that fits
+    nothing ends with exit code 3.
     """
     from bench.cli.progress import show_progress
     from bench.variants.inspection import inspect_file
 
     options.check_weights_dir(weights_dir)
     chosen = options.check_dtype(dtype, "--dtype")
-    if weight != weight or abs(weight) == float("inf"):
-        raise UsageError(f"--weight is {weight}; it must be finite.")
+    if weight is not None and not abs(weight) <= HEAVIEST_LORA:  # NaN neither
+        raise UsageError(f"--weight is {weight}; it must be a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}.")
     with show_progress(quiet or json) as progress:
         found = inspect_file(
-            file, against=against, weight=weight, dtype=chosen or "float16", weights_dir=weights_dir, progress=progress
+            file, against=against, weight=weight, dtype=chosen, weights_dir=weights_dir, progress=progress
         )
     if json:
         print_json(found)
@@ -77,35 +84,73 @@ def _print(found: Inspection) -> None:
             [Column("metadata"), Column("", text=True)],
             [(name, value if len(value) <= 200 else f"{value[:200]}…") for name, value in lines[:SHOWN]],
         )
-    if found.non_finite:
-        say(f"{sum(found.non_finite.values())} numbers are NaN or infinite, in {len(found.non_finite)} tensors.")
 
 
 def _facts(found: Inspection) -> list[tuple[str, str]]:
     from bench.records import Lora
-    from bench.report.audits import describe, lora_view
+    from bench.report.audits import lora_view
 
     counts = ", ".join(f"{name} {count:,}" for name, count in found.tensors.items())
     sizes = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items())
     rows = []
     if found.checkpoint is not None:
-        rows += [("is", describe(found.checkpoint)), ("tensors", counts)]
+        rows += [*_checkpoint(found, found.checkpoint), ("tensors", counts)]
     if found.lora is not None:
         weight = found.lora.modules[0].weight if found.lora.modules else 1.0
         view = lora_view(Lora(path=found.path, weight=weight), found.lora)
         rows += [("is", f"a LoRA file: {view.layout}"), ("keys applied", counts), ("kinds", view.kinds)]
         rows += [("rank, alpha", view.ranks), ("scale", view.scale)]
     rows.append(("numbers", sizes))
+    rows.append((f"NaN or infinite in {found.dtype}" if found.dtype else "NaN or infinite", _non_finite(found)))
     if found.against is not None:
         rows.append(("against", found.against))
         if found.lora is not None:
-            rows += [("change", view.change), (f"rounded away in {found.dtype}", f"at most {view.rounded}")]
+            rows += [
+                ("change", view.change),
+                (f"rounded away in {found.dtype}", view.rounded if view.rounded == NONE else f"at most {view.rounded}"),
+            ]
         else:
             rows.append(("equal tensors", f"{found.equal:,} of {sum(found.tensors.values()):,}"))
             for label, names in (("only here", found.only_here), ("only there", found.only_there)):
                 if names:
                     rows.append((label, f"{len(names):,}, such as {', '.join(names[:3])}"))
     return rows
+
+
+def _checkpoint(found: Inspection, facts: CheckpointFacts) -> list[tuple[str, str]]:
+    """What a checkpoint is; of a part of one, no more than the part tells."""
+    from bench.report.audits import describe
+    from bench.variants.checkpoints.families import COMPONENTS
+
+    held = set(found.tensors)
+    if len(held) == 1:
+        (part,) = held
+        return [("is", _lone(part, facts)), ("give it as", f'{part} = "{found.path}" beside checkpoint = "..."')]
+    wanted = COMPONENTS if facts.family == "sdxl" else COMPONENTS[:-1]
+    lacks = [component for component in wanted if component not in held]
+    return [("is", describe(facts)), *([("lacks", ", ".join(lacks))] if lacks else [])]
+
+
+def _lone(part: str, facts: CheckpointFacts) -> str:
+    """A UNet or VAE alone in a line. What a UNet predicts it seldom says, and the VAEs of both families are alike."""
+    from bench.report.audits import LAYOUTS
+
+    words = [LAYOUTS[facts.layout]]
+    if part == "unet":
+        words += [{"sdxl": "SDXL", "sd15": "SD 1.5"}[facts.family]]
+        words += ["predicts v"] if facts.prediction == "v_prediction" else []
+        words += ["inpainting"] if facts.inpainting else []
+    words.append(f"stored in {', '.join(sorted(set(facts.dtypes.values())))}")
+    words += [f"licence {facts.licence}"] if facts.licence else []
+    return f"A lone {'UNet' if part == 'unet' else 'VAE'}: {', '.join(words)}"
+
+
+def _non_finite(found: Inspection) -> str:
+    count, tensors = sum(found.non_finite.values()), list(found.non_finite)
+    if not count:
+        return "0"
+    such = ", such as" if len(tensors) > 3 else ":"
+    return f"{count:,}, in {plural(len(tensors), 'tensor')}{such} {', '.join(tensors[:3])}"
 
 
 def _print_modules(found: Inspection) -> None:
@@ -122,7 +167,7 @@ def _print_modules(found: Inspection) -> None:
         (
             one.module,
             KINDS[one.kind] + (", DoRA" if one.dora else ""),
-            "–" if one.rank is None else str(one.rank),
+            NONE if one.rank is None else str(one.rank),
             f"{one.scale:.4g}",
             share(one.relative_change or 0.0),
         )
@@ -134,11 +179,13 @@ def _print_modules(found: Inspection) -> None:
 def _print_blocks(found: Inspection) -> None:
     from bench.report.audits import share
 
-    top = max(found.blocks.values())
+    top = max((change for change in found.blocks.values() if change is not None), default=0.0)
     print()
     columns = [Column("block"), Column("change", number=True), Column("")]
     rows = [
-        (name, share(change), "█" * round(BAR_CELLS * change / top) if top else "")
+        (name, NONE, "")
+        if change is None
+        else (name, share(change), "█" * round(BAR_CELLS * change / top) if top else "")
         for name, change in found.blocks.items()
     ]
     print_table(columns, rows)

@@ -131,8 +131,8 @@ class Inspection(Record, frozen=True):
     parameters: dict[str, int]
     """How many numbers, by component."""
     non_finite: dict[str, int]
-    """How many numbers are NaN or infinite, by tensor; those without any are left out. Of a LoRA with ``against``, in the
-    tensors that it changes, once they are changed and rounded to ``dtype``."""
+    """How many numbers are NaN or infinite, by tensor; those without any are left out. Of a LoRA with ``against``: in
+    the tensors that it changes, once they are changed and rounded to ``dtype``."""
     against: str | None = None
     """The checkpoint that it was held against."""
     dtype: str | None = None

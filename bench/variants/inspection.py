@@ -6,72 +6,68 @@ import hashlib
 import math
 import shlex
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors import safe_open
 
-from bench.errors import WeightsError
-from bench.records import Dtype, Inspection, Lora, Progress, Variant
-from bench.variants import sources
+from bench.errors import UsageError, WeightsError
+from bench.records import ChangedModule, Dtype, Inspection, Lora, Progress
 from bench.variants.adapters import Adapter, read_adapter
 from bench.variants.adapters.arithmetic import changed
 from bench.variants.adapters.parts import check_values, read_parts
 from bench.variants.audit import Step, audit_lora, block_changes, measure_change
-from bench.variants.blocks import block_of, count_blocks
+from bench.variants.blocks import UNET, BlockMap, block_of, count_blocks
 from bench.variants.checkpoint import Checkpoint
-from bench.variants.checkpoints.opening import open_checkpoint
+from bench.variants.checkpoints.opening import open_named
 from bench.variants.headers import read_shapes
+from bench.variants.looking import find_lora_file, open_any
 
 FAMILIES = ("random:sdxl", "random:sd15", "mini")
 """Where a LoRA is placed that is looked at for itself: the first of which every key fits."""
-OF_CHECKPOINTS = (
-    "model.diffusion_model.",
-    "first_stage_model.",
-    "cond_stage_model.",
-    "conditioner.embedders.",
-    "model_ema.",
-)
+DTYPE: Dtype = "float16"
+NO_UNET = BlockMap(0, 0, frozenset())
 
 
 def inspect_file(
     name: str,
     *,
     against: str | None = None,
-    weight: float = 1.0,
-    dtype: Dtype = "float16",
+    weight: float | None = None,
+    dtype: Dtype | None = None,
     weights_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> Inspection:
     """Look at a checkpoint or a LoRA, alone or against a checkpoint; every value is read.
 
+    Also what no image can be rendered from alone: an inpainting model, a lone UNet or VAE.
+
     Args:
-        name: whatever a suite may name as a checkpoint or a LoRA.
+        name: whatever a suite or recipe may name as a checkpoint, a UNet, a VAE or a LoRA.
         against: a checkpoint; what a LoRA would change in it, or how far another checkpoint is from it.
-        weight: of the LoRA.
-        dtype: precision for which the share of changes that are rounded away is computed.
+        weight: of the LoRA; 1 where it is None.
+        dtype: precision for which the share of changes that are rounded away is computed; float16 where it is None.
         weights_dir: local weights instead of downloads.
         progress: told how many tensors are read.
 
     Raises:
+        UsageError: a weight or dtype, where there is nothing that they could be of.
         WeightsError: a file is missing, damaged, neither checkpoint nor LoRA, or its keys do not all fit.
     """
-    base = None if against is None else open_checkpoint(Variant(name="base", checkpoint=against), weights_dir)
-    if is_lora(name):
-        path = Path(sources.fetch(sources.find_lora(name, weights_dir)).path or "")
-        return _inspect_lora(name, path, base, weight, dtype, progress)
-    found = open_checkpoint(Variant(name="it", checkpoint=name), weights_dir)
-    return _inspect_checkpoint(name, found, base, progress)
-
-
-def is_lora(name: str) -> bool:
-    """Whether a name is that of a LoRA: ``mini:spo``, a file of a Hub repository, or a file with a LoRA's keys."""
-    if ":" in name and not name.startswith("random:") and not Path(name).exists():
-        return True
-    path = Path(name).expanduser()
-    if path.suffix != ".safetensors" or not path.is_file():
-        return False
-    return not any(key.startswith(OF_CHECKPOINTS) for key in read_shapes(path))
+    path = find_lora_file(name, weights_dir)
+    if path is None and weight is not None:
+        raise UsageError(f"--weight is that of a LoRA, and {name} is a checkpoint.", "leave --weight out")
+    if dtype is not None and (path is None or against is None):
+        raise UsageError(
+            "--dtype is the precision of weights that a LoRA changes: it needs a LoRA, and --against a checkpoint.",
+            "leave --dtype out",
+        )
+    base = None if against is None else open_any(against, weights_dir)
+    if path is not None:
+        return _inspect_lora(name, path, base, 1.0 if weight is None else weight, dtype or DTYPE, progress)
+    return _inspect_checkpoint(name, open_any(name, weights_dir), base, progress)
 
 
 def _inspect_lora(
@@ -82,6 +78,7 @@ def _inspect_lora(
     check_values(adapter)
     blocks = count_blocks(placed.tensors)
     steps = []
+    bad: dict[str, int] = {}
     with read_parts(path) as parts:
         for done, change in enumerate(adapter.changes):
             numbers = None
@@ -89,21 +86,23 @@ def _inspect_lora(
                 before = base.read(change.tensor).float()
                 after = changed(change, before, parts.of(change), weight)
                 numbers = measure_change(before, after, getattr(torch, dtype))
+                bad[change.tensor] = int(numbers[-1])
             steps.append(Step(0, change, weight, numbers))
             _tell(progress, done + 1, len(adapter.changes), name)
     totals = [(block_of(step.change.tensor, blocks), step.numbers) for step in steps if step.numbers is not None]
+    audit = audit_lora(lora, adapter, steps)
     return Inspection(
         path=name,
         kind="lora",
-        files={path.name: sha256(path)},
+        files=_hashes([("checkpoint", path)]),
         checkpoint=None,
-        lora=audit_lora(lora, adapter, steps),
+        lora=msgspec.structs.replace(audit, modules=tuple(_only_numbers(one) for one in audit.modules)),
         tensors=adapter.applied,
         parameters={"lora": sum(math.prod(shape) for shape in read_shapes(path).values())},
-        non_finite={},  # such a LoRA is refused
+        non_finite={tensor: count for tensor, count in bad.items() if count},
         against=None if base is None else base.what,
         dtype=None if base is None else dtype,
-        blocks=block_changes(totals),
+        blocks=_blocks(totals),
         metadata=read_metadata(path),
     )
 
@@ -114,7 +113,7 @@ def _place(path: Path, base: Checkpoint | None) -> tuple[Adapter, Checkpoint]:
         return read_adapter(path, base.tensors), base
     refusals = []
     for family in FAMILIES:
-        checkpoint = open_checkpoint(Variant(name="family", checkpoint=family), None)
+        checkpoint = open_named(family, None, None)
         try:
             return read_adapter(path, checkpoint.tensors), checkpoint
         except WeightsError as error:
@@ -127,7 +126,9 @@ def _place(path: Path, base: Checkpoint | None) -> tuple[Adapter, Checkpoint]:
 
 def _inspect_checkpoint(name: str, found: Checkpoint, base: Checkpoint | None, progress: Progress | None) -> Inspection:
     there = {} if base is None else base.tensors
-    blocks = count_blocks(found.tensors)
+    if base is not None:
+        _refuse_other_shapes(found, base)
+    blocks = count_blocks(found.tensors) if any(tensor.startswith(UNET) for tensor in found.tensors) else NO_UNET
     bad: dict[str, int] = {}
     totals: list[tuple[str, torch.Tensor]] = []
     equal = 0
@@ -135,7 +136,7 @@ def _inspect_checkpoint(name: str, found: Checkpoint, base: Checkpoint | None, p
         value = found.read(tensor)
         bad[tensor] = int((~value.isfinite()).sum())
         if base is not None and tensor in there:
-            other = _read_alike(base, tensor, value.shape)
+            other = base.read(tensor)
             equal += bool(torch.equal(other.float(), value.float()))
             numbers = measure_change(_only_finite(other), _only_finite(value), torch.float32)
             totals.append((block_of(tensor, blocks), numbers))
@@ -143,7 +144,7 @@ def _inspect_checkpoint(name: str, found: Checkpoint, base: Checkpoint | None, p
     return Inspection(
         path=name,
         kind="checkpoint",
-        files={_file_name(component, path): sha256(path) for component, path in found.files},
+        files=_hashes(found.files),
         checkpoint=found.facts,
         lora=None,
         tensors=dict(Counter(_component(tensor) for tensor in found.tensors)),
@@ -153,8 +154,8 @@ def _inspect_checkpoint(name: str, found: Checkpoint, base: Checkpoint | None, p
         equal=equal,
         only_here=() if base is None else tuple(sorted(found.tensors.keys() - there.keys())),
         only_there=() if base is None else tuple(sorted(there.keys() - found.tensors.keys())),
-        blocks=block_changes(totals),
-        metadata={} if len(found.files) != 1 else read_metadata(found.files[0][1]),
+        blocks=_blocks(totals),
+        metadata=read_metadata(found.files[0][1]) if len(found.files) == 1 and found.facts.layout != "recipe" else {},
     )
 
 
@@ -163,19 +164,32 @@ def _only_finite(value: torch.Tensor) -> torch.Tensor:
     return value.float().nan_to_num(0.0, 0.0, 0.0)
 
 
-def _read_alike(base: Checkpoint, tensor: str, shape: torch.Size) -> torch.Tensor:
-    """A tensor of the other checkpoint, in the shape that it must have.
+def _only_numbers(module: ChangedModule) -> ChangedModule:
+    """The same without ratios that are no numbers, since the weight or its change is not finite."""
+    if module.relative_change is None or math.isfinite(module.relative_change):
+        return module
+    return msgspec.structs.replace(module, relative_change=None, rounded_away=None)
 
-    Raises:
-        WeightsError: it has another shape: a checkpoint of another family.
-    """
-    other = base.read(tensor)
-    if other.shape != shape:
-        raise WeightsError(
-            f"{base.what}: {tensor} has the shape {tuple(other.shape)} there and {tuple(shape)} here: "
-            "checkpoints of different families cannot be held against each other."
-        )
-    return other
+
+def _blocks(totals: Iterable[tuple[str, torch.Tensor]]) -> dict[str, float | None]:
+    """As ``block_changes``, None where a sum is not finite."""
+    return {name: change if math.isfinite(change) else None for name, change in block_changes(totals).items()}
+
+
+def _refuse_other_shapes(found: Checkpoint, base: Checkpoint) -> None:
+    """Raises WeightsError where a tensor of both has another shape in the one than in the other."""
+    for name, tensor in found.tensors.items():
+        other = base.tensors.get(name, tensor)
+        if other.shape != tensor.shape:
+            different = (
+                "an inpainting model and one that is none"
+                if found.facts.inpainting != base.facts.inpainting
+                else "checkpoints of different families"
+            )
+            raise WeightsError(
+                f"{base.what}: {name} has the shape {other.shape} there and {tensor.shape} here: "
+                f"{different} cannot be held against each other."
+            )
 
 
 def _parameters(found: Checkpoint) -> dict[str, int]:
@@ -183,6 +197,18 @@ def _parameters(found: Checkpoint) -> dict[str, int]:
     for name, tensor in found.tensors.items():
         counts[_component(name)] += math.prod(tensor.shape)
     return dict(counts)
+
+
+def _hashes(files: Iterable[tuple[str, Path]]) -> dict[str, str]:
+    """sha256 by the file's name, behind its component's; with as many folders as tell files of one name apart."""
+    names = {(component, path): _file_name(component, path) for component, path in files}
+    known = {path: sha256(path) for path in {path for _, path in names}}
+    for depth in range(2, 1 + max((len(path.parts) for path in known), default=0)):
+        counts = Counter(names.values())
+        for file, name in names.items():
+            if counts[name] > 1:
+                names[file] = "/".join(file[1].parts[-depth:])
+    return {name: known[path] for (_, path), name in names.items()}
 
 
 def _file_name(component: str, path: Path) -> str:

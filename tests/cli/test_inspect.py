@@ -1,11 +1,16 @@
+import hashlib
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_checkpoints import PROJ_IN, PUBLISHED_PROJ_IN, UNET, tiny_state, write_lora, write_recipe, write_tiny
 
 from bench.cli import run_command_line
 from bench.mini import weights
+from bench.variants.checkpoints.families import config_folder, family_tensors
 
 
 def inspected(capsys, *arguments):
@@ -34,8 +39,6 @@ def test_a_lora_against_its_checkpoint(capsys):
 
 
 def test_a_checkpoint_against_another(capsys, tmp_path):
-    import shutil
-
     copy = shutil.copytree(weights.pipeline_folder(), tmp_path / "copy")
     file = copy / "unet" / "diffusion_pytorch_model.safetensors"
     state = load_file(file)
@@ -54,6 +57,157 @@ def test_a_checkpoint_against_another(capsys, tmp_path):
     assert found["blocks"]["M00"] == 0
 
 
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> Path:
+    """A folder, to stand in, with ``base.safetensors`` and ``lora.safetensors``, of the tiny family."""
+    monkeypatch.chdir(tmp_path)
+    write_tiny(tmp_path / "base.safetensors", 1)
+    write_lora(tmp_path / "lora.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        ("lora_B.weight", "lora_A.weight"),
+        ("lora_up.weight", "lora_down.weight"),
+        ("lora.up.weight", "lora.down.weight"),
+        ("w_norm",),
+    ],
+)
+def test_a_lora_in_the_names_of_checkpoints(tiny, capsys, ending):
+    module = PUBLISHED_PROJ_IN.removesuffix(".weight")
+    if ending == ("w_norm",):
+        norm = torch.ones(family_tensors("tiny")["unet.mid_block.attentions.0.norm.weight"].shape)
+        state = {f"{UNET}middle_block.1.norm.w_norm": norm}
+    else:
+        pair = load_file("lora.safetensors")
+        sides = (f"{PROJ_IN.removesuffix('.weight')}.lora_{side}.weight" for side in "BA")
+        state = {f"{module}.{name}": pair[side] for name, side in zip(ending, sides, strict=True)}
+    save_file(state, "comfy.safetensors")
+    found = inspected(capsys, "comfy.safetensors", "--against", "base.safetensors")
+    assert (found["kind"], found["lora"]["applied"], list(found["blocks"])) == ("lora", {"unet": len(state)}, ["M00"])
+
+
+def test_one_file_of_a_repository_of_the_hub(tiny, capsys):
+    folder = tiny / "weights" / "owner" / "name"
+    folder.mkdir(parents=True)
+    for name in ("base.safetensors", "lora.safetensors"):
+        shutil.copy(tiny / name, folder / name)
+    for name, kind in (("base", "checkpoint"), ("lora", "lora")):
+        where = ("--weights-dir", "weights", "--against", "base.safetensors")
+        assert inspected(capsys, f"owner/name:{name}.safetensors", *where)["kind"] == kind
+
+
+def lone_unet(folder: Path, naming: str) -> Path:
+    """The UNet of ``base.safetensors`` alone."""
+    if naming == "published":
+        state = {key: value for key, value in tiny_state(1).items() if key.startswith(UNET)}
+        save_file(state, folder / "unet.safetensors")
+        return folder / "unet.safetensors"
+    drawn = torch.Generator().manual_seed(1)
+    shapes = {name: tensor.shape for name, tensor in family_tensors("tiny").items() if name.startswith("unet.")}
+    state = {name.removeprefix("unet."): torch.randn(shape, generator=drawn).half() for name, shape in shapes.items()}
+    if naming == "diffusers":
+        save_file(state, folder / "unet.safetensors")
+        return folder / "unet.safetensors"
+    inner = folder / "dpo" / "unet"
+    shutil.copytree(config_folder("tiny") / "unet", inner)
+    save_file(state, inner / "diffusion_pytorch_model.safetensors")
+    return inner if naming == "folder" else inner.parent
+
+
+@pytest.mark.parametrize("naming", ["published", "diffusers", "folder", "repository"])
+def test_a_lone_unet(tiny, capsys, naming):
+    path = str(lone_unet(tiny, naming))
+    assert run_command_line(["inspect", path, "--against", "base.safetensors", "-q"]) == 0
+    out = capsys.readouterr().out
+    assert "A lone UNet: " in out
+    assert ("618 of 618" in out) == (naming == "published")
+    assert "only here" not in out
+    assert f'unet = "{path}"' in out
+    assert "predicts" not in out
+    assert inspected(capsys, "lora.safetensors", "--against", path)["lora"]["applied"] == {"unet": 2}
+
+
+def test_a_lone_vae_does_not_tell_its_family(tiny, capsys):
+    state = {key: value for key, value in tiny_state(1).items() if key.startswith("first_stage_model.")}
+    save_file(state, "vae.safetensors")
+    shutil.copytree(config_folder("tiny") / "vae", "vae")
+    shapes = {name: tensor.shape for name, tensor in family_tensors("tiny").items() if name.startswith("vae.")}
+    save_file(
+        {name.removeprefix("vae."): torch.ones(shape) for name, shape in shapes.items()},
+        "vae/diffusion_pytorch_model.safetensors",
+    )
+    for path in ("vae.safetensors", "vae"):
+        assert run_command_line(["inspect", path, "--against", "base.safetensors", "-q"]) == 0
+        out = capsys.readouterr().out
+        assert "A lone VAE: " in out
+        assert not any(family in out for family in ("SDXL", "SD 1.5"))
+
+
+def test_a_folder_of_parts_that_are_no_pipeline(tiny, capsys):
+    for part in ("unet", "vae"):
+        shutil.copytree(config_folder("tiny") / part, tiny / "parts" / part)
+    assert run_command_line(["inspect", "parts"]) == 3
+    assert "no model_index.json" in capsys.readouterr().err
+
+
+def test_an_inpainting_checkpoint(tiny, capsys):
+    state = tiny_state(1)
+    name = f"{UNET}input_blocks.0.0.weight"
+    state[name] = torch.cat([state[name]] * 3, dim=1)[:, :9].contiguous()
+    save_file(state, "inpaint.safetensors")
+    assert inspected(capsys, "inpaint.safetensors")["checkpoint"]["inpainting"] is True
+    assert inspected(capsys, "lora.safetensors", "--against", "inpaint.safetensors")["blocks"]["M00"] > 0
+    assert run_command_line(["inspect", "inpaint.safetensors", "-q"]) == 0
+    assert "inpainting" in capsys.readouterr().out
+    assert run_command_line(["inspect", "inpaint.safetensors", "--against", "base.safetensors"]) == 3
+    assert "an inpainting model and one that is none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spoilt", ["weight", "product", "half"])
+def test_changes_that_are_no_numbers_are_counted(tiny, capsys, spoilt):
+    """A NaN in a weight that the LoRA changes; a product beyond float32; a result beyond float16 alone."""
+    state, pair = tiny_state(1), load_file("lora.safetensors")
+    wanted = state[PUBLISHED_PROJ_IN].numel()
+    if spoilt == "weight":
+        state[PUBLISHED_PROJ_IN][0, 0], wanted = torch.nan, 1
+        save_file(state, "base.safetensors")
+    else:
+        most = 1e20 if spoilt == "product" else 1e4
+        save_file({key: torch.full_like(value, most) for key, value in pair.items()}, "lora.safetensors")
+    found = inspected(capsys, "lora.safetensors", "--against", "base.safetensors")
+    assert found["non_finite"] == {PROJ_IN: wanted}
+    (module,) = found["lora"]["modules"]
+    for number in (module["relative_change"], module["rounded_away"], found["blocks"]["M00"]):
+        assert (number is None) == (spoilt != "half")
+    assert run_command_line(["inspect", "lora.safetensors", "--against", "base.safetensors", "-q"]) == 0
+    out = capsys.readouterr().out
+    assert f"NaN or infinite in float16  {wanted:,}, in 1 tensor: {PROJ_IN}" in out
+    assert "nan" not in out
+
+
+def test_the_table_counts_what_is_not_finite_in_a_checkpoint(tiny, capsys):
+    state = tiny_state(1)
+    state[PUBLISHED_PROJ_IN][0, :3] = torch.inf
+    save_file(state, "spoilt.safetensors")
+    for name, said in (("spoilt", f"3, in 1 tensor: {PROJ_IN}"), ("base", "0 ")):
+        assert run_command_line(["inspect", f"{name}.safetensors", "-q"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert next(line for line in lines if line.startswith("NaN")).split("  ", 1)[1].lstrip().startswith(said)
+
+
+def test_files_of_one_name_are_told_apart(tiny, capsys):
+    for seed, name in ((1, "a"), (2, "b")):
+        (tiny / "in" / name).mkdir(parents=True)
+        write_tiny(tiny / "in" / name / "model.safetensors", seed)
+    models = '["in/a/model.safetensors", "in/b/model.safetensors", "in/a/model.safetensors"]'
+    write_recipe(tiny / "r.toml", f'method = "add_difference"\nmodels = {models}\nalpha = 1.0\n')
+    digests = {n: hashlib.sha256((tiny / "in" / n / "model.safetensors").read_bytes()).hexdigest() for n in "ab"}
+    assert inspected(capsys, "r.toml")["files"] == {f"{name}/model.safetensors": digests[name] for name in "ab"}
+
+
 def test_the_table_names_what_changes_most(capsys):
     assert run_command_line(["inspect", "mini:dpo", "--against", "mini", "-q"]) == 0
     out = capsys.readouterr().out
@@ -67,7 +221,13 @@ def test_the_table_names_what_changes_most(capsys):
         (["nothing.safetensors"], 3, "nothing.safetensors"),
         (["mini:spo", "--against", "random:sd15"], 3, "spo"),
         (["mini", "--against", "random:tiny"], 3, "different families"),
-        (["mini:spo", "--weight", "nan"], 2, "finite"),
+        (["mini:spo", "--weight", "nan"], 2, "from -1000 to 1000"),
+        (["mini:spo", "--against", "mini", "--weight", "1e308"], 2, "from -1000 to 1000"),
+        (["mini", "--weight", "0.5"], 2, "mini is a checkpoint"),
+        (["mini", "--against", "mini", "--weight", "1"], 2, "mini is a checkpoint"),
+        (["mini", "--against", "mini", "--dtype", "float16"], 2, "it needs a LoRA"),
+        (["mini:spo", "--dtype", "float16"], 2, "--against a checkpoint"),
+        (["lora.pt"], 3, "is a pickle"),
         (["mini:spo", "--dtype", "float12"], 2, "--dtype"),
     ],
 )
