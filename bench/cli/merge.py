@@ -57,7 +57,20 @@ def merge(
         return
     _print(done)
     if not quiet:
-        say(f'Try it: checkpoint = "{done.path}" in a suite.')
+        say(_try_it(done.path))
+
+
+def _try_it(path: str) -> str:
+    """What can be done with the file, by what its header tells when it is read as any other."""
+    from bench.variants.checkpoints import open_named
+
+    found = open_named(path, None, None)
+    held = {name.split(".", 1)[0] for name in found.tensors}
+    if found.facts.inpainting:
+        return f"{path} is an inpainting model: it fills in masked images, and is rendered by no suite."
+    if len(held) == 1:
+        return f'Try it: {held.pop()} = "{path}" beside a checkpoint in a suite.'
+    return f'Try it: checkpoint = "{path}" in a suite.'
 
 
 def _print(done: MergedFile) -> None:

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_checkpoints import tiny_state, write_lora, write_recipe, write_tiny
+from tiny_checkpoints import UNET, tiny_state, write_lora, write_recipe, write_tiny
 
 from bench.variants.recipes import merge as merging
 from bench.variants.recipes import writer
@@ -46,6 +46,26 @@ def test_it_prints_what_went_in_and_what_came_out(there, cli):
     assert 'checkpoint = "out.safetensors"' in answer.err
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("unet", 'unet = "out.safetensors" beside a checkpoint'), ("inpainting", "is an inpainting model")],
+)
+def test_what_it_advises_can_be_done_with_such_a_file(there, cli, kind, said):
+    state = tiny_state(1)
+    if kind == "unet":
+        save_file({key: value for key, value in state.items() if key.startswith(UNET)}, there / "in.safetensors")
+    else:
+        first = f"{UNET}input_blocks.0.0.weight"
+        state[first] = torch.cat([state[first]] * 3, dim=1)[:, :9].contiguous()
+        save_file(state, there / "in.safetensors")
+    write_recipe(there / "r2.toml", 'method = "copy"\nmodels = ["in.safetensors"]\n')
+    answer = cli("merge", "r2.toml", "-o", "out.safetensors")
+    assert answer.code == 0, answer.err
+    assert said in answer.err
+    assert "checkpoint =" not in answer.err
+    assert cli("inspect", "out.safetensors", "-q").code == 0
+
+
 def test_quiet_and_json(there, cli):
     answer = cli("merge", "r.toml", "-o", "out.safetensors", "--quiet", "--json")
     assert (answer.code, answer.err) == (0, "")
@@ -74,6 +94,7 @@ def test_the_same_command_again_needs_force(there, cli):
         (SUM.replace("b.safetensors", "gone.safetensors"), 3, "gone.safetensors"),
         (SUM.replace("b.safetensors", "random:sd15"), 3, "do not go together: family is"),
         (SUM.replace("b.safetensors", "bad.safetensors"), 3, "1 values of"),
+        ('method = "copy"\nmodels = ["mini"]\n', 3, 'checkpoint = "other.toml"'),
     ],
 )
 def test_bad_recipes_and_bad_weights_have_codes_of_their_own(there, cli, recipe, code, said):

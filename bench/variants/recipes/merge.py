@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from bench.errors import UsageError, WeightsError
 from bench.records import Progress, Record, WeightFile
+from bench.variants.checkpoints.families import FAMILIES, family_tensors
 from bench.variants.checkpoints.published import Published, join, published
+from bench.variants.checkpoints.single import CONV_IN, INPAINTING_CHANNELS
 from bench.variants.recipes.header import header_texts
 from bench.variants.recipes.merged import Merged
 from bench.variants.recipes.opening import open_recipe
@@ -55,13 +57,15 @@ def merge(
 
     Raises:
         SuiteError: a bad recipe. UsageError: an output that will not do.
-        WeightsError: a source that is missing, damaged or does not fit; values that are not finite.
+        WeightsError: a source that is missing, damaged or does not fit; values that are not finite; a family that is
+            not published as single files.
         MachineError: no room on the disk, or it will not write.
     """
     target = _check_output(output, force)
     merged = open_recipe(recipe, weights_dir)
     _refuse_an_input(target, merged)
     _refuse_other_precisions(merged)
+    _refuse_unreadable(merged)
     layout = published(merged.tensors)
     entries = [Entry(one.key, one.shape, one.dtype) for one in layout] + _marks(merged)
     check_room(target, sum(entry.size_bytes for entry in entries))
@@ -110,6 +114,32 @@ def _refuse_other_precisions(merged: Merged) -> None:
                 f"{merged.models[0].what}: its {component} is stored in {', '.join(other)}, which is not written here.",
                 'set dtype = "float16", "bfloat16" or "float32" in the recipe',
             )
+
+
+def _refuse_unreadable(merged: Merged) -> None:
+    """Refuse what would be no checkpoint as a single file.
+
+    Such a file has no configuration: whoever reads it knows the families by the shapes of their tensors.
+
+    Raises:
+        WeightsError: the tensors are those of no family that is published as single files.
+    """
+    if not any(_is_of(family, merged) for family in FAMILIES):
+        raise WeightsError(
+            f"{merged.models[0].what}: has the shapes of no family that is published as single files "
+            "(SDXL, SD 1.5), so that nothing could read the merged one: it would lack the configuration.",
+            f'the recipe itself is a checkpoint: checkpoint = "{merged.path.name}" in a suite beside it',
+        )
+
+
+def _is_of(family: str, merged: Merged) -> bool:
+    """Whether the components that were merged have a family's tensors; an inpainting UNet has more input channels."""
+    held = {name.split(".", 1)[0] for name in merged.tensors}
+    shapes = {name: one.shape for name, one in family_tensors(family).items() if name.split(".", 1)[0] in held}
+    if merged.facts.inpainting and CONV_IN in shapes:
+        out, _, *size = shapes[CONV_IN]
+        shapes[CONV_IN] = (out, INPAINTING_CHANNELS, *size)
+    return shapes == {name: one.shape for name, one in merged.tensors.items()}
 
 
 def _marks(merged: Merged) -> list[Entry]:
