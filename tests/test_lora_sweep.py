@@ -63,11 +63,44 @@ def test_0_is_added_where_it_was_not_named(mini: Suite) -> None:
     assert sweep_suite(mini, "dpo", [0.5]).sweep == Sweep(lora="dpo", weights=(0.0, 0.5), variants=("base", "dpo-0.5"))
 
 
-def test_own_weights_of_components_and_blocks_are_scaled_too(mini: Suite) -> None:
+def test_own_weights_of_components_and_blocks_keep_their_proportion(mini: Suite) -> None:
     lora = Lora(path="mini:spo", weight=0.8, unet=0.4, blocks={"M00": -1.0})
     variants = tuple(replace(v, loras=(lora,) if v.name == "spo" else v.loras) for v in mini.variants)
     (_, half) = sweep_suite(replace(mini, variants=variants), "spo", [0.5]).variants
-    assert half.loras == (Lora(path="mini:spo", weight=0.4, unet=0.2, blocks={"M00": -0.5}),)
+    assert half.loras == (Lora(path="mini:spo", weight=0.5, unet=0.25, blocks={"M00": -0.625}),)
+
+
+def test_further_loras_keep_their_proportion_to_the_first(mini: Suite) -> None:
+    loras = (Lora(path="mini:spo", weight=0.5), Lora(path="mini:dpo", weight=0.25))
+    variants = tuple(replace(v, loras=loras if v.name == "spo" else v.loras) for v in mini.variants)
+    (_, one) = sweep_suite(replace(mini, variants=variants), "spo", [1.0]).variants
+    assert one.loras == (Lora(path="mini:spo", weight=1.0), Lora(path="mini:dpo", weight=0.5))
+
+
+def test_the_weights_of_parts_alone_are_multiplied(mini: Suite) -> None:
+    lora = Lora(path="mini:spo", weight=0.0, blocks={"M00": 2.0})
+    variants = tuple(replace(v, loras=(lora,) if v.name == "spo" else v.loras) for v in mini.variants)
+    (_, half) = sweep_suite(replace(mini, variants=variants), "spo", [0.5]).variants
+    assert half.loras == (Lora(path="mini:spo", weight=0.0, blocks={"M00": 1.0}),)
+
+
+def test_the_reference_is_never_called_what_has_a_lora(mini: Suite) -> None:
+    """The only variant is the swept one; the first one is called as a weight will be; it has another checkpoint."""
+    (spo,) = (variant for variant in mini.variants if variant.name == "spo")
+    plain = replace(mini.variants[0], name="SPO-1")
+    other = replace(mini.variants[0], name="other", checkpoint="random:tiny")
+    for variants, lora, names in (
+        ((spo,), "spo", ["spo-0", "spo-1"]),
+        ((spo,), "mini:dpo", ["dpo-0", "dpo-1"]),
+        ((plain,), "mini:spo", ["spo-0", "spo-1"]),
+        ((other, spo), "spo", ["spo-0", "spo-1"]),
+    ):
+        suite = sweep_suite(replace(mini, variants=variants), lora, [1.0])
+        assert [variant.name for variant in suite.variants] == names
+        assert suite.sweep is not None
+        assert suite.sweep.variants == tuple(names)
+        assert suite.variants[0].loras == ()
+        assert len({variant.checkpoint for variant in suite.variants}) == 1
 
 
 @pytest.mark.parametrize(
@@ -95,6 +128,7 @@ def test_a_file_is_swept_on_the_first_variants_checkpoint(mini: Suite, path: str
         ("spo", [1.0, 1.0], "1 is given twice"),
         ("spo", [math.nan], "nan is no weight"),
         ("spo", [math.inf], "inf is no weight"),
+        ("spo", [1e308], "from -1000 to 1000"),
         ("spo", [0.1234567, 0.1234568], "share a name"),
         ("spo", [float(n) for n in range(1, 60)], "1 to 49"),
         ("base", [1.0], "has no LoRA"),

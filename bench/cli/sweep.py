@@ -20,7 +20,11 @@ LoraName = Annotated[
 ]
 LoraWeights = Annotated[
     str,
-    typer.Option("--lora-weights", metavar="A,B,...", help="The weights; 0, without the LoRA, is always among them."),
+    typer.Option(
+        "--lora-weights",
+        metavar="A,B,...",
+        help="What the LoRA is applied with, whatever its weight in the suite; 0, without it, is always among them.",
+    ),
 ]
 
 
@@ -45,7 +49,8 @@ def sweep(
 ) -> None:
     """Which weight of a LoRA is best: each is a variant of one run.
 
-    Each is rendered, scored and reported.
+    Each is rendered, scored and reported. A weight takes the place of the LoRA's own one in the suite; those of
+    components, blocks and further LoRAs of the variant keep their proportion to it.
 
     The report shows each metric over the weight with its interval, and the weights that no other one beats in
     preference, alignment and the change of the pixels together (the Pareto front). Nothing is timed.

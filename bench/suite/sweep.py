@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePath
 
 import msgspec
 
 from bench.errors import UsageError
 from bench.names import did_you_mean, is_good_name, listed
-from bench.records import Lora, Plan, Suite, Sweep, Variant
+from bench.records import HEAVIEST_LORA, Lora, Plan, Suite, Sweep, Variant
 
 MOST_WEIGHTS = 50
 LONGEST_NAME = 60
@@ -24,24 +23,24 @@ def sweep_suite(suite: Suite, lora: str, weights: Sequence[float]) -> Suite:
 
     Args:
         suite: prompts, settings and metrics of the sweep, and its checkpoint.
-        lora: a variant of the suite, whose LoRAs are taken at ``weight`` times their own weights; or a LoRA file as a
-            suite would name it, on the checkpoint of the suite's first variant.
-        weights: at least one beside 0; 0 is always part of the sweep, as its reference.
+        lora: a variant of the suite that has a LoRA; or a LoRA file as a suite would name it, on the checkpoint of the
+            suite's first variant.
+        weights: what the LoRA is applied with, in place of its own weight; at least one beside 0, which is always part
+            of the sweep, as its reference. The LoRA's weights of components and blocks, and the variant's further
+            LoRAs, keep their proportion to it. Where its own weight is 0, those are multiplied instead.
 
     Raises:
-        UsageError: a weight that is not finite or comes twice, too many, or a variant without LoRAs.
+        UsageError: a weight that is none or comes twice, too many, or a variant without LoRAs.
     """
     rising = _check_weights(weights)
     whole = _variant_to_sweep(suite, lora)
-    plain = msgspec.structs.replace(whole, name=suite.variants[0].name, loras=())
     stem = whole.name
     swept = tuple(
-        msgspec.structs.replace(
-            whole, name=f"{stem}-{weight:g}", loras=tuple(_scaled(one, weight) for one in whole.loras)
-        )
+        msgspec.structs.replace(whole, name=f"{stem}-{weight:g}", loras=_weighted(whole.loras, weight))
         for weight in rising
         if weight
     )
+    plain = _without_lora(whole, suite.variants[0], {one.name.lower() for one in swept})
     names = tuple(plain.name if weight == 0 else f"{stem}-{weight:g}" for weight in rising)
     return msgspec.structs.replace(
         suite,
@@ -54,9 +53,11 @@ def sweep_suite(suite: Suite, lora: str, weights: Sequence[float]) -> Suite:
 
 
 def _check_weights(weights: Sequence[float]) -> tuple[float, ...]:
-    odd = [weight for weight in weights if not math.isfinite(weight)]
+    odd = [weight for weight in weights if not abs(weight) <= HEAVIEST_LORA]  # NaN neither
     if odd:
-        raise UsageError(f"--lora-weights: {odd[0]} is no weight; a weight is a finite number, such as 0.75.")
+        raise UsageError(
+            f"--lora-weights: {odd[0]} is no weight; it must be a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}."
+        )
     doubled = [weight for weight in weights if list(weights).count(weight) > 1]
     if doubled:
         raise UsageError(f"--lora-weights: {doubled[0]:g} is given twice.")
@@ -91,6 +92,21 @@ def _variant_to_sweep(suite: Suite, lora: str) -> Variant:
     stem = PurePath(lora.rpartition(":")[2]).name.removesuffix(".safetensors")
     name = stem if is_good_name(stem) and len(stem) <= LONGEST_NAME else "lora"
     return msgspec.structs.replace(suite.variants[0], name=name, loras=(Lora(path=lora),))
+
+
+def _without_lora(whole: Variant, first: Variant, taken: Collection[str]) -> Variant:
+    """The reference: the swept variant without its LoRAs, by the name that it has in the suite if it is the first."""
+    plain = msgspec.structs.replace(whole, name=first.name, loras=())
+    if plain == first and first.name.lower() not in taken:
+        return plain
+    return msgspec.structs.replace(plain, name=f"{whole.name}-0")
+
+
+def _weighted(loras: tuple[Lora, ...], weight: float) -> tuple[Lora, ...]:
+    """The LoRAs, the first of them with a weight, and all else in proportion to it."""
+    own = loras[0].weight
+    first, *others = (_scaled(one, weight / own if own else weight) for one in loras)
+    return (msgspec.structs.replace(first, weight=weight if own else 0.0), *others)
 
 
 def _scaled(lora: Lora, factor: float) -> Lora:

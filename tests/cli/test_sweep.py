@@ -8,7 +8,7 @@ def test_it_runs_the_swept_suite_in_a_folder_of_its_own(home, stages):
     (call,) = stages.calls
     assert call["stage"] == "all"
     assert [variant.name for variant in call["suite"].variants] == ["base", "spo-0.5", "spo-2"]
-    assert [variant.loras[0].weight for variant in call["suite"].variants[1:]] == [0.25, 1.0]
+    assert [variant.loras[0].weight for variant in call["suite"].variants[1:]] == [0.5, 2.0]
     assert call["path"].name == "own-sweep-spo"
 
 
@@ -17,7 +17,7 @@ def test_it_runs_the_swept_suite_in_a_folder_of_its_own(home, stages):
     [
         (["--lora", "spo", "--lora-weights", "0,x"], "'x' is no number"),
         (["--lora", "spo", "--lora-weights", "0,,1"], "empty name"),
-        (["--lora", "spo", "--lora-weights", "nan"], "finite number"),
+        (["--lora", "spo", "--lora-weights", "nan"], "from -1000 to 1000"),
         (["--lora", "base"], "has no LoRA"),
         (["--lora", "none"], "nor a LoRA file"),
         ([], "--lora"),
