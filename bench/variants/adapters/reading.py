@@ -12,13 +12,14 @@ from bench.variants.adapters.change import Adapter, Change
 from bench.variants.adapters.guesses import looks_like
 from bench.variants.adapters.header import read_header
 from bench.variants.adapters.keys import take_apart
-from bench.variants.adapters.modules import PROBLEMS, TWICE, Group, Problem, Source, changes_of
+from bench.variants.adapters.modules import NOT_FINITE, NOTHING, PROBLEMS, TWICE, Group, Problem, Source, changes_of
 from bench.variants.adapters.names import DOTTED, KOHYA, Place, component_guess, look_up, module_names
 from bench.variants.adapters.scales import read_trained
 from bench.variants.blocks import count_blocks
 from bench.variants.checkpoint import Tensor
 
 FAMILY_HINT = "check that the LoRA was trained for this family of checkpoints"
+ALPHA_HINT = "write the alpha that it was trained with into the file: it multiplies the change with alpha / rank"
 
 
 def read_adapter(path: Path, tensors: Mapping[str, Tensor]) -> Adapter:
@@ -90,7 +91,8 @@ def _worst(path: Path, problems: list[Problem], modules: int) -> WeightsError:
     """The error for modules that cannot be changed: the worst thing that is wrong, how often, and where first."""
     kind = min((problem.kind for problem in problems), key=PROBLEMS.index)
     words = [problem.words for problem in problems if problem.kind == kind]
-    return WeightsError(f"{path}: {len(words)} of {modules} {kind}: {listed(words, 3)}.", FAMILY_HINT)
+    hint = ALPHA_HINT if kind in (NOTHING, NOT_FINITE) else FAMILY_HINT
+    return WeightsError(f"{path}: {len(words)} of {modules} {kind}: {listed(words, 3)}.", hint)
 
 
 def _layout(groups: Iterable[Group]) -> str:

@@ -142,6 +142,27 @@ def test_left_over_keys_are_counted_by_component_and_the_first_are_named(tmp_pat
     )
 
 
+@pytest.mark.parametrize(
+    ("key", "component"),
+    [
+        ("conditioner.embedders.0.transformer.text_model.final_layer_norm.weight", "text_encoder"),
+        ("conditioner.embedders.1.model.ln_final.weight", "text_encoder_2"),
+        ("cond_stage_model.transformer.text_model.final_layer_norm.weight", "text_encoder"),
+    ],
+)
+def test_keys_of_published_text_encoders_are_counted_as_theirs(key: str, component: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=rf"\({component} 0 fit, 1 left over, unet 2 fit, 0 left over\)"):
+        read_adapter(save(tmp_path, GOOD | {key: torch.ones(2)}), shapes(checkpoint("sdxl")))
+
+
+@pytest.mark.parametrize("alpha", [0.0, float("inf")])
+def test_what_is_wrong_with_an_alpha_is_not_put_down_to_the_family(alpha: float, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError) as caught:
+        read_adapter(save(tmp_path, changed(alpha=torch.tensor(alpha))), shapes(checkpoint("sdxl")))
+    assert "alpha / rank" in caught.value.hint
+    assert "family" not in caught.value.hint
+
+
 def test_an_sdxl_lora_on_sd15_and_the_other_way_round(tmp_path: Path) -> None:
     loras = {}
     for family in ("sdxl", "sd15"):
