@@ -167,8 +167,9 @@ def test_an_inpainting_checkpoint(tiny, capsys):
 
 
 @pytest.mark.parametrize("spoilt", ["weight", "product", "half"])
-def test_changes_that_are_no_numbers_are_counted(tiny, capsys, spoilt):
+def test_changes_that_are_no_numbers_are_counted(tiny, capsys, spoilt, monkeypatch):
     """A NaN in a weight that the LoRA changes; a product beyond float32; a result beyond float16 alone."""
+    monkeypatch.setenv("COLUMNS", "160")  # no line of the table is broken, whatever runs the tests
     state, pair = tiny_state(1), load_file("lora.safetensors")
     wanted = state[PUBLISHED_PROJ_IN].numel()
     if spoilt == "weight":
@@ -188,7 +189,8 @@ def test_changes_that_are_no_numbers_are_counted(tiny, capsys, spoilt):
     assert "nan" not in out
 
 
-def test_the_table_counts_what_is_not_finite_in_a_checkpoint(tiny, capsys):
+def test_the_table_counts_what_is_not_finite_in_a_checkpoint(tiny, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     state = tiny_state(1)
     state[PUBLISHED_PROJ_IN][0, :3] = torch.inf
     save_file(state, "spoilt.safetensors")
