@@ -25,10 +25,11 @@ def run(work: Path) -> Path:
     logs = sorted(work.glob("*.log.jsonl"))
     if not logs:
         raise FileNotFoundError(f"{work}: no stage has left a log here; train one first.")
-    rows = -(-len(logs) // COLUMNS)
-    figure = Figure(figsize=(3 * COLUMNS, 2.2 * rows), layout="constrained", dpi=100)
+    columns = min(COLUMNS, len(logs))
+    rows = -(-len(logs) // columns)
+    figure = Figure(figsize=(3 * columns, 2.2 * rows), layout="constrained", dpi=100)
     for place, log in enumerate(logs):
-        _draw(figure.add_subplot(rows, COLUMNS, place + 1), log)
+        _draw(figure.add_subplot(rows, columns, place + 1), log)
     target = work / "curves.png"
     figure.savefig(target, metadata={"Software": None})
     return target
