@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from bench.errors import WeightsError
+from bench.names import listed
 from bench.records import ChangedModule, Lora, LoraAudit
 from bench.variants.adapters import Adapter, Change
 
@@ -59,6 +60,31 @@ def count_non_finite(parameters: Mapping[str, torch.Tensor]) -> dict[str, int]:
         return {}
     sound = torch.stack([value.isfinite().all() for _, value in kinds]).tolist()
     return {name: int((~value.isfinite()).sum()) for (name, value), good in zip(kinds, sound, strict=True) if not good}
+
+
+def non_finite_of(totals: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """How many values of each changed tensor are not finite, by ``measure_change``. Waits for the device once."""
+    counts = torch.stack(list(totals.values()))[:, 4].tolist() if totals else []
+    return {tensor: int(count) for tensor, count in zip(totals, counts, strict=True) if count}
+
+
+def checkpoint_not_finite(what: str, tensor: str) -> WeightsError:
+    """The error for a checkpoint whose own values are to blame."""
+    return WeightsError(
+        f"{what}: {tensor} holds values that are not finite.",
+        "get the checkpoint again, and compare its size and sha256 with the source's",
+    )
+
+
+def loras_overflow(paths: Sequence[str], bad: Mapping[str, int], dtype: torch.dtype) -> WeightsError:
+    """The error for LoRAs whose change of finite weights is beyond the precision that is run."""
+    tensor, count = next(iter(bad.items()))
+    more = f" (and {len(bad) - 1} more tensors are so)" if len(bad) > 1 else ""
+    return WeightsError(
+        f"{listed(paths, 3)}: at the weights that are asked for, {count} values of {tensor} overflow "
+        f"{str(dtype).removeprefix('torch.')}{more}.",
+        "give smaller weights, or check the file's alpha",
+    )
 
 
 def audit_lora(lora: Lora, adapter: Adapter, steps: Sequence[Step]) -> LoraAudit:

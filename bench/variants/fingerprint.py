@@ -15,7 +15,7 @@ from bench.records import Fingerprint, Lora, Variant, WeightFile
 from bench.variants import sources
 from bench.variants.adapters import read_adapter
 from bench.variants.checkpoint import Checkpoint
-from bench.variants.checkpoints.families import read_config, read_pipeline_class
+from bench.variants.checkpoints.families import is_provenance, read_config, read_pipeline_class
 from bench.variants.checkpoints.opening import open_checkpoint, scheduler_config
 from bench.variants.headers import read_shapes
 
@@ -97,11 +97,6 @@ def _configurations(checkpoint: Checkpoint) -> dict[str, Any]:
         part: {key: value for key, value in read_config(folder / "config.json").items() if not is_provenance(key)}
         for part, folder in folders.items()
     }
-
-
-def is_provenance(key: str) -> bool:
-    """Whether a field of a component's configuration says where it is from, and nothing of what it computes."""
-    return key.startswith("_") or key in ("transformers_version", "dtype", "torch_dtype", "architectures")
 
 
 def _tokenizers(folder: Path) -> dict[str, str]:

@@ -17,18 +17,28 @@ import torch
 from bench.errors import WeightsError
 from bench.memory import release_memory
 from bench.names import listed
-from bench.records import Audit, Lora, MergeAudit, Settings, Variant
+from bench.records import Audit, Lora, LoraAudit, MergeAudit, Settings, Variant
 from bench.variants import sources
 from bench.variants.adapters import Adapter, Change, read_adapter
 from bench.variants.adapters.arithmetic import changed
 from bench.variants.adapters.parts import AdapterParts, read_parts
 from bench.variants.adapters.runtime import attach, is_runtime
-from bench.variants.audit import Step, audit_lora, block_changes, count_non_finite, measure_change, refuse_no_change
+from bench.variants.audit import (
+    Step,
+    audit_lora,
+    block_changes,
+    checkpoint_not_finite,
+    count_non_finite,
+    loras_overflow,
+    measure_change,
+    non_finite_of,
+    refuse_no_change,
+)
 from bench.variants.blocks import block_of, check_blocks, count_blocks, weight_of
 from bench.variants.checkpoint import Checkpoint, Tensor
 from bench.variants.checkpoints.opening import open_checkpoint
 from bench.variants.pipelines import Uncompiled, build_pipeline, module_of, named_parameters
-from bench.variants.recipes.audit import audit_merge
+from bench.variants.recipes.audit import audit_recipe
 from bench.variants.recipes.merged import recipe_of
 
 SPARE_BYTES = 8 * 2**30
@@ -115,20 +125,12 @@ def turn_into(
     if model is None or model.base != base_of(variant):
         old = None if model is None else _emptied(model)
         model = load_model(variant, settings, device=device, weights_dir=weights_dir, into=old)
-        model.merge, model.non_finite = _audit_recipe(model), count_non_finite(model.parameters)
+        model.merge, model.non_finite = (
+            audit_recipe(model.checkpoint, model.parameters),
+            count_non_finite(model.parameters),
+        )
     restore(model)
     return model, apply_loras(model, variant, weights_dir, keep=True)
-
-
-def _audit_recipe(model: Model) -> MergeAudit | None:
-    """What a recipe made of the components that it gives; where UNet and text encoders are of two, the UNet's."""
-    merged = recipe_of(model.checkpoint, "unet") or recipe_of(model.checkpoint, "text_encoder")
-    if merged is None:
-        return None
-    made = {
-        name: value for name, value in model.parameters.items() if recipe_of(model.checkpoint, _part(name)) is merged
-    }
-    return audit_merge(merged, made)
 
 
 def _part(tensor: str) -> str:
@@ -194,40 +196,36 @@ def apply_loras(
                 _put(model, tensor, after, keep)
         if not fuse:
             _attach(model, applied, parts)
-    _refuse_non_finite(model, variant, totals, dtype)
-    audits = tuple(
-        audit_lora(one.lora, one.adapter, [step for step in steps if step.lora == index])
-        for index, one in enumerate(applied)
-    )
-    for audit in audits:
-        refuse_no_change(audit)
+    bad = non_finite_of(totals)
+    if bad:
+        raise _overflow(model, variant, bad, dtype)
     return Audit(
         checkpoint=model.checkpoint.facts,
         dtype=model.settings.dtype,
-        loras=audits,
+        loras=_audits(applied, steps),
         blocks=block_changes((block_of(tensor, blocks), whole) for tensor, whole in totals.items()),
         non_finite=model.non_finite,
         merge=model.merge,
     )
 
 
-def _refuse_non_finite(model: Model, variant: Variant, totals: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
-    """Raises WeightsError where a changed weight holds what is no number, and says whose fault it is."""
-    counts = torch.stack(list(totals.values()))[:, 4].tolist() if totals else []  # all at once: one wait
-    bad = {tensor: int(count) for tensor, count in zip(totals, counts, strict=True) if count}
+def _audits(applied: Sequence[Applied], steps: Sequence[Step]) -> tuple[LoraAudit, ...]:
+    """The record of each LoRA. Raises WeightsError for one that changes nothing."""
+    audits = tuple(
+        audit_lora(one.lora, one.adapter, [step for step in steps if step.lora == index])
+        for index, one in enumerate(applied)
+    )
+    for audit in audits:
+        refuse_no_change(audit)
+    return audits
+
+
+def _overflow(model: Model, variant: Variant, bad: Mapping[str, int], dtype: torch.dtype) -> WeightsError:
+    """The error for changed weights that are not finite, which says whose fault it is."""
     for tensor in bad:
         if not bool(_original(model, tensor).float().isfinite().all()):
-            raise WeightsError(
-                f"{model.checkpoint.what}: {tensor} holds values that are not finite.",
-                "get the checkpoint again, and compare its size and sha256 with the source's",
-            )
-    if bad:
-        tensor, count = next(iter(bad.items()))
-        raise WeightsError(
-            f"{listed([lora.path for lora in variant.loras], 3)}: at the weights that are asked for, {count} values of "
-            f"{tensor} overflow {str(dtype).removeprefix('torch.')} (and {len(bad) - 1} more tensors are so).",
-            "give smaller weights, or check the file's alpha",
-        )
+            return checkpoint_not_finite(model.checkpoint.what, tensor)
+    return loras_overflow([lora.path for lora in variant.loras], bad, dtype)
 
 
 def _by_tensor(applied: Sequence[Applied]) -> dict[str, list[tuple[int, Change]]]:

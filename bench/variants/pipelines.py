@@ -15,7 +15,7 @@ from bench.errors import WeightsError
 from bench.names import listed
 from bench.records import Component, Settings
 from bench.variants.checkpoint import Checkpoint
-from bench.variants.checkpoints.families import read_pipeline_class
+from bench.variants.checkpoints.families import is_provenance, read_pipeline_class
 from bench.variants.checkpoints.opening import scheduler_config
 from bench.variants.checkpoints.tokens import tokenizers
 from bench.variants.headers import first_line
@@ -154,11 +154,10 @@ def is_compiled(module: torch.nn.Module) -> bool:
 
 def _is_same_network(one: Any, other: Any) -> bool:
     """Whether two models compute the same of the same weights, by their configurations."""
-    left_out = ("transformers_version", "dtype", "torch_dtype")
 
     def facts(model: Any) -> dict[str, Any]:
         config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
-        return {key: value for key, value in config.items() if not key.startswith("_") and key not in left_out}
+        return {key: value for key, value in config.items() if not is_provenance(key)}
 
     return type(one) is type(other) and facts(one) == facts(other)
 

@@ -94,3 +94,8 @@ def folder_tensors(folder: Path, dtype: str = "float16") -> dict[str, Tensor]:
 def family_tensors(family: str) -> Mapping[str, Tensor]:
     """Every tensor of a family, as float16."""
     return folder_tensors(config_folder(family))
+
+
+def is_provenance(key: str) -> bool:
+    """Whether a field of a component's configuration says where it is from, and nothing of what it computes."""
+    return key.startswith("_") or key in ("transformers_version", "dtype", "torch_dtype", "architectures")

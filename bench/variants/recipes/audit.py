@@ -11,7 +11,16 @@ from bench.variants.audit import Step, audit_lora, block_changes, measure_change
 from bench.variants.blocks import BlockMap, block_of, count_blocks, weight_of
 from bench.variants.checkpoint import Checkpoint
 from bench.variants.recipes.header import without_folder
-from bench.variants.recipes.merged import Fused, Merged
+from bench.variants.recipes.merged import Fused, Merged, recipe_of
+
+
+def audit_recipe(checkpoint: Checkpoint, parameters: Mapping[str, torch.Tensor]) -> MergeAudit | None:
+    """What a recipe made of the components that it gives; None without one. Where there are two, the UNet's."""
+    merged = recipe_of(checkpoint, "unet") or recipe_of(checkpoint, "text_encoder")
+    if merged is None:
+        return None
+    made = [name for name in parameters if recipe_of(checkpoint, name.partition(".")[0]) is merged]
+    return audit_merge(merged, {name: parameters[name] for name in made})
 
 
 def audit_merge(merged: Merged, parameters: Mapping[str, torch.Tensor]) -> MergeAudit:
