@@ -125,10 +125,8 @@ def turn_into(
     if model is None or model.base != base_of(variant):
         old = None if model is None else _emptied(model)
         model = load_model(variant, settings, device=device, weights_dir=weights_dir, into=old)
-        model.merge, model.non_finite = (
-            audit_recipe(model.checkpoint, model.parameters),
-            count_non_finite(model.parameters),
-        )
+        model.merge = audit_recipe(model.checkpoint, model.parameters)
+        model.non_finite = count_non_finite(model.parameters)
     restore(model)
     return model, apply_loras(model, variant, weights_dir, keep=True)
 
