@@ -22,6 +22,7 @@ from bench.variants.audit import Step, audit_lora, block_changes, measure_change
 from bench.variants.blocks import UNET, BlockMap, block_of, count_blocks
 from bench.variants.checkpoint import Checkpoint
 from bench.variants.checkpoints.opening import open_named
+from bench.variants.finite import count_non_finite
 from bench.variants.headers import read_shapes
 from bench.variants.looking import find_lora_file, open_any
 
@@ -134,7 +135,7 @@ def _inspect_checkpoint(name: str, found: Checkpoint, base: Checkpoint | None, p
     equal = 0
     for done, tensor in enumerate(found.tensors):
         value = found.read(tensor)
-        bad[tensor] = int((~value.isfinite()).sum())
+        bad[tensor] = count_non_finite(value)
         if base is not None and tensor in there:
             other = base.read(tensor)
             equal += bool(torch.equal(other.float(), value.float()))

@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.errors import WeightsError
-from bench.memory import release_memory
+from bench.memory import release_memory, reuse_freed_memory
 from bench.names import listed
 from bench.records import Audit, Lora, LoraAudit, MergeAudit, Settings, Variant
 from bench.variants import sources
 from bench.variants.adapters import Adapter, Change, read_adapter
-from bench.variants.adapters.arithmetic import changed
 from bench.variants.adapters.parts import AdapterParts, read_parts
 from bench.variants.adapters.runtime import attach, is_runtime
 from bench.variants.audit import (
@@ -28,15 +27,16 @@ from bench.variants.audit import (
     audit_lora,
     block_changes,
     checkpoint_not_finite,
-    count_non_finite,
+    find_non_finite,
     loras_overflow,
-    measure_change,
     non_finite_of,
     refuse_no_change,
 )
 from bench.variants.blocks import block_of, check_blocks, count_blocks, weight_of
 from bench.variants.checkpoint import Checkpoint, Tensor
 from bench.variants.checkpoints.opening import open_checkpoint
+from bench.variants.finite import count_non_finite
+from bench.variants.fusing import Strong, fuse_into
 from bench.variants.pipelines import Uncompiled, build_pipeline, module_of, named_parameters
 from bench.variants.recipes.audit import audit_recipe
 from bench.variants.recipes.merged import recipe_of
@@ -126,7 +126,7 @@ def turn_into(
         old = None if model is None else _emptied(model)
         model = load_model(variant, settings, device=device, weights_dir=weights_dir, into=old)
         model.merge = audit_recipe(model.checkpoint, model.parameters)
-        model.non_finite = count_non_finite(model.parameters)
+        model.non_finite = find_non_finite(model.parameters)
     restore(model)
     return model, apply_loras(model, variant, weights_dir, keep=True)
 
@@ -172,27 +172,30 @@ def apply_loras(
             the weights.
         SuiteError: it names blocks that the UNet does not have.
     """
-    fuse = variant.fuse if fuse is None else fuse
+    fused = variant.fuse if fuse is None else fuse
+    reuse_freed_memory()
     applied = read_loras(model.tensors, variant, weights_dir)
     blocks = count_blocks(model.tensors)
-    dtype = model.dtype if fuse else torch.float32  # what runs beside the weights is not rounded into them
+    dtype = model.dtype if fused else torch.float32  # what runs beside the weights is not rounded into them
     steps: list[Step] = []
     totals: dict[str, torch.Tensor] = {}
+    by_tensor = _by_tensor(applied)
+    # All before the first is changed: kept weights between what is computed would leave it fresh memory only.
+    into = {tensor: _changeable(model, tensor, keep) for tensor in by_tensor} if fused else {}
     with ExitStack() as files:
         parts = [files.enter_context(read_parts(one.adapter.path, str(model.pipe.device))) for one in applied]
-        for tensor, changes in _by_tensor(applied).items():
-            before = _original(model, tensor).float()
-            after = before
-            for index, change in changes:
-                strength = weight_of(applied[index].lora, tensor, blocks)
-                now = changed(change, after, parts[index].of(change), strength)
-                numbers = measure_change(after, now, dtype)
-                steps.append(Step(index, change, strength, numbers))
-                after = now
-            totals[tensor] = numbers if len(changes) == 1 else measure_change(before, after, dtype)
-            if fuse:
-                _put(model, tensor, after, keep)
-        if not fuse:
+        for tensor, changes in by_tensor.items():
+            strong = [
+                Strong(change, parts[index].of(change), weight_of(applied[index].lora, tensor, blocks))
+                for index, change in changes
+            ]
+            sizes = fuse_into(_original(model, tensor), strong, dtype, into.get(tensor))
+            totals[tensor] = sizes.whole
+            steps += [
+                Step(index, change, one.strength, size)
+                for (index, change), one, size in zip(changes, strong, sizes.steps, strict=True)
+            ]
+        if not fused:
             _attach(model, applied, parts)
     bad = non_finite_of(totals)
     if bad:
@@ -221,7 +224,7 @@ def _audits(applied: Sequence[Applied], steps: Sequence[Step]) -> tuple[LoraAudi
 def _overflow(model: Model, variant: Variant, bad: Mapping[str, int], dtype: torch.dtype) -> WeightsError:
     """The error for changed weights that are not finite, which says whose fault it is."""
     for tensor in bad:
-        if not bool(_original(model, tensor).float().isfinite().all()):
+        if count_non_finite(_original(model, tensor)):
             return checkpoint_not_finite(model.checkpoint.what, tensor)
     return loras_overflow([lora.path for lora in variant.loras], bad, dtype)
 
@@ -245,13 +248,13 @@ def _original(model: Model, tensor: str) -> torch.Tensor:
     return model.checkpoint.read(tensor).to(parameter.device)
 
 
-def _put(model: Model, tensor: str, value: torch.Tensor, keep: bool) -> None:
+def _changeable(model: Model, tensor: str, keep: bool) -> torch.Tensor:
+    """The tensor to write into, once it is kept as it was."""
     parameter = model.parameters[tensor]
     if keep and tensor not in model.pristine:
         model.pristine[tensor] = _original(model, tensor).to(_store(parameter), copy=True)
     model.dirty.add(tensor)
-    with torch.no_grad():
-        parameter.copy_(value)
+    return parameter
 
 
 def _store(parameter: torch.Tensor) -> torch.device:

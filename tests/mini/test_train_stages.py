@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from bench.mini import models, weights
 from bench.mini.load import load_instrument, load_judge
+from bench.mini.load import tokenizer as load_tokenizer
 from bench.mini.train import (
     base,
     clip,
@@ -156,8 +157,12 @@ def test_decoder_loss_is_absolute_and_squared_error_of_the_pictures() -> None:
     assert found == pytest.approx(np.abs(error).mean() + 20 * np.square(error).mean(), rel=1e-4)
 
 
-def test_later_stages_can_start_from_the_shipped_pipeline(shipped: Path, tmp_path: Path) -> None:
+def test_later_stages_can_start_from_what_is_shipped(shipped: Path, tmp_path: Path) -> None:
     ship.start(tmp_path, shipped)
+    judge, tokenizer = clip.load_judge(tmp_path, "mini-preference")
+    assert torch.equal(judge.logit_scale, load_file(shipped / "judges" / "mini-preference.safetensors")["logit_scale"])
+    assert tokenizer.get_vocab() == load_tokenizer().get_vocab()
+    assert step_aware.load(tmp_path).vision.time is not None
     for path in (shipped / "pipeline").rglob("*.safetensors"):
         copied = load_file(tmp_path / "pipeline" / path.relative_to(shipped / "pipeline"))
         assert all(torch.equal(value, copied[key]) for key, value in load_file(path).items())

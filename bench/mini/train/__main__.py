@@ -1,10 +1,9 @@
 """``python -m bench.mini.train STAGE...``: reproduces the weights of the embedded family from their seeds.
 
 Stages in order: vae, base, decoder, clip, aesthetic, preference, instrument, step_aware, dpo, spo, both once more
-from another seed (dpo-seed1, spo-seed1), ship; ``all`` is all of them. ``shipped`` takes the pipeline from the
-package, so that the stages after ``decoder`` can be trained anew alone; ``curves`` draws the losses of what was
-trained.
-A stage that was interrupted goes on from its checkpoint; one that is done returns at once.
+from another seed (dpo-seed1, spo-seed1), ship; ``all`` is all of them. ``shipped`` takes the pipeline and the judges
+from the package, so that any stage after ``decoder`` can be trained anew alone; ``curves`` draws the losses of what
+was trained. A stage that was interrupted goes on from its checkpoint; one that is done returns at once.
 """
 
 from __future__ import annotations

@@ -64,5 +64,8 @@ def write_manifest(target: Path) -> None:
 
 
 def start(work: Path, source: Path = FOLDER) -> None:
-    """Fill ``work`` with the shipped pipeline, so that later stages can be trained anew without the base's."""
+    """Fill ``work`` with the shipped pipeline and judges, so that any later stage can be trained anew alone."""
     shutil.copytree(source / "pipeline", work / "pipeline", dirs_exist_ok=True)
+    shutil.copytree(source / "pipeline" / "tokenizer", work / "tokenizer", dirs_exist_ok=True)
+    for name in JUDGES:
+        shutil.copyfile(source / "judges" / f"{name}.safetensors", work / f"{name}.safetensors")

@@ -36,10 +36,23 @@ def changed(change: Change, weight: torch.Tensor, parts: Parts, strength: float)
     """
     if strength == 0:
         return weight
+    if change.kind == "lora" and not change.dora:
+        flat = [values.flatten(1) for values in (weight, parts["up"], parts["down"])]
+        return torch.addmm(flat[0], flat[1], flat[2], alpha=strength * change.scale).reshape(weight.shape)
     added = delta(change, parts, weight.shape)
     if not change.dora:
         return torch.add(weight, added, alpha=strength, out=added)
     return torch.lerp(weight, _with_norms(weight + added, parts), strength)
+
+
+def is_by_rows(change: Change) -> bool:
+    """Whether a row of the change is made of the same row of its parts, so that rows can be changed alone."""
+    return change.kind in ("lora", "tucker") and not change.dora
+
+
+def rows_of(change: Change, parts: Parts, rows: slice) -> Parts:
+    """The parts of those rows of a change; of one whose rows cannot be changed alone, all parts."""
+    return {**parts, "up": parts["up"][rows]} if is_by_rows(change) else parts
 
 
 def _with_norms(weight: torch.Tensor, parts: Parts) -> torch.Tensor:

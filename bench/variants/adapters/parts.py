@@ -12,6 +12,7 @@ from safetensors import safe_open
 from bench.errors import WeightsError
 from bench.names import listed
 from bench.variants.adapters.change import Adapter, Change
+from bench.variants.finite import count_non_finite
 
 
 class AdapterParts:
@@ -45,11 +46,10 @@ class AdapterParts:
         """
         parts = {role: self._file.get_tensor(key).to(torch.float32) for role, key in change.parts.items()}
         for role, part in parts.items():
-            finite = torch.isfinite(part)
-            if not finite.all():
-                wrong = int(finite.numel() - finite.sum())
+            wrong = count_non_finite(part)
+            if wrong:
                 raise WeightsError(
-                    f"{self._path}: {wrong} of {finite.numel()} values of {change.parts[role]} are not finite.",
+                    f"{self._path}: {wrong} of {part.numel()} values of {change.parts[role]} are not finite.",
                     "take an earlier checkpoint of the training: a LoRA with such values spoils every image",
                 )
         return parts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -251,11 +250,9 @@ def finite(tensor: torch.Tensor, name: str, what: str) -> torch.Tensor:
     Raises:
         WeightsError: some are not; how many, in which tensor of what.
     """
-    known = tensor if tensor.element_size() > 1 else tensor.float()  # 8-bit floats have no arithmetic of their own
-    if tensor.numel() == 0 or not tensor.is_floating_point() or math.isfinite(float(known.sum())):
-        return tensor
-    # Only now: finite values may have an infinite sum, and counting takes several times as long.
-    bad = tensor.numel() - int(known.isfinite().sum())
+    from bench.variants.finite import count_non_finite
+
+    bad = count_non_finite(tensor)
     if bad:
         raise WeightsError(f"{what}: {name} holds {bad} values of {tensor.numel()} that are not finite.")
     return tensor
