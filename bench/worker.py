@@ -26,7 +26,7 @@ from bench.measure.laps import Clock, Stages, device_clock, laps_to_timings, tim
 from bench.measure.messages import Failure, Message, Reply, Request, Tick, encode
 from bench.measure.nvml import find_gpu
 from bench.measure.passes import kind_of, measure_energy, measure_memory, observe
-from bench.memory import is_out_of_memory
+from bench.memory import is_out_of_memory, spare_collector
 from bench.records import Sampler
 
 # --- one request ---------------------------------------------------------------------------
@@ -147,6 +147,7 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     """Serve one request."""
+    spare_collector()
     out = claim_stdout()
     request = msgspec.json.decode(sys.stdin.buffer.readline(), type=Request)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import hypothesis  # noqa: F401  (what it registers as it is imported must not have been set aside)
 import msgspec
 import pytest
 import tiny
@@ -22,6 +24,22 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker, and what it starts, has one core
+
+
+def pytest_collection_finish() -> None:
+    set_aside()
+
+
+def pytest_runtest_teardown(item, nextitem) -> None:
+    if nextitem is None or nextitem.path != item.path:
+        set_aside()
+
+
+def set_aside() -> None:
+    """Spare later collections what is there to stay: of all that torch and diffusers import, each takes half a second,
+    and whatever loads a model collects."""
+    gc.collect()
+    gc.freeze()
 
 
 class Answer(NamedTuple):

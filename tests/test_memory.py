@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import weakref
 from types import SimpleNamespace
@@ -66,3 +67,18 @@ def test_without_torch_there_is_nothing_to_give_back(monkeypatch) -> None:
     release_memory()
     assert not has_context()
     assert "torch" not in sys.modules
+
+
+def test_a_process_of_ours_is_told_to_leave_what_it_imported_alone() -> None:
+    code = """
+import gc
+from bench.memory import spare_collector
+spare_collector()
+class Last:
+    def __del__(self):
+        print("frozen", gc.get_freeze_count() > 1000, gc.isenabled())
+kept = [Last()]
+kept.append(kept)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", ""), "what is frozen is not taken down piece by piece"

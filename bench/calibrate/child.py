@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.errors import HotartError, MachineError
-from bench.memory import is_out_of_memory
+from bench.memory import is_out_of_memory, spare_collector
 from bench.records import Progress, Record, Suite
 
 
@@ -85,6 +85,7 @@ def _render(order: Order, pipe: Connection) -> None:
     """The child's side: errors of ``bench.errors`` go to the parent, any other ends it with a traceback."""
     # Ctrl-C reaches both; the parent ends this process, which a handler of its own would only make noisy.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    spare_collector()
     from bench.run import run_stage
 
     def tell(stage: str, done: int, total: int, note: str = "") -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import WeightsError
 from bench.machine import machine_facts, package_versions, pick_device
-from bench.memory import is_out_of_memory
+from bench.memory import is_out_of_memory, spare_collector
 from bench.records import Audit, Cell, Machine, Suite, Variant
 from bench.variants import fingerprint
 
@@ -54,6 +54,7 @@ class Painter:
     """
 
     def __init__(self, suite: Suite, device: str, threads: int, weights_dir: str | None) -> None:
+        spare_collector()
         import torch
 
         torch.set_num_threads(threads)

@@ -79,11 +79,12 @@ def byte_alphabet() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
 
 
-def merges() -> list[tuple[str, str]]:
+@lru_cache(maxsize=1)
+def merges() -> tuple[tuple[str, str], ...]:
     """CLIP's byte-pair merges, the first to be made first; raises as ``count_tokens``."""
     lines = gzip.decompress(_vocabulary_file().read_bytes()).decode("utf-8").split("\n")
     split = (line.split() for line in lines[1 : _MERGES + 1])
-    return [(first, second) for first, second in split]
+    return tuple((first, second) for first, second in split)
 
 
 @lru_cache(maxsize=1)

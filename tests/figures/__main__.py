@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from .commands import figure_help, figure_run
+from .commands import figure_help, figure_run, figure_start
 from .figure import Figure, table
 
 CORES = 2
@@ -85,6 +85,7 @@ def figure_large() -> tuple[Figure, ...]:
 
 FIGURES: dict[str, Callable[[], tuple[Figure, ...]]] = {
     "help_over_python": figure_help,
+    "start_over_plain_python": figure_start,
     "run_s": figure_run,
     "run_peak_gib": figure_run,
     "rerun_of_finished_run_s": figure_run,

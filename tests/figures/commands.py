@@ -41,6 +41,16 @@ def figure_help() -> tuple[Figure, ...]:
     return (held_ratio("help_over_python", help_s, bare_s, "<=", 3),)
 
 
+def figure_start() -> tuple[Figure, ...]:
+    """A process that imports what a model needs and ends, as ours do over as Python does by itself; 5 in turns."""
+    work = "import bench.variants.pipelines"
+    ours = f"from bench.memory import spare_collector; spare_collector(); {work}"
+    commands = [[sys.executable, "-W", "ignore", "-c", code] for code in (ours, work)]
+    pairs = [[timed(command) for command in commands] for _ in range(6)][1:]
+    sparing_s, plain_s = zip(*pairs, strict=True)
+    return (held_ratio("start_over_plain_python", sparing_s, plain_s, "<=", 0.85),)
+
+
 def installed_command() -> str:
     """The console script beside the Python that runs this."""
     script = Path(sys.executable).with_name("hotart-bench")

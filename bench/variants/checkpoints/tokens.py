@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from bench.records.weights import Family
@@ -24,15 +25,19 @@ def tokenizers(family: Family) -> dict[str, Any]:
     return made if family == "sd15" else made | {"tokenizer_2": _tokenizer("!")}
 
 
+@cache
+def _vocabulary() -> dict[str, int]:
+    letters = list(byte_alphabet().values())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges()), START, END]
+    return {word: number for number, word in enumerate(words)}
+
+
 def _tokenizer(pad: str) -> Any:
     from transformers import CLIPTokenizer
 
-    pairs = merges()
-    letters = list(byte_alphabet().values())
-    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in pairs), START, END]
     return CLIPTokenizer(
-        vocab={word: number for number, word in enumerate(words)},
-        merges=pairs,
+        vocab=dict(_vocabulary()),
+        merges=list(merges()),
         bos_token=START,
         eos_token=END,
         unk_token=END,
