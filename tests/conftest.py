@@ -17,8 +17,10 @@ from filelock import FileLock
 from suites import write_suite
 
 from bench.cli import run_command_line
+from bench.memory import spare_collector
 from bench.run import Outcome
 
+spare_collector()
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job; what tests start inherits it
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from bench.errors import WeightsError
@@ -61,6 +62,12 @@ def published(tensors: Mapping[str, Tensor]) -> tuple[Published, ...]:
     Raises:
         WeightsError: a tensor that has no place in the layout, or parts that are stored in different precisions.
     """
+    return _published(tuple(tensors.items()))
+
+
+@lru_cache(maxsize=8)
+def _published(items: tuple[tuple[str, Tensor], ...]) -> tuple[Published, ...]:
+    tensors = dict(items)
     sdxl = any(name.startswith(("text_encoder_2.", "unet.add_embedding.")) for name in tensors)
     text = TEXT["sdxl" if sdxl else "sd15"]
     up_blocks = 1 + max((int(match[1]) for name in tensors if (match := _VAE_UP.match(name))), default=-1)
