@@ -36,6 +36,7 @@ def find_lora_file(name: str, weights_dir: Path | None) -> Path | None:
         return Path(sources.find_lora(name, weights_dir).path or "")
     sources.refuse_pickle(name)
     path = Path(name).expanduser()
+    path = sources.lora_in(path) or path
     if not os.path.isfile(path):  # noqa: PTH113 -- Path.is_file raises for a name that is too long
         path = Path(sources.fetch(sources.find_checkpoint(name, None, weights_dir)).path or "")
     if not path.is_file() or path.suffix == ".toml":

@@ -27,6 +27,8 @@ from bench.variants.headers import weight_files
 
 SHIPPED = ("mini",)
 RANDOM = tuple(f"random:{family}" for family in FAMILIES)
+LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+"""What diffusers and PEFT call the file when they save a LoRA into a folder."""
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 """Suffixes of files that can run any code when they are read."""
 FILES = (".safetensors", ".toml")
@@ -117,14 +119,26 @@ def find_lora(name: str, weights_dir: Path | None) -> Place:
     path = Path(name).expanduser()
     if os.path.isfile(path):  # noqa: PTH113
         return Place(what=name, path=str(path.resolve()))
+    inside = lora_in(path)
+    if inside is not None:
+        return Place(what=name, path=str(inside.resolve()))
     hub = _hub_name(name)
     if hub is not None and hub.file is not None and hub.file.endswith(".safetensors"):
         return _find_repository(name, hub, None, weights_dir)
     raise WeightsError(
-        f"{name}: no such LoRA file; a LoRA is a .safetensors file, owner/name:file.safetensors of the Hub, "
+        f"{name}: no such LoRA file; a LoRA is a .safetensors file, a folder with {LORA_FILES[0]} or "
+        f"{LORA_FILES[1]}, owner/name:file.safetensors of the Hub, "
         f"or a shipped one ({', '.join(f'mini:{lora}' for lora in mini.LORAS)}).",
         "hotart-bench list variants",
     )
+
+
+def lora_in(folder: Path) -> Path | None:
+    """The one LoRA file of a folder as diffusers and PEFT save them; None of a pipeline, or of more than one."""
+    if os.path.isfile(folder / "model_index.json"):  # noqa: PTH113
+        return None
+    found = [folder / name for name in LORA_FILES if os.path.isfile(folder / name)]  # noqa: PTH113
+    return found[0] if len(found) == 1 else None
 
 
 def refuse_pickle(name: str) -> None:

@@ -89,6 +89,12 @@ def test_a_lora_in_the_names_of_checkpoints(tiny, capsys, ending):
     assert (found["kind"], found["lora"]["applied"], list(found["blocks"])) == ("lora", {"unet": len(state)}, ["M00"])
 
 
+def test_a_folder_as_trainers_save_it(tiny, capsys):
+    (tiny / "training").mkdir()
+    (tiny / "lora.safetensors").rename(tiny / "training" / "pytorch_lora_weights.safetensors")
+    assert inspected(capsys, "training", "--against", "base.safetensors")["kind"] == "lora"
+
+
 def test_one_file_of_a_repository_of_the_hub(tiny, capsys):
     folder = tiny / "weights" / "owner" / "name"
     folder.mkdir(parents=True)

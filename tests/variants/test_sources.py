@@ -233,6 +233,20 @@ def test_lora_file(tmp_path: Path) -> None:
     assert find_lora(str(path), None) == Place(what=str(path), path=str(path))
 
 
+@pytest.mark.parametrize("name", ["pytorch_lora_weights", "adapter_model"])
+def test_a_folder_with_one_lora_is_that_lora(tmp_path: Path, name: str) -> None:
+    path = touch(tmp_path / "training" / f"{name}.safetensors")
+    assert find_lora(str(path.parent), None) == Place(what=str(path.parent), path=str(path))
+
+
+@pytest.mark.parametrize("more", ["pytorch_lora_weights.safetensors", "model_index.json"])
+def test_a_folder_that_may_mean_something_else_is_no_lora(tmp_path: Path, more: str) -> None:
+    touch(tmp_path / "adapter_model.safetensors")
+    touch(tmp_path / more)
+    with pytest.raises(WeightsError, match=r"no such LoRA file; .* a folder with pytorch_lora_weights\.safetensors"):
+        find_lora(str(tmp_path), None)
+
+
 @pytest.mark.parametrize("layout", ["owner/name", "name"])
 def test_lora_in_weights_dir(tmp_path: Path, layout: str) -> None:
     path = touch(tmp_path / layout / "deep" / "lora.safetensors")

@@ -40,6 +40,11 @@ _GUESSES = tuple(
 
 def looks_like(keys: Iterable[str]) -> str:
     """What most of the keys look like, in words that end a sentence beginning with "They look like"."""
+    return guess(keys) or "no layout of LoRA files that is known here"
+
+
+def guess(keys: Iterable[str]) -> str | None:
+    """The same; None where nobody can tell."""
     votes = Counter(next((words for pattern, words in _GUESSES if pattern.search(key)), "") for key in keys)
     votes.pop("", None)
-    return votes.most_common(1)[0][0] if votes else "no layout of LoRA files that is known here"
+    return votes.most_common(1)[0][0] if votes else None

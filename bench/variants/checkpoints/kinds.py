@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from bench.errors import WeightsError
 from bench.names import listed
+from bench.variants.adapters.guesses import guess
 from bench.variants.checkpoint import Shape
 
 Kind = Literal["checkpoint", "unet", "vae"]
@@ -54,8 +55,10 @@ def find_kind(what: str, tensors: Mapping[str, Shaped]) -> Kind:
         raise WeightsError(f"{what}: looks like a lone text encoder; a checkpoint has a UNet too.")
     if parts:
         return "checkpoint"
+    likely = guess(tensors)
+    looks = f" They look like {likely}." if likely else ""
     raise WeightsError(
-        f"{what}: is no checkpoint that is known; its tensors are called {listed(tensors, 3)}. {RENDERED}"
+        f"{what}: is no checkpoint that is known; its tensors are called {listed(tensors, 3)}.{looks} {RENDERED}"
     )
 
 

@@ -181,6 +181,7 @@ OTHERS: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     "EDM": (lambda tiny: tiny | zeros(edm_mean=(4,)), "EDM's noise"),
     "a text encoder": (lambda _: zeros(text_model__final_layer_norm__bias=(8,)), "a lone text encoder"),
     "nothing": (lambda _: {}, "it holds no tensors"),
+    "PEFT OFT": (lambda _: zeros(unet__mid_block__to_q__oft_R__weight=(2, 2)), r"They look like OFT, which is not"),
     "anything": (lambda _: zeros(layer__weight=(2,)), r"no checkpoint that is known; .* called layer\.weight"),
     "an extra key": (lambda tiny: tiny | zeros(model__extra=(1,)), r"holds 1 .* no place \(model 1\).*model\.extra"),
     "others": (lambda tiny: tiny | zeros(foo__x=(1,), foo__y=(1,)), r"holds 2 .*\(foo 2\), such as foo\.x, foo\.y"),
