@@ -10,16 +10,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from bench.errors import WeightsError
 from bench.memory import release_memory, reuse_freed_memory
 from bench.names import listed
-from bench.records import Audit, Lora, LoraAudit, MergeAudit, Settings, Variant
-from bench.variants import sources
-from bench.variants.adapters import Adapter, Change, read_adapter
+from bench.records import Audit, LoraAudit, MergeAudit, Settings, Variant
 from bench.variants.adapters.parts import AdapterParts, read_parts
 from bench.variants.adapters.runtime import attach, is_runtime
 from bench.variants.audit import (
@@ -32,11 +30,12 @@ from bench.variants.audit import (
     non_finite_of,
     refuse_no_change,
 )
-from bench.variants.blocks import block_of, check_blocks, count_blocks, weight_of
+from bench.variants.blocks import block_of, count_blocks, weight_of
 from bench.variants.checkpoint import Checkpoint, Tensor
 from bench.variants.checkpoints.opening import open_checkpoint
 from bench.variants.finite import count_non_finite
 from bench.variants.fusing import Strong, fuse_into
+from bench.variants.loras import Applied, by_tensor, read_loras
 from bench.variants.pipelines import Uncompiled, build_pipeline, module_of, named_parameters
 from bench.variants.recipes.audit import audit_recipe
 from bench.variants.recipes.merged import recipe_of
@@ -72,13 +71,6 @@ class Model:
         """The precision that is run."""
         dtype: torch.dtype = getattr(torch, self.settings.dtype)
         return dtype
-
-
-class Applied(NamedTuple):
-    """A LoRA of a variant, read and matched to the checkpoint."""
-
-    lora: Lora
-    adapter: Adapter
 
 
 def base_of(variant: Variant) -> tuple[str | None, ...]:
@@ -173,28 +165,14 @@ def apply_loras(
         SuiteError: it names blocks that the UNet does not have.
     """
     fused = variant.fuse if fuse is None else fuse
-    reuse_freed_memory()
     applied = read_loras(model.tensors, variant, weights_dir)
     blocks = count_blocks(model.tensors)
     dtype = model.dtype if fused else torch.float32  # what runs beside the weights is not rounded into them
-    steps: list[Step] = []
-    totals: dict[str, torch.Tensor] = {}
-    by_tensor = _by_tensor(applied)
     # All before the first is changed: kept weights between what is computed would leave it fresh memory only.
-    into = {tensor: _changeable(model, tensor, keep) for tensor in by_tensor} if fused else {}
+    into = {tensor: _changeable(model, tensor, keep) for tensor in by_tensor(applied)} if fused else {}
     with ExitStack() as files:
         parts = [files.enter_context(read_parts(one.adapter.path, str(model.pipe.device))) for one in applied]
-        for tensor, changes in by_tensor.items():
-            strong = [
-                Strong(change, parts[index].of(change), weight_of(applied[index].lora, tensor, blocks))
-                for index, change in changes
-            ]
-            sizes = fuse_into(_original(model, tensor), strong, dtype, into.get(tensor))
-            totals[tensor] = sizes.whole
-            steps += [
-                Step(index, change, one.strength, size)
-                for (index, change), one, size in zip(changes, strong, sizes.steps, strict=True)
-            ]
+        steps, totals = _change(model, applied, parts, dtype, into)
         if not fused:
             _attach(model, applied, parts)
     bad = non_finite_of(totals)
@@ -208,6 +186,32 @@ def apply_loras(
         non_finite=model.non_finite,
         merge=model.merge,
     )
+
+
+def _change(
+    model: Model,
+    applied: Sequence[Applied],
+    parts: Sequence[AdapterParts],
+    dtype: torch.dtype,
+    into: Mapping[str, torch.Tensor],
+) -> tuple[list[Step], dict[str, torch.Tensor]]:
+    """Apply LoRAs tensor by tensor, writing into those of ``into``: what each did, and the whole of each tensor."""
+    reuse_freed_memory()
+    blocks = count_blocks(model.tensors)
+    steps: list[Step] = []
+    totals: dict[str, torch.Tensor] = {}
+    for tensor, changes in by_tensor(applied).items():
+        strong = [
+            Strong(change, parts[index].of(change), weight_of(applied[index].lora, tensor, blocks))
+            for index, change in changes
+        ]
+        sizes = fuse_into(_original(model, tensor), strong, dtype, into.get(tensor))
+        totals[tensor] = sizes.whole
+        steps += [
+            Step(index, change, one.strength, size)
+            for (index, change), one, size in zip(changes, strong, sizes.steps, strict=True)
+        ]
+    return steps, totals
 
 
 def _audits(applied: Sequence[Applied], steps: Sequence[Step]) -> tuple[LoraAudit, ...]:
@@ -227,15 +231,6 @@ def _overflow(model: Model, variant: Variant, bad: Mapping[str, int], dtype: tor
         if count_non_finite(_original(model, tensor)):
             return checkpoint_not_finite(model.checkpoint.what, tensor)
     return loras_overflow([lora.path for lora in variant.loras], bad, dtype)
-
-
-def _by_tensor(applied: Sequence[Applied]) -> dict[str, list[tuple[int, Change]]]:
-    """The changes of each tensor, LoRA by LoRA, so that it is computed in float32 from end to end and cast once."""
-    found: dict[str, list[tuple[int, Change]]] = {}
-    for index, one in enumerate(applied):
-        for change in one.adapter.changes:
-            found.setdefault(change.tensor, []).append((index, change))
-    return found
 
 
 def _original(model: Model, tensor: str) -> torch.Tensor:
@@ -262,21 +257,6 @@ def _store(parameter: torch.Tensor) -> torch.device:
     if parameter.device.type == "cuda" and torch.cuda.mem_get_info(parameter.device)[0] < SPARE_BYTES:
         return torch.device("cpu")
     return parameter.device
-
-
-def read_loras(tensors: Mapping[str, Tensor], variant: Variant, weights_dir: Path | None) -> list[Applied]:
-    """Read and match every LoRA of a variant.
-
-    Raises:
-        WeightsError: one is missing, damaged, or has a key that fits no tensor of the checkpoint.
-        SuiteError: it names blocks that the UNet does not have.
-    """
-    applied, blocks = [], count_blocks(tensors)
-    for number, lora in enumerate(variant.loras):
-        check_blocks(lora.blocks, blocks, f"variants.{variant.name}.loras[{number}]")
-        place = sources.fetch(sources.find_lora(lora.path, weights_dir))
-        applied.append(Applied(lora, read_adapter(Path(place.path or ""), tensors)))
-    return applied
 
 
 def can_run_beside(model: Model, variant: Variant, weights_dir: Path | None) -> bool:
