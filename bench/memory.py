@@ -41,8 +41,8 @@ def spare_collector() -> None:
 def reuse_freed_memory() -> None:
     """Let glibc's malloc keep what is let go of in blocks of up to 31 MiB, and give it out again.
 
-    Otherwise it hands larger blocks back to the kernel, which takes page after page to give them anew: work on tensors
-    of some MB took 2.5 times as long. malloc keeps blocks as large as the largest of up to 32 MiB that it has once
+    Otherwise it hands larger blocks back to the kernel, which takes page after page to give them anew, and work on
+    tensors of some MB waits for that. malloc keeps blocks as large as the largest of up to 32 MiB that it has once
     handed back (mallopt(3), M_MMAP_THRESHOLD), so one is enough. Other allocators take no notice.
     """
     bytearray(31 * 2**20)

@@ -10,8 +10,8 @@ import torch
 def extremes(values: torch.Tensor) -> torch.Tensor:
     """Smallest and largest of floating-point values, float64 (2,), left on their device; NaN where any is NaN.
 
-    Both are finite just where all values are, and one reading finds them: on a processor in a thirtieth of the time
-    that ``isfinite`` takes of half-precision numbers. Of no values at all they are 0.
+    Both are finite just where all values are, and one reading finds them, which of half-precision numbers ``isfinite``
+    is slow to do on a processor. Of no values at all they are 0.
     """
     if values.numel() == 0:
         return torch.zeros(2, dtype=torch.float64, device=values.device)

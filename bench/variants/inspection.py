@@ -16,13 +16,13 @@ from safetensors import safe_open
 from bench.errors import UsageError, WeightsError
 from bench.records import ChangedModule, Dtype, Inspection, Lora, Progress
 from bench.variants.adapters import Adapter, read_adapter
-from bench.variants.adapters.arithmetic import changed
 from bench.variants.adapters.parts import check_values, read_parts
 from bench.variants.audit import Step, audit_lora, block_changes, measure_change
 from bench.variants.blocks import UNET, BlockMap, block_of, count_blocks
 from bench.variants.checkpoint import Checkpoint
 from bench.variants.checkpoints.opening import open_named
 from bench.variants.finite import count_non_finite
+from bench.variants.fusing import Strong, fuse_into
 from bench.variants.headers import read_shapes
 from bench.variants.looking import find_lora_file, open_any
 
@@ -84,9 +84,8 @@ def _inspect_lora(
         for done, change in enumerate(adapter.changes):
             numbers = None
             if base is not None:
-                before = base.read(change.tensor).float()
-                after = changed(change, before, parts.of(change), weight)
-                numbers = measure_change(before, after, getattr(torch, dtype))
+                strong = Strong(change, parts.of(change), weight)
+                numbers = fuse_into(base.read(change.tensor), [strong], getattr(torch, dtype), None).whole
                 bad[change.tensor] = int(numbers[-1])
             steps.append(Step(0, change, weight, numbers))
             _tell(progress, done + 1, len(adapter.changes), name)

@@ -27,7 +27,7 @@ from bench.variants.headers import weight_files
 
 SHIPPED = ("mini",)
 RANDOM = tuple(f"random:{family}" for family in FAMILIES)
-LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+LORA_FILES = ("pytorch_lora_weights.safetensors", PEFT_FILE)
 """What diffusers and PEFT call the file when they save a LoRA into a folder."""
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 """Suffixes of files that can run any code when they are read."""
