@@ -13,11 +13,13 @@ import hypothesis  # noqa: F401  (what it registers as it is imported must not h
 import msgspec
 import pytest
 import tiny
+from fakes import blank_figure
 from filelock import FileLock
 from suites import write_suite
 
 from bench.cli import run_command_line
 from bench.memory import spare_collector
+from bench.plots.style import figure_bytes
 from bench.run import Outcome
 
 spare_collector()
@@ -98,6 +100,7 @@ def tiny_run(tmp_path_factory) -> TinyRun:
 def make_tiny_run(place: Path) -> None:
     import torch
 
+    import bench.plots.style
     import bench.run.stages
     from bench.measure import measure
     from bench.run import run_all
@@ -105,8 +108,9 @@ def make_tiny_run(place: Path) -> None:
 
     torch.set_num_threads(1)  # tests and the processes they start share two cores
     suite_file, progress = tiny.write_tiny(place), []
-    with pytest.MonkeyPatch.context() as patch:  # a module that asks for it may have put a fake in the timer's place
+    with pytest.MonkeyPatch.context() as patch:  # a module that asks for it may have put fakes in their places
         patch.setattr(bench.run.stages, "measure", measure)
+        patch.setattr(bench.plots.style, "figure_bytes", figure_bytes)
         outcome = run_all(
             load_suite(str(suite_file)),
             place / "run",
@@ -115,6 +119,12 @@ def make_tiny_run(place: Path) -> None:
         )
     told = {"outcome": msgspec.to_builtins(outcome), "progress": progress}
     (place / "told.json").write_text(json.dumps(told), "utf-8")
+
+
+@pytest.fixture
+def blank_plots(monkeypatch) -> None:
+    """Plots are files of one pixel: what is in them is made as ever, but not painted, which takes a second each."""
+    monkeypatch.setattr("bench.plots.style.figure_bytes", blank_figure)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import msgspec
@@ -120,11 +120,23 @@ def _facts(name: str) -> MetricFacts:
     )
 
 
+def blank_figure(figure: object, fmt: str, dpi: int) -> bytes:
+    """In the place of ``bench.plots.style.figure_bytes``: the file of one pixel."""
+    file = io.BytesIO()
+    Image.new("L", (1, 1)).save(file, fmt)
+    return file.getvalue()
+
+
+@cache
+def _places(size: int) -> np.ndarray:
+    return np.mgrid[0:size, 0:size] / (size - 1)
+
+
 @lru_cache(maxsize=4096)
 def png_bytes(variant: str, case: str, sample: int, seed: int, size: int = 64) -> bytes:
     """A small gradient with a disc, composed by case and sample and tinted by variant, as PNG bytes."""
     place, tint = _rng("place", case, sample, seed), _rng("tint", variant)
-    y, x = np.mgrid[0:size, 0:size] / (size - 1)
+    y, x = _places(size)
     angle = place.uniform(0, np.pi)
     ramp = (np.cos(angle) * x + np.sin(angle) * y + 1) / 2.5
     centre = place.uniform(0.25, 0.75, size=2)
@@ -152,10 +164,15 @@ def _render(variant: str, cell: Cell, seed: int, failed: bool) -> Render:
     )
 
 
+@cache
+def _difficulty(metric: str, case: str) -> float:
+    return float(_rng("prompt", metric, case).normal())
+
+
 def _score(render: Render, metric: str, shift: float, seed: int) -> Score:
     low, high, mean, prompt_sd, sample_sd = METRICS[metric][3:]
     # Prompts differ more than variants do, and what a prompt adds is shared: pairs correlate, as in life.
-    shared = _rng("prompt", metric, render.case).normal(0, prompt_sd)
+    shared = _difficulty(metric, render.case) * prompt_sd
     noise = _rng("noise", metric, render.variant, render.case, render.sample, seed).normal(0, sample_sd)
     value: float | None = float(
         np.clip(mean + shared + noise + shift, -np.inf if low is None else low, np.inf if high is None else high)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import multiprocessing
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,7 +29,7 @@ from bench.calibrate.parts import other_batch, plan_parts
 from bench.compare.pairing import PromptPair, usable_scores
 from bench.errors import IncomparableError, InvalidError, UsageError, WeightsError
 from bench.measure import measure
-from bench.records import Calibration, Case, Timing, Variant
+from bench.records import Calibration, Case, Render, Timing, Variant
 from bench.stats.bounds import detectable_loss, mean_bounds, power_of_pass
 from bench.store import load_run
 from bench.suite import load_suite, protocol_digest
@@ -227,17 +229,42 @@ def suite(tmp_path_factory):
     return replace(loaded, metrics=("sharpness", "saturation", "ssim-to-base"))
 
 
+class Done(NamedTuple):
+    """A calibration whose part in another process was stopped by the user after a batch, and went on."""
+
+    folder: Path
+    found: Calibration
+    told: list[str]
+    left: list[object]
+    """Processes that were there after the stop."""
+    kept: tuple[Render, ...]
+    """What was on record then."""
+
+
 @pytest.fixture(scope="module")
 def done(suite, tmp_path_factory):
     folder = tmp_path_factory.mktemp("calibration")
-    told = []
+    told, left, kept = [], [], []
+
+    def stop(stage, done, total, note=""):
+        if done:
+            raise KeyboardInterrupt
+
+    def render_in_two_goes(order, progress):
+        with pytest.raises(KeyboardInterrupt):
+            render_in_child(order, stop)
+        left.extend(multiprocessing.active_children())
+        kept.extend(load_run(order.folder).renders)
+        render_in_child(order, progress)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.calibrate.parts, "render_in_child", render_in_two_goes)
         patch.setattr(bench.run.stages, "measure", functools.partial(measure, command=tiny.TIMER))
         patch.setattr(bench.render, "turn_into", counted(bench.render.turn_into, told))
         found = calibrate(
             suite, folder, device="cpu", sessions=2, progress=lambda stage, *_: told.append(stage) if told else None
         )
-    return folder, found, told
+    return Done(folder, found, told, left, tuple(kept))
 
 
 def counted(turn_into, told):
@@ -249,7 +276,7 @@ def counted(turn_into, told):
 
 
 def test_every_part_is_a_run_folder_of_the_reference_alone(suite, done):
-    folder, found, _ = done
+    folder, found = done.folder, done.found
     parts = {path.name: load_run(path) for path in folder.iterdir()}
     assert set(parts) == {"first", "process", "batch", "seed-1", "seed-2", "session-1", "session-2"}
     for name, run in parts.items():
@@ -260,7 +287,7 @@ def test_every_part_is_a_run_folder_of_the_reference_alone(suite, done):
 
 
 def test_one_part_is_rendered_by_another_process_and_has_the_same_images(done):
-    folder, _, told = done
+    folder, told = done.folder, done.told
     assert told.count("loaded here") == 4, "first, batch and two seeds, but not the part 'process'"
     first, process, seed = (load_run(folder / name) for name in ("first", "process", "seed-1"))
     assert [one.sha256 for one in first.renders] == [one.sha256 for one in process.renders]
@@ -269,7 +296,7 @@ def test_one_part_is_rendered_by_another_process_and_has_the_same_images(done):
 
 
 def test_other_seeds_show_noise_where_another_process_shows_none(done):
-    _, found, _ = done
+    found = done.found
     assert [one.metric for one in found.noise] == ["sharpness", "saturation"]
     for noise in found.noise:
         sources = {source.source: source for source in noise.sources}
@@ -283,7 +310,7 @@ def test_other_seeds_show_noise_where_another_process_shows_none(done):
 
 
 def test_a_finished_calibration_does_nothing_again(suite, done, monkeypatch):
-    folder, found, _ = done
+    folder, found = done.folder, done.found
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     monkeypatch.setattr(bench.render, "turn_into", None)
     monkeypatch.setattr(bench.calibrate.parts, "render_in_child", lambda order, progress: None)
@@ -293,29 +320,17 @@ def test_a_finished_calibration_does_nothing_again(suite, done, monkeypatch):
 
 
 def test_the_file_is_read_back_as_it_was_written(done, tmp_path):
-    _, found, _ = done
+    found = done.found
     write_calibration(found, tmp_path / "new" / "calibration.json")
     text = (tmp_path / "new" / "calibration.json").read_text("utf-8")
     assert strict_json.convert(strict_json.loads(text), Calibration) == found
     assert found.kind == msgspec.json.decode(text)["kind"] == "hotart-bench calibration"
 
 
-def test_another_process_that_is_stopped_leaves_nothing_and_goes_on(suite, done, tmp_path):
-    base = replace(suite, variants=suite.variants[:1])
-    order = Order(base, tmp_path / "run", "cpu", False, None)
-
-    def stop(stage, done, total, note=""):
-        if done:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        render_in_child(order, stop)
-    assert multiprocessing.active_children() == []
-    kept = load_run(tmp_path / "run").renders
-    assert 4 <= len(kept) <= 6
-    render_in_child(order, None)
-    images = {(one.case, one.sample): one.sha256 for one in load_run(tmp_path / "run").renders}
-    assert images == {(one.case, one.sample): one.sha256 for one in load_run(done[0] / "first").renders}
+def test_another_process_that_is_stopped_leaves_nothing_and_goes_on(done):
+    assert done.left == []
+    assert 4 <= len(done.kept) <= 6
+    assert load_run(done.folder / "process").renders[: len(done.kept)] == done.kept, "and that is not made again"
 
 
 def test_what_another_process_meets_is_told_as_if_it_were_this_one(suite, tmp_path):
@@ -351,11 +366,11 @@ def test_one_prompt_and_a_run_folder_are_refused(suite, done, tmp_path):
     with pytest.raises(UsageError, match="one prompt"):
         calibrate(replace(suite, cases=suite.cases[:1]), tmp_path / "new", device="cpu")
     with pytest.raises(UsageError, match="is a run folder"):
-        calibrate(suite, done[0] / "first", device="cpu")
+        calibrate(suite, done.folder / "first", device="cpu")
 
 
 def test_a_part_of_another_machine_is_refused(suite, done, tmp_path, monkeypatch):
-    folder, *_ = done
+    folder = done.folder
     moved = tmp_path / "moved"
     for path in folder.rglob("*"):
         if path.is_file():

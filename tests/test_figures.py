@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from figures import large_work
 from figures.commands import GIB, timed, watched
 from figures.figure import held, held_ratio, table
-from figures.large import painted
+
+import bench.render
+from bench.store import load_run
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_figure_is_one_line_of_json_as_the_contract_has_it() -> None:
@@ -55,10 +62,22 @@ def test_memory_is_that_of_all_processes_of_a_command() -> None:
     assert 300 * 2**20 < peak_bytes < GIB / 2
 
 
-def test_the_peak_of_a_painted_run_is_not_of_the_process_that_started_it() -> None:
-    block = b"x" * 2 * GIB
-    peak_bytes = painted(40)["peak_bytes"]
-    assert 0.1 * GIB < peak_bytes < len(block)
+def test_the_peak_is_not_that_of_the_process_that_started_this_one() -> None:
+    block = b"x" * (GIB // 2)
+    ask = "from tests.figures.peak import peak_bytes; block = b'x' * (150 * 2**20); print(peak_bytes())"
+    done = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    assert 150 * 2**20 < int(done.stdout) < len(block) / 2
+
+
+def test_a_painted_run_is_made_whole_and_resumed_from_its_half(tmp_path, monkeypatch, capsys) -> None:
+    for name in ("turn_into", "encode_cases", "launch", "settle"):
+        monkeypatch.setattr(bench.render, name, None)  # put back afterwards: the painter takes their places
+    large_work.main(40, tmp_path)
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == {"wall_s", "peak_bytes", "resume_start_s"}
+    assert min(found.values()) > 0
+    assert len(load_run(tmp_path / "whole").renders) == 40
+    assert len(load_run(tmp_path / "half").renders) == 20
 
 
 @pytest.mark.parametrize("watch", [timed, watched])

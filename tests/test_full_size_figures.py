@@ -90,7 +90,7 @@ def test_compiling_is_told_apart_and_no_part_of_what_is_timed(tmp_path, monkeypa
     monkeypatch.setattr(full_script, "timed", quiet)
     monkeypatch.setattr(full_script, "load_pipeline", loading)
     torch._dynamo.reset()
-    with set_up(dataclasses.replace(TINY, compile=True), tmp_path) as bench_:
+    with set_up(dataclasses.replace(TINY, prompts=1, compile=True), tmp_path) as bench_:
         assert "compiled" in os.environ["TORCHINDUCTOR_CACHE_DIR"]
         assert full_size.compile_s(bench_).value > 0
         assert compiled

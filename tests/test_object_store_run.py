@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from fakes import blank_figure
 from object_stores import s3_server
 
 import bench.run.stages
@@ -56,6 +57,7 @@ def killed(suite_file, tmp_path_factory):
         assert done.returncode == -signal.SIGKILL
         patch.setenv("HOTART_RUNS_CACHE", str(caches / "second"))
         patch.setattr(bench.run.stages, "measure", functools.partial(measure, command=tiny.TIMER))
+        patch.setattr("bench.plots.style.figure_bytes", blank_figure)
         yield url
 
 

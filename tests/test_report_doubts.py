@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
 from fakes import make_run, write_run
 
 from bench.compare.truncation import cut_prompts
@@ -12,6 +13,8 @@ from bench.records import Run
 from bench.report import write_report
 from bench.report.doubts import cut_notes, image_banners, training_facts
 from bench.store import load_run
+
+pytestmark = pytest.mark.usefixtures("blank_plots")
 
 
 def with_cut(run: Run, metric: str, cases: set[str], version: str = "1") -> Run:

@@ -13,7 +13,6 @@ import pytest
 from fakes import make_run, write_run
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from report_gates import HOSTILE_NOTE, gate_on, interval, verdict, verdicts, view_of, within, written
 from report_runs import HOSTILE, Element, Page, hostile_run, page_of
 
@@ -55,7 +54,7 @@ def test_without_a_gate_there_is_no_section(run: Run) -> None:
     assert "Regression gate" not in markdown(view, ())
 
 
-def test_the_files_show_the_gate_of_this_run_only(tmp_path: Path) -> None:
+def test_the_files_show_the_gate_of_this_run_only(tmp_path: Path, blank_plots: None) -> None:
     run = written(tmp_path / "run", prompts=4)
     gate = gate_on(run, verdicts(run, run), "invalid", **within(run))
     (tmp_path / "run" / "gate.json").write_bytes(msgspec.json.encode(gate))
@@ -63,8 +62,7 @@ def test_the_files_show_the_gate_of_this_run_only(tmp_path: Path) -> None:
     assert page_of(page.read_text()).named("section", id="gate")
     assert "## Regression gate: Invalid" in note.read_text()
     assert "](plots/gate.png)" in note.read_text()
-    with Image.open(tmp_path / "run" / "plots" / "gate.png") as image:
-        assert min(image.size) > 100
+    assert (tmp_path / "run" / "plots" / "gate.png").is_file()
     strange = msgspec.structs.replace(gate, run_id="fake-9999")
     (tmp_path / "run" / "gate.json").write_bytes(msgspec.json.encode(strange))
     page, note = write_report(tmp_path / "run")

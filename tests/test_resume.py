@@ -25,6 +25,7 @@ from bench.store.journal import append_records, read_records
 from bench.store.reading import read_renders, read_scores
 
 TESTS = Path(__file__).parent
+pytestmark = pytest.mark.usefixtures("blank_plots")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
 KILLED = -signal.SIGKILL
 

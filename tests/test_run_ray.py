@@ -23,7 +23,7 @@ replace = msgspec.structs.replace
 
 
 @pytest.fixture
-def untimed(tiny_run, tmp_path, monkeypatch):
+def untimed(tiny_run, tmp_path, monkeypatch, blank_plots):
     """Gives a copy of the real run without its timings, as if workers of some kind had just rendered it."""
     monkeypatch.setattr(cluster, "connect", None)
     monkeypatch.setattr(bench.run.stages, "measure", functools.partial(measure, command=tiny.TIMER))

@@ -24,7 +24,7 @@ def run(tiny_run):
 
 
 @pytest.fixture
-def copied(tiny_run, tmp_path) -> Path:
+def copied(tiny_run, tmp_path, blank_plots) -> Path:
     """A copy of the real run, to be worked on."""
     return shutil.copytree(tiny_run.folder, tmp_path / "run")
 

@@ -86,7 +86,7 @@ def test_golden_runs(case, here, cli, tmp_path):
             assert one.sentence in summary.replace("\\", "")
 
 
-def test_the_report_of_a_planted_regression_shows_it(here, cli):
+def test_the_report_of_a_planted_regression_shows_it(here, cli, blank_plots):
     cli("gate", "planted", "--baseline", "old.json")
     assert cli("report", "planted", "--quiet").code == 0
     (clip,) = [one for one in read_gate("planted").verdicts if one.outcome == "fail"]

@@ -147,13 +147,16 @@ def test_a_finished_run_starts_no_worker(killed, suite, monkeypatch):
 
 
 def test_what_a_worker_refuses_arrives_as_the_error_that_it_is(killed, suite, tmp_path):
+    """One worker for all of it, since one takes long to start; a batch that is left open it finds."""
     info = load_run(killed.folder).info
+    opened = msgspec.structs.replace(suite, settings=msgspec.structs.replace(suite.settings, batch=None))
     forged = [msgspec.structs.replace(known, digest="0" * 64) for known in info.variants]
     one_worker = msgspec.structs.replace(info.machine, threads=2)  # it takes both cores: half as long as two workers
     elsewhere = msgspec.structs.replace(one_worker, device_name="another processor")
     with RunFolder.open(tmp_path / "run", suite=suite, protocol_digest=protocol_digest(suite)) as place:
         place.write_info(msgspec.structs.replace(info, variants=tuple(forged), machine=one_worker))
-        with _fleet(suite, "cpu", 2) as fleet:
+        with _fleet(opened, "cpu", 2) as fleet:
+            assert fleet.largest_batch() == UNMEASURED_BATCH
             with pytest.raises(WeightsError, match="has other weights for variant base than the driver") as caught:
                 render_on_fleet(suite, place, fleet, variants=suite.variants[:1])
             assert caught.value.hint.startswith("give every machine the same files")
@@ -179,9 +182,3 @@ def test_workers_with_more_threads_than_any_machine_has_cores_are_refused(cluste
 
 def _fleet(suite: Suite, device: str, threads: int) -> Fleet:
     return Fleet("auto", suite, device=device, threads=threads, weights_dir=None)
-
-
-def test_a_batch_that_is_left_open_is_the_workers_to_find(cluster, suite):
-    opened = msgspec.structs.replace(suite, settings=msgspec.structs.replace(suite.settings, batch=None))
-    with _fleet(opened, "cpu", 2) as fleet:
-        assert fleet.largest_batch() == UNMEASURED_BATCH

@@ -48,8 +48,12 @@ LONG = (9, 11)
 """Which of them are cut."""
 
 
+@functools.cache
 def draw(width: int, height: int, mode: str = "RGB") -> Image.Image:
-    """A gradient with waves, a disc, and stripes as fine as writing; see-through to the left, where the mode can."""
+    """A gradient with waves, a disc, and stripes as fine as writing; see-through to the left, where the mode can.
+
+    All callers share it: nobody changes it.
+    """
     y, x = np.mgrid[:height, :width]
     levels = [255 * x / width, 255 * y / height, 127 + 127 * np.sin(x / 7) * np.cos(y / 11)]
     image = Image.fromarray(np.stack(levels, -1).astype(np.uint8))

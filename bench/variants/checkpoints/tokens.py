@@ -32,7 +32,9 @@ def _vocabulary() -> dict[str, int]:
     return {word: number for number, word in enumerate(words)}
 
 
+@cache
 def _tokenizer(pad: str) -> Any:
+    """One for all pipelines of the process, which change nothing of it: making one takes as long as a small model."""
     from transformers import CLIPTokenizer
 
     return CLIPTokenizer(
