@@ -34,7 +34,7 @@ def _vocabulary() -> dict[str, int]:
 
 @cache
 def _tokenizer(pad: str) -> Any:
-    """One for all pipelines of the process, which change nothing of it: making one takes as long as a small model."""
+    """One for all pipelines of the process, which change nothing of it; making one takes a while."""
     from transformers import CLIPTokenizer
 
     return CLIPTokenizer(
