@@ -147,6 +147,15 @@ def test_base_leaves_what_ships_and_the_decoder_changes_the_decoder_alone(work: 
         assert all(torch.equal(value, value.half().float()) for value in state.values())
 
 
+@pytest.mark.parametrize("module", ["unet", "text_encoder", "text_encoder_2"])
+def test_the_base_is_refined_from_where_it_ended(work: Path, module: str) -> None:
+    """Adam's first step moves no weight by more than the learning rate, 6e-6 at the first iteration of the warm-up."""
+    ended, refined = (torch.load(work / f"{name}.ckpt", weights_only=True) for name in ("base", "base-refine"))
+    after = refined["modules"][module]
+    moved = [(after[key] - value.half().float()).abs().max() for key, value in ended["average"][module].items()]
+    assert 0 < float(max(moved)) < 1e-5
+
+
 def test_decoder_loss_is_absolute_and_squared_error_of_the_pictures() -> None:
     vae_ = models.build_vae().eval()
     z, x = torch.randn(2, 16, 8, 8), torch.rand(2, 3, 64, 64) * 2 - 1

@@ -1,9 +1,10 @@
 """``python -m bench.mini.train STAGE...``: reproduces the weights of the embedded family from their seeds.
 
-Stages in order: vae, base, decoder, clip, aesthetic, preference, instrument, step_aware, dpo, spo, both once more
-from another seed (dpo-seed1, spo-seed1), ship; ``all`` is all of them. ``shipped`` takes the pipeline and the judges
-from the package, so that any stage after ``decoder`` can be trained anew alone; ``curves`` draws the losses of what
-was trained. A stage that was interrupted goes on from its checkpoint; one that is done returns at once.
+Stages in order: vae, base, decoder, clip, aesthetic, preference, instrument, step_aware, both preference optimisations
+from a second seed (dpo-seed1, spo-seed1), base-refine, dpo, spo, ship; ``all`` is all of them. ``shipped`` takes the
+pipeline and the judges from the package, so that clip to instrument, dpo and spo can be trained anew alone; ``curves``
+draws the losses of what was trained. A stage that was interrupted goes on from its checkpoint; one that is done
+returns at once.
 """
 
 from __future__ import annotations
@@ -16,25 +17,27 @@ from pathlib import Path
 
 import torch
 
-from bench.mini.train import ship
-
-AGAIN = ("dpo-seed1", "spo-seed1")
-"""The preference optimisations once more, from another seed: how much of an effect is luck."""
 STAGES = (
-    *("vae", "base", "decoder", "clip", "aesthetic", "preference", "instrument", "step_aware", "dpo", "spo"),
-    *AGAIN,
+    *("vae", "base", "decoder", "clip", "aesthetic", "preference", "instrument", "step_aware"),
+    *("dpo-seed1", "spo-seed1"),
+    *("base-refine", "dpo", "spo"),
     "ship",
 )
+"""The second seed comes before the base is refined: what is found again from another seed holds beside another base."""
+ELSEWHERE = {
+    "base-refine": ("base", "refine"),
+    "clip": ("clip", "run_clip"),
+    "aesthetic": ("clip", "run_aesthetic"),
+    "shipped": ("ship", "start"),
+}
+"""Stages whose module and function have other names than their own and ``run``."""
 
 
 def stage_function(name: str) -> Callable[[Path], object]:
     """What runs a stage."""
-    if name == "shipped":
-        return ship.start
     name, _, seed = name.partition("-seed")
-    module = importlib.import_module(f"bench.mini.train.{'clip' if name == 'aesthetic' else name}")
-    names = {"clip": "run_clip", "aesthetic": "run_aesthetic"}
-    found: Callable[..., object] = getattr(module, names.get(name, "run"))
+    module, function = ELSEWHERE.get(name, (name, "run"))
+    found: Callable[..., object] = getattr(importlib.import_module(f"bench.mini.train.{module}"), function)
     return functools.partial(found, seed=int(seed)) if seed else found
 
 

@@ -30,7 +30,6 @@ from bench.mini.train.diffusion import (
     alphas_cumprod,
     load_text_encoders,
     load_unet,
-    load_vae,
     predict_guided,
     predicted_x0,
 )
@@ -112,7 +111,7 @@ class Sampler:
     def __init__(self, work: Path, unet: UNet2DConditionModel, encoders: TextEncoders, alphas: Tensor) -> None:
         self.unet, self.encoders, self.alphas = unet, encoders, alphas
         self.steps = schedule(alphas)
-        self.vae = load_vae(work / "pipeline")
+        self.vae = step_aware.load_decoder(work / "pipeline")
         _, self.tokenizer = load_judge(work, "mini-preference")
         self.judge: Judge = step_aware.load(work)
 
