@@ -25,6 +25,7 @@ from bench.mini.train import (
     instrument,
     loop,
     lora,
+    place,
     preference,
     ship,
     spo,
@@ -164,6 +165,15 @@ def test_decoder_loss_is_absolute_and_squared_error_of_the_pictures() -> None:
     with torch.no_grad():
         found = float(decoder.loss(vae_, z, x))
     assert found == pytest.approx(np.abs(error).mean() + 20 * np.square(error).mean(), rel=1e-4)
+
+
+def test_pictures_that_are_decoded_in_parts_are_those_decoded_at_once() -> None:
+    vae_, z = models.build_vae().eval(), torch.randn(2 * step_aware.DECODED_AT_ONCE + 3, 16, 8, 8)
+    with torch.no_grad(), place.half():
+        whole = (vae_.decode(z).sample.float() / 2 + 0.5).clamp(0, 1)
+    found = step_aware.decode(vae_, z)
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-4)
+    assert float((whole[0] - whole[-1]).abs().max()) > 1e-2
 
 
 def test_later_stages_can_start_from_what_is_shipped(shipped: Path, tmp_path: Path) -> None:

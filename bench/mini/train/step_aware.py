@@ -57,7 +57,10 @@ def load_decoder(folder: Path) -> AutoencoderKL:
 def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Pictures (n, 3, 64, 64) in [0, 1]."""
     with half():
-        parts = [vae.decode(part).sample.float() for part in latents.split(DECODED_AT_ONCE)]
+        parts = [
+            vae.decode(latents[start : start + DECODED_AT_ONCE]).sample.float()
+            for start in range(0, len(latents), DECODED_AT_ONCE)
+        ]
     return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
 
 
