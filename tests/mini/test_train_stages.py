@@ -172,8 +172,8 @@ def test_pictures_that_are_decoded_in_parts_are_those_decoded_at_once() -> None:
     with torch.no_grad(), place.half():
         whole = (vae_.decode(z).sample.float() / 2 + 0.5).clamp(0, 1)
     found = step_aware.decode(vae_, z)
-    torch.testing.assert_close(found, whole, rtol=0, atol=1e-4)
-    assert float((whole[0] - whole[-1]).abs().max()) > 1e-2
+    torch.testing.assert_close(found, whole, rtol=0, atol=2e-2)  # in bfloat16, where the processor has it
+    assert float((whole[0] - whole[-1]).abs().max()) > 0.1
 
 
 def test_later_stages_can_start_from_what_is_shipped(shipped: Path, tmp_path: Path) -> None:
