@@ -43,6 +43,11 @@ def latents(path: Path, vae: AutoencoderKL, source: Pool) -> Tensor:
     return put(np.load(path))
 
 
+def pipeline_latents(work: Path, vae: AutoencoderKL, source: Pool) -> Tensor:
+    """Latents of the training pool by the pipeline's rounded encoder, float16 (n, 16, 8, 8)."""
+    return latents(work / "pipeline-latents.npy", vae, source)
+
+
 def all_tokens(encoders: TextEncoders, source: Pool) -> Tensor:
     """Token ids of each scene's three captions, int64 (3, n, 24)."""
     return torch.stack(
@@ -68,7 +73,7 @@ def refine(work: Path) -> None:
     folder = work / "pipeline"
     vae = load_vae(folder)
     source = pool(work, "train", vae_stage.POOL)
-    z = latents(work / "pipeline-latents.npy", vae, source)
+    z = pipeline_latents(work, vae, source)
     unet, encoders = load_unet(folder), load_text_encoders(folder)
     for module in (unet, encoders.first, encoders.second):
         module.requires_grad_(True)

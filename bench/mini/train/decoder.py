@@ -13,18 +13,13 @@ from torch import Tensor
 
 from bench.mini.train import base
 from bench.mini.train import vae as vae_stage
-from bench.mini.train.data import Pool, pool
+from bench.mini.train.data import pool
 from bench.mini.train.diffusion import load_vae
 from bench.mini.train.loop import Dice, Recipe, round_to_half, train
 from bench.mini.train.place import half
 
 RECIPE = Recipe(stage="decoder", iterations=2400, batch=32, learning_rate=8e-4, warmup=50, weight_decay=0.0, ema=0.995)
 MSE_WEIGHT = 20.0
-
-
-def latents(work: Path, vae: AutoencoderKL, source: Pool) -> Tensor:
-    """Latents of the training pool by the pipeline's rounded encoder, float16 (n, 16, 8, 8)."""
-    return base.latents(work / "pipeline-latents.npy", vae, source)
 
 
 def loss(vae: AutoencoderKL, z: Tensor, x: Tensor) -> Tensor:
@@ -40,7 +35,7 @@ def run(work: Path) -> None:
     """Train the stage, or go on with it, and save the VAE, rounded to float16, into ``work/pipeline``."""
     vae = load_vae(work / "pipeline")
     source = pool(work, "train", vae_stage.POOL)
-    z = latents(work, vae, source)
+    z = base.pipeline_latents(work, vae, source)
     chosen = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     for parameter in chosen:
         parameter.requires_grad_(True)

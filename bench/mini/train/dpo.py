@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bench.mini.train import decoder, lora
+from bench.mini.train import base, lora
 from bench.mini.train import vae as vae_stage
 from bench.mini.train.data import pool
 from bench.mini.train.diffusion import add_noise, alphas_cumprod, load_text_encoders, load_unet, load_vae, predict
@@ -51,7 +51,7 @@ def run(work: Path, seed: int = 0) -> None:
     vae = load_vae(folder)
     unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
     pairs = Pairs(pool(work, "train", vae_stage.POOL))
-    z = decoder.latents(work, vae, pairs.source)
+    z = base.pipeline_latents(work, vae, pairs.source)
     parameters = lora.add(unet, recipe.seed)
 
     def step(iteration: int, dice: Dice) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from bench.mini.towers import Judge, judge_tokens
-from bench.mini.train import decoder
+from bench.mini.train import base
 from bench.mini.train import vae as vae_stage
 from bench.mini.train.clip import load_judge, pixels
 from bench.mini.train.data import pool
@@ -81,7 +81,7 @@ def run(work: Path) -> None:
     vae = load_decoder(folder)
     unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
     pairs = Pairs(pool(work, "train", vae_stage.POOL))
-    z = decoder.latents(work, vae, pairs.source)
+    z = base.pipeline_latents(work, vae, pairs.source)
 
     @torch.no_grad()
     def look(latents: Tensor, noise: Tensor, t: Tensor, captions: list[str]) -> Tensor:
