@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -106,8 +107,11 @@ def test_a_run_on_cpus_goes_on_with_the_threads_it_was_begun_with(untimed, monke
 class Fakes:
     """Stands for workers of little memory: their largest batch is 4, and they cannot draw more than one image."""
 
+    asked: ClassVar[list[int]] = []
+    """For how many batches workers were asked for."""
+
     def __init__(self, *_, **__):
-        self.sizes = []
+        pass
 
     def __enter__(self):
         return self
@@ -118,7 +122,8 @@ class Fakes:
     def largest_batch(self):
         return 4
 
-    def ground(self):
+    def ground(self, batches):
+        self.asked.append(batches)
         return machine_facts("cpu"), package_versions()
 
 
@@ -137,4 +142,5 @@ def test_an_open_batch_is_the_workers_to_find_and_halved_for_their_lack_of_memor
     opened = replace(suite, settings=replace(suite.settings, batch=None))
     run_stage("render", opened, tmp_path / "run", device="cpu", ray="auto")
     assert sizes == [4, 2, 1]
+    assert Fakes.asked == [4, 6, 12], "six images of each of two variants"
     assert load_run(tmp_path / "run").info.suite.settings.batch == 1

@@ -38,7 +38,7 @@ class Member:
 
 
 class Fleet:
-    """The workers of one run on a Ray cluster; nothing is started before ``ground`` or ``draw``.
+    """The workers of one run on a Ray cluster: none before ``ground`` or ``draw``, and no more than there are batches.
 
     Args:
         address: as ``bench.fleet.cluster.connect`` takes it.
@@ -83,24 +83,27 @@ class Fleet:
         """Workers that have joined."""
         return sum(member.joining is None for member in self._members)
 
-    def ground(self) -> Ground:
+    def ground(self, batches: int) -> Ground:
         """What the first worker that joins says of its device; waits for it.
+
+        Args:
+            batches: how many are to be drawn.
 
         Raises:
             UsageError, MachineError: Ray, a device or a worker cannot be had.
         """
-        self._start()
+        self._start(batches)
         while self._first is None:
             self._settle(self._wait(), Work(()), _anywhere)
         return self._first
 
     def largest_batch(self) -> int:
-        """The largest batch that the first worker's device holds; the workers are then as for ``ground``.
+        """The largest batch that a worker's device holds; one worker is hired for it.
 
         Raises:
             UsageError, MachineError, OutOfMemory, WeightsError: as ``ground`` and ``bench.render.largest_batch``.
         """
-        self.ground()
+        self.ground(1)
         ray = cluster.import_ray()
         member = next(one for one in self._members if one.joining is None)
         try:
@@ -126,7 +129,7 @@ class Fleet:
             HotartError: what a worker raised, as it raised it.
             MachineError: workers are lost again and again.
         """
-        self._start()
+        self._start(work.left)
         if self._first is not None:
             check(self._first)
         while work.left:
@@ -136,18 +139,18 @@ class Fleet:
                 work.done()
                 yield done
 
-    def _start(self) -> None:
-        if self._berth is not None:
-            return
-        self._connected_here = cluster.connect(self._address)
-        self._berth = cluster.berth(self._device, self._threads)
-        count = cluster.room(self._berth)
-        if count == 0:
+    def _start(self, batches: int) -> None:
+        """Hire a worker for each batch, as far as there is room and beyond those that are there."""
+        if self._berth is None:
+            self._connected_here = cluster.connect(self._address)
+            self._berth = cluster.berth(self._device, self._threads)
+        room = cluster.room(self._berth)
+        if room == 0:
             raise MachineError(
                 f"--ray {self._address}: no machine of the cluster has {self._threads} free cores for a worker.",
                 "give Ray more (ray start --num-cpus N), or fewer threads a worker: OMP_NUM_THREADS=1",
             )
-        for _ in range(count):
+        for _ in range(len(self._members), min(room, max(batches, 1))):
             self._hire()
 
     def _hire(self) -> None:
@@ -207,7 +210,7 @@ class Fleet:
         self._first = self._first or ground
 
     def _replace(self, member: Member, work: Work, error: Exception) -> None:
-        """Another worker for one that is lost; its batches wait again."""
+        """Another worker for one that is lost, where the others are fewer than the batches; its own wait again."""
         ray = cluster.import_ray()
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(member.handle)  # where only an answer was lost, or it is half dead
@@ -219,8 +222,9 @@ class Fleet:
                     f"{MOST_FALSE_STARTS} Ray workers were lost before they could start: {_reason(error)}.",
                     "see that every machine has this hotart-bench installed, in the Python that Ray runs there",
                 ) from error
-        self._hire()
         work.back(tuple(member.flying.values()))
+        if len(self._members) < max(work.left, 1):
+            self._hire()
 
 
 def _anywhere(_: Ground) -> None:

@@ -11,6 +11,7 @@ from bench.fleet import Fleet
 from bench.machine import machine_facts, package_versions, pick_device
 from bench.records import Machine, RunInfo
 from bench.run.asked import Asked, Work
+from bench.run.standing import unrendered_batches
 from bench.store.guards import check_same_machine, ground_differences
 
 
@@ -28,7 +29,7 @@ def fleet_for(asked: Asked, info: RunInfo | None) -> AbstractContextManager[Flee
 def ground_of(work: Work) -> tuple[Machine, dict[str, str]]:
     """The machine that renders, and its packages: this one, or the workers'."""
     if work.fleet is not None:
-        return work.fleet.ground()
+        return work.fleet.ground(unrendered_batches(work.suite, work.folder, work.variants))
     return machine_facts(pick_device(work.device)), package_versions()
 
 

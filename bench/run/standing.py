@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from bench.cells import missing_cells
+from bench.cells import missing_batches, missing_cells
+from bench.errors import HotartError
 from bench.measure import open_jobs
 from bench.records import Status, Suite, Variant
 from bench.score import missing_scores
@@ -17,6 +19,12 @@ def unrendered(suite: Suite, folder: RunFolder, chosen: Sequence[Variant]) -> in
     """How many images of these variants have no record, or have lost their file."""
     renders = folder.renders()
     return sum(len(missing_cells(suite, variant.name, renders, folder.path)) for variant in chosen)
+
+
+def unrendered_batches(suite: Suite, folder: RunFolder, chosen: Sequence[Variant]) -> int:
+    """How many planned batches those images are in."""
+    renders = folder.renders()
+    return sum(len(missing_batches(suite, variant.name, renders, folder.path)) for variant in chosen)
 
 
 def is_complete(folder: RunFolder) -> bool:
@@ -33,12 +41,25 @@ def is_complete(folder: RunFolder) -> bool:
     return all(check() for check in checks)
 
 
+def mark_failed(folder: RunFolder) -> None:
+    """Let ``run.json`` say that the run ended with an error, unless it is complete all the same."""
+    info = folder.info
+    if info is not None and info.status == "started":
+        with contextlib.suppress(HotartError, OSError):  # it may be the disk that failed
+            status: Status = "complete" if is_complete(folder) else "failed"
+            folder.write_info(msgspec.structs.replace(info, status=status))
+
+
 def settle(folder: RunFolder, end: str | None) -> None:
-    """Make the status in ``run.json`` what is true now; the end of the run is ``end``, or stays where it is None."""
+    """Make the status in ``run.json`` what is true now; the end of the run is ``end``, or stays where it is None.
+
+    A run that failed stays so until it is complete.
+    """
     info = folder.info
     if info is None:
         return
-    status: Status = "complete" if is_complete(folder) else "started"
+    unfinished: Status = "failed" if info.status == "failed" else "started"
+    status = "complete" if is_complete(folder) else unfinished
     new = msgspec.structs.replace(info, status=status, end=end if end is not None else info.end)
     if new != info:
         folder.write_info(new)

@@ -1,4 +1,4 @@
-"""The tiny suite on a local Ray cluster of two CPU workers: stopped, continued, a worker killed in the middle."""
+"""The tiny suite on a local Ray cluster of two CPU workers: one killed in the middle, the run stopped and continued."""
 
 from __future__ import annotations
 
@@ -69,44 +69,43 @@ def pngs(folder: Path) -> dict[str, bytes]:
 
 
 class Killed(NamedTuple):
-    """A run that was stopped, continued, and robbed of a worker."""
+    """A run that was robbed of a worker, stopped, and continued."""
 
     folder: Path
-    hired: int
-    """How many workers were started for the second part."""
-    second: set[int]
-    """Process ids of the workers that were seen in it."""
+    hired: tuple[int, int]
+    """How many workers were started for each of its parts."""
+    last: set[int]
+    """Process ids of the workers that were seen in the second."""
 
 
 @pytest.fixture(scope="module")
 def killed(cluster: None, suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    """A run that was stopped by the user after two batches, continued, and lost a worker after three more."""
+    """A run that lost a worker after three batches, was stopped by the user before its last one, and continued."""
     path = tmp_path_factory.mktemp("runs") / "run"
     first: set[int] = set()
-    second: set[int] = set()
+    last: set[int] = set()
     hired: list[object] = []
     start = ray_cluster.start_painter
 
-    def stop(stage: str, done: int, total: int, note: str = "") -> None:
+    def rob(stage: str, done: int, total: int, note: str = "") -> None:
         first.update(painters())
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_stage("render", suite, path, device="cpu", ray="auto", progress=stop)
-    assert first
-    assert gone(first), "a stopped run leaves no worker behind"
-
-    def kill(stage: str, done: int, total: int, note: str = "") -> None:
-        second.update(painters())
         if done == 3:
             os.kill(min(painters()), signal.SIGKILL)
+        if done == 11:
+            raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray_cluster, "start_painter", lambda *given: hired.append(given) or start(*given))
-        outcome = run_stage("render", suite, path, device="cpu", ray="auto", progress=kill)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage("render", suite, path, device="cpu", ray="auto", progress=rob)
+        assert first
+        assert gone(first), "a stopped run leaves no worker behind"
+        before = len(hired)
+        outcome = run_stage(
+            "render", suite, path, device="cpu", ray="auto", progress=lambda *_: last.update(painters())
+        )
     assert (outcome.images, outcome.missing, outcome.failed) == (12, 0, 0)
-    return Killed(path, len(hired), second)
+    return Killed(path, (before, len(hired) - before), last)
 
 
 def test_a_killed_workers_batches_are_drawn_by_others_to_the_same_bytes_as_in_one_process(killed, suite, tmp_path):
@@ -124,9 +123,12 @@ def test_a_killed_workers_batches_are_drawn_by_others_to_the_same_bytes_as_in_on
     assert all(one.audit is not None for one in ours.info.variants)
 
 
-def test_another_worker_came_for_the_killed_one_and_all_are_gone_at_the_end(killed):
-    assert killed.hired == 3
-    assert gone(killed.second)
+def test_another_worker_came_for_the_killed_one_and_one_alone_for_the_last_batch(killed):
+    assert killed.hired == (3, 1)
+
+
+def test_all_workers_are_gone_at_the_end(killed):
+    assert gone(killed.last)
 
 
 def test_every_image_was_recorded_once_whatever_was_stopped_or_killed(killed):
@@ -169,7 +171,7 @@ def test_what_a_worker_refuses_arrives_as_the_error_that_it_is(killed, suite, tm
 @pytest.mark.parametrize("device", ["cuda", "mps", "cuda:1"])
 def test_a_device_that_ray_has_not_is_a_usage_error(device, cluster, suite):
     with pytest.raises(UsageError, match=f"--device is {device}"), _fleet(suite, device, 1) as fleet:
-        fleet.ground()
+        fleet.ground(1)
 
 
 def test_workers_with_more_threads_than_any_machine_has_cores_are_refused(cluster, suite):
@@ -177,7 +179,7 @@ def test_workers_with_more_threads_than_any_machine_has_cores_are_refused(cluste
         pytest.raises(MachineError, match="no machine of the cluster has 3 free cores"),
         _fleet(suite, "cpu", 3) as some,
     ):
-        some.ground()
+        some.ground(1)
 
 
 def _fleet(suite: Suite, device: str, threads: int) -> Fleet:
