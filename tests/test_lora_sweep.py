@@ -17,11 +17,12 @@ from report_runs import page_of
 from bench.compare import compare_run
 from bench.compare.sweep import PIXEL_SHIFT, sweep_curve
 from bench.errors import UsageError
-from bench.plots.sweep import write_sweep_plot
+from bench.plots.sweep import draw_sweep, write_sweep_plot
 from bench.records import Lora, Run, Suite, Sweep
 from bench.report import gate_of, html, markdown
 from bench.report.data import build_view
 from bench.suite import load_suite, protocol_digest, sweep_suite
+from bench.wording import NONE
 
 replace = msgspec.structs.replace
 WEIGHTS = (0.0, 0.5, 1.0, 1.5)
@@ -209,6 +210,37 @@ def test_a_point_without_a_score_is_on_no_front(swept: Run) -> None:
     curve = sweep_curve(run, compare_run(run, tags=False))
     assert curve is not None
     assert not curve.points[2].on_front
+    assert any(point.on_front for point in curve.points)
+
+
+def test_a_weight_that_failed_is_shown_as_unknown_and_on_no_front(swept: Run, tmp_path: Path) -> None:
+    """Nothing is known of it: not that it changes nothing, which would be the best pixel shift of all."""
+    run = replace(swept, scores=tuple(one for one in swept.scores if one.variant != "spo-1.5"))
+    deltas = compare_run(run)
+    curve = sweep_curve(run, deltas)
+    assert curve is not None
+    failed = curve.points[3]
+    assert (failed.deltas, failed.pixel_shift, failed.on_front) == ({}, None, False)
+    view = build_view(run, deltas)
+    assert view.sweep is not None
+    assert set(view.sweep.rows[0].cells) == {"0"}
+    assert {*view.sweep.rows[3].cells, view.sweep.rows[3].shift} == {NONE}
+    figure = draw_sweep(curve, run.info.metrics)
+    assert figure is not None
+    curves = [line for ax in figure.axes for line in ax.lines if len(line.get_xdata()) == len(WEIGHTS)]
+    assert len(curves) == sum(ax.get_visible() for ax in figure.axes)
+    for line in curves:
+        assert line.get_ydata()[0] == 0
+        assert np.isfinite(line.get_ydata()).tolist() == [True, True, True, False]
+
+
+def test_without_statistics_of_pixels_the_front_is_about_the_judges_alone(swept: Run) -> None:
+    pixels = {facts.name for facts in swept.info.metrics if facts.axis == "pixels"}
+    run = replace(swept, scores=tuple(one for one in swept.scores if one.metric not in pixels))
+    curve = sweep_curve(run, compare_run(run, tags=False))
+    assert curve is not None
+    assert PIXEL_SHIFT not in curve.goals
+    assert len(curve.goals) == 2
     assert any(point.on_front for point in curve.points)
 
 

@@ -35,7 +35,7 @@ def sweep_curve(run: Run, deltas: Sequence[Delta]) -> SweepCurve | None:
         }
         shift = 0.0 if variant == reference and spreads else _shift(found, spreads)
         points.append(SweepPoint(weight=weight, variant=variant, deltas=found, pixel_shift=shift, on_front=False))
-    goals = _goals(run.info.metrics)
+    goals = _goals(run.info.metrics, with_pixels=bool(spreads))
     return SweepCurve(points=_mark_front(points, goals, reference), goals=tuple(name for name, _ in goals))
 
 
@@ -58,7 +58,7 @@ def _shift(deltas: dict[str, Delta], spreads: dict[str, float]) -> float | None:
     return math.sqrt(stats.mean([share**2 for share in shares])) if shares else None
 
 
-def _goals(metrics: Sequence[MetricFacts]) -> list[tuple[str, int]]:
+def _goals(metrics: Sequence[MetricFacts], *, with_pixels: bool) -> list[tuple[str, int]]:
     """Name and sign of what the front is about: +1 where more is better."""
 
     def first(*axes: Axis) -> list[tuple[str, int]]:
@@ -66,7 +66,7 @@ def _goals(metrics: Sequence[MetricFacts]) -> list[tuple[str, int]]:
         return [(one.name, 1 if one.higher_is_better else -1) for one in judges[:1]]
 
     judges = [*first("preference", "aesthetic"), *first("alignment")]
-    return [*judges, (PIXEL_SHIFT, -1)] if judges else []
+    return [*judges, (PIXEL_SHIFT, -1)] if judges and with_pixels else judges
 
 
 def _mark_front(
@@ -87,7 +87,9 @@ def _place(point: SweepPoint, goals: Sequence[tuple[str, int]], reference: str) 
     place = []
     for name, sign in goals:
         if name == PIXEL_SHIFT:
-            value = point.pixel_shift if point.pixel_shift is not None else 0.0
+            if point.pixel_shift is None:
+                return None
+            value = point.pixel_shift
         elif name in point.deltas:
             value = point.deltas[name].mean
         elif point.variant == reference:

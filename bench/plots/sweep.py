@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,8 @@ def write_sweep_plot(
 
 
 def draw_sweep(curve: SweepCurve, metrics: Sequence[MetricFacts]) -> Figure | None:
-    """Curves of every metric that was scored at a weight other than 0; filled marks are on the Pareto front."""
+    """Curves of every metric that was scored at a weight other than 0, with a gap where one was not; filled marks are
+    on the Pareto front."""
     shown = [facts for facts in metrics if any(facts.name in point.deltas for point in curve.points)]
     if not shown:
         return None
@@ -45,9 +47,7 @@ def _panel(ax: Axes, curve: SweepCurve, facts: MetricFacts) -> None:
     rows = []
     for point in curve.points:
         delta = point.deltas.get(facts.name)
-        if delta is None and point.deltas:
-            continue
-        mean = 0.0 if delta is None else delta.mean
+        mean = delta.mean if delta is not None else 0.0 if point.weight == 0 else math.nan  # a gap in the curve
         ends = None if delta is None else delta.interval
         rows.append((point.weight, mean, mean if ends is None else ends.low, mean if ends is None else ends.high))
     weights, means, lows, highs = zip(*rows, strict=True)

@@ -133,7 +133,7 @@ class SweepPoint(Record, frozen=True):
     weight: float
     variant: str
     deltas: dict[str, Delta]
-    """By metric, over all prompts; empty at the weight 0, where every difference is 0."""
+    """By metric, over all prompts; empty at the weight 0, where every difference is 0, and where nothing was scored."""
     pixel_shift: float | None
     """Root mean square, over the statistics of the pixels, of the mean difference in standard deviations of the
     reference's prompt means: how far the look has moved, whichever way. None without such statistics."""
@@ -147,4 +147,5 @@ class SweepCurve(Record, frozen=True):
     points: tuple[SweepPoint, ...]
     """By rising weight."""
     goals: tuple[str, ...]
-    """What the front is about: metrics to be better in, and ``pixel shift`` to be smaller; empty without scores."""
+    """What the front is about: metrics to be better in, and ``pixel shift``, where it is known, to be smaller; empty
+    without scores."""

@@ -47,12 +47,16 @@ def sweep_table(run: Run, deltas: Sequence[Delta]) -> SweepTable | None:
 
 
 def _note(goals: Sequence[str], front: Sequence[SweepPoint]) -> str:
-    best = text.listed([f"{point.weight:g}" for point in front]) if front else "none"
-    wanted = text.listed([name for name in goals if name != PIXEL_SHIFT])
+    told = "Differences to the weight 0, with 95 % intervals."
+    if goals:
+        best = text.listed([f"{point.weight:g}" for point in front]) if front else "none"
+        wanted = text.listed(["how little the pixels move" if name == PIXEL_SHIFT else name for name in goals])
+        told += (
+            f" On the Pareto front (★: {best}) is a weight that no other one matches in {wanted} while beating it in "
+            "one of these, by the means."
+        )
     return (
-        f"Differences to the weight 0, with 95 % intervals. On the Pareto front (★: {best}) is a weight that no "
-        f"other one matches in {wanted} and in how little the pixels move while beating it in one of these, by the "
-        "means. The pixel shift is the root mean square difference of the statistics of the pixels, in standard "
+        f"{told} The pixel shift is the root mean square difference of the statistics of the pixels, in standard "
         "deviations of the prompts at weight 0."
     )
 
@@ -69,6 +73,6 @@ def _row(point: SweepPoint, metrics: Sequence[str]) -> SweepRow:
 def _cell(point: SweepPoint, metric: str) -> str:
     delta = point.deltas.get(metric)
     if delta is None:
-        return text.NONE if point.deltas else "0"
+        return "0" if point.weight == 0 else text.NONE
     decimals = text.decimals_of_deltas([delta])
     return f"{text.signed(delta.mean, decimals)} {text.interval(delta.interval, decimals)}"
