@@ -145,7 +145,10 @@ CHECKPOINTS = {
         lambda model: shutil.rmtree(model / "text_encoder_2"),
         ["text_encoder_2", "holds no .safetensors weights for text_encoder_2"],
     ),
-    "of pickles": (lambda model: pickle_only(model / "unet"), ["pickled weights are not read", "safe_serialization"]),
+    "of pickles": (
+        lambda model: pickle_only(model / "unet"),
+        ["pickled weights are not read", "convert it: python -c", "weights_only=True"],
+    ),
 }
 
 

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from safetensors.numpy import save_file
 
+from bench.records import Lora
+from bench.render.runtime import compare_with_runtime
 from bench.run import run_stage
 from bench.store import load_run
 from bench.suite import load_suite
+from bench.variants.models import turn_into
 
 replace = msgspec.structs.replace
 
@@ -60,6 +64,58 @@ def test_fusing_moves_pixels_by_rounding_alone_and_the_audit_says_so(run):
         assert found[name].images == 2
         assert found[name].max <= 2
         assert found[name].mean == pytest.approx(distance.mean(), abs=0.02)
+
+
+RECIPE = """schema = 1
+method = "copy"
+models = ["mini"]
+loras = [{ path = "own.safetensors", weight = 0.5 }]
+"""
+
+
+@pytest.fixture(scope="module")
+def of_recipe(suite, tmp_path_factory):
+    """The LoRA fused by a recipe, with another LoRA of the variant's own, fused and beside the weights."""
+    place = tmp_path_factory.mktemp("recipe")
+    tiny.write_lora(place / "own.safetensors", 1)
+    (place / "r.toml").write_text(RECIPE, encoding="utf-8")
+    alone = replace(suite.variants[0], name="recipe", checkpoint=str(place / "r.toml"))
+    own = replace(alone, name="own", loras=(Lora(path="mini:dpo", weight=2.0),))
+    variants = (alone, own, replace(own, name="beside", fuse=False))
+    run_stage("render", replace(suite, variants=variants), place / "run", device="cpu")
+    return load_run(place / "run")
+
+
+def test_a_recipes_loras_are_drawn_beside_the_weights_too(of_recipe, run):
+    found = {one.name: one.audit.fused_against_runtime for one in of_recipe.info.variants}
+    for name in ("recipe", "own", "beside"):
+        assert found[name].images == 2, name
+        assert found[name].max <= 2, name
+    assert np.array_equal(pixels(of_recipe, "recipe"), pixels(run, "spo")), "and then put back as the recipe has them"
+    assert np.abs(pixels(of_recipe, "own") - pixels(of_recipe, "beside")).max() <= 2
+    assert np.abs(pixels(of_recipe, "own") - pixels(of_recipe, "recipe")).mean() > 0.5
+
+
+def test_a_recipes_lora_that_is_lost_would_be_seen(of_recipe, monkeypatch, suite):
+    """With the LoRA taken out and not run beside, the pixels differ as they do without it."""
+    monkeypatch.setattr("bench.variants.unfusing.attach_loras", lambda *_: None)
+    recipe = of_recipe.info.suite.variants[0]
+    model, _ = turn_into(None, recipe, suite.settings, device="cpu", weights_dir=None)
+    difference = compare_with_runtime(model, recipe, suite, None)
+    assert difference.max > 20
+
+
+def test_a_recipes_lora_that_can_only_be_fused_is_not_compared(suite, tmp_path):
+    lora = tiny.lora_tensors(1)
+    module = next(iter(lora)).rpartition(".lora_")[0]
+    down, up = lora[f"{module}.lora_A.weight"], lora[f"{module}.lora_B.weight"]
+    save_file(
+        {f"lora_unet_{module.removeprefix('unet.').replace('.', '_')}.diff": up @ down}, tmp_path / "own.safetensors"
+    )
+    (tmp_path / "r.toml").write_text(RECIPE, encoding="utf-8")
+    recipe = replace(suite.variants[0], checkpoint=str(tmp_path / "r.toml"))
+    model, _ = turn_into(None, recipe, suite.settings, device="cpu", weights_dir=None)
+    assert compare_with_runtime(model, recipe, suite, None) is None
 
 
 def test_an_audit_is_made_once_for_the_same_weights(run, suite, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -87,6 +87,9 @@ class MergeAudit(Record, frozen=True):
     method: str
     models: tuple[str, ...]
     """As the recipe names them."""
+    asked: dict[str, Any] = msgspec.field(default_factory=dict)
+    """What else the recipe says, LoRAs left out: ``alpha``, ``blocks``, ``weights``, ``density``, ``drop``, ``seed``,
+    ``components``, ``vae``, ``dtype``; under ``recipes`` the same of those that it is made of, by their names here."""
     base: str = ""
     """The model that ``blocks`` are measured from: the first, or the first of that one's where it is a recipe."""
     given: tuple[Lora, ...] = ()
@@ -94,7 +97,9 @@ class MergeAudit(Record, frozen=True):
     norms of the changes left out."""
     loras: tuple[LoraAudit, ...] = ()
     blocks: dict[str, float] = msgspec.field(default_factory=dict)
-    """Relative change by block from ``base`` to the result, in the precision that is run."""
+    """Relative change by block from ``base`` to the result, as it was computed; ``VAE`` too."""
+    rounded_away: float | None = None
+    """Share, 0 to 1, of the entries meant to change that are the same number in the precision that is run."""
 
 
 class Audit(Record, frozen=True):
@@ -111,7 +116,8 @@ class Audit(Record, frozen=True):
     merge: MergeAudit | None = None
     """Of a checkpoint that is a recipe; None of any other."""
     fused_against_runtime: PixelDifference | None = None
-    """None without LoRAs, and where one of them cannot be applied at run time."""
+    """Of the variant's LoRAs and of those that its recipe fuses; None without any, and where one of them cannot be
+    applied at run time."""
 
 
 class Inspection(Record, frozen=True):

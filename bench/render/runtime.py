@@ -12,6 +12,7 @@ from bench.render.draw import draw_batch, encode_cases
 from bench.suite import plan_cells
 from bench.variants.models import Model, apply_loras, can_run_beside, restore
 from bench.variants.pipelines import Uncompiled
+from bench.variants.unfusing import can_unfuse, fused_by_recipe, unfuse
 
 IMAGES = 2
 """Images that are drawn both ways: enough to tell rounding from a fault, and soon done."""
@@ -20,7 +21,7 @@ IMAGES = 2
 def compare_with_runtime(
     model: Model, variant: Variant, suite: Suite, weights_dir: Path | None
 ) -> PixelDifference | None:
-    """Draw the suite's first images with a variant's LoRAs beside the weights and fused into them.
+    """Draw the suite's first images with a variant's LoRAs, and those of its recipe, beside the weights and fused.
 
     Args:
         model: holding the variant as the suite wants it, as it will afterwards.
@@ -31,15 +32,22 @@ def compare_with_runtime(
     Returns:
         Differences in 8-bit levels; None where there are no LoRAs, or one that can only be fused.
     """
-    if not variant.loras or not can_run_beside(model, variant, weights_dir):
+    recipe = fused_by_recipe(model)
+    if not variant.loras and recipe is None:
+        return None
+    if not can_run_beside(model, variant, weights_dir) or (recipe is not None and not can_unfuse(recipe)):
         return None
     drawn = {}
-    for fuse in (not variant.fuse, variant.fuse):  # the wanted one last, since it stays
+    for fuse in (False, True):
         restore(model)
+        if recipe is not None and not fuse:
+            unfuse(model, recipe)
         apply_loras(model, variant, weights_dir, keep=True, fuse=fuse)
         eager = Uncompiled(model.pipe.unet)  # or it would be compiling that moves pixels
         drawn[fuse] = _draw(model, suite)
         eager.remove()
+    if not variant.fuse:
+        apply_loras(restore(model), variant, weights_dir, keep=True)
     pairs = [
         (one, other) for one, other in zip(drawn[True], drawn[False], strict=True) if not (one is None or other is None)
     ]

@@ -7,9 +7,20 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bench import wording as text
-from bench.records import Audit, ChangedModule, CheckpointFacts, Fingerprint, Lora, LoraAudit, PixelDifference, Run
+from bench.records import (
+    Audit,
+    ChangedModule,
+    CheckpointFacts,
+    Fingerprint,
+    Lora,
+    LoraAudit,
+    MergeAudit,
+    PixelDifference,
+    Run,
+)
 
 KINDS = {
     "lora": "LoRA",
@@ -96,7 +107,7 @@ def _view(index: int, known: Fingerprint, audit: Audit) -> AuditView:
         variant=known.name,
         colour=index % 8,
         checkpoint=f"{describe(audit.checkpoint)}; run in {audit.dtype}.",
-        merge="" if merge is None else f"Recipe: {merge.method} of {text.listed(merge.models)}.",
+        merge="" if merge is None else recipe_text(merge),
         loras=(
             *(dataclasses.replace(view, name=f"{view.name}, in the recipe") for view in _rows(fused)),
             *_rows(zip(known.loras, audit.loras, strict=True)),
@@ -104,6 +115,24 @@ def _view(index: int, known: Fingerprint, audit: Audit) -> AuditView:
         pictures=tuple(pictures),
         runtime="" if audit.fused_against_runtime is None else difference(audit.fused_against_runtime),
     )
+
+
+def recipe_text(merge: MergeAudit) -> str:
+    """What a recipe says, and how much of it rounding left, in a sentence or two."""
+    said = [f"Recipe: {merge.method} of {text.listed(merge.models)}"]
+    said += [f"{name} {_value(value)}" for name, value in merge.asked.items()]
+    lost = merge.rounded_away
+    rounded = "" if lost is None else f" Rounded away, of the numbers that it changes: {text.percent(lost)}."
+    return "; ".join(said) + "." + rounded
+
+
+def _value(value: Any) -> str:
+    """A recipe's value in words: ``0.3``, ``IN04 0.5, M00 0``."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_value(inner)}" for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _rows(pairs: Iterable[tuple[Lora, LoraAudit]]) -> list[LoraView]:

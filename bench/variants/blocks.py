@@ -43,9 +43,7 @@ AROUND = {
 TEXT_AND_VAE = {"text_encoder": "TE1", "text_encoder_2": "TE2", "vae": "VAE"}
 
 _RESNETS = re.compile(r"unet\.down_blocks\.(\d+)\.resnets\.(\d+)\.conv1\.weight")
-_INPUTS = re.compile(r"model\.diffusion_model\.input_blocks\.(\d+)\.0\.(in_layers\.2|op)\.weight")
 _UP_ATTENTION = re.compile(r"unet\.up_blocks\.(\d+)\.attentions\.0\.proj_in\.weight")
-_OUTPUT_ATTENTION = re.compile(r"model\.diffusion_model\.output_blocks\.(\d+)\.1\.proj_in\.weight")
 
 
 class BlockMap(NamedTuple):
@@ -60,26 +58,17 @@ class BlockMap(NamedTuple):
 
 
 def count_blocks(names: Iterable[str]) -> BlockMap:
-    """The shape of a UNet, from the names of all its tensors, in either naming; other components' are passed over.
+    """The shape of a UNet, from the names of all its tensors; other components' are passed over.
 
     Raises:
         WeightsError: these are not the names of a UNet of the Stable Diffusion family.
     """
     names = tuple(names)
     resnets = [(int(m[1]), int(m[2])) for m in map(_RESNETS.fullmatch, names) if m]
-    if resnets:
-        attended = frozenset(int(m[1]) for m in map(_UP_ATTENTION.fullmatch, names) if m)
-        return BlockMap(1 + max(level for level, _ in resnets), 1 + max(layer for _, layer in resnets), attended)
-    inputs = [m[2] for m in map(_INPUTS.fullmatch, names) if m]
-    levels = 1 + inputs.count("op")
-    layers = inputs.count("in_layers.2") // levels
-    if not layers:
-        raise WeightsError(
-            "The tensors hold no UNet of the Stable Diffusion family: neither unet.down_blocks.* nor "
-            "model.diffusion_model.input_blocks.*."
-        )
-    outputs = (int(m[1]) for m in map(_OUTPUT_ATTENTION.fullmatch, names) if m)
-    return BlockMap(levels, layers, frozenset(block // (layers + 1) for block in outputs))
+    if not resnets:
+        raise WeightsError("The tensors hold no UNet of the Stable Diffusion family: no unet.down_blocks.* is there.")
+    attended = frozenset(int(m[1]) for m in map(_UP_ATTENTION.fullmatch, names) if m)
+    return BlockMap(1 + max(level for level, _ in resnets), 1 + max(layer for _, layer in resnets), attended)
 
 
 @lru_cache
@@ -111,11 +100,6 @@ def _resnet(ours: str, published: str) -> dict[str, str]:
     return {f"{ours}.{name}": f"{published}.{other}" for name, other in RESNET.items()}
 
 
-@lru_cache
-def _published_prefixes(blocks: BlockMap) -> Mapping[str, str]:
-    return {published: ours for ours, published in module_prefixes(blocks).items()}
-
-
 def published_unet_name(name: str, blocks: BlockMap) -> str:
     """``unet.conv_in.weight`` -> ``model.diffusion_model.input_blocks.0.0.weight``, for any tensor of the UNet.
 
@@ -130,28 +114,13 @@ def published_unet_name(name: str, blocks: BlockMap) -> str:
 
 def find_published(name: str, blocks: BlockMap) -> str | None:
     """As ``published_unet_name``, None where the layout has no place: distilled UNets have an embedding more."""
-    return _renamed(name, UNET, PUBLISHED_UNET, module_prefixes(blocks))
-
-
-def canonical_unet_name(name: str, blocks: BlockMap) -> str | None:
-    """The other way round: ``model.diffusion_model.out.2.bias`` -> ``unet.conv_out.bias``; None for unknown names."""
-    return _renamed(name, PUBLISHED_UNET, UNET, _published_prefixes(blocks))
-
-
-def published_unet_names(names: Iterable[str], blocks: BlockMap) -> dict[str, str]:
-    """Published name -> canonical name, for those of ``names`` that are the UNet's."""
-    return {published_unet_name(name, blocks): name for name in names if name.startswith(UNET)}
-
-
-def _renamed(name: str, old: str, new: str, prefixes: Mapping[str, str]) -> str | None:
-    """``name`` with its component and the beginning of its module renamed; None where no beginning is known."""
-    if not name.startswith(old):
+    if not name.startswith(UNET):
         return None
-    parts = name.removeprefix(old).split(".")
+    parts, prefixes = name.removeprefix(UNET).split("."), module_prefixes(blocks)
     for end in range(len(parts) - 1, 0, -1):
         begun = prefixes.get(".".join(parts[:end]))
         if begun is not None:
-            return new + ".".join([begun, *parts[end:]])
+            return PUBLISHED_UNET + ".".join([begun, *parts[end:]])
     return None
 
 

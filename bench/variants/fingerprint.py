@@ -40,7 +40,7 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
     """
     checkpoint = open_checkpoint(variant, weights_dir)
     pipeline = read_pipeline_class(checkpoint.config)
-    if checkpoint.facts.layout == "diffusers":
+    if checkpoint.facts.layout == "diffusers" or (checkpoint.config / "tokenizer").is_dir():
         _check_tokenizers(checkpoint.config, pipeline)
     paths = [Path(sources.fetch(sources.find_lora(lora.path, weights_dir)).path or "") for lora in variant.loras]
     adapters = [read_adapter(path, checkpoint.tensors) for path in paths]

@@ -16,6 +16,7 @@ from bench.variants.checkpoints.folder import open_component
 from bench.variants.checkpoints.kinds import LORA, find_kind
 from bench.variants.checkpoints.opening import open_named
 from bench.variants.headers import read_shapes, weight_files
+from bench.variants.pickles import refuse_pickle
 from bench.variants.stored import read_header
 
 LONE = ("unet", "vae")
@@ -34,7 +35,7 @@ def find_lora_file(name: str, weights_dir: Path | None) -> Path | None:
     family, _, part = name.partition(":")
     if family in sources.SHIPPED and part:
         return Path(sources.find_lora(name, weights_dir).path or "")
-    sources.refuse_pickle(name)
+    refuse_pickle(name)
     path = Path(name).expanduser()
     path = sources.lora_in(path) or path
     if not os.path.isfile(path):  # noqa: PTH113 -- Path.is_file raises for a name that is too long

@@ -169,12 +169,12 @@ def apply_loras(
     blocks = count_blocks(model.tensors)
     dtype = model.dtype if fused else torch.float32  # what runs beside the weights is not rounded into them
     # All before the first is changed: kept weights between what is computed would leave it fresh memory only.
-    into = {tensor: _changeable(model, tensor, keep) for tensor in by_tensor(applied)} if fused else {}
+    into = {tensor: changeable(model, tensor, keep) for tensor in by_tensor(applied)} if fused else {}
     with ExitStack() as files:
         parts = [files.enter_context(read_parts(one.adapter.path, str(model.pipe.device))) for one in applied]
         steps, totals = _change(model, applied, parts, dtype, into)
         if not fused:
-            _attach(model, applied, parts)
+            attach_loras(model, applied, parts)
     bad = non_finite_of(totals)
     if bad:
         raise _overflow(model, variant, bad, dtype)
@@ -228,7 +228,7 @@ def _audits(applied: Sequence[Applied], steps: Sequence[Step]) -> tuple[LoraAudi
 def _overflow(model: Model, variant: Variant, bad: Mapping[str, int], dtype: torch.dtype) -> WeightsError:
     """The error for changed weights that are not finite, which says whose fault it is."""
     for tensor in bad:
-        if count_non_finite(_original(model, tensor)):
+        if count_non_finite(model.checkpoint.read(tensor)):  # the parameter may be overwritten already
             return checkpoint_not_finite(model.checkpoint.what, tensor)
     return loras_overflow([lora.path for lora in variant.loras], bad, dtype)
 
@@ -243,8 +243,8 @@ def _original(model: Model, tensor: str) -> torch.Tensor:
     return model.checkpoint.read(tensor).to(parameter.device)
 
 
-def _changeable(model: Model, tensor: str, keep: bool) -> torch.Tensor:
-    """The tensor to write into, once it is kept as it was."""
+def changeable(model: Model, tensor: str, keep: bool) -> torch.Tensor:
+    """The parameter to write a tensor into, once it is kept as it was; ``restore`` puts that back."""
     parameter = model.parameters[tensor]
     if keep and tensor not in model.pristine:
         model.pristine[tensor] = _original(model, tensor).to(_store(parameter), copy=True)
@@ -265,8 +265,12 @@ def can_run_beside(model: Model, variant: Variant, weights_dir: Path | None) -> 
     return all(is_runtime(change) for one in applied for change in one.adapter.changes)
 
 
-def _attach(model: Model, applied: Sequence[Applied], parts: Sequence[AdapterParts]) -> None:
-    """Let LoRAs run beside the weights, as extra products in every step; ``restore`` takes them away."""
+def attach_loras(model: Model, applied: Sequence[Applied], parts: Sequence[AdapterParts]) -> None:
+    """Let LoRAs run beside the weights, as extra products in every step; ``restore`` takes them away.
+
+    Raises:
+        WeightsError: one holds a change that is no plain product.
+    """
     for one in applied:
         odd = [change.tensor for change in one.adapter.changes if not is_runtime(change)]
         if odd:

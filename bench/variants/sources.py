@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import re
-import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,13 +23,12 @@ from bench.records import Record, Variant
 from bench.variants.adapters.scales import PEFT_CONFIG, PEFT_FILE
 from bench.variants.checkpoints.families import COMPONENTS, FAMILIES, config_folder
 from bench.variants.headers import weight_files
+from bench.variants.pickles import refuse_pickle
 
 SHIPPED = ("mini",)
 RANDOM = tuple(f"random:{family}" for family in FAMILIES)
 LORA_FILES = ("pytorch_lora_weights.safetensors", PEFT_FILE)
 """What diffusers and PEFT call the file when they save a LoRA into a folder."""
-PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
-"""Suffixes of files that can run any code when they are read."""
 FILES = (".safetensors", ".toml")
 HUB_NAME = re.compile(
     r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?(:(?P<file>.+))?", re.ASCII
@@ -39,12 +37,6 @@ HUB_PATTERNS = ("*.json", "*.txt", "README.md", "*/*.safetensors", "diffusion_py
 """A pipeline's components, or a lone UNet or VAE; not the single-file copies that lie beside them."""
 HALF = "*.fp16*"
 SKIPPED_PARTS = ("*.non_ema*", "*onnx*", "*openvino*", "*flax*", "vae_1_0/*")
-CONVERT = (
-    "import sys, torch; from safetensors.torch import save_file; "
-    "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
-    "save_file({k: v.contiguous().clone() for k, v in d.items() if isinstance(v, torch.Tensor)}, sys.argv[2])"
-)
-"""Reads a pickle without running what is in it (``weights_only``), and writes its tensors as safetensors."""
 
 
 class Place(Record, frozen=True):
@@ -139,16 +131,6 @@ def lora_in(folder: Path) -> Path | None:
         return None
     found = [folder / name for name in LORA_FILES if os.path.isfile(folder / name)]  # noqa: PTH113
     return found[0] if len(found) == 1 else None
-
-
-def refuse_pickle(name: str) -> None:
-    """Raises WeightsError for a name that ends as pickled weights do, with the command that converts them."""
-    if Path(name).suffix.lower() in PICKLES:
-        names = shlex.join([name, str(Path(name).with_suffix(".safetensors"))])
-        raise WeightsError(
-            f"{name}: is a pickle, which may run any code when it is read; only .safetensors files are read.",
-            f'convert it: python -c "{CONVERT}" {names}',
-        )
 
 
 def _refuse_bad_name(name: str) -> None:

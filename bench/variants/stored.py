@@ -72,6 +72,8 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
+            if size == 0:
+                raise ValueError("it is empty")
             if size < 8 or length > size - 8:
                 raise ValueError(f"its header would take {length} bytes, the file has {size}")
             if length > MOST_HEADER_BYTES:

@@ -58,7 +58,10 @@ def paint(on_batch: Callable[[], None]) -> None:
         return tuple(Drawn((ramp + cell.seed % 97).astype(np.uint8), "float32", None) for cell in launched.cells)
 
     audit = Audit(checkpoint=CheckpointFacts(layout="diffusers", family="sdxl"), dtype="float32")
-    bench.render.turn_into = lambda _, variant, *__, **___: (SimpleNamespace(base=base_of(variant), pipe=None), audit)
+    bench.render.turn_into = lambda _, variant, *__, **___: (
+        SimpleNamespace(base=base_of(variant), pipe=None, checkpoint=None),
+        audit,
+    )
     bench.render.encode_cases = lambda *_: {}
     bench.render.launch, bench.render.settle = launch, settle
 

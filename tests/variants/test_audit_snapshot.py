@@ -1,6 +1,6 @@
 """The audit of a variant that is a recipe with a LoRA of its own, held against a snapshot and an independent sum.
 
-After a change that is meant, ``python tests/variants/test_audit_snapshot.py`` writes the snapshot anew.
+After a change that is meant, ``PYTHONPATH=tests python tests/variants/test_audit_snapshot.py`` writes it anew.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tiny_checkpoints import write_tiny
 
 from bench.mini import weights
-from bench.records import Audit, Lora, Settings, Variant
+from bench.records import Audit, Lora, MergeAudit, Settings, Variant
+from bench.report.audits import recipe_text
 from bench.variants.models import turn_into
 
 SNAPSHOT = Path(__file__).parents[1] / "golden" / "audit.json"
@@ -91,6 +93,52 @@ def test_a_recipes_loras_are_told_with_the_weights_it_gives_them(found: Audit) -
     assert {one.weight for one in middle} == {0.25}
     assert {one.weight for one in told.modules if one not in middle} == {0.5}
     assert {one.relative_change for one in told.modules} == {None}
+
+
+MERGE = """\
+schema = 1
+method = "weighted_sum"
+models = ["inner.toml", "random:tiny"]
+alpha = {alpha}
+blocks = {{ M00 = 0.0 }}
+vae = "random:tiny"
+"""
+
+
+def merged(folder: Path, alpha: float, dtype: str) -> MergeAudit:
+    (folder / "inner.toml").write_text('schema = 1\nmethod = "copy"\nmodels = ["a.safetensors"]\n', encoding="utf-8")
+    (folder / "r.toml").write_text(MERGE.format(alpha=alpha), encoding="utf-8")
+    write_tiny(folder / "a.safetensors", 1)
+    settings = msgspec.structs.replace(SETTINGS, dtype=dtype)
+    variant = Variant(name="x", checkpoint=str(folder / "r.toml"))
+    found = turn_into(None, variant, settings, device="cpu", weights_dir=None)[1].merge
+    assert found is not None
+    return found
+
+
+def test_a_merge_is_told_with_all_that_its_recipe_says(tmp_path: Path) -> None:
+    found = merged(tmp_path, 0.25, "float32")
+    assert (found.method, found.models, found.base) == ("weighted_sum", ("inner.toml", "random:tiny"), "a.safetensors")
+    assert found.asked == {
+        "alpha": 0.25,
+        "blocks": {"M00": 0.0},
+        "vae": "random:tiny",
+        "recipes": {"inner.toml": {"method": "copy", "models": ["a.safetensors"]}},
+    }
+    assert found.blocks["M00"] == 0.0
+    assert found.blocks["IN00"] > 0.1
+    assert found.blocks["VAE"] > 0.1, "a VAE that is replaced is a change too"
+    assert found.rounded_away == 0.0
+    said = recipe_text(found)
+    assert said.startswith(
+        "Recipe: weighted_sum of inner.toml and random:tiny; alpha 0.25; blocks M00 0; vae random:tiny;"
+    )
+
+
+def test_what_a_merge_loses_to_rounding_is_told(tmp_path: Path) -> None:
+    found = merged(tmp_path, 1e-4, "float16")
+    assert found.rounded_away is not None
+    assert 0.2 < found.rounded_away < 1.0
 
 
 def test_any_other_checkpoint_has_no_merge() -> None:

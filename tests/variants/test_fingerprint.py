@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tiny_checkpoints import write_recipe
 
 from bench.errors import WeightsError
 from bench.mini import weights
@@ -172,12 +173,21 @@ def test_one_text_encoder_is_enough(mini_copy: Path) -> None:
     assert [file.component for file in found.files] == ["unet", "vae", "text_encoder"]
 
 
+def test_a_recipe_over_a_folder_has_that_folders_tokenizers_checked(mini_copy: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "r.toml", f'method = "copy"\nmodels = ["{mini_copy}"]\n')
+    fingerprint(variant(recipe))
+    (mini_copy / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(WeightsError, match="tokenizer: holds no tokenizer"):
+        fingerprint(variant(recipe))
+
+
 def test_pickled_weights_are_refused(mini_copy: Path) -> None:
     file = mini_copy / "unet" / "diffusion_pytorch_model.safetensors"
     file.rename(file.with_suffix(".bin"))
     with pytest.raises(WeightsError, match=r"unet: holds no \.safetensors weights") as caught:
         fingerprint(variant(mini_copy))
-    assert "safe_serialization" in caught.value.hint
+    assert caught.value.hint.startswith("convert it: python -c")
+    assert caught.value.hint.endswith(f"{file.with_suffix('.bin')} {file}")
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", "{}"], ids=["missing", "torn", "a list", "without a class"])

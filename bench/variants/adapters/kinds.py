@@ -69,8 +69,15 @@ def product_of(kind: ChangeKind, shapes: Mapping[str, Shape]) -> Product:
         shapes: role -> shape of the part.
 
     Raises:
-        Mismatch: matrices that do not multiply.
+        Mismatch: matrices that do not multiply, or that have no rank at all.
     """
+    product = _product_of(kind, shapes)
+    if product.rank == 0:
+        raise Mismatch("is of rank 0")
+    return product
+
+
+def _product_of(kind: ChangeKind, shapes: Mapping[str, Shape]) -> Product:
     if kind == "lora":
         return _lora(shapes["up"], shapes["down"])
     if kind == "tucker":

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from bench.records.weights import ChangeKind
 from bench.variants.adapters.change import Change
-from bench.variants.adapters.header import Header, read_scalar
 from bench.variants.adapters.kinds import NORMS, Mismatch, Product, fits, norm_axis, parts_of, product_of
 from bench.variants.adapters.names import Place
-from bench.variants.adapters.scales import Trained, trained_alpha, trained_scale
+from bench.variants.adapters.scales import Trained, read_alpha, trained_alpha, trained_scale
 from bench.variants.checkpoint import Shape, Tensor
+from bench.variants.stored import Header
 
 TWICE = "places are named by more than one key"
 UNCLEAR = "modules could be of either text encoder, which the names do not tell"
@@ -121,7 +121,7 @@ def _scale(
     if told is not None and told.use_dora and not dora:
         raise Mismatch("is a DoRA by the metadata, and lacks lora_magnitude_vector")
     if "alpha" in parts:
-        alpha: float | None = read_scalar(source.path, source.header, parts["alpha"])
+        alpha: float | None = read_alpha(source.path, parts["alpha"], source.header.tensors[parts["alpha"]])
         # Two whole matrices have no rank: lycoris writes an alpha for them that means 1.
         scale = 1.0 if product.rank is None or alpha is None else alpha / product.rank
     elif told is not None:

@@ -10,13 +10,13 @@ from bench.errors import WeightsError
 from bench.names import listed
 from bench.variants.adapters.change import Adapter, Change
 from bench.variants.adapters.guesses import looks_like
-from bench.variants.adapters.header import read_header
 from bench.variants.adapters.keys import take_apart
 from bench.variants.adapters.modules import NOT_FINITE, NOTHING, PROBLEMS, TWICE, Group, Problem, Source, changes_of
 from bench.variants.adapters.names import DOTTED, KOHYA, Place, component_guess, look_up, module_names
 from bench.variants.adapters.scales import read_trained
 from bench.variants.blocks import count_blocks
 from bench.variants.checkpoint import Tensor
+from bench.variants.stored import read_header
 
 FAMILY_HINT = "check that the LoRA was trained for this family of checkpoints"
 ALPHA_HINT = "write the alpha that it was trained with into the file: it multiplies the change with alpha / rank"

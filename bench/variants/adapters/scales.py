@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import numpy as np
 
 from bench import strict_json
 from bench.errors import WeightsError
 from bench.variants.adapters.kinds import Mismatch
+from bench.variants.stored import Stored
 
 T = TypeVar("T")
 
@@ -27,6 +29,25 @@ PEFT_PREFIX = "base_model.model."
 """What stands before every key in a file that PEFT itself wrote; alpha is then in its configuration alone."""
 MATRIX = re.compile(r"\.(lora|hada|lokr)_")
 """In the keys of what a scale is for."""
+
+
+ALPHA_DTYPES = ("bfloat16", "float16", "float32", "float64", "int32", "int64")
+
+
+def read_alpha(path: Path, name: str, stored: Stored) -> float:
+    """The value of a tensor of one number, read without torch.
+
+    Raises:
+        WeightsError: it holds more than one number, none, or one in a dtype that no alpha has.
+    """
+    shape, dtype = stored.shape, stored.dtype
+    if math.prod(shape) != 1 or dtype not in ALPHA_DTYPES:
+        raise WeightsError(f"{path}: {name} should be one number, and is {dtype} of shape {list(shape)}.")
+    read = "uint16" if dtype == "bfloat16" else dtype
+    number = np.fromfile(path, np.dtype(read).newbyteorder("<"), count=1, offset=stored.start)
+    if dtype == "bfloat16":  # the upper half of a float32
+        return float((number.astype(np.uint32) << 16).view(np.float32)[0])
+    return float(number[0])
 
 
 class Trained(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from bench.variants.checkpoints.held import Held, Home, refuse_differences, stor
 from bench.variants.checkpoints.kinds import CONTEXT_OF_SD2
 from bench.variants.checkpoints.single import INPAINTING_CHANNELS
 from bench.variants.headers import weight_files
+from bench.variants.pickles import convert_hint
 from bench.variants.stored import read_header
 
 IDLE = {
@@ -92,10 +93,7 @@ def read_component(folder: Path, component: str) -> tuple[dict[str, Home], list[
     """
     files = weight_files(folder)
     if not files:
-        raise WeightsError(
-            f"{folder}: holds no .safetensors weights for {component}; pickled weights are not read.",
-            "save the pipeline with safe_serialization=True",
-        )
+        raise _no_weights(folder, component)
     shards = SHARD.search(files[0].name)
     if shards is not None and int(shards[1]) != len(files):
         raise WeightsError(
@@ -116,6 +114,16 @@ def read_component(folder: Path, component: str) -> tuple[dict[str, Home], list[
         {name: home.stored.shape for name, home in homes.items()},
     )
     return homes, files
+
+
+def _no_weights(folder: Path, component: str) -> WeightsError:
+    pickles = sorted(folder.glob("*.bin"))
+    if not pickles:
+        return WeightsError(f"{folder}: holds no .safetensors weights for {component}.", "get the folder again")
+    return WeightsError(
+        f"{folder}: holds no .safetensors weights for {component}; pickled weights are not read.",
+        convert_hint(pickles[0]),
+    )
 
 
 def _name(component: str, key: str) -> str:

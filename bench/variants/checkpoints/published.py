@@ -97,17 +97,6 @@ def join(entry: Published, parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return part.contiguous().view(entry.shape)
 
 
-def split(entry: Published, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The parts of a published tensor, bit for bit; the reverse of ``join``. ``rows`` are views of the tensor."""
-    if entry.join == "positions":
-        return ()
-    if entry.join == "rows":
-        return tensor.chunk(len(entry.parts))
-    if entry.join == "transpose":
-        return (tensor.T.contiguous(),)
-    return (tensor[:, :, 0, 0] if entry.join == "conv" else tensor,)
-
-
 def _entry(key: str, parts: list[tuple[int, str, Join]], tensors: Mapping[str, Tensor]) -> Published:
     names = tuple(name for _, name, _ in parts)
     how = parts[0][2]

@@ -48,6 +48,8 @@ IDLE = re.compile(
     r"|" + "|".join(re.escape(name) for name in SCHEDULE)
 )
 """Tensors that some programs leave in files and that no image depends on; the noise schedule is the scheduler's."""
+OLD_TEXT = re.compile(r"(cond_stage_model\.transformer\.)(?=embeddings\.|encoder\.|final_layer_norm\.)")
+"""SD 1.5's text encoder as some files name it."""
 CONV_IN = "unet.conv_in.weight"
 INPAINTING_CHANNELS = 9
 PREDICTIONS: Mapping[str, Prediction] = {
@@ -74,12 +76,12 @@ def open_single(path: Path, what: str, folders: Sequence[Path] | None = None) ->
         folders: the configurations that it may have; those that come with the package where None.
 
     Raises:
-        WeightsError: it is damaged; it looks like something else, which is named; a tensor is missing, too many, or of
-            another shape than its family's.
+        WeightsError: it is damaged; it looks like something else, which is named; a tensor is missing, too many, there
+            under two names, or of another shape than its family's.
     """
     header = read_header(path)
     kind = find_kind(what, header.tensors)
-    found = _placed(header, kind)
+    found = _placed(what, header, kind)
     fit = _best_fit(found, [config_folder(name) for name in FAMILIES] if folders is None else folders)
     inpainting = _widen(fit, found)
     refuse_differences(
@@ -98,21 +100,28 @@ def open_single(path: Path, what: str, folders: Sequence[Path] | None = None) ->
         homes=homes,
         files=(("checkpoint" if kind == "checkpoint" else kind, path),),
         config=fit.folder,
-        tells_prediction=kind == "checkpoint" or bool(_marked(what, header)),
+        tells_prediction=kind == "checkpoint" or bool(_marked(what, header)) or _is_zero_snr(header),
     )
 
 
-def _placed(header: Header, kind: Kind) -> dict[str, Stored]:
+def _placed(what: str, header: Header, kind: Kind) -> dict[str, Stored]:
     """The tensors by their published names, or by those of ``Checkpoint`` where a lone part has diffusers' names."""
-    kept = {key: stored for key, stored in header.tensors.items() if not IDLE.fullmatch(key)}
+    kept = [key for key in header.tensors if not IDLE.fullmatch(key)]
     if kind == "checkpoint":
-        old = re.compile(r"(cond_stage_model\.transformer\.)(?=embeddings\.|encoder\.|final_layer_norm\.)")
-        return {old.sub(r"\1text_model.", key): stored for key, stored in kept.items()}
-    published_prefix = {"unet": PUBLISHED_UNET, "vae": VAE}[kind]
-    bare = {key.removeprefix(published_prefix): stored for key, stored in kept.items()}
-    diffusers = any(re.match(r"down_blocks\.|(encoder|decoder)\.mid_block\.", key) for key in bare)
-    prefix = f"{kind}." if diffusers else published_prefix
-    return {prefix + key: stored for key, stored in bare.items()}
+        names = {key: OLD_TEXT.sub(r"\1text_model.", key) for key in kept}
+    else:
+        published_prefix = {"unet": PUBLISHED_UNET, "vae": VAE}[kind]
+        bare = {key: key.removeprefix(published_prefix) for key in kept}
+        diffusers = any(re.match(r"down_blocks\.|(encoder|decoder)\.mid_block\.", name) for name in bare.values())
+        names = {key: (f"{kind}." if diffusers else published_prefix) + name for key, name in bare.items()}
+    homes: dict[str, str] = {}
+    for key, name in names.items():
+        if homes.setdefault(name, key) != key:
+            raise WeightsError(
+                f"{what}: holds {homes[name]} and {key}, which are one tensor under two names.",
+                "get the file again, or remove one of them",
+            )
+    return {name: header.tensors[key] for name, key in homes.items()}
 
 
 def _best_fit(found: Mapping[str, Stored], folders: Sequence[Path]) -> _Fit:
@@ -162,13 +171,17 @@ def _marked(what: str, header: Header) -> Prediction | None:
     return PREDICTIONS.get(said)
 
 
+def _is_zero_snr(header: Header) -> bool:
+    return "ztsnr" in header.tensors or header.metadata.get("ss_zero_terminal_snr", "").lower() == "true"
+
+
 def _facts(what: str, header: Header, fit: _Fit, homes: Mapping[str, Home], inpainting: bool) -> CheckpointFacts:
     said = header.metadata
     return CheckpointFacts(
         layout="single-file",
         family=pipeline_family(fit.folder),
         prediction=_marked(what, header) or "epsilon",
-        zero_terminal_snr="ztsnr" in header.tensors or said.get("ss_zero_terminal_snr", "").lower() == "true",
+        zero_terminal_snr=_is_zero_snr(header),
         inpainting=inpainting,
         dtypes=stored_dtypes({name: home.tensor() for name, home in homes.items()}),
         licence=said.get("modelspec.license") or None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import msgspec
 import torch
 
 from bench.records import LoraAudit, MergeAudit
@@ -11,12 +13,15 @@ from bench.variants.audit import Step, audit_lora, block_changes, measure_change
 from bench.variants.blocks import BlockMap, block_of, count_blocks, weight_of
 from bench.variants.checkpoint import Checkpoint
 from bench.variants.recipes.header import without_folder
-from bench.variants.recipes.merged import Fused, Merged, recipe_of
+from bench.variants.recipes.merged import Fused, Merged, recipe_in, recipe_of
+
+TOLD_APART = ("schema", "method", "models", "loras", "metadata")
+"""Fields of a recipe that an audit has a place of their own for, or none."""
 
 
 def audit_recipe(checkpoint: Checkpoint, parameters: Mapping[str, torch.Tensor]) -> MergeAudit | None:
     """What a recipe made of the components that it gives; None without one. Where there are two, the UNet's."""
-    merged = recipe_of(checkpoint, "unet") or recipe_of(checkpoint, "text_encoder")
+    merged = recipe_in(checkpoint)
     if merged is None:
         return None
     made = [name for name in parameters if recipe_of(checkpoint, name.partition(".")[0]) is merged]
@@ -28,23 +33,47 @@ def audit_merge(merged: Merged, parameters: Mapping[str, torch.Tensor]) -> Merge
 
     Args:
         merged: the recipe.
-        parameters: what it made, by canonical name, as it is run, before a variant's own LoRAs.
+        parameters: where the tensors are that it made, by canonical name, and in which precision they are run.
     """
     first, recipe, loras = _first(merged), merged.recipe, _loras(merged)
     blocks = count_blocks(first.tensors)
     totals = []
-    for name, after in parameters.items():
-        if name in first.tensors and not name.startswith("vae."):
-            before = first.read(name).to(after.device, after.dtype).float()
-            totals.append((block_of(name, blocks), measure_change(before, after.float(), after.dtype)))
+    for name, run in parameters.items():
+        if name in first.tensors:
+            # As it was computed, not as it is run: what rounding takes away is to be seen.
+            before, after = (source.read(name).to(run.device).float() for source in (first, merged))
+            totals.append((block_of(name, blocks), measure_change(before, after, run.dtype)))
     return MergeAudit(
         method=recipe.method,
         models=recipe.models,
+        asked=_asked(merged),
         base=without_folder(first.what),
         given=tuple(one.lora for one in loras),
         loras=tuple(_without_norms(one, blocks) for one in loras),
         blocks=block_changes(totals),
+        rounded_away=_rounded_away([numbers for _, numbers in totals]),
     )
+
+
+def _asked(merged: Merged) -> dict[str, Any]:
+    """What a recipe says beside its method and models, and what the recipes say that it is made of, by their names."""
+    fields: dict[str, Any] = msgspec.to_builtins(merged.recipe)
+    asked = {
+        name: value for name, value in fields.items() if name not in TOLD_APART and value not in (None, (), [], {})
+    }
+    sources = zip((*merged.recipe.models, merged.recipe.vae), (*merged.models, merged.vae), strict=True)
+    inner = {
+        str(name): {"method": source.recipe.method, "models": list(source.recipe.models), **_asked(source)}
+        for name, source in sources
+        if isinstance(source, Merged)
+    }
+    return asked | ({"recipes": inner} if inner else {})
+
+
+def _rounded_away(changes: Sequence[torch.Tensor]) -> float:
+    """Share of the entries meant to change that are the same number in the precision that is run."""
+    _, _, moved, kept, _ = torch.stack(list(changes)).sum(0).tolist() if changes else [0.0] * 5
+    return 1.0 - kept / moved if moved else 0.0
 
 
 def _first(merged: Merged) -> Checkpoint:

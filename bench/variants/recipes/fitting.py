@@ -64,10 +64,15 @@ def tells_prediction(model: Checkpoint) -> bool:
     return not isinstance(model, Held) or model.tells_prediction
 
 
+def _tells(model: Checkpoint, fact: str) -> bool:
+    """Whether a model's files say a fact; those of a VAE alone are the same in every family."""
+    return components_of(model) != ("vae",) and (fact not in _OF_PREDICTION or tells_prediction(model))
+
+
 def _refuse_other_kinds(path: Path, models: Sequence[Checkpoint]) -> None:
     differing = []
     for fact in _FACTS:
-        telling = [model for model in models if fact not in _OF_PREDICTION or tells_prediction(model)]
+        telling = [model for model in models if _tells(model, fact)]
         values = [getattr(model.facts, fact) for model in telling]
         if len(set(values)) > 1:
             of_each = (f"{value} ({model.what})" for value, model in zip(values, telling, strict=True))

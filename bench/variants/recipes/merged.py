@@ -117,6 +117,10 @@ class Merged:
         kept["sources"] = [(len(source.files), source.identity) for source in self._sources]
         return strict_json.canonical({**kept, "vae": self.vae is not None}).decode()
 
+    def without_loras(self) -> Merged:
+        """The same recipe, but for its LoRAs."""
+        return Merged(self.path, msgspec.structs.replace(self.recipe, loras=()), self.models, self.vae)
+
     @property
     def _sources(self) -> tuple[Checkpoint, ...]:
         return self.models if self.vae is None else (*self.models, self.vae)
@@ -234,6 +238,11 @@ class Merged:
         for one in self.loras:
             check_values(one.adapter)
         return [read_parts(one.file) for one in self.loras]
+
+
+def recipe_in(checkpoint: Checkpoint) -> Merged | None:
+    """The recipe that a checkpoint is of, in whole or in part; None without one. Where there are two, the UNet's."""
+    return recipe_of(checkpoint, "unet") or recipe_of(checkpoint, "text_encoder")
 
 
 def recipe_of(checkpoint: Checkpoint, component: str) -> Merged | None:

@@ -11,11 +11,12 @@ from bench.variants import sources
 from bench.variants.adapters import read_adapter
 from bench.variants.checkpoint import Checkpoint
 from bench.variants.checkpoints.opening import assemble, open_named, open_part
+from bench.variants.pickles import PICKLES
 from bench.variants.recipes.file import read_recipe
 from bench.variants.recipes.merged import Fused, Merged
 
 RECIPE = ".toml"
-SUFFIXES = (*sources.FILES, *sources.PICKLES)
+SUFFIXES = (*sources.FILES, *PICKLES)
 
 
 def open_recipe(path: Path, weights_dir: Path | None, within: tuple[Path, ...] = ()) -> Merged:
@@ -40,7 +41,7 @@ def open_recipe(path: Path, weights_dir: Path | None, within: tuple[Path, ...] =
     models += [_open(name, models[0], weights_dir, chain) for name in others]
     vae = None
     if recipe.vae is not None:
-        vae = open_part("vae", located(recipe.vae, path.parent), weights_dir, models[0])
+        vae = _open(located(recipe.vae, path.parent), models[0], weights_dir, chain, "vae")
         assemble(models[0], {"vae": vae})  # which refuses one that does not go with the rest
     loras = [_open_lora(lora, models[0], path.parent, weights_dir) for lora in recipe.loras]
     return Merged(path, recipe, models, vae, loras)
@@ -53,11 +54,17 @@ def located(name: str, folder: Path) -> str:
     return str(path.absolute()) if is_path else name
 
 
-def _open(what: str, first: Checkpoint | None, weights_dir: Path | None, chain: tuple[Path, ...]) -> Checkpoint:
-    """A model of a recipe; after the first one, a UNet alone will do, which is then of the first one's family."""
+def _open(
+    what: str,
+    first: Checkpoint | None,
+    weights_dir: Path | None,
+    chain: tuple[Path, ...],
+    component: str = "unet",
+) -> Checkpoint:
+    """A source of a recipe; beside the first model, a component alone will do, which is then of that one's family."""
     if Path(what).suffix == RECIPE:
         return open_recipe(Path(what), weights_dir, chain)
-    return open_named(what, None, weights_dir) if first is None else open_part("unet", what, weights_dir, first)
+    return open_named(what, None, weights_dir) if first is None else open_part(component, what, weights_dir, first)
 
 
 def _open_lora(lora: Lora, first: Checkpoint, folder: Path, weights_dir: Path | None) -> Fused:

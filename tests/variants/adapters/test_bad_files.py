@@ -45,6 +45,10 @@ BAD: dict[str, tuple[Weights, str]] = {
         "parts of several changes",
     ),
     "ranks": (changed(lora_up__weight=torch.ones(WIDTH, 3)), r"up \[12, 3\] and down \[2, 12\] do not multiply"),
+    "rank 0": (
+        changed(lora_up__weight=torch.ones(WIDTH, 0), lora_down__weight=torch.ones(0, WIDTH), alpha=torch.tensor(1.0)),
+        f"1 of 1 modules have matrices.*: {KOHYA} is of rank 0",
+    ),
     "no matrix": (changed(lora_up__weight=torch.ones(WIDTH)), r"up \[12\] and down"),
     "wrong width": (
         changed(lora_down__weight=torch.ones(2, 10)),

@@ -159,6 +159,33 @@ def test_a_lone_part_in_every_naming(component: str, naming: str, tmp_path: Path
     assert all(torch.equal(found.read(name), value) for name, value in tensors.items())
 
 
+def test_zero_terminal_snr_of_a_lone_unet_is_a_mark_of_its_own(tiny: Tensors, tmp_path: Path) -> None:
+    unet = {key: value for key, value in tiny.items() if key.startswith(UNET)}
+    found = open_single(write(tmp_path / "x.safetensors", unet | {"ztsnr": torch.zeros(0)}), "x")
+    assert found.tells_prediction
+    assert found.facts.zero_terminal_snr
+
+
+def doubled(tensors: Tensors, old: str, new: str) -> Tensors:
+    return tensors | {key.replace(old, new, 1): value.clone() for key, value in tensors.items() if key.startswith(old)}
+
+
+@pytest.mark.parametrize("component", [UNET, VAE])
+def test_a_lone_part_that_is_there_in_two_namings(component: str, tiny: Tensors, tmp_path: Path) -> None:
+    part = {key: value for key, value in tiny.items() if key.startswith(component)}
+    path = write(tmp_path / "x.safetensors", doubled(part, component, ""))
+    with pytest.raises(WeightsError, match=r"holds \S+ and \S+, which are one tensor under two names"):
+        open_single(path, "x")
+
+
+def test_a_text_encoder_that_is_there_in_two_namings(tmp_path: Path) -> None:
+    folder = small_sd15(tmp_path / "configs")
+    names = as_published(folder, draw(folder))
+    both = doubled(names, "cond_stage_model.transformer.text_model.", "cond_stage_model.transformer.")
+    with pytest.raises(WeightsError, match="which are one tensor under two names"):
+        open_single(write(tmp_path / "x.safetensors", both), "x", [folder])
+
+
 # --- what is something else ----------------------------------------------------------------
 
 

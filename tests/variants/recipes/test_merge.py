@@ -403,6 +403,20 @@ def test_a_recipe_that_is_a_source_of_itself(place: Path) -> None:
         run(place, SUM.replace("b.safetensors", "other.toml"))
 
 
+def test_a_recipe_whose_vae_is_its_own(place: Path) -> None:
+    write_recipe(place / "other.toml", 'method = "copy"\nmodels = ["a.safetensors"]\nvae = "r.toml"\n')
+    for name in ("r.toml", "other.toml"):
+        with pytest.raises(SuiteError, match=r"is a source of itself: r\.toml -> .*r\.toml"):
+            run(place, f'method = "copy"\nmodels = ["a.safetensors"]\nvae = "{name}"\n')
+
+
+def test_a_vae_may_be_of_a_recipe(place: Path) -> None:
+    write_recipe(place / "other.toml", 'method = "copy"\nmodels = ["b.safetensors"]\n')
+    run(place, 'method = "copy"\nmodels = ["a.safetensors"]\nvae = "other.toml"\n')
+    out, a, b = load_file(place / "out.safetensors"), tiny_state(1), tiny_state(2)
+    assert all(torch.equal(out[key], (b if key.startswith("first_stage_model.") else a)[key]) for key in a)
+
+
 def test_a_truncated_input(place: Path) -> None:
     (place / "cut.safetensors").write_bytes((place / "b.safetensors").read_bytes()[:-10])
     with pytest.raises(WeightsError, match=r"cut\.safetensors: is damaged"):

@@ -205,9 +205,14 @@ def test_neither_threads_nor_alignment_change_a_bit(name: str) -> None:
     size = 300_007
     masks = [methods.kept_entries((size,), 0.3, 0, index, "x") for index in (1, 2)]
 
-    def run(threads: int) -> torch.Tensor:
+    def moved(tensor: torch.Tensor, by: int) -> torch.Tensor:
+        place = torch.empty(size + by, dtype=tensor.dtype)[by:]
+        return place.copy_(tensor)
+
+    def run(threads: int, by: int = 0) -> torch.Tensor:
         torch.set_num_threads(threads)
-        a, b, c = tensors(5, 3, size)
+        a, b, c = (moved(one, by) for one in tensors(5, 3, size))
+        assert a.data_ptr() % 64 == (4 * by) % 64
         return {
             "weighted_sum": lambda: methods.weighted_sum(a, b, 0.3),
             "add_difference": lambda: methods.add_difference(a, b, c, 0.7),
@@ -219,5 +224,6 @@ def test_neither_threads_nor_alignment_change_a_bit(name: str) -> None:
     before = torch.get_num_threads()
     try:
         assert torch.equal(run(1), run(4))
+        assert torch.equal(run(1), run(1, by=1)), "memory that begins in the middle of a cache line"
     finally:
         torch.set_num_threads(before)

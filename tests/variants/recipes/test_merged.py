@@ -204,6 +204,15 @@ def test_all_three_models_of_a_difference_must_go_together() -> None:
         merged(recipe("add_difference"), fake(1, facts=v), fake(2), fake(3))
 
 
+def test_a_vae_alone_tells_neither_family_nor_inpainting() -> None:
+    facts = msgspec.structs.replace(SDXL, family="sd15", inpainting=True)
+    alone = fake(2, "vae.safetensors", only=["vae"])
+    found = merged(recipe(components=("vae",), alpha=0.5), fake(1, facts=facts), alone)
+    name = "vae.decoder.conv_in.weight"
+    expected = 0.5 * float64(fake(1).held[name]) + 0.5 * float64(alone.held[name])
+    np.testing.assert_allclose(float64(found.read(name)), expected, atol=1e-6)
+
+
 def test_a_lone_unet_asks_for_components() -> None:
     with pytest.raises(WeightsError, match="model-2 has no text_encoder, text_encoder_2, and the recipe") as caught:
         merged(recipe(), fake(1), fake(2, only=["unet"]))
