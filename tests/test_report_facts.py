@@ -20,10 +20,40 @@ from bench.records import Given, Lora, Run, Suite, Sweep, Variant
 from bench.report import html, markdown
 from bench.report.data import build_view
 from bench.report.facts import command
+from bench.report.headline import pair_name
 from bench.report.tables import variant_views
+from bench.wording import interval
+from bench.wording import markdown as escaped
 
 replace = msgspec.structs.replace
 REVISION = "462165984030d82259a11f4367a4eed129e94a7b"
+
+# --- intervals -----------------------------------------------------------------------------
+
+
+def test_under_30_prompts_the_t_interval_stands_in_tag_tables_and_beside_the_headlines() -> None:
+    """The bootstrap's covers 7 of 10 where a tag has three prompts, and one says 95 %."""
+    run = make_run("run", prompts=8)
+    deltas = compare_run(run)
+    view = build_view(run, deltas)
+    by_place = {(one.tag, pair_name(one), one.metric): one for one in deltas}
+    seen = 0
+    for table in view.tag_tables:
+        for row in table.rows:
+            for pair, cell in zip(table.pairs, row.cells, strict=True):
+                delta = by_place.get((row.tag, pair, table.caption))
+                if delta is None or delta.interval is None:
+                    continue
+                assert delta.small_sample is not None
+                told = [interval(delta.small_sample, places) for places in range(7)]
+                assert cell.interval in told
+                seen += cell.interval not in [interval(delta.interval, places) for places in range(7)]
+    assert seen > 3
+    note = markdown(view, ())
+    headline = next(one for one in deltas if (one.tag, one.metric) == (None, "mini-preference"))
+    assert headline.small_sample is not None
+    assert any(f", t {escaped(interval(headline.small_sample, places))} |" in note for places in range(7))
+
 
 # --- variants ------------------------------------------------------------------------------
 

@@ -35,7 +35,8 @@ from bench.report.tables import (
 from bench.report.verdicts import GateView, gate_view
 
 TAG_NOTE = (
-    "Paired mean differences over the prompts with a tag. Many rows are looked at together and the intervals are not "
+    "Paired mean differences over the prompts with a tag, with 95 % intervals: Student's t under 30 prompts, the "
+    "bootstrap's from there on. Many rows are looked at together and the intervals are not "
     "widened for that: about one in twenty misses by chance. † marks what holds at 5 % after Holm's correction over "
     "the tags of a pair and metric (sign-flip test)."
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench import wording as text
 from bench.plots.data import PlotData
-from bench.records import Delta, MetricFacts
+from bench.records import Delta, Interval, MetricFacts
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,20 @@ def way(facts: MetricFacts) -> int:
     return 0 if facts.higher_is_better is None else 1 if facts.higher_is_better else -1
 
 
+def decisive(delta: Delta) -> Interval | None:
+    """The t interval under 30 prompts, where the bootstrap's is too narrow, else the bootstrap's."""
+    return delta.small_sample or delta.interval
+
+
 def judged(delta: Delta, facts: MetricFacts) -> str:
     """``better`` or ``worse`` where the interval lies on one side of zero, else an empty string.
 
-    Under 30 prompts it is the t interval that decides: there the bootstrap's is too narrow.
+    It is the interval of ``decisive`` that decides.
     """
-    decisive = delta.small_sample or delta.interval
-    if decisive is None or way(facts) == 0:
+    found = decisive(delta)
+    if found is None or way(facts) == 0:
         return ""
-    low, high = sorted((way(facts) * decisive.low, way(facts) * decisive.high))
+    low, high = sorted((way(facts) * found.low, way(facts) * found.high))
     return "better" if low > 0 else "worse" if high < 0 else ""
 
 
@@ -226,7 +231,7 @@ def _tag_cell(delta: Delta | None, facts: MetricFacts, decimals: int) -> TagCell
         return TagCell(text.NONE, "", "", "")
     return TagCell(
         text.signed(delta.mean, decimals),
-        text.interval(delta.interval, decimals),
+        text.interval(decisive(delta), decimals),
         judged(delta, facts),
         text.p_value(delta.p_holm) if text.holds(delta) else "",
     )
