@@ -28,7 +28,7 @@ SUITES = {
     "unknown field": ("samples = 2", "sample = 2", ["unknown field sample", "did you mean 'samples'"]),
     "unknown setting": ("steps = 20", "stpes = 20", ["settings.stpes", "did you mean 'steps'"]),
     "wrong type": ("steps = 20", 'steps = "20"', ["settings.steps", "expected int, got str"]),
-    "0 steps": ("steps = 20", "steps = 0", ["settings.steps is 0", "1 to 1000"]),
+    "0 steps": ("steps = 20", "steps = 0", ["settings.steps is 0", "1 to 499"]),
     "NaN guidance": ("guidance = 5", "guidance = nan", ["settings.guidance is nan", "0 to 100"]),
     "width 63": ("width = 64", "width = 63", ["settings.width is 63", "multiple of 8, such as 64"]),
     "width 10^7": ("width = 64", "width = 10000000", ["settings.width is 10000000", "8 to 8192"]),
@@ -125,6 +125,8 @@ FLAGS = {
     "unknown device": (["run", "own.toml", "--device", "tpu"], ["--device", "'tpu'", "cuda:<number>"]),
     "unknown flag": (["run", "own.toml", "--stepps", "3"], ["--stepps"]),
     "unknown verb": (["runn"], ["'runn'"]),
+    "weights under a name too long": (["run", "own.toml", "--weights-dir", "x" * 300], ["--weights-dir", "x" * 300]),
+    "prompts under a name too long": (["list", "prompts", "x" * 300], ["x" * 300, "neither a shipped prompt set"]),
     "weights that are not there": (["run", "own.toml", "--weights-dir", "gone"], ["--weights-dir", "gone"]),
 }
 

@@ -22,7 +22,7 @@ from bench.compare import compare_run, compare_runs
 from bench.errors import UsageError
 from bench.plots import FIGURES, draw_differences, draw_tradeoff, draw_wins, write_plots, write_plots_for_runs
 from bench.plots.costs import draw_costs
-from bench.plots.data import PlotData, data_of_run, data_of_runs
+from bench.plots.data import PlotData, data_of_run, data_of_runs, unlike_machines
 from bench.plots.style import _STYLES, figure_bytes, house_style, shortened, style_of
 from bench.records import Run
 
@@ -207,6 +207,18 @@ def test_two_runs_are_drawn_side_by_side(tmp_path: Path) -> None:
     assert shown == pytest.approx(expected)
     written = write_plots_for_runs(ours, theirs, deltas, tmp_path, dpi=50)
     assert [path.stem for path in written] == ALL
+
+
+def test_costs_of_unlike_machines_are_not_drawn_side_by_side(tmp_path: Path) -> None:
+    ours, theirs = make_run("new", prompts=4, seed=1), make_run("old", prompts=4)
+    machine = msgspec.structs.replace(ours.info.machine, device="cuda:0", device_name="a card")
+    ours = msgspec.structs.replace(ours, info=msgspec.structs.replace(ours.info, machine=machine))
+    assert len(unlike_machines(ours, theirs)) >= 2
+    assert not unlike_machines(theirs, theirs)
+    data = data_of_runs(ours, theirs, compare_runs(ours, theirs))
+    assert not any(one.timings for one in data.series)
+    assert any(one.cells for one in data.series)
+    assert draw_costs(data) is None
 
 
 def test_the_tradeoff_leaves_out_second_references() -> None:

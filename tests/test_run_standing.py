@@ -10,6 +10,7 @@ import pytest
 from fakes import make_run, write_run
 from msgspec.structs import replace
 
+from bench.errors import WeightsError
 from bench.records import Lora, Plan, Suite
 from bench.report import write_report
 from bench.report.current import is_current
@@ -135,6 +136,50 @@ def test_a_run_that_is_stopped_while_it_goes_on_is_not_complete(path, painter, m
     monkeypatch.setattr(painted.bench.render, "launch", painter.launch)
     run(path, suite)
     assert status(path) == "complete"
+
+
+def test_a_run_that_ends_with_an_error_has_failed_until_it_goes_on(painter, tmp_path, monkeypatch):
+    path = tmp_path / "run"
+
+    def fail(*_):
+        raise WeightsError("A part of them is gone.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(painted.bench.render, "launch", fail)
+        with pytest.raises(WeightsError):
+            run(path)
+    assert status(path) == "failed"
+    stage("render", path, variants=["base"])
+    assert status(path) == "started"
+    with monkeypatch.context() as patch:
+        patch.setattr(painted.bench.render, "launch", fail)
+        with pytest.raises(WeightsError):
+            run(path)
+    stage("report", path)
+    assert status(path) == "failed"
+    assert "ended with an error" in said(path)
+    run(path)
+    assert status(path) == "complete"
+    assert "ended with an error" not in said(path)
+    assert settled(path)
+
+
+def test_an_error_in_a_run_that_is_complete_leaves_it_so(path, monkeypatch):
+    def fail(*_, **__):
+        raise WeightsError("A tower is gone.")
+
+    monkeypatch.setattr("bench.run.stages.score", fail)
+    with pytest.raises(WeightsError):
+        stage("score", path, metrics=["contrast"])
+    assert status(path) == "complete"
+
+
+def test_scores_are_made_for_the_chosen_variants_alone(path):
+    stage("score", path, metrics=["contrast"], variants=["other"])
+    found = {one.variant for one in load_run(path).scores if one.metric == "contrast"}
+    assert found == {"other"}
+    stage("score", path, metrics=["contrast"])
+    assert {one.variant for one in load_run(path).scores if one.metric == "contrast"} == {"base", "other"}
 
 
 def test_a_variant_that_is_not_looked_at_stays_what_its_images_were_made_of(painter, tmp_path):

@@ -40,7 +40,7 @@ BAD = {
     "text steps": ("steps = 20", 'steps = "20"', "settings.steps: expected int, got str"),
     "half steps": ("steps = 20", "steps = 20.0", "settings.steps: expected int, got float"),
     "true steps": ("steps = 20", "steps = true", "settings.steps: expected int, got bool"),
-    "0 steps": ("steps = 20", "steps = 0", "settings.steps is 0; allowed is 1 to 1000"),
+    "0 steps": ("steps = 20", "steps = 0", "settings.steps is 0; allowed is 1 to 499"),
     "1001 steps": ("steps = 20", "steps = 1001", "settings.steps is 1001"),
     "NaN guidance": ("guidance = 5", "guidance = nan", "settings.guidance is nan; allowed is 0 to 100"),
     "infinite guidance": ("guidance = 5", "guidance = inf", "settings.guidance is inf"),

@@ -139,7 +139,9 @@ def _machine(device: str) -> tuple[Machine | None, str | None]:
 
 
 def _nearest_existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    from bench.suite.text_files import exists
+
+    return next(path for path in (folder, *folder.absolute().parents) if exists(path))
 
 
 def _largest_variant_bytes(needed: tuple[Needed, ...]) -> int | None:

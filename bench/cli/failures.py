@@ -30,6 +30,7 @@ _MACHINE_SAYS_NO = {
     errno.ENFILE: "Too many files are open",
     errno.ENOMEM: "Out of memory",
     errno.EIO: "The disk could not be read or written",
+    errno.ENAMETOOLONG: "The name is too long",
 }
 
 

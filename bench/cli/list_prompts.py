@@ -80,12 +80,13 @@ def list_prompts(
 def _find_set(name: str) -> Path:
     from bench.names import did_you_mean, listed
     from bench.suite import list_prompt_sets, prompts_folder
+    from bench.suite.text_files import exists
 
     shipped = {Path(file).stem: prompts_folder() / file for file in list_prompt_sets()}
     shipped |= {file: prompts_folder() / file for file in list_prompt_sets()}
     if name in shipped:
         return shipped[name]
-    if Path(name).suffix or Path(name).exists():
+    if Path(name).suffix or exists(Path(name)):
         return Path(name)
     stems = [key for key in shipped if not Path(key).suffix]
     raise SuiteError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -152,6 +153,6 @@ def check_dtype(name: str | None, flag: str = "--tower-dtype") -> Dtype | None:
 
 def check_weights_dir(folder: Path | None) -> Path | None:
     """The folder of local weights; UsageError where it is not there."""
-    if folder is not None and not folder.is_dir():
+    if folder is not None and not os.path.isdir(folder):  # noqa: PTH112 -- Path.is_dir raises for a long name
         raise UsageError(f"--weights-dir (or HOTART_WEIGHTS): {folder} is not a folder.")
     return folder

@@ -92,6 +92,7 @@ def plot(
     from bench.compare import compare_run, compare_runs
     from bench.compare.sweep import sweep_curve
     from bench.plots import write_plots, write_plots_for_runs
+    from bench.plots.data import unlike_machines
     from bench.plots.gate import write_gate_plot
     from bench.plots.style import Format
     from bench.plots.sweep import write_sweep_plot
@@ -116,6 +117,8 @@ def plot(
         folder = output or home / f"plots-against-{Path(reference.path).resolve().name}"
         deltas = compare_runs(candidate, reference, tags=False)
         written = write_plots_for_runs(candidate, reference, deltas, folder, fmt, dpi)
+        if unlike := unlike_machines(candidate, reference):
+            say(f"Latency and memory are left out: the runs are of unlike machines ({'; '.join(unlike)}).")
     for path in written:
         print(printable(str(path)))
     if not written:

@@ -176,7 +176,7 @@ def score(
     app,
     "measure",
     "hotart-bench measure reports/runs/mini",
-    "hotart-bench measure reports/runs/mini --variants base,spo --device cuda",
+    "hotart-bench measure mini -o gpu --variants base,spo --device cuda",
 )
 def measure(
     run_or_suite: RunOrSuite,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.compare.comparable import run_labels
 from bench.compare.pairing import NO_CELLS, Cells, PromptPair, pair_prompts, usable_scores
 from bench.compare.timing_stats import summarize_timings
 from bench.records import Axis, Delta, MetricFacts, Run, Suite, TimingSummary
+from bench.store.guards import ground_differences
 
 HEADLINE: tuple[Axis, ...] = ("preference", "aesthetic", "alignment")
 """The axes that a judgement goes by, in the order they are shown."""
@@ -68,6 +69,8 @@ def data_of_run(run: Run, deltas: Sequence[Delta]) -> PlotData:
 def data_of_runs(candidate: Run, reference: Run, deltas: Sequence[Delta]) -> PlotData:
     """The variants of two runs, ``variant@run``, that the deltas of ``compare_runs`` speak of.
 
+    Without their timings where ``unlike_machines`` finds anything.
+
     Raises:
         UsageError: both are one run folder.
     """
@@ -76,8 +79,15 @@ def data_of_runs(candidate: Run, reference: Run, deltas: Sequence[Delta]) -> Plo
     # Each pair side by side, the reference first: the first of all is drawn in grey.
     order = dict.fromkeys(name for delta in deltas for name in (delta.reference, delta.candidate))
     spoken_of = tuple(series[name] for name in order)
+    if unlike_machines(candidate, reference):
+        spoken_of = tuple(replace(one, timings={}) for one in spoken_of)
     shared = [facts for facts in candidate.info.metrics if any(one.metric == facts.name for one in deltas)]
     return _data(candidate.info.suite, headline_metrics(shared), spoken_of, deltas)
+
+
+def unlike_machines(candidate: Run, reference: Run) -> list[str]:
+    """How the grounds of two runs differ, so that their timings do not compare: device, threads, torch, diffusers."""
+    return ground_differences(reference.info, candidate.info.machine, candidate.info.packages)
 
 
 def _data(

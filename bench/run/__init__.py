@@ -18,6 +18,7 @@ from bench.run.ground import fleet_for
 from bench.run.info import adopt
 from bench.run.outcome import Outcome, outcome_of
 from bench.run.stages import do_stage
+from bench.run.standing import mark_failed
 from bench.store import RunFolder
 from bench.suite import protocol_digest
 
@@ -104,9 +105,13 @@ def _run(stages: tuple[Stage, ...], asked: Asked) -> Outcome:
         _refuse_empty(stages, folder)
         adopt(stages, work)
         folder.add_notes(asked.notes)
-        done = 0
-        for stage in stages:
-            done += do_stage(stage, work, done, alone=len(stages) == 1)
+        try:
+            done = 0
+            for stage in stages:
+                done += do_stage(stage, work, done, alone=len(stages) == 1)
+        except Exception:
+            mark_failed(folder)
+            raise
         outcome = outcome_of(work, done_before=done == 0)
     if outcome.images == 0 and outcome.failed:
         raise InvalidError(f"{asked.path}: all {outcome.failed} images failed.", f"see {asked.path}/renders.jsonl")

@@ -29,7 +29,7 @@ BESIDE = (
 def adopt(stages: tuple[Stage, ...], work: Work) -> None:
     """Bring ``run.json`` to what is asked for now; a variant whose weights changed loses its old results.
 
-    It says ``started`` from here on, until all that it asks for is there.
+    It says ``started`` from here on, until all that it asks for is there, or the work ends with an error.
     """
     folder, old = work.folder, work.folder.info
     found: dict[str, Fingerprint] = {}
@@ -48,7 +48,7 @@ def adopt(stages: tuple[Stage, ...], work: Work) -> None:
     if changed or _renders_here(stages, work):
         same_ground(work)  # or the old results would be gone and no new ones allowed
     new = _next_info(old, suite, ordered, facts)
-    if old.status == "complete" and (new != old or not is_complete(folder)):
+    if stages != ("report",) and old.status != "started" and (new != old or not is_complete(folder)):
         folder.write_info(msgspec.structs.replace(old, status="started"))
         new = msgspec.structs.replace(new, status="started")
     for name in changed:

@@ -50,10 +50,12 @@ def _render(work: Work) -> int:
 
 
 def _score(work: Work) -> int:
-    if not missing_scores(work.folder, work.metrics):
+    variants = [variant.name for variant in work.variants]
+    if not missing_scores(work.folder, work.metrics, variants=variants):
         return 0
     return score(
         work.folder,
+        variants=variants,
         metrics=work.metrics,
         device=pick_device(work.device),
         weights_dir=work.weights_dir,

@@ -7,7 +7,7 @@ tower at one fixed batch shape, whatever else is scored with them (``bench.score
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from bench.store import RunFolder, load_run
 def score(
     folder: RunFolder,
     *,
+    variants: Collection[str] | None = None,
     metrics: Sequence[str] | None = None,
     device: str = "cpu",
     weights_dir: Path | None = None,
@@ -39,6 +40,7 @@ def score(
 
     Args:
         folder: an open run folder.
+        variants: names of those whose images are judged; by default all.
         metrics: names; by default the suite's.
         device: torch device string of towers and heads.
         weights_dir: folder of local weights, instead of the cache and the network.
@@ -56,7 +58,7 @@ def score(
     run = load_run(folder.path)
     names = tuple(metrics) if metrics is not None else run.info.suite.metrics
     facts_for(names, known)
-    plan = plan_scores(run, _chosen(run, names, tower_dtype, known))
+    plan = plan_scores(run, _chosen(run, names, tower_dtype, known), variants)
     place = Place(device, weights_dir)
     known_scores, failures = set(run.scores), list[WeightsError]()
     done = added = 0
@@ -75,12 +77,17 @@ def score(
 
 
 def missing_scores(
-    folder: RunFolder, metrics: Sequence[str], *, tower_dtype: Dtype | None = None, registry: Registry | None = None
+    folder: RunFolder,
+    metrics: Sequence[str],
+    *,
+    variants: Collection[str] | None = None,
+    tower_dtype: Dtype | None = None,
+    registry: Registry | None = None,
 ) -> int:
     """How many scores ``score`` would have to make; imports no torch."""
     known = registry if registry is not None else installed()
     run = load_run(folder.path)
-    return plan_scores(run, _chosen(run, metrics, tower_dtype, known)).total
+    return plan_scores(run, _chosen(run, metrics, tower_dtype, known), variants).total
 
 
 def _chosen(run: Run, names: Sequence[str], dtype: Dtype | None, known: Registry) -> tuple[Metric, ...]:

@@ -5,7 +5,7 @@ Reads records only; imports no torch, so that a run with nothing left to score i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.metrics.registry import Metric
@@ -65,8 +65,8 @@ class Plan:
         return len(self.nulls) + sum(len(job.metrics) for job in self.jobs)
 
 
-def plan_scores(run: Run, metrics: Sequence[Metric]) -> Plan:
-    """The cells (variant, case, sample, metric) of ``run`` that are not scored yet.
+def plan_scores(run: Run, metrics: Sequence[Metric], variants: Collection[str] | None = None) -> Plan:
+    """The cells (variant, case, sample, metric) of ``run`` that are not scored yet; of these variants, or of all.
 
     A cell is scored when its score has the metric's version and the sha256 of the image (and of the
     reference's image, for a metric that compares) as rendered. Cells without an image to judge become
@@ -78,6 +78,8 @@ def plan_scores(run: Run, metrics: Sequence[Metric]) -> Plan:
     nulls: list[Score] = []
     jobs: list[Job] = []
     for render, reference, prompt in _images(run):
+        if variants is not None and render.variant not in variants:
+            continue
         wanted: list[Metric] = []
         for metric in metrics:
             partner = compared_with(metric, reference, others[render.variant, render.case, render.sample])

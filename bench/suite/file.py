@@ -21,6 +21,8 @@ from bench.suite.limits import parse_limit
 from bench.suite.text_files import read_text
 
 MAX_SEED = 2**63 - 1
+MAX_STEPS = 499
+"""With more, a sampler that spaces 1,000 timesteps evenly from the clean end starts half way, or past the last one."""
 SAMPLERS = tuple(name for name in get_args(Sampler) if name != "none")
 
 
@@ -157,7 +159,7 @@ def _check_ranges(file: str, suite: SuiteFile) -> None:
         ("seed", suite.seed, 0, MAX_SEED),
         ("settings.width", settings.width, 8, 8192),
         ("settings.height", settings.height, 8, 8192),
-        ("settings.steps", settings.steps, 1, 1000),
+        ("settings.steps", settings.steps, 1, MAX_STEPS),
         ("settings.guidance", settings.guidance, 0, 100),
         ("settings.batch", 1 if settings.batch is None else settings.batch, 1, 1024),
         ("settings.eta", settings.eta, 0, 1),
