@@ -26,10 +26,10 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pool]:
     """Pools of 256 scenes, in chunks of 64."""
     folder = tmp_path_factory.mktemp("pools")
 
-    def make_pool(name: str, *, held_out: bool = False) -> Pool:
+    def make_pool(name: str) -> Pool:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("bench.mini.train.data.CHUNK", 64)
-            return pool(folder, name, N, held_out=held_out)
+            return pool(folder, name, N)
 
     return make_pool
 
@@ -84,10 +84,6 @@ def test_pools_of_different_names_share_no_scene(make: Callable[..., Pool]) -> N
 @pytest.mark.parametrize("name", ["train", "instrument"])
 def test_training_never_sees_a_held_out_content(make: Callable[..., Pool], name: str) -> None:
     assert not any(world.is_held_out(kind, content) for kind, content in keys(make(name)))
-
-
-def test_a_held_out_pool_holds_nothing_else(make: Callable[..., Pool]) -> None:
-    assert all(world.is_held_out(kind, content) for kind, content in keys(make("eval", held_out=True)))
 
 
 def test_prompts_that_spo_samples_are_of_contents_that_training_may_see() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -182,9 +183,37 @@ def test_later_stages_can_start_from_what_is_shipped(shipped: Path, tmp_path: Pa
     assert torch.equal(judge.logit_scale, load_file(shipped / "judges" / "mini-preference.safetensors")["logit_scale"])
     assert tokenizer.get_vocab() == load_tokenizer().get_vocab()
     assert step_aware.load(tmp_path).vision.time is not None
+    assert all((tmp_path / f"{name}.safetensors").is_file() for name in weights.LORAS)
     for path in (shipped / "pipeline").rglob("*.safetensors"):
         copied = load_file(tmp_path / "pipeline" / path.relative_to(shipped / "pipeline"))
         assert all(torch.equal(value, copied[key]) for key, value in load_file(path).items())
+
+
+def test_what_rests_on_other_weights_goes_and_what_was_begun_from_the_same_stays(shipped: Path, tmp_path: Path) -> None:
+    for name in ("dpo.ckpt", "pipeline-latents.npy"):
+        (tmp_path / name).write_bytes(b"of another pipeline")
+    ship.start(tmp_path, shipped)
+    assert not (tmp_path / "dpo.ckpt").exists()
+    assert not (tmp_path / "pipeline-latents.npy").exists()
+    (tmp_path / "dpo.ckpt").write_bytes(b"begun")
+    ship.start(tmp_path, shipped)
+    assert (tmp_path / "dpo.ckpt").read_bytes() == b"begun"
+
+
+def test_weights_that_cannot_be_shipped_whole_leave_those_that_are_there(shipped: Path, tmp_path: Path) -> None:
+    work, target = tmp_path / "work", shutil.copytree(shipped, tmp_path / "weights")
+    work.mkdir()
+    ship.start(work, shipped)
+    (work / "step-aware.safetensors").unlink()
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    with pytest.raises(FileNotFoundError):
+        ship.run(work, target)
+    assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
+    ship.start(work, shipped)
+    shutil.copyfile(shipped / "judges" / "step-aware.safetensors", work / "step-aware.safetensors")
+    ship.run(work, target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["weights", "work"]
+    assert (target / "manifest.json").read_bytes() == (shipped / "manifest.json").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["dpo", "spo"])

@@ -1,10 +1,9 @@
 """``python -m bench.mini.train STAGE...``: reproduces the weights of the embedded family from their seeds.
 
-Stages in order: vae, base, decoder, clip, aesthetic, preference, instrument, step_aware, both preference optimisations
-from a second seed (dpo-seed1, spo-seed1), base-refine, dpo, spo, ship; ``all`` is all of them. ``shipped`` takes the
-pipeline and the judges from the package, so that clip to instrument, dpo and spo can be trained anew alone; ``curves``
-draws the losses of what was trained. A stage that was interrupted goes on from its checkpoint; one that is done
-returns at once.
+Stages in order: vae, base, base-refine, decoder, clip, aesthetic, preference, instrument, step_aware, dpo, spo, both
+preference optimisations from a second seed (dpo-seed1, spo-seed1), ship; ``all`` is all of them. ``shipped`` takes the
+pipeline and the judges from the package, so that any stage from clip on can be trained anew alone; ``curves`` draws the
+losses of what was trained. A stage that was interrupted goes on from its checkpoint; one that is done returns at once.
 """
 
 from __future__ import annotations
@@ -18,12 +17,11 @@ from pathlib import Path
 import torch
 
 STAGES = (
-    *("vae", "base", "decoder", "clip", "aesthetic", "preference", "instrument", "step_aware"),
-    *("dpo-seed1", "spo-seed1"),
-    *("base-refine", "dpo", "spo"),
+    *("vae", "base", "base-refine", "decoder"),
+    *("clip", "aesthetic", "preference", "instrument", "step_aware"),
+    *("dpo", "spo", "dpo-seed1", "spo-seed1"),
     "ship",
 )
-"""The second seed comes before the base is refined: what is found again from another seed holds beside another base."""
 ELSEWHERE = {
     "base-refine": ("base", "refine"),
     "clip": ("clip", "run_clip"),

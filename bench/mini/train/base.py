@@ -39,7 +39,9 @@ EMPTY_SHARE = 0.1
 def latents(path: Path, vae: AutoencoderKL, source: Pool) -> Tensor:
     """Latents of a pool, float16 (n, 16, 8, 8), encoded once and kept in the file ``path``."""
     if not path.exists():
-        np.save(path, vae_stage.encode(vae, source).numpy())
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, vae_stage.encode(vae, source).numpy())
+        partial.replace(path)
     return put(np.load(path))
 
 

@@ -14,7 +14,7 @@ from bench.mini import draw, world
 CHUNK = 512
 """Scenes of one kind that are drawn at once."""
 
-SEEDS = {"train": 11, "instrument": 22, "eval": 33, "instrument-eval": 44}
+SEEDS = {"train": 11, "instrument": 22}
 """Pool -> seed. Pools of different names share no scene; ``instrument`` feeds the held-out estimators alone."""
 
 
@@ -49,11 +49,13 @@ class Pool:
 KIND_NAMES = tuple(world.KINDS)
 
 
-def pool(work: Path, name: str, n: int, *, held_out: bool = False) -> Pool:
+def pool(work: Path, name: str, n: int) -> Pool:
     """The pool ``name`` of n scenes (n a multiple of 2 * CHUNK), drawn on first use."""
-    path = work / f"pool-{name}-{n}{'-held-out' if held_out else ''}"
-    if not (path / "content.npy").exists():
-        _draw_pool(path, name, n, held_out)
+    path = work / f"pool-{name}-{n}"
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        _draw_pool(partial, name, n)
+        partial.rename(path)
     return Pool(
         images=np.load(path / "images.npy", mmap_mode="r"),
         craft=np.load(path / "craft.npy"),
@@ -62,7 +64,7 @@ def pool(work: Path, name: str, n: int, *, held_out: bool = False) -> Pool:
     )
 
 
-def _draw_pool(path: Path, name: str, n: int, held_out: bool) -> None:
+def _draw_pool(path: Path, name: str, n: int) -> None:
     path.mkdir(parents=True, exist_ok=True)
     shape = (n, 3, world.SIZE_PX, world.SIZE_PX)
     images = np.lib.format.open_memmap(path / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
@@ -70,7 +72,7 @@ def _draw_pool(path: Path, name: str, n: int, held_out: bool) -> None:
     for chunk in range(n // CHUNK):
         rng = np.random.default_rng([SEEDS[name], chunk])
         kind = KIND_NAMES[chunk % 2]
-        scenes = world.sample(kind, CHUNK, rng, held_out=held_out)
+        scenes = world.sample(kind, CHUNK, rng, held_out=False)
         with torch.device("cpu"):
             images[chunk * CHUNK : (chunk + 1) * CHUNK] = draw.draw(scenes)
         craft.append(scenes.craft)

@@ -18,21 +18,24 @@ LIMIT_BYTES = 40 * 2**20
 
 
 def run(work: Path, target: Path = FOLDER) -> None:
-    """Write ``target`` anew from what the other stages left in ``work``."""
-    shutil.rmtree(target, ignore_errors=True)
+    """Write ``target`` anew from what the other stages left in ``work``: whole, or not at all."""
+    new = target.with_name(f".{target.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
     pipeline = StableDiffusionXLPipeline.from_pretrained(work / "pipeline")
     pipeline.to(torch.float16)
-    pipeline.save_pretrained(target / "pipeline", safe_serialization=True)
-    forget_place(target / "pipeline")
-    (target / "loras").mkdir()
+    pipeline.save_pretrained(new / "pipeline", safe_serialization=True)
+    forget_place(new / "pipeline")
+    (new / "loras").mkdir()
     for name in LORAS:
-        shutil.copyfile(work / f"{name}.safetensors", target / "loras" / f"{name}.safetensors")
-    (target / "judges").mkdir()
+        shutil.copyfile(work / f"{name}.safetensors", new / "loras" / f"{name}.safetensors")
+    (new / "judges").mkdir()
     for name in JUDGES:
         state = load_file(work / f"{name}.safetensors")
         half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-        save_file(half, target / "judges" / f"{name}.safetensors")
-    write_manifest(target)
+        save_file(half, new / "judges" / f"{name}.safetensors")
+    write_manifest(new)
+    shutil.rmtree(target, ignore_errors=True)
+    new.rename(target)
 
 
 def forget_place(pipeline: Path) -> None:
@@ -64,8 +67,19 @@ def write_manifest(target: Path) -> None:
 
 
 def start(work: Path, source: Path = FOLDER) -> None:
-    """Fill ``work`` with the shipped pipeline and judges, so that any later stage can be trained anew alone."""
+    """Fill ``work`` with all that ships, so that any later stage can be trained anew alone.
+
+    Latents and checkpoints that are there rest on other weights, and go; a folder that was filled from the same
+    weights before is left as it is, so that a stage in it goes on.
+    """
+    manifest, filled = (source / "manifest.json").read_bytes(), work / "shipped.json"
+    if filled.is_file() and filled.read_bytes() == manifest:
+        return
+    for stale in (*work.glob("*.ckpt"), *work.glob("*latents.npy")):
+        stale.unlink()
     shutil.copytree(source / "pipeline", work / "pipeline", dirs_exist_ok=True)
     shutil.copytree(source / "pipeline" / "tokenizer", work / "tokenizer", dirs_exist_ok=True)
-    for name in JUDGES:
-        shutil.copyfile(source / "judges" / f"{name}.safetensors", work / f"{name}.safetensors")
+    for folder, names in (("judges", JUDGES), ("loras", LORAS)):
+        for name in names:
+            shutil.copyfile(source / folder / f"{name}.safetensors", work / f"{name}.safetensors")
+    filled.write_bytes(manifest)
