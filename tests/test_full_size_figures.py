@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
@@ -17,45 +17,48 @@ from diffusers import UNet2DConditionModel
 from figures import card_memory, full_script, full_size
 from figures.commands import GIB
 from figures.figure import Figure, Lost, held, told
-from figures.full_bench import FULL, TINY, Size, set_up, suite_of, timed
-from figures.full_judging import score_all
+from figures.full_bench import FULL, TINY, Bench, Size, set_up, suite_of, timed
 from figures.full_script import call_each
 from figures.rendering import batches, denoise_and_decode, prepare
 
 from bench.metrics import Place
 from bench.records import Dtype, Settings, Variant
 from bench.render import draw_batch
-from bench.run import run_stage
 from bench.store import load_run
 from bench.variants import load_pipeline
 from bench.variants.models import turn_into
 
 
-def test_every_figure_comes_out_at_a_small_size() -> None:
-    found = {figure.figure: figure for figure in full_size.figures(TINY)}
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, list[Figure | Lost]]]:
+    """What was set up for the small size, and every figure of it."""
+    with set_up(TINY, tmp_path_factory.mktemp("figures")) as bench_:
+        yield bench_, list(full_size.figures_of(bench_))
+
+
+def test_every_figure_comes_out_at_a_small_size(computed) -> None:
+    found = {figure.figure: figure for figure in computed[1]}
     assert list(found) == ["render_over_floor", "switch_s", "score_over_towers", "script_over_render"]
     for figure in found.values():
         assert 0 < figure.value < 1000
         assert figure.where == "cpu"
 
 
-def test_the_script_gives_the_scores_of_the_panel(tmp_path) -> None:
+def test_the_script_gives_the_scores_of_the_panel(computed) -> None:
     """One image at a time, padded by nobody: the same numbers as ``score``, but for rounding."""
-    size = dataclasses.replace(TINY, prompts=1)
-    with set_up(size, tmp_path) as bench_:
-        path = bench_.place / "run"
-        run_stage("render", bench_.suite, path, device="cpu")
-        score_all(bench_, path, 0)
-        run = load_run(bench_.place / "scored-0")
-        images = {(item.variant, item.case, item.sample): item.image for item in run.renders}
-        prompt = bench_.suite.cases[0].prompt
-        place = Place("cpu", bench_.weights)
-        for metric in bench_.registry.metrics.values():
-            ours = [one for one in run.scores if one.metric == metric.facts.name]
-            files = [(bench_.place / "scored-0" / images[one.variant, one.case, one.sample], prompt) for one in ours]
-            tower = bench_.registry.towers[metric.facts.tower].load(place)
-            head = None if metric.load_head is None else metric.load_head(place)
-            assert call_each(metric, tower, head, files, "cpu") == pytest.approx([one.value for one in ours], abs=2e-3)
+    bench_ = computed[0]
+    scored = bench_.place / "scored-0"
+    run = load_run(scored)
+    prompts = {case.id: case.prompt for case in bench_.suite.cases}
+    drawn = {(item.variant, item.case, item.sample): (scored / item.image, prompts[item.case]) for item in run.renders}
+    place = Place("cpu", bench_.weights)
+    for metric in bench_.registry.metrics.values():
+        ours = [one for one in run.scores if one.metric == metric.facts.name]
+        assert len(ours) == len(drawn) > 1
+        files = [drawn[one.variant, one.case, one.sample] for one in ours]
+        tower = bench_.registry.towers[metric.facts.tower].load(place)
+        head = None if metric.load_head is None else metric.load_head(place)
+        assert call_each(metric, tower, head, files, "cpu") == pytest.approx([one.value for one in ours], abs=2e-3)
 
 
 def test_a_machine_without_cuda_is_told_so(capsys, monkeypatch) -> None:
@@ -108,7 +111,7 @@ def test_the_time_of_compiling_comes_first_where_anything_is_compiled(tmp_path, 
         figure = partial(lambda name, _: told(name, [1.0]), name)
         figure.__name__ = name  # type: ignore[attr-defined]
         monkeypatch.setattr(full_size, name, figure)
-    monkeypatch.setattr(full_size, "set_up", lambda size, _: nullcontext(size))
+    monkeypatch.setattr(full_size, "set_up", lambda size, _: nullcontext(SimpleNamespace(size=size)))
     compiling = dataclasses.replace(TINY, compile=True)
     assert [one.figure for one in full_size.figures(compiling)] == [*names]
     assert [one.figure for one in full_size.figures(TINY)] == [*names[1:]]

@@ -64,10 +64,15 @@ def main() -> None:
 def figures(size: Size) -> Iterator[Figure | Lost]:
     """The figures of one size, one after another."""
     with tempfile.TemporaryDirectory() as place, set_up(size, Path(place)) as bench_:
-        first = (compile_s,) if size.compile else ()  # later ones find everything compiled
-        for figure in (*first, render_over_floor, switch, score_over_towers, script_over_render):
-            for found in attempt(figure.__name__, partial(one, figure, bench_)):
-                yield msgspec.structs.replace(found, where=device_name(size.device))
+        yield from figures_of(bench_)
+
+
+def figures_of(bench_: Bench) -> Iterator[Figure | Lost]:
+    """The figures of what was set up."""
+    first = (compile_s,) if bench_.size.compile else ()  # later ones find everything compiled
+    for figure in (*first, render_over_floor, switch, score_over_towers, script_over_render):
+        for found in attempt(figure.__name__, partial(one, figure, bench_)):
+            yield msgspec.structs.replace(found, where=device_name(bench_.size.device))
 
 
 def one(figure: Callable[[Given], Figure], given: Given) -> tuple[Figure]:
