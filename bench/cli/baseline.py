@@ -62,7 +62,7 @@ def baseline(
         time=utc_now(),
         why=reason,
         previous=None if previous is None else previous.checksum,
-        verdict=None if previous is None else _verdict_against(previous, frozen, output),
+        verdict=None if previous is None else _verdict_against(previous, frozen, str(output), run),
     )
     written = write_baseline(msgspec.structs.replace(frozen, acceptance=accepted), output)
     sizes = ((len(written.cases), "prompt"), (written.samples, "sample"), (len(written.variants), "variant"))
@@ -109,7 +109,7 @@ def _one_line(text: str, flag: str) -> str:
 
 def _refuse_unfit(frozen: Baseline, run: str) -> None:
     """What no run could be gated against is no baseline: missing cells, limits that make no sense."""
-    itself = _judge(frozen, frozen, run)
+    itself = _judge(frozen, frozen, run, run)
     reasons = [f"{one.candidate}: {one.sentence}" for one in itself.verdicts if one.outcome == "invalid"]
     if itself.outcome == "invalid":
         more = f" And {len(reasons) - 3} more such." if len(reasons) > 3 else ""
@@ -120,13 +120,13 @@ def _refuse_unfit(frozen: Baseline, run: str) -> None:
         )
 
 
-def _verdict_against(previous: Baseline, frozen: Baseline, output: Path) -> Outcome | None:
+def _verdict_against(previous: Baseline, frozen: Baseline, output: str, run: str) -> Outcome | None:
     """What the gate says of the new baseline against the old one; None, and why on stderr, where it cannot."""
     if previous.run_id == frozen.run_id:
         say("Not gated against the one that it replaces: both are of one run.")
         return None
     try:
-        found = _judge(frozen, previous, str(output))
+        found = _judge(frozen, previous, run, output)
     except (IncomparableError, UsageError) as error:
         say(f"Not gated against the one that it replaces: {error.message}")
         return None
@@ -134,8 +134,8 @@ def _verdict_against(previous: Baseline, frozen: Baseline, output: Path) -> Outc
     return found.outcome
 
 
-def _judge(candidate: Baseline, reference: Baseline, place: str) -> Gate:
+def _judge(candidate: Baseline, reference: Baseline, run: str, baseline: str) -> Gate:
     from bench.gate import judge, like_named
 
     pairs = like_named(candidate, reference)
-    return judge(candidate, reference, pairs, run=place, baseline=place, baseline_is_run=False, time=utc_now())
+    return judge(candidate, reference, pairs, run=run, baseline=baseline, baseline_is_run=False, time=utc_now())
