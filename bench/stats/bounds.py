@@ -46,8 +46,9 @@ def mean_bounds(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
     n = len(data)
     squares = math.fsum(scaled**2)
     step = scale * math.sqrt(squares / (n - 1)) / math.sqrt(n)
-    # a = g / sqrt(n), with the n of the moments multiplied out.
-    a = math.fsum(scaled**3) / squares**1.5
+    # a = g / sqrt(n), with the n of the moments multiplied out. As products: numpy's power rounds otherwise at the end
+    # of an array than within it.
+    a = math.fsum(scaled * scaled * scaled) / squares**1.5
     t = float(stdtrit(n - 1, upper_tail))
     low = centre - step * max(t, hall_quantile(t, a))
     high = centre - step * min(-t, hall_quantile(-t, a))

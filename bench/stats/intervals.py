@@ -43,7 +43,7 @@ def bootstrap_bca(
     tiny = 1e-12 * scale
     below = float(np.mean(means < -tiny) + 0.5 * np.mean(np.abs(means) <= tiny))
     bias = float(ndtri(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples)))
-    acceleration = math.fsum(scaled**3) / (6 * math.fsum(scaled**2) ** 1.5)
+    acceleration = math.fsum(scaled * scaled * scaled) / (6 * math.fsum(scaled**2) ** 1.5)
     z = ndtri(np.array(ends_at)) + bias
     low, high = np.quantile(means, ndtr(bias + z / (1 - acceleration * z)))
     ends = sorted((centre + sign * float(low), centre + sign * float(high)))
