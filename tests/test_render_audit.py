@@ -15,6 +15,7 @@ from bench.run import run_stage
 from bench.store import load_run
 from bench.suite import load_suite
 from bench.variants.models import turn_into
+from bench.variants.unfusing import fused_by_recipe
 
 replace = msgspec.structs.replace
 
@@ -103,6 +104,25 @@ def test_a_recipes_lora_that_is_lost_would_be_seen(of_recipe, monkeypatch, suite
     model, _ = turn_into(None, recipe, suite.settings, device="cpu", weights_dir=None)
     difference = compare_with_runtime(model, recipe, suite, None)
     assert difference.max > 20
+
+
+def test_of_a_recipes_lora_only_what_the_recipe_gives_is_run_beside(suite, tmp_path, monkeypatch):
+    """The recipe gives the UNet alone; the change of the text encoder was never in the run."""
+    lora = tiny.lora_tensors(1)
+    module = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
+    lora |= {f"{module}.lora_A.weight": np.full((1, 64), 0.5, np.float32)}
+    lora |= {f"{module}.lora_B.weight": np.full((256, 1), 0.5, np.float32)}
+    save_file(lora, tmp_path / "own.safetensors")
+    (tmp_path / "r.toml").write_text(RECIPE, encoding="utf-8")
+    recipe = replace(suite.variants[0], unet=str(tmp_path / "r.toml"))
+    model, _ = turn_into(None, recipe, suite.settings, device="cpu", weights_dir=None)
+    assert {change.tensor.split(".")[0] for one in fused_by_recipe(model) for change in one.adapter.changes} == {"unet"}
+    assert compare_with_runtime(model, recipe, suite, None).max <= 2
+    whole = replace(suite.variants[0], checkpoint=str(tmp_path / "r.toml"))
+    model, _ = turn_into(None, whole, suite.settings, device="cpu", weights_dir=None)
+    found = {change.tensor.split(".")[0] for one in fused_by_recipe(model) for change in one.adapter.changes}
+    assert found == {"unet", "text_encoder"}
+    assert compare_with_runtime(model, whole, suite, None).max <= 2
 
 
 def test_a_recipes_lora_that_can_only_be_fused_is_not_compared(suite, tmp_path):

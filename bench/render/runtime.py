@@ -33,14 +33,14 @@ def compare_with_runtime(
         Differences in 8-bit levels; None where there are no LoRAs, or one that can only be fused.
     """
     recipe = fused_by_recipe(model)
-    if not variant.loras and recipe is None:
+    if not variant.loras and not recipe:
         return None
-    if not can_run_beside(model, variant, weights_dir) or (recipe is not None and not can_unfuse(recipe)):
+    if not can_run_beside(model, variant, weights_dir) or not can_unfuse(recipe):
         return None
     drawn = {}
     for fuse in (False, True):
         restore(model)
-        if recipe is not None and not fuse:
+        if recipe and not fuse:
             unfuse(model, recipe)
         apply_loras(model, variant, weights_dir, keep=True, fuse=fuse)
         eager = Uncompiled(model.pipe.unet)  # or it would be compiling that moves pixels
