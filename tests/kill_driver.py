@@ -14,7 +14,6 @@ import shutil
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +26,6 @@ import bench.store
 from bench.cli import main as command_line
 from bench.measure import measure
 
-PATIENCE_S = 20
 writing = threading.local()
 
 
@@ -35,20 +33,11 @@ def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def in_step(batch: int, number: signal.Signals, folder: Path) -> None:
-    """Send ourselves a signal in a denoising step of a batch (from 1), once the batch before is on record."""
+def in_step(batch: int, number: signal.Signals) -> None:
+    """Send ourselves a signal in the first denoising step of a batch (from 1): the one before is on record then."""
     denoise, count = bench.render.stages.denoise, itertools.count(1)
-    journal = folder / "renders.jsonl"
-
-    def records() -> int:
-        return journal.read_bytes().count(b"\n") if journal.exists() else 0
-
-    known = records()
 
     def stop(step: int) -> None:
-        until = time.monotonic() + PATIENCE_S
-        while batch > 1 and records() == known and time.monotonic() < until:
-            time.sleep(0.01)
         os.kill(os.getpid(), number)
 
     def stopped(*arguments: object) -> object:
@@ -82,18 +71,18 @@ def in_write(name: str) -> None:
     os.fsync = sync
 
 
-def arm(point: str, folder: Path) -> None:
+def arm(point: str) -> None:
     bench.run.stages.measure = functools.partial(measure, command=TIMER)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     match point:
         case "png":
             in_write("dunes-0.png")
         case "batch":
-            in_step(2, signal.SIGKILL, folder)
+            in_step(2, signal.SIGKILL)
         case "journal":
             in_write("renders.jsonl")
         case "interrupt":
-            in_step(5, signal.SIGINT, folder)  # two before it compare fused with run time, for the audit
+            in_step(5, signal.SIGINT)  # two before it compare fused with run time, for the audit
         case "scores":
             in_write("scores.jsonl")
         case "measure":
@@ -104,7 +93,7 @@ def arm(point: str, folder: Path) -> None:
 
 def child(point: str, suite: str, folder: Path, said: Path) -> None:
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
-    arm(point, folder)
+    arm(point)
     sys.argv = ["hotart-bench", "run", suite, "-o", str(folder), "--device", "cpu", "--quiet"]
     command_line()
 

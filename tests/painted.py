@@ -24,6 +24,9 @@ SUITE = Suite(
 )
 
 
+PIPE = SimpleNamespace(device=SimpleNamespace(type="cpu"))
+
+
 class Painter:
     """Paints an image from its seed; counts the batches of each variant."""
 
@@ -39,7 +42,7 @@ class Painter:
             LoraAudit(path=lora.path, layout="diffusers", keys=2, applied={"unet": 2}, modules=())
             for lora in variant.loras
         )
-        return SimpleNamespace(pipe=None, base=None), Audit(checkpoint=checkpoint, dtype="float32", loras=loras)
+        return SimpleNamespace(pipe=PIPE, base=None), Audit(checkpoint=checkpoint, dtype="float32", loras=loras)
 
     def launch(self, pipe, settings, cells, encoded):
         self.batches += 1

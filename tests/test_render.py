@@ -7,6 +7,7 @@ import io
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -109,12 +110,12 @@ def painted(monkeypatch):
 class Loaded(NamedTuple):
     """Stands for a loaded model."""
 
-    pipe: str
+    pipe: SimpleNamespace
     base: tuple
 
 
 def turn_into(model, variant, settings, *, device, weights_dir):
-    return Loaded(variant.name, base_of(variant)), AUDIT
+    return Loaded(SimpleNamespace(device=torch.device(device)), base_of(variant)), AUDIT
 
 
 @pytest.fixture
@@ -123,8 +124,9 @@ def folder(tmp_path):
         yield opened
 
 
-def render_base(folder, **flags):
-    return render(SUITE, folder, variants=SUITE.variants[:1], device="cpu", **flags)
+def render_base(folder, device="cuda", **flags):
+    """Of a GPU in name only: there batches overlap."""
+    return render(SUITE, folder, variants=SUITE.variants[:1], device=device, **flags)
 
 
 def records(folder):
@@ -318,6 +320,20 @@ def test_a_batch_is_on_record_while_the_next_one_is_drawn(painted, folder):
     assert seen == [0, 4, 8]
 
 
+def test_on_a_processor_a_batch_is_on_record_before_the_next_one_is_begun(painted, folder, monkeypatch):
+    """There is no device that draws on: what was begun with the last files unwritten would be lost with them."""
+    write, seen = folder.write_image, []
+
+    def slow_write(*arguments):
+        time.sleep(0.02)
+        return write(*arguments)
+
+    monkeypatch.setattr(folder, "write_image", slow_write)
+    painted.before_batch = lambda number: seen.append(len(folder.renders()))
+    render_base(folder, device="cpu")
+    assert seen == [0, 4, 8]
+
+
 def test_batches_that_are_decoded_again_are_on_record_before_the_next_one_is_drawn(painted, folder, monkeypatch):
     """Whichever they are; and never do two threads append at once."""
     overflow = {cell: lambda image, dtype: image * (1 if dtype == torch.float32 else np.nan) for cell in SEED_OF}
@@ -381,7 +397,7 @@ def test_what_was_loaded_is_let_go_of_at_the_end(painted, folder, monkeypatch):
         """Holds itself in a cycle, as pipelines do."""
 
         def __init__(self, variant):
-            self.pipe, self.base, self.itself = variant.name, base_of(variant), self
+            self.pipe, self.base, self.itself = SimpleNamespace(device=torch.device("cpu")), base_of(variant), self
 
     def load(model, variant, settings, **flags):
         fresh = Held(variant)

@@ -57,9 +57,10 @@ def paint(on_batch: Callable[[], None]) -> None:
     def settle(launched: Any, settings: Settings) -> tuple[Drawn, ...]:
         return tuple(Drawn((ramp + cell.seed % 97).astype(np.uint8), "float32", None) for cell in launched.cells)
 
+    pipe = SimpleNamespace(device=SimpleNamespace(type="cpu"))
     audit = Audit(checkpoint=CheckpointFacts(layout="diffusers", family="sdxl"), dtype="float32")
     bench.render.turn_into = lambda _, variant, *__, **___: (
-        SimpleNamespace(base=base_of(variant), pipe=None, checkpoint=None),
+        SimpleNamespace(base=base_of(variant), pipe=pipe, checkpoint=None),
         audit,
     )
     bench.render.encode_cases = lambda *_: {}
