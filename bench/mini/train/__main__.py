@@ -1,9 +1,9 @@
 """``python -m bench.mini.train STAGE...``: reproduces the weights of the embedded family from their seeds.
 
 Stages in order: vae, base, base-refine, decoder, clip, aesthetic, preference, instrument, step_aware, dpo, spo, both
-preference optimisations from a second seed (dpo-seed1, spo-seed1), ship; ``all`` is all of them. ``shipped`` takes the
-pipeline and the judges from the package, so that any stage from clip on can be trained anew alone; ``curves`` draws the
-losses of what was trained. A stage that was interrupted goes on from its checkpoint; one that is done returns at once.
+preference optimisations from a second seed (dpo-seed1, spo-seed1), ship; ``all`` is all of them. ``shipped`` takes all
+that ships from the package, so that any stage from clip on can be trained anew alone; ``curves`` draws the losses of
+what was trained. A stage that was interrupted goes on from its checkpoint; one that is done returns at once.
 """
 
 from __future__ import annotations
