@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line."""
-    from bench.memory import spare_collector
+    from bench.machine import spare_collector
 
     spare_collector()
     from bench.cli import main as run_cli

@@ -4,12 +4,12 @@ import gc
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import hypothesis  # noqa: F401  (what it registers as it is imported must not have been set aside)
 import msgspec
 import pytest
 import tiny
@@ -18,8 +18,10 @@ from filelock import FileLock
 from suites import write_suite
 
 from bench.cli import run_command_line
-from bench.memory import spare_collector
+from bench.machine import spare_collector
+from bench.mini import weights
 from bench.plots.style import figure_bytes
+from bench.records import Settings, Variant
 from bench.run import Outcome
 
 spare_collector()
@@ -160,3 +162,28 @@ def refuses(home, cli):
         assert content(home) == before
 
     return check
+
+
+SETTINGS = Settings(width=64, height=64, steps=3, guidance=3.0, sampler="ddim", batch=2)
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return SETTINGS
+
+
+@pytest.fixture(scope="session")
+def mini_pipe() -> Any:
+    """The embedded pipeline, loaded once; a test that changes it loads its own."""
+    import torch
+
+    from bench.pipeline.switch import load_pipeline
+
+    torch.set_num_threads(1)
+    return load_pipeline(Variant(name="base", checkpoint="mini"), SETTINGS, device="cpu")
+
+
+@pytest.fixture
+def mini_copy(tmp_path: Path) -> Path:
+    """The embedded pipeline's folder at another place."""
+    return Path(shutil.copytree(weights.pipeline_folder(), tmp_path / "elsewhere"))

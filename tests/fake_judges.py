@@ -14,8 +14,7 @@ from fakes import make_run, write_run
 from PIL import Image
 
 from bench.metrics import Inputs, Metric, Place, Registry, Tower, metric, registry_of
-from bench.metrics.distance import ssim_to_base
-from bench.metrics.pixels import clipped, contrast, saturation, sharpness
+from bench.metrics.pixels import clipped, contrast, saturation, sharpness, ssim_to_base
 from bench.records import MetricFacts, Score
 from bench.store import RunFolder
 

@@ -1,4 +1,4 @@
-"""Stands for ``bench.worker``: reads a request, says that everything took a quarter of a second."""
+"""Stands for ``bench.measure.worker``: reads a request, says that everything took a quarter of a second."""
 
 import json
 import os

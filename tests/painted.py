@@ -8,7 +8,7 @@ import numpy as np
 
 import bench.render
 from bench.records import Audit, Case, CheckpointFacts, LoraAudit, Settings, Suite, Variant
-from bench.render.draw import Drawn, Launched
+from bench.render.images import Drawn, Launched
 
 SUITE = Suite(
     schema=1,

@@ -11,7 +11,7 @@ from fakes import make_run, write_run
 
 from bench.compare import compare_run
 from bench.records import Gate, Interval, Limit, Outcome, Run, Verdict, WorstPrompt
-from bench.report.data import View, build_view
+from bench.report.page import View, build_view
 
 HOSTILE_NOTE = "The variant <b>new</b> is not in the baseline & was | not gated."
 

@@ -13,8 +13,8 @@ import torch
 import bench.render
 import bench.run
 from bench.errors import OutOfMemory, SuiteError
-from bench.render import fitting
-from bench.render.fitting import UNMEASURED_BATCH, largest_batch
+from bench.render import auto_batch as fitting
+from bench.render.auto_batch import UNMEASURED_BATCH, largest_batch
 from bench.run import run_stage
 from bench.store import load_run
 from bench.suite import load_suite, plan_cells

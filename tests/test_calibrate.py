@@ -18,14 +18,13 @@ from msgspec.structs import replace
 from scipy import stats as scipy_stats
 
 import bench.calibrate
-import bench.calibrate.parts
+import bench.calibrate.runs
 import bench.render
 import bench.run.stages
-from bench import strict_json
+from bench import documents as strict_json
 from bench.calibrate import calibrate, write_calibration
-from bench.calibrate.child import Order, render_in_child
 from bench.calibrate.noise import metric_noise, session_noise, source_noise
-from bench.calibrate.parts import other_batch, plan_parts
+from bench.calibrate.runs import Order, other_batch, plan_parts, render_in_child
 from bench.compare.pairing import PromptPair, usable_scores
 from bench.errors import IncomparableError, InvalidError, UsageError, WeightsError
 from bench.measure import measure
@@ -258,7 +257,7 @@ def done(suite, tmp_path_factory):
         render_in_child(order, progress)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.calibrate.parts, "render_in_child", render_in_two_goes)
+        patch.setattr(bench.calibrate.runs, "render_in_child", render_in_two_goes)
         patch.setattr(bench.run.stages, "measure", functools.partial(measure, command=tiny.TIMER))
         patch.setattr(bench.render, "turn_into", counted(bench.render.turn_into, told))
         found = calibrate(
@@ -313,7 +312,7 @@ def test_a_finished_calibration_does_nothing_again(suite, done, monkeypatch):
     folder, found = done.folder, done.found
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     monkeypatch.setattr(bench.render, "turn_into", None)
-    monkeypatch.setattr(bench.calibrate.parts, "render_in_child", lambda order, progress: None)
+    monkeypatch.setattr(bench.calibrate.runs, "render_in_child", lambda order, progress: None)
     again = calibrate(suite, folder, device="cpu", sessions=2)
     assert replace(again, time=found.time) == found
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
@@ -379,6 +378,6 @@ def test_a_part_of_another_machine_is_refused(suite, done, tmp_path, monkeypatch
     info = load_run(moved / "seed-1").info
     other = replace(info, machine=replace(info.machine, device_name="Another CPU"))
     (moved / "seed-1" / "run.json").write_bytes(msgspec.json.encode(other))
-    monkeypatch.setattr(bench.calibrate.parts, "render_in_child", lambda order, progress: None)
+    monkeypatch.setattr(bench.calibrate.runs, "render_in_child", lambda order, progress: None)
     with pytest.raises(IncomparableError, match="Another CPU"):
         calibrate(suite, moved, device="cpu", sessions=2)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.suite import list_prompt_sets, prompts_folder, read_prompts
-from bench.suite.clip_tokens import CONTEXT, count_tokens
+from bench.suite.tokens import CONTEXT, count_tokens
 
 
 @lru_cache(maxsize=1)
@@ -54,5 +54,5 @@ def test_context_is_that_of_clip():
 
 
 def test_counting_imports_no_torch():
-    code = "import sys, bench.suite.clip_tokens as c; c.count_tokens('a'); print('torch' in sys.modules)"
+    code = "import sys, bench.suite.tokens as c; c.count_tokens('a'); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout.strip() == b"False"

@@ -14,7 +14,7 @@ from suites import write_suite
 
 from bench.errors import SuiteError
 from bench.suite import load_suite, prompts_folder
-from bench.suite.contamination import LIST, is_training_prompt, normalise, training_cases
+from bench.suite.training_prompts import LIST, is_training_prompt, normalise, training_cases
 
 # "hand" is a whole prompt of the training set; no test may hold a longer one, which is not ours to publish.
 TRAINED_ON = "hand"

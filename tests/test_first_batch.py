@@ -7,13 +7,12 @@ import pytest
 import tiny
 import torch
 
+from bench.pipeline import denoise as stages
 from bench.records import Settings
-from bench.render.draw import Drawn
-from bench.render.first_batch import first_batch_doubt
+from bench.render.images import Drawn, first_batch_doubt
 from bench.run import run_stage
 from bench.store import load_run
 from bench.suite import load_suite
-from bench.variants import stages
 
 HALF = Settings(width=64, height=64, steps=1, guidance=1.0, sampler="ddim", dtype="float16", batch=2)
 GOOD, AGAIN = Drawn(None, "float16", None), Drawn(None, "float32", None)

@@ -22,11 +22,10 @@ from figures.full_script import call_each
 from figures.rendering import batches, denoise_and_decode, prepare
 
 from bench.metrics import Place
+from bench.pipeline.switch import load_pipeline, turn_into
 from bench.records import Dtype, Settings, Variant
 from bench.render import draw_batch
 from bench.store import load_run
-from bench.variants import load_pipeline
-from bench.variants.models import turn_into
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ from PIL import Image
 
 from bench.compare import compare_run, compare_runs
 from bench.errors import IncomparableError, SuiteError, UsageError
-from bench.score.decode import MAX_PIXELS
-from bench.score.looking import look_at
+from bench.score.external_images import look_at
+from bench.score.images import MAX_PIXELS
 from bench.store import load_run
-from bench.suite.pairs import NOT_GIVEN, read_pairs
+from bench.suite.images_table import NOT_GIVEN, read_pairs
 
 PROMPTS = ("a fox", 'a "quoted", cat', "ein Bär \U0001f43b \u202eדג\x07")
 Row = tuple[str, ...]

@@ -1,9 +1,9 @@
-"""The order of the rooms (docs/design/rooms.md), and the promises that hang on it."""
+"""Imports go one way, and the promises that hang on it."""
 
 from __future__ import annotations
 
 import ast
-import re
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,26 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bench"
 
-PARTS = {
-    # A room of several files is a package; of the files that stand alone, this says whose they are.
-    "names": "errors",
-    "wording": "errors",
-    "strict_json": "errors",
-    "cells": "render",
-    "frames": "compare",
-}
-
-NO_TORCH = ("bench.records", "bench.suite", "bench.store", "bench.metrics.registry", "bench.machine", "bench.memory")
+NO_TORCH = ("bench.records", "bench.suite", "bench.store", "bench.metrics.registry", "bench.machine")
 
 
-def rooms_in_order() -> list[list[str]]:
-    """The levels as rooms.md draws them, lowest first."""
-    text = (ROOT / "docs" / "design" / "rooms.md").read_text(encoding="utf-8")
-    drawing = text[text.index("`errors records") : text.index("| room |")]
-    return [level.split() for level in re.findall(r"`([^`]+)`", drawing)]
-
-
-LEVEL = {room: level for level, rooms in enumerate(rooms_in_order()) for room in rooms}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -43,8 +26,7 @@ def module_name(path: Path) -> str:
 
 
 def room_of(module: str) -> str:
-    first = module.split(".")[1]
-    return PARTS.get(first, first)
+    return module.split(".")[1]
 
 
 def imports_of(path: Path) -> Iterator[tuple[int, str]]:
@@ -62,29 +44,24 @@ def imports_of(path: Path) -> Iterator[tuple[int, str]]:
         yield from ((node.lineno, name) for name in names if name.split(".")[0] == "bench")
 
 
-def test_the_map_is_read_as_it_is_drawn() -> None:
-    assert rooms_in_order()[0] == ["errors", "records", "stats"]
-    assert LEVEL["store"] < LEVEL["suite"] == LEVEL["mini"] < LEVEL["render"] < LEVEL["compare"] < LEVEL["cli"]
+def top_imports(path: Path) -> set[str]:
+    """The modules of ``bench`` that importing a file imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = [node for node in tree.body if isinstance(node, ast.ImportFrom | ast.Import)]
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        else:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    names = {module_name(other) for other in MODULES}
+    inner = {name for name in found & names if any(other.startswith(f"{name}.") for other in found & names)}
+    return (found & names) - inner
 
 
-def test_every_module_has_a_room() -> None:
-    modules = [module_name(path) for path in MODULES]
-    rooms = {name: room_of(name) for name in modules if name not in ("bench", "bench.__main__")}
-    lost = {name for name, room in rooms.items() if room not in LEVEL}
-    assert not lost, "give these a room in docs/design/rooms.md, or in PARTS above"
-    assert set(PARTS) <= {name.split(".")[1] for name in rooms}
-
-
-@pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_lower_never_imports_higher(path: Path) -> None:
-    name = module_name(path)
-    if name in ("bench", "bench.__main__"):  # the front doors: they hand out what lies behind
-        return
-    own = LEVEL[room_of(name)]
-    for line, target in imports_of(path):
-        if target == "bench":
-            continue
-        assert LEVEL[room_of(target)] <= own, f"{path.relative_to(ROOT)}:{line}: {name} imports {target}"
+def test_modules_import_each_other_in_one_direction() -> None:
+    graph = {module_name(path): top_imports(path) - {module_name(path)} for path in MODULES}
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
 
 
 def test_the_reader_of_imports_sees_all_of_them(tmp_path: Path) -> None:
@@ -102,7 +79,7 @@ def test_the_reader_of_imports_sees_all_of_them(tmp_path: Path) -> None:
 def test_records_import_nothing_of_ours_and_suites_nothing_beside_them() -> None:
     for path in (PACKAGE / "records").glob("*.py"):
         assert {room_of(target) for _, target in imports_of(path)} <= {"records"}
-    beside = {"variants", "metrics", "mini"}
+    beside = {"checkpoints", "lora", "merge", "pipeline", "metrics", "mini"}
     for path in MODULES:
         if module_name(path) != "bench" and room_of(module_name(path)) == "suite":
             assert not beside & {room_of(target) for _, target in imports_of(path)}
@@ -123,7 +100,7 @@ def test_only_the_command_line_prints_or_exits(path: Path) -> None:
     if name.startswith(("bench.cli", "bench.mini.train", "bench.mini.evidence")) or name == "bench.__main__":
         return
     # The worker is a process of its own, whose watchdog thread must end it when its parent is gone.
-    allowed = {"", "os._exit"} if name == "bench.worker" else {""}
+    allowed = {"", "os._exit"} if name == "bench.measure.worker" else {""}
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     found = [node.lineno for node in nodes if isinstance(node, ast.expr | ast.stmt) and speaks(node) not in allowed]
     assert not found, f"{path.relative_to(ROOT)}: prints or exits in the lines {found}"

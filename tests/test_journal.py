@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import strict_json
+from bench import documents as strict_json
 from bench.errors import InvalidError, MachineError
 from bench.records import Score, Timing
 from bench.store.journal import append_records, read_records, rewrite_journal, write_whole

@@ -14,9 +14,9 @@ import pytest
 from object_stores import empty_memory
 
 from bench.errors import MachineError
-from bench.store import lease
-from bench.store.lease import LEASE_S, LOCK, Holder, Lease
-from bench.store.remote import Objects
+from bench.store import object_store as lease
+from bench.store.object_store import LEASE_S, LOCK, Holder, Lease
+from bench.store.objects import Objects
 
 
 @pytest.fixture

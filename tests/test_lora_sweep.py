@@ -17,12 +17,12 @@ from report_runs import page_of
 from bench.compare import compare_run
 from bench.compare.sweep import PIXEL_SHIFT, sweep_curve
 from bench.errors import UsageError
-from bench.plots.sweep import draw_sweep, write_sweep_plot
+from bench.formatting import NONE
+from bench.plots import draw_sweep, write_sweep_plot
 from bench.records import Lora, Run, Suite, Sweep
 from bench.report import gate_of, html, markdown
-from bench.report.data import build_view
+from bench.report.page import build_view
 from bench.suite import load_suite, protocol_digest, sweep_suite
-from bench.wording import NONE
 
 replace = msgspec.structs.replace
 WEIGHTS = (0.0, 0.5, 1.0, 1.5)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench.memory import has_context, is_out_of_memory, release_memory
+from bench.machine import has_context, is_out_of_memory, release_memory
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_without_torch_there_is_nothing_to_give_back(monkeypatch) -> None:
 def test_a_process_of_ours_is_told_to_leave_what_it_imported_alone() -> None:
     code = """
 import gc
-from bench.memory import spare_collector
+from bench.machine import spare_collector
 spare_collector()
 class Last:
     def __del__(self):

@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from object_stores import empty_memory, s3_server
 
-from bench.cells import missing_batches
 from bench.errors import MachineError, UsageError
 from bench.records import Render, Run, Suite
 from bench.store import RunFolder, load_run, read_gate
-from bench.store.mirror import Mirror
+from bench.store.object_store import Mirror
+from bench.store.objects import Objects, is_url
 from bench.store.reading import read_renders
-from bench.store.remote import Objects, is_url
 from bench.suite import protocol_digest
+from bench.suite.planned_images import missing_batches
 
 Go = Callable[[str], None]
 

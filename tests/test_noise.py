@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from bench.pipeline import denoise as stages
 from bench.records import Settings
 from bench.suite import plan_cells
-from bench.variants import stages
 
 SETTINGS = Settings(width=64, height=32, steps=2, guidance=3.0, sampler="ddim", batch=4)
 SUITE = make_run("", prompts=3, samples=3).info.suite

@@ -17,7 +17,7 @@ from object_stores import s3_server
 import bench.run.stages
 from bench.measure import measure
 from bench.store import load_run
-from bench.store.remote import Objects
+from bench.store.objects import Objects
 
 TESTS = Path(__file__).parent
 

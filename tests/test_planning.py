@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from scipy.stats import f_oneway
 
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.planning import plan_sizes, variance_components
+from bench.plan import plan_sizes, variance_components
 from bench.records import Variant
 from bench.stats.bounds import mean_bounds, power_of_pass
 

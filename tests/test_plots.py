@@ -20,8 +20,15 @@ from PIL import Image
 
 from bench.compare import compare_run, compare_runs
 from bench.errors import UsageError
-from bench.plots import FIGURES, draw_differences, draw_tradeoff, draw_wins, write_plots, write_plots_for_runs
-from bench.plots.costs import draw_costs
+from bench.plots import (
+    FIGURES,
+    draw_costs,
+    draw_differences,
+    draw_tradeoff,
+    draw_wins,
+    write_plots,
+    write_plots_for_runs,
+)
 from bench.plots.data import PlotData, data_of_run, data_of_runs, unlike_machines
 from bench.plots.style import _STYLES, figure_bytes, house_style, shortened, style_of
 from bench.records import Run

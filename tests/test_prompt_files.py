@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import SuiteError
-from bench.names import is_good_name
+from bench.formatting import is_good_name
 from bench.records import Case
 from bench.suite.prompt_files import make_id, read_prompts
 

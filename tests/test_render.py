@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import bench.render
-from bench.cells import missing_batches
 from bench.errors import MachineError, OutOfMemory
-from bench.memory import release_memory
+from bench.machine import release_memory
+from bench.pipeline import denoise as stages
+from bench.pipeline.switch import base_of
 from bench.records import Audit, Case, CheckpointFacts, Render, Settings, Suite, Variant
 from bench.render import encode_png, render
 from bench.store import RunFolder
 from bench.suite import image_seed, protocol_digest
-from bench.variants import stages
-from bench.variants.models import base_of
+from bench.suite.planned_images import missing_batches
 
 SETTINGS = Settings(width=64, height=32, steps=2, guidance=3.0, sampler="ddim", batch=4)
 SUITE = Suite(
@@ -57,7 +57,7 @@ def paint(seed):
 
 
 class Paint:
-    """Stands for ``bench.variants.stages``: latents are seeds, pixels are painted from them.
+    """Stands for ``bench.pipeline.denoise``: latents are seeds, pixels are painted from them.
 
     ``spoil`` says what comes out of a cell instead; ``log`` keeps what was asked for.
     """
@@ -101,7 +101,7 @@ class Paint:
 @pytest.fixture
 def painted(monkeypatch):
     stand_in = Paint()
-    monkeypatch.setattr(bench.render.draw, "stages", stand_in)
+    monkeypatch.setattr(bench.render.images, "stages", stand_in)
     monkeypatch.setattr(bench.render, "turn_into", turn_into)
     monkeypatch.setattr(bench.render, "release_memory", lambda: None)  # a collection takes a second here
     return stand_in

@@ -9,13 +9,12 @@ import tiny
 from PIL import Image
 from safetensors.numpy import save_file
 
+from bench.pipeline.switch import fused_by_recipe, turn_into
 from bench.records import Lora
-from bench.render.runtime import compare_with_runtime
+from bench.render.unfused import compare_with_runtime
 from bench.run import run_stage
 from bench.store import load_run
 from bench.suite import load_suite
-from bench.variants.models import turn_into
-from bench.variants.unfusing import fused_by_recipe
 
 replace = msgspec.structs.replace
 
@@ -99,7 +98,7 @@ def test_a_recipes_loras_are_drawn_beside_the_weights_too(of_recipe, run):
 
 def test_a_recipes_lora_that_is_lost_would_be_seen(of_recipe, monkeypatch, suite):
     """With the LoRA taken out and not run beside, the pixels differ as they do without it."""
-    monkeypatch.setattr("bench.variants.unfusing.attach_loras", lambda *_: None)
+    monkeypatch.setattr("bench.pipeline.switch.attach_loras", lambda *_: None)
     recipe = of_recipe.info.suite.variants[0]
     model, _ = turn_into(None, recipe, suite.settings, device="cpu", weights_dir=None)
     difference = compare_with_runtime(model, recipe, suite, None)

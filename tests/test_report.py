@@ -20,15 +20,15 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from report_runs import HOSTILE, Page, hostile_run, page_of, with_info, with_suite
 
-from bench import wording as report_text
+from bench import formatting as report_text
 from bench.compare import compare_run
 from bench.errors import InvalidError, UsageError
 from bench.plots import FIGURES
 from bench.records import Run
 from bench.report import html, markdown, write_report
-from bench.report import images as report_images
-from bench.report.data import build_view
+from bench.report import pictures as report_images
 from bench.report.facts import command, duration
+from bench.report.page import build_view
 from bench.store import load_run
 
 MINUS = "\N{MINUS SIGN}"

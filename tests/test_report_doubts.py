@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from fakes import make_run, write_run
 
-from bench.compare.truncation import cut_prompts
+from bench.compare.pairing import cut_prompts
 from bench.records import Run
 from bench.report import write_report
-from bench.report.doubts import cut_notes, image_banners, training_facts
+from bench.report.facts import cut_notes, image_banners, training_facts
 from bench.store import load_run
 
 pytestmark = pytest.mark.usefixtures("blank_plots")

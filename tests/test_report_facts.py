@@ -16,14 +16,14 @@ from bench.cli.app import parse
 from bench.cli.options import check_device, check_dtype, split_names
 from bench.cli.sweep import read_weights
 from bench.compare import compare_run
+from bench.formatting import interval
+from bench.formatting import markdown as escaped
 from bench.records import Given, Lora, Run, Suite, Sweep, Variant
 from bench.report import html, markdown
-from bench.report.data import build_view
 from bench.report.facts import command
 from bench.report.headline import pair_name
+from bench.report.page import build_view
 from bench.report.tables import variant_views
-from bench.wording import interval
-from bench.wording import markdown as escaped
 
 replace = msgspec.structs.replace
 REVISION = "462165984030d82259a11f4367a4eed129e94a7b"

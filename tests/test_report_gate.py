@@ -17,12 +17,11 @@ from report_gates import HOSTILE_NOTE, gate_on, interval, verdict, verdicts, vie
 from report_runs import HOSTILE, Element, Page, hostile_run, page_of
 
 from bench.errors import InvalidError, UsageError
-from bench.plots.gate import draw_gate, write_gate_plot
-from bench.plots.losses import FARTHEST, far, loss_groups, reach, scale, window
+from bench.plots.gate import FARTHEST, draw_gate, far, loss_groups, reach, scale, window, write_gate_plot
 from bench.plots.style import house_style
 from bench.records import Run
 from bench.report import html, markdown, write_report
-from bench.report.verdicts import lead
+from bench.report.gate import lead
 
 MINUS = "\N{MINUS SIGN}"
 

@@ -10,11 +10,11 @@ import pytest
 from fakes import make_run, write_run
 from report_runs import Element, Page, page_of
 
-from bench import wording
+from bench import formatting as wording
 from bench.compare import compare_run, rank_variants
 from bench.records import Delta, Run
 from bench.report import html, markdown
-from bench.report.data import build_view
+from bench.report.page import build_view
 
 VARIANTS = ("base", "dpo", "spo", "twin")
 

@@ -12,8 +12,8 @@ from report_gates import gate_on, verdicts, view_of, within, worst, written
 from report_runs import Element, Page, page_of, with_info
 
 from bench.records import Run
+from bench.report import gate as pairs_of_images
 from bench.report import html
-from bench.report import worst as pairs_of_images
 
 
 @pytest.fixture(scope="module")

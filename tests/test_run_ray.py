@@ -11,12 +11,12 @@ import msgspec
 import pytest
 import tiny
 
-import bench.run.ground
 import bench.run.stages
+import bench.run.status
 from bench.errors import IncomparableError, OutOfMemory, UsageError
-from bench.fleet import cluster
 from bench.machine import machine_facts, package_versions
 from bench.measure import measure
+from bench.ray_workers import cluster
 from bench.run import run_all, run_stage
 from bench.store import load_run
 
@@ -84,7 +84,7 @@ def test_threads_of_workers_are_those_that_openmp_is_told(wished, threads, tiny_
         hired.append((address, device, threads))
         raise Asked
 
-    monkeypatch.setattr(bench.run.ground, "Fleet", fleet)
+    monkeypatch.setattr(bench.run.status, "Fleet", fleet)
     suite = load_run(tiny_run.folder).info.suite
     with pytest.raises(Asked):
         run_stage("render", suite, tmp_path / "run", device="cpu", ray="auto")
@@ -94,9 +94,9 @@ def test_threads_of_workers_are_those_that_openmp_is_told(wished, threads, tiny_
 def test_a_run_on_cpus_goes_on_with_the_threads_it_was_begun_with(untimed, monkeypatch):
     folder, hired = untimed(threads=7), []
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    real = bench.run.ground.Fleet
+    real = bench.run.status.Fleet
     monkeypatch.setattr(
-        bench.run.ground,
+        bench.run.status,
         "Fleet",
         lambda *given, threads, **more: hired.append(threads) or real(*given, threads=threads, **more),
     )
@@ -136,7 +136,7 @@ def test_an_open_batch_is_the_workers_to_find_and_halved_for_their_lack_of_memor
             raise OutOfMemory("does not fit")
         return 0
 
-    monkeypatch.setattr(bench.run.ground, "Fleet", Fakes)
+    monkeypatch.setattr(bench.run.status, "Fleet", Fakes)
     monkeypatch.setattr(bench.run.stages, "render_on_fleet", draw)
     suite = load_run(tiny_run.folder).info.suite
     opened = replace(suite, settings=replace(suite.settings, batch=None))

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from bench.errors import WeightsError
 from bench.records import Lora, Plan, Suite
 from bench.report import write_report
-from bench.report.current import is_current
+from bench.report.facts import is_current
 from bench.run import run_all, run_stage
-from bench.run.info import BESIDE, FUSED, lora_notes
+from bench.run.status import BESIDE, FUSED, lora_notes
 from bench.store import load_run
 
 SUITE = replace(painted.SUITE, measure=Plan(rounds=0))

@@ -37,7 +37,7 @@ from bench.errors import UsageError
 from bench.metrics import Metric, Place, Tower, registry_of
 from bench.records import Render, Run
 from bench.score import score
-from bench.score.batch import read_image
+from bench.score.images import read_image
 from bench.store import RunFolder, load_run
 
 ROOT = Path(__file__).parents[1]
@@ -101,8 +101,8 @@ def test_each_image_and_prompt_is_handled_once_a_tower(tmp_path: Path, monkeypat
 
         return reading
 
-    monkeypatch.setattr("bench.score.pixels.read_image", count(decoded["pixels"]))
-    monkeypatch.setattr("bench.score.towers.read_image", count(decoded["towers"]))
+    monkeypatch.setattr("bench.score.passes.read_image", count(decoded["pixels"]))
+    monkeypatch.setattr("bench.score.encoder_pass.read_image", count(decoded["towers"]))
     with rendered(tmp_path) as folder:
         score(folder, registry=judges.registry)
         images = sorted(str(item.image) for item in folder.renders())
@@ -125,9 +125,9 @@ def test_a_finished_folder_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_a_finished_folder_imports_no_torch(tmp_path: Path) -> None:
-    ours = ("bench.metrics.pixels", "bench.metrics.distance")
+    ours = ("bench.metrics.pixels", "bench.metrics.pixels")
     code = (
-        "import sys; from bench.metrics.discovery import build; from bench.score import score;"
+        "import sys; from bench.metrics.registry import build; from bench.score import score;"
         "from bench.store import RunFolder;"
         f"folder = RunFolder.reopen({str(tmp_path)!r});"
         f"print(score(folder, registry=build({ours!r}, ())), 'torch' in sys.modules)"

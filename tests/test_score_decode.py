@@ -11,7 +11,7 @@ from fake_judges import Judges, nulls, put_image, rendered, values
 from PIL import Image
 
 from bench.score import score
-from bench.score.decode import MAX_PIXELS, ImageFileError, decode
+from bench.score.images import MAX_PIXELS, ImageFileError, decode
 
 RAMP = np.linspace(0, 65535, 64 * 48).reshape(48, 64)
 

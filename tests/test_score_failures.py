@@ -9,19 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_judges import (
-    ALL,
-    BEAUTY,
-    ConvTower,
-    Judges,
-    Values,
-    facts,
-    journal_lines,
-    nulls,
-    of_metric,
-    rendered,
-    values,
-)
+from fake_judges import ALL, BEAUTY, ConvTower, Judges, Values, facts, journal_lines, nulls, of_metric, rendered, values
 from PIL import Image
 
 from bench.errors import MachineError, WeightsError

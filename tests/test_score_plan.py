@@ -9,8 +9,7 @@ from fake_judges import ALIGNMENT, BEAUTY, OTHER_ALIGNMENT, facts
 from fakes import make_run
 
 from bench.metrics import Metric, metric
-from bench.metrics.distance import ssim_to_base
-from bench.metrics.pixels import contrast, saturation
+from bench.metrics.pixels import contrast, saturation, ssim_to_base
 from bench.score.plan import plan_passes, plan_scores
 
 HEAVY = metric(facts("heavy"), load_head=str)(lambda inputs: inputs.pixels.mean(dim=(1, 2, 3)))

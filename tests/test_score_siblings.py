@@ -15,8 +15,8 @@ from PIL import Image
 from bench.compare.pairing import usable_scores
 from bench.errors import UsageError
 from bench.metrics import Inputs, NoScoreError, metric, registry_of
-from bench.metrics.siblings import digest_of
-from bench.metrics.technical import diversity
+from bench.metrics.image_checks import digest_of
+from bench.metrics.pixels import diversity
 from bench.score import missing_scores, score
 from bench.store import RunFolder, load_run
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bench.errors import UsageError
 from bench.metrics import Inputs, Metric, Place, Tower, metric, registry_of
-from bench.metrics.precision import at_dtype, facts_of_run, version_dtype
+from bench.metrics.registry import at_dtype, facts_of_run, version_dtype
 from bench.records import MetricFacts
 from bench.score import missing_scores, score
 from bench.store import load_run

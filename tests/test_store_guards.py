@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from fakes import make_run
 
+from bench.comparability import check_same_machine, refuse_other_protocol
 from bench.errors import IncomparableError
 from bench.records import Run
-from bench.store.guards import check_same_machine, refuse_other_protocol
 
 replace = msgspec.structs.replace
 

@@ -9,7 +9,7 @@ import pytest
 from fakes import make_run
 
 from bench.compare import summarize_timings
-from bench.compare.timing_doubts import BUSY_PERCENT, TRANSIENT, doubts
+from bench.compare.timing import BUSY_PERCENT, TRANSIENT, doubts
 from bench.measure.nvml import REASONS
 from bench.records import Conditions, DeviceState, Slowdown, Timing
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from bench.variants.checkpoints.families import family_tensors
-from bench.variants.checkpoints.published import published
+from bench.checkpoints.families import family_tensors
+from bench.checkpoints.ldm_layout import published
 
 UNET, CLIP_L, CLIP_G = "model.diffusion_model.", "conditioner.embedders.0.", "conditioner.embedders.1."
 POSITIONS = "conditioner.embedders.0.transformer.text_model.embeddings.position_ids"

@@ -9,24 +9,29 @@ import hashlib
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import msgspec
 
+from bench import documents as strict_json
 from bench.baseline.file import KIND, read_baseline, write_baseline
-from bench.compare.comparable import check_names
+from bench.comparability import check_names
 from bench.compare.pairing import NO_CELLS, Cells, usable_scores
-from bench.errors import InvalidError, UsageError
+from bench.errors import IncomparableError, InvalidError, MachineError, UsageError
 from bench.records import (
     BASELINE_SCHEMA,
+    SCHEMA,
     Acceptance,
     Baseline,
+    Calibration,
     Case,
     Fingerprint,
     FrozenCase,
     FrozenRound,
     FrozenVariant,
+    Machine,
     Run,
+    RunInfo,
     SessionNoise,
     Suite,
     TimingName,
@@ -34,10 +39,16 @@ from bench.records import (
 
 __all__ = ["NOT_ACCEPTED", "freeze", "freeze_round", "read_baseline", "write_baseline"]
 
+# A run, or a file of it, frozen to what a gate needs: per-prompt means, medians of rounds, no images.
+
 NOT_ACCEPTED = Acceptance(by="", time="")
+
 """Of a run that is frozen only to be judged; no file is written of it."""
+
 SCORE_DIGITS = 5
+
 """Significant digits of a score: far finer than prompts differ (docs/design/baseline.md has the numbers)."""
+
 TIMING_DIGITS = 7
 
 
@@ -169,3 +180,80 @@ def _own_name(place: str) -> str:
         if path.is_absolute():
             return path.name or place
     return place
+
+
+# The noise between sessions that a baseline takes over from a calibration of its suite and machine.
+
+CALIBRATION_KIND = "hotart-bench calibration"
+
+
+def read_session_noise(path: str | Path, info: RunInfo) -> tuple[SessionNoise, ...]:
+    """The noise between sessions, from the file that ``calibrate`` wrote for the suite and machine of a run.
+
+    Raises:
+        UsageError: there is no such file, it is something else, or it has no sessions of timing.
+        IncomparableError: of another protocol or machine, with all that differs, or of a newer schema.
+        InvalidError: the file is damaged.
+        MachineError: it cannot be read.
+    """
+    path = Path(path)
+    found = _read(path)
+    differences = _differences(found, info)
+    if differences:
+        raise IncomparableError(
+            f"{path}: was measured otherwise than the run {info.id}: {'; '.join(differences)}.",
+            f"hotart-bench calibrate {info.suite.source or info.suite.name}",
+        )
+    if not found.session_noise:
+        raise UsageError(
+            f"{path}: holds no sessions of timing.",
+            f"hotart-bench calibrate {info.suite.source or info.suite.name} --sessions 3",
+        )
+    return found.session_noise
+
+
+def _read(path: Path) -> Calibration:
+    try:
+        table = strict_json.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: there is no calibration here.", "hotart-bench calibrate SUITE") from error
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise InvalidError(f"{path}: is no whole JSON file: {error}.", "hotart-bench calibrate SUITE") from error
+    if not isinstance(table, dict) or table.get("kind") != CALIBRATION_KIND:
+        raise UsageError(
+            f"{path}: is no calibration (its kind is not {CALIBRATION_KIND!r}).", "hotart-bench calibrate SUITE"
+        )
+    schema = table.get("schema")
+    if type(schema) is int and schema > SCHEMA:
+        raise IncomparableError(
+            f"{path}: has schema {schema}; this hotart-bench knows calibrations up to schema {SCHEMA}.",
+            "pip install --upgrade hotart-bench",
+        )
+    try:
+        return strict_json.convert(table, Calibration)
+    except ValueError as error:
+        raise InvalidError(f"{path}: is no calibration: {error}.", "hotart-bench calibrate SUITE") from error
+
+
+def _differences(found: Calibration, info: RunInfo) -> list[str]:
+    ours, theirs = _ground(info.machine), _ground(found.machine)
+    differences = [f"{name} is {theirs[name]} there and {ours[name]} in the run" for name in ours]
+    differences = [text for text, name in zip(differences, ours, strict=True) if ours[name] != theirs[name]]
+    if found.protocol_digest != info.protocol_digest:
+        differences.insert(
+            0, f"the suite is {found.suite} with another protocol (its prompts, samples, seed or settings)"
+        )
+    return differences
+
+
+def _ground(machine: Machine) -> dict[str, object]:
+    """What the time of an image hangs on; the system's version, which every update changes, does not count."""
+    return {
+        "the device": machine.device.split(":")[0],
+        "the device's name": machine.device_name,
+        "the cpu": machine.cpu,
+        "the number of cores": machine.cores,
+        "the number of threads": machine.threads,
+    }

@@ -11,9 +11,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from bench import strict_json
+from bench import documents as strict_json
 from bench.errors import IncomparableError, InvalidError, MachineError, UsageError
-from bench.names import listed
+from bench.formatting import listed
 from bench.records import (
     BASELINE_SCHEMA,
     Baseline,

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import msgspec
 
-from bench import strict_json
+from bench import documents as strict_json
 from bench.calibrate.noise import Table, metric_noise, session_noise
-from bench.calibrate.parts import FIRST, Part, plan_parts, run_part
+from bench.calibrate.runs import FIRST, Part, plan_parts, run_part
+from bench.comparability import check_same_machine
 from bench.compare.pairing import usable_scores
 from bench.errors import UsageError
+from bench.formatting import plural
 from bench.machine import other_device, pick_device
 from bench.measure import pick_variants
 from bench.metrics import facts_for
 from bench.records import SCHEMA, Calibration, MetricNoise, NoiseSource, Progress, Run, Suite
 from bench.store import load_run
-from bench.store.guards import check_same_machine
 from bench.store.journal import write_whole, writing
 from bench.suite import protocol_digest
-from bench.wording import plural
 
 __all__ = ["calibrate", "write_calibration"]
 

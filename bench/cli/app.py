@@ -7,20 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import (
-    baseline,
-    doctor,
-    fetch,
-    gate,
-    inspect,
-    list_prompts,
-    lists,
-    merge,
-    planning,
-    results,
-    stages,
-    sweep,
-)
+from bench.cli import baseline, doctor, fetch, gate, inspect, lists, merge, planning, stages, sweep
+from bench.cli import compare as results
 from bench.cli.verbs import Job, group
 
 HELP = """Is the merge better, by how much, at what cost, and did it break anything?
@@ -74,7 +62,7 @@ def build() -> typer.Typer:
     for verbs in (room.app for room in rooms):
         app.registered_commands += verbs.registered_commands
     listing = group(LIST_HELP, *LIST_EXAMPLES)
-    for verbs in (lists.app, list_prompts.app):
+    for verbs in (lists.app,):
         listing.registered_commands += verbs.registered_commands
     app.add_typer(listing, name="list")
     return app

@@ -14,8 +14,8 @@ from bench.cli.options import RunFolder, Variants, file_option
 from bench.cli.printing import say, utc_now
 from bench.cli.verbs import group, verb
 from bench.errors import IncomparableError, InvalidError, UsageError
+from bench.formatting import plural
 from bench.records import Acceptance, Baseline, Gate, Outcome
-from bench.wording import plural
 
 app = group("What gates compare with.")
 
@@ -46,8 +46,7 @@ def baseline(
     It holds each prompt's means and each round's medians, no images, and is fit to commit. Who accepted it, why,
     and what the gate said of it against the one that it replaces stand in it.
     """
-    from bench.baseline import freeze, write_baseline
-    from bench.baseline.calibration import read_session_noise
+    from bench.baseline import freeze, read_session_noise, write_baseline
     from bench.store import load_run
 
     reason = _one_line(why, "--why")

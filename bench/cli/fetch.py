@@ -6,13 +6,63 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cli import options
-from bench.cli.judge_weights import JudgeFile, entries_needed, print_judges
 from bench.cli.options import JudgesOf, Quiet, SuiteName, Variants, WeightsDir
 from bench.cli.printing import Column, print_table, printable, say
 from bench.cli.targets import read_suite
 from bench.cli.verbs import group, verb
 from bench.errors import WeightsError
-from bench.records import Variant
+from bench.formatting import quantity
+from bench.records import Record, Variant
+from bench.weights import Stored
+
+# Which weights the metrics of a suite need, and how they stand: for ``doctor`` and ``fetch``.
+
+TRUST = {
+    "pinned": "pinned",
+    "locked": "recorded here",
+    "unpinned": "unpinned: will be recorded",
+}
+
+
+class JudgeFile(Record, frozen=True):
+    """One weight file of a judge, and the metrics that need it."""
+
+    metrics: tuple[str, ...]
+    file: Stored
+
+
+def entries_needed(metrics: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The entries of the catalogue that the metrics and their towers ask for, each with those metrics."""
+    from bench.metrics import installed
+
+    registry = installed()
+    needed: dict[str, list[str]] = {}
+    for name in metrics:
+        metric = registry.metrics[name]
+        tower = registry.towers[metric.facts.tower].weights if metric.facts.tower is not None else ()
+        for entry in (*tower, *metric.weights):
+            needed.setdefault(entry, []).append(name)
+    return {entry: tuple(names) for entry, names in needed.items()}
+
+
+def print_judges(judges: Sequence[JudgeFile], lock: str) -> None:
+    """The files as a table, and where their hashes are recorded."""
+    rows = [
+        [
+            judge.file.what,
+            ", ".join(judge.metrics),
+            "there" if judge.file.path is not None else "missing",
+            "" if judge.file.size_bytes is None else quantity(judge.file.size_bytes, "byte"),
+            TRUST[judge.file.trust],
+        ]
+        for judge in judges
+    ]
+    columns = [Column("weights of judges", text=True), Column("of", text=True), Column("state")]
+    print_table([*columns, Column("size", number=True), Column("sha256")], rows)
+    print(f"\nHashes of unpinned weights are recorded in {lock}.")
+
+
+# ``fetch``: every weight that a suite needs, downloaded and checked.
 
 app = group("Weights.")
 
@@ -60,8 +110,8 @@ def _fetch_checkpoints(
     variants: Sequence[Variant], weights_dir: Path | None, quiet: bool, failures: list[WeightsError]
 ) -> list[tuple[str, str]]:
     """What each variant is made of, with where it lies now."""
-    from bench.variants import sources
-    from bench.variants.recipes.ingredients import every_place
+    from bench.checkpoints import locate as sources
+    from bench.merge.load import every_place
 
     found: dict[str, str] = {}
     tried: set[str] = set()

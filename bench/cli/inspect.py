@@ -11,8 +11,8 @@ from bench.cli.options import AsJson, Quiet, WeightsDir
 from bench.cli.printing import Column, print_json, print_table, printable
 from bench.cli.verbs import group, verb
 from bench.errors import UsageError
+from bench.formatting import NONE, plural
 from bench.records import HEAVIEST_LORA, CheckpointFacts, Inspection
-from bench.wording import NONE, plural
 
 app = group("What weight files are.")
 BAR_CELLS = 24
@@ -53,7 +53,7 @@ def inspect(
     nothing ends with exit code 3.
     """
     from bench.cli.progress import show_progress
-    from bench.variants.inspection import inspect_file
+    from bench.inspection import inspect_file
 
     options.check_weights_dir(weights_dir)
     chosen = options.check_dtype(dtype, "--dtype")
@@ -119,8 +119,8 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
 
 def _checkpoint(found: Inspection, facts: CheckpointFacts) -> list[tuple[str, str]]:
     """What a checkpoint is; of a part of one, no more than the part tells."""
+    from bench.checkpoints.families import COMPONENTS
     from bench.report.audits import describe
-    from bench.variants.checkpoints.families import COMPONENTS
 
     held = set(found.tensors)
     if len(held) == 1:

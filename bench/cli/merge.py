@@ -14,7 +14,7 @@ from bench.cli.verbs import group, verb
 from bench.errors import Interrupted
 
 if TYPE_CHECKING:
-    from bench.variants.recipes.merge import MergedFile
+    from bench.merge.write import MergedFile
 
 app = group("Merges.")
 
@@ -44,7 +44,7 @@ def merge(
     The same recipe and inputs give the same bytes. Its header holds the recipe and the sha256 of each input.
     """
     from bench.cli.progress import show_progress
-    from bench.variants.recipes.merge import merge as write_merged
+    from bench.merge.write import merge as write_merged
 
     options.check_weights_dir(weights_dir)
     try:
@@ -62,7 +62,7 @@ def merge(
 
 def _try_it(path: str) -> str:
     """What can be done with the file, by what its header tells when it is read as any other."""
-    from bench.variants.checkpoints import open_named
+    from bench.checkpoints.load import open_named
 
     found = open_named(path, None, None)
     held = {name.split(".", 1)[0] for name in found.tensors}

@@ -12,7 +12,7 @@ import typer
 from typer.models import OptionInfo
 
 from bench.errors import UsageError
-from bench.names import did_you_mean
+from bench.formatting import did_you_mean
 from bench.records import Dtype
 
 SuiteName = Annotated[

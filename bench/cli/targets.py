@@ -4,9 +4,51 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.cli.places import as_place, is_run
 from bench.errors import UsageError
 from bench.records import Suite
+
+# Where a run folder lies: a path of this machine, or the URL of one on an object store.
+
+
+def as_place(text: str) -> Path | str:
+    """What a flag or argument names: a path, or a URL as it was given."""
+    from bench.store.objects import is_url
+
+    return text if is_url(text) else Path(text)
+
+
+def is_run(place: str) -> bool:
+    """Whether there is a run at a path or URL."""
+    from bench.documents import exists
+    from bench.store.objects import is_url
+
+    if not is_url(place):
+        return exists(Path(place) / "run.json")
+    from bench.store.object_store import is_run_at
+
+    return is_run_at(place)
+
+
+def at_hand(place: str | Path) -> Path:
+    """The run folder as a path of this machine; of a run on an object store, a copy that is brought here just now."""
+    from bench.store.objects import is_url
+    from bench.store.reading import folder_of
+
+    return folder_of(place) if is_url(place) else Path(place)
+
+
+def disk_for(place: str | Path) -> Path:
+    """The folder of this machine that fills up while a run is made at a path or URL."""
+    from bench.store.objects import is_url
+
+    if not is_url(place):
+        return Path(place)
+    from bench.store.object_store import run_url, working_folder
+
+    return working_folder(run_url(str(place)), "run")
+
+
+# What a verb works on: a suite by name or file with its default folder, or a run folder with its own suite.
 
 RUNS = Path("reports") / "runs"
 
@@ -49,9 +91,9 @@ def recorded_suite(folder: str) -> Suite:
 
 def read_suite(name_or_path: str, limit: int | None) -> Suite:
     """The suite of that name or file, its metrics checked against those that are installed."""
+    from bench.documents import exists
     from bench.metrics import all_metrics
     from bench.suite import list_suites, load_suite
-    from bench.suite.text_files import exists
 
     path = Path(name_or_path)
     if name_or_path not in list_suites() and exists(path) and path.is_dir():

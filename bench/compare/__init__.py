@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from bench import stats
-from bench.compare.comparable import check_names, common_metrics, run_labels
-from bench.compare.families import adjust_p_values
+from bench.comparability import check_names, common_metrics, run_labels
 from bench.compare.pairing import NO_CELLS, Cells, PromptPair, pair_prompts, paired_prompts, usable_scores
 from bench.compare.ranking import rank_variants
-from bench.compare.timing_stats import summarize_timings, timing_ratios
+from bench.compare.timing import summarize_timings, timing_ratios
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.names import listed
+from bench.formatting import listed
 from bench.records import Delta, Interval, MetricFacts, MetricMean, Run, Suite
 
 __all__ = [
@@ -34,12 +35,43 @@ __all__ = [
     "variant_pairs",
 ]
 
+# What looking at many differences costs: p-values adjusted within families.
+
+
+def adjust_p_values(deltas: Sequence[Delta]) -> tuple[Delta, ...]:
+    """``deltas`` in their order, with ``p_holm`` and ``p_bh`` filled in within each one's family.
+
+    The differences over all prompts of one pair of variants are a family: one for each metric compared.
+    The tags of one pair and one metric are another: one for each tag compared. A difference without a
+    p-value is in no family. Naming fewer metrics makes the first family smaller, so that choice must not
+    be made by the results.
+    """
+    families: dict[tuple[str, str, str | None], list[int]] = {}
+    for number, delta in enumerate(deltas):
+        if delta.p is not None:
+            within = None if delta.tag is None else delta.metric
+            families.setdefault((delta.candidate, delta.reference, within), []).append(number)
+    adjusted = list(deltas)
+    for numbers in families.values():
+        p_values = [p for number in numbers if (p := deltas[number].p) is not None]
+        both = zip(stats.holm(p_values), stats.benjamini_hochberg(p_values), strict=True)
+        for number, (p_holm, p_bh) in zip(numbers, both, strict=True):
+            adjusted[number] = msgspec.structs.replace(deltas[number], p_holm=p_holm, p_bh=p_bh)
+    return tuple(adjusted)
+
+
+# Run [x Run] -> paired differences and means of scores, prompts as the unit.
+
 MIN_TAG_PROMPTS = 3
+
 """A tag with fewer prompts gets no row of its own."""
+
 SMALL_SAMPLE_PROMPTS = 30
+
 """Under this many prompts the bootstrap covers too little, and a t interval stands beside it."""
 
 Pairs = Sequence[tuple[str, str]]
+
 """(candidate, reference) names of variants."""
 
 
@@ -78,7 +110,7 @@ def compare_run(
     that variant have no such difference. Where no image has both scores there is no record either.
 
     p-values are adjusted within the metrics of a pair, and those of tags within the tags of a pair and
-    metric (see ``bench.compare.families``).
+    metric (see ``bench.compare``).
 
     Args:
         run: a run as it was read.

@@ -13,11 +13,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from bench import stats
-from bench.metrics.siblings import digest_of, siblings
+from bench.metrics.image_checks import digest_of, siblings
 from bench.records import Case, Render, Run, Score, Suite
 
+# Which scores count, and how two variants' scores are paired.
+
 Cells = Mapping[tuple[str, int], float]
+
 """Scores of one metric of one variant by case id and sample number."""
+
 NO_CELLS: Cells = {}
 
 
@@ -87,3 +91,25 @@ def _judges_these(
         return True
     mates = others.get((score.variant, score.case, score.sample), ())
     return score.reference_sha256 == digest_of(mate.sha256 for mate in mates)
+
+
+# Which prompts a metric's tower cut: what stands after its last token took no part in the score.
+
+
+class CutPrompts(NamedTuple):
+    """The prompts of which a metric read only the beginning."""
+
+    metric: str
+    cases: tuple[str, ...]
+    """Ids, in the suite's order; at least one."""
+
+
+def cut_prompts(run: Run) -> tuple[CutPrompts, ...]:
+    """Each metric that cut prompts, in the run's order, by its scores of the version that counts."""
+    found = []
+    for facts in run.info.metrics:
+        own = {s.case for s in run.scores if s.metric == facts.name and s.version == facts.version and s.prompt_cut}
+        cases = tuple(case.id for case in run.info.suite.cases if case.id in own)
+        if cases:
+            found.append(CutPrompts(facts.name, cases))
+    return tuple(found)

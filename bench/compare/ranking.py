@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from bench import stats
-from bench.compare.comparable import check_names
+from bench.comparability import check_names
 from bench.compare.pairing import Cells, usable_scores
 from bench.records import Interval, MetricFacts, Ranking, Run, Strength, Suite
 

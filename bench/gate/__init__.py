@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import cast
 
 from bench.errors import UsageError
+from bench.formatting import did_you_mean, listed
+from bench.gate.check import Question, facts_by_name, frozen_limits, invalid, is_timed
 from bench.gate.footing import machine_differences, refuse_incomparable
-from bench.gate.limits import facts_by_name, frozen_limits, is_timed
 from bench.gate.outcomes import gravest_first
 from bench.gate.quality import judge_metric
-from bench.gate.question import Question, invalid
 from bench.gate.timing import ONLY_ON, judge_timing
-from bench.names import did_you_mean, listed
 from bench.records import SCHEMA, Baseline, FrozenRound, FrozenVariant, Gate, Limit, TimingName, Verdict
 from bench.suite.limits import quantity_of
 

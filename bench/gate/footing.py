@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from bench.errors import IncomparableError
-from bench.gate.limits import facts_by_name
-from bench.names import listed
+from bench.formatting import listed, plural
+from bench.gate.check import facts_by_name
 from bench.records import Baseline
-from bench.wording import plural
 
 TIMING_PACKAGES = ("torch", "diffusers", "transformers")
 """Those whose code runs while something is timed: another version is another speed."""

@@ -6,19 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench import wording as text
+from bench import formatting as text
+from bench.gate.check import Answer, Question
 from bench.records import Gate, Outcome, Unit, Verdict
+from bench.stats.bounds import LEVEL, MIN_PROMPTS
+
+# What every output of the gate has to know of verdicts: their order, their words, and their numbers in words.
 
 Inconclusive = Literal["fail", "warn"]
+
 """What an inconclusive verdict means to CI: it stops the merge, or it is shown and lets it through."""
 
 GRAVEST_FIRST: tuple[Outcome, ...] = ("invalid", "fail", "inconclusive", "pass")
+
 WORDS: dict[Outcome, str] = {
     "pass": "passed",
     "fail": "failed",
     "inconclusive": "inconclusive",
     "invalid": "invalid",
 }
+
 _UNITS: dict[str, Unit] = {"second": "second", "byte": "byte", "joule": "joule"}
 
 
@@ -101,3 +108,132 @@ def _mean(verdict: Verdict, value: float | None, decimals: int) -> str:
     if value is not None and verdict.kind == "timing" and unit is not None:
         return text.quantity(value, unit)
     return text.number(value, decimals)
+
+
+# A verdict in one sentence that needs no statistics.
+
+SURE = text.percent((1 + LEVEL) / 2)
+
+Better = Literal["higher", "lower"]
+
+
+def metric_sentence(question: Question, outcome: Outcome, answer: Answer, better: Better) -> str:
+    """The verdict on a metric whose margin and mean loss are known."""
+    worse_is = "fall" if better == "higher" else "rise"
+    begin = f"{question.subject} {_moved(answer, better)} on average over {text.plural(answer.n, 'prompt')}"
+    margin = _amount(answer, answer.margin)
+    allowed = f"a {worse_is} of at most {margin} is allowed" if margin else "there is no margin yet"
+    return f"{begin}; {allowed}, and {_metric_reason(outcome, answer, better)}{_weights(question, answer)}."
+
+
+def unchanged_sentence(question: Question, n: int) -> str:
+    """The verdict on a metric of which not one prompt changed."""
+    if question.equal_weights:
+        every = f"the same on {_every(n)}, as it must be"
+        return f"{question.subject} is {every}: the weights on both sides are equal."
+    return f"{question.subject}: no prompt changed, over {text.plural(n, 'prompt')}, although the weights differ."
+
+
+def timing_sentence(question: Question, outcome: Outcome, answer: Answer, doubt: str = "") -> str:
+    """The verdict on a timed quantity; ``doubt`` says why it is inconclusive where it is not the interval."""
+    more = "longer" if question.unit == "second" else "more"
+    margin = text.NONE if answer.margin is None else _share(answer.margin)
+    begin = f"{question.subject} {_grew(question, answer, more)}; at most {margin} {more} is allowed"
+    return f"{begin}, and {doubt or _timing_reason(outcome, answer, more)}{_weights(question, answer)}."
+
+
+def _moved(answer: Answer, better: Better) -> str:
+    loss = answer.loss or 0.0
+    if loss == 0:
+        return "did not change"
+    size = _amount(answer, abs(loss))
+    if float(size) == 0:
+        return "hardly changed"
+    return f"{'fell' if (loss > 0) == (better == 'higher') else 'rose'} by {size}"
+
+
+def _metric_reason(outcome: Outcome, answer: Answer, better: Better) -> str:
+    worse, gain = ("fall", "rise") if better == "higher" else ("rise", "fall")
+    low, high = answer.low, answer.high
+    if low is None or high is None:
+        return _too_few(answer)
+    if outcome == "fail":
+        return f"the {worse} is larger than that: at least {_amount(answer, low)} with {SURE} confidence"
+    if outcome == "pass":
+        if high <= 0:
+            return f"with {SURE} confidence there is none"
+        return f"with {SURE} confidence it is no larger than {_amount(answer, high)}"
+    if answer.n < MIN_PROMPTS:
+        return _too_few(answer)
+    ends = f"a {gain} of {_amount(answer, -low)}" if low < 0 else f"a {worse} of {_amount(answer, low)}"
+    return (
+        f"the truth may lie on either side of that, from {ends} to a {worse} of {_amount(answer, high)}; "
+        f"{_would_decide(answer.needed, 'prompt')}"
+    )
+
+
+def _too_few(answer: Answer) -> str:
+    return f"fewer than {MIN_PROMPTS} prompts decide nothing; {_would_decide(answer.needed, 'prompt')}"
+
+
+def _would_decide(needed: int | None, what: str) -> str:
+    if needed is None:
+        return f"how many {what}s would decide it is not known"
+    return f"about {text.plural(needed, what)} would probably decide it"
+
+
+def _timing_reason(outcome: Outcome, answer: Answer, more: str) -> str:
+    low, high = answer.low, answer.high
+    if low is None or high is None:
+        return "a single round decides nothing; give [measure] of the suite 5 rounds or more"
+    if outcome == "fail":
+        return f"the true figure is larger than that: at least {_share(low)} with {SURE} confidence"
+    if outcome == "pass":
+        none = f"with {SURE} confidence it is not {more} at all"
+        return none if high <= 0 else f"with {SURE} confidence it is no more than {_share(high)}"
+    spans = f"the truth may lie on either side of that, from {_signed(low)} to {_signed(high)}"
+    if answer.needed is None:
+        return f"{spans}; more rounds would not decide it, but both as variants of one run might"
+    return f"{spans}; {_would_decide(answer.needed, 'round')}"
+
+
+def _grew(question: Question, answer: Answer, more: str) -> str:
+    less = {"longer": "shorter", "more": "less"}[more]
+    verb = "took" if more == "longer" else "took up"
+    loss = answer.loss or 0.0
+    same = "exactly as long as before" if more == "longer" else "exactly as much as before"
+    how = same if loss == 0 else f"{_share(abs(loss))} {more if loss > 0 else less}"
+    means = answer.candidate_mean, answer.reference_mean
+    unit: Unit = "second" if question.unit == "second" else "byte"
+    now, before = (text.NONE if value is None else text.quantity(value, unit) for value in means)
+    return f"{verb} {how} ({now} against {before}, {text.plural(answer.n, 'round')})"
+
+
+def _weights(question: Question, answer: Answer) -> str:
+    if not question.equal_weights:
+        return ""
+    return "; the weights on both sides are equal" + (", so the change is not the model's" if answer.loss else "")
+
+
+def _every(n: int) -> str:
+    return "the one prompt" if n == 1 else f"all {n:,} prompts"
+
+
+def _amount(answer: Answer, value: float | None) -> str:
+    """A number with two figures of what matters: the interval's half width or the margin, if that is smaller."""
+    if value is None:
+        return ""
+    half = 0.0 if answer.low is None or answer.high is None else (answer.high - answer.low) / 2
+    sizes = [size for size in (half, answer.margin or 0.0) if size > 0]
+    resolution = min(sizes, default=abs(value))
+    if resolution < 1e-4:
+        return f"{value:.3g}"
+    return text.number(value, text.decimals_for(resolution))
+
+
+def _share(value: float) -> str:
+    return f"{text.number(100 * value, 1)} %"
+
+
+def _signed(value: float) -> str:
+    return f"{text.signed(100 * value, 1)} %"

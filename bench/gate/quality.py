@@ -8,14 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from bench.gate.limits import metric_margin
-from bench.gate.question import Answer, Question, invalid, verdict
-from bench.gate.sentences import metric_sentence, unchanged_sentence
-from bench.names import listed
+from bench.formatting import listed, plural
+from bench.gate.check import Answer, Question, invalid, metric_margin, verdict
+from bench.gate.outcomes import metric_sentence, unchanged_sentence
 from bench.records import MetricFacts, Outcome, Verdict, WorstPrompt
-from bench.stats.arrays import Floats, is_constant, mean, sd
 from bench.stats.bounds import METHOD, MIN_PROMPTS, detectable_loss, mean_bounds, prompts_for
-from bench.wording import plural
+from bench.stats.effects import Floats, is_constant, mean, sd
 
 WORST = 10
 LARGEST = 1e100

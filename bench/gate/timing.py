@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.special import stdtrit  # scipy.stats takes longer to import than this work
+from scipy.special import stdtrit
 
-from bench.gate.limits import timing_margin
-from bench.gate.question import Answer, Question, invalid, verdict
-from bench.gate.sentences import timing_sentence
+from bench.gate.check import Answer, Question, invalid, timing_margin, verdict
+from bench.gate.outcomes import timing_sentence
 from bench.records import FrozenRound, Outcome, SessionNoise, TimingName, Verdict
-from bench.stats.arrays import Floats, mean, sd
 from bench.stats.bounds import LEVEL
+from bench.stats.effects import Floats, mean, sd
 
 ONLY_ON: dict[TimingName, tuple[str, ...]] = {
     "peak_allocated": ("cuda", "mps"),

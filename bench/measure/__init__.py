@@ -1,4 +1,4 @@
-"""Variants x rounds, interleaved, each timed in a fresh child process (``bench.worker``).
+"""Variants x rounds, interleaved, each timed in a fresh child process (``bench.measure.worker``).
 
 Processes differ more from one another than images within one do, and a machine drifts; so every round runs
 each variant once in a new process (A B C A B C), and the figures are compared over rounds.
@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.errors import UsageError
-from bench.measure.children import WORKER, run_child
-from bench.measure.laps import Shot
-from bench.measure.messages import Reply, Request
-from bench.measure.passes import kind_of
-from bench.memory import has_context, release_memory
-from bench.names import did_you_mean, listed
+from bench.formatting import did_you_mean, listed
+from bench.machine import has_context, release_memory
+from bench.measure.meters import kind_of
+from bench.measure.process import WORKER, Reply, Request, run_child
+from bench.measure.stopwatch import Shot
 from bench.records import Progress, Record, Suite, Timing, TimingName, Variant
 from bench.store import RunFolder
 from bench.suite import image_seed

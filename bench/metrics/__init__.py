@@ -1,7 +1,5 @@
 """Metrics: one file a family, each metric a decorated function; see ``registry`` for a whole example."""
 
-from bench.metrics.discovery import all_facts, all_metrics, facts_for, installed, plugin_problems, registry_of
-from bench.metrics.precision import facts_of_run
 from bench.metrics.registry import (
     Inputs,
     LoadedJointTower,
@@ -11,7 +9,14 @@ from bench.metrics.registry import (
     Place,
     Registry,
     Tower,
+    all_facts,
+    all_metrics,
+    facts_for,
+    facts_of_run,
+    installed,
     metric,
+    plugin_problems,
+    registry_of,
     tower,
 )
 

@@ -10,7 +10,7 @@ from bench.metrics.openai_clip import openai_vit_l14
 from bench.metrics.registry import Inputs, Place, metric
 from bench.records import MetricFacts
 from bench.weights import find_weights, read_tensors
-from bench.weights.read import FETCH_AGAIN
+from bench.weights.find import FETCH_AGAIN
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.errors import WeightsError
-from bench.metrics.clip_tower import TORCH_DTYPES, check_keys
+from bench.metrics.encoders import TORCH_DTYPES, check_keys
 from bench.metrics.registry import Place
 
 NOT_NEEDED = frozenset(

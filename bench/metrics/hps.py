@@ -10,12 +10,12 @@ from bench.errors import WeightsError
 from bench.metrics.registry import Inputs, LoadedTower, Place, metric, tower
 from bench.records import MetricFacts
 from bench.weights import find_weights, read_tensors
-from bench.weights.read import FETCH_AGAIN
+from bench.weights.find import FETCH_AGAIN
 
 if TYPE_CHECKING:
     import torch
 
-    from bench.metrics.open_clip_model import ClipShape
+    from bench.metrics.encoders import ClipShape
 
 VERSION = "1-tensor-bicubic-antialias"
 UNIT = "100 x cosine"
@@ -48,8 +48,7 @@ def load_hps(
     Raises:
         WeightsError: no ``state_dict``, or a key in it is missing, unknown or of another shape.
     """
-    from bench.metrics.geometry import whole_on_black
-    from bench.metrics.open_clip_model import VIT_H14, load_open_clip
+    from bench.metrics.encoders import VIT_H14, load_open_clip, whole_on_black
 
     if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("state_dict"), MutableMapping):
         raise WeightsError(f"{file}: not a checkpoint of HPSv2: it has no 'state_dict'.", FETCH_AGAIN)

@@ -57,9 +57,9 @@ class ImageRewardTower:
         """As the official transform: short side to 224, centre crop, RGB last; normalised float32 (3, 224, 224).
 
         Raises:
-            NoScoreError: as ``bench.metrics.geometry.torchvision_crop``.
+            NoScoreError: as ``bench.metrics.encoders.torchvision_crop``.
         """
-        from bench.metrics.geometry import torchvision_crop
+        from bench.metrics.encoders import torchvision_crop
 
         return torchvision_crop(image, self._image_px)
 

@@ -1,8 +1,4 @@
-"""The tower of openai's CLIP ViT-L/14, which the aesthetic predictors and CLIPScore share.
-
-It has the geometries of both official codes as its views: they give the same pixels on square pictures, which are
-then embedded once, and differ by a pixel of the crop on others. Importing this module imports no torch.
-"""
+"""CLIPScore, and openai's CLIP ViT-L/14 that the aesthetic predictors share."""
 
 from __future__ import annotations
 
@@ -10,13 +6,16 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.metrics.registry import LoadedTower, Place, tower
+from bench.metrics.registry import Inputs, LoadedTower, Place, metric, tower
+from bench.records import MetricFacts
 from bench.weights import find_weights, read_tensors
 
 if TYPE_CHECKING:
     import torch
 
-    from bench.metrics.open_clip_model import ClipShape
+    from bench.metrics.encoders import ClipShape
+
+# The tower of openai's CLIP ViT-L/14, which the aesthetic predictors and CLIPScore share.
 
 WEIGHTS = "openai-vit-l14"
 
@@ -38,9 +37,7 @@ def load_openai_clip(
     Raises:
         WeightsError: a key is missing, unknown or of another shape.
     """
-    from bench.metrics.clip_text import transformers_tokens
-    from bench.metrics.geometry import torchvision_crop, transformers_crop
-    from bench.metrics.open_clip_model import VIT_L14, load_open_clip
+    from bench.metrics.encoders import VIT_L14, load_open_clip, torchvision_crop, transformers_crop, transformers_tokens
 
     return load_open_clip(
         state,
@@ -51,3 +48,36 @@ def load_openai_clip(
         geometries={"torchvision": torchvision_crop, "transformers": transformers_crop},
         tokens=transformers_tokens(),
     )
+
+
+# CLIPScore with openai's ViT-L/14: how well a picture fits its prompt. Importing this module imports no torch.
+
+
+@metric(
+    MetricFacts(
+        name="clip-l14",
+        version="1-pil-bicubic",
+        summary="How well the picture fits its prompt, by openai's CLIP ViT-L/14; typically 24 to 34.",
+        unit="100 x cosine",
+        higher_is_better=True,
+        low=0.0,
+        high=100.0,
+        axis="alignment",
+        tower=openai_vit_l14.name,
+        trained_on=(
+            "400 million picture and text pairs of the web, contrastive; no preferences. Its text half is one of "
+            "SDXL's encoders, in every variant alike"
+        ),
+        standing="held-out",
+        licence="MIT",
+        reference="J. Hessel et al., CLIPScore, arXiv 2104.08718; A. Radford et al., CLIP, arXiv 2103.00020",
+    ),
+    view="transformers",
+)
+def clip_score(inputs: Inputs) -> torch.Tensor:
+    """CLIPScore of each picture: 100 max(cos(image, text), 0), (n,) float32 in [0, 100].
+
+    No prefix before the prompt and no factor 2.5 (pyiqa has both), and clamped per picture, not on the mean
+    (as torchmetrics does).
+    """
+    return 100.0 * (inputs.image_embeds * inputs.text_embeds).sum(dim=1).clamp(min=0.0)  # type: ignore[operator]

@@ -9,7 +9,7 @@ from bench.errors import WeightsError
 from bench.metrics.registry import Inputs, LoadedTower, Place, metric, tower
 from bench.records import MetricFacts
 from bench.weights import find_weights, read_tensors
-from bench.weights.read import FETCH_AGAIN
+from bench.weights.find import FETCH_AGAIN
 
 if TYPE_CHECKING:
     import torch
@@ -34,9 +34,7 @@ def load_pickscore(folder: Path, place: Place) -> LoadedTower:
     import torch
     from transformers import CLIPModel
 
-    from bench.metrics.clip_text import transformers_tokens
-    from bench.metrics.clip_tower import TORCH_DTYPES, ClipTower, fill_model
-    from bench.metrics.geometry import transformers_crop
+    from bench.metrics.encoders import TORCH_DTYPES, ClipTower, fill_model, transformers_crop, transformers_tokens
 
     file = next((folder / name for name in FILES if (folder / name).is_file()), folder / FILES[0])
     config = _read_config(folder / "config.json")

@@ -6,23 +6,142 @@ run gives the same bytes. A figure for which a run has no data is not made.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from bench import formatting as report_text
 from bench import stats
-from bench import wording as report_text
-from bench.plots.costs import draw_costs
-from bench.plots.data import PlotData, data_of_run, data_of_runs
+from bench.plots.data import PlotData, Series, data_of_run, data_of_runs
 from bench.plots.style import INK, SOFT, Format, new_figure, shortened, style_of, write_figures
-from bench.records import Delta, MetricFacts, Run
+from bench.records import Delta, MetricFacts, Run, SweepCurve, TimingName, TimingSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# The figure of latency, memory and energy: a small panel a quantity, a bar a variant.
+
+TIMING_TITLES: dict[TimingName, str] = {
+    "load": "Load",
+    "compile": "Compile",
+    "first_image": "First image",
+    "text_encode": "Text encode",
+    "denoise_step": "Denoise step",
+    "vae_decode": "VAE decode",
+    "end_to_end": "End to end, one image",
+    "peak_allocated": "Peak memory, allocated",
+    "peak_reserved": "Peak memory, reserved",
+    "peak_process": "Peak memory, process on device",
+    "peak_rss": "Peak memory, resident (RSS)",
+    "energy_per_image": "Energy of an image",
+}
+
+"""What the timed quantities are called in figures and reports."""
+
+
+def draw_costs(data: PlotData) -> Figure | None:
+    """Medians of every timed quantity as bars, a tick at the 90 % quantile; weak figures are called so."""
+    names = [name for name in get_args(TimingName) if any(name in one.timings for one in data.series)]
+    if not names:
+        return None
+    columns = min(2, len(names))
+    rows = -(-len(names) // columns)
+    figure = new_figure(7.2, 0.4 + rows * (0.5 + 0.27 * len(data.series)))
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for ax, name in zip(axes, names, strict=False):
+        _cost_panel(ax, name, data.series)
+    for ax in axes[len(names) :]:
+        ax.set_visible(False)
+    figure.supxlabel("median; the tick marks the 90 % quantile; shorter is better", size=8.5)
+    return figure
+
+
+def _cost_panel(ax: Axes, name: TimingName, series: tuple[Series, ...]) -> None:
+    found = [(place, one.timings[name]) for place, one in enumerate(series) if name in one.timings]
+    top = max(summary.p90 for _, summary in found)
+    for place, summary in found:
+        _cost_bar(ax, place, summary, top)
+    ax.set_xlim(0, top * 1.45)
+    ax.set_ylim(len(series) - 0.4, -0.6)
+    ax.set_yticks(range(len(series)), [shortened(one.label, 18) for one in series])
+    ax.set_xticks([])
+    ax.tick_params(axis="y", length=0, labelcolor=INK)
+    ax.spines["bottom"].set_visible(False)
+    ax.set_title(TIMING_TITLES[name], size=9)
+
+
+def _cost_bar(ax: Axes, place: int, summary: TimingSummary, top: float) -> None:
+    style = style_of(place)
+    ax.barh(
+        place, summary.median, height=0.62, color=f"{style.colour}55", edgecolor=style.colour,
+        hatch=style.hatch, linewidth=0.9,
+    )  # fmt: skip
+    ax.vlines(summary.p90, place - 0.31, place + 0.31, color=INK, linewidth=1.1)
+    text = report_text.quantity(summary.median, summary.unit) + ("  weak" if summary.weak else "")
+    end = max(summary.median, summary.p90) + 0.025 * top
+    ax.text(end, place, text, va="center", size=8, color=SOFT if summary.weak else INK)
+
+
+# The figure of a sweep: a panel a metric, its paired difference over the weight with the 95 % interval.
+
+COLUMNS = 3
+
+
+def write_sweep_plot(
+    curve: SweepCurve, metrics: Sequence[MetricFacts], folder: Path, fmt: Format = "png", dpi: int = 150
+) -> tuple[Path, ...]:
+    """Draws a sweep's curves into ``folder`` as ``sweep.<fmt>``; arguments and errors as ``write_plots``."""
+    return write_figures([("sweep", lambda: draw_sweep(curve, metrics))], folder, fmt, dpi)
+
+
+def draw_sweep(curve: SweepCurve, metrics: Sequence[MetricFacts]) -> Figure | None:
+    """Curves of every metric that was scored at a weight other than 0, with a gap where one was not; filled marks are
+    on the Pareto front."""
+    shown = [facts for facts in metrics if any(facts.name in point.deltas for point in curve.points)]
+    if not shown:
+        return None
+    columns = min(COLUMNS, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = new_figure(7.2, 0.5 + 1.9 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, facts in zip(axes, shown, strict=False):
+        _panel(ax, curve, facts)
+    for ax in axes[len(shown) :]:
+        ax.set_visible(False)
+    figure.supxlabel("weight of the LoRA; band: 95 % interval; filled: on the Pareto front", size=8.5)
+    return figure
+
+
+def _panel(ax: Axes, curve: SweepCurve, facts: MetricFacts) -> None:
+    style = style_of(1 if facts.higher_is_better is not None else 0)
+    rows = []
+    for point in curve.points:
+        delta = point.deltas.get(facts.name)
+        mean = delta.mean if delta is not None else 0.0 if point.weight == 0 else math.nan  # a gap in the curve
+        ends = None if delta is None else delta.interval
+        rows.append((point.weight, mean, mean if ends is None else ends.low, mean if ends is None else ends.high))
+    weights, means, lows, highs = zip(*rows, strict=True)
+    ax.axhline(0, color=SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    ax.fill_between(weights, lows, highs, color=f"{style.colour}33", linewidth=0)
+    ax.plot(weights, means, color=style.colour, linewidth=1.6)
+    front = {point.weight for point in curve.points if point.on_front}
+    for weight, mean in zip(weights, means, strict=True):
+        face = style.colour if weight in front else "white"
+        ax.plot(weight, mean, style.marker, color=style.colour, mfc=face, ms=4.6, mew=1.2, zorder=4)
+    ax.grid()
+    ax.tick_params(labelcolor=INK)
+    better = {True: "higher is better", False: "lower is better", None: "descriptive"}[facts.higher_is_better]
+    ax.set_title(f"{facts.name}", size=9)
+    ax.set_ylabel(f"difference ({facts.unit})\n{better}", size=7.5)
+
+
+# The comparison figures, fit for print: differences, distributions, wins, the trade-off, costs.
+
 WIDTH_IN = 7.2
+
 """Width of a figure: the text width of an A4 page."""
 
 
@@ -271,4 +390,5 @@ FIGURES: tuple[tuple[str, Callable[[PlotData], Figure | None]], ...] = (
     ("tradeoff", draw_tradeoff),
     ("costs", draw_costs),
 )
+
 """File names and what draws them, in reading order."""

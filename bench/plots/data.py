@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bench.compare.comparable import run_labels
+from bench.comparability import ground_differences, run_labels
 from bench.compare.pairing import NO_CELLS, Cells, PromptPair, pair_prompts, usable_scores
-from bench.compare.timing_stats import summarize_timings
+from bench.compare.timing import summarize_timings
 from bench.records import Axis, Delta, MetricFacts, Run, Suite, TimingSummary
-from bench.store.guards import ground_differences
 
 HEADLINE: tuple[Axis, ...] = ("preference", "aesthetic", "alignment")
 """The axes that a judgement goes by, in the order they are shown."""

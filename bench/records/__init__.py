@@ -8,34 +8,21 @@ says of it in ``judged``, and what the next run should be like in ``planned``.
 
 from __future__ import annotations
 
-from bench.records.asked import HEAVIEST_LORA, Case, Cell, Given, Lora, Plan, Settings, Suite, Sweep, Variant
-from bench.records.done import (
-    Conditions,
-    DeviceState,
-    Fingerprint,
-    Git,
-    Machine,
-    MetricFacts,
-    Render,
-    Run,
-    RunInfo,
-    Score,
-    Slowdown,
-    Timing,
-    WeightFile,
+from bench.records.base import (
+    BASELINE_SCHEMA,
+    SCHEMA,
+    Axis,
+    Dtype,
+    Progress,
+    Record,
+    Sampler,
+    Standing,
+    Status,
+    TimingName,
+    Unit,
 )
-from bench.records.found import (
-    Delta,
-    Interval,
-    MetricMean,
-    Ranking,
-    Ratio,
-    Strength,
-    SweepCurve,
-    SweepPoint,
-    TimingSummary,
-)
-from bench.records.judged import (
+from bench.records.estimates import MemoryForecast, MetricPlan, PlannedRun, PlannedSize, SizePlan, TimeForecast
+from bench.records.gate import (
     Acceptance,
     Baseline,
     Calibration,
@@ -52,20 +39,33 @@ from bench.records.judged import (
     Verdict,
     WorstPrompt,
 )
-from bench.records.kinds import (
-    BASELINE_SCHEMA,
-    SCHEMA,
-    Axis,
-    Dtype,
-    Progress,
-    Record,
-    Sampler,
-    Standing,
-    Status,
-    TimingName,
-    Unit,
+from bench.records.run import (
+    Conditions,
+    DeviceState,
+    Fingerprint,
+    Git,
+    Machine,
+    MetricFacts,
+    Render,
+    Run,
+    RunInfo,
+    Score,
+    Slowdown,
+    Timing,
+    WeightFile,
 )
-from bench.records.planned import MemoryForecast, MetricPlan, PlannedRun, PlannedSize, SizePlan, TimeForecast
+from bench.records.statistics import (
+    Delta,
+    Interval,
+    MetricMean,
+    Ranking,
+    Ratio,
+    Strength,
+    SweepCurve,
+    SweepPoint,
+    TimingSummary,
+)
+from bench.records.suite import HEAVIEST_LORA, Case, Cell, Given, Lora, Plan, Settings, Suite, Sweep, Variant
 from bench.records.weights import (
     Audit,
     ChangedModule,

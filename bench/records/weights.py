@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from bench.records.asked import Lora
-from bench.records.kinds import Record
+from bench.records.base import Record
+from bench.records.suite import Lora
 
 Component = Literal["unet", "text_encoder", "text_encoder_2", "vae"]
 Layout = Literal["diffusers", "single-file", "random", "recipe"]

@@ -13,17 +13,27 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bench.cells import missing_batches
-from bench.memory import is_out_of_memory, release_memory
-from bench.records import Audit, Cell, Progress, Render, Suite, Variant
-from bench.render.audits import fingerprint_of, is_audited, keep_audit, with_pixels
-from bench.render.draw import Launched, draw_batch, encode_cases, launch, settle, settle_again
-from bench.render.first_batch import first_batch_doubt
-from bench.render.fitting import largest_batch, too_large
-from bench.render.write import encode_png, write_batch
+import msgspec
+
+from bench.machine import is_out_of_memory, release_memory
+from bench.pipeline import denoise as stages
+from bench.pipeline.switch import Model, base_of, turn_into
+from bench.records import Audit, Cell, Fingerprint, Progress, Render, Suite, Variant
+from bench.render.auto_batch import largest_batch, too_large
+from bench.render.images import (
+    Launched,
+    draw_batch,
+    encode_cases,
+    encode_png,
+    first_batch_doubt,
+    launch,
+    settle,
+    settle_again,
+    write_batch,
+)
+from bench.render.unfused import compare_with_runtime
 from bench.store import RunFolder
-from bench.variants import stages
-from bench.variants.models import Model, base_of, turn_into
+from bench.suite.planned_images import missing_batches
 
 __all__ = [
     "draw_batch",
@@ -39,7 +49,46 @@ __all__ = [
     "with_pixels",
 ]
 
+# What was loaded and changed for a variant, kept in ``run.json`` once for its weights.
+
+
+def fingerprint_of(folder: RunFolder, variant: Variant) -> Fingerprint | None:
+    """What ``run.json`` holds of a variant's weights."""
+    prints = () if folder.info is None else folder.info.variants
+    return next((one for one in prints if one.name == variant.name), None)
+
+
+def is_audited(folder: RunFolder, variant: Variant) -> bool:
+    """Whether there is nothing to keep: the audit is there, or no place for it."""
+    known = fingerprint_of(folder, variant)
+    return known is None or known.audit is not None
+
+
+def with_pixels(model: Model, variant: Variant, suite: Suite, audit: Audit, weights_dir: Path | None) -> Audit:
+    """An audit, completed by how far fusing the variant's LoRAs moves pixels; ``model`` holds the variant."""
+    difference = compare_with_runtime(model, variant, suite, weights_dir)
+    return msgspec.structs.replace(audit, fused_against_runtime=difference)
+
+
+def keep_audit(folder: RunFolder, variant: Variant, audit: Audit) -> None:
+    """Write a variant's audit into ``run.json``."""
+    if folder.info is None:
+        return
+    prints = tuple(
+        msgspec.structs.replace(one, audit=audit) if one.name == variant.name else one for one in folder.info.variants
+    )
+    folder.write_info(msgspec.structs.replace(folder.info, variants=prints))
+    if audit.non_finite:
+        first, count = next(iter(audit.non_finite.items()))
+        more = f" and {len(audit.non_finite) - 1} more tensors" if len(audit.non_finite) > 1 else ""
+        bad = f"{count} values of {first}{more} are not finite in {audit.dtype}, before any LoRA"
+        folder.add_notes([f"Variant {variant.name}: {bad}."])
+
+
+# Suite x Variant -> Renders: seeded, batched, resumable; never scores.
+
 WRITERS = 2
+
 Batches = list[tuple[Cell, ...]]
 
 

@@ -9,15 +9,14 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench import wording as report_text
+from bench import formatting as report_text
 from bench.compare import compare_run
 from bench.compare.sweep import sweep_curve
-from bench.plots import write_plots
+from bench.plots import write_plots, write_sweep_plot
 from bench.plots.gate import write_gate_plot
-from bench.plots.sweep import write_sweep_plot
-from bench.report.current import gate_of
-from bench.report.data import View, build_view
-from bench.report.grid import GridRow
+from bench.report.facts import gate_of
+from bench.report.page import View, build_view
+from bench.report.pictures import GridRow
 from bench.store import load_run
 from bench.store.journal import write_whole
 

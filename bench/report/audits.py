@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench import wording as text
+from bench import formatting as text
 from bench.records import (
     Audit,
     ChangedModule,
@@ -119,7 +119,7 @@ def _view(index: int, known: Fingerprint, audit: Audit) -> AuditView:
 
 def recipe_text(merge: MergeAudit) -> str:
     """What a recipe says, and how much of it rounding left, in a sentence or two."""
-    said = [f"Recipe: {merge.method} of {text.listed(merge.models)}"]
+    said = [f"Recipe: {merge.method} of {text.joined(merge.models)}"]
     said += [f"{name} {_value(value)}" for name, value in merge.asked.items()]
     lost = merge.rounded_away
     rounded = "" if lost is None else f" Rounded away, of the numbers that it changes: {text.percent(lost)}."

@@ -2,16 +2,136 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shlex
+from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
-from bench import wording as text
-from bench.metrics.precision import version_dtype
-from bench.records import Gate, Given, Machine, Plan, Run
-from bench.report.current import records_digest
-from bench.report.doubts import training_facts
+import msgspec
+
+from bench import formatting as text
+from bench.compare.pairing import cut_prompts
+from bench.formatting import listed
+from bench.metrics.image_checks import duplicates
+from bench.metrics.registry import version_dtype
+from bench.records import Gate, Given, Machine, Plan, Run, Suite
+from bench.store import load_run, read_gate
+from bench.suite.images_table import NOT_GIVEN
+from bench.suite.training_prompts import training_cases
+
+# Whether the reports of a run folder still tell of what it holds.
+
+_PLOT = re.compile(r"\]\((plots/[^)]+)\)")
+
+
+def records_digest(run: Run, gate: Gate | None) -> str:
+    """sha256 over all that a report tells of, which stands in both reports: the card, the records, the verdicts.
+
+    Where suite and weights lie is left out, as in a variant's fingerprint. An image whose file is gone counts, since
+    the report shows it so.
+    """
+    suite = run.info.suite
+    weights = {one.name: one.digest for one in run.info.variants}
+    card = msgspec.structs.replace(run.info, variants=(), suite=msgspec.structs.replace(suite, source="", variants=()))
+    variants = [(variant.name, weights.get(variant.name)) for variant in suite.variants]
+    lost = [one.image for one in run.renders if one.image is not None and not (Path(run.path) / one.image).is_file()]
+    parts = (card, variants, run.renders, run.scores, run.timings, gate, lost)
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+
+
+def gate_of(run: Run) -> Gate | None:
+    """The last gate on ``run``, from its folder; None without one, or where it judged an earlier run there.
+
+    Raises:
+        IncomparableError: ``gate.json`` is of a newer schema.
+        InvalidError: it is damaged.
+        MachineError: it cannot be read.
+    """
+    found = read_gate(run.path)
+    return found if found is not None and found.run_id == run.info.id else None
+
+
+def is_current(folder: Path) -> bool:
+    """Whether both reports are there, with their plots, and were written of what the folder holds now.
+
+    Raises:
+        HotartError: what ``bench.store.load_run`` and ``bench.report.gate_of`` refuse.
+    """
+    run = load_run(folder)
+    digest = records_digest(run, gate_of(run))
+    texts = []
+    for name in ("report.html", "report.md"):
+        try:
+            texts.append((folder / name).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):  # gone, or no report: it is written anew
+            return False
+    plots = _PLOT.findall(texts[1])
+    return all(digest in text for text in texts) and all((folder / plot).is_file() for plot in plots)
+
+
+# What a reader should hold against the numbers: cut prompts, doubled images, prompts a model was trained on.
+
+MOST_NAMED = 12
+
+"""Ids that a sentence names; the journal has them all."""
+
+
+def cut_notes(run: Run) -> tuple[str, ...]:
+    """One sentence for each metric that judged images by the beginning of their prompts alone."""
+    return tuple(
+        f"{found.metric} read only the beginning of {text.plural(len(found.cases), 'prompt')} of "
+        f"{len(run.info.suite.cases):,}: {_ids(found.cases)}."
+        for found in cut_prompts(run)
+    )
+
+
+def left_out_notes(suite: Suite) -> tuple[str, ...]:
+    """A sentence on the prompts that were left out because SPO was trained on them; none where there are none."""
+    if not suite.left_out:
+        return ()
+    count = text.plural(len(suite.left_out), "prompt")
+    return (f"{count} of the prompt files were left out, since SPO was trained on them: {_ids(suite.left_out)}.",)
+
+
+def image_banners(run: Run) -> tuple[str, ...]:
+    """How many images could not be made or used, how many were not given, and how many equal another one."""
+    lost = [one for one in run.renders if one.image is None]
+    absent = sum(one.error == NOT_GIVEN for one in lost)
+    failed, doubled = len(lost) - absent, len(duplicates(run.renders))
+    found = []
+    if failed:
+        verb = "made" if run.info.suite.given is None else "used"
+        found.append(f"{text.plural(failed, 'image')} could not be {verb}; each is shown below with its error.")
+    if absent:
+        found.append(f"{text.plural(absent, 'sample')} were not given that other variants or prompts have.")
+    if doubled:
+        found.append(
+            f"{text.plural(doubled, 'image')} equal another image of their variant: the model heeded neither noise nor "
+            "prompt. They have no scores."
+        )
+    return tuple(found)
+
+
+def training_facts(run: Run) -> tuple[tuple[str, str], ...]:
+    """Which prompts SPO was trained on, as (label, value): those left out, and those that were kept."""
+    suite = run.info.suite
+    kept = training_cases(suite.cases)
+    facts = [("Left out", note) for note in left_out_notes(suite)]
+    said = f"{text.plural(len(kept), 'prompt')}: {_ids(kept)}" if kept else "none"
+    facts.append(("Training prompts of SPO", said))
+    return tuple(facts)
+
+
+def _ids(cases: Sequence[str]) -> str:
+    return listed(cases, MOST_NAMED)
+
+
+# The report's lists of facts: settings, provenance, and the command that repeats the run.
 
 Facts = tuple[tuple[str, str], ...]
+
 """(label, value) pairs."""
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench import wording as text
-from bench.plots.costs import TIMING_TITLES
+from bench import formatting as text
+from bench.compare import rank_variants
+from bench.compare.sweep import PIXEL_SHIFT, sweep_curve
+from bench.plots import TIMING_TITLES
 from bench.plots.data import headline_metrics
 from bench.records import (
     Delta,
@@ -15,14 +17,18 @@ from bench.records import (
     Lora,
     MetricFacts,
     MetricMean,
+    Ranking,
     Ratio,
     Run,
+    SweepPoint,
     TimingName,
     TimingSummary,
     Variant,
     WeightFile,
 )
 from bench.report.headline import way
+
+# The report's tables: variants, metrics, timings, pixel statistics.
 
 _TIMING_NOTES: dict[TimingName, str] = {
     "load": "from disk to the device",
@@ -211,7 +217,7 @@ def _whom(reason: str, summaries: Sequence[TimingSummary]) -> str:
     for name in dict.fromkeys(one.name for one in summaries if one.weak == reason):
         measured = [one for one in summaries if one.name == name]
         weak = [one.variant for one in measured if one.weak == reason]
-        named.append(TIMING_TITLES[name] + ("" if len(weak) == len(measured) else f" of {text.listed(weak)}"))
+        named.append(TIMING_TITLES[name] + ("" if len(weak) == len(measured) else f" of {text.joined(weak)}"))
     return "; ".join(named)
 
 
@@ -239,3 +245,144 @@ def pixel_rows(run: Run, means: Sequence[MetricMean], deltas: Sequence[Delta]) -
 def _mean_decimals(means: Sequence[MetricMean | None]) -> int:
     intervals = [one.interval for one in means if one is not None and one.interval is not None]
     return text.decimals_for(text.scale_of((one.high - one.low) / 2 for one in intervals))
+
+
+# The report's ranking: three or more variants by the prompts they win, one column a judge.
+
+
+@dataclass(frozen=True)
+class RankingCell:
+    """One variant's strength by one judge, and the letters of the tied sets it is in."""
+
+    strength: str
+    interval: str
+    letters: str
+
+
+@dataclass(frozen=True)
+class RankingRow:
+    """One variant; None where a judge has no score of it."""
+
+    variant: str
+    colour: int
+    cells: tuple[RankingCell | None, ...]
+
+
+@dataclass(frozen=True)
+class RankingTable:
+    """The variants, the strongest by the first judge first."""
+
+    note: str
+    metrics: tuple[str, ...]
+    rows: tuple[RankingRow, ...]
+
+
+def ranking_table(run: Run) -> RankingTable | None:
+    """The judges' rankings of the run's variants; None where there are fewer than three to rank."""
+    judges = [facts.name for facts in headline_metrics(run.info.metrics)]
+    rankings = sorted(rank_variants(run, metrics=judges), key=lambda one: judges.index(one.metric))
+    if not rankings:
+        return None
+    names = [variant.name for variant in run.info.suite.variants]
+    order = dict.fromkeys([one.variant for one in rankings[0].strengths] + names)
+    columns = [_cells(one) for one in rankings]
+    return RankingTable(
+        note=_note(rankings),
+        metrics=tuple(one.metric for one in rankings),
+        rows=tuple(
+            RankingRow(name, names.index(name) % 8, tuple(column.get(name) for column in columns)) for name in order
+        ),
+    )
+
+
+def _cells(ranking: Ranking) -> dict[str, RankingCell]:
+    decimals = text.decimals_for(max(one.interval.high - one.interval.low for one in ranking.strengths) / 2)
+    return {
+        one.variant: RankingCell(
+            text.signed(one.strength, decimals),
+            text.interval(one.interval, decimals),
+            text.set_letters(one.variant, ranking.tied_sets),
+        )
+        for one in ranking.strengths
+    }
+
+
+def _note(rankings: list[Ranking]) -> str:
+    counts = sorted({one.prompts for one in rankings})
+    prompts = text.plural(counts[-1], "prompt") if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} prompts"
+    return (
+        f"How often a variant is better, not by how much: any two meet on {prompts}, and one wins or they tie. "
+        "Strengths are log odds by Davidson's model with 95 % intervals; one point more wins 2.7 prompts for each "
+        "that is lost. "
+        "Variants that share a letter are not told apart (sign-flip test at 5 %, Holm over the pairs)."
+    )
+
+
+# The report's section on a sweep: a row a weight.
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One weight: differences to the weight 0 as text, in the order of the table's metrics."""
+
+    weight: str
+    cells: tuple[str, ...]
+    shift: str
+    on_front: bool
+
+
+@dataclass(frozen=True)
+class SweepTable:
+    """The weights of a swept LoRA, rising."""
+
+    lora: str
+    note: str
+    metrics: tuple[str, ...]
+    rows: tuple[SweepRow, ...]
+
+
+def sweep_table(run: Run, deltas: Sequence[Delta]) -> SweepTable | None:
+    """The table of a run of ``hotart-bench sweep``; None for another run, or before anything was scored."""
+    curve, sweep = sweep_curve(run, deltas), run.info.suite.sweep
+    if curve is None or sweep is None or not any(point.deltas for point in curve.points):
+        return None
+    names = [facts.name for facts in headline_metrics(run.info.metrics)]
+    shown = [name for name in names if any(name in point.deltas for point in curve.points)]
+    return SweepTable(
+        lora=sweep.lora,
+        note=_sweep_note(curve.goals, [point for point in curve.points if point.on_front]),
+        metrics=tuple(shown),
+        rows=tuple(_row(point, shown) for point in curve.points),
+    )
+
+
+def _sweep_note(goals: Sequence[str], front: Sequence[SweepPoint]) -> str:
+    told = "Differences to the weight 0, with 95 % intervals."
+    if goals:
+        best = text.joined([f"{point.weight:g}" for point in front]) if front else "none"
+        wanted = text.joined(["how little the pixels move" if name == PIXEL_SHIFT else name for name in goals])
+        told += (
+            f" On the Pareto front (★: {best}) is a weight that no other one matches in {wanted} while beating it in "
+            "one of these, by the means."
+        )
+    return (
+        f"{told} The pixel shift is the root mean square difference of the statistics of the pixels, in standard "
+        "deviations of the prompts at weight 0."
+    )
+
+
+def _row(point: SweepPoint, metrics: Sequence[str]) -> SweepRow:
+    return SweepRow(
+        weight=f"{point.weight:g}",
+        cells=tuple(_cell(point, name) for name in metrics),
+        shift=text.NONE if point.pixel_shift is None else text.number(point.pixel_shift, 2),
+        on_front=point.on_front,
+    )
+
+
+def _cell(point: SweepPoint, metric: str) -> str:
+    delta = point.deltas.get(metric)
+    if delta is None:
+        return "0" if point.weight == 0 else text.NONE
+    decimals = text.decimals_of_deltas([delta])
+    return f"{text.signed(delta.mean, decimals)} {text.interval(delta.interval, decimals)}"

@@ -12,13 +12,8 @@ from bench.machine import pick_device
 from bench.measure import pick_variants
 from bench.metrics import facts_for
 from bench.records import Dtype, Progress, Suite
-from bench.run.asked import STAGES, Asked, Stage, Work
-from bench.run.batch import with_batch
-from bench.run.ground import fleet_for
-from bench.run.info import adopt
-from bench.run.outcome import Outcome, outcome_of
-from bench.run.stages import do_stage
-from bench.run.standing import mark_failed
+from bench.run.stages import do_stage, with_batch
+from bench.run.status import STAGES, Asked, Outcome, Stage, Work, adopt, fleet_for, mark_failed, outcome_of
 from bench.store import RunFolder
 from bench.suite import protocol_digest
 

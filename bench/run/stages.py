@@ -2,15 +2,74 @@
 
 from __future__ import annotations
 
-from bench.fleet import render_on_fleet
+from collections.abc import Callable
+
+import msgspec
+
+from bench.errors import OutOfMemory
 from bench.machine import pick_device
 from bench.measure import measure, open_jobs
-from bench.run.asked import Stage, Work
-from bench.run.ground import same_ground, unlike_workers
-from bench.run.info import now
-from bench.run.standing import settle, unrendered
+from bench.ray_workers import render_on_fleet
+from bench.records import Suite
+from bench.run.status import (
+    Asked,
+    Outcome,
+    Stage,
+    Work,
+    fleet_for,
+    now,
+    same_ground,
+    settle,
+    unlike_workers,
+    unrendered,
+)
 from bench.score import missing_scores, score
-from bench.store import RunFolder
+from bench.store import RunFolder, batch_of, forget_empty_run
+
+# ``batch = "auto"``: a batch that fits is found before the first image, and halved where it did not.
+
+
+def with_batch(asked: Asked, do: Callable[[Asked], Outcome]) -> Outcome:
+    """Do the work with a batch where the suite leaves it open; images of two batch sizes never meet in one folder."""
+    if asked.suite.settings.batch is not None:
+        return do(asked)
+    batch = _open_batch(asked)
+    while True:
+        try:
+            return do(asked._replace(suite=_with(asked.suite, batch)))
+        except OutOfMemory:
+            if batch == 1 or not forget_empty_run(asked.path):
+                raise
+        # Out here the error is gone, and what it held of the models.
+        _tell(asked, f"out of memory: going on with batches of {batch // 2}")
+        asked = asked._replace(notes=(f"Batches are of {batch // 2}: the memory did not hold {batch}.",))
+        batch //= 2
+
+
+def _open_batch(asked: Asked) -> int:
+    """The batch of the run that is continued, or the largest that the device holds."""
+    found = None if asked.fresh else batch_of(asked.path)
+    if found is not None:
+        return found
+    _tell(asked, "looking for the largest batch that fits")
+    with fleet_for(asked, None) as fleet:
+        if fleet is not None:
+            return fleet.largest_batch()
+    from bench.render import largest_batch
+
+    return largest_batch(asked.suite, device=pick_device(asked.device), weights_dir=asked.weights_dir)
+
+
+def _with(suite: Suite, batch: int) -> Suite:
+    return msgspec.structs.replace(suite, settings=msgspec.structs.replace(suite.settings, batch=batch))
+
+
+def _tell(asked: Asked, note: str) -> None:
+    if asked.progress is not None:
+        asked.progress("render", 0, 1, note)
+
+
+# Each stage: what of it the run folder lacks is done. Imports torch only when there is work for it.
 
 
 def do_stage(stage: Stage, work: Work, done: int, *, alone: bool) -> int:
@@ -99,6 +158,6 @@ def _report(work: Work, done: int, asked_for: bool) -> int:
 
 
 def _reports_are_current(folder: RunFolder) -> bool:
-    from bench.report.current import is_current
+    from bench.report.facts import is_current
 
     return is_current(folder.path)

@@ -12,9 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from bench.errors import WeightsError
-from bench.metrics.discovery import facts_for, installed
-from bench.metrics.precision import metrics_in, metrics_of_run
-from bench.metrics.registry import Metric, Place, Registry
+from bench.metrics.registry import Metric, Place, Registry, facts_for, installed, metrics_in, metrics_of_run
 from bench.records import Dtype, Progress, Run, Score
 from bench.score.plan import Plan, plan_passes, plan_scores
 from bench.store import RunFolder, load_run
@@ -103,7 +101,7 @@ def _score_batches(
         yield plan.nulls, "nothing to judge"
     if not plan.jobs:
         return
-    from bench.memory import release_memory
+    from bench.machine import release_memory
     from bench.score.passes import full_float32, run_pass
 
     passes = plan_passes(plan.jobs)

@@ -1,246 +1,228 @@
-"""Images from anywhere -> a run folder, so that ``score``, ``report``, ``compare`` and ``gate`` work on them.
-
-The files are copied as they are, bytes and format: the sha256 in the folder is that of the user's file, and
-what the folder says stays true when the originals move. What is not known of them (seeds, settings, weights) is
-recorded as not known. Imports no torch.
-"""
+"""Images as their files were rendered, read by threads, and results row by row at one fixed batch shape."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+import io
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeVar
 
-from bench.errors import InvalidError
-from bench.machine import git_state, package_versions
-from bench.metrics.discovery import installed
-from bench.metrics.precision import metrics_of_run
-from bench.names import is_good_name
-from bench.records import (
-    SCHEMA,
-    Case,
-    Fingerprint,
-    Given,
-    Machine,
-    Plan,
-    Progress,
-    Render,
-    RunInfo,
-    Settings,
-    Suite,
-    Variant,
-)
-from bench.score.looking import Seen, look_at_all
-from bench.store import RunFolder, run_id
-from bench.suite import protocol_digest
-from bench.suite.pairs import NOT_GIVEN, Pair, unnamed_images
-from bench.suite.prompt_files import make_id
-from bench.wording import plural
+import numpy as np
+import torch
+from PIL import Image
 
-KNOWN = "images"
-"""What stands where a variant's checkpoint would: its images are all that is known of it."""
+from bench.errors import MachineError
+from bench.machine import is_out_of_memory
+from bench.metrics.registry import Inputs, Metric, NoScoreError
+from bench.records import Render, Score
+from bench.score.plan import Job, make_score
+
+# From the bytes of an image file to a picture of 8 bits a channel, in the mode that the file has.
+
+MAX_PIXELS = 2**26
+
+"""Most pixels of an image that is decoded (8192 x 8192): a worker's memory stays under 300 MB."""
+
+STILL_FORMATS = ("MPO",)
+
+"""Formats of several pictures of which the first is the photograph and no frame of an animation."""
+
+DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
-class Placed(NamedTuple):
-    """An image and the cell that it fills."""
-
-    pair: Pair
-    case: str
-    sample: int
-    seen: Seen
+class ImageFileError(Exception):
+    """An image file that is not the one that was rendered, or that cannot be judged, as a sentence."""
 
 
-def bring_in(
-    pairs: Sequence[Pair],
-    given: Given,
-    output: Path | str,
-    *,
-    metrics: Sequence[str],
-    limits: Mapping[str, str],
-    machine: Machine,
-    fresh: bool = False,
-    progress: Progress | None = None,
-) -> Suite:
-    """Copy the images into a run folder, new or of the same prompts, and give the suite that it stands for.
+def decode(data: bytes) -> Image.Image:
+    """The picture in its own mode (L, P, RGB, RGBA, CMYK, ...), 8 bits a channel.
 
-    Equal prompts are one case; a variant's images of a prompt are its samples, in the table's order. A file that
-    is no image, an animation, too large, or black or uniform becomes a record with its error and costs nothing
-    else; so does a sample that one variant has and another lacks.
-
-    Args:
-        pairs: what ``bench.suite.pairs.read_pairs`` gave.
-        given: folder and table, as the user named them.
-        output: the run folder.
-        metrics: what is to be scored.
-        limits: how much worse is allowed, for a later gate.
-        machine: the facts of this machine.
-        fresh: start over; the old folder is kept beside it.
-        progress: told ``("read", images read, images)``.
+    Of 16-bit channels the high byte is kept: Pillow does so with colours on opening; grey is treated alike,
+    which Pillow's own conversion would clip to white.
 
     Raises:
-        InvalidError: none of the files can be judged.
-        IncomparableError, UsageError, MachineError: as ``RunFolder.open``.
+        ImageFileError: an animation, more than ``MAX_PIXELS`` pixels, or 32-bit values, whose white is unknown.
+        Exception: as Pillow says, where the bytes are no image or are cut short.
     """
-    placed = _place(pairs, look_at_all([pair.image for pair in pairs], progress))
-    suite = _suite(placed, given, metrics, limits)
-    with RunFolder.open(output, suite=suite, protocol_digest=protocol_digest(suite), fresh=fresh) as folder:
-        known = {(item.variant, item.case, item.sample): item for item in folder.renders()}
-        _write_card(folder, suite, placed, machine, unnamed_images(tuple(pairs), Path(given.images)))
-        for item in placed:
-            old = known.pop((item.pair.variant, item.case, item.sample), None)
-            if old is None or not _holds(folder, old, item.seen):
-                folder.append_renders([_copy(folder, item)])
-        lacking = _lacking(suite, placed)
-        folder.append_renders([item for item in lacking if known.get((item.variant, item.case, item.sample)) != item])
-    return suite
+    try:
+        opened = Image.open(io.BytesIO(data))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageFileError(f"the image has more than {MAX_PIXELS:,} pixels, the most that are read") from error
+    with opened as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ImageFileError(
+                f"the image is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} in all are read"
+            )
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format not in STILL_FORMATS:
+            raise ImageFileError(f"the image is an animation of {frames} frames; save one of them as an image")
+        image.load()
+        return _eight_bit(image)
 
 
-def _place(pairs: Sequence[Pair], seen: Sequence[Seen]) -> tuple[Placed, ...]:
-    counts: Counter[tuple[str, str]] = Counter()
-    placed = []
-    for pair, found in zip(pairs, seen, strict=True):
-        case = make_id(pair.prompt)
-        placed.append(Placed(pair, case, counts[pair.variant, case], found))
-        counts[pair.variant, case] += 1
-    return tuple(placed)
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode in DEEP_GREY:
+        levels = np.asarray(image).astype(np.uint16)
+        return Image.fromarray((levels >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ImageFileError(f"the image has 32-bit values (mode {image.mode}); save it with 8 bits a channel")
+    return image
 
 
-def _suite(placed: Sequence[Placed], given: Given, metrics: Sequence[str], limits: Mapping[str, str]) -> Suite:
-    sizes = Counter(item.seen.size for item in placed if item.seen.size is not None)
-    if not sizes:
-        raise InvalidError(
-            f"{given.images}: none of the {plural(len(placed), 'image')} can be judged: {placed[0].seen.error}."
+# Images as their files were rendered, read by threads, and results row by row at one fixed batch shape.
+
+WORKERS = min(8, os.cpu_count() or 1)
+
+REASON_LENGTH = 300
+
+"""Longest reason in characters; a plug-in's error may hold a whole tensor."""
+
+NORM_TOLERANCE = 1e-3
+
+"""How far from 1 the L2 norm of a tower's embedding may be; half precision in a tower stays within."""
+
+Row = TypeVar("Row")
+
+Item = TypeVar("Item")
+
+Loaded = TypeVar("Loaded")
+
+
+class EmbeddingError(Exception):
+    """What a tower returned is no embedding, as a sentence."""
+
+
+# --- images --------------------------------------------------------------------------------
+
+
+def read_image(folder: Path, render: Render) -> Image.Image:
+    """The rendered image in its own mode, 8 bits a channel, after its file's sha256 was seen to be the recorded one."""
+    name = str(render.image)
+    try:
+        data = (folder / name).read_bytes()
+    except FileNotFoundError as error:
+        raise ImageFileError(f"image file {name} is missing; restore it or render again") from error
+    if hashlib.sha256(data).hexdigest() != render.sha256:
+        raise ImageFileError(
+            f"image file {name} changed since it was rendered; restore it, or delete it and render again"
         )
-    width, height = sizes.most_common(1)[0][0]
-    name = Path(given.images).resolve().name
-    prompts = {item.case: item.pair.prompt for item in placed}
-    return Suite(
-        schema=SCHEMA,
-        name=name if is_good_name(name) else KNOWN,
-        prompts=(Path(given.prompts).name,),
-        cases=tuple(Case(id=case, prompt=prompt) for case, prompt in prompts.items()),
-        samples=1 + max(item.sample for item in placed),
-        seed=0,
-        metrics=tuple(metrics),
-        settings=Settings(width=width, height=height, steps=0, guidance=0.0, sampler="none"),
-        variants=tuple(Variant(name=name, checkpoint=KNOWN) for name in _variants(placed)),
-        limits=dict(limits),
-        measure=Plan(rounds=0, images=0, warmups=0),
-        source=given.prompts,
-        given=given,
-    )
+    return decode(data)
 
 
-def _variants(placed: Sequence[Placed]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(item.pair.variant for item in placed))
+def stream(
+    items: Iterable[Item], load: Callable[[Item], Loaded], ahead: int
+) -> Generator[tuple[Item, Loaded | Exception], None, None]:
+    """Each item with what ``load`` makes of it, in order, loaded by threads at most ``ahead`` items early.
+
+    An exception of ``load`` is handed on as the item's result: one bad file must not stop the others.
+    """
+
+    def attempt(item: Item) -> Loaded | Exception:
+        try:
+            return load(item)
+        except Exception as error:
+            return error
+
+    waiting: deque[tuple[Item, Future[Loaded | Exception]]] = deque()
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="decode") as pool:
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(attempt, item)))
+                if len(waiting) > ahead:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for first, future in waiting:
+                yield first, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _holds(folder: RunFolder, old: Render, seen: Seen) -> bool:
-    """Whether the folder has the image already; a copy that was lost or changed is made again."""
-    if seen.error is not None or old.image is None:
-        return old.error == seen.error
-    copy = folder.path / old.image
-    return old.sha256 == seen.sha256 and copy.is_file() and _digest(copy.read_bytes()) == seen.sha256
+# --- one batch shape -----------------------------------------------------------------------
 
 
-def _copy(folder: RunFolder, item: Placed) -> Render:
-    variant, error = item.pair.variant, item.seen.error
-    image = sha256 = None
-    if error is None:
-        data = item.pair.image.read_bytes()
-        if _digest(data) == item.seen.sha256:
-            image, sha256 = folder.write_image(variant, item.case, item.sample, data, item.seen.suffix)
-        else:
-            error = f"the file {item.pair.image.name} changed while it was read"
-    return _render(variant, item.case, item.sample, image, sha256, error)
+def by_row(
+    compute: Callable[[list[Row]], torch.Tensor], rows: Sequence[Row], batch: int
+) -> list[torch.Tensor | Exception]:
+    """One result a row, computed always on exactly ``batch`` rows, so that no row depends on the others.
+
+    At most ``batch`` rows; the last is repeated to fill up. When ``compute`` raises, every row is tried in a
+    batch of its own, so that the error stays with the row that causes it.
+    """
+    if not rows:
+        return []
+    try:
+        with memory_for(f"judging a batch of {batch}"):
+            return list(compute([*rows, *[rows[-1]] * (batch - len(rows))])[: len(rows)])
+    except MachineError:
+        raise
+    except Exception as error:
+        if len(rows) == 1:
+            return [error]
+        return [result for row in rows for result in by_row(compute, [row], batch)]
 
 
-def _render(variant: str, case: str, sample: int, image: str | None, sha256: str | None, error: str | None) -> Render:
-    return Render(
-        variant=variant,
-        case=case,
-        sample=sample,
-        seed=None,
-        batch=None,
-        decode_dtype=None,
-        image=image,
-        sha256=sha256,
-        error=error,
-    )
+def checked_embeds(embeds: torch.Tensor, n: int) -> torch.Tensor:
+    """Refuse what is not (n, d) with unit L2 norm: heads give absurd scores on it, without an error."""
+    if embeds.ndim != 2 or len(embeds) != n:
+        raise EmbeddingError(f"the tower gave embeddings of shape {tuple(embeds.shape)}, not ({n}, d)")
+    norms = embeds.float().norm(dim=1)
+    worst = float(norms[(norms - 1.0).abs().argmax()])
+    if not abs(worst - 1.0) <= NORM_TOLERANCE:
+        raise EmbeddingError(f"the tower gave an embedding of L2 norm {worst:.4g}, not 1")
+    return embeds.float()
 
 
-def _lacking(suite: Suite, placed: Sequence[Placed]) -> list[Render]:
-    """A record of each cell that no line of the table fills."""
-    filled = {(item.pair.variant, item.case, item.sample) for item in placed}
-    cells = [
-        (variant.name, case.id, sample)
-        for variant in suite.variants
-        for case in suite.cases
-        for sample in range(suite.samples)
-    ]
-    return [_render(*cell, None, None, NOT_GIVEN) for cell in cells if cell not in filled]
+@torch.inference_mode()
+def judge(metric: Metric, inputs: Inputs) -> torch.Tensor:
+    """The metric's values: (n,) float32 on the CPU; raises ValueError when there are not n of them."""
+    values = metric.compute(inputs)
+    wanted = (len(inputs.prompts),)
+    if not isinstance(values, torch.Tensor):
+        raise ValueError(f"it returned {type(values).__name__}, not a tensor of shape {wanted}")
+    if values.shape != wanted:
+        raise ValueError(f"it returned shape {tuple(values.shape)}, not {wanted}")
+    return values.float().cpu()
 
 
-def _write_card(folder: RunFolder, suite: Suite, placed: Sequence[Placed], machine: Machine, unnamed: int) -> None:
-    old = folder.info
-    recorded = old.metrics if old is not None else ()
-    names = tuple(dict.fromkeys([*suite.metrics, *(facts.name for facts in recorded)]))
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    info = RunInfo(
-        schema=SCHEMA,
-        id=old.id if old is not None else run_id(),
-        status="started",
-        suite=suite,
-        protocol_digest=protocol_digest(suite),
-        variants=_fingerprints(placed),
-        metrics=tuple(metric.facts for metric in metrics_of_run(names, recorded, installed())),
-        machine=machine,
-        packages=package_versions(),
-        git=git_state(Path.cwd()),
-        start=old.start if old is not None else now,
-        end=None,
-        settings_notes=_notes(suite, placed, unnamed),
-    )
-    folder.write_info(info)
+def result_score(job: Job, metric: Metric, result: torch.Tensor | Exception, *, prompt_cut: bool = False) -> Score:
+    """The record of what came of a cell: a finite value, or a null with the reason.
+
+    A null by the metric's definition stands; any other is tried again by the next ``score``.
+    """
+    make = partial(make_score, job.render, metric, job.reference, prompt_cut=prompt_cut, siblings=job.siblings)
+    if isinstance(result, NoScoreError):
+        return make(reason=describe(result))
+    if isinstance(result, Exception):
+        return make(reason=describe(result), judged=False)
+    value = float(result)
+    if not math.isfinite(value):
+        return make(reason=f"{metric.facts.name} gave {value}", judged=False)
+    return make(value=value)
 
 
-def _fingerprints(placed: Sequence[Placed]) -> tuple[Fingerprint, ...]:
-    """Of each variant the sha256 over its images, since its weights are unknown."""
-    return tuple(
-        Fingerprint(
-            name=variant,
-            digest=_digest("".join(_line(item) for item in placed if item.pair.variant == variant).encode()),
-            checkpoint=KNOWN,
-            pipeline="unknown",
-            files=(),
-        )
-        for variant in _variants(placed)
-    )
+def describe(error: Exception) -> str:
+    """The error in one line; our own ones without the name of their class."""
+    message = " ".join(str(error).split())[:REASON_LENGTH]
+    own = isinstance(error, NoScoreError | ImageFileError | EmbeddingError)
+    return message if own and message else f"{type(error).__name__}: {message}"
 
 
-def _line(item: Placed) -> str:
-    return f"{item.case} {item.sample} {item.seen.sha256}\n"
-
-
-def _notes(suite: Suite, placed: Sequence[Placed], unnamed: int) -> tuple[str, ...]:
-    notes = [
-        "The images were given, not rendered: seeds, settings and weights are unknown, a variant's digest is that of "
-        "its images, and samples of two variants need not start from the same noise."
-    ]
-    size = suite.settings.width, suite.settings.height
-    others = sum(item.seen.size not in (size, None) for item in placed)
-    if others:
-        notes.append(
-            f"{plural(others, 'image')} of {len(placed)} have another size than {size[0]} x {size[1]} pixels; "
-            "statistics of the pixels depend on the size."
-        )
-    if unnamed:
-        notes.append(f"{plural(unnamed, 'image file')} of the folder stand in no line of the table and were left out.")
-    return tuple(notes)
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+@contextmanager
+def memory_for(doing: str) -> Iterator[None]:
+    """Turn running out of memory into MachineError: no fault of an image, so no null is recorded."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MachineError(
+            f"Out of memory while {doing}.",
+            hint="the same command again continues; --device cpu needs no GPU memory",
+        ) from error

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from bench.metrics.image_checks import digest_of, duplicates, siblings
 from bench.metrics.registry import Metric
-from bench.metrics.siblings import digest_of, siblings
-from bench.metrics.tripwires import duplicates
 from bench.records import Dtype, Render, Run, Score
 
 

@@ -10,8 +10,7 @@ raises ``ValueError`` or, where its docstring says so, returns None.
 
 from __future__ import annotations
 
-from bench.stats.arrays import mean
-from bench.stats.effects import Quantiles, WinCount, d_z, pearson_r, quantiles, win_rate
+from bench.stats.effects import Quantiles, WinCount, d_z, mean, pearson_r, quantiles, win_rate
 from bench.stats.intervals import bootstrap_bca, t_interval, wilson_interval
 from bench.stats.multiplicity import benjamini_hochberg, holm, sign_flip_p
 from bench.stats.ranking import DavidsonFit, fit_davidson, tied_sets

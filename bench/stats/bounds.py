@@ -8,9 +8,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.polynomial.hermite_e import hermegauss
 from numpy.typing import ArrayLike
-from scipy.special import nctdtr, stdtrit  # scipy.stats takes longer to import than this work
+from scipy.special import nctdtr, stdtrit
 
-from bench.stats.arrays import Floats, finite, is_constant, mean, rescaled, tails
+from bench.stats.effects import Floats, finite, is_constant, mean, rescaled, tails
 
 LEVEL = 0.90
 """Two-sided: each end is a one-sided 95 % bound."""

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, ndtri, stdtrit  # scipy.stats takes longer to import than this work
+from scipy.special import ndtr, ndtri, stdtrit
 
-from bench.stats.arrays import Floats, chunks, finite, mean, rescaled, sd, tails
+from bench.stats.effects import Floats, chunks, finite, mean, rescaled, sd, tails
 
 
 def bootstrap_bca(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bench.stats.arrays import Floats, finite, rescaled
+from bench.stats.effects import Floats, finite, rescaled
 
 EXACT_UP_TO = 14
 """Up to this many differences all patterns of signs are gone through."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import logsumexp, stdtrit
 
-from bench.stats.arrays import Floats, tails
+from bench.stats.effects import Floats, tails
 from bench.stats.multiplicity import holm, sign_flip_p
 
 PRIOR = 0.5

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit  # scipy.stats takes longer to import than this work
+from scipy.special import stdtrit
 
-from bench.stats.arrays import Floats, finite, tails
+from bench.stats.effects import Floats, finite, tails
 
 _LARGEST_LOG = 700.0
 """exp of more overflows."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -17,13 +18,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bench import strict_json
-from bench.records import Render, RunInfo, Score, Suite, Timing
-from bench.store.ground import clear_temporary, make_folders, move_aside, refuse_foreign, remove_folders
-from bench.store.guards import refuse_other_protocol
+from bench import documents as strict_json
+from bench.comparability import refuse_other_protocol
+from bench.errors import IncomparableError, InvalidError, MachineError
+from bench.records import SCHEMA, Gate, Render, RunInfo, Score, Suite, Timing
 from bench.store.journal import append_records, rewrite_journal, write_whole, writing
-from bench.store.lock import lock_folder, unlock_folder
-from bench.store.opened import batch_of, forget_empty_run
+from bench.store.lock import (
+    clear_temporary,
+    lock_folder,
+    make_folders,
+    move_aside,
+    refuse_foreign,
+    remove_folders,
+    unlock_folder,
+)
+from bench.store.objects import is_url
 from bench.store.reading import (
     INFO,
     RENDERS,
@@ -38,13 +47,102 @@ from bench.store.reading import (
     read_timings,
     scores_csv,
 )
-from bench.store.remote import is_url
-from bench.store.verdicts import GATE, read_gate, write_gate
 
 if TYPE_CHECKING:
-    from bench.store.mirror import Mirror
+    from bench.store.object_store import Mirror
 
 __all__ = ["RunFolder", "batch_of", "forget_empty_run", "load_run", "read_gate", "run_id", "write_gate"]
+
+# What ``batch = "auto"`` asks of a run folder that was begun before: its batch, and to be begun again.
+
+
+def batch_of(place: Path | str) -> int | None:
+    """The batch size of the run in a folder or at a URL; None where there is none."""
+    if is_url(place):
+        from bench.store.object_store import is_run_at, run_url
+
+        if not is_run_at(run_url(str(place))):
+            return None
+    folder = folder_of(place)
+    return read_info(folder).suite.settings.batch if (folder / INFO).exists() else None
+
+
+def forget_empty_run(place: Path | str) -> bool:
+    """Take ``run.json`` out of a folder that holds no image yet; whether that was so."""
+    if is_url(place):
+        from bench.store.object_store import forget_empty
+
+        return forget_empty(str(place))
+    folder = Path(place)
+    if read_renders(folder):
+        return False
+    with writing(folder):
+        (folder / INFO).unlink(missing_ok=True)
+    return True
+
+
+# ``gate.json``: the last gate on a run, beside its journals.
+
+GATE = "gate.json"
+
+
+def write_gate(run_path: str | Path, gate: Gate) -> Path:
+    """Write ``gate.json`` of a run folder, whole or not at all, in the place of an earlier one; returns its path.
+
+    Raises:
+        MachineError: the disk is full, read-only or otherwise unwilling.
+    """
+    path, data = folder_of(run_path) / GATE, gate_json(gate).encode()
+    write_whole(path, data)
+    if is_url(run_path):
+        from bench.store.object_store import put_file
+
+        put_file(str(run_path), GATE, data)
+    return path
+
+
+def read_gate(run_path: str | Path) -> Gate | None:
+    """The last gate on a run, from its folder or ``run.json``; None where there was none.
+
+    It may have judged what lay in the folder before: ``Gate.run_id`` tells.
+
+    Raises:
+        IncomparableError: its schema is newer than this program.
+        InvalidError: the file is damaged.
+        MachineError: it cannot be read.
+    """
+    path = folder_of(run_path) / GATE
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
+    try:
+        table = strict_json.loads(data.decode())
+        schema = table.get("schema") if isinstance(table, dict) else None
+        if type(schema) is int and schema > SCHEMA:
+            raise IncomparableError(
+                f"{path}: has schema {schema}; this hotart-bench knows gates up to schema {SCHEMA}.",
+                "pip install --upgrade hotart-bench",
+            )
+        return strict_json.convert(table, Gate)
+    except ValueError as error:
+        raise InvalidError(
+            f"{path}: is no record of a gate: {error}.", "run hotart-bench gate again, or delete the file"
+        ) from error
+
+
+def gate_json(gate: Gate) -> str:
+    """The gate as indented JSON text that ends with a line feed.
+
+    Raises:
+        ValueError: a number that is not finite (a bug of the caller: JSON has none).
+    """
+    return json.dumps(msgspec.to_builtins(gate), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+
+
+# The run folder: write, read, resume. What lies in it is section "A run folder" of the contract.
 
 
 class RunFolder:
@@ -81,7 +179,7 @@ class RunFolder:
         """
         if not is_url(path):
             return cls._open_here(Path(path), suite, protocol_digest, fresh)
-        from bench.store.mirror import Mirror
+        from bench.store.object_store import Mirror
 
         mirror = Mirror(str(path), fresh=fresh)
         try:

@@ -16,7 +16,7 @@ from typing import BinaryIO, TypeVar
 
 import msgspec
 
-from bench import strict_json
+from bench import documents as strict_json
 from bench.errors import InvalidError, MachineError
 from bench.records import Record
 

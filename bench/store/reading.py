@@ -6,11 +6,11 @@ import csv
 import io
 from pathlib import Path
 
-from bench import strict_json
+from bench import documents as strict_json
 from bench.errors import IncomparableError, InvalidError, MachineError, UsageError
 from bench.records import SCHEMA, Render, Run, RunInfo, Score, Timing
 from bench.store.journal import read_records
-from bench.store.remote import is_url
+from bench.store.objects import is_url
 
 INFO = "run.json"
 RENDERS = "renders.jsonl"
@@ -139,7 +139,7 @@ def folder_of(path: str | Path) -> Path:
     Of a run on an object store it is a copy that was brought here just now, without the images.
     """
     if is_url(path):
-        from bench.store.mirror import read_copy
+        from bench.store.object_store import read_copy
 
         return read_copy(str(path))
     path = Path(path)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import msgspec
 
-from bench import strict_json
+from bench import documents as strict_json
+from bench.documents import exists
 from bench.errors import SuiteError, UsageError
-from bench.names import did_you_mean, listed
+from bench.formatting import did_you_mean, listed
 from bench.records import Case, Cell, Settings, Suite, Variant
-from bench.suite.contamination import training_cases
 from bench.suite.file import VariantTable, read_suite_file
 from bench.suite.prompt_files import SUFFIXES, Located, read_located, read_prompts, refuse_double_ids
 from bench.suite.sweep import sweep_suite
-from bench.suite.text_files import exists
+from bench.suite.training_prompts import training_cases
 
 __all__ = [
     "image_seed",

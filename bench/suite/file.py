@@ -13,12 +13,12 @@ from typing import Any, get_args
 
 import msgspec
 
-from bench import strict_json
+from bench import documents as strict_json
+from bench.documents import read_text
 from bench.errors import IncomparableError, SuiteError, UsageError
-from bench.names import NAME_RULE, did_you_mean, is_good_name, listed
+from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed
 from bench.records import HEAVIEST_LORA, SCHEMA, Dtype, Lora, Plan, Sampler, Settings, TimingName
 from bench.suite.limits import parse_limit
-from bench.suite.text_files import read_text
 
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 499
@@ -51,7 +51,7 @@ class SuiteFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     limits: dict[str, str] = {}
     measure: Plan = Plan()
     keep_training_prompts: bool = False
-    """Keep prompts that SPO was trained on, which are left out otherwise (``bench.suite.contamination``)."""
+    """Keep prompts that SPO was trained on, which are left out otherwise (``bench.suite.training_prompts``)."""
 
 
 def read_suite_file(path: Path, known_metrics: Collection[str] | None) -> SuiteFile:

@@ -25,11 +25,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bench import strict_json
+from bench import documents as strict_json
+from bench.documents import read_text
 from bench.errors import SuiteError
-from bench.names import NAME_RULE, did_you_mean, is_good_name, listed
+from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed
 from bench.records import Case
-from bench.suite.text_files import read_text
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 """The prompt files that can be read."""

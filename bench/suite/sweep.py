@@ -8,7 +8,7 @@ from pathlib import PurePath
 import msgspec
 
 from bench.errors import UsageError
-from bench.names import did_you_mean, is_good_name, listed
+from bench.formatting import did_you_mean, is_good_name, listed
 from bench.records import HEAVIEST_LORA, Lora, Plan, Suite, Sweep, Variant
 
 MOST_WEIGHTS = 50

@@ -11,9 +11,8 @@ downloaded before; and last on the network, which is left alone where a folder i
 """
 
 from bench.weights.catalogue import CATALOGUE, Entry, File, find_entry
-from bench.weights.find import Place, Stored, fetch_weights, find_weights, look_up
+from bench.weights.find import Place, Stored, fetch_weights, find_weights, look_up, read_tensors
 from bench.weights.lock import lock_path
-from bench.weights.read import read_tensors
 
 __all__ = [
     "CATALOGUE",

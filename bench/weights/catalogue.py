@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from bench.errors import UsageError
-from bench.names import did_you_mean
+from bench.formatting import did_you_mean
 from bench.records import Record
 
 

@@ -2,16 +2,102 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import zipfile
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from bench.errors import WeightsError
 from bench.records import Progress, Record
 from bench.weights import lock
 from bench.weights.catalogue import Entry, File, find_entry
-from bench.weights.whole import is_whole
+
+# The tensors of a checked weight file. torch is imported on the call.
+
+FETCH_AGAIN = "delete it and fetch it again: hotart-bench fetch SUITE"
+
+"""The hint beside a file that is not what it should be."""
+
+
+def read_tensors(path: Path) -> Any:
+    """What a weight file holds, on the CPU: a dict of tensors, or for ``.pt`` what it was saved as.
+
+    ``.pt``, ``.pth`` and ``.bin`` are pickles: they are read with ``weights_only=True``, which builds tensors and
+    plain containers and nothing else, and only ever after ``find_weights`` has checked their hash.
+
+    Raises:
+        WeightsError: a file of another kind, a damaged one, or a pickle with more than tensors in it.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise _unreadable(path, error) from error
+    if path.suffix not in {".pt", ".pth", ".bin"}:
+        raise WeightsError(f"{path}: weights are .safetensors, .pt, .pth or .bin files.")
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch each have errors of their own for what is damaged
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    why = " ".join(str(error).split())[:120]
+    return WeightsError(
+        f"{path}: cannot be read as weights ({type(error).__name__}: {why}).",
+        FETCH_AGAIN,
+    )
+
+
+# Whether a weight file can be a whole one of its kind, by its first and last bytes. Imports no torch.
+
+PICKLES = frozenset({".pt", ".pth", ".bin"})
+
+PICKLE_START, ZIP_START = b"\x80", b"PK"
+
+"""Of torch's older files and of those since torch 1.6, which end with a directory of what they hold."""
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a ``.safetensors``, ``.pt``, ``.pth``, ``.bin`` or ``.json`` file is of its kind and not cut short.
+
+    An older pickle that is cut short shows no sign of it before it is read. Files of other kinds pass.
+    """
+    if path.suffix == ".safetensors":
+        return _is_whole_safetensors(path)
+    if path.suffix in PICKLES:
+        with path.open("rb") as file:
+            start = file.read(2)
+        return zipfile.is_zipfile(path) if start == ZIP_START else start.startswith(PICKLE_START)
+    return path.suffix != ".json" or _is_json(path)
+
+
+def _is_whole_safetensors(path: Path) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            return True
+    except (SafetensorError, OSError):
+        return False
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+# From a name of the catalogue to checked files on this machine. Imports no torch.
 
 Trust = Literal["pinned", "locked", "unpinned"]
 
@@ -167,7 +253,7 @@ def _present(entry: Entry, file: File, weights_dir: Path | None) -> Path | None:
         for folder in _folders(entry, weights_dir):
             if (folder / name).is_file():
                 return folder / name
-    from bench.weights.download import cached  # http takes longer to import than help takes to print
+    from bench.weights.download import cached
 
     return next((path for name in _names(file) if (path := cached(entry, name)) is not None), None)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import strict_json
+from bench import documents as strict_json
 from bench.errors import MachineError, WeightsError
 from bench.records import Record
 

@@ -17,7 +17,7 @@ from selenium.webdriver.chrome.service import Service
 from bench.compare import compare_run
 from bench.records import Run
 from bench.report import html
-from bench.report.data import build_view
+from bench.report.page import build_view
 
 FAILED = ("spo", "case-001", 0)
 

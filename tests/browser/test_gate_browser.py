@@ -17,7 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from bench.compare import compare_run
 from bench.report import html
-from bench.report.data import build_view
+from bench.report.page import build_view
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,16 @@ import json
 import shutil
 from collections import namedtuple
 
+import bench.checkpoints.fingerprint
 import pytest
 from msgspec.structs import replace
 
-import bench.variants
 from bench import machine
-from bench.cli.foretold import clock_words, foretell, time_words
-from bench.planning.pilot import seconds_a_cell
+from bench.checkpoints.fingerprint import Needed
+from bench.cli.doctor import clock_words, foretell, time_words
+from bench.plan.pilot import seconds_a_cell
 from bench.records import Machine
 from bench.store import load_run
-from bench.variants import Needed
 
 
 def needed(variant, what, size_bytes, get=""):
@@ -36,7 +36,7 @@ def weights(monkeypatch, home):
     """Weights that a suite needs, and a machine of which torch need not be asked."""
     found = [needed("base", "mini unet", 3 << 20), needed("base", "mini vae", 1 << 20)]
     found.append(needed("spo", "mini:spo", 1 << 20))
-    monkeypatch.setattr(bench.variants, "weights_needed", lambda suite, folder: tuple(found))
+    monkeypatch.setattr(bench.checkpoints.fingerprint, "weights_needed", lambda suite, folder: tuple(found))
     monkeypatch.setattr(machine, "pick_device", lambda wish: "cuda:0")
     monkeypatch.setattr(machine, "machine_facts", lambda device: HERE)
     return found

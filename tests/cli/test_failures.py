@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from bench import errors
-from bench.cli.failures import explain
+from bench.cli import explain
 
 
 class OutOfMemoryError(RuntimeError):

@@ -8,11 +8,11 @@ import pytest
 from huggingface_hub.utils.tqdm import enable_progress_bars
 
 import bench.metrics
+from bench.checkpoints import locate as sources
 from bench.errors import WeightsError
 from bench.metrics import Tower, metric, registry_of
 from bench.metrics.pixels import saturation, sharpness
 from bench.records import MetricFacts
-from bench.variants import sources
 from bench.weights import CATALOGUE, Entry, File
 
 HEAD = Entry(
@@ -58,7 +58,7 @@ def judged(home, monkeypatch, tmp_path):
         needing("fitting", "conv", ()),
         Tower("conv", lambda place: pytest.fail("fetch loads nothing"), ("tower",)),
     )
-    for module in ("bench.metrics.discovery", "bench.metrics", "bench.metrics.precision"):
+    for module in ("bench.metrics.registry", "bench.metrics", "bench.metrics.registry"):
         monkeypatch.setattr(f"{module}.installed", lambda: registry)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path / "locks" / "lock.json"))

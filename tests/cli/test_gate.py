@@ -19,12 +19,12 @@ from report_runs import page_of
 import bench.gate
 from bench.cli.gate import exit_code
 from bench.compare import compare_run
+from bench.documents import convert
 from bench.gate.outcomes import WORDS
 from bench.records import Gate
 from bench.report import html
-from bench.report.data import build_view
+from bench.report.page import build_view
 from bench.store import load_run, read_gate, write_gate
-from bench.strict_json import convert
 
 HEAVY = {"torch", "diffusers", "transformers", "peft", "open_clip", "pandas", "matplotlib", "torchmetrics"}
 JUNIT = etree.XMLSchema(etree.parse(Path(__file__).parents[1] / "gate" / "junit.xsd"))

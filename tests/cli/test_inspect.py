@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import PROJ_IN, PUBLISHED_PROJ_IN, UNET, tiny_state, write_lora, write_recipe, write_tiny
 
+from bench.checkpoints.families import config_folder, family_tensors
 from bench.cli import run_command_line
 from bench.mini import weights
-from bench.variants.checkpoints.families import config_folder, family_tensors
 
 
 def inspected(capsys, *arguments):

@@ -5,7 +5,7 @@ import pytest
 
 from bench.metrics import all_facts
 from bench.suite import list_prompt_sets, list_suites, load_suite, prompts_folder, read_prompts
-from bench.suite.clip_tokens import count_tokens
+from bench.suite.tokens import count_tokens
 
 
 def test_suites(cli):

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from tiny_checkpoints import UNET, tiny_state, write_lora, write_recipe, write_tiny
 
-from bench.variants.recipes import merge as merging
-from bench.variants.recipes import writer
+from bench.merge import write as merging
+from bench.merge import write as writer
 
 SUM = 'method = "weighted_sum"\nmodels = ["a.safetensors", "b.safetensors"]\nalpha = 0.3\n'
 

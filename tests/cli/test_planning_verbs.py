@@ -14,15 +14,9 @@ from fakes import make_run, write_run
 from msgspec.structs import replace
 
 import bench.calibrate
-from bench import strict_json
-from bench.cli.planning_tables import round_up
-from bench.records import (
-    Calibration,
-    MetricNoise,
-    SessionNoise,
-    SizePlan,
-    SourceNoise,
-)
+from bench import documents as strict_json
+from bench.cli.planning import round_up
+from bench.records import Calibration, MetricNoise, SessionNoise, SizePlan, SourceNoise
 from bench.suite import load_suite, protocol_digest
 
 

@@ -3,14 +3,7 @@ import math
 
 import pytest
 
-from bench.cli.printing import (
-    Column,
-    format_duration,
-    format_rate,
-    print_json,
-    print_table,
-    printable,
-)
+from bench.cli.printing import Column, format_duration, format_rate, print_json, print_table, printable
 from bench.records import Interval
 
 COLUMNS = [Column("metric"), Column("mean", number=True), Column("what it is", text=True)]

@@ -6,10 +6,10 @@ import pytest
 from fakes import make_run, write_run
 
 import bench.plots
-from bench.cli.comparison import Comparison
+from bench.cli.compare import Comparison
 from bench.compare import compare_run, compare_runs, rank_variants, summarize_timings, timing_ratios, variant_pairs
+from bench.documents import convert
 from bench.store import load_run
-from bench.strict_json import convert
 
 
 def printed(answer):

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import torch
 
+from bench.pipeline.switch import turn_into
 from bench.render import draw_batch, encode_cases
-from bench.variants.models import turn_into
 
 from .commands import GIB
 from .figure import Figure, held

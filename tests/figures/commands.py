@@ -43,8 +43,8 @@ def figure_help() -> tuple[Figure, ...]:
 
 def figure_start() -> tuple[Figure, ...]:
     """A process that imports what a model needs and ends, as ours do over as Python does by itself; 5 in turns."""
-    work = "import bench.variants.pipelines"
-    ours = f"from bench.memory import spare_collector; spare_collector(); {work}"
+    work = "import bench.pipeline.build"
+    ours = f"from bench.machine import spare_collector; spare_collector(); {work}"
     commands = [[sys.executable, "-W", "ignore", "-c", code] for code in (ours, work)]
     pairs = [[timed(command) for command in commands] for _ in range(6)][1:]
     sparing_s, plain_s = zip(*pairs, strict=True)

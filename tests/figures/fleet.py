@@ -17,14 +17,14 @@ import ray
 import torch
 
 import bench.render
-from bench.fleet import Fleet, render_on_fleet
+from bench.checkpoints.fingerprint import fingerprint
 from bench.machine import machine_facts, package_versions
+from bench.pipeline.switch import turn_into
+from bench.ray_workers import Fleet, render_on_fleet
 from bench.records import SCHEMA, RunInfo, Suite, Variant
 from bench.render import render
 from bench.store import RunFolder
 from bench.suite import load_suite, protocol_digest
-from bench.variants import fingerprint
-from bench.variants.models import turn_into
 
 from .figure import Figure, held_ratio
 

@@ -14,10 +14,10 @@ from PIL import Image
 
 import bench.render
 from bench.metrics import Inputs, LoadedJointTower, Metric, Place
+from bench.pipeline.switch import load_pipeline
 from bench.records import Suite
 from bench.run import run_stage
 from bench.suite import plan_cells
-from bench.variants import load_pipeline
 
 from .figure import Figure, held_ratio
 from .full_bench import Bench, timed

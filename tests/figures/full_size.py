@@ -23,11 +23,10 @@ import msgspec
 import torch
 
 import bench.render
+from bench.pipeline.switch import load_pipeline, turn_into
 from bench.records import Variant
 from bench.store import RunFolder
 from bench.suite import protocol_digest
-from bench.variants import load_pipeline
-from bench.variants.models import turn_into
 
 from .card_memory import CARDS, peak_figure
 from .figure import Figure, Lost, held, held_ratio, told

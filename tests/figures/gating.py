@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.gate.check import Question
 from bench.gate.quality import judge_metric
-from bench.gate.question import Question
 from bench.records import Limit, MetricFacts
 from bench.stats import wilson_interval
 from bench.stats.bounds import power_of_pass

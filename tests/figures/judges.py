@@ -21,10 +21,8 @@ from PIL import Image
 
 from bench.metrics import Metric, Place, Registry, Tower, registry_of
 from bench.metrics.aesthetic import aesthetic_v1, aesthetic_v2
-from bench.metrics.clip_score import clip_score
-from bench.metrics.clip_tower import ClipTower
-from bench.metrics.open_clip_model import VIT_L14
-from bench.metrics.openai_clip import load_openai_clip
+from bench.metrics.encoders import VIT_L14, ClipTower
+from bench.metrics.openai_clip import clip_score, load_openai_clip
 from bench.records import SCHEMA, Case, Fingerprint, Machine, Render, RunInfo
 from bench.score import score
 from bench.store import RunFolder

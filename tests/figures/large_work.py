@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 import bench.render
+from bench.pipeline.switch import base_of
 from bench.records import Audit, Case, Cell, CheckpointFacts, Settings, Suite, Variant
-from bench.render.draw import Drawn
+from bench.render.images import Drawn
 from bench.run import run_stage
-from bench.variants.models import base_of
 
 from .peak import peak_bytes
 

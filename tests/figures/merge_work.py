@@ -24,9 +24,9 @@ def write_inputs(folder: Path, shape: str) -> None:
     """Two checkpoints of other numbers, a LoRA on every matrix of the UNet's attentions, and the recipe."""
     import torch
 
-    from bench.variants.checkpoints.published import join, published
-    from bench.variants.checkpoints.seeded import open_random
-    from bench.variants.recipes.writer import Entry, replacing, write_tensors
+    from bench.checkpoints.ldm_layout import join, published
+    from bench.checkpoints.random_weights import open_random
+    from bench.merge.write import Entry, replacing, write_tensors
 
     source = open_random(shape)
     layout = {entry.key: entry for entry in published(source.tensors)}
@@ -48,7 +48,7 @@ def write_lora(path: Path, shape: str, seed: int = 0) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from bench.variants.checkpoints.seeded import open_random
+    from bench.checkpoints.random_weights import open_random
 
     generator = torch.Generator().manual_seed(seed)
     lora = {}
@@ -88,7 +88,7 @@ def merge(folder: Path) -> None:
 
 def largest_bytes(folder: Path) -> int:
     """The largest tensor of the first input, as it is stored."""
-    from bench.variants.stored import read_header
+    from bench.checkpoints.safetensors_files import read_header
 
     return max(one.end - one.start for one in read_header(folder / "a.safetensors").tensors.values())
 

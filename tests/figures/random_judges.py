@@ -22,11 +22,10 @@ import msgspec
 from bench.metrics import Place, Registry, Tower, registry_of
 from bench.metrics.aesthetic import aesthetic_v1, aesthetic_v2
 from bench.metrics.blip import VisionShape
-from bench.metrics.clip_score import clip_score
+from bench.metrics.encoders import VIT_H14, VIT_L14, ClipShape
 from bench.metrics.hps import hpsv2, hpsv2_vit_h14, hpsv21, hpsv21_vit_h14, load_hps
 from bench.metrics.imagereward import ImageRewardTower, imagereward, imagereward_tower
-from bench.metrics.open_clip_model import VIT_H14, VIT_L14, ClipShape
-from bench.metrics.openai_clip import load_openai_clip, openai_vit_l14
+from bench.metrics.openai_clip import clip_score, load_openai_clip, openai_vit_l14
 from bench.metrics.pickscore import pickscore, pickscore_vit_h14
 from bench.weights import CATALOGUE, find_weights, read_tensors
 from tests.metrics import official_imagereward as reward

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from bench.pipeline import denoise as stages
+from bench.pipeline.switch import load_pipeline
 from bench.records import Cell, Suite, Variant
 from bench.render import render
 from bench.store import RunFolder
 from bench.suite import load_suite, plan_cells, protocol_digest
-from bench.variants import load_pipeline, stages
 
 from .figure import Figure, held_ratio
 
@@ -108,7 +109,7 @@ def denoise_and_decode(
 
 
 def decode(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Latents to pixels (n, 3, H, W), in the precision that ``bench.variants.stages`` decodes in."""
+    """Latents to pixels (n, 3, H, W), in the precision that ``bench.pipeline.denoise`` decodes in."""
     vae, own, wanted = pipe.vae, pipe.vae.dtype, stages.decode_dtype(pipe)
     if wanted != own:
         vae.to(wanted)

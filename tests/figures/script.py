@@ -17,8 +17,7 @@ from PIL import Image
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
 import bench.render
-from bench.mini.load import load_judge
-from bench.mini.towers import judge_tokens
+from bench.mini.networks import judge_tokens, load_judge
 from bench.mini.weights import lora_file, pipeline_folder, weight_file
 from bench.records import Suite
 from bench.run import run_stage

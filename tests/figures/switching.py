@@ -10,9 +10,8 @@ from pathlib import Path
 import msgspec
 import torch
 
+from bench.pipeline.switch import Model, load_pipeline, turn_into
 from bench.records import Lora, Settings, Variant
-from bench.variants import load_pipeline
-from bench.variants.models import Model, turn_into
 
 from .figure import Figure, held_ratio
 from .merge_work import write_inputs

@@ -9,7 +9,8 @@ from fake_gates import make_gate, make_verdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.gate.annotations import MAX_A_LEVEL, annotations
+from bench.gate.ci import MAX_A_LEVEL
+from bench.gate.ci import github_annotations as annotations
 
 
 class Shown(NamedTuple):

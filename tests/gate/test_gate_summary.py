@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from bench.errors import UsageError
-from bench.gate.fitting import Section, fitted
-from bench.gate.summary import MARKER, MAX_BYTES, summary_markdown
+from bench.gate.summary import MARKER, MAX_BYTES, Section, fitted, summary_markdown
 from bench.records import Run, Verdict
 
 MARKDOWN = MarkdownIt("gfm-like", {"linkify": False, "html": True})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from figures import gating
 
-from bench.planning import variance_components
+from bench.plan import variance_components
 from bench.stats import t_interval
 
 

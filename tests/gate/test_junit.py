@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from bench.gate.junit import junit_xml
+from bench.gate.ci import junit_xml
 from bench.records import Gate, Outcome
 
 OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "inconclusive", "invalid")

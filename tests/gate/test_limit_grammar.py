@@ -9,7 +9,7 @@ from fakes import make_run
 from msgspec.structs import replace
 
 from bench.errors import UsageError
-from bench.gate.limits import metric_margin, timing_margin
+from bench.gate.check import metric_margin, timing_margin
 from bench.records import Limit
 from bench.suite.limits import check_metric_limit, parse_limit
 

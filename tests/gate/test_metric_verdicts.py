@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from bench.gate.check import Question
 from bench.gate.quality import judge_metric
-from bench.gate.question import Question
 from bench.stats.bounds import detectable_loss, mean_bounds, prompts_for
 from bench.suite.limits import parse_limit
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from bench.baseline import freeze_round
-from bench.gate.question import Question
+from bench.gate.check import Question
 from bench.gate.timing import judge_timing
 from bench.records import FrozenRound, SessionNoise
 from bench.suite.limits import parse_limit

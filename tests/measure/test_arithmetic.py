@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from bench.measure.arithmetic import arithmetic_note
+from bench.measure.meters import arithmetic_note
 from bench.records import Settings
 
 SETTINGS = Settings(width=64, height=64, steps=3, guidance=3.0, sampler="ddim", dtype="bfloat16")

@@ -16,10 +16,9 @@ import psutil
 import pytest
 
 from bench.errors import HotartError, IncomparableError, InvalidError, MachineError, UsageError, WeightsError
-from bench.measure import children
-from bench.measure.children import child_environment, run_child
-from bench.measure.laps import Shot
-from bench.measure.messages import Failure, Reply, Request, Tick, encode
+from bench.measure import process as children
+from bench.measure.process import Failure, Reply, Request, Tick, child_environment, encode, run_child
+from bench.measure.stopwatch import Shot
 from bench.records import Settings, Variant
 
 REQUEST = Request(
@@ -173,7 +172,7 @@ def test_the_child_runs_the_package_that_runs_here(tmp_path: Path) -> None:
     decoy.mkdir()
     (decoy / "__init__.py").write_text("raise RuntimeError('the wrong bench')")
     found = subprocess.run(
-        [sys.executable, "-P", "-c", "import bench.measure.children as ours; print(ours.__file__)"],
+        [sys.executable, "-P", "-c", "import bench.measure.process as ours; print(ours.__file__)"],
         cwd=tmp_path,
         env=child_environment(),
         capture_output=True,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.measure.laps import (
+from bench.measure.stopwatch import (
     Clock,
     ImageTimes,
     Laps,

@@ -14,16 +14,9 @@ import pytest
 from fakes import make_run
 
 from bench.errors import MachineError, UsageError
-from bench.measure import (
-    Job,
-    is_complete,
-    measure,
-    open_jobs,
-    pick_variants,
-    plan_shots,
-)
-from bench.measure.laps import ImageTimes, Laps, laps_to_timings, timing
-from bench.measure.messages import Request
+from bench.measure import Job, is_complete, measure, open_jobs, pick_variants, plan_shots
+from bench.measure.process import Request
+from bench.measure.stopwatch import ImageTimes, Laps, laps_to_timings, timing
 from bench.records import Plan, Suite, Timing
 from bench.store import RunFolder
 from bench.suite import image_seed, protocol_digest

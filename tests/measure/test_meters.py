@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.compare.timing_doubts import BUSY_PERCENT
+from bench.compare.timing import BUSY_PERCENT
 from bench.measure import meters
 
 MIB = 2**20

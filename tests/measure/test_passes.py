@@ -11,10 +11,19 @@ from fake_nvml import FakeDriver
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.measure import meters, passes
-from bench.measure.meters import CpuLoad, DevicePeaks
+from bench.measure import meters
+from bench.measure import meters as passes
+from bench.measure.meters import (
+    WINDOW_S,
+    CpuLoad,
+    DevicePeaks,
+    Found,
+    measure_energy,
+    measure_memory,
+    observe,
+    slowdowns,
+)
 from bench.measure.nvml import IDLE, Gpu
-from bench.measure.passes import WINDOW_S, Found, measure_energy, measure_memory, observe, slowdowns
 from bench.records import Conditions, DeviceState, Slowdown
 
 

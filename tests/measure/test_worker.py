@@ -16,17 +16,16 @@ import pytest
 import torch
 from fake_nvml import FakeDriver
 
-from bench import worker
 from bench.errors import MachineError, WeightsError
-from bench.measure import meters
-from bench.measure.laps import Clock, Shot, Stages
-from bench.measure.messages import Failure, Message, Reply, Request, Tick, encode
+from bench.measure import meters, worker
 from bench.measure.meters import CpuLoad, DevicePeaks
 from bench.measure.nvml import Gpu
+from bench.measure.process import Failure, Message, Reply, Request, Tick, encode
+from bench.measure.stopwatch import Clock, Shot, Stages
+from bench.measure.worker import answer, measure_request
+from bench.pipeline import denoise as variant_stages
+from bench.pipeline.denoise import Decoded
 from bench.records import Conditions, Lora, Settings, Variant
-from bench.variants import stages as variant_stages
-from bench.variants.stages import Decoded
-from bench.worker import answer, measure_request
 
 SETTINGS = Settings(width=64, height=64, steps=3, guidance=3.0, sampler="ddim")
 CLOCK = Clock(lambda: 0.0, lambda before, after: after - before, lambda: None)
@@ -228,7 +227,7 @@ FAKE = """
     import os, sys, time
     sys.path.insert(0, {root!r})
     from bench import worker
-    from bench.measure.laps import Stages, device_clock
+    from bench.measure.stopwatch import Stages, device_clock
 
     def denoise(pipe, encoded, latents, shot, on_step):
         print("a library prints")
@@ -245,7 +244,7 @@ FAKE = """
 
 
 def _start_worker(sleep_s: float) -> subprocess.Popen[bytes]:
-    root = str(Path(worker.__file__).resolve().parent.parent)
+    root = str(Path(worker.__file__).resolve().parents[2])
     program = textwrap.dedent(FAKE.format(root=root, sleep=sleep_s))
     pipe = subprocess.PIPE
     child = subprocess.Popen([sys.executable, "-P", "-c", program], stdin=pipe, stdout=pipe, stderr=pipe)

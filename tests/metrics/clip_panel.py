@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from bench.metrics import Registry
-from bench.metrics.open_clip_model import ClipShape
+from bench.metrics.encoders import ClipShape
 from bench.records import Dtype, Score
 from bench.score import score
 from bench.store import RunFolder

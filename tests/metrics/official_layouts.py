@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.metrics.open_clip_model import ClipShape
+from bench.metrics.encoders import ClipShape
 
 VOCABULARY, CONTEXT = 49408, 77
 OPENAI_FILE = "timm/vit_large_patch14_clip_224.openai/open_clip_model.safetensors"

@@ -8,14 +8,7 @@ import numpy as np
 import pytest
 import torch
 from clip_panel import CASES, all_pairs, draw, judged, open_clip_clip, transformers_clip
-from official_layouts import (
-    AESTHETIC_LAYERS,
-    SMALL_L14,
-    random_clip,
-    random_head,
-    write_head,
-    write_openai,
-)
+from official_layouts import AESTHETIC_LAYERS, SMALL_L14, random_clip, random_head, write_head, write_openai
 from test_geometry import openai_official
 
 from bench.errors import WeightsError

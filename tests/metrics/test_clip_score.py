@@ -12,8 +12,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from bench.errors import WeightsError
 from bench.metrics import Inputs, Place, Tower, registry_of
-from bench.metrics.clip_score import clip_score
-from bench.metrics.openai_clip import load_openai_clip, openai_vit_l14
+from bench.metrics.openai_clip import clip_score, load_openai_clip, openai_vit_l14
 from bench.weights import read_tensors
 
 

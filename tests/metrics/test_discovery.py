@@ -15,11 +15,11 @@ import torch
 
 from bench.errors import UsageError
 from bench.metrics import Inputs, Registry, facts_for, registry_of
-from bench.metrics.discovery import GROUP, OWN_MODULES, build
+from bench.metrics.registry import GROUP, OWN_MODULES, build
 from bench.metrics.registry import __doc__ as registry_docs
 
 ROOT = Path(__file__).parents[2]
-OWN = ("bench.metrics.pixels", "bench.metrics.distance")
+OWN = ("bench.metrics.pixels",)
 
 DECLARE = """
 from bench.metrics import metric, tower
@@ -66,7 +66,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     return Site(tmp_path)
 
 
-OURS = {"saturation", "contrast", "sharpness", "clipped", "ssim-to-base"}
+OURS = {"saturation", "contrast", "sharpness", "clipped", "blur", "diversity", "ssim-to-base"}
 
 
 def test_a_plugin_adds_its_metrics_and_towers_to_ours(site: Site) -> None:
@@ -111,7 +111,7 @@ def test_a_broken_plugin_is_left_out_whole_and_named(site: Site, body: str, why:
 
 def test_the_example_in_the_docs_is_a_plugin_as_it_stands(site: Site) -> None:
     _, _, rest = str(registry_docs).partition("to be copied:\n\n")
-    example, _, _ = rest.partition("\n``bench.metrics.discovery``")
+    example, _, _ = rest.partition("\n``bench.metrics.registry``")
     site.install("my-judges", "one", "")
     (site.path / "one.py").write_text(textwrap.dedent(example))
     registry = site.registry()

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from bench.metrics import Inputs, NoScoreError
-from bench.metrics.distance import ssim_to_base
+from bench.metrics.pixels import ssim_to_base
 
 
 def inputs(image: np.ndarray, reference: np.ndarray | None) -> Inputs:

@@ -32,14 +32,9 @@ from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegac
 from bench.machine import pick_device
 from bench.metrics import Inputs, LoadedJointTower, NoScoreError, Place, registry_of
 from bench.metrics.blip import VisionShape
-from bench.metrics.imagereward import (
-    BATCH,
-    ImageRewardTower,
-    imagereward,
-    imagereward_tower,
-)
+from bench.metrics.imagereward import BATCH, ImageRewardTower, imagereward, imagereward_tower
 from bench.score import score
-from bench.score.batch import by_row
+from bench.score.images import by_row
 from bench.weights import CATALOGUE
 
 SMALL = Layout()

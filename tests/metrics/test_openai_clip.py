@@ -14,10 +14,9 @@ from bench.errors import WeightsError
 from bench.machine import pick_device
 from bench.metrics import Place, Tower, registry_of
 from bench.metrics.aesthetic import aesthetic_v1, aesthetic_v2
-from bench.metrics.clip_score import clip_score
-from bench.metrics.open_clip_model import VIT_H14, VIT_L14, ClipShape
-from bench.metrics.openai_clip import load_openai_clip
-from bench.suite.clip_tokens import count_tokens
+from bench.metrics.encoders import VIT_H14, VIT_L14, ClipShape
+from bench.metrics.openai_clip import clip_score, load_openai_clip
+from bench.suite.tokens import count_tokens
 from bench.weights import read_tensors
 
 PROMPTS = [prompt for *_, prompt in CASES]

@@ -51,7 +51,7 @@ def test_the_panel_scores_from_them_as_each_metric_does_alone(judges: ModuleType
 
 def test_the_published_sizes_are_those_of_the_towers(judges: ModuleType) -> None:
     from bench.metrics.blip import VisionShape
-    from bench.metrics.open_clip_model import VIT_H14, VIT_L14
+    from bench.metrics.encoders import VIT_H14, VIT_L14
 
     sizes, vision = judges.PUBLISHED_SIZES, VisionShape()
     assert (sizes.l14, sizes.h14) == (VIT_L14, VIT_H14)

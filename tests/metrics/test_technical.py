@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
 
 from bench.metrics import Inputs, NoScoreError
-from bench.metrics.technical import blur, diversity
+from bench.metrics.pixels import blur, diversity
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.2
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.metrics.tripwires import BLACK_LEVEL, broken, duplicates, not_finite
+from bench.metrics.image_checks import BLACK_LEVEL, broken, duplicates, not_finite
 from bench.records import Render
 
 

@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from bench.mini import evidence, evidence_judges, evidence_renders, world
+from bench.mini import evidence, world
+from bench.mini import evidence as evidence_judges
+from bench.mini import evidence as evidence_renders
 
 
 @pytest.fixture(autouse=True)

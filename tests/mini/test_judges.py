@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.metrics import Inputs, Place
-from bench.metrics.discovery import installed
-from bench.mini import draw, judges, weights, world
-from bench.mini.judges import MiniTower, load_aesthetic, mini_aesthetic, mini_clip, mini_preference
-from bench.mini.load import load_instrument, load_judge
-from bench.score.batch import by_row
+from bench.metrics.registry import installed
+from bench.mini import draw, weights, world
+from bench.mini import metrics as judges
+from bench.mini.metrics import MiniTower, load_aesthetic, mini_aesthetic, mini_clip, mini_preference
+from bench.mini.networks import load_instrument, load_judge
+from bench.score.images import by_row
 
 NAMES = ("mini-aesthetic", "mini-clip", "mini-preference")
 TOWERS = ("mini-clip", "mini-preference")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from bench.mini import models, weights, world
-from bench.mini.load import tokenizer as load_tokenizer
-from bench.mini.towers import JUDGE_TOKENS
+from bench.mini.networks import JUDGE_TOKENS
+from bench.mini.networks import tokenizer as load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.mini import world
-from bench.mini.load import tokenizer
-from bench.mini.towers import Block, Instrument, Judge, Shape, judge_tokens, sinusoid
+from bench.mini.networks import Block, Instrument, Judge, Shape, judge_tokens, sinusoid, tokenizer
 
 SMALL = Shape(stem=(8, 16, 16, 24), width=32, layers=2, heads=2, text_width=32, text_layers=1, embed=16)
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.mini.train import loop, place
+from bench.mini.train import loop
+from bench.mini.train import loop as place
 from bench.mini.train.loop import Dice, Recipe, learning_rate, train
 
 RECIPE = Recipe(stage="toy", iterations=12, batch=4, learning_rate=0.05, warmup=3, weight_decay=0.1, ema=0.9)

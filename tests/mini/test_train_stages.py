@@ -14,29 +14,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bench.checkpoints.fingerprint import fingerprint
 from bench.mini import models, weights
-from bench.mini.load import load_instrument, load_judge
-from bench.mini.load import tokenizer as load_tokenizer
-from bench.mini.train import (
-    base,
-    clip,
-    data,
-    decoder,
-    dpo,
-    instrument,
-    loop,
-    lora,
-    place,
-    preference,
-    ship,
-    spo,
-    step_aware,
-    vae,
-)
+from bench.mini.networks import load_instrument, load_judge
+from bench.mini.networks import tokenizer as load_tokenizer
+from bench.mini.train import base, clip, data, decoder, dpo, instrument, loop, preference, ship, spo, step_aware, vae
+from bench.mini.train import dpo as lora
+from bench.mini.train import loop as place
 from bench.mini.train.__main__ import STAGES, stage_function
 from bench.mini.train.loop import Dice, Recipe
+from bench.pipeline import denoise as stages
+from bench.pipeline.switch import load_pipeline
 from bench.records import Lora, Settings, Variant
-from bench.variants import fingerprint, load_pipeline, stages
 
 SCENES = 128
 BATCHES: dict[ModuleType, int] = {

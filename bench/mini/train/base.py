@@ -27,8 +27,7 @@ from bench.mini.train.diffusion import (
     load_vae,
     predict,
 )
-from bench.mini.train.loop import Dice, Recipe, round_to_half, train
-from bench.mini.train.place import device, half, integers, normal, put
+from bench.mini.train.loop import Dice, Recipe, device, half, integers, normal, put, round_to_half, train
 
 RECIPE = Recipe(stage="base", iterations=3200, batch=64, learning_rate=1e-3, warmup=100, ema=0.998)
 REFINE = Recipe(stage="base-refine", iterations=2400, batch=64, learning_rate=6e-4, warmup=100, ema=0.998)

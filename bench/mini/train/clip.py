@@ -17,10 +17,9 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from bench.mini import models, world
-from bench.mini.towers import Judge, judge_tokens
+from bench.mini.networks import Judge, judge_tokens
 from bench.mini.train.data import Pool, pool
-from bench.mini.train.loop import Dice, Recipe, train
-from bench.mini.train.place import device, half, put
+from bench.mini.train.loop import Dice, Recipe, device, half, put, train
 
 RECIPE = Recipe(stage="clip", iterations=1500, batch=256, learning_rate=1e-3, warmup=60, weight_decay=0.05, ema=0.995)
 POOL = 96 * 1024

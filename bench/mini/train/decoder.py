@@ -15,8 +15,7 @@ from bench.mini.train import base
 from bench.mini.train import vae as vae_stage
 from bench.mini.train.data import pool
 from bench.mini.train.diffusion import load_vae
-from bench.mini.train.loop import Dice, Recipe, round_to_half, train
-from bench.mini.train.place import half
+from bench.mini.train.loop import Dice, Recipe, half, round_to_half, train
 
 RECIPE = Recipe(stage="decoder", iterations=2400, batch=32, learning_rate=8e-4, warmup=50, weight_decay=0.0, ema=0.995)
 MSE_WEIGHT = 20.0

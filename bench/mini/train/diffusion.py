@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from bench.mini import models
-from bench.mini.train.place import device, half, put
+from bench.mini.train.loop import device, half, put
 
 
 @dataclass(frozen=True)

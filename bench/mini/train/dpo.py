@@ -11,20 +11,56 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.mini.train import base, lora
+from bench.mini.train import base
 from bench.mini.train import vae as vae_stage
 from bench.mini.train.data import pool
 from bench.mini.train.diffusion import add_noise, alphas_cumprod, load_text_encoders, load_unet, load_vae, predict
-from bench.mini.train.loop import Dice, Recipe, reseeded, train
-from bench.mini.train.place import integers, normal
+from bench.mini.train.loop import Dice, Recipe, integers, normal, reseeded, train
 from bench.mini.train.preference import Pairs
 
+# A LoRA on the UNet's attention, in the diffusers/PEFT layout.
+
+RANK = 8
+
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def add(unet: UNet2DConditionModel, seed: int) -> list[nn.Parameter]:
+    """Add an untrained LoRA (alpha = rank) and return its parameters; it changes nothing yet."""
+    torch.manual_seed(seed)
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=list(TARGETS)))
+    return [parameter for parameter in unet.parameters() if parameter.requires_grad]
+
+
+class Trained(nn.Module):
+    """The LoRA's parameters alone, as what a checkpoint holds."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        named = {name.replace(".", "/"): p for name, p in unet.named_parameters() if p.requires_grad}
+        self.parts = nn.ParameterDict(named)
+
+
+def save(unet: UNet2DConditionModel, folder: Path, name: str) -> None:
+    """Write ``<name>.safetensors`` in the diffusers/PEFT layout (``unet.<module>.lora_A.weight``), float16."""
+    half = {key: value.half().contiguous() for key, value in get_peft_model_state_dict(unet).items()}
+    StableDiffusionXLPipeline.save_lora_weights(folder, unet_lora_layers=half, weight_name=f"{name}.safetensors")
+
+
+# Stage ``dpo``: a LoRA by the Diffusion-DPO loss (arXiv 2311.12908) on preference pairs.
+
 RECIPE = Recipe(stage="dpo", iterations=640, batch=64, learning_rate=1e-3, warmup=20, weight_decay=0.0)
+
 BETA = 2000.0
+
 TIE = 0.08
+
 """Pairs whose beauty differs by less are left out, as Pick-a-Pic's ties are."""
 
 
@@ -52,7 +88,7 @@ def run(work: Path, seed: int = 0) -> None:
     unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
     pairs = Pairs(pool(work, "train", vae_stage.POOL))
     z = base.pipeline_latents(work, vae, pairs.source)
-    parameters = lora.add(unet, recipe.seed)
+    parameters = add(unet, recipe.seed)
 
     def step(iteration: int, dice: Dice) -> Tensor:
         winner, loser, captions = draw_pairs(pairs, dice, RECIPE.batch)
@@ -70,5 +106,5 @@ def run(work: Path, seed: int = 0) -> None:
         policy = (predict(unet, x, t, states, pooled) - noise).square().mean((1, 2, 3))
         return loss(policy, reference)
 
-    train(recipe, {"lora": lora.Trained(unet)}, step, work, parameters=parameters, log_every=10)
-    lora.save(unet, work, recipe.stage)
+    train(recipe, {"lora": Trained(unet)}, step, work, parameters=parameters, log_every=10)
+    save(unet, work, recipe.stage)

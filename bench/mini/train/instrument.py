@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.mini import world
-from bench.mini.towers import Instrument
+from bench.mini.networks import Instrument
 from bench.mini.train.clip import pixels
 from bench.mini.train.data import KIND_NAMES, Pool, pool
-from bench.mini.train.loop import Dice, Recipe, train
-from bench.mini.train.place import half, put
+from bench.mini.train.loop import Dice, Recipe, half, put, train
 
 RECIPE = Recipe(stage="instrument", iterations=1300, batch=128, learning_rate=2e-3, warmup=50, ema=0.99)
 POOL = 24 * 1024

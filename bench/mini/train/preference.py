@@ -18,11 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.mini import world
-from bench.mini.towers import Judge, judge_tokens
+from bench.mini.networks import Judge, judge_tokens
 from bench.mini.train.clip import POOL, load_judge, pixels
 from bench.mini.train.data import KIND_NAMES, Pool, pool
-from bench.mini.train.loop import Dice, Recipe, train
-from bench.mini.train.place import half, put
+from bench.mini.train.loop import Dice, Recipe, half, put, train
 
 RECIPE = Recipe(stage="preference", iterations=1000, batch=128, learning_rate=3e-4, warmup=40, ema=0.995)
 BEAUTY_GAIN = 12.0

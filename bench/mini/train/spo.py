@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.mini import models, world
-from bench.mini.towers import Judge, judge_tokens
-from bench.mini.train import lora, step_aware
+from bench.mini.networks import Judge, judge_tokens
+from bench.mini.train import dpo as lora
+from bench.mini.train import step_aware
 from bench.mini.train.clip import load_judge
 from bench.mini.train.diffusion import (
     TextEncoders,
@@ -33,8 +34,7 @@ from bench.mini.train.diffusion import (
     predict_guided,
     predicted_x0,
 )
-from bench.mini.train.loop import Dice, Recipe, reseeded, train
-from bench.mini.train.place import half, integers, normal, put
+from bench.mini.train.loop import Dice, Recipe, half, integers, normal, put, reseeded, train
 
 RECIPE = Recipe(stage="spo", iterations=50, batch=24, learning_rate=5e-4, warmup=5, weight_decay=1e-4)
 """One iteration is a round: ``batch`` prompts sampled by the policy, and one step of the optimiser."""

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from bench.mini.towers import Judge, judge_tokens
+from bench.mini.networks import Judge, judge_tokens
 from bench.mini.train import base
 from bench.mini.train import vae as vae_stage
 from bench.mini.train.clip import load_judge, pixels
@@ -30,8 +30,7 @@ from bench.mini.train.diffusion import (
     predict_guided,
     predicted_x0,
 )
-from bench.mini.train.loop import Dice, Recipe, train
-from bench.mini.train.place import device, half, integers, normal, put
+from bench.mini.train.loop import Dice, Recipe, device, half, integers, normal, put, train
 from bench.mini.train.preference import Pairs, pair_loss
 
 RECIPE = Recipe(stage="step_aware", iterations=480, batch=48, learning_rate=2e-4, warmup=20, ema=0.98)

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from bench.mini import models
 from bench.mini.train.data import Pool, pool
-from bench.mini.train.loop import Dice, Recipe, train
-from bench.mini.train.place import half, normal, put
+from bench.mini.train.loop import Dice, Recipe, half, normal, put, train
 
 RECIPE = Recipe(stage="vae", iterations=2200, batch=32, learning_rate=2e-3, warmup=100, ema=0.995)
 REFINE = Recipe(stage="vae-refine", iterations=1300, batch=32, learning_rate=6e-4, warmup=20, ema=0.995)

@@ -1,0 +1,1 @@
+"""Checkpoints of every layout behind one protocol, ``Checkpoint``. Imports no torch."""

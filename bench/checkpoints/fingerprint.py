@@ -1,0 +1,175 @@
+"""What a suite's variants need, and whether it is on this machine; for ``doctor``. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.checkpoints import locate as sources
+from bench.checkpoints.checkpoint import Checkpoint
+from bench.checkpoints.families import family_tensors, is_provenance, read_config, read_pipeline_class
+from bench.checkpoints.load import open_checkpoint, scheduler_config
+from bench.checkpoints.locate import RANDOM, Place, get_command
+from bench.checkpoints.safetensors_files import read_shapes
+from bench.errors import WeightsError
+from bench.lora.parse import read_adapter
+from bench.merge.load import every_place
+from bench.records import Fingerprint, Lora, Record, Suite, Variant, WeightFile
+
+# What a variant *is*: the hashes of its weights. Imports no torch.
+
+TOKENIZERS = {
+    "StableDiffusionXLPipeline": ("tokenizer", "tokenizer_2"),
+    "StableDiffusionPipeline": ("tokenizer",),
+}
+
+
+def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprint:
+    """Hash a variant's weight files, fetching those that are missing.
+
+    The digest is the sha256 of the pipeline class, the checkpoint's noise schedule and kind of prediction, its
+    components' configurations and tokenizers, the sha256 of each component's files (of random weights and recipes, what
+    they are made by) and the LoRAs' sha256, scales and weights in order: not of names or paths, so that the same
+    weights at another place are the same variant.
+
+    Every file's header is read, so that what is cut short or fits nothing is told before anything is rendered.
+
+    Raises:
+        WeightsError: something is missing, damaged or no checkpoint, or a LoRA has a key that fits nothing in it.
+    """
+    checkpoint = open_checkpoint(variant, weights_dir)
+    pipeline = read_pipeline_class(checkpoint.config)
+    if checkpoint.facts.layout == "diffusers" or (checkpoint.config / "tokenizer").is_dir():
+        _check_tokenizers(checkpoint.config, pipeline)
+    paths = [Path(sources.fetch(sources.find_lora(lora.path, weights_dir)).path or "") for lora in variant.loras]
+    adapters = [read_adapter(path, checkpoint.tensors) for path in paths]
+    changed = {change.tensor for adapter in adapters for change in adapter.changes}
+    files = [_weight_file(component, path) for component, path in checkpoint.files]
+    loras = [_weight_file(f"lora:{number}", path) for number, path in enumerate(paths)]
+    facts = {
+        "pipeline": pipeline,
+        "schedule": _noise_schedule(checkpoint),
+        "configurations": _configurations(checkpoint),
+        "tokenizers": _tokenizers(checkpoint.config),
+        "files": [(file.component, file.sha256) for file in files],
+        "loras": [
+            (file.sha256, adapter.scales, _weights(lora))
+            for file, adapter, lora in zip(loras, adapters, variant.loras, strict=True)
+        ],
+        "fuse": variant.fuse,
+    }
+    if checkpoint.identity:
+        facts["identity"] = checkpoint.identity
+    return Fingerprint(
+        name=variant.name,
+        digest=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
+        checkpoint=variant.checkpoint,
+        pipeline=pipeline,
+        files=(*files, *loras),
+        loras=variant.loras,
+        lora_mode="none" if not variant.loras else "fused" if variant.fuse else "unfused",
+        modules_changed=len(changed),
+    )
+
+
+def _weights(lora: Lora) -> dict[str, Any]:
+    """All weights of a LoRA, those of components and blocks too; its path is no part of what it is."""
+    return {name: value for name, value in msgspec.to_builtins(lora).items() if name != "path"}
+
+
+def _check_tokenizers(folder: Path, pipeline: str) -> None:
+    """Raise WeightsError for a tokenizer without its words: transformers makes an empty one and says nothing."""
+    for name in TOKENIZERS[pipeline]:
+        present = {file for file in ("tokenizer.json", "vocab.json", "merges.txt") if (folder / name / file).is_file()}
+        if "tokenizer.json" not in present and len(present) < 2:
+            raise WeightsError(
+                f"{folder / name}: holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt.",
+                "save the whole pipeline again, or download it anew",
+            )
+
+
+def _configurations(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What each component's network computes of its weights: an activation, the scale of the VAE's latents."""
+    parts = {name.partition(".")[0] for name in checkpoint.tensors}
+    folders = {part: checkpoint.other_configs.get(part, checkpoint.config / part) for part in sorted(parts)}
+    return {
+        part: {key: value for key, value in read_config(folder / "config.json").items() if not is_provenance(key)}
+        for part, folder in folders.items()
+    }
+
+
+def _tokenizers(folder: Path) -> dict[str, str]:
+    """sha256 of the files that say which words a prompt is made of; none where they come with the package."""
+    names = ("tokenizer.json", "vocab.json", "merges.txt")
+    files = [folder / part / name for part in ("tokenizer", "tokenizer_2") for name in names]
+    return {
+        str(file.relative_to(folder).as_posix()): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+        if file.is_file()
+    }
+
+
+def _noise_schedule(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The checkpoint's scheduler configuration, which says what its UNet predicts; a sampler takes it over."""
+    return {key: value for key, value in scheduler_config(checkpoint).items() if not key.startswith("_")}
+
+
+def _weight_file(component: str, path: Path) -> WeightFile:
+    read_shapes(path)  # refuses a damaged one
+    state = path.stat()
+    digest = _sha256(path.resolve(), state.st_ino, state.st_size, state.st_mtime_ns)
+    return WeightFile(component=component, name=path.name, sha256=digest, size_bytes=state.st_size)
+
+
+@cache
+def _sha256(path: Path, inode: int, size_bytes: int, mtime_ns: int) -> str:
+    """The hash of a file while it stays as it is: variants share a checkpoint, and one of SDXL is 7 GB."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# What a suite's variants need, and whether it is on this machine; for ``doctor``. Imports no torch.
+
+
+class Needed(Record, frozen=True):
+    """One thing that a variant needs, for ``doctor``."""
+
+    variant: str
+    what: str
+    present: bool
+    path: str | None
+    size_bytes: int | None
+    get: str
+    """The command that gets it; empty when it is present."""
+
+
+def weights_needed(suite: Suite, weights_dir: Path | None) -> tuple[Needed, ...]:
+    """What every variant of a suite needs, its recipes' sources too, and whether it is on this machine."""
+    return tuple(
+        _need(variant.name, place) for variant in suite.variants for place in every_place(variant, weights_dir)
+    )
+
+
+def _need(variant: str, place: Place) -> Needed:
+    return Needed(
+        variant=variant,
+        what=place.what,
+        present=place.path is not None,
+        path=place.path,
+        size_bytes=None if place.path is None else _size(place.what, Path(place.path)),
+        get="" if place.path is not None else get_command(place),
+    )
+
+
+def _size(what: str, path: Path) -> int:
+    if what in RANDOM:
+        return sum(2 * math.prod(tensor.shape) for tensor in family_tensors(path.name).values())
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*.safetensors"))

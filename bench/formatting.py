@@ -1,0 +1,220 @@
+"""How numbers, names and foreign text are written: rounding, units, escapes, near matches."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from string import ascii_lowercase
+from typing import Any
+
+from bench.records import Delta, Interval, Unit
+
+# Names that become file names, and the nearest match of a misspelt one.
+
+NAME_RULE = (
+    "1 to 100 of the characters A-Z a-z 0-9 . _ -, the first a letter or digit, "
+    "without '..', no dot at the end, and none of Windows' device names (con, nul, com1, ...)"
+)
+
+"""What a variant, a case or a suite may be called: images live in folders and files of these names."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+def is_good_name(name: str) -> bool:
+    """Whether ``name`` keeps ``NAME_RULE``, so that it is one and the same file name on every system."""
+    if _NAME.fullmatch(name) is None or ".." in name or name.endswith("."):
+        return False
+    return _DEVICE.fullmatch(name) is None
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """The end of an error sentence, " (did you mean 'steps'?)", or "" where nothing is near.
+
+    Nearness is ``difflib``'s ratio of matching characters, at least 0.6, ignoring case.
+    """
+    by_folded = {name.casefold(): name for name in allowed}
+    near = difflib.get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.6)
+    return f" (did you mean {by_folded[near[0]]!r}?)" if near else ""
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Names as a sentence lists them, sorted, the rest counted: "a, b, c and 4 more"."""
+    ordered = sorted(names)
+    rest = len(ordered) - most
+    return ", ".join(ordered[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+# How numbers and foreign text are written in the reports: rounding, units, escapes.
+
+MINUS = "\N{MINUS SIGN}"
+
+NONE = "–"
+
+"""What stands where there is no number."""
+
+_BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+
+_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+
+
+def decimals_for(resolution: float) -> int:
+    """Decimals that show two figures of ``resolution``, from 0 to 6; 3 where it is zero or not finite."""
+    if not math.isfinite(resolution) or resolution <= 0:
+        return 3
+    return min(6, max(0, 1 - math.floor(math.log10(resolution))))
+
+
+def number(value: float | None, decimals: int) -> str:
+    """``value`` with a true minus sign and no negative zero; a dash for None."""
+    if value is None:
+        return NONE
+    text = f"{value:.{decimals}f}"
+    if float(text) == 0:
+        return text.lstrip("-")
+    return text.replace("-", MINUS)
+
+
+def signed(value: float | None, decimals: int) -> str:
+    """``value`` with its sign, ``+`` included; zero carries none."""
+    text = number(value, decimals)
+    return text if value is None or text.startswith(MINUS) or float(text) == 0 else f"+{text}"
+
+
+def interval(found: Interval | None, decimals: int, sign: bool = True) -> str:
+    """``[low, high]``, a dash for None."""
+    if found is None:
+        return NONE
+    write = signed if sign else number
+    return f"[{write(found.low, decimals)}, {write(found.high, decimals)}]"
+
+
+def percent(share: float | None) -> str:
+    """A share of 0 to 1 in whole per cent; never 0 % or 100 % for what is not quite."""
+    if share is None:
+        return NONE
+    whole = round(100 * share)
+    if whole == 0 and share > 0:
+        return "<1 %"
+    if whole == 100 and share < 1:
+        return ">99 %"
+    return f"{whole} %"
+
+
+def percent_interval(found: Interval | None) -> str:
+    """``[low, high]`` of a share in whole per cent."""
+    if found is None:
+        return NONE
+    return f"[{round(100 * found.low)}, {round(100 * found.high)}]"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value to three decimals under 0.1 and two above, ``<0.001`` where those were 0; a dash for None."""
+    if p is None:
+        return NONE
+    if p < 0.001:
+        return "<0.001"
+    return f"{p:.2f}" if p >= 0.0995 else f"{p:.3f}"
+
+
+def holds(delta: Delta) -> bool:
+    """Whether a difference holds at 5 % after Holm's correction within its family (see ``Delta.p_holm``)."""
+    return delta.p_holm is not None and delta.p_holm <= 0.05
+
+
+def set_letters(name: str, tied_sets: Sequence[Sequence[str]]) -> str:
+    """The letters of the sets that ``name`` is in: ``a`` for the first, ``b``, ..., after ``z`` ``a2``, ``b2``."""
+    places = [place for place, members in enumerate(tied_sets) if name in members]
+    return " ".join(ascii_lowercase[place % 26] + (str(place // 26 + 1) if place >= 26 else "") for place in places)
+
+
+def quantity(value: float, unit: Unit) -> str:
+    """A time, memory or energy to three figures in the unit that a reader expects (ms, GiB, J)."""
+    if unit == "joule":
+        return f"{_three(value)} J"
+    steps = _BYTES if unit == "byte" else _SECONDS
+    for size, name in steps:
+        if abs(value) >= size:
+            return f"{_three(value / size)} {name}"
+    size, name = steps[-1]
+    return f"{_three(value / size)} {name}"
+
+
+def _three(value: float) -> str:
+    if value == 0:
+        return "0"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def joined(words: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def plural(count: int, word: str, many: str = "") -> str:
+    """``1 image``, ``1,200 images``."""
+    return f"{count:,} {word if count == 1 else many or word + 's'}"
+
+
+def script_json(value: Any) -> str:
+    """JSON that is inert inside ``<script type="application/json">``, whatever its strings hold.
+
+    ``<``, ``>``, ``&`` and the line separators U+2028 and U+2029 are written as ``\\uXXXX``, so neither
+    ``</script>`` nor ``<!--`` can occur. Raises ValueError on NaN and infinities, which JSON has not.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def plain(text: str) -> str:
+    """``text`` with a replacement character (U+FFFD) for each that is no text: controls, surrogates, U+FFFE, U+FFFF.
+
+    What stays is what XML 1.0 allows and UTF-8 can hold; tab and line ends stay.
+    """
+    return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+_NO_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def markdown(text: str, limit: int | None = None) -> str:
+    """``text`` as literal markdown on one line, also in a table cell: no markup, no link, no mention.
+
+    Marks that mean something are escaped with a backslash, ``<``, ``>`` and ``&`` as entities; an empty
+    comment after ``@`` and ``#`` keeps a forge from pinging people or linking issues. With ``limit``, cut at
+    that many characters with an ellipsis.
+    """
+    line = " ".join(text.split())
+    if limit is not None and len(line) > limit:
+        line = line[: limit - 1].rstrip() + "…"
+    line = re.sub(r"[\\`*_\[\]|~$]", r"\\\g<0>", line)
+    line = re.sub(r"[<>&@#]", lambda found: _MARKS[found[0]], line)
+    # An address becomes a link by itself, and a line may begin as a list, a rule or a heading does.
+    line = re.sub(r":(?=//)|(?<=www)\.", r"\\\g<0>", line, flags=re.IGNORECASE)
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line)
+
+
+_MARKS = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "@<!-- -->", "#": "\\#<!-- -->"}
+
+
+def scale_of(values: Iterable[float]) -> float:
+    """Median of the positive finite ``values``, 0 when there is none: what rounding goes by."""
+    found = sorted(value for value in values if math.isfinite(value) and value > 0)
+    return found[len(found) // 2] if found else 0.0
+
+
+def decimals_of_deltas(deltas: Iterable[Delta]) -> int:
+    """Decimals for one metric's differences: two figures of the typical half width of their intervals.
+
+    Where no delta has an interval, three figures of the typical difference.
+    """
+    found = list(deltas)
+    widths = [(one.interval.high - one.interval.low) / 2 for one in found if one.interval is not None]
+    return decimals_for(scale_of(widths) or scale_of(abs(one.mean) for one in found) / 10)

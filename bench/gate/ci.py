@@ -1,0 +1,209 @@
+"""The verdicts for CI: JUnit XML, and annotations of a GitHub Actions job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal
+from xml.etree import ElementTree as Xml
+
+from bench.formatting import plain, plural
+from bench.gate.outcomes import WORDS, Inconclusive, case_names, gravest_first, shown, unexplained
+from bench.records import Gate, Verdict
+
+# The verdicts as JUnit XML, which Jenkins, GitLab and the reporters of other forges show as tests.
+
+
+def junit_xml(gate: Gate, *, inconclusive: Inconclusive = "fail") -> str:
+    """The gate as a JUnit XML document, one test case a verdict, with characters that XML forbids replaced.
+
+    Args:
+        gate: the verdicts; where none of them says what the gate as a whole says, one more case does.
+        inconclusive: "fail" shows inconclusive verdicts as failures, "warn" as skipped.
+
+    Raises:
+        ValueError: ``gate.time`` is no ISO 8601 time.
+    """
+    root = Xml.Element("testsuites")
+    for number, (name, verdicts) in enumerate(_by_candidate(gate)):
+        suite = Xml.SubElement(root, "testsuite", {"id": str(number), "package": "hotart-bench.gate"})
+        _fill(suite, name, gate, verdicts, inconclusive)
+    reason = unexplained(gate)
+    if reason is not None:
+        _add_whole(root, gate, reason)
+    Xml.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + Xml.tostring(root, encoding="unicode") + "\n"
+
+
+def _by_candidate(gate: Gate) -> list[tuple[str, list[Verdict]]]:
+    names = dict.fromkeys(verdict.candidate for verdict in gate.verdicts)
+    return [(name, [one for one in gate.verdicts if one.candidate == name]) for name in names]
+
+
+def _fill(suite: Xml.Element, name: str, gate: Gate, verdicts: Sequence[Verdict], inconclusive: Inconclusive) -> None:
+    cases = case_names(verdicts)
+    about = _about(gate)
+    for case, verdict in zip(cases, verdicts, strict=True):
+        about += [(f"{case}.{quantity}", value) for quantity, value in _numbers(verdict)]
+    _add_properties(suite, about)
+    for case, verdict in zip(cases, verdicts, strict=True):
+        test = _add_case(suite, verdict.candidate, case)
+        tag = _tag(verdict, inconclusive)
+        if tag is not None:
+            _add_reason(test, tag, verdict.outcome, verdict.sentence, _details(verdict))
+    _finish(suite, name, gate, [one.sentence for one in verdicts])
+
+
+def _add_whole(root: Xml.Element, gate: Gate, reason: str) -> None:
+    suite = Xml.SubElement(root, "testsuite", {"id": str(len(root)), "package": "hotart-bench.gate"})
+    _add_properties(suite, _about(gate))
+    test = _add_case(suite, "gate", "gate")
+    _add_reason(test, "error", "invalid", reason, list(gate.notes))
+    _finish(suite, "gate", gate, [reason])
+
+
+def _tag(verdict: Verdict, inconclusive: Inconclusive) -> str | None:
+    if verdict.outcome == "inconclusive":
+        return "skipped" if inconclusive == "warn" else "failure"
+    return {"pass": None, "fail": "failure", "invalid": "error"}[verdict.outcome]
+
+
+def _about(gate: Gate) -> list[tuple[str, str]]:
+    return [
+        ("gate.outcome", gate.outcome),
+        ("gate.run", gate.run),
+        ("gate.run_id", gate.run_id),
+        ("gate.baseline", gate.baseline),
+        ("gate.baseline_id", gate.baseline_id),
+        ("gate.protocol_digest", gate.protocol_digest),
+        *((f"gate.note.{number}", note) for number, note in enumerate(gate.notes, start=1)),
+    ]
+
+
+def _numbers(verdict: Verdict) -> list[tuple[str, str]]:
+    """What is known of a verdict; a number that there is none of has no property, and the sentence says why."""
+    found = verdict.interval
+    numbers: list[tuple[str, str | float | None]] = [
+        ("outcome", verdict.outcome),
+        ("reference", verdict.reference),
+        ("unit", verdict.unit if verdict.kind == "metric" else "ratio - 1"),
+        ("limit", verdict.limit.text),
+        ("margin", verdict.margin),
+        ("loss", verdict.loss),
+        ("interval.low", None if found is None else found.low),
+        ("interval.high", None if found is None else found.high),
+        ("interval.level", None if found is None else found.level),
+        ("interval.method", None if found is None else found.method),
+        ("candidate_mean", verdict.candidate_mean),
+        ("reference_mean", verdict.reference_mean),
+        ("n", verdict.n),
+        ("samples", verdict.samples),
+        ("detectable", verdict.detectable),
+        ("needed", verdict.needed),
+        ("equal_weights", "true" if verdict.equal_weights else "false"),
+    ]
+    return [(name, value if isinstance(value, str) else repr(value)) for name, value in numbers if value is not None]
+
+
+def _details(verdict: Verdict) -> list[str]:
+    words = shown(verdict)
+    lines = [
+        f"loss {words.loss}, interval {words.interval}, allowed {words.margin} (limit {verdict.limit.text})",
+        f"{verdict.candidate} {words.candidate}, {verdict.reference} {words.reference}, {words.behind}",
+    ]
+    if verdict.worst:
+        lines.append("prompts that lost most (candidate, reference, loss):")
+    lines += [f"  {one.case}: {one.candidate:.6g}, {one.reference:.6g}, {one.loss:.6g}" for one in verdict.worst]
+    return lines
+
+
+def _add_properties(suite: Xml.Element, pairs: Sequence[tuple[str, str]]) -> None:
+    holder = Xml.SubElement(suite, "properties")
+    for name, value in pairs:
+        Xml.SubElement(holder, "property", {"name": plain(name), "value": plain(value)})
+
+
+def _add_case(suite: Xml.Element, candidate: str, name: str) -> Xml.Element:
+    # Both forms want a duration, and a verdict takes next to none.
+    return Xml.SubElement(suite, "testcase", {"classname": plain(candidate), "name": plain(name), "time": "0"})
+
+
+def _add_reason(test: Xml.Element, tag: str, kind: str, sentence: str, details: Sequence[str]) -> None:
+    # GitLab shows the text and not the message, others the message first: the sentence stands in both.
+    reason = Xml.SubElement(test, tag, {"type": kind, "message": plain(sentence)})
+    reason.text = plain("\n".join([sentence, *details]))
+
+
+def _finish(suite: Xml.Element, name: str, gate: Gate, sentences: Sequence[str]) -> None:
+    Xml.SubElement(suite, "system-out").text = plain("\n".join(sentences))
+    Xml.SubElement(suite, "system-err")
+    counts = {tag: len(suite.findall(f"testcase/{tag}")) for tag in ("failure", "error", "skipped")}
+    suite.attrib.update(
+        name=plain(name),
+        timestamp=f"{_utc(gate.time):%Y-%m-%dT%H:%M:%S}",
+        # Where it ran is in the run's own records; Ant's schema says to write this where a name is not told.
+        hostname="localhost",
+        tests=str(len(suite.findall("testcase"))),
+        failures=str(counts["failure"]),
+        errors=str(counts["error"]),
+        skipped=str(counts["skipped"]),
+        time="0",
+    )
+
+
+def _utc(time: str) -> datetime:
+    found = datetime.fromisoformat(time)
+    return found.astimezone(UTC) if found.tzinfo is not None else found
+
+
+# The verdicts as annotations of a GitHub Actions job: one line of a workflow command each.
+
+Level = Literal["error", "warning", "notice"]
+
+MAX_A_LEVEL = 10
+
+"""GitHub shows at most so many errors and so many warnings of one step and drops the rest without a word."""
+
+
+def github_annotations(gate: Gate) -> list[str]:
+    """One workflow command a verdict that did not pass, the gravest first, or one notice where the whole passed.
+
+    Fail and invalid are errors, inconclusive is a warning. Beyond ``MAX_A_LEVEL`` of a level the last one
+    counts and names those left out. Each string is one line: ``::error title=...::message``.
+    """
+    reason = unexplained(gate)
+    errors = [] if reason is None else [_command("error", "hotart-bench gate", reason)]
+    verdicts = gravest_first(gate.verdicts)
+    errors += _commands("error", [one for one in verdicts if one.outcome in ("fail", "invalid")], len(errors))
+    warnings = _commands("warning", [one for one in verdicts if one.outcome == "inconclusive"], 0)
+    return errors + warnings or [_passed(gate)]
+
+
+def _commands(level: Level, verdicts: list[Verdict], taken: int) -> list[str]:
+    room = MAX_A_LEVEL - taken
+    if len(verdicts) <= room:
+        return [_verdict(level, one) for one in verdicts]
+    rest = verdicts[room - 1 :]
+    names = ", ".join(f"{one.name} of {one.candidate} ({one.outcome})" for one in rest)
+    more = _command(level, f"hotart-bench gate: {plural(len(rest), 'more verdict')}", names)
+    return [*(_verdict(level, one) for one in verdicts[: room - 1]), more]
+
+
+def _verdict(level: Level, verdict: Verdict) -> str:
+    title = f"hotart-bench gate: {verdict.name} of {verdict.candidate} {WORDS[verdict.outcome]}"
+    return _command(level, title, verdict.sentence)
+
+
+def _passed(gate: Gate) -> str:
+    count = plural(len(gate.verdicts), "verdict")
+    return _command("notice", "hotart-bench gate passed", f"{count}, all passed, against {gate.baseline}.")
+
+
+def _command(level: Level, title: str, message: str) -> str:
+    """The escapes of GitHub's own toolkit (actions/toolkit, packages/core/src/command.ts)."""
+    name = _escape(title).replace(":", "%3A").replace(",", "%2C")
+    return f"::{level} title={name}::{_escape(message)}"
+
+
+def _escape(text: str) -> str:
+    return plain(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

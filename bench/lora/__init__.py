@@ -1,0 +1,1 @@
+"""LoRA files: parsed, applied to weights, undone, audited."""

@@ -1,0 +1,197 @@
+"""One timing process: the messages to and from it, starting it, and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import site
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from bench.errors import HotartError, IncomparableError, InvalidError, MachineError, UsageError, WeightsError
+from bench.measure.stopwatch import Shot
+from bench.records import Record, Settings, Timing, Variant
+
+# What passes between the parent and the child of ``measure``: one JSON line a message.
+
+
+class Request(Record, frozen=True):
+    """What a child is to measure."""
+
+    variant: Variant
+    settings: Settings
+    device: str
+    """torch device string, such as ``cpu`` or ``cuda:0``."""
+    weights_dir: str | None
+    round: int
+    warmups: int
+    shots: tuple[Shot, ...]
+    """In order: the first image, ``warmups`` warm-ups, the timed images."""
+    relatives: int = 0
+    """Processes of this program beside the child that the driver lists too: a parent that rendered before."""
+
+
+class Tick(Record, frozen=True, tag=True):
+    """``done`` images of this process are drawn."""
+
+    done: int
+
+
+class Reply(Record, frozen=True, tag=True):
+    """What was measured, and what one should know of it."""
+
+    timings: tuple[Timing, ...]
+    threads: int
+    """Threads torch used for CPU work."""
+    notes: tuple[str, ...]
+
+
+class Failure(Record, frozen=True, tag=True):
+    """An error of ``bench.errors``, by its exit code."""
+
+    exit_code: int
+    message: str
+    hint: str
+
+
+Message = Tick | Reply | Failure
+
+
+def encode(message: Request | Message) -> bytes:
+    """Write a request or message as one line of JSON."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+# Starting one timing process, talking to it, and saying what became of it.
+
+WORKER = (sys.executable, "-P", "-m", "bench.measure.worker")
+
+"""``-P``: a folder ``bench/`` where the user happens to be is never taken for this package."""
+
+QUOTED_LINES = 5
+
+"""How many last lines of a dead child's stderr an error quotes."""
+
+_ERRORS: dict[int, type[HotartError]] = {
+    kind.exit_code: kind for kind in (UsageError, WeightsError, IncomparableError, InvalidError, MachineError)
+}
+
+
+def run_child(command: Sequence[str], request: Request, on_image: Callable[[int], None]) -> Reply:
+    """Run one child to its end and return its reply; ``on_image`` is told how many images it has drawn.
+
+    The child leads a process group of its own, so that whatever happens here, Ctrl-C too, ends all of it. Its
+    stdin stays open as long as this process lives, which is how it learns that this one was killed.
+
+    Raises:
+        HotartError: what the child sent as its ``Failure``, by class; or, where it ended without a word, a
+            ``MachineError`` for a signal, and else a bug of ours with the last lines of its stderr.
+    """
+    # An empty cache for each child: what one has compiled would make the next one's compilation look short.
+    with tempfile.TemporaryFile() as stderr, tempfile.TemporaryDirectory() as compiled:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=child_environment() | {"TORCHINDUCTOR_CACHE_DIR": compiled},
+            start_new_session=True,
+        )
+        try:
+            _send(child, request)
+            reply = _listen(child, request, on_image)
+            child.wait()
+        finally:
+            _end(child)
+        if reply is None:
+            raise silent_death(request, child.returncode, _last_lines(stderr))
+    return reply
+
+
+def _send(child: subprocess.Popen[bytes], request: Request) -> None:
+    # A child that died before it read its request is told by its exit, not by the broken pipe.
+    with contextlib.suppress(BrokenPipeError):
+        _pipe(child.stdin).write(encode(request))
+        _pipe(child.stdin).flush()
+
+
+def _listen(child: subprocess.Popen[bytes], request: Request, on_image: Callable[[int], None]) -> Reply | None:
+    """Read the child's messages to their end; returns its reply, or None when there was none."""
+    reply = None
+    for line in _pipe(child.stdout):
+        try:
+            message = msgspec.json.decode(line, type=Message)
+        except msgspec.DecodeError as error:
+            raise HotartError(
+                f"{_label(request)} wrote a line that is no message: {line[:200]!r} ({error})."
+            ) from error
+        match message:
+            case Tick(done=done):
+                on_image(done)
+            case Reply():
+                reply = message
+            case Failure():
+                raise _ERRORS.get(message.exit_code, HotartError)(message.message, message.hint)
+    return reply
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Leave nothing of a child behind: neither processes nor open pipes."""
+    if child.poll() is None:  # asked first, because the number of a group that is gone may be another's
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    _pipe(child.stdout).close()
+    with contextlib.suppress(BrokenPipeError):  # the rest of a request that nobody read
+        _pipe(child.stdin).close()
+
+
+def silent_death(request: Request, returncode: int, last_lines: str) -> HotartError:
+    """Return the error for a child that ended without a reply: by a signal, or with a traceback."""
+    said = f" Its last words:\n{last_lines}" if last_lines else ""
+    if returncode >= 0:
+        return HotartError(f"{_label(request)} ended with exit code {returncode} and no reply.{said}")
+    name = signal.Signals(-returncode).name
+    why = ", most often because memory ran out" if name == "SIGKILL" else ""
+    return MachineError(
+        f"{_label(request)} was ended by {name}{why}.{said}",
+        "Free memory or take a smaller size in [settings]; the same command continues.",
+    )
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment in which a child finds the very ``bench`` that runs here.
+
+    ``-P`` keeps the working directory off the child's path; so a ``bench`` that was not installed, but is run
+    from its source folder, must be named. An installed one must not be: site-packages would come before the
+    standard library.
+    """
+    home = str(Path(__file__).resolve().parents[2])
+    environment = dict(os.environ)
+    if home not in (*site.getsitepackages(), site.getusersitepackages()):
+        paths = (home, *environment.get("PYTHONPATH", "").split(os.pathsep))
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return environment
+
+
+def _last_lines(stderr: IO[bytes]) -> str:
+    stderr.seek(0)
+    lines = stderr.read().decode(errors="replace").splitlines()
+    return "\n".join([line for line in lines if line.strip()][-QUOTED_LINES:])
+
+
+def _label(request: Request) -> str:
+    return f"The timing process of {request.variant.name}, round {request.round + 1},"
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    """Tell the type checker what ``subprocess.PIPE`` guarantees."""
+    if stream is None:
+        raise ValueError("the child was started without this pipe")
+    return stream

@@ -1,0 +1,241 @@
+"""The recipe file as it is written: TOML, strict in its fields, types and values. Imports no torch.
+
+An unknown or doubled field, a field that the method does not have, a wrong type or a number that cannot be is
+refused before a weight is read, with the file, the field and, where there is one, the nearest match. Names of blocks
+are checked against the UNet, when there is one (``fitting``).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import msgspec
+
+from bench import documents as strict_json
+from bench.documents import read_text
+from bench.errors import IncomparableError, SuiteError
+from bench.formatting import did_you_mean
+from bench.records import HEAVIEST_LORA, SCHEMA, Component, Dtype, Lora, Record
+
+Method = Literal["weighted_sum", "add_difference", "slerp", "ties", "dare", "copy"]
+
+MAX_SEED = 2**63 - 1
+
+
+class Metadata(Record, frozen=True):
+    """``[metadata]``: what the merged file says of itself, each as ``modelspec.<name>``."""
+
+    title: str | None = None
+    author: str | None = None
+    description: str | None = None
+    license: str | None = None
+    usage_hint: str | None = None
+    trigger_phrase: str | None = None
+    tags: str | None = None
+
+
+class Recipe(Record, frozen=True):
+    """A recipe file, checked; paths stand as the file has them."""
+
+    schema: int
+    method: Method
+    models: tuple[str, ...]
+    """The first gives whatever is not merged; ``ties`` and ``dare`` measure the others against it."""
+    alpha: float | None = None
+    """How much of the second model, of the difference, or of all the task vectors together."""
+    blocks: dict[str, float] = msgspec.field(default_factory=dict)
+    """Instead of ``alpha`` in blocks of the UNet, by name; ``BASE`` is what lies outside its blocks."""
+    weights: tuple[float, ...] = ()
+    """Of each model but the first, for ``ties`` and ``dare``; 1 each where none is given."""
+    density: float | None = None
+    """Share, 0 to 1, of each task vector that ``ties`` keeps: its largest entries."""
+    drop: float | None = None
+    """Share, 0 to 1, of each task vector that ``dare`` drops."""
+    seed: int | None = None
+    """Which entries ``dare`` drops."""
+    components: tuple[Component, ...] = ()
+    """What is merged; none named means the UNet and the text encoders."""
+    vae: str | None = None
+    loras: tuple[Lora, ...] = ()
+    dtype: Dtype | None = None
+    """Precision of the output; None keeps that of each of the first model's tensors."""
+    metadata: Metadata = Metadata()
+
+
+class Rule(NamedTuple):
+    """What a method takes: so many models, and which fields beyond those that all take."""
+
+    least: int
+    most: int | None
+    formula: str
+    fields: tuple[str, ...]
+
+
+RULES: dict[Method, Rule] = {
+    "weighted_sum": Rule(2, 2, "A (1 - alpha) + B alpha", ("alpha", "blocks", "components")),
+    "add_difference": Rule(3, 3, "A + alpha (B - C)", ("alpha", "blocks", "components")),
+    "slerp": Rule(2, 2, "from A to B on the sphere", ("alpha", "blocks", "components")),
+    "ties": Rule(2, None, "A + alpha TIES(B - A, ...)", ("alpha", "blocks", "components", "weights", "density")),
+    "dare": Rule(2, None, "A + alpha DARE(B - A, ...)", ("alpha", "blocks", "components", "weights", "drop", "seed")),
+    "copy": Rule(1, 1, "A", ()),
+}
+
+_OF_METHODS = frozenset(field for rule in RULES.values() for field in rule.fields)
+
+_NEEDED: dict[str, str] = {"weighted_sum": "alpha", "add_difference": "alpha", "slerp": "alpha", "dare": "drop"}
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "ties": {"alpha": 1.0, "density": 0.2},
+    "dare": {"alpha": 1.0, "seed": 0},
+}
+
+"""The density is that of the paper; an alpha of 1 adds the task vectors as they are."""
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A checked recipe file, what it leaves out filled in.
+
+    Raises:
+        SuiteError: no such file, not TOML, an unknown or doubled field, one that the method does not have, a wrong
+            type, or a value that cannot be: a NaN alpha, a density of 2. The sentence names file, field and what is
+            allowed.
+        IncomparableError: its schema is newer than this program.
+    """
+    try:
+        table = tomllib.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise SuiteError(f"{path}: is no TOML: {error}.") from error
+    _refuse_other_schema(path, table)
+    _refuse_unknown_fields(path, table)
+    _refuse_unknown_choices(path, table)
+    try:
+        recipe = strict_json.convert(table, Recipe)
+    except ValueError as error:
+        raise SuiteError(f"{path}: {error}.") from error
+    _check_method(path, recipe, table)
+    defaults = {name: value for name, value in _DEFAULTS.get(recipe.method, {}).items() if name not in table}
+    recipe = msgspec.structs.replace(recipe, **defaults)
+    _check_numbers(path, recipe)
+    _check_names(path, recipe)
+    return recipe
+
+
+def _refuse_other_schema(path: Path, table: Mapping[str, Any]) -> None:
+    schema = table.get("schema")
+    if type(schema) is not int or schema < 1:
+        said = "is missing" if schema is None else f"is {schema!r}"
+        raise SuiteError(f"{path}: the field schema {said}; a recipe begins with schema = {SCHEMA}.")
+    if schema > SCHEMA:
+        raise IncomparableError(
+            f"{path}: has schema {schema}; this hotart-bench knows recipes up to schema {SCHEMA}.",
+            "pip install --upgrade hotart-bench",
+        )
+
+
+def _refuse_unknown_fields(path: Path, table: Mapping[str, Any]) -> None:
+    for place, inner, kind in _tables(table):
+        known = [field.name for field in msgspec.structs.fields(kind)]
+        for name in inner:
+            if name not in known:
+                raise SuiteError(
+                    f"{path}: unknown field {place}{name}{did_you_mean(name, known)}; "
+                    f"{'here' if place else 'at the top'} stand {', '.join(known)}."
+                )
+
+
+def _tables(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], type]]:
+    yield "", table, Recipe
+    # What is no table where one belongs is left to the type check, which knows how to say it.
+    if isinstance(table.get("metadata"), dict):
+        yield "metadata.", table["metadata"], Metadata
+    loras = table.get("loras")
+    for index, item in enumerate(loras if isinstance(loras, list) else ()):
+        if isinstance(item, dict):
+            yield f"loras[{index}].", item, Lora
+
+
+def _refuse_unknown_choices(path: Path, table: Mapping[str, Any]) -> None:
+    components = table.get("components")
+    asked = [("method", table.get("method"), get_args(Method)), ("dtype", table.get("dtype"), get_args(Dtype))]
+    named = components if isinstance(components, list) else []
+    asked += [(f"components[{index}]", name, get_args(Component)) for index, name in enumerate(named)]
+    for field, value, choices in asked:
+        if isinstance(value, str) and value not in choices:
+            near = did_you_mean(value, choices)
+            raise SuiteError(f"{path}: {field} is {value!r}{near}; allowed are {', '.join(choices)}.")
+
+
+def _check_method(path: Path, recipe: Recipe, table: Mapping[str, Any]) -> None:
+    rule = RULES[recipe.method]
+    wanted = f"{rule.least}" if rule.most == rule.least else f"{rule.least} or more"
+    if not rule.least <= len(recipe.models) <= (rule.most or len(recipe.models)):
+        raise SuiteError(
+            f"{path}: models names {len(recipe.models)}; the method {recipe.method} ({rule.formula}) takes {wanted}."
+        )
+    for name in table:
+        if name in _OF_METHODS and name not in rule.fields:
+            takers = [method for method, other in RULES.items() if name in other.fields]
+            raise SuiteError(
+                f"{path}: the method {recipe.method} ({rule.formula}) has no {name}; it goes with {', '.join(takers)}."
+            )
+    needed = _NEEDED.get(recipe.method)
+    if needed is not None and needed not in table:
+        raise SuiteError(f"{path}: the field {needed} is missing; {recipe.method} is {rule.formula}.")
+    for name in ("components", "weights"):
+        if table.get(name) == []:
+            raise SuiteError(f"{path}: {name} is empty; leave it out, or name at least one.")
+    if recipe.weights and len(recipe.weights) != len(recipe.models) - 1:
+        raise SuiteError(
+            f"{path}: weights names {len(recipe.weights)}; there are {len(recipe.models) - 1} models after the first."
+        )
+
+
+def _check_numbers(path: Path, recipe: Recipe) -> None:
+    between = recipe.method in ("weighted_sum", "slerp")
+    low, high = (0.0, 1.0) if between else (-100.0, 100.0)
+    numbers = [("alpha", recipe.alpha, low, high)]
+    numbers += [(f"blocks.{name}", value, low, high) for name, value in recipe.blocks.items()]
+    numbers += [(f"weights[{index}]", value, 0.0, 100.0) for index, value in enumerate(recipe.weights)]
+    numbers += [
+        ("density", recipe.density, 0.0, 1.0),
+        ("drop", recipe.drop, 0.0, 1.0),
+        ("seed", recipe.seed, 0, MAX_SEED),
+    ]
+    for field, value, low, high in numbers:
+        if value is not None and not low <= value <= high:  # also true of NaN
+            raise SuiteError(f"{path}: {field} is {value}; allowed is {low:g} to {high:g}.")
+    if recipe.density == 0.0 or recipe.drop == 1.0:
+        field = "density is 0" if recipe.drop is None else "drop is 1"
+        raise SuiteError(f"{path}: {field}, which keeps nothing of the other models.")
+    if recipe.weights and not any(recipe.weights):
+        raise SuiteError(f"{path}: weights are all 0, which keeps nothing of the other models.")
+    for index, lora in enumerate(recipe.loras):
+        _check_lora(f"{path}: loras[{index}]", lora)
+
+
+def _check_lora(place: str, lora: Lora) -> None:
+    parts = {"weight": lora.weight, "unet": lora.unet, "text_encoder": lora.text_encoder}
+    parts |= {"text_encoder_2": lora.text_encoder_2}
+    parts |= {f"blocks.{name}": value for name, value in lora.blocks.items()}
+    for field, value in parts.items():
+        if value is not None and not abs(value) <= HEAVIEST_LORA:  # NaN neither
+            raise SuiteError(
+                f"{place}.{field} is {value}; it must be a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}."
+            )
+
+
+def _check_names(path: Path, recipe: Recipe) -> None:
+    for component in recipe.components:
+        if recipe.components.count(component) > 1:
+            raise SuiteError(f"{path}: components names {component!r} twice.")
+    if recipe.vae is not None and "vae" in recipe.components:
+        raise SuiteError(f"{path}: vae names where the VAE is taken from, so that components cannot merge it.")
+    sources = [(f"models[{index}]", name) for index, name in enumerate(recipe.models)]
+    sources += [("vae", recipe.vae)] if recipe.vae is not None else []
+    sources += [(f"loras[{index}].path", lora.path) for index, lora in enumerate(recipe.loras)]
+    for field, name in sources:
+        if not name.strip() or "\0" in name:
+            raise SuiteError(f"{path}: {field} is empty or holds a zero byte.")

@@ -1,0 +1,350 @@
+"""Image and text encoders of the CLIP kind: official preprocessing, tokens, and models filled strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from open_clip.tokenizer import SimpleTokenizer
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.errors import WeightsError
+from bench.metrics.registry import NoScoreError, Place
+from bench.records import Dtype
+from bench.suite.tokens import CONTEXT
+from bench.weights.find import FETCH_AGAIN
+
+# From a picture to the pixels that a tower sees: the official preprocessings, each with its own geometry.
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+"""Of each channel, by which every CLIP normalises; source: A. Radford et al., arXiv 2103.00020, and its code."""
+
+MAX_RESIZED_PIXELS = 2**26
+
+"""Most pixels that a picture may have once its short side is the tower's, as many as are decoded at most."""
+
+Geometry = Callable[[Image.Image, int], Tensor]
+
+"""A picture of any 8-bit mode and the tower's side in pixels -> normalised float32 (3, side, side)."""
+
+
+def torchvision_crop(image: Image.Image, side_px: int) -> Tensor:
+    """The middle square as openai's and LAION's code takes it: resized in the picture's own mode, then RGB.
+
+    Short side to ``side_px`` by PIL's bicubic filter (a palette picture by its nearest colour, as PIL does), the
+    crop's margin rounded to the nearest, halves to even. Normalised float32 (3, side_px, side_px).
+
+    Raises:
+        NoScoreError: the picture is so long that it would not fit in memory.
+    """
+    resized = _resize_short_side(image, side_px)
+    left, top = (round((size - side_px) / 2) for size in resized.size)
+    return normalise(_crop(resized, left, top, side_px).convert("RGB"))
+
+
+def transformers_crop(image: Image.Image, side_px: int) -> Tensor:
+    """The middle square as transformers' CLIP processor takes it: RGB first, then as above, the margin rounded down.
+
+    Short side to ``side_px`` by PIL's bicubic filter. Normalised float32 (3, side_px, side_px).
+
+    Raises:
+        NoScoreError: the picture is so long that it would not fit in memory.
+    """
+    resized = _resize_short_side(image.convert("RGB"), side_px)
+    left, top = ((size - side_px) // 2 for size in resized.size)
+    return normalise(_crop(resized, left, top, side_px))
+
+
+def whole_on_black(image: Image.Image, side_px: int) -> Tensor:
+    """The whole picture on black as HPSv2's code takes it: RGB, longest side to ``side_px``, padded in the middle.
+
+    Resized as a float32 tensor by torch's bicubic filter with antialiasing, without clamping its overshoot.
+    Normalised float32 (3, side_px, side_px).
+
+    Raises:
+        NoScoreError: the picture is so long that its short side would vanish.
+    """
+    pixels = _to_tensor(image.convert("RGB"))
+    height, width = pixels.shape[1:]
+    if max(height, width) != side_px:
+        scale = side_px / float(max(height, width))
+        height, width = round(height * scale), round(width * scale)
+        if min(height, width) == 0:
+            raise NoScoreError(
+                f"the image is {image.width} x {image.height} pixels; its short side vanishes at {side_px} pixels"
+            )
+        pixels = functional.interpolate(pixels[None], (height, width), mode="bicubic", antialias=True)[0]
+    left, top = (side_px - width) // 2, (side_px - height) // 2
+    return _normalised(functional.pad(pixels, (left, side_px - width - left, top, side_px - height - top)))
+
+
+def normalise(image: Image.Image) -> Tensor:
+    """An RGB picture as (level / 255 - mean) / std of each channel, float32 (3, height, width)."""
+    return _normalised(_to_tensor(image))
+
+
+def _resize_short_side(image: Image.Image, side_px: int) -> Image.Image:
+    short, long = sorted(image.size)
+    long_px = side_px * long // short
+    if side_px * long_px > MAX_RESIZED_PIXELS:
+        raise NoScoreError(
+            f"the image is {image.width} x {image.height} pixels; "
+            f"with a short side of {side_px} its long side would have {long_px:,}"
+        )
+    size = (side_px, long_px) if image.width <= image.height else (long_px, side_px)
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _crop(image: Image.Image, left: int, top: int, side_px: int) -> Image.Image:
+    return image.crop((left, top, left + side_px, top + side_px))
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div(255.0)
+
+
+def _normalised(pixels: Tensor) -> Tensor:
+    mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
+    return ((pixels - mean) / std).contiguous()
+
+
+# From a prompt to the 77 tokens that a CLIP text encoder reads: the two official tokenizers.
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class ClipTokens:
+    """A tokenizer with its own cleaning."""
+
+    pieces: Callable[[str], list[int]]
+    """The tokens of a prompt of any length, without start and end."""
+    start: int
+    end: int
+
+    def ids(self, prompts: Sequence[str]) -> Tensor:
+        """Start, pieces, end and zeros, int64 (n, 77); of a longer prompt the last pieces go, never the end."""
+        ids = torch.zeros(len(prompts), CONTEXT, dtype=torch.long)
+        for row, prompt in zip(ids, prompts, strict=True):
+            tokens = [self.start, *self.pieces(prompt)[: CONTEXT - 2], self.end]
+            row[: len(tokens)] = torch.tensor(tokens)
+        return ids
+
+    def truncated(self, prompts: Sequence[str]) -> list[bool]:
+        """Of each prompt, whether it has more than 77 tokens, start and end counted."""
+        return [len(self.pieces(prompt)) > CONTEXT - 2 for prompt in prompts]
+
+
+def openai_tokens() -> ClipTokens:
+    """openai's tokenizer as open_clip has it: ftfy, HTML entities resolved, white space collapsed, lower case."""
+    tokenizer = SimpleTokenizer()
+    return ClipTokens(tokenizer.encode, tokenizer.sot_token_id, tokenizer.eot_token_id)
+
+
+def transformers_tokens() -> ClipTokens:
+    """transformers' CLIP tokenizer: Unicode composed (NFC), white space collapsed, lower case, and nothing else.
+
+    Built from the byte pairs that open_clip ships, which are those of every CLIP, so that it needs no download.
+    """
+    from transformers import CLIPTokenizer
+
+    shipped = SimpleTokenizer()
+    names = {"<start_of_text>": START, "<end_of_text>": END}
+    vocabulary = {names.get(piece, piece): number for piece, number in shipped.encoder.items()}
+    merges = sorted(shipped.bpe_ranks, key=shipped.bpe_ranks.__getitem__)
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges)
+
+    def pieces(prompt: str) -> list[int]:
+        ids: list[int] = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+        return ids
+
+    return ClipTokens(pieces, vocabulary[START], vocabulary[END])
+
+
+# A CLIP in memory, as a tower: its model, its tokenizer and its geometries, and how models are filled strictly.
+
+BATCH = 16
+
+"""Images and prompts of one forward: enough to keep a CPU or GPU busy, and always the same."""
+
+NAMED_KEYS = 3
+
+"""Most keys that an error names."""
+
+TORCH_DTYPES: dict[Dtype, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+@dataclass(eq=False)
+class ClipTower:
+    """A ``LoadedTower``: a CLIP with the preprocessing and the tokenizer of the metrics on it."""
+
+    encode_image: Callable[[Tensor], Tensor]
+    """(batch, 3, side, side) in ``dtype`` -> features (batch, d) of any length."""
+    encode_text: Callable[[Tensor], Tensor]
+    """Token ids (batch, 77) -> features (batch, d) of any length."""
+    tokens: ClipTokens
+    geometries: Mapping[str, Geometry]
+    """By the name that a metric has for it as its ``view``."""
+    side_px: int
+    logit_scale: float
+    device: str
+    dtype: torch.dtype
+    batch: int = BATCH
+
+    def preprocess(self, image: Image.Image, view: str) -> Tensor:
+        """The picture in one of the tower's geometries, float32 (3, side, side) on the CPU."""
+        return self.geometries[view](image, self.side_px)
+
+    @torch.inference_mode()
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """(batch, 3, side, side) -> unit vectors, float32 (batch, d); the length is taken in float32."""
+        return functional.normalize(self.encode_image(pixels.to(self.device, self.dtype)).float(), dim=1)
+
+    @torch.inference_mode()
+    def embed_texts(self, prompts: Sequence[str]) -> Tensor:
+        """``batch`` prompts, each as 77 tokens -> unit vectors, float32 (batch, d)."""
+        return functional.normalize(self.encode_text(self.tokens.ids(prompts).to(self.device)).float(), dim=1)
+
+    def truncated(self, prompts: Sequence[str]) -> list[bool]:
+        """Of each prompt, whether it has more than 77 tokens."""
+        return self.tokens.truncated(prompts)
+
+
+def fill_model(model: nn.Module, state: MutableMapping[str, Tensor], place: Place, file: Path, what: str) -> float:
+    """Give a CLIP built on the device "meta" its weights in the place's dtype, frozen; its exp(logit_scale).
+
+    The scale is taken in float32 whatever the dtype: bfloat16 would make 98.9 of 100, and every score with it.
+    Each tensor is cast and let go of in turn, so that a file in half precision needs no second room in memory.
+
+    Raises:
+        WeightsError: a key is missing, unknown or of another shape; ``file`` and ``what`` it should be are named.
+    """
+    check_keys(state, model.state_dict(), file, what)
+    dtype, logit_scale = TORCH_DTYPES[place.dtype], float(state["logit_scale"].float().exp())
+    ready = {key: state.pop(key).to(place.device, dtype) for key in list(state)}
+    model.load_state_dict(ready, assign=True)
+    model.requires_grad_(False).eval()
+    return logit_scale
+
+
+def check_keys(state: Any, wanted: Mapping[str, Tensor], file: Path, what: str) -> None:
+    """Refuse weights that are not exactly those wanted, key by key and shape by shape.
+
+    Raises:
+        WeightsError: with how many keys are missing, unknown or of another shape, and the first of each.
+    """
+    if not isinstance(state, Mapping):
+        kind = type(state).__name__
+        raise WeightsError(f"{file}: not the weights of {what}: it holds a {kind}, not tensors by name.", FETCH_AGAIN)
+    misshapen = [
+        f"{key} {tuple(state[key].shape)}, not {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    faults = {
+        "missing": [key for key in wanted if key not in state],
+        "unknown": [key for key in state if key not in wanted],
+        "of another shape": misshapen,
+    }
+    if found := [f"{len(keys)} {fault} ({_some(keys)})" for fault, keys in faults.items() if keys]:
+        raise WeightsError(f"{file}: not the weights of {what}: of its keys, {'; '.join(found)}.", FETCH_AGAIN)
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:NAMED_KEYS]) + (", ..." if len(keys) > NAMED_KEYS else "")
+
+
+# CLIPs in open_clip's layout: openai's ViT-L/14 and the ViT-H/14 of HPSv2.
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """Sizes of a CLIP, and its activation."""
+
+    embed_dim: int
+    vision_width: int
+    vision_layers: int
+    head_width: int
+    text_width: int
+    text_heads: int
+    text_layers: int
+    quick_gelu: bool
+    """x sigmoid(1.702 x), which openai trained with, instead of the exact GELU: it moves aesthetic scores by 0.6."""
+    patch_px: int = 14
+    side_px: int = 224
+
+
+VIT_L14 = ClipShape(768, 1024, 24, 64, 768, 12, 12, quick_gelu=True)
+
+VIT_H14 = ClipShape(1024, 1280, 32, 80, 1024, 16, 24, quick_gelu=False)
+
+
+def load_open_clip(
+    state: MutableMapping[str, Tensor],
+    place: Place,
+    file: Path,
+    *,
+    what: str,
+    shape: ClipShape,
+    geometries: Mapping[str, Geometry],
+    tokens: ClipTokens | None = None,
+) -> ClipTower:
+    """A CLIP of the given shape with the weights of a published file, at the place.
+
+    Args:
+        state: tensors by open_clip's names, in any dtype; emptied while they are taken over.
+        place: device and dtype.
+        file: where they were read, for errors.
+        what: the model that they should be, for errors.
+        shape: its sizes.
+        geometries: by the views of its metrics.
+        tokens: its tokenizer, openai's by default.
+
+    Raises:
+        WeightsError: a key is missing, unknown or of another shape.
+    """
+    with torch.device("meta"):
+        model = _model(shape)
+    logit_scale = fill_model(model, state, place, file, what)
+    # No key of the file fills this buffer, and on the device "meta" it holds nothing: no token sees a later one.
+    size = model.context_length
+    model.attn_mask = torch.full((size, size), float("-inf"), device=place.device).triu(1)
+    return ClipTower(
+        encode_image=model.encode_image,
+        encode_text=model.encode_text,
+        tokens=openai_tokens() if tokens is None else tokens,
+        geometries=geometries,
+        side_px=shape.side_px,
+        logit_scale=logit_scale,
+        device=place.device,
+        dtype=TORCH_DTYPES[place.dtype],
+    )
+
+
+def _model(shape: ClipShape) -> CLIP:
+    return CLIP(
+        embed_dim=shape.embed_dim,
+        vision_cfg=CLIPVisionCfg(
+            image_size=shape.side_px,
+            patch_size=shape.patch_px,
+            width=shape.vision_width,
+            layers=shape.vision_layers,
+            head_width=shape.head_width,
+        ),
+        text_cfg=CLIPTextCfg(width=shape.text_width, heads=shape.text_heads, layers=shape.text_layers),
+        quick_gelu=shape.quick_gelu,
+    )

@@ -1,0 +1,94 @@
+"""Image checks: images that are broken or doubled, and the other samples of a prompt. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.records import Render
+
+# Tripwires: images that are broken, and must be named before any mean is taken.
+
+BLACK_LEVEL = 4
+
+"""An image of which no channel of no pixel exceeds this 8-bit level is black."""
+
+UNIFORM_LEVELS = 1.0
+
+"""An image of which every channel's standard deviation, in 8-bit levels, is below this is uniform."""
+
+
+def broken(pixels: NDArray[np.uint8], width: int, height: int) -> str | None:
+    """Why an 8-bit RGB image (H, W, 3) is broken (wrong size, black or uniform), or None.
+
+    Black: the largest of all values is at most ``BLACK_LEVEL``. Uniform: the standard deviation over the
+    pixels is below ``UNIFORM_LEVELS`` in each of the three channels.
+    """
+    if pixels.shape != (height, width, 3):
+        found = " x ".join(str(side) for side in pixels.shape)
+        return f"wrong size: rows x columns x channels are {found}, not {height} x {width} x 3"
+    brightest = int(pixels.max())
+    if brightest <= BLACK_LEVEL:
+        return f"black image: no value is above {brightest} of 255"
+    spread = float(pixels.std(axis=(0, 1)).max())
+    if spread < UNIFORM_LEVELS:
+        colour = ", ".join(f"{level:.0f}" for level in pixels.mean(axis=(0, 1)))
+        return f"uniform image: every pixel is about ({colour})"
+    return None
+
+
+def not_finite(bad: int, size: int) -> str | None:
+    """Why an image is broken of whose ``size`` decoded values ``bad`` are NaN or infinite, or None."""
+    return f"{bad} of {size} decoded values are NaN or infinite" if bad else None
+
+
+def duplicates(renders: Iterable[Render]) -> dict[tuple[str, str, int], str]:
+    """The images that equal another one of their variant, by (variant, case, sample), with the reason.
+
+    Every image has noise of its own, so equal files (by sha256 of the PNG) mean that the model heeds
+    neither noise nor prompt. All images of an equal set are named, since none of them is the right one.
+    """
+    same: dict[tuple[str, str], list[Render]] = {}
+    for render in renders:
+        if render.sha256 is not None:
+            same.setdefault((render.variant, render.sha256), []).append(render)
+    reasons: dict[tuple[str, str, int], str] = {}
+    for equal in same.values():
+        for render in equal[1:]:
+            reasons[render.variant, render.case, render.sample] = _equals(equal[0])
+        if len(equal) > 1:
+            reasons[equal[0].variant, equal[0].case, equal[0].sample] = _equals(equal[1])
+    return reasons
+
+
+def _equals(other: Render) -> str:
+    return f"duplicate image: the same as case {other.case!r}, sample {other.sample}, of this variant"
+
+
+# The samples of a prompt, for metrics that compare them with each other. Imports no torch.
+
+
+def siblings(renders: Iterable[Render]) -> Mapping[tuple[str, str, int], tuple[Render, ...]]:
+    """Of each (variant, case, sample) the other images that the variant has of the case, those that failed left out."""
+    groups: dict[tuple[str, str], list[Render]] = {}
+    for render in renders:
+        groups.setdefault((render.variant, render.case), []).append(render)
+    return {
+        (variant, case, render.sample): tuple(
+            other for other in group if other.sample != render.sample and other.sha256 is not None
+        )
+        for (variant, case), group in groups.items()
+        for render in group
+    }
+
+
+def digest_of(images: Iterable[str | None]) -> str | None:
+    """One sha256 over those of several images, whatever their order; None where there are none.
+
+    That of the sorted hexadecimal sha256, each followed by a line feed.
+    """
+    known = sorted(image for image in images if image is not None)
+    return hashlib.sha256("".join(f"{image}\n" for image in known).encode()).hexdigest() if known else None

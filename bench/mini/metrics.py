@@ -1,0 +1,158 @@
+"""The judges of the embedded family, as metrics: ``mini-clip``, ``mini-aesthetic``, ``mini-preference``.
+
+Importing this module imports no torch; the towers are loaded from the shipped, checked weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from bench.metrics.registry import Inputs, LoadedTower, Place, metric, tower
+from bench.mini.weights import weight_file
+from bench.records import MetricFacts
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+BATCH = 16
+
+LICENCE = "Apache-2.0"
+
+WORLD = "the mini world's drawn scenes"
+
+
+class MiniTower:
+    """A judge of the family in memory; reads 64x64 pictures, other sizes are resized to it."""
+
+    batch = BATCH
+
+    def __init__(self, name: str, device: str) -> None:
+        from bench.mini.networks import load_judge
+
+        self._judge, self._tokenizer = load_judge(name, device)
+        self._device = device
+        self.logit_scale = float(self._judge.logit_scale.exp())
+
+    def preprocess(self, image: Image, view: str = "") -> torch.Tensor:
+        """RGB, resized to 64x64 (PIL, bicubic, antialiased), float32 (3, 64, 64) in [0, 1]."""
+        import numpy as np
+        import torch
+
+        from bench.mini.world import SIZE_PX
+
+        rgb = image.convert("RGB")
+        if rgb.size != (SIZE_PX, SIZE_PX):
+            rgb = rgb.resize((SIZE_PX, SIZE_PX), resample=3)  # PIL's bicubic
+        return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 255
+
+    def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(n, 3, 64, 64) in [0, 1] -> unit vectors, float32 (n, 96)."""
+        import torch
+
+        with torch.inference_mode():
+            return self._judge.embed_images(pixels.to(self._device))
+
+    def embed_texts(self, prompts: Sequence[str]) -> torch.Tensor:
+        """n prompts, cut at 32 tokens with the end token kept -> unit vectors, float32 (n, 96)."""
+        import torch
+
+        from bench.mini.networks import judge_tokens
+
+        with torch.inference_mode():
+            return self._judge.embed_tokens(judge_tokens(self._tokenizer, list(prompts)).to(self._device))
+
+    def truncated(self, prompts: Sequence[str]) -> list[bool]:
+        """Whether a prompt has more than 32 tokens, start and end counted."""
+        from bench.mini.networks import JUDGE_TOKENS
+
+        return [len(ids) > JUDGE_TOKENS for ids in self._tokenizer(list(prompts), verbose=False).input_ids]
+
+
+@tower("mini-clip", dtypes=("float32",))
+def mini_clip_tower(place: Place) -> LoadedTower:
+    """The family's CLIP."""
+    return MiniTower("mini-clip", place.device)
+
+
+@tower("mini-preference", dtypes=("float32",))
+def mini_preference_tower(place: Place) -> LoadedTower:
+    """The family's preference model."""
+    return MiniTower("mini-preference", place.device)
+
+
+@metric(
+    MetricFacts(
+        name="mini-clip",
+        version="1",
+        summary="How well the picture fits its prompt, by the family's own CLIP.",
+        unit="100 x cosine",
+        higher_is_better=True,
+        low=0.0,
+        high=100.0,
+        axis="alignment",
+        tower="mini-clip",
+        trained_on=f"{WORLD}, pictures and captions, contrastive",
+        standing="related",
+        licence=LICENCE,
+        reference="CLIPScore, J. Hessel et al., arXiv 2104.08718; weights of this project, docs/mini.md",
+    )
+)
+def mini_clip(inputs: Inputs) -> torch.Tensor:
+    """CLIPScore: 100 max(cos(image, text), 0), (n,) float32 in [0, 100]."""
+    return 100 * (inputs.image_embeds * inputs.text_embeds).sum(-1).clamp(min=0)  # type: ignore[operator]
+
+
+def load_aesthetic(place: Place) -> Any:
+    """Weight (96,) and bias (1,) of the regressor."""
+    from safetensors.torch import load_file
+
+    return load_file(weight_file("judges/mini-aesthetic.safetensors"), device=place.device)
+
+
+@metric(
+    MetricFacts(
+        name="mini-aesthetic",
+        version="1",
+        summary="How beautiful the picture is, by a regressor on the family's CLIP embedding.",
+        unit="beauty, 0 to 1",
+        higher_is_better=True,
+        low=None,
+        high=None,
+        axis="aesthetic",
+        tower="mini-clip",
+        trained_on=f"{WORLD} with noisy ratings of their craft",
+        standing="related",
+        licence=LICENCE,
+        reference="after LAION's aesthetic predictor; weights of this project, docs/mini.md",
+    ),
+    load_head=load_aesthetic,
+    needs_text=False,
+)
+def mini_aesthetic(inputs: Inputs) -> torch.Tensor:
+    """Affine regressor w . e + b on the unit image embedding e, (n,) float32, about 0 to 1."""
+    beauty: torch.Tensor = inputs.image_embeds @ inputs.head["weight"].float() + inputs.head["bias"].float()
+    return beauty
+
+
+@metric(
+    MetricFacts(
+        name="mini-preference",
+        version="1",
+        summary="Which picture people would prefer for this prompt; only differences on one prompt mean anything.",
+        unit="logit",
+        higher_is_better=True,
+        low=None,
+        high=None,
+        axis="preference",
+        tower="mini-preference",
+        trained_on=f"pairs of {WORLD} with noisy preferences; SPO's step-aware model starts from it",
+        standing="in-family",
+        licence=LICENCE,
+        reference="PickScore, Y. Kirstain et al., arXiv 2305.01569; weights of this project, docs/mini.md",
+    )
+)
+def mini_preference(inputs: Inputs) -> torch.Tensor:
+    """exp(logit_scale) cos(image, text), (n,) float32, unbounded by design."""
+    return inputs.logit_scale * (inputs.image_embeds * inputs.text_embeds).sum(-1)  # type: ignore[operator]

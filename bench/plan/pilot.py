@@ -1,0 +1,199 @@
+"""What a pilot run shows: the spread of paired differences, and the seconds an image takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from bench import stats
+from bench.comparability import check_names
+from bench.compare import variant_pairs
+from bench.compare.pairing import NO_CELLS, Cells
+from bench.errors import IncomparableError, InvalidError, UsageError
+from bench.formatting import listed
+from bench.records import MetricFacts, Run, Suite
+
+# How much of a paired difference is the prompt's, and how much the sample's.
+
+
+class Components(NamedTuple):
+    """Standard deviations of per-image values between prompts and, within a prompt, between samples."""
+
+    between_sd: float
+    """With ``within_sd`` None that of a prompt's single sample, which holds both parts."""
+    within_sd: float | None
+    """None where every prompt has one sample: the parts cannot be told apart."""
+    prompts: int
+    values: int
+
+    def sd_of_means(self, samples: int) -> float:
+        """Standard deviation of prompt means over ``samples`` images: sqrt(between^2 + within^2 / samples).
+
+        Raises:
+            ValueError: more than one sample, and ``within_sd`` is not known.
+        """
+        if self.within_sd is None and samples != 1:
+            raise ValueError("the spread within a prompt is not known, so only single samples can be planned")
+        return math.hypot(self.between_sd, (self.within_sd or 0.0) / math.sqrt(samples))
+
+
+def variance_components(prompts: Sequence[Sequence[float]]) -> Components:
+    """Components of variance of a one-way layout with random prompts, by the analysis of variance.
+
+    With k prompts of n_i values, N in all: within^2 = MSW, between^2 = max(0, (MSB - MSW) / n_0) and
+    n_0 = (N - sum(n_i^2) / N) / (k - 1); MSB and MSW are the mean squares between and within prompts. An
+    estimate of between^2 under zero becomes 0, which leaves the standard deviation of prompt means too large
+    rather than too small.
+
+    Args:
+        prompts: the values of each prompt, one or more; lengths may differ. All finite.
+
+    Raises:
+        ValueError: fewer than 2 prompts, or one without values.
+
+    Source: S. R. Searle, G. Casella, C. E. McCulloch, "Variance Components" (1992), section 3.6.
+    """
+    counts = np.array([len(values) for values in prompts])
+    if len(counts) < 2 or not counts.all():
+        raise ValueError("components of variance need 2 or more prompts with one or more values each")
+    flat = np.concatenate([np.asarray(values, dtype=np.float64) for values in prompts])
+    deviations = flat - flat[0]
+    # Over the largest size, so that no square vanishes or overflows.
+    scale = float(np.abs(deviations).max()) or 1.0
+    deviations /= scale
+    owner = np.repeat(np.arange(len(counts)), counts)
+    means = np.bincount(owner, deviations) / counts
+    total = len(flat)
+    between_mean_square = float(counts @ (means - deviations.mean()) ** 2) / (len(counts) - 1)
+    if total == len(counts):
+        return Components(scale * math.sqrt(between_mean_square), None, len(counts), total)
+    within = float(((deviations - means[owner]) ** 2).sum()) / (total - len(counts))
+    typical = (total - float(counts @ counts) / total) / (len(counts) - 1)
+    between = max(0.0, (between_mean_square - within) / typical)
+    return Components(scale * math.sqrt(between), scale * math.sqrt(within), len(counts), total)
+
+
+# What a pilot run shows: the spread of paired differences, and the seconds an image takes.
+
+_ROUNDING = 1e-12
+
+"""Spreads under this share of the scores' size are rounding."""
+
+
+class Pilot(NamedTuple):
+    """One metric of one pair of a pilot's variants, in the metric's unit."""
+
+    facts: MetricFacts
+    candidate: str
+    reference: str
+    differences: Components
+    """Of candidate - reference, image by image."""
+    scores: Components
+    """Of the reference's own scores."""
+    reference_mean: float
+
+
+def refuse_other_settings(suite: Suite, pilot: Run) -> None:
+    """Refuses a pilot of other settings: its spread and its times would be those of other images.
+
+    Raises:
+        IncomparableError: with every setting that differs.
+    """
+    ours, theirs = (msgspec.to_builtins(one.settings) for one in (suite, pilot.info.suite))
+    differing = [f"{name} is {theirs[name]} there and {ours[name]} here" for name in ours if ours[name] != theirs[name]]
+    if differing:
+        raise IncomparableError(
+            f"{pilot.path}: is no pilot for the suite {suite.name}, its settings differ: {'; '.join(differing)}.",
+            f"hotart-bench run {suite.source or suite.name} --limit 30",
+        )
+
+
+def choose_pairs(pilot: Run, candidate: str | None, reference: str | None) -> tuple[tuple[str, str], ...]:
+    """(candidate, reference) variants of a pilot: those named, else each with the first one.
+
+    Raises:
+        UsageError: an unknown variant, a variant with itself, or a pilot of one variant.
+    """
+    names = [variant.name for variant in pilot.info.suite.variants]
+    check_names([name for name in (candidate, reference) if name is not None], names, f"{pilot.path} has no variant")
+    if len(names) < 2:
+        raise UsageError(
+            f"{pilot.path}: has the variant {names[0]} alone; a plan needs the differences between two.",
+            f"hotart-bench run {pilot.info.suite.source or pilot.info.suite.name}",
+        )
+    below = reference if reference is not None else names[0]
+    if candidate == below:
+        raise UsageError(f"The variant {below!r} cannot be its own reference; name two of {listed(names)}.")
+    if candidate is not None:
+        return ((candidate, below),)
+    known = [pair for pair in variant_pairs(pilot.info.suite) if pair[1] == below and reference is None]
+    return tuple(known) or tuple((name, below) for name in names if name != below)
+
+
+def read_pilot(pilot: Run, table: Mapping[tuple[str, str], Cells], pair: tuple[str, str], metric: str) -> Pilot:
+    """The spread of one metric between and within prompts, from the images that both sides have scores of.
+
+    Args:
+        pilot: the run.
+        table: its ``usable_scores``.
+        pair: (candidate, reference) variants.
+        metric: its name; one of the run's.
+
+    Raises:
+        InvalidError: no pair of scores, one prompt, or differences that are all equal.
+    """
+    found = _pairs_by_prompt(pilot.info.suite, *(table.get((name, metric), NO_CELLS) for name in pair))
+    where = f"{pilot.path}: {metric} of {pair[0]} and {pair[1]}"
+    if not found:
+        raise InvalidError(f"{where}: no image has a score on both sides.", f"hotart-bench score {pilot.path}")
+    if len(found) < 2:
+        raise InvalidError(
+            f"{where}: only one prompt has scores, which shows no spread; a pilot needs 2, and 30 are good.",
+            f"hotart-bench run {pilot.info.suite.source or pilot.info.suite.name} --limit 30",
+        )
+    differences = variance_components([[one - other for one, other in both] for both in found])
+    scores = variance_components([[other for _, other in both] for both in found])
+    size = max(abs(score) for both in found for cell in both for score in cell)
+    if not _spreads(differences, size):
+        why = "the difference is the same on every image" if _spreads(scores, size) else "every score is the same"
+        raise InvalidError(
+            f"{where}: {why}, so the pilot shows no spread to plan by.",
+            "take another variant with --candidate, or a metric that tells images apart",
+        )
+    (facts,) = (known for known in pilot.info.metrics if known.name == metric)
+    mean = stats.mean([stats.mean([other for _, other in both]) for both in found])
+    return Pilot(facts, *pair, differences, scores, mean)
+
+
+def seconds_a_cell(suite: Suite, pilot: Run) -> float | None:
+    """Seconds for one image of each of the suite's variants, one after another; None without timings.
+
+    The sum of the medians of ``end_to_end``; a variant that the pilot has not timed counts as its slowest.
+    """
+    values: dict[str, list[float]] = {}
+    for timing in pilot.timings:
+        if timing.name == "end_to_end":
+            values.setdefault(timing.variant, []).extend(timing.values)
+    medians = {name: stats.quantiles(found).median for name, found in values.items() if found}
+    if not medians:
+        return None
+    slowest = max(medians.values())
+    return math.fsum(medians.get(variant.name, slowest) for variant in suite.variants)
+
+
+def _pairs_by_prompt(suite: Suite, above: Cells, below: Cells) -> Sequence[Sequence[tuple[float, float]]]:
+    found = []
+    for case in suite.cases:
+        cells = [(case.id, sample) for sample in range(suite.samples)]
+        both = [(above[cell], below[cell]) for cell in cells if cell in above and cell in below]
+        if both:
+            found.append(both)
+    return found
+
+
+def _spreads(parts: Components, size: float) -> bool:
+    return max(parts.between_sd, parts.within_sd or 0.0) > _ROUNDING * size

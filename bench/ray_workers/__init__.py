@@ -1,0 +1,90 @@
+"""Rendering on many GPUs and machines: workers on a Ray cluster draw, this process writes the run folder.
+
+A worker holds one pipeline on one device of its own. What it is given is a planned batch of the suite, so its
+images are the same bytes as from one process on that kind of device. Neither Ray nor torch is imported before
+there is something to render.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+from bench.comparability import check_same_machine
+from bench.errors import UsageError
+from bench.formatting import plural
+from bench.ray_workers.pool import Fleet, Unit, Work
+from bench.ray_workers.worker import Ground, Piece
+from bench.records import Cell, Progress, Render, Suite, Variant
+from bench.store import RunFolder
+from bench.suite.planned_images import missing_batches, record_of
+
+__all__ = ["Fleet", "render_on_fleet"]
+
+# Rendering with workers: this process hands out the planned batches and writes what comes back.
+
+WRITERS = 4
+
+"""Threads that write image files; on an object store each file is a request."""
+
+
+def render_on_fleet(
+    suite: Suite,
+    folder: RunFolder,
+    fleet: Fleet,
+    *,
+    variants: Sequence[Variant],
+    progress: Progress | None = None,
+) -> int:
+    """Render what the run folder lacks of these variants; returns the number of images that were made.
+
+    Batches are those of ``bench.render.render``, and so are their images, byte for byte, on the kind of device and
+    the number of threads that the run was begun with. A batch is on record once all its images are written;
+    batches of a worker that is lost are drawn again by others.
+
+    Raises:
+        UsageError: the folder has no ``run.json`` yet.
+        IncomparableError: a worker is on other ground than the run.
+        WeightsError: a worker cannot load a variant.
+        MachineError: workers are lost again and again, or the folder cannot be written.
+    """
+    from bench.render import is_audited, keep_audit
+
+    info = folder.info
+    if info is None:
+        raise UsageError(f"{folder.path}: has no run.json yet.")
+    renders = folder.renders()
+    work = Work((variant, missing_batches(suite, variant.name, renders, folder.path)) for variant in variants)
+    total, done = work.images, 0
+    digests = {known.name: known.digest for known in info.variants}
+    audited = {variant.name for variant in variants if is_audited(folder, variant)}
+
+    def check(ground: Ground) -> None:
+        check_same_machine(info, ground.machine, ground.packages)
+
+    def tell(note: str) -> None:
+        if progress is not None:
+            progress("render", done, total, note)
+
+    tell("waiting for Ray workers")
+    with ThreadPoolExecutor(WRITERS) as writers, closing(fleet.draw(work, digests, audited, check)) as batches:
+        for unit, (pieces, audit, doubt) in batches:
+            if audit is not None and unit.variant.name not in audited:
+                keep_audit(folder, unit.variant, audit)
+                audited.add(unit.variant.name)
+            if doubt:
+                folder.add_notes([f"Variant {unit.variant.name}: {doubt}."])
+            folder.append_renders(_write(writers, folder, unit, pieces))
+            done += len(pieces)
+            tell(f"{unit.variant.name}, {plural(fleet.size, 'worker')}")
+    return done
+
+
+def _write(writers: ThreadPoolExecutor, folder: RunFolder, unit: Unit, pieces: Sequence[Piece]) -> tuple[Render, ...]:
+    def write(cell: Cell, piece: Piece) -> Render:
+        name = unit.variant.name
+        file = None if piece.png is None else folder.write_image(name, cell.case, cell.sample, piece.png)
+        return record_of(name, cell, piece.decode_dtype, piece.error, file)
+
+    return tuple(writers.map(write, unit.cells, pieces))

@@ -1,0 +1,314 @@
+"""The workers of one run: hired when they are needed, given batches, replaced when they are lost."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from bench.errors import IncomparableError, MachineError
+from bench.machine import package_versions
+from bench.ray_workers import cluster
+from bench.ray_workers.cluster import Berth
+from bench.ray_workers.worker import Answer, Ground
+from bench.records import Cell, Suite, Variant
+
+# What is left to draw, who gets which batch next, and what becomes of a batch whose worker is lost. Knows no Ray.
+
+MOST_LOSSES = 3
+
+"""A batch that took so many workers down is not given to another one."""
+
+
+class Unit(NamedTuple):
+    """One planned batch of one variant."""
+
+    variant: Variant
+    cells: tuple[Cell, ...]
+
+
+class Work:
+    """The batches that are still to be drawn, by variant, in the suite's order."""
+
+    def __init__(self, batches: Iterable[tuple[Variant, Sequence[tuple[Cell, ...]]]]) -> None:
+        self._waiting = {variant.name: deque(Unit(variant, cells) for cells in units) for variant, units in batches}
+        self._losses: Counter[tuple[str, int]] = Counter()
+        self.left = sum(len(units) for units in self._waiting.values())
+        """Batches that are not done, those that a worker has included."""
+
+    @property
+    def images(self) -> int:
+        """Images of the batches that no worker has yet."""
+        return sum(len(unit.cells) for units in self._waiting.values() for unit in units)
+
+    def next_for(self, loaded: str | None, workers: Mapping[str, int]) -> Unit | None:
+        """The next batch for a worker, or None where none waits.
+
+        Of the variant that it has loaded, since another one costs a load; else of the variant with the most
+        batches for each of its workers.
+
+        Args:
+            loaded: name of the variant that the worker has.
+            workers: how many workers have each variant.
+        """
+        units = self._waiting.get(loaded or "")
+        if not units:
+            units = max(
+                self._waiting.values(),
+                key=lambda some: len(some) / (1 + workers.get(some[0].variant.name, 0)) if some else 0,
+                default=None,
+            )
+        return units.popleft() if units else None
+
+    def done(self) -> None:
+        """A batch was drawn."""
+        self.left -= 1
+
+    def back(self, units: Sequence[Unit]) -> None:
+        """The batches of a worker that was lost wait again, first of all.
+
+        Args:
+            units: in the order that the worker had them: it was lost while it drew the first.
+
+        Raises:
+            MachineError: the first took ``MOST_LOSSES`` workers down.
+        """
+        for unit in reversed(units):
+            self._waiting[unit.variant.name].appendleft(unit)
+        for unit in units[:1]:
+            which = (unit.variant.name, unit.cells[0].batch)
+            self._losses[which] += 1
+            if self._losses[which] == MOST_LOSSES:
+                raise MachineError(
+                    f"Batch {which[1]} of variant {which[0]} was given to {MOST_LOSSES} workers and "
+                    "each was lost over it, most often for want of memory. What was finished is kept.",
+                    "see the workers' logs (ray logs cluster); a smaller `batch` in the suite's "
+                    "[settings] needs less memory, and is another protocol",
+                )
+
+
+# The workers of one run: hired when they are needed, given batches, replaced when they are lost.
+
+IN_FLIGHT = 2
+
+"""Batches that a worker has: one that it draws, and one so that it need not wait. More would pile up."""
+
+MOST_FALSE_STARTS = 3
+
+"""So many workers lost in a row before they drew anything: the next would be too."""
+
+
+@dataclass
+class Member:
+    """One worker, as the driver sees it."""
+
+    handle: Any
+    joining: Any
+    """The answer it still owes to what it is; None once it has joined."""
+    variant: str | None = None
+    """The variant of the last batch that it was given."""
+    flying: dict[Any, Unit] = field(default_factory=dict)
+    """Its batches by the reference that their images will come under, in order."""
+
+
+class Fleet:
+    """The workers of one run on a Ray cluster: none before ``ground`` or ``draw``, and no more than there are batches.
+
+    Args:
+        address: as ``bench.ray_workers.cluster.connect`` takes it.
+        suite: what is drawn.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: torch threads of a worker on the CPU.
+        weights_dir: local weights, at the same path on every machine.
+    """
+
+    def __init__(self, address: str, suite: Suite, *, device: str, threads: int, weights_dir: Path | None) -> None:
+        self._address, self._device, self._threads = address, device, threads
+        self._arguments = (suite, None if weights_dir is None else str(weights_dir.absolute()))
+        self._berth: Berth | None = None
+        self._members: list[Member] = []
+        self._connected_here = False
+        self._false_starts = 0
+        self._first: Ground | None = None
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every worker, and the cluster where it was started here; a second call does nothing."""
+        if self._berth is None:
+            return
+        ray = cluster.import_ray()
+        for member in self._members:
+            with contextlib.suppress(ray.exceptions.RayError):  # it may be gone already
+                ray.kill(member.handle)
+        self._members.clear()
+        self._berth = None
+        if self._connected_here:
+            ray.shutdown()
+
+    @property
+    def size(self) -> int:
+        """Workers that have joined."""
+        return sum(member.joining is None for member in self._members)
+
+    def ground(self, batches: int) -> Ground:
+        """What the first worker that joins says of its device; waits for it.
+
+        Args:
+            batches: how many are to be drawn.
+
+        Raises:
+            UsageError, MachineError: Ray, a device or a worker cannot be had.
+        """
+        self._start(batches)
+        while self._first is None:
+            self._settle(self._wait(), Work(()), _anywhere)
+        return self._first
+
+    def largest_batch(self) -> int:
+        """The largest batch that a worker's device holds; one worker is hired for it.
+
+        Raises:
+            UsageError, MachineError, OutOfMemory, WeightsError: as ``ground`` and ``bench.render.largest_batch``.
+        """
+        self.ground(1)
+        ray = cluster.import_ray()
+        member = next(one for one in self._members if one.joining is None)
+        try:
+            size: int = ray.get(member.handle.largest_batch.remote())
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            raise MachineError(f"A Ray worker was lost while it looked for the batch: {_reason(error)}.") from error
+        return size
+
+    def draw(
+        self, work: Work, digests: Mapping[str, str], audited: Set[str], check: Callable[[Ground], None]
+    ) -> Generator[tuple[Unit, Answer], None, None]:
+        """Every batch of ``work`` with its images, in the order in which they are done.
+
+        Args:
+            work: the batches; those of a worker that is lost go to others.
+            digests: what each variant's weights are known by.
+            audited: names of the variants that need no audit any more; the caller may add to it.
+            check: refuses a worker on other ground than the run's.
+
+        Raises:
+            HotartError: what a worker raised, as it raised it.
+            MachineError: workers are lost again and again.
+        """
+        self._start(work.left)
+        if self._first is not None:
+            check(self._first)
+        while work.left:
+            self._hand_out(work, digests, audited)
+            done = self._settle(self._wait(), work, check)
+            if done is not None:
+                work.done()
+                yield done
+
+    def _start(self, batches: int) -> None:
+        """Hire a worker for each batch, as far as there is room and beyond those that are there."""
+        if self._berth is None:
+            self._connected_here = cluster.connect(self._address)
+            self._berth = cluster.berth(self._device, self._threads)
+        room = cluster.room(self._berth)
+        if room == 0:
+            raise MachineError(
+                f"--ray {self._address}: no machine of the cluster has {self._threads} free cores for a worker.",
+                "give Ray more (ray start --num-cpus N), or fewer threads a worker: OMP_NUM_THREADS=1",
+            )
+        for _ in range(len(self._members), min(room, max(batches, 1))):
+            self._hire()
+
+    def _hire(self) -> None:
+        if self._berth is None:
+            return
+        suite, weights_dir = self._arguments
+        handle = cluster.start_painter(self._berth, suite, self._berth.device, self._berth.threads, weights_dir)
+        self._members.append(Member(handle, handle.ground.remote()))
+
+    def _hand_out(self, work: Work, digests: Mapping[str, str], audited: Set[str]) -> None:
+        # One batch each before anybody gets a second: the last ones are shared evenly.
+        for most in range(1, IN_FLIGHT + 1):
+            for member in self._members:
+                if member.joining is not None or len(member.flying) >= most:
+                    continue
+                busy = Counter(other.variant for other in self._members if other.flying and other.variant)
+                unit = work.next_for(member.variant, busy)
+                if unit is None:
+                    return
+                member.variant = unit.variant.name
+                name = unit.variant.name
+                reference = member.handle.draw.remote(unit.variant, digests[name], unit.cells, name not in audited)
+                member.flying[reference] = unit
+
+    def _wait(self) -> Any:
+        """The next reference that something has come under, or whose worker is lost."""
+        references = [member.joining for member in self._members if member.joining is not None]
+        references += [reference for member in self._members for reference in member.flying]
+        ready, _ = cluster.import_ray().wait(references, num_returns=1)
+        return ready[0]
+
+    def _settle(self, reference: Any, work: Work, check: Callable[[Ground], None]) -> tuple[Unit, Answer] | None:
+        """What came: a batch's images; or None, for a worker that joined or was lost."""
+        ray = cluster.import_ray()
+        member = next(one for one in self._members if reference == one.joining or reference in one.flying)
+        try:
+            answer = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            self._replace(member, work, error)
+            return None
+        if reference == member.joining:
+            self._join(member, Ground(*answer), check)
+            return None
+        self._false_starts = 0
+        return member.flying.pop(reference), Answer(*answer)
+
+    def _join(self, member: Member, ground: Ground, check: Callable[[Ground], None]) -> None:
+        here, there = package_versions().get("hotart-bench"), ground.packages.get("hotart-bench")
+        if here != there:
+            raise IncomparableError(
+                f"A Ray worker has hotart-bench {there}, the driver {here}.", "install one version on every machine"
+            )
+        check(ground)
+        member.joining = None
+        self._first = self._first or ground
+
+    def _replace(self, member: Member, work: Work, error: Exception) -> None:
+        """Another worker for one that is lost, where the others are fewer than the batches; its own wait again."""
+        ray = cluster.import_ray()
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.kill(member.handle)  # where only an answer was lost, or it is half dead
+        self._members.remove(member)
+        if member.joining is not None:
+            self._false_starts += 1
+            if self._false_starts == MOST_FALSE_STARTS:
+                raise MachineError(
+                    f"{MOST_FALSE_STARTS} Ray workers were lost before they could start: {_reason(error)}.",
+                    "see that every machine has this hotart-bench installed, in the Python that Ray runs there",
+                ) from error
+        work.back(tuple(member.flying.values()))
+        if len(self._members) < max(work.left, 1):
+            self._hire()
+
+
+def _anywhere(_: Ground) -> None:
+    """The first worker of a new run decides what the others must be like."""
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else type(error).__name__

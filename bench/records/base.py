@@ -1,0 +1,60 @@
+"""What all records share: the base class, the schema, and the words that fields are chosen from."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import msgspec
+
+SCHEMA = 1
+
+"""Version of the suite, run folder and journal formats."""
+
+BASELINE_SCHEMA = 2
+
+"""Version of the frozen baseline's file. 1 held seven digits of a score and every timed value."""
+
+Sampler = Literal[
+    "ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_karras", "dpmpp_2m_sde_karras", "unipc", "none"
+]
+
+"""Samplers by the names that the field uses; ``bench.pipeline.schedulers`` maps them to diffusers.
+
+``none`` is what given images have, which were not rendered here; no suite file may name it.
+"""
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+Status = Literal["started", "complete", "failed"]
+
+Unit = Literal["second", "byte", "joule"]
+
+Axis = Literal["preference", "aesthetic", "alignment", "pixels", "distance"]
+
+Standing = Literal["in-family", "related", "held-out"]
+
+TimingName = Literal[
+    "load",
+    "compile",
+    "first_image",
+    "text_encode",
+    "denoise_step",
+    "vae_decode",
+    "end_to_end",
+    "peak_allocated",
+    "peak_reserved",
+    "peak_process",
+    "peak_rss",
+    "energy_per_image",
+]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all records: frozen, keyword-only, unknown fields refused."""
+
+
+class Progress(Protocol):
+    """How long work tells how far it is; only ``bench.cli`` shows it."""
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """``done`` of ``total`` units of a stage are done; ``note`` says what is being worked on."""

@@ -1,0 +1,196 @@
+"""Records of what was done: weights, renders, scores, timings, the run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bench.records.base import Axis, Record, Standing, Status, TimingName, Unit
+from bench.records.suite import Lora, Suite
+from bench.records.weights import Audit
+
+
+class WeightFile(Record, frozen=True):
+    """One weight file that a variant is made of."""
+
+    component: str
+    """``unet``, ``vae``, ``text_encoder``, ``text_encoder_2``, or ``lora:<number>``."""
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+class Fingerprint(Record, frozen=True):
+    """What a variant *is*. Two variants with the same ``digest`` have the same weights."""
+
+    name: str
+    digest: str
+    """sha256 over checkpoint weights, LoRA weights and their order and weights; not over names or paths."""
+    checkpoint: str
+    pipeline: str
+    """The diffusers pipeline class."""
+    files: tuple[WeightFile, ...]
+    loras: tuple[Lora, ...] = ()
+    lora_mode: Literal["none", "fused", "unfused"] = "none"
+    modules_changed: int = 0
+    """How many modules of the pipeline the LoRAs were applied to."""
+    audit: Audit | None = None
+    """What was loaded and changed; None until the variant was rendered."""
+
+
+class Render(Record, frozen=True):
+    """One line of ``renders.jsonl``: an image that was made, or the reason why not."""
+
+    variant: str
+    case: str
+    sample: int
+    seed: int | None
+    """None, as ``batch`` and ``decode_dtype``, of an image that was given and not rendered here."""
+    batch: int | None
+    decode_dtype: str | None
+    image: str | None
+    """Path of the file, relative to the run folder; None with ``error``. A PNG, where it was rendered here."""
+    sha256: str | None
+    """sha256 of the file's bytes."""
+    error: str | None = None
+
+
+class Score(Record, frozen=True):
+    """One line of ``scores.jsonl``: a finite number, or None with the reason."""
+
+    variant: str
+    case: str
+    sample: int
+    metric: str
+    version: str
+    image_sha256: str | None
+    """The image that was judged; None where no judgement was reached, so that the next ``score`` tries again."""
+    value: float | None
+    reason: str | None = None
+    reference_sha256: str | None = None
+    """What it was compared with, only for metrics that compare: the reference variant's image, or one sha256 over
+    the other samples of the prompt (``bench.metrics.image_checks``)."""
+    prompt_cut: bool = False
+    """Whether the metric's tower read only the beginning of the prompt, which is longer than it reads."""
+
+
+class DeviceState(Record, frozen=True):
+    """Heat and clocks of a CUDA device at one moment; None where the card does not tell."""
+
+    temperature_c: int | None
+    sm_clock_mhz: int | None
+    memory_clock_mhz: int | None
+
+
+class Slowdown(Record, frozen=True):
+    """Something that held a device's clocks down."""
+
+    reason: str
+    """In words, as in ``power limit``."""
+    share: float
+    """Of the readings at work, in (0, 1]."""
+
+
+class Conditions(Record, frozen=True, omit_defaults=True):
+    """What the machine was like while one process loaded a variant and drew its timed images."""
+
+    cpu_percent: float
+    """Share of all cores that others had in use before the process began, 0 to 100."""
+    cpu_load: float
+    """The system's load average over the minute before, in runnable processes."""
+    device_percent: int | None = None
+    """Share of the time in which others had the CUDA device at work before, 0 to 100."""
+    other_processes: int | None = None
+    """Other compute processes on the CUDA device, before or after, whichever is more."""
+    before: DeviceState | None = None
+    after: DeviceState | None = None
+    slowdowns: tuple[Slowdown, ...] = ()
+
+
+class Timing(Record, frozen=True, omit_defaults=True):
+    """One line of ``timings.jsonl``: raw values of one quantity from one process, in order."""
+
+    variant: str
+    name: TimingName
+    unit: Unit
+    round: int
+    process: int
+    """Process id of the child that measured."""
+    warmups: tuple[float, ...]
+    values: tuple[float, ...]
+    conditions: Conditions | None = None
+    """Of the whole process; it stands once, with ``end_to_end``."""
+
+
+class MetricFacts(Record, frozen=True):
+    """What a metric says of itself, once; ``list metrics`` and both reports show it."""
+
+    name: str
+    version: str
+    summary: str
+    unit: str
+    higher_is_better: bool | None
+    """None where a number is only descriptive (pixel statistics)."""
+    low: float | None
+    high: float | None
+    """The range; None where it has no bound."""
+    axis: Axis
+    tower: str | None
+    """Image/text encoder that it shares with other metrics, or None when it reads pixels."""
+    trained_on: str
+    standing: Standing
+    """What that makes it for preference-optimised variants: a judge that the training used is in-family."""
+    licence: str
+    reference: str
+
+
+class Machine(Record, frozen=True):
+    """The facts of the machine a run was made on."""
+
+    os: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    device: str
+    """torch device string, such as ``cpu`` or ``cuda:0``."""
+    device_name: str
+    device_memory_bytes: int | None = None
+    driver: str | None = None
+    threads: int | None = None
+
+
+class Git(Record, frozen=True):
+    """Commit of the folder the run was started in, and whether it had changes."""
+
+    commit: str
+    dirty: bool
+
+
+class RunInfo(Record, frozen=True):
+    """``run.json``: the identity card of a run folder."""
+
+    schema: int
+    id: str
+    status: Status
+    suite: Suite
+    protocol_digest: str
+    variants: tuple[Fingerprint, ...]
+    metrics: tuple[MetricFacts, ...]
+    machine: Machine
+    packages: dict[str, str]
+    """Version by package name: python, hotart-bench, torch, diffusers, transformers, peft, ..."""
+    git: Git | None
+    start: str
+    """ISO 8601, UTC."""
+    end: str | None
+    settings_notes: tuple[str, ...] = ()
+    """What the user should know of how it was run, in sentences ("LoRAs were fused for the run")."""
+
+
+class Run(Record, frozen=True):
+    """A run folder as it was read: the newest record of each cell."""
+
+    path: str
+    info: RunInfo
+    renders: tuple[Render, ...]
+    scores: tuple[Score, ...]
+    timings: tuple[Timing, ...]

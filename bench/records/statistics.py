@@ -1,0 +1,151 @@
+"""Records of what it means: differences, means, summaries, ratios."""
+
+from __future__ import annotations
+
+from bench.records.base import Record, TimingName, Unit
+
+
+class Interval(Record, frozen=True):
+    """A two-sided interval and the method that made it."""
+
+    low: float
+    high: float
+    method: str
+    level: float = 0.95
+
+
+class Delta(Record, frozen=True):
+    """Paired difference ``candidate - reference`` of one metric, prompts as the unit."""
+
+    metric: str
+    candidate: str
+    reference: str
+    tag: str | None
+    """None: all prompts; else only the prompts with this tag."""
+    prompts: int
+    samples: int
+    """Pairs of images behind the prompts' means."""
+    missing: int
+    """Pairs left out because one side has no score."""
+    candidate_mean: float
+    reference_mean: float
+    mean: float
+    interval: Interval | None
+    """None with fewer than 2 prompts."""
+    small_sample: Interval | None
+    """t interval beside the bootstrap, under 30 prompts."""
+    d_z: float | None
+    """Mean over standard deviation of the per-prompt differences; None when that is zero."""
+    wins: int
+    ties: int
+    losses: int
+    win_rate: float | None
+    """(wins + ties / 2) / pairs of prompts, in the metric's better direction."""
+    win_interval: Interval | None
+    correlation: float | None
+    """Pearson's r of the prompts' means; None when one side is constant."""
+    p: float | None = None
+    """Two-sided p-value of the sign-flip test on the per-prompt differences; None with fewer than 2 prompts."""
+    p_holm: float | None = None
+    """``p`` by Holm within its family: of a tag, all tags of the pair and metric; else all metrics of the pair."""
+    p_bh: float | None = None
+    """``p`` by Benjamini and Hochberg within the same family."""
+
+
+class MetricMean(Record, frozen=True):
+    """Mean of one metric of one variant, prompts as the unit."""
+
+    variant: str
+    metric: str
+    mean: float | None
+    """Mean of the prompts' means; None where no image has a score."""
+    interval: Interval | None
+    """None with fewer than 2 prompts."""
+    prompts: int
+    missing: int
+    """Images of the suite without a score."""
+
+
+class TimingSummary(Record, frozen=True):
+    """Statistics of one timed quantity of one variant over all rounds."""
+
+    variant: str
+    name: TimingName
+    unit: Unit
+    n: int
+    rounds: int
+    median: float
+    p90: float
+    iqr: float
+    minimum: float
+    weak: str | None
+    """Why the figure is weak and what would make it strong; None when it is not."""
+
+
+class Ratio(Record, frozen=True):
+    """Ratio of medians of a timed quantity, candidate over reference."""
+
+    name: TimingName
+    candidate: str
+    reference: str
+    ratio: float
+    interval: Interval | None
+
+
+class Strength(Record, frozen=True):
+    """How often one variant wins prompts, on the log scale of Davidson's model."""
+
+    variant: str
+    strength: float
+    """exp of the difference of two strengths is the odds of win to loss; they sum to 0 within a ranking."""
+    interval: Interval
+    wins: int
+    ties: int
+    losses: int
+    """Over all prompts and all other variants, in the metric's better direction."""
+
+
+class Ranking(Record, frozen=True):
+    """Three or more variants by one metric, from the prompts that each wins, ties or loses against each other.
+
+    Only images count that every ranked variant has a score for, so that all meet on the same prompts.
+    """
+
+    metric: str
+    strengths: tuple[Strength, ...]
+    """The strongest first."""
+    tied_sets: tuple[tuple[str, ...], ...]
+    """Two variants share a set unless they are told apart at 5 %, Holm-adjusted over the pairs."""
+    tie: float
+    """Davidson's nu: among equals the odds of a tie to a win; 0 where no prompt was tied."""
+    prompts: int
+    samples: int
+    """Images of each variant behind the prompts' means."""
+    missing: int
+    """Images of the plan, of each variant, that not every ranked variant has a score for."""
+    left_out: tuple[str, ...] = ()
+    """Variants without a single score, which are not ranked."""
+
+
+class SweepPoint(Record, frozen=True):
+    """One weight of a swept LoRA: its paired differences to the weight 0, and whether another weight beats it."""
+
+    weight: float
+    variant: str
+    deltas: dict[str, Delta]
+    """By metric, over all prompts; empty at the weight 0, where every difference is 0, and where nothing was scored."""
+    pixel_shift: float | None
+    """Root mean square, over the statistics of the pixels, of the mean difference in standard deviations of the
+    reference's prompt means: how far the look has moved, whichever way. None without such statistics."""
+    on_front: bool
+    """Whether no other weight is at least as good in each of the front's goals and better in one."""
+
+
+class SweepCurve(Record, frozen=True):
+    """What a sweep found."""
+
+    points: tuple[SweepPoint, ...]
+    """By rising weight."""
+    goals: tuple[str, ...]
+    """What the front is about: metrics to be better in, and ``pixel shift``, where it is known, to be smaller; empty
+    without scores."""

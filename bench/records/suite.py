@@ -1,0 +1,138 @@
+"""Records of what is asked for: prompts, variants, settings, the suite."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bench.records.base import Dtype, Record, Sampler
+
+
+class Case(Record, frozen=True):
+    """One line of a prompt set."""
+
+    id: str
+    prompt: str
+    negative: str = ""
+    tags: tuple[str, ...] = ()
+    probes: str = ""
+    """What the prompt tests, in a few words."""
+
+
+HEAVIEST_LORA = 1000.0
+
+"""Largest weight of a LoRA that is taken for one, of either sign; with larger ones the arithmetic overflows."""
+
+
+class Lora(Record, frozen=True):
+    """A LoRA file and the weight it is applied with (1.0 = as trained)."""
+
+    path: str
+    weight: float = 1.0
+    unet: float | None = None
+    """Weight of this component instead of ``weight``; likewise the two below."""
+    text_encoder: float | None = None
+    text_encoder_2: float | None = None
+    blocks: dict[str, float] = msgspec.field(default_factory=dict)
+    """Weights of blocks of the UNet by name (``IN00``, ``M00``, ``OUT00``, ``BASE``), instead of the above."""
+
+
+class Variant(Record, frozen=True):
+    """A model to be compared: a checkpoint and what is done to it."""
+
+    name: str
+    checkpoint: str
+    """Shipped family, Hub id, diffusers folder, ``.safetensors`` file, recipe (``.toml``), or ``random:<shape>``."""
+    revision: str | None = None
+    """Commit of a Hub checkpoint; None where it is not pinned."""
+    loras: tuple[Lora, ...] = ()
+    fuse: bool = True
+    """Whether LoRAs become part of the weights; else they are computed beside them in every step, as at run time."""
+    unet: str | None = None
+    vae: str | None = None
+
+
+class Settings(Record, frozen=True):
+    """Whatever changes pixels. Lengths in pixels, ``guidance`` is the CFG scale.
+
+    Of given images (``Suite.given``) only the size that most of them have is known: ``sampler`` is ``none``, and
+    steps and guidance are 0, since nothing was rendered.
+    """
+
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    sampler: Sampler
+    dtype: Dtype = "float32"
+    batch: int | None = 1
+    """Images that are drawn at once, which changes pixels; None, ``"auto"`` in a suite file, until a run has chosen."""
+    eta: float = 0.0
+    """DDIM's eta: 0 deterministic, 1 as much fresh noise as DDPM; only for ``sampler = "ddim"``."""
+    vae_tiling: bool = False
+    compile: bool = False
+
+
+class Plan(Record, frozen=True):
+    """What ``measure`` does for each variant: ``rounds`` fresh processes of ``images`` timed images."""
+
+    rounds: int = 2
+    images: int = 10
+    warmups: int = 1
+
+
+class Given(Record, frozen=True):
+    """Where images come from that were not rendered here."""
+
+    images: str
+    """The folder, as the user gave it."""
+    prompts: str
+    """The file that pairs images with prompts, as the user gave it."""
+
+
+class Sweep(Record, frozen=True):
+    """The weights of a LoRA as the variants of one suite."""
+
+    lora: str
+    """As the user named it: a variant of the suite that was swept, or a LoRA file."""
+    weights: tuple[float, ...]
+    """Rising."""
+    variants: tuple[str, ...]
+    """The variant of each weight; that of 0 is the reference, which has no LoRA."""
+
+
+class Suite(Record, frozen=True):
+    """A checked suite: everything that a run needs to know. Made by ``bench.suite.load_suite``."""
+
+    schema: int
+    name: str
+    prompts: tuple[str, ...]
+    """The prompt files as the suite names them; their lines are in ``cases``."""
+    cases: tuple[Case, ...]
+    samples: int
+    seed: int
+    metrics: tuple[str, ...]
+    settings: Settings
+    variants: tuple[Variant, ...]
+    """The first one is the reference ("base")."""
+    limits: dict[str, str] = msgspec.field(default_factory=dict)
+    """How much worse is still allowed, by metric or timing name; judged by the gate."""
+    measure: Plan = Plan()
+    limit: int | None = None
+    """``--limit N`` in force: a suite for trying out, which no gate takes."""
+    source: str = ""
+    """The suite's shipped name or file as the user gave it, for the command that repeats the run."""
+    given: Given | None = None
+    """None where the images are rendered; else seeds and settings are unknown."""
+    left_out: tuple[str, ...] = ()
+    """Ids of the cases of the prompt files that were left out because SPO was trained on their prompts."""
+    sweep: Sweep | None = None
+    """None where the variants are those of the suite file."""
+
+
+class Cell(Record, frozen=True):
+    """One image to make: a case, a sample number, its seed and the planned batch it belongs to."""
+
+    case: str
+    sample: int
+    seed: int
+    batch: int

@@ -1,0 +1,145 @@
+"""Which prompt belongs to which image: the table that a user gives with images from anywhere.
+
+``.csv`` with a header line, or ``.jsonl`` with one object a line: ``image`` (a path within the folder of images),
+``prompt``, and, where several models are compared, ``variant``. Names of columns count without case; other
+columns are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.documents import exists, read_text
+from bench.errors import SuiteError, UsageError
+from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed
+from bench.suite.prompt_files import Entry, csv_rows, json_lines
+
+SUFFIXES = (".csv", ".jsonl")
+
+IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp")
+
+NOT_GIVEN = "no image was given"
+
+"""The error of a sample that other variants or prompts have and this one lacks."""
+
+ONE_VARIANT = "images"
+
+"""What the only variant is called where the table names none."""
+
+
+class Pair(NamedTuple):
+    """One line of the table."""
+
+    image: Path
+    """The file, which is there."""
+    prompt: str
+    variant: str
+    where: str
+    """File and line, for messages."""
+
+
+def read_pairs(path: Path, folder: Path) -> tuple[Pair, ...]:
+    """The lines of the table, in its order, each with an image file that is there.
+
+    Args:
+        path: the table.
+        folder: where the images lie.
+
+    Raises:
+        UsageError: ``folder`` is no folder.
+        SuiteError: the table cannot be read, holds nothing, or a line of it is wrong: no image, one that is
+            missing, outside the folder or not PNG, JPEG or WebP by its name, an empty prompt, a variant's name
+            that will not do, or an image that is named twice for one variant.
+    """
+    if not exists(folder) or not folder.is_dir():
+        raise UsageError(f"--images: {folder} is not a folder.")
+    if path.suffix.lower() not in SUFFIXES:
+        raise SuiteError(f"{path}: the table of images and prompts ends in {' or '.join(SUFFIXES)}.")
+    text = read_text(path)
+    entries = json_lines(path, text) if path.suffix.lower() == ".jsonl" else _csv(path, text)
+    pairs = tuple(_pair(entry, folder) for entry in entries)
+    if not pairs:
+        raise SuiteError(f"{path}: names no image.")
+    _refuse_double(pairs)
+    return pairs
+
+
+def unnamed_images(pairs: tuple[Pair, ...], folder: Path) -> int:
+    """How many image files of the folder no line of the table names; folders within it are not looked into."""
+    named = {pair.image.resolve() for pair in pairs}
+    there = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_FILES and path.is_file()]
+    return sum(path.resolve() not in named for path in there)
+
+
+def _csv(path: Path, text: str) -> Iterator[Entry]:
+    rows = csv_rows(path, text)
+    number, header = next(rows, (1, [""]))
+    columns = [name.strip().lower() for name in header]
+    _refuse_missing_columns(f"{path}:{number}", columns)
+    doubled = [name for name in columns if name and columns.count(name) > 1]
+    if doubled:
+        raise SuiteError(f"{path}:{number}: the column {doubled[0]!r} is named twice.")
+    for number, cells in rows:
+        if len(cells) != len(columns):
+            raise SuiteError(f"{path}:{number}: has {len(cells)} columns where the first line has {len(columns)}.")
+        yield Entry(f"{path}:{number}", dict(zip(columns, cells, strict=True)))
+
+
+def _refuse_missing_columns(where: str, columns: list[str]) -> None:
+    for needed in ("image", "prompt"):
+        if needed not in columns:
+            near = next(filter(None, (did_you_mean(name, (needed,)) for name in columns)), "")
+            raise SuiteError(
+                f"{where}: there is no {needed!r}{near}; needed are image and prompt, and variant where there are "
+                f"several; given is {listed(columns)}."
+            )
+
+
+def _pair(entry: Entry, folder: Path) -> Pair:
+    if not isinstance(entry.value, dict):
+        raise SuiteError(f'{entry.where}: a line is an object such as {{"image": "1.png", "prompt": "a fox"}}.')
+    fields = {str(name).strip().lower(): value for name, value in entry.value.items()}
+    _refuse_missing_columns(entry.where, list(fields))
+    prompt = _text(entry.where, "prompt", fields)
+    if not prompt.strip():
+        raise SuiteError(f"{entry.where}: the prompt is empty; an image is judged by what was asked for.")
+    variant = _text(entry.where, "variant", fields) if fields.get("variant") else ONE_VARIANT
+    if not is_good_name(variant):
+        raise SuiteError(f"{entry.where}: the variant name {variant!r} will not do; it is {NAME_RULE}.")
+    return Pair(_image(entry.where, _text(entry.where, "image", fields), folder), prompt, variant, entry.where)
+
+
+def _text(where: str, name: str, fields: Mapping[str, object]) -> str:
+    value = fields[name]
+    if not isinstance(value, str):
+        raise SuiteError(f"{where}: {name} is {value!r}; it must be a text.")
+    return value
+
+
+def _image(where: str, name: str, folder: Path) -> Path:
+    path = folder / name
+    if path.suffix.lower() not in IMAGE_FILES:
+        raise SuiteError(f"{where}: the image {name!r} is none by its name, which ends in {', '.join(IMAGE_FILES)}.")
+    if not exists(path) or not path.is_file():
+        near = did_you_mean(path.name, (file.name for file in folder.iterdir()))
+        raise SuiteError(f"{where}: there is no image {name!r} in {folder}{near}.")
+    # A table from elsewhere must not bring any file of this machine into a report.
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise SuiteError(f"{where}: the image {name!r} lies outside {folder}.")
+    return path
+
+
+def _refuse_double(pairs: tuple[Pair, ...]) -> None:
+    folded: dict[str, str] = {}
+    seen: dict[tuple[str, Path], str] = {}
+    for pair in pairs:
+        other = folded.setdefault(pair.variant.lower(), pair.variant)
+        if other != pair.variant:
+            raise SuiteError(f"{pair.where}: the variants {other!r} and {pair.variant!r} differ only in case.")
+        first = seen.setdefault((pair.variant, pair.image.resolve()), pair.where)
+        if first != pair.where:
+            raise SuiteError(
+                f"{pair.where}: the image {pair.image.name!r} is named twice for {pair.variant!r}; first at {first}."
+            )
