@@ -18,21 +18,22 @@ if TYPE_CHECKING:
     from bench.errors import HotartError
     from bench.frames import RunFrames, load_run, scores_wide
     from bench.gate import judge
-    from bench.metrics.registry import Inputs, Metric, Tower, metric, tower
+    from bench.metrics.registry import Encoder, Inputs, Metric, encoder, metric
     from bench.records import MetricFacts
     from bench.run import Outcome, run_all
     from bench.suite import load_suite
 
 __all__ = [
+    "Encoder",
     "HotartError",
     "Inputs",
     "Metric",
     "MetricFacts",
     "Outcome",
     "RunFrames",
-    "Tower",
     "compare_run",
     "compare_runs",
+    "encoder",
     "freeze",
     "judge",
     "load_run",
@@ -41,7 +42,6 @@ __all__ = [
     "read_baseline",
     "run_all",
     "scores_wide",
-    "tower",
 ]
 
 _HOMES = {
@@ -50,7 +50,7 @@ _HOMES = {
     "bench.errors": ("HotartError",),
     "bench.frames": ("RunFrames", "load_run", "scores_wide"),
     "bench.gate": ("judge",),
-    "bench.metrics.registry": ("Inputs", "Metric", "Tower", "metric", "tower"),
+    "bench.metrics.registry": ("Inputs", "Metric", "Encoder", "metric", "encoder"),
     "bench.records": ("MetricFacts",),
     "bench.run": ("Outcome", "run_all"),
     "bench.suite": ("load_suite",),

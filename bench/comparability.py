@@ -10,7 +10,7 @@ import msgspec
 
 from bench.errors import IncomparableError, UsageError
 from bench.formatting import did_you_mean, listed
-from bench.records import Case, Machine, MetricFacts, Run, RunInfo, Suite
+from bench.records import Machine, MetricFacts, Prompt, Run, RunInfo, Suite
 
 # What must agree before work of two occasions may lie in one run folder.
 
@@ -33,7 +33,7 @@ def refuse_other_protocol(path: Path, info: RunInfo, suite: Suite) -> NoReturn:
 
 
 def check_same_machine(info: RunInfo, machine: Machine, packages: Mapping[str, str]) -> None:
-    """Refuse to render into a run on other ground than it was begun on: its images would not be of one kind.
+    """Refuse to render into a run on other environment than it was begun on: its images would not be of one kind.
 
     The kind of device (cpu, cuda, mps), its name, on a CPU the number of threads, and the versions of torch and
     diffusers must agree: each of them changes pixels.
@@ -46,7 +46,7 @@ def check_same_machine(info: RunInfo, machine: Machine, packages: Mapping[str, s
     Raises:
         IncomparableError: naming every fact that differs.
     """
-    differences = ground_differences(info, machine, packages)
+    differences = environment_differences(info, machine, packages)
     if differences:
         raise IncomparableError(
             f"The run {info.id} was begun on another machine or other packages, and its images must not mix: "
@@ -55,7 +55,7 @@ def check_same_machine(info: RunInfo, machine: Machine, packages: Mapping[str, s
         )
 
 
-def ground_differences(info: RunInfo, machine: Machine, packages: Mapping[str, str]) -> list[str]:
+def environment_differences(info: RunInfo, machine: Machine, packages: Mapping[str, str]) -> list[str]:
     """What of a machine and its packages differs from where a run was begun, one sentence's part each."""
     here, there = _ground(machine, packages), _ground(info.machine, info.packages)
     return [_difference(name, there[name], here[name]) for name in here if here[name] != there[name]]
@@ -83,16 +83,16 @@ def _protocol_differences(there: Suite, here: Suite) -> list[str]:
 
 
 def _case_differences(there: Suite, here: Suite) -> list[str]:
-    old = {case.id: (case.prompt, case.negative) for case in there.cases}
-    new = {case.id: (case.prompt, case.negative) for case in here.cases}
+    old = {prompt.id: (prompt.text, prompt.negative) for prompt in there.prompts}
+    new = {prompt.id: (prompt.text, prompt.negative) for prompt in here.prompts}
     groups = {
-        "cases only there": old.keys() - new.keys(),
-        "cases only here": new.keys() - old.keys(),
-        "cases with another prompt": {case for case in old.keys() & new.keys() if old[case] != new[case]},
+        "prompts only there": old.keys() - new.keys(),
+        "prompts only here": new.keys() - old.keys(),
+        "prompts with another prompt": {prompt for prompt in old.keys() & new.keys() if old[prompt] != new[prompt]},
     }
-    differences = [f"{name}: {listed(cases, 3)}" for name, cases in groups.items() if cases]
+    differences = [f"{name}: {listed(prompts, 3)}" for name, prompts in groups.items() if prompts]
     if not differences and list(old) != list(new):
-        differences.append("the order of the cases")
+        differences.append("the order of the prompts")
     return differences
 
 
@@ -147,7 +147,7 @@ def protocol_differences(candidate: Suite, reference: Suite, labels: tuple[str, 
         for name in ours
         if ours[name] != theirs[name]
     ]
-    return (*differing, *_prompt_differences(candidate.cases, reference.cases, labels))
+    return (*differing, *_prompt_differences(candidate.prompts, reference.prompts, labels))
 
 
 def common_metrics(
@@ -190,20 +190,20 @@ def _plain_facts(suite: Suite) -> dict[str, object]:
         "schema": suite.schema,
         "samples": suite.samples,
         "seed": suite.seed,
-        "the source of the images": "a renderer" if suite.given is None else "a folder of given images",
+        "the source of the images": "a renderer" if suite.external_images is None else "a folder of given images",
         **{f"settings.{name}": value for name, value in settings.items()},
     }
 
 
-def _prompt_differences(candidate: Sequence[Case], reference: Sequence[Case], labels: tuple[str, str]) -> list[str]:
-    ours, theirs = ({case.id: case for case in cases} for cases in (candidate, reference))
+def _prompt_differences(candidate: Sequence[Prompt], reference: Sequence[Prompt], labels: tuple[str, str]) -> list[str]:
+    ours, theirs = ({prompt.id: prompt for prompt in prompts} for prompts in (candidate, reference))
     shared = [name for name in ours if name in theirs]
     found = [
         f"{_count(alone)} only in {label} ({listed(alone, 5)})"
         for label, alone in zip(labels, (ours.keys() - theirs.keys(), theirs.keys() - ours.keys()), strict=True)
         if alone
     ]
-    for what, field in (("text", "prompt"), ("negative prompt", "negative")):
+    for what, field in (("text", "text"), ("negative prompt", "negative")):
         changed = [name for name in shared if getattr(ours[name], field) != getattr(theirs[name], field)]
         if changed:
             found.append(f"{_count(changed)} with another {what} ({listed(changed, 5)})")

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from bench.errors import SuiteError
+from bench.errors import HotartError, IncomparableError, InvalidError, SuiteError
 
 # JSON as the standard means it, no more.
 
@@ -122,3 +122,36 @@ def exists(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def refuse_other_schema(
+    path: Path | str,
+    schema: object,
+    expected: int,
+    what: str,
+    remake: str,
+    invalid: type[HotartError] = InvalidError,
+) -> None:
+    """Refuse a document whose ``schema`` is not the one that is read and written.
+
+    Args:
+        path: the document, for the sentence.
+        schema: what its field ``schema`` says; ``None`` where it has none.
+        expected: the only schema that is read.
+        what: what such documents are called, in the plural.
+        remake: how an older one is made anew, as the hint.
+        invalid: what is raised for a schema that is no whole number from 1 on.
+
+    Raises:
+        IncomparableError: another whole number from 1 on; newer ones want a newer program.
+        HotartError: ``invalid``.
+    """
+    if schema == expected and type(schema) is int:
+        return
+    if type(schema) is not int or schema < 1:
+        said = "is missing" if schema is None else f"is {schema!r}"
+        raise invalid(f"{path}: the field schema {said}; {what} have schema = {expected}.", remake)
+    raise IncomparableError(
+        f"{path}: has schema {schema}; this hotart-bench reads {what} of schema {expected} only.",
+        "pip install --upgrade hotart-bench" if schema > expected else remake,
+    )

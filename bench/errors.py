@@ -2,13 +2,13 @@
 
 ::
 
-    HotartError            70  base; on its own: a bug of ours
+    HotartError            70  base; on its own: internal error
     ├── UsageError          2  a flag, name or path that cannot be right
     │   └── SuiteError      2  a suite, prompt or recipe file that cannot be read as one
     ├── WeightsError        3  a checkpoint, LoRA or metric weight: missing, damaged, of another shape
     ├── IncomparableError   4  another protocol, another run in the folder, a newer schema
     ├── InvalidError        5  results that allow no verdict
-    ├── MachineError        6  the machine would not: disk, memory, permission, folder in use
+    ├── MachineError        6  environment error: disk, memory, permission, folder in use
     │   └── OutOfMemory     6  a device's memory is too small for a batch
     └── Interrupted       130  stopped by the user
 """

@@ -19,7 +19,7 @@ NAME_RULE = (
     "without '..', no dot at the end, and none of Windows' device names (con, nul, com1, ...)"
 )
 
-"""What a variant, a case or a suite may be called: images live in folders and files of these names."""
+"""What a variant, a prompt or a suite may be called: images live in folders and files of these names."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

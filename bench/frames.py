@@ -47,25 +47,25 @@ def run_frames(run: Run) -> RunFrames:
 
 
 def scores_wide(frames: RunFrames) -> pd.DataFrame:
-    """One row an image (variant, case, sample, tags, image, error), then one float64 column a metric.
+    """One row an image (variant, prompt, sample, tags, image, error), then one float64 column a metric.
 
     Images in the order of ``frames.renders``, metrics in the run's order; NaN where there is no score.
     """
     import pandas as pd
 
-    keys = ["variant", "case", "sample"]
+    keys = ["variant", "prompt_id", "sample"]
     values = frames.scores.pivot(index=keys, columns="metric", values="value")
     values = values.reindex(columns=list(frames.scores["metric"].cat.categories)).rename_axis(columns=None)
     images = frames.renders[[*keys, "image", "error"]].copy()
-    tags = {case.id: case.tags for case in frames.info.suite.cases}
-    images.insert(3, "tags", pd.Series([tags.get(case, ()) for case in images["case"]], images.index, object))
+    tags = {prompt.id: prompt.tags for prompt in frames.info.suite.prompts}
+    images.insert(3, "tags", pd.Series([tags.get(prompt, ()) for prompt in images["prompt_id"]], images.index, object))
     return images.join(values, on=keys)
 
 
 def _renders(run: Run) -> pd.DataFrame:
     dtypes = {
         "variant": _variants(run),
-        "case": "string",
+        "prompt_id": "string",
         "sample": "int64",
         "seed": _whole(render.seed for render in run.renders),
         "batch": _whole(render.batch for render in run.renders),
@@ -80,7 +80,7 @@ def _renders(run: Run) -> pd.DataFrame:
 def _scores(run: Run) -> pd.DataFrame:
     dtypes = {
         "variant": _variants(run),
-        "case": "string",
+        "prompt_id": "string",
         "sample": "int64",
         "metric": _ordered([facts.name for facts in run.info.metrics], (score.metric for score in run.scores)),
         "version": "string",

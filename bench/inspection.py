@@ -26,9 +26,9 @@ from bench.checkpoints.locate import refuse_pickle
 from bench.checkpoints.safetensors_files import read_header, read_shapes, weight_files
 from bench.errors import UsageError, WeightsError
 from bench.lora.algorithms import Adapter
-from bench.lora.apply import Strong, check_values, fuse_into, read_parts
+from bench.lora.apply import ScaledChange, check_values, fuse_into, read_parts
 from bench.lora.audit import Step, audit_lora, block_changes, measure_change
-from bench.lora.parse import read_adapter, take_apart
+from bench.lora.parse import parse_key, read_adapter
 from bench.records import ChangedModule, Dtype, Inspection, Lora, Progress
 from bench.records.weights import Family
 
@@ -63,7 +63,7 @@ def find_lora_file(name: str, weights_dir: Path | None) -> Path | None:
 def is_lora(keys: Iterable[str]) -> bool:
     """Whether these are a LoRA's: one that no checkpoint has, or none that a LoRA could not have."""
     keys = tuple(keys)
-    return any(LORA.search(key) for key in keys) or (bool(keys) and all(take_apart(key) for key in keys))
+    return any(LORA.search(key) for key in keys) or (bool(keys) and all(parse_key(key) for key in keys))
 
 
 def open_any(name: str, weights_dir: Path | None) -> Checkpoint:
@@ -161,7 +161,7 @@ def _inspect_lora(
         for done, change in enumerate(adapter.changes):
             numbers = None
             if base is not None:
-                strong = Strong(change, parts.of(change), weight)
+                strong = ScaledChange(change, parts.of(change), weight)
                 numbers = fuse_into(base.read(change.tensor), [strong], getattr(torch, dtype), None).whole
                 bad[change.tensor] = int(numbers[-1])
             steps.append(Step(0, change, weight, numbers))

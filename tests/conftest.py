@@ -164,7 +164,7 @@ def refuses(home, cli):
     return check
 
 
-SETTINGS = Settings(width=64, height=64, steps=3, guidance=3.0, sampler="ddim", batch=2)
+SETTINGS = Settings(width=64, height=64, steps=3, guidance_scale=3.0, sampler="ddim", batch=2)
 
 
 @pytest.fixture(scope="session")

@@ -61,9 +61,11 @@ def timing_verdict(outcome: Outcome = "pass", **changes: Any) -> Verdict:
 
 
 def worst_prompts(count: int = 10) -> tuple[WorstPrompt, ...]:
-    """The cases of ``fakes.make_run`` in order, each with less loss than the one before."""
+    """The prompts of ``fakes.make_run`` in order, each with less loss than the one before."""
     return tuple(
-        WorstPrompt(case=f"case-{number:03d}", candidate=0.4, reference=0.5 - number / 200, loss=0.1 - number / 200)
+        WorstPrompt(
+            prompt_id=f"case-{number:03d}", candidate=0.4, reference=0.5 - number / 200, loss=0.1 - number / 200
+        )
         for number in range(count)
     )
 

@@ -1,4 +1,4 @@
-"""A small convolutional tower, metrics on it and on pixels, and a rendered run folder to score with them."""
+"""A small convolutional encoder, metrics on it and on pixels, and a rendered run folder to score with them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 from fakes import make_run, write_run
 from PIL import Image
 
-from bench.metrics import Inputs, Metric, Place, Registry, Tower, metric, registry_of
+from bench.metrics import Encoder, Inputs, Metric, Place, Registry, metric, registry_of
 from bench.metrics.pixels import clipped, contrast, saturation, sharpness, ssim_to_base
 from bench.records import MetricFacts, Score
 from bench.store import RunFolder
 
 WIDTH = 24
 CUT = 1000
-"""Longest prompt in characters that a tower reads whole."""
+"""Longest prompt in characters that an encoder reads whole."""
 PIXEL_METRICS = (saturation, contrast, sharpness, clipped, ssim_to_base)
 
 
@@ -59,7 +59,7 @@ class ConvTower:
         return [len(prompt) > CUT for prompt in prompts]
 
 
-def facts(name: str, tower: str | None = None, version: str = "1") -> MetricFacts:
+def facts(name: str, encoder: str | None = None, version: str = "1") -> MetricFacts:
     return MetricFacts(
         name=name,
         version=version,
@@ -68,19 +68,19 @@ def facts(name: str, tower: str | None = None, version: str = "1") -> MetricFact
         higher_is_better=True,
         low=None,
         high=None,
-        axis="alignment" if tower else "pixels",
-        tower=tower,
+        category="alignment" if encoder else "pixels",
+        encoder=encoder,
         trained_on="nothing",
-        standing="held-out",
+        training_overlap="none",
         licence="none",
         reference="none",
     )
 
 
 class Judges:
-    """A registry with the towers ``conv`` (batch 4) and ``other`` (batch 3), and a count of what they did."""
+    """A registry with the encoders ``conv`` (batch 4) and ``other`` (batch 3), and a count of what they did."""
 
-    def __init__(self, *more: Metric | Tower) -> None:
+    def __init__(self, *more: Metric | Encoder) -> None:
         self.images: list[Any] = []
         self.texts: list[str] = []
         self.loads: list[str] = []
@@ -92,8 +92,8 @@ class Judges:
 
             return loader
 
-        self.towers = (Tower("conv", load("conv", 1, 4)), Tower("other", load("other", 2, 3)))
-        self.registry: Registry = registry_of(*PIXEL_METRICS, *self.towers, ALIGNMENT, BEAUTY, OTHER_ALIGNMENT, *more)
+        self.encoders = (Encoder("conv", load("conv", 1, 4)), Encoder("other", load("other", 2, 3)))
+        self.registry: Registry = registry_of(*PIXEL_METRICS, *self.encoders, ALIGNMENT, BEAUTY, OTHER_ALIGNMENT, *more)
 
 
 def _cosine(inputs: Inputs) -> torch.Tensor:
@@ -142,7 +142,7 @@ def rendered(path: Path, *, metrics: Sequence[str] = ALL, **kind: Any) -> RunFol
 
 def put_image(folder: RunFolder, cell: tuple[str, str, int], png: bytes | None, error: str = "failed") -> None:
     """Record that a cell was rendered anew: as these bytes or, with None, not at all."""
-    (old,) = [item for item in folder.renders() if (item.variant, item.case, item.sample) == cell]
+    (old,) = [item for item in folder.renders() if (item.variant, item.prompt_id, item.sample) == cell]
     image, sha256 = (None, None) if png is None else folder.write_image(*cell, png)
     new = msgspec.structs.replace(old, image=image, sha256=sha256, error=error if png is None else None)
     assert sha256 is None or sha256 == hashlib.sha256(png or b"").hexdigest()
@@ -150,7 +150,7 @@ def put_image(folder: RunFolder, cell: tuple[str, str, int], png: bytes | None, 
 
 
 def values(folder: RunFolder) -> Values:
-    return {(s.variant, s.case, s.sample, s.metric): s.value for s in folder.scores()}
+    return {(s.variant, s.prompt_id, s.sample, s.metric): s.value for s in folder.scores()}
 
 
 def of_metric(folder: RunFolder, name: str) -> list[Score]:
@@ -158,9 +158,9 @@ def of_metric(folder: RunFolder, name: str) -> list[Score]:
 
 
 def nulls(folder: RunFolder, name: str) -> dict[tuple[str, str, int], str | None]:
-    """The reasons of a metric's nulls by (variant, case, sample)."""
+    """The reasons of a metric's nulls by (variant, prompt, sample)."""
     found = [item for item in of_metric(folder, name) if item.value is None]
-    return {(item.variant, item.case, item.sample): item.reason for item in found}
+    return {(item.variant, item.prompt_id, item.sample): item.reason for item in found}
 
 
 def journal_lines(folder: RunFolder) -> int:

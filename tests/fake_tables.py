@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.records import Axis, TimingName, Unit
+from bench.records import Category, TimingName, Unit
 
 EFFECT: dict[str, dict[str, float]] = {
     "dpo": {"mini-aesthetic": 0.30, "mini-preference": 0.55, "saturation": 0.02, "contrast": 0.01},
@@ -26,7 +26,7 @@ PROMPTS = (
 )
 
 # name: (axis, higher is better, unit, low, high, mean, spread of prompts, spread of samples)
-METRICS: dict[str, tuple[Axis, bool | None, str, float | None, float | None, float, float, float]] = {
+METRICS: dict[str, tuple[Category, bool | None, str, float | None, float | None, float, float, float]] = {
     "mini-clip": ("alignment", True, "cosine", -1.0, 1.0, 0.61, 0.06, 0.02),
     "mini-aesthetic": ("aesthetic", True, "points", None, None, 5.4, 0.5, 0.15),
     "mini-preference": ("preference", True, "logit", None, None, 18.2, 0.9, 0.3),

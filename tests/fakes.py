@@ -19,26 +19,26 @@ from PIL import Image
 
 from bench.records import (
     SCHEMA,
-    Case,
-    Cell,
     Fingerprint,
     Git,
     Lora,
     Machine,
     MetricFacts,
     Plan,
+    PlannedImage,
+    Prompt,
     Render,
     Run,
     RunInfo,
     Score,
     Settings,
-    Standing,
     Suite,
     Timing,
+    TrainingOverlap,
     Variant,
     WeightFile,
 )
-from bench.suite import plan_cells, protocol_digest
+from bench.suite import plan_images, protocol_digest
 
 
 def _rng(*parts: object) -> np.random.Generator:
@@ -51,20 +51,20 @@ def _digest(*parts: object) -> str:
 
 
 def _suite(prompts: int, samples: int, variants: Sequence[str]) -> Suite:
-    cases = []
+    all_prompts = []
     for index in range(prompts):
         text, tags = PROMPTS[index % len(PROMPTS)]
         again = index // len(PROMPTS)
-        cases.append(Case(id=f"case-{index:03d}", prompt=text + f", take {again + 1}" * bool(again), tags=tags))
+        all_prompts.append(Prompt(id=f"case-{index:03d}", text=text + f", take {again + 1}" * bool(again), tags=tags))
     return Suite(
         schema=SCHEMA,
         name="fake",
-        prompts=("fake.jsonl",),
-        cases=tuple(cases),
+        prompt_files=("fake.jsonl",),
+        prompts=tuple(all_prompts),
         samples=samples,
         seed=0,
         metrics=tuple(METRICS),
-        settings=Settings(width=64, height=64, steps=20, guidance=3.0, sampler="ddim", batch=16),
+        settings=Settings(width=64, height=64, steps=20, guidance_scale=3.0, sampler="ddim", batch=16),
         variants=tuple(_variant(name) for name in variants),
         measure=Plan(rounds=2, images=5),
         source="fake",
@@ -100,9 +100,11 @@ def _fingerprint(name: str) -> Fingerprint:
 
 
 def _facts(name: str) -> MetricFacts:
-    axis, better, unit, low, high, *_ = METRICS[name]
-    judge = name.startswith("mini-")
-    standing: Standing = "in-family" if name == "mini-preference" else "related" if judge else "held-out"
+    category, better, unit, low, high, *_ = METRICS[name]
+    learnt = name.startswith("mini-")
+    training_overlap: TrainingOverlap = (
+        "same data" if name == "mini-preference" else "related data" if learnt else "none"
+    )
     return MetricFacts(
         name=name,
         version="1",
@@ -111,10 +113,10 @@ def _facts(name: str) -> MetricFacts:
         higher_is_better=better,
         low=low,
         high=high,
-        axis=axis,
-        tower="mini" if judge else None,
-        trained_on="the embedded world" if judge else "nothing",
-        standing=standing,
+        category=category,
+        encoder="mini" if learnt else None,
+        trained_on="the embedded world" if learnt else "nothing",
+        training_overlap=training_overlap,
         licence="Apache-2.0",
         reference="docs/mini.md",
     )
@@ -133,9 +135,9 @@ def _places(size: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4096)
-def png_bytes(variant: str, case: str, sample: int, seed: int, size: int = 64) -> bytes:
-    """A small gradient with a disc, composed by case and sample and tinted by variant, as PNG bytes."""
-    place, tint = _rng("place", case, sample, seed), _rng("tint", variant)
+def png_bytes(variant: str, prompt_id: str, sample: int, seed: int, size: int = 64) -> bytes:
+    """A small gradient with a disc, composed by prompt and sample and tinted by variant, as PNG bytes."""
+    place, tint = _rng("place", prompt_id, sample, seed), _rng("tint", variant)
     y, x = _places(size)
     angle = place.uniform(0, np.pi)
     ramp = (np.cos(angle) * x + np.sin(angle) * y + 1) / 2.5
@@ -149,31 +151,31 @@ def png_bytes(variant: str, case: str, sample: int, seed: int, size: int = 64) -
     return buffer.getvalue()
 
 
-def _render(variant: str, cell: Cell, seed: int, failed: bool) -> Render:
-    case, sample = cell.case, cell.sample
+def _render(variant: str, cell: PlannedImage, seed: int, failed: bool) -> Render:
+    prompt_id, sample = cell.prompt_id, cell.sample
     return Render(
         variant=variant,
-        case=case,
+        prompt_id=prompt_id,
         sample=sample,
         seed=cell.seed,
         batch=cell.batch,
         decode_dtype="float32",
-        image=None if failed else f"images/{variant}/{case}-{sample}.png",
-        sha256=None if failed else hashlib.sha256(png_bytes(variant, case, sample, seed)).hexdigest(),
+        image=None if failed else f"images/{variant}/{prompt_id}-{sample}.png",
+        sha256=None if failed else hashlib.sha256(png_bytes(variant, prompt_id, sample, seed)).hexdigest(),
         error="The image is uniformly black, also after decoding in float32." if failed else None,
     )
 
 
 @cache
-def _difficulty(metric: str, case: str) -> float:
-    return float(_rng("prompt", metric, case).normal())
+def _difficulty(metric: str, prompt_id: str) -> float:
+    return float(_rng("prompt", metric, prompt_id).normal())
 
 
 def _score(render: Render, metric: str, shift: float, seed: int) -> Score:
     low, high, mean, prompt_sd, sample_sd = METRICS[metric][3:]
     # Prompts differ more than variants do, and what a prompt adds is shared: pairs correlate, as in life.
-    shared = _difficulty(metric, render.case) * prompt_sd
-    noise = _rng("noise", metric, render.variant, render.case, render.sample, seed).normal(0, sample_sd)
+    shared = _difficulty(metric, render.prompt_id) * prompt_sd
+    noise = _rng("noise", metric, render.variant, render.prompt_id, render.sample, seed).normal(0, sample_sd)
     value: float | None = float(
         np.clip(mean + shared + noise + shift, -np.inf if low is None else low, np.inf if high is None else high)
     )
@@ -182,7 +184,7 @@ def _score(render: Render, metric: str, shift: float, seed: int) -> Score:
         value, reason = None, "there is no image"
     return Score(
         variant=render.variant,
-        case=render.case,
+        prompt_id=render.prompt_id,
         sample=render.sample,
         metric=metric,
         version="1",
@@ -229,14 +231,14 @@ def make_run(
 ) -> Run:
     """A complete run of ``prompts`` x ``samples`` x ``variants``, the first variant being the reference.
 
-    ``effect[variant][metric]`` is added to that variant's scores; ``failed`` names (variant, case id,
+    ``effect[variant][metric]`` is added to that variant's scores; ``failed`` names (variant, prompt id,
     sample) of images that could not be made; ``seed`` draws the noise, not the prompts' difficulty.
     """
     suite = _suite(prompts, samples, variants)
     renders = tuple(
-        _render(name, cell, seed, (name, cell.case, cell.sample) in failed)
+        _render(name, cell, seed, (name, cell.prompt_id, cell.sample) in failed)
         for name in variants
-        for cell in plan_cells(suite)
+        for cell in plan_images(suite)
     )
     scores = tuple(
         _score(render, metric, effect.get(render.variant, {}).get(metric, 0.0), seed)
@@ -293,5 +295,5 @@ def write_run(run: Run, path: Path | str) -> Path:
         if render.image is not None:
             target = folder / render.image
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(png_bytes(render.variant, render.case, render.sample, seed))
+            target.write_bytes(png_bytes(render.variant, render.prompt_id, render.sample, seed))
     return folder

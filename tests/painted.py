@@ -1,4 +1,4 @@
-"""A run that takes seconds: a small suite, and a painter in the place of the model."""
+"""A run that takes seconds: a small suite, and a worker in the place of the model."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 
 import bench.render
-from bench.records import Audit, Case, CheckpointFacts, LoraAudit, Settings, Suite, Variant
+from bench.records import Audit, CheckpointFacts, LoraAudit, Prompt, Settings, Suite, Variant
 from bench.render.images import Drawn, Launched
 
 SUITE = Suite(
-    schema=1,
+    schema=2,
     name="painted",
-    prompts=("p.jsonl",),
-    cases=(Case(id="a", prompt="a fox"), Case(id="b", prompt="a pier")),
+    prompt_files=("p.jsonl",),
+    prompts=(Prompt(id="a", text="a fox"), Prompt(id="b", text="a pier")),
     samples=2,
     seed=3,
     metrics=("saturation",),
-    settings=Settings(width=64, height=64, steps=2, guidance=3.0, sampler="ddim", batch=3),
+    settings=Settings(width=64, height=64, steps=2, guidance_scale=3.0, sampler="ddim", batch=3),
     variants=(Variant(name="base", checkpoint="mini"), Variant(name="other", checkpoint="mini")),
     source="painted.toml",
 )
@@ -27,7 +27,7 @@ SUITE = Suite(
 PIPE = SimpleNamespace(device=SimpleNamespace(type="cpu"))
 
 
-class Painter:
+class RenderWorker:
     """Paints an image from its seed; counts the batches of each variant."""
 
     def __init__(self):
@@ -35,7 +35,7 @@ class Painter:
         self.batches = 0
         self.error = None
 
-    def turn_into(self, model, variant, settings, *, device, weights_dir=None):
+    def switch_variant(self, model, variant, settings, *, device, weights_dir=None):
         self.loaded.append(variant.name)
         checkpoint = CheckpointFacts(layout="diffusers", family="sdxl")
         loras = tuple(
@@ -60,10 +60,10 @@ class Painter:
         )
 
 
-def paint(monkeypatch) -> Painter:
-    """Puts a painter in the place of the model, for as long as the test runs."""
-    stand_in = Painter()
-    monkeypatch.setattr(bench.render, "turn_into", stand_in.turn_into)
+def paint(monkeypatch) -> RenderWorker:
+    """Puts a worker in the place of the model, for as long as the test runs."""
+    stand_in = RenderWorker()
+    monkeypatch.setattr(bench.render, "switch_variant", stand_in.switch_variant)
     monkeypatch.setattr(bench.render, "encode_cases", lambda pipe, suite, batches, known: {})
     monkeypatch.setattr(bench.render, "launch", stand_in.launch)
     monkeypatch.setattr(bench.render, "settle", stand_in.settle)

@@ -48,17 +48,22 @@ def prompt_means(run: Run, variant: str, metric: str) -> Mapping[str, float]:
     found: dict[str, list[float]] = defaultdict(list)
     for one in run.scores:
         if (one.variant, one.metric) == (variant, metric) and one.value is not None:
-            found[one.case].append(one.value)
-    return {case: fmean(values) for case, values in found.items()}
+            found[one.prompt_id].append(one.value)
+    return {prompt_id: fmean(values) for prompt_id, values in found.items()}
 
 
 def worst(run: Run, metric: str, candidate: str, other: Run, reference: str) -> tuple[WorstPrompt, ...]:
     """The ten prompts with the largest losses where higher is better, the largest first."""
     ours, theirs = prompt_means(run, candidate, metric), prompt_means(other, reference, metric)
     found = [
-        WorstPrompt(case=case, candidate=ours[case], reference=theirs[case], loss=theirs[case] - ours[case])
-        for case in ours
-        if case in theirs
+        WorstPrompt(
+            prompt_id=prompt_id,
+            candidate=ours[prompt_id],
+            reference=theirs[prompt_id],
+            loss=theirs[prompt_id] - ours[prompt_id],
+        )
+        for prompt_id in ours
+        if prompt_id in theirs
     ]
     return tuple(sorted(found, key=lambda one: -one.loss)[:10])
 
@@ -115,7 +120,7 @@ def gate_on(run: Run, found: tuple[Verdict, ...], outcome: Outcome, **changes: o
         "notes": (HOSTILE_NOTE,),
         "time": "2025-02-03T04:05:06+00:00",
     }
-    return Gate(schema=1, outcome=outcome, verdicts=found, **{**fields, **changes})  # type: ignore[arg-type]
+    return Gate(schema=2, outcome=outcome, verdicts=found, **{**fields, **changes})  # type: ignore[arg-type]
 
 
 def view_of(run: Run, gate: Gate | None) -> View:

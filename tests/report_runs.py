@@ -37,9 +37,9 @@ def with_suite(run: Run, **changes: object) -> Run:
 def hostile_run() -> Run:
     """A run whose prompts, tags, paths, errors and notes are all markup."""
     run = make_run("run", prompts=len(HOSTILE), samples=1, failed={("spo", "case-002", 0)})
-    cases = tuple(
-        msgspec.structs.replace(case, prompt=prompt, tags=("<i>tag</i>", *case.tags), probes="<u>probe</u>")
-        for case, prompt in zip(run.info.suite.cases, HOSTILE, strict=True)
+    prompts = tuple(
+        msgspec.structs.replace(prompt, prompt=prompt, tags=("<i>tag</i>", *prompt.tags), probes="<u>probe</u>")
+        for prompt, prompt in zip(run.info.suite.prompts, HOSTILE, strict=True)
     )
     renders = tuple(
         one if one.error is None else msgspec.structs.replace(one, error="<script>alert('error')</script>")
@@ -49,7 +49,7 @@ def hostile_run() -> Run:
         msgspec.structs.replace(one, checkpoint="<s>mini</s>", loras=(Lora(path="<s>lora</s>"),) * bool(one.loras))
         for one in run.info.variants
     )
-    run = with_suite(run, cases=cases, source="suites/it's <mine>.toml")
+    run = with_suite(run, prompts=prompts, source="suites/it's <mine>.toml")
     run = with_info(run, variants=prints, settings_notes=("<em>note</em>",))
     return msgspec.structs.replace(run, renders=renders)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 GOOD = """\
-schema = 1
+schema = 2
 name = "own"
 prompts = ["own.jsonl"]
 samples = 2
@@ -16,7 +16,7 @@ metrics = ["mini-aesthetic", "saturation"]
 width = 64
 height = 96
 steps = 20
-guidance = 5
+guidance_scale = 5
 sampler = "ddim"
 batch = 3
 eta = 0.5

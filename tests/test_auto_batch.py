@@ -17,7 +17,7 @@ from bench.render import auto_batch as fitting
 from bench.render.auto_batch import UNMEASURED_BATCH, largest_batch
 from bench.run import run_stage
 from bench.store import load_run
-from bench.suite import load_suite, plan_cells
+from bench.suite import load_suite, plan_images
 
 replace = msgspec.structs.replace
 
@@ -30,7 +30,7 @@ def auto(tmp_path_factory: pytest.TempPathFactory):
 def test_a_suite_leaves_the_batch_open(auto) -> None:
     assert auto.settings.batch is None
     with pytest.raises(ValueError, match="not chosen yet"):
-        plan_cells(auto)
+        plan_images(auto)
 
 
 def test_another_word_is_refused(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_another_word_is_refused(tmp_path: Path) -> None:
 
 def test_without_a_device_of_its_own_memory_it_is_a_fixed_one(auto) -> None:
     assert largest_batch(auto, device="cpu", weights_dir=None) == UNMEASURED_BATCH
-    assert largest_batch(replace(auto, cases=auto.cases[:1]), device="cpu", weights_dir=None) == 2
+    assert largest_batch(replace(auto, prompts=auto.prompts[:1]), device="cpu", weights_dir=None) == 2
 
 
 class Card:
@@ -53,7 +53,7 @@ class Card:
         self.network = torch.nn.Linear(1, 1)
         self.network._compiled_call_impl = lambda *_: None  # type: ignore[assignment]
         model = SimpleNamespace(pipe=SimpleNamespace(unet=self.network))
-        monkeypatch.setattr(fitting, "turn_into", lambda *_, **__: (model, None))
+        monkeypatch.setattr(fitting, "switch_variant", lambda *_, **__: (model, None))
         monkeypatch.setattr(fitting, "encode_cases", lambda *_: {})
         monkeypatch.setattr(fitting, "draw_batch", self.draw)
         monkeypatch.setattr(fitting, "release_memory", lambda: setattr(self, "held", 5.0))

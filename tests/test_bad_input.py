@@ -24,12 +24,12 @@ def test_the_suite_that_all_of_these_start_from_is_good(home, cli):
 
 SUITES = {
     # what is wrong: (what is replaced in the good suite, by what, what the sentence names)
-    "doubled field": ("samples = 2", "samples = 2\nsamples = 3", ["is no TOML", "line 5"]),
+    "doubled field": ("samples = 2", "samples = 2\nsamples = 3", ["is not valid TOML", "line 5"]),
     "unknown field": ("samples = 2", "sample = 2", ["unknown field sample", "did you mean 'samples'"]),
     "unknown setting": ("steps = 20", "stpes = 20", ["settings.stpes", "did you mean 'steps'"]),
     "wrong type": ("steps = 20", 'steps = "20"', ["settings.steps", "expected int, got str"]),
     "0 steps": ("steps = 20", "steps = 0", ["settings.steps is 0", "1 to 499"]),
-    "NaN guidance": ("guidance = 5", "guidance = nan", ["settings.guidance is nan", "0 to 100"]),
+    "NaN guidance": ("guidance_scale = 5", "guidance_scale = nan", ["settings.guidance_scale is nan", "0 to 100"]),
     "width 63": ("width = 64", "width = 63", ["settings.width is 63", "multiple of 8, such as 64"]),
     "width 10^7": ("width = 64", "width = 10000000", ["settings.width is 10000000", "8 to 8192"]),
     "negative seed": ("seed = 7", "seed = -1", ["seed is -1", "0 to"]),
@@ -44,13 +44,13 @@ SUITES = {
     "missing prompts": ('"own.jsonl"', '"onw.jsonl"', ["'onw.jsonl'", "did you mean 'own.jsonl'"]),
     "no prompts": ('["own.jsonl"]', "[]", ["prompts is empty"]),
     "no checkpoint": ('checkpoint = "mini"\n\n', "\n", ["missing field checkpoint"]),
-    "no schema": ("schema = 1\n", "", ["the field schema is missing", "schema = 1"]),
+    "no schema": ("schema = 2\n", "", ["the field schema is missing", "schema = 2"]),
 }
 
 
-@pytest.mark.parametrize("case", SUITES)
-def test_a_bad_suite(case, refuses, home):
-    old, new, words = SUITES[case]
+@pytest.mark.parametrize("prompt_id", SUITES)
+def test_a_bad_suite(prompt_id, refuses, home):
+    old, new, words = SUITES[prompt_id]
     write_suite(home, old, new)
     refuses(2, ["run", "own.toml", "-o", "out"], "own.toml", *words)
 
@@ -59,20 +59,20 @@ FILES = {
     "empty": (b"", "the field schema is missing"),
     "binary": (b"\x89PNG\r\n\x00\x01", "holds zero bytes"),
     "of another code page": ('name = "Müller"'.encode("latin-1"), "is not UTF-8"),
-    "JSON": (b'{"schema": 1}', "is no TOML"),
+    "JSON": (b'{"schema": 1}', "is not valid TOML"),
 }
 
 
-@pytest.mark.parametrize("case", FILES)
-def test_a_suite_file_that_is_no_suite(case, refuses, home):
-    data, words = FILES[case]
+@pytest.mark.parametrize("prompt_id", FILES)
+def test_a_suite_file_that_is_no_suite(prompt_id, refuses, home):
+    data, words = FILES[prompt_id]
     (home / "own.toml").write_bytes(data)
     refuses(2, ["run", "own.toml", "-o", "out"], "own.toml", words)
 
 
 def test_a_suite_of_a_newer_schema(refuses, home):
-    write_suite(home, "schema = 1", "schema = 2")
-    refuses(4, ["run", "own.toml", "-o", "out"], "own.toml: has schema 2", "up to schema 1")
+    write_suite(home, "schema = 2", "schema = 3")
+    refuses(4, ["run", "own.toml", "-o", "out"], "own.toml: has schema 3", "of schema 2 only")
 
 
 LINES = {
@@ -90,9 +90,9 @@ LINES = {
 }
 
 
-@pytest.mark.parametrize("case", LINES)
-def test_a_bad_prompt(case, refuses, home):
-    line, words = LINES[case]
+@pytest.mark.parametrize("prompt_id", LINES)
+def test_a_bad_prompt(prompt_id, refuses, home):
+    line, words = LINES[prompt_id]
     (home / "own.jsonl").write_text(f"{PROMPTS}{line}\n", encoding="utf-8")
     refuses(2, ["run", "own.toml", "-o", "out"], "own.jsonl", words)
 
@@ -131,9 +131,9 @@ FLAGS = {
 }
 
 
-@pytest.mark.parametrize("case", FLAGS)
-def test_a_bad_flag(case, refuses):
-    arguments, words = FLAGS[case]
+@pytest.mark.parametrize("prompt_id", FLAGS)
+def test_a_bad_flag(prompt_id, refuses):
+    arguments, words = FLAGS[prompt_id]
     refuses(2, arguments, *words)
 
 
@@ -152,17 +152,17 @@ def test_an_output_that_is_a_file_or_another_folder(refuses, home):
 
 
 RUNS = {
-    "newer schema": (4, '"schema": 1', '"schema": 2', ["run.json: has schema 2", "up to schema 1", "upgrade"]),
-    "no JSON": (5, '"schema": 1', '"schema": ', ["run.json: is no card of a run"]),
-    "unknown field": (5, '"schema": 1', '"schema": 1, "extra": 3', ["run.json", "extra"]),
-    "doubled field": (5, '"schema": 1', '"schema": 1, "schema": 1', ["run.json", "'schema' is given twice"]),
+    "newer schema": (4, '"schema": 2', '"schema": 3', ["run.json: has schema 3", "of schema 2 only", "upgrade"]),
+    "no JSON": (5, '"schema": 2', '"schema": ', ["run.json: is no card of a run"]),
+    "unknown field": (5, '"schema": 2', '"schema": 2, "extra": 3', ["run.json", "extra"]),
+    "doubled field": (5, '"schema": 2', '"schema": 2, "schema": 2', ["run.json", "'schema' is given twice"]),
 }
 
 
 @pytest.mark.parametrize("verb", ["run", "report"])
-@pytest.mark.parametrize("case", RUNS)
-def test_a_run_folder_that_cannot_be_continued(case, verb, refuses, home):
-    code, old, new, words = RUNS[case]
+@pytest.mark.parametrize("prompt_id", RUNS)
+def test_a_run_folder_that_cannot_be_continued(prompt_id, verb, refuses, home):
+    code, old, new, words = RUNS[prompt_id]
     write_run(make_run(home / "there", prompts=2), home / "there")
     card = home / "there" / "run.json"
     text = card.read_text("utf-8")
@@ -190,7 +190,7 @@ HOSTILE = {
     "nothing": "",
 }
 HOSTILE_SUITE = """\
-schema = 1
+schema = 2
 name = "hostile"
 prompts = ["hostile.jsonl"]
 metrics = ["mini-clip", "saturation"]
@@ -198,7 +198,7 @@ metrics = ["mini-clip", "saturation"]
 width = 64
 height = 64
 steps = 2
-guidance = 3.0
+guidance_scale = 3.0
 sampler = "ddim"
 batch = 7
 [variants.base]
@@ -221,9 +221,9 @@ def test_hostile_prompts_are_rendered_and_the_run_ends_well(home, cli, monkeypat
     answer = cli("run", "hostile.toml", "-o", "out", "--device", "cpu")
     assert answer.code == 0, answer.err
     run = load_run("out")
-    assert {one.case: one.error for one in run.renders} == dict.fromkeys(HOSTILE)
+    assert {one.prompt_id: one.error for one in run.renders} == dict.fromkeys(HOSTILE)
     assert {one.metric for one in run.scores if one.value is not None} == {"mini-clip", "saturation"}
-    assert {case.id: case.prompt for case in run.info.suite.cases} == HOSTILE
+    assert {prompt.id: prompt.text for prompt in run.info.suite.prompts} == HOSTILE
     page, note = ((home / "out" / name).read_text("utf-8") for name in ("report.html", "report.md"))
     assert "<img src=x" not in page + note
     assert "<b>tag</b>" not in page + note

@@ -57,9 +57,9 @@ def with_lora(home):
     write_suite(home, '"mini:spo"', '"own.safetensors"')
 
 
-@pytest.mark.parametrize("case", LORAS)
-def test_a_lora(case, refuses, home):
-    make, words = LORAS[case]
+@pytest.mark.parametrize("prompt_id", LORAS)
+def test_a_lora(prompt_id, refuses, home):
+    make, words = LORAS[prompt_id]
     save_file(make(), home / "own.safetensors")
     with_lora(home)
     refuses(3, ["run", "own.toml", "-o", "out"], "own.safetensors", *words)
@@ -77,10 +77,10 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("case", CUTS)
-def test_a_lora_file_that_is(case, refuses, home):
+@pytest.mark.parametrize("prompt_id", CUTS)
+def test_a_lora_file_that_is(prompt_id, refuses, home):
     tiny.write_lora(home / "own.safetensors", 1)
-    (home / "own.safetensors").write_bytes(CUTS[case]((home / "own.safetensors").read_bytes()))
+    (home / "own.safetensors").write_bytes(CUTS[prompt_id]((home / "own.safetensors").read_bytes()))
     with_lora(home)
     refuses(3, ["run", "own.toml", "-o", "out"], "own.safetensors: is damaged, cut short, or no .safetensors file")
 
@@ -152,9 +152,9 @@ CHECKPOINTS = {
 }
 
 
-@pytest.mark.parametrize("case", CHECKPOINTS)
-def test_a_checkpoint_folder(case, refuses, home):
-    damage, words = CHECKPOINTS[case]
+@pytest.mark.parametrize("prompt_id", CHECKPOINTS)
+def test_a_checkpoint_folder(prompt_id, refuses, home):
+    damage, words = CHECKPOINTS[prompt_id]
     damage(copy_checkpoint(home))
     refuses(3, ["run", "own.toml", "-o", "out"], home / "model", *words)
 
@@ -209,8 +209,8 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("case", CONFIGS)
-def test_a_checkpoint_whose_weights_and_configuration_differ(case, refuses, home):
-    damage, words = CONFIGS[case]
+@pytest.mark.parametrize("prompt_id", CONFIGS)
+def test_a_checkpoint_whose_weights_and_configuration_differ(prompt_id, refuses, home):
+    damage, words = CONFIGS[prompt_id]
     damage(copy_checkpoint(home))
     refuses(3, ["run", "own.toml", "-o", "out"], home / "model", *words)

@@ -21,7 +21,7 @@ from bench.errors import HotartError, IncomparableError, InvalidError, UsageErro
 from bench.records import (
     Acceptance,
     Baseline,
-    FrozenCase,
+    FrozenPrompt,
     FrozenRound,
     FrozenVariant,
     Lora,
@@ -64,11 +64,11 @@ def test_a_prompt_is_the_mean_of_its_samples_to_five_digits(run: Run, frozen: Ba
     samples: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
     for score in run.scores:
         assert score.value is not None
-        samples[score.variant, score.metric, score.case].append(score.value)
+        samples[score.variant, score.metric, score.prompt_id].append(score.value)
     for one in frozen.variants:
         for metric, means in one.values.items():
-            for case, mean in zip(frozen.cases, means, strict=True):
-                values = samples[one.fingerprint.name, metric, case.id]
+            for prompt, mean in zip(frozen.prompts, means, strict=True):
+                values = samples[one.fingerprint.name, metric, prompt.id]
                 assert len(values) == 2
                 assert mean == pytest.approx(fmean(values), rel=5.1e-5)
                 assert mean is not None
@@ -82,9 +82,9 @@ def test_what_identifies_the_run_comes_along(run: Run, frozen: Baseline) -> None
     assert (frozen.limits, frozen.metrics, frozen.machine) == (LIMITS, info.metrics, info.machine)
     assert (frozen.packages, frozen.git, frozen.acceptance) == (info.packages, info.git, ACCEPTED)
     assert [one.fingerprint.digest for one in frozen.variants] == [one.digest for one in info.variants]
-    case = suite.cases[0]
-    digest = hashlib.sha256(case.prompt.encode() + b"\0" + case.negative.encode()).hexdigest()
-    assert frozen.cases[0] == FrozenCase(id=case.id, digest=digest[:12])
+    prompt = suite.prompts[0]
+    digest = hashlib.sha256(prompt.text.encode() + b"\0" + prompt.negative.encode()).hexdigest()
+    assert frozen.prompts[0] == FrozenPrompt(id=prompt.id, digest=digest[:12])
 
 
 def test_the_first_variant_has_no_distance_to_itself(frozen: Baseline) -> None:
@@ -146,7 +146,9 @@ def frozen_means(run: Run, base: np.ndarray, spo: np.ndarray) -> tuple[np.ndarra
 
 def spoilt(run: Run, what: str) -> Run:
     """The run with one sample of spo, case-001, mini-clip that does not count."""
-    victim = next(one for one in run.scores if (one.variant, one.case, one.metric) == ("spo", "case-001", "mini-clip"))
+    victim = next(
+        one for one in run.scores if (one.variant, one.prompt_id, one.metric) == ("spo", "case-001", "mini-clip")
+    )
     changed = {
         "no value": replace(victim, value=None, reason="the image is black"),
         "another version": replace(victim, version="0"),
@@ -265,7 +267,7 @@ def test_500_prompts_10_metrics_and_3_variants_stay_under_200_kb(frozen: Baselin
     named = [replace(spo, fingerprint=replace(spo.fingerprint, name=name)) for name in ("base", "dpo", "spo")]
     large = replace(
         frozen,
-        cases=tuple(FrozenCase(id=name, digest="0123456789ab") for name in ids),
+        prompts=tuple(FrozenPrompt(id=name, digest="0123456789ab") for name in ids),
         metrics=tuple(metrics),
         variants=tuple(named),
     )
@@ -289,11 +291,11 @@ NAMES = st.lists(st.text(string.ascii_lowercase + "-", min_size=1, max_size=8), 
 def baselines(draw: st.DrawFn) -> Baseline:
     run = small_run()
     template = freeze(run, acceptance=ACCEPTED)
-    cases, metrics, names = draw(NAMES), draw(NAMES), draw(NAMES)
+    prompts, metrics, names = draw(NAMES), draw(NAMES), draw(NAMES)
     facts: list[MetricFacts] = [replace(template.metrics[0], name=name, summary=draw(WORDS)) for name in metrics]
 
     def one(name: str) -> FrozenVariant:
-        column = st.tuples(*[st.none() | NUMBERS] * len(cases))
+        column = st.tuples(*[st.none() | NUMBERS] * len(prompts))
         medians = st.none() | st.floats(0, allow_infinity=False, exclude_min=True)
         rounds = st.lists(st.builds(FrozenRound, median=medians, values=st.integers(1, 9)), min_size=1, max_size=3)
         return FrozenVariant(
@@ -304,7 +306,7 @@ def baselines(draw: st.DrawFn) -> Baseline:
 
     return replace(
         template,
-        cases=tuple(FrozenCase(id=name, digest=draw(WORDS)) for name in cases),
+        prompts=tuple(FrozenPrompt(id=name, digest=draw(WORDS)) for name in prompts),
         metrics=tuple(facts),
         variants=tuple(one(name) for name in names),
         acceptance=Acceptance(
@@ -328,7 +330,7 @@ def test_any_baseline_reads_as_it_was_written(one: Baseline, tmp_path_factory: p
     tables = [table.split("\n}")[0].split("\n")[1:] for table in text.split('"values": {')[1:]]
     assert len(tables) == len(one.variants)
     for rows in tables:
-        assert [row.split(": [")[0] for row in rows] == [json.dumps(case.id) for case in one.cases]
+        assert [row.split(": [")[0] for row in rows] == [json.dumps(prompt.id) for prompt in one.prompts]
 
 
 @settings(max_examples=150, deadline=None)
@@ -376,10 +378,10 @@ NOT_JSON = {
 }
 
 
-@pytest.mark.parametrize("case", NOT_JSON)
-def test_what_is_no_json(case: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prompt_id", NOT_JSON)
+def test_what_is_no_json(prompt_id: str, tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
-    path.write_bytes(NOT_JSON[case])
+    path.write_bytes(NOT_JSON[prompt_id])
     with pytest.raises(InvalidError, match="no whole JSON file") as refused:
         read_baseline(path)
     assert str(path) in refused.value.message
@@ -389,10 +391,10 @@ def test_what_is_no_json(case: str, tmp_path: Path) -> None:
 EDITS: dict[str, tuple[str, str, type[HotartError], str]] = {
     # what is wrong: (what is replaced, by what, the error, what its sentence says); the checksum is made to fit
     "another kind": ('"hotart-bench baseline"', '"something else"', UsageError, "no frozen baseline"),
-    "a newer schema": ('"schema": 2', '"schema": 3', IncomparableError, "has schema 3; .* of schema 2 only"),
-    "an older schema": ('"schema": 2', '"schema": 1', IncomparableError, "has schema 1; .* of schema 2 only"),
-    "schema 0": ('"schema": 2', '"schema": 0', InvalidError, "schema 0"),
-    "schema true": ('"schema": 2', '"schema": true', InvalidError, "schema True"),
+    "a newer schema": ('"schema": 3', '"schema": 4', IncomparableError, "has schema 4; .* of schema 3 only"),
+    "an older schema": ('"schema": 3', '"schema": 2', IncomparableError, "has schema 2; .* of schema 3 only"),
+    "schema 0": ('"schema": 3', '"schema": 0', InvalidError, "schema is 0"),
+    "schema true": ('"schema": 3', '"schema": true', InvalidError, "schema is True"),
     "an unknown field": ('"seed": 0', '"seed": 0, "sede": 1', InvalidError, "unknown field sede"),
     "a missing field": ('"seed": 0,', "", InvalidError, "missing field seed"),
     "a text for a number": ('"seed": 0', '"seed": "0"', InvalidError, "seed: expected int, got str"),
@@ -410,9 +412,9 @@ EDITS: dict[str, tuple[str, str, type[HotartError], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", EDITS)
-def test_a_wrong_file_with_the_right_checksum(case: str, tmp_path: Path) -> None:
-    old, new, kind, words = EDITS[case]
+@pytest.mark.parametrize("prompt_id", EDITS)
+def test_a_wrong_file_with_the_right_checksum(prompt_id: str, tmp_path: Path) -> None:
+    old, new, kind, words = EDITS[prompt_id]
     text = GOLDEN.read_text(encoding="utf-8")
     assert old in text
     path = tmp_path / "baseline.json"

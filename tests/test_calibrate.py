@@ -1,4 +1,4 @@
-"""A against A: the arithmetic of noise, the parts of a calibration, and a small one that is really rendered."""
+"""A/A test: the arithmetic of noise, the parts of a calibration, and a small one that is really rendered."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ import bench.calibrate
 import bench.calibrate.runs
 import bench.render
 import bench.run.stages
-from bench import documents as strict_json
+from bench import documents
 from bench.calibrate import calibrate, write_calibration
 from bench.calibrate.noise import metric_noise, session_noise, source_noise
-from bench.calibrate.runs import Order, other_batch, plan_parts, render_in_child
+from bench.calibrate.runs import RenderJob, other_batch, plan_conditions, render_in_child
 from bench.compare.pairing import PromptPair, usable_scores
 from bench.errors import IncomparableError, InvalidError, UsageError, WeightsError
 from bench.measure import measure
-from bench.records import Calibration, Case, Render, Timing, Variant
+from bench.records import Calibration, Prompt, Render, Timing, Variant
 from bench.stats.bounds import detectable_loss, mean_bounds, power_of_pass
 from bench.store import load_run
 from bench.suite import load_suite, protocol_digest
@@ -37,7 +37,7 @@ from bench.suite import load_suite, protocol_digest
 
 
 def prompts_of(differences):
-    return [PromptPair(Case(id=str(n), prompt="x"), d, 0.0, d, 1) for n, d in enumerate(differences)]
+    return [PromptPair(Prompt(id=str(n), text="x"), d, 0.0, d, 1) for n, d in enumerate(differences)]
 
 
 def test_the_noise_of_one_pair_is_that_of_scipys_t_interval():
@@ -81,8 +81,8 @@ def test_seeds_are_paired_with_one_another_and_show_the_spread_between_samples()
     assert found.floor == 0
     assert found.margin == detectable_loss(300, seed.sd, 0.9)
     means = {}
-    for (case, _), value in first["base", "mini-clip"].items():
-        means.setdefault(case, []).append(value)
+    for (prompt_id, _), value in first["base", "mini-clip"].items():
+        means.setdefault(prompt_id, []).append(value)
     spread = np.std([np.mean(values) for values in means.values()], ddof=1)
     assert found.margin_sd == pytest.approx(found.margin / spread)
 
@@ -132,7 +132,7 @@ def margin_of(prompts, sd):
     sides = [
         {
             ("base", "mini-clip"): {
-                (case.id, 0): float(side * d) for case, d in zip(run.info.suite.cases, noise, strict=True)
+                (prompt.id, 0): float(side * d) for prompt, d in zip(run.info.suite.prompts, noise, strict=True)
             }
         }
         for side in (0, 1)
@@ -188,7 +188,7 @@ def test_a_time_of_zero_is_refused():
 
 def test_every_part_differs_from_the_first_in_one_thing():
     suite = make_run("run", variants=("base",)).info.suite
-    parts = {part.name: part for part in plan_parts(suite, "cpu", "cuda:0", 2, 3)}
+    parts = {part.name: part for part in plan_conditions(suite, "cpu", "cuda:0", 2, 3)}
     assert list(parts) == [
         *("session-1", "first", "session-2", "process", "session-3", "batch"),
         *("device", "seed-1", "seed-2"),
@@ -199,7 +199,7 @@ def test_every_part_differs_from_the_first_in_one_thing():
     assert (parts["device"].suite, parts["device"].device) == (suite, "cuda:0")
     assert parts["batch"].suite == replace(suite, settings=replace(suite.settings, batch=8))
     assert [parts[f"seed-{n}"].suite.seed - suite.seed for n in (1, 2)] == [1, 2]
-    assert "device" not in {part.name for part in plan_parts(suite, "cpu", None, 2, 3)}
+    assert "device" not in {part.name for part in plan_conditions(suite, "cpu", None, 2, 3)}
 
 
 @pytest.mark.parametrize(("batch", "prompts", "other"), [(16, 12, 8), (1, 12, 2), (64, 3, 3), (3, 12, 1)])
@@ -259,17 +259,17 @@ def done(suite, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench.calibrate.runs, "render_in_child", render_in_two_goes)
         patch.setattr(bench.run.stages, "measure", functools.partial(measure, command=tiny.TIMER))
-        patch.setattr(bench.render, "turn_into", counted(bench.render.turn_into, told))
+        patch.setattr(bench.render, "switch_variant", counted(bench.render.switch_variant, told))
         found = calibrate(
             suite, folder, device="cpu", sessions=2, progress=lambda stage, *_: told.append(stage) if told else None
         )
     return Done(folder, found, told, left, tuple(kept))
 
 
-def counted(turn_into, told):
+def counted(switch_variant, told):
     def load(*arguments, **flags):
         told.append("loaded here")
-        return turn_into(*arguments, **flags)
+        return switch_variant(*arguments, **flags)
 
     return load
 
@@ -311,7 +311,7 @@ def test_other_seeds_show_noise_where_another_process_shows_none(done):
 def test_a_finished_calibration_does_nothing_again(suite, done, monkeypatch):
     folder, found = done.folder, done.found
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    monkeypatch.setattr(bench.render, "turn_into", None)
+    monkeypatch.setattr(bench.render, "switch_variant", None)
     monkeypatch.setattr(bench.calibrate.runs, "render_in_child", lambda order, progress: None)
     again = calibrate(suite, folder, device="cpu", sessions=2)
     assert replace(again, time=found.time) == found
@@ -322,7 +322,7 @@ def test_the_file_is_read_back_as_it_was_written(done, tmp_path):
     found = done.found
     write_calibration(found, tmp_path / "new" / "calibration.json")
     text = (tmp_path / "new" / "calibration.json").read_text("utf-8")
-    assert strict_json.convert(strict_json.loads(text), Calibration) == found
+    assert documents.convert(documents.loads(text), Calibration) == found
     assert found.kind == msgspec.json.decode(text)["kind"] == "hotart-bench calibration"
 
 
@@ -335,7 +335,7 @@ def test_another_process_that_is_stopped_leaves_nothing_and_goes_on(done):
 def test_what_another_process_meets_is_told_as_if_it_were_this_one(suite, tmp_path):
     broken = replace(suite, variants=(Variant(name="base", checkpoint=str(tmp_path / "gone.safetensors")),))
     with pytest.raises((WeightsError, UsageError)) as caught:
-        render_in_child(Order(broken, tmp_path / "run", "cpu", False, None), None)
+        render_in_child(RenderJob(broken, tmp_path / "run", "cpu", False, None), None)
     assert "gone.safetensors" in caught.value.message
 
 
@@ -363,7 +363,7 @@ def test_flags_that_cannot_be_are_refused_before_any_work(suite, tmp_path, flags
 
 def test_one_prompt_and_a_run_folder_are_refused(suite, done, tmp_path):
     with pytest.raises(UsageError, match="one prompt"):
-        calibrate(replace(suite, cases=suite.cases[:1]), tmp_path / "new", device="cpu")
+        calibrate(replace(suite, prompts=suite.prompts[:1]), tmp_path / "new", device="cpu")
     with pytest.raises(UsageError, match="is a run folder"):
         calibrate(suite, done.folder / "first", device="cpu")
 

@@ -20,8 +20,8 @@ def open_clip_tokenizer():
 @pytest.mark.parametrize("name", list_prompt_sets())
 def test_equals_open_clip_on_every_shipped_prompt(name):
     oracle = open_clip_tokenizer()
-    for case in read_prompts(prompts_folder() / name):
-        assert count_tokens(case.prompt) == len(oracle.encode(case.prompt)) + 2, case.prompt
+    for prompt in read_prompts(prompts_folder() / name):
+        assert count_tokens(prompt.text) == len(oracle.encode(prompt.text)) + 2, prompt.text
 
 
 @settings(max_examples=200, deadline=None)

@@ -80,18 +80,18 @@ def test_runs_are_called_by_what_tells_them_apart(tmp_path: Path) -> None:
 def test_every_differing_fact_is_named_at_once(tmp_path: Path) -> None:
     old = make_run(tmp_path / "old")
     suite = old.info.suite
-    cases = (
-        replace(suite.cases[1], prompt="another text"),
-        replace(suite.cases[0], negative="blurry"),
-        *suite.cases[2:-1],
-        replace(suite.cases[-1], id="new-case"),
+    prompts = (
+        replace(suite.prompts[1], prompt="another text"),
+        replace(suite.prompts[0], negative="blurry"),
+        *suite.prompts[2:-1],
+        replace(suite.prompts[-1], id="new-case"),
     )
     new = _with_suite(
         replace(old, path=str(tmp_path / "new")),
         settings=replace(suite.settings, steps=30, sampler="euler"),
         samples=4,
         seed=7,
-        cases=cases,
+        prompts=prompts,
     )
     new = _with_facts(new, "mini-clip", version="2")
     with pytest.raises(IncomparableError) as caught:

@@ -43,12 +43,12 @@ def _with_suite(run: Run, **changes: object) -> Run:
 def test_means_and_counts_agree_with_a_plain_loop(tmp_path: Path) -> None:
     run = make_run(tmp_path, failed=[("spo", "case-003", 1), ("base", "case-005", 0), ("base", "case-005", 1)])
     delta = _only(compare_run(run), "mini-aesthetic", "spo", "base")
-    values = {(s.variant, s.case, s.sample): s.value for s in run.scores if s.metric == "mini-aesthetic"}
+    values = {(s.variant, s.prompt_id, s.sample): s.value for s in run.scores if s.metric == "mini-aesthetic"}
     by_prompt: dict[str, list[float]] = defaultdict(list)
-    for (variant, case, sample), value in values.items():
-        base = values["base", case, sample]
+    for (variant, prompt_id, sample), value in values.items():
+        base = values["base", prompt_id, sample]
         if variant == "spo" and value is not None and base is not None:
-            by_prompt[case].append(value - base)
+            by_prompt[prompt_id].append(value - base)
     differences = [statistics.mean(found) for found in by_prompt.values()]
     assert (delta.prompts, delta.samples, delta.missing) == (11, 21, 3)
     assert delta.mean == pytest.approx(statistics.mean(differences))
@@ -131,8 +131,8 @@ def test_a_distance_from_base_is_compared_between_the_others_only(tmp_path: Path
 
 def test_a_tag_is_the_run_with_only_its_prompts(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    cases = tuple(case for case in run.info.suite.cases if "landscape" in case.tags)
-    filtered = compare_run(_with_suite(run, cases=cases), tags=False)
+    prompts = tuple(prompt for prompt in run.info.suite.prompts if "landscape" in prompt.tags)
+    filtered = compare_run(_with_suite(run, prompts=prompts), tags=False)
     tagged = [d for d in compare_run(run) if d.tag == "landscape"]
     # Only the family that a p-value is adjusted in is another one.
     alone = {"p_holm": None, "p_bh": None}
@@ -154,9 +154,9 @@ def test_wins_follow_the_better_direction(tmp_path: Path) -> None:
 
 def test_identical_variants_tie_everywhere(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    base = {(s.case, s.sample, s.metric): s.value for s in run.scores if s.variant == "base"}
+    base = {(s.prompt_id, s.sample, s.metric): s.value for s in run.scores if s.variant == "base"}
     copied = tuple(
-        replace(s, value=base.get((s.case, s.sample, s.metric), s.value)) if s.variant == "spo" else s
+        replace(s, value=base.get((s.prompt_id, s.sample, s.metric), s.value)) if s.variant == "spo" else s
         for s in run.scores
     )
     delta = _only(compare_run(replace(run, scores=copied)), "mini-clip", "spo", "base")
@@ -187,9 +187,10 @@ def test_scores_of_another_version_or_image_do_not_count(tmp_path: Path) -> None
 
 def test_a_distance_from_an_image_that_is_gone_does_not_count(tmp_path: Path) -> None:
     run = make_run(tmp_path, prompts=4)
-    base = {(r.case, r.sample): r.sha256 for r in run.renders if r.variant == "base"}
+    base = {(r.prompt_id, r.sample): r.sha256 for r in run.renders if r.variant == "base"}
     scores = [
-        replace(s, reference_sha256=base[s.case, s.sample]) if s.metric == "ssim-to-base" else s for s in run.scores
+        replace(s, reference_sha256=base[s.prompt_id, s.sample]) if s.metric == "ssim-to-base" else s
+        for s in run.scores
     ]
     assert _distance_missing(run, scores) == 0
     last = max(k for k, s in enumerate(scores) if s.metric == "ssim-to-base")
@@ -252,7 +253,7 @@ def test_paired_prompts_are_what_a_delta_is_made_of(tmp_path: Path) -> None:
     prompts = paired_prompts(run, run, ("spo", "base"), "mini-clip")
     delta = _only(compare_run(run), "mini-clip", "spo", "base")
     assert isinstance(prompts[0], PromptPair)
-    assert [p.case.id for p in prompts[:2]] == ["case-000", "case-002"]
+    assert [p.prompt.id for p in prompts[:2]] == ["case-000", "case-002"]
     assert [p.samples for p in prompts[:2]] == [1, 2]
     assert statistics.mean(p.difference for p in prompts) == pytest.approx(delta.mean)
 
@@ -271,7 +272,7 @@ def test_metric_means(tmp_path: Path) -> None:
     values = defaultdict(list)
     for score in run.scores:
         if score.variant == "spo" and score.metric == "mini-clip" and score.value is not None:
-            values[score.case].append(score.value)
+            values[score.prompt_id].append(score.value)
     found = means["spo", "mini-clip"]
     assert found.mean == pytest.approx(statistics.mean(statistics.mean(v) for v in values.values()))
     assert (found.prompts, found.missing) == (12, 1)

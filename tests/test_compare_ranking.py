@@ -38,15 +38,15 @@ def test_counts_agree_with_a_plain_loop(tmp_path: Path) -> None:
     failed = [("spo", "case-003", 1), ("base", "case-005", 0), ("base", "case-005", 1)]
     run = _valued(make_run(tmp_path, failed=failed), lambda s: None if s.value is None else round(2 * s.value) / 2)
     found = _ranking(run, "mini-aesthetic")
-    values = {(s.variant, s.case, s.sample): s.value for s in run.scores if s.metric == "mini-aesthetic"}
+    values = {(s.variant, s.prompt_id, s.sample): s.value for s in run.scores if s.metric == "mini-aesthetic"}
     names = ("base", "dpo", "spo")
     counts = {name: [0, 0, 0] for name in names}
     prompts = samples = 0
-    for case in run.info.suite.cases:
-        whole = [k for k in range(2) if all(values[name, case.id, k] is not None for name in names)]
+    for prompt in run.info.suite.prompts:
+        whole = [k for k in range(2) if all(values[name, prompt.id, k] is not None for name in names)]
         samples += len(whole)
         prompts += bool(whole)
-        totals = {name: math.fsum(values[name, case.id, k] for k in whole) for name in names}  # type: ignore[misc]
+        totals = {name: math.fsum(values[name, prompt.id, k] for k in whole) for name in names}  # type: ignore[misc]
         for one, other in itertools.permutations(names if whole else (), 2):
             difference = totals[one] - totals[other]
             counts[one][0 if difference > 0 else 1 if difference == 0 else 2] += 1
@@ -108,8 +108,8 @@ def test_a_variant_without_scores_is_left_out_and_said_to_be(tmp_path: Path) -> 
 
 def test_identical_variants_tie_everywhere_and_keep_the_suites_order(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    base = {(s.case, s.sample, s.metric): s.value for s in run.scores if s.variant == "base"}
-    found = _ranking(_valued(run, lambda s: base.get((s.case, s.sample, s.metric))), "mini-clip")
+    base = {(s.prompt_id, s.sample, s.metric): s.value for s in run.scores if s.variant == "base"}
+    found = _ranking(_valued(run, lambda s: base.get((s.prompt_id, s.sample, s.metric))), "mini-clip")
     assert [one.variant for one in found.strengths] == ["base", "dpo", "spo"]
     assert [(one.wins, one.ties, one.losses) for one in found.strengths] == [(0, 24, 0)] * 3
     assert found.tied_sets == (("base", "dpo", "spo"),)

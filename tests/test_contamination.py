@@ -14,7 +14,7 @@ from suites import write_suite
 
 from bench.errors import SuiteError
 from bench.suite import load_suite, prompts_folder
-from bench.suite.training_prompts import LIST, is_training_prompt, normalise, training_cases
+from bench.suite.training_prompts import LIST, is_training_prompt, normalise, training_prompts_in
 
 # "hand" is a whole prompt of the training set; no test may hold a longer one, which is not ours to publish.
 TRAINED_ON = "hand"
@@ -44,7 +44,7 @@ def test_the_answer_is_that_of_the_list() -> None:
 @pytest.mark.parametrize("name", ["mini", "sdxl", "sdxl-paper", "sd15"])
 def test_no_shipped_suite_leaves_anything_out(name: str) -> None:
     suite = load_suite(name)
-    assert suite.left_out == () == training_cases(suite.cases)
+    assert suite.left_out == () == training_prompts_in(suite.prompts)
 
 
 def _suite(folder: Path, prompts: list[str], more: str = "") -> str:
@@ -62,16 +62,16 @@ def _suite(folder: Path, prompts: list[str], more: str = "") -> str:
 def test_a_suite_leaves_training_prompts_out_and_says_which(tmp_path: Path) -> None:
     path = _suite(tmp_path, ["a fox in the snow", "Hand!", "a jug"])
     suite = load_suite(path)
-    assert [case.id for case in suite.cases] == ["case-0", "case-2"]
+    assert [prompt.id for prompt in suite.prompts] == ["case-0", "case-2"]
     assert suite.left_out == ("case-1",)
     assert load_suite(path, limit=2).limit is None  # the limit counts what is left
 
 
 def test_a_suite_may_keep_them(tmp_path: Path) -> None:
     suite = load_suite(_suite(tmp_path, ["a fox in the snow", TRAINED_ON], "keep_training_prompts = true\n"))
-    assert len(suite.cases) == 2
+    assert len(suite.prompts) == 2
     assert suite.left_out == ()
-    assert training_cases(suite.cases) == ("case-1",)
+    assert training_prompts_in(suite.prompts) == ("case-1",)
 
 
 def test_a_suite_of_nothing_else_is_refused(tmp_path: Path) -> None:

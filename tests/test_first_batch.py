@@ -14,7 +14,7 @@ from bench.run import run_stage
 from bench.store import load_run
 from bench.suite import load_suite
 
-HALF = Settings(width=64, height=64, steps=1, guidance=1.0, sampler="ddim", dtype="float16", batch=2)
+HALF = Settings(width=64, height=64, steps=1, guidance_scale=1.0, sampler="ddim", dtype="float16", batch=2)
 GOOD, AGAIN = Drawn(None, "float16", None), Drawn(None, "float32", None)
 BLACK = Drawn(None, "float32", "black image: no value is above 0 of 255")
 
@@ -51,7 +51,7 @@ def test_a_run_whose_vae_overflows_says_so_from_the_first_batch_on(tmp_path, mon
 
     monkeypatch.setattr(stages, "_pixels", overflowing)
     suite = load_suite(str(tiny.write_tiny(tmp_path, "batch = 4", 'batch = 2\ndtype = "bfloat16"')))
-    suite = msgspec.structs.replace(suite, variants=suite.variants[:1], cases=suite.cases[:2])
+    suite = msgspec.structs.replace(suite, variants=suite.variants[:1], prompts=suite.prompts[:2])
     told: list[str] = []
     folder = tmp_path / "run"
     run_stage("render", suite, folder, device="cpu", progress=lambda stage, done, total, note="": told.append(note))

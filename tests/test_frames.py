@@ -58,7 +58,7 @@ def test_dtypes(tmp_path: Path) -> None:
 def test_group_means_agree_with_metric_means(tmp_path: Path) -> None:
     run = make_run(tmp_path, failed=[FAILED])
     scores = run_frames(run).scores
-    by_prompt = scores.groupby(["variant", "metric", "case"], observed=True)["value"].mean()
+    by_prompt = scores.groupby(["variant", "metric", "prompt_id"], observed=True)["value"].mean()
     means = by_prompt.groupby(["variant", "metric"], observed=True).mean()
     for found in metric_means(run):
         assert means[found.variant, found.metric] == pytest.approx(found.mean)
@@ -81,12 +81,12 @@ def test_wide_scores_have_one_row_an_image(tmp_path: Path) -> None:
     run = make_run(tmp_path, failed=[FAILED])
     wide = scores_wide(run_frames(run))
     metrics = [facts.name for facts in run.info.metrics]
-    assert list(wide.columns) == ["variant", "case", "sample", "tags", "image", "error", *metrics]
+    assert list(wide.columns) == ["variant", "prompt_id", "sample", "tags", "image", "error", *metrics]
     assert list(wide["image"].dropna()) == [render.image for render in run.renders if render.image]
-    values = {(s.variant, s.case, s.sample, s.metric): s.value for s in run.scores}
+    values = {(s.variant, s.prompt_id, s.sample, s.metric): s.value for s in run.scores}
     for row in wide.to_dict("records"):
         for metric in metrics:
-            expected = values.get((row["variant"], row["case"], row["sample"], metric))
+            expected = values.get((row["variant"], row["prompt_id"], row["sample"], metric))
             assert pd.isna(row[metric]) if expected is None else row[metric] == expected
     assert wide.loc[0, "tags"] == ("portrait", "light")
 

@@ -22,7 +22,7 @@ from figures.full_script import call_each
 from figures.rendering import batches, denoise_and_decode, prepare
 
 from bench.metrics import Place
-from bench.pipeline.switch import load_pipeline, turn_into
+from bench.pipeline.switch import load_pipeline, switch_variant
 from bench.records import Dtype, Settings, Variant
 from bench.render import draw_batch
 from bench.store import load_run
@@ -37,7 +37,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, 
 
 def test_every_figure_comes_out_at_a_small_size(computed) -> None:
     found = {figure.figure: figure for figure in computed[1]}
-    assert list(found) == ["render_over_floor", "switch_s", "score_over_towers", "script_over_render"]
+    assert list(found) == ["render_over_floor", "switch_s", "score_over_encoders", "script_over_render"]
     for figure in found.values():
         assert 0 < figure.value < 1000
         assert figure.where == "cpu"
@@ -48,16 +48,19 @@ def test_the_script_gives_the_scores_of_the_panel(computed) -> None:
     bench_ = computed[0]
     scored = bench_.place / "scored-0"
     run = load_run(scored)
-    prompts = {case.id: case.prompt for case in bench_.suite.cases}
-    drawn = {(item.variant, item.case, item.sample): (scored / item.image, prompts[item.case]) for item in run.renders}
+    prompts = {prompt.id: prompt.text for prompt in bench_.suite.prompts}
+    drawn = {
+        (item.variant, item.prompt_id, item.sample): (scored / item.image, prompts[item.prompt_id])
+        for item in run.renders
+    }
     place = Place("cpu", bench_.weights)
     for metric in bench_.registry.metrics.values():
         ours = [one for one in run.scores if one.metric == metric.facts.name]
         assert len(ours) == len(drawn) > 1
-        files = [drawn[one.variant, one.case, one.sample] for one in ours]
-        tower = bench_.registry.towers[metric.facts.tower].load(place)
+        files = [drawn[one.variant, one.prompt_id, one.sample] for one in ours]
+        encoder = bench_.registry.encoders[metric.facts.encoder].load(place)
         head = None if metric.load_head is None else metric.load_head(place)
-        assert call_each(metric, tower, head, files, "cpu") == pytest.approx([one.value for one in ours], abs=2e-3)
+        assert call_each(metric, encoder, head, files, "cpu") == pytest.approx([one.value for one in ours], abs=2e-3)
 
 
 def test_a_machine_without_cuda_is_told_so(capsys, monkeypatch) -> None:
@@ -105,7 +108,7 @@ def test_compiling_is_told_apart_and_no_part_of_what_is_timed(tmp_path, monkeypa
 
 
 def test_the_time_of_compiling_comes_first_where_anything_is_compiled(tmp_path, monkeypatch) -> None:
-    names = ("compile_s", "render_over_floor", "switch", "score_over_towers", "script_over_render")
+    names = ("compile_s", "render_over_floor", "switch", "score_over_encoders", "script_over_render")
     for name in names:
         figure = partial(lambda name, _: told(name, [1.0]), name)
         figure.__name__ = name  # type: ignore[attr-defined]
@@ -128,7 +131,7 @@ def test_a_figure_that_fails_loses_no_other(capsys, monkeypatch) -> None:
     def good(_: object) -> Figure:
         return held("switch_s", [0.25], "<=", 0.5)
 
-    for name, figure in {"render_over_floor": broken, "score_over_towers": no_score}.items():
+    for name, figure in {"render_over_floor": broken, "score_over_encoders": no_score}.items():
         figure.__name__ = name
         monkeypatch.setattr(full_size, name, figure)
     monkeypatch.setattr(full_size, "switch", good)
@@ -148,7 +151,7 @@ def test_a_figure_that_fails_loses_no_other(capsys, monkeypatch) -> None:
         "peak_12gb_batch1",
         "render_over_floor",
         "switch_s",
-        "score_over_towers",
+        "score_over_encoders",
         "switch_s",
         "reload_over_switch",
     ]
@@ -188,11 +191,11 @@ def card(monkeypatch) -> SimpleNamespace:
 
     def turning(*given: Any, **named: Any) -> Any:
         made.asked.append([one // GIB for one in torch.cuda.mem_get_info("cuda:0")])
-        model, audit = turn_into(*given, **named)
-        made.kept.append(len(model.pristine))
+        model, audit = switch_variant(*given, **named)
+        made.kept.append(len(model.original))
         return model, audit
 
-    monkeypatch.setattr(card_memory, "turn_into", turning)
+    monkeypatch.setattr(card_memory, "switch_variant", turning)
     return made
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from bench.compare import compare_run, compare_runs
 from bench.errors import IncomparableError, SuiteError, UsageError
-from bench.score.external_images import look_at
+from bench.score.external_images import probe_image
 from bench.score.images import MAX_PIXELS
 from bench.store import load_run
 from bench.suite.images_table import NOT_GIVEN, read_pairs
@@ -62,7 +62,7 @@ def test_they_become_a_run_folder_that_knows_what_it_does_not_know(mine: Path, t
     assert (answer.code, answer.out.strip()) == (0, str(out)), answer.err
     run = load_run(out)
     suite = run.info.suite
-    assert [case.prompt for case in suite.cases] == list(PROMPTS)
+    assert [prompt.text for prompt in suite.prompts] == list(PROMPTS)
     assert (suite.samples, [variant.name for variant in suite.variants]) == (2, ["base", "spo"])
     assert {(one.seed, one.batch, one.decode_dtype) for one in run.renders} == {(None, None, None)}
     assert (suite.settings.width, suite.settings.height, suite.settings.sampler) == (48, 40, "none")
@@ -70,11 +70,11 @@ def test_they_become_a_run_folder_that_knows_what_it_does_not_know(mine: Path, t
     originals = {hashlib.sha256(path.read_bytes()).hexdigest() for path in mine.iterdir()}
     assert {one.sha256 for one in run.renders} == originals
     assert {Path(str(one.image)).suffix for one in run.renders} == {".png", ".jpg", ".webp"}
-    values = {(one.case, one.variant, one.sample): one.value for one in run.scores if one.metric == "saturation"}
+    values = {(one.prompt_id, one.variant, one.sample): one.value for one in run.scores if one.metric == "saturation"}
     with Image.open(mine / "spo-0-1.png") as image:
         pixels = np.asarray(image.convert("RGB"), np.float64)
     high, low = pixels.max(axis=2), pixels.min(axis=2)
-    assert values[suite.cases[0].id, "spo", 1] == pytest.approx(np.mean((high - low) / high), abs=1e-6)
+    assert values[suite.prompts[0].id, "spo", 1] == pytest.approx(np.mean((high - low) / high), abs=1e-6)
     # The same command again has nothing to do; reports and comparisons work on it.
     assert "Nothing was left to do" in cli("score", *arguments, "--metrics", "saturation,blur").err
     assert cli("report", out, "-q").code == 0
@@ -166,7 +166,7 @@ GOOD = {
 def test_what_cannot_be_judged_says_why(name: str, tmp_path: Path) -> None:
     data, reason = BAD[name]
     (tmp_path / name).write_bytes(data)
-    seen = look_at(tmp_path / name)
+    seen = probe_image(tmp_path / name)
     assert seen.size is None
     assert any(part in str(seen.error) for part in reason.split("|")), seen.error
 

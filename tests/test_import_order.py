@@ -36,7 +36,7 @@ def imports_of(path: Path) -> Iterator[tuple[int, str]]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            # "from bench import suite" imports the room; "from bench.records import Case" the module named.
+            # "from bench import suite" imports the room; "from bench.records import Prompt" the module named.
             whole = node.module == "bench"
             names = [f"bench.{alias.name}" for alias in node.names] if whole else [node.module or ""]
         else:

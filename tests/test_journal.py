@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import documents as strict_json
+from bench import documents
 from bench.errors import InvalidError, MachineError
 from bench.records import Score, Timing
 from bench.store.journal import append_records, read_records, rewrite_journal, write_whole
@@ -22,7 +22,7 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 SCORES = st.builds(
     Score,
     variant=TEXT,
-    case=TEXT,
+    prompt_id=TEXT,
     sample=st.integers(0, 9999),
     metric=TEXT,
     version=TEXT,
@@ -32,8 +32,8 @@ SCORES = st.builds(
 )
 
 
-def score(value: float | None, case: str = "a") -> Score:
-    return Score(variant="base", case=case, sample=0, metric="m", version="1", image_sha256=None, value=value)
+def score(value: float | None, prompt_id: str = "a") -> Score:
+    return Score(variant="base", prompt_id=prompt_id, sample=0, metric="m", version="1", image_sha256=None, value=value)
 
 
 def read(path: Path) -> list[Score]:
@@ -132,10 +132,10 @@ def test_a_number_that_is_not_finite_is_never_written(value: float, tmp_path: Pa
     assert path.read_bytes() == before
 
 
-GOOD = strict_json.dumps(
+GOOD = documents.dumps(
     {
         "variant": "b",
-        "case": "a",
+        "prompt_id": "a",
         "sample": 0,
         "metric": "m",
         "version": "1",
@@ -223,15 +223,15 @@ def test_a_real_full_disk_is_a_machine_error() -> None:
 )
 @settings(max_examples=25, deadline=None)
 def test_strict_json_round_trip_agrees_with_the_standard_library(value: object) -> None:
-    text = strict_json.dumps(value)
-    assert strict_json.loads(text) == value == json.loads(text)
-    assert json.loads(strict_json.canonical(value)) == value
+    text = documents.dumps(value)
+    assert documents.loads(text) == value == json.loads(text)
+    assert json.loads(documents.canonical(value)) == value
 
 
 @pytest.mark.parametrize("text", ['"\\ud800"', '{"\\udfff": 1}', '["a", "\\ud83d\\u0041"]'])
 def test_half_a_surrogate_pair_is_refused_and_a_whole_one_is_not(text: str) -> None:
     with pytest.raises(UnicodeEncodeError):
-        strict_json.loads(text)
+        documents.loads(text)
     with pytest.raises(UnicodeEncodeError):
-        strict_json.dumps("\ud800")
-    assert strict_json.loads('"\\ud83d\\udc83"') == "💃"
+        documents.dumps("\ud800")
+    assert documents.loads('"\\ud83d\\udc83"') == "💃"

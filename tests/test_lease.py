@@ -14,14 +14,14 @@ import pytest
 from object_stores import empty_memory
 
 from bench.errors import MachineError
-from bench.store import object_store as lease
-from bench.store.object_store import LEASE_S, LOCK, Holder, Lease
+from bench.store import object_store as lock
+from bench.store.object_store import LEASE_S, LOCK, Holder, ObjectLock
 from bench.store.objects import Objects
 
 
 @pytest.fixture
 def objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[Objects]:
-    monkeypatch.setattr(lease, "SETTLE_S", 0.0)
+    monkeypatch.setattr(lock, "SETTLE_S", 0.0)
     empty_memory()
     yield Objects("memory://bucket/run")
     empty_memory()
@@ -33,46 +33,46 @@ def left_by(objects: Objects, *, host: str, process: int, start: float = 0.0, se
 
 
 def test_a_second_driver_is_refused_and_told_who_holds_it(objects: Objects) -> None:
-    first = Lease(objects)
+    first = ObjectLock(objects)
     with pytest.raises(MachineError, match=rf"in use by process \d+ on {platform.node()}, seen \d+ s ago"):
-        Lease(objects)
+        ObjectLock(objects)
     first.release()
     assert objects.names() == frozenset()
-    Lease(objects).release()
+    ObjectLock(objects).release()
 
 
 def test_a_driver_on_another_machine_is_believed_until_its_lease_ends(objects: Objects) -> None:
     left_by(objects, host="elsewhere", process=1, seconds_ago=LEASE_S - 20)
     with pytest.raises(MachineError, match="in use by process 1 on elsewhere"):
-        Lease(objects)
+        ObjectLock(objects)
     left_by(objects, host="elsewhere", process=1, seconds_ago=LEASE_S + 1)
-    Lease(objects).release()
+    ObjectLock(objects).release()
 
 
 def test_a_driver_of_this_machine_that_is_dead_is_forgotten_at_once(objects: Objects) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     left_by(objects, host=platform.node(), process=dead.pid)
-    Lease(objects).release()
+    ObjectLock(objects).release()
 
 
 def test_another_process_of_the_same_number_is_not_the_holder(objects: Objects) -> None:
     left_by(objects, host=platform.node(), process=os.getpid(), start=1.0)
-    Lease(objects).release()
+    ObjectLock(objects).release()
 
 
 def test_of_two_that_take_a_void_lease_the_last_one_has_it(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     left_by(objects, host="elsewhere", process=1, seconds_ago=LEASE_S + 1)
-    monkeypatch.setattr(lease.time, "sleep", lambda _: left_by(objects, host="elsewhere", process=2))
+    monkeypatch.setattr(lock.time, "sleep", lambda _: left_by(objects, host="elsewhere", process=2))
     with pytest.raises(MachineError, match="another driver took it at the same moment"):
-        Lease(objects)
+        ObjectLock(objects)
 
 
 def test_a_driver_that_was_passed_over_may_not_write_any_more(
     objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "RENEW_S", 0.01)
-    held = Lease(objects)
+    monkeypatch.setattr(lock, "RENEW_S", 0.01)
+    held = ObjectLock(objects)
     held.check()
     left_by(objects, host="elsewhere", process=1)
     held._thread.join(20)
@@ -83,8 +83,8 @@ def test_a_driver_that_was_passed_over_may_not_write_any_more(
 
 
 def test_a_lease_is_renewed(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "RENEW_S", 0.01)
-    held = Lease(objects)
+    monkeypatch.setattr(lock, "RENEW_S", 0.01)
+    held = ObjectLock(objects)
     first, until = objects.get(LOCK), time.monotonic() + 20
     while objects.get(LOCK) == first and time.monotonic() < until:
         time.sleep(0.01)

@@ -165,14 +165,16 @@ def test_curves_are_the_differences_to_weight_0(swept: Run) -> None:
 def test_pixel_shift_is_the_root_mean_square_in_standard_deviations(swept: Run) -> None:
     curve = sweep_curve(swept, compare_run(swept, tags=False))
     assert curve is not None
-    pixels = [facts.name for facts in swept.info.metrics if facts.axis == "pixels"]
-    cells = {(s.variant, s.metric, s.case, s.sample): s.value for s in swept.scores}
-    cases = [case.id for case in swept.info.suite.cases]
+    pixels = [facts.name for facts in swept.info.metrics if facts.category == "pixels"]
+    cells = {(s.variant, s.metric, s.prompt_id, s.sample): s.value for s in swept.scores}
+    prompts = [prompt.id for prompt in swept.info.suite.prompts]
     for point in curve.points:
         squares = []
         for name in pixels:
-            base = np.array([[cells["base", name, case, k] for k in range(2)] for case in cases], float).mean(axis=1)
-            mine = np.array([[cells[point.variant, name, case, k] for k in range(2)] for case in cases], float)
+            base = np.array([[cells["base", name, prompt, k] for k in range(2)] for prompt in prompts], float).mean(
+                axis=1
+            )
+            mine = np.array([[cells[point.variant, name, prompt, k] for k in range(2)] for prompt in prompts], float)
             squares.append(((mine.mean(axis=1) - base).mean() / base.std(ddof=1)) ** 2)
         assert point.pixel_shift == pytest.approx(math.sqrt(sum(squares) / len(squares)))
 
@@ -235,7 +237,7 @@ def test_a_weight_that_failed_is_shown_as_unknown_and_on_no_front(swept: Run, tm
 
 
 def test_without_statistics_of_pixels_the_front_is_about_the_judges_alone(swept: Run) -> None:
-    pixels = {facts.name for facts in swept.info.metrics if facts.axis == "pixels"}
+    pixels = {facts.name for facts in swept.info.metrics if facts.category == "pixels"}
     run = replace(swept, scores=tuple(one for one in swept.scores if one.metric not in pixels))
     curve = sweep_curve(run, compare_run(run, tags=False))
     assert curve is not None

@@ -17,7 +17,7 @@ from object_stores import empty_memory, s3_server
 from bench.errors import MachineError, UsageError
 from bench.records import Render, Run, Suite
 from bench.store import RunFolder, load_run, read_gate
-from bench.store.object_store import Mirror
+from bench.store.object_store import ObjectStoreSync
 from bench.store.objects import Objects, is_url
 from bench.store.reading import read_renders
 from bench.suite import protocol_digest
@@ -67,7 +67,7 @@ def open_for(suite: Suite, place: str | Path, *, fresh: bool = False) -> RunFold
 
 def draw(folder: RunFolder, renders: tuple[Render, ...]) -> None:
     for one in renders:
-        folder.write_image(one.variant, one.case, one.sample, png_bytes(one.variant, one.case, one.sample, 0))
+        folder.write_image(one.variant, one.prompt_id, one.sample, png_bytes(one.variant, one.prompt_id, one.sample, 0))
     folder.append_renders(renders)
 
 
@@ -344,7 +344,7 @@ def test_a_run_on_a_store_is_what_it_would_be_in_a_folder(
             folder.__exit__(None, None, None)
         assert load_run("memory://b/run").renders == load_run(place / "local").renders
         patch.setenv("HOTART_RUNS_CACHE", str(place / "last"))
-        last = Mirror("memory://b/run")
+        last = ObjectStoreSync("memory://b/run")
         for one in read_renders(last.folder):
             assert one.image
             assert hashlib.sha256((last.folder / one.image).read_bytes()).hexdigest() == one.sha256

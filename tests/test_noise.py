@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from bench.pipeline import denoise as stages
 from bench.records import Settings
-from bench.suite import plan_cells
+from bench.suite import plan_images
 
-SETTINGS = Settings(width=64, height=32, steps=2, guidance=3.0, sampler="ddim", batch=4)
+SETTINGS = Settings(width=64, height=32, steps=2, guidance_scale=3.0, sampler="ddim", batch=4)
 SUITE = make_run("", prompts=3, samples=3).info.suite
 PIPE = SimpleNamespace(
     vae_scale_factor=8,
@@ -46,7 +46,7 @@ def test_noise_is_what_diffusers_draws_from_such_a_generator(seed):
 
 
 def test_cells_of_a_suite_have_noise_of_their_own():
-    noise = stages.noise(PIPE, SETTINGS, [cell.seed for cell in plan_cells(SUITE)])
+    noise = stages.noise(PIPE, SETTINGS, [cell.seed for cell in plan_images(SUITE)])
     assert len({row.numpy().tobytes() for row in noise}) == 9
     assert abs(float(noise.mean())) < 0.1
     assert 0.9 < float(noise.std()) < 1.1

@@ -78,9 +78,9 @@ def continued(killed, stored, suite_file):
 
 
 def test_a_killed_driver_leaves_whole_batches(stored):
-    shards = [name for name in stored if name.startswith("shards/")]
-    assert len(shards) == 1
-    assert stored[shards[0]].count(b"\n") == 4
+    chunks = [name for name in stored if name.startswith("chunks/")]
+    assert len(chunks) == 1
+    assert stored[chunks[0]].count(b"\n") == 4
     assert {".lock.json", "run.json"} <= stored.keys()
 
 
@@ -92,7 +92,7 @@ def test_the_same_command_elsewhere_ends_with_the_same_run(continued, tiny_run):
         for path in tiny_run.folder.rglob("*")
         if path.is_file()
     }
-    assert here.keys() == there.keys(), "no lock, no shard"
+    assert here.keys() == there.keys(), "no lock, no chunk"
     alike = [name for name in there if name.startswith("images/") or name == "scores.csv"]
     assert {name: here[name] for name in alike} == {name: there[name] for name in alike}
     assert load_run(continued).renders == load_run(tiny_run.folder).renders

@@ -100,9 +100,9 @@ LIMITS = {"mini-clip": "0.1sd", "mini-aesthetic": "0.1", "end_to_end": "5%"}
 
 def with_scores(run, value):
     """The run with ``value(variant, case number, sample)`` as its scores of mini-clip."""
-    number = {case.id: index for index, case in enumerate(run.info.suite.cases)}
+    number = {prompt.id: index for index, prompt in enumerate(run.info.suite.prompts)}
     scores = tuple(
-        replace(score, value=float(value(score.variant, number[score.case], score.sample)))
+        replace(score, value=float(value(score.variant, number[score.prompt_id], score.sample)))
         if score.metric == "mini-clip"
         else score
         for score in run.scores
@@ -158,7 +158,9 @@ def test_gates_of_the_planned_size_pass_as_often_as_promised():
     between, within = 0.5, 0.8
     run = make_run("pilot", prompts=600, samples=4, variants=("base", "spo"))
     effect, noise = rng.normal(0, between, 600), rng.normal(0, within, (600, 4))
-    run = with_scores(run, lambda variant, case, sample: (variant == "spo") * (effect[case] + noise[case, sample]))
+    run = with_scores(
+        run, lambda variant, prompt_id, sample: (variant == "spo") * (effect[prompt_id] + noise[prompt_id, sample])
+    )
     plan = plan_sizes(replace(run.info.suite, limits={"mini-clip": "0.2"}), run, power=0.8)
     sizes = {size.samples: size for size in plan.metrics[0].sizes}
     for samples in (1, 4):
@@ -178,7 +180,7 @@ def test_a_limit_in_sd_is_one_of_the_references_means_at_that_many_samples(suite
     means = {}
     for score in pilot.scores:
         if (score.variant, score.metric) == ("base", "mini-clip"):
-            means.setdefault(score.case, []).append(score.value)
+            means.setdefault(score.prompt_id, []).append(score.value)
     seen = float(np.std([np.mean(values) for values in means.values()], ddof=1))
     assert margins[3] == pytest.approx(0.1 * seen)
     assert margins[1] > margins[2] > margins[8]
@@ -225,7 +227,7 @@ def test_a_pilot_of_one_sample_plans_prompts_alone_and_says_so():
 
 def test_a_small_pilot_of_other_prompts_is_taken_and_told(suite, pilot):
     small = make_run("pilot", prompts=5)
-    plan = plan_sizes(replace(suite, cases=suite.cases[2:]), small)
+    plan = plan_sizes(replace(suite, prompts=suite.prompts[2:]), small)
     assert any("2 prompts of the pilot's 5 are not in the suite" in note for note in plan.notes)
     assert any(f"about {100 / math.sqrt(8):.0f} %" in note for note in plan.notes)
 
@@ -304,9 +306,9 @@ def test_a_gated_metric_without_scores_is_refused_with_the_command(suite, pilot)
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (lambda variant, case, sample: 0.3, "every score is the same"),
-        (lambda variant, case, sample: 0.1 * case, "the difference is the same"),
-        (lambda variant, case, sample: 0.1 * case + 0.3 * (variant == "spo"), "the difference is the same"),
+        (lambda variant, prompt_id, sample: 0.3, "every score is the same"),
+        (lambda variant, prompt_id, sample: 0.1 * prompt_id, "the difference is the same"),
+        (lambda variant, prompt_id, sample: 0.1 * prompt_id + 0.3 * (variant == "spo"), "the difference is the same"),
     ],
 )
 def test_differences_without_a_spread_are_refused(suite, pilot, value, words):
@@ -315,6 +317,6 @@ def test_differences_without_a_spread_are_refused(suite, pilot, value, words):
 
 
 def test_a_limit_in_sd_of_a_constant_reference_is_refused(suite, pilot):
-    flat = with_scores(pilot, lambda variant, case, sample: 0.01 * case * (variant == "spo"))
+    flat = with_scores(pilot, lambda variant, prompt_id, sample: 0.01 * prompt_id * (variant == "spo"))
     with pytest.raises(InvalidError, match="no number of prompts"):
         plan_sizes(suite, flat, candidate="spo")

@@ -43,10 +43,10 @@ def data_for(run: Run) -> PlotData:
 
 def prompt_means(run: Run, variant: str, metric: str) -> np.ndarray:
     """Each prompt's mean score, straight from the records."""
-    found: dict[str, list[float]] = {case.id: [] for case in run.info.suite.cases}
+    found: dict[str, list[float]] = {prompt.id: [] for prompt in run.info.suite.prompts}
     for score in run.scores:
         if score.variant == variant and score.metric == metric and score.value is not None:
-            found[score.case].append(score.value)
+            found[score.prompt_id].append(score.value)
     return np.array([np.mean(values) for values in found.values()])
 
 

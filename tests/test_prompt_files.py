@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bench.errors import SuiteError
 from bench.formatting import is_good_name
-from bench.records import Case
+from bench.records import Prompt
 from bench.suite.prompt_files import make_id, read_prompts
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
@@ -36,8 +36,8 @@ def test_own_format_keeps_every_field(tmp_path: Path) -> None:
     }
     path = write(tmp_path, "own.jsonl", "\ufeff" + json.dumps(line) + '\r\n\n{"id":"empty","prompt":""}\n')
     assert read_prompts(path) == (
-        Case(id="hands-01", prompt="two hands", negative="blurry", tags=("hands",), probes="fingers"),
-        Case(id="empty", prompt=""),
+        Prompt(id="hands-01", text="two hands", negative="blurry", tags=("hands",), probes="fingers"),
+        Prompt(id="empty", text=""),
     )
 
 
@@ -51,23 +51,23 @@ def test_parti_prompts_columns_become_tags_and_bare_quotes_stay(tmp_path: Path) 
         '"Hello" painted on a door\tArts\tBasic\t\n'
         '"a sign that says ""Stop"""\tArts\tBasic\tfrom a spreadsheet\n',
     )
-    cases = read_prompts(path)
-    assert [case.prompt for case in cases] == [
+    prompts = read_prompts(path)
+    assert [prompt.text for prompt in prompts] == [
         "a bowl of Pho",
         'The words "Fly an airplane" on a wall',
         '"Hello" painted on a door',
         'a sign that says "Stop"',
     ]
-    assert cases[0].tags == ("food-beverage", "basic")
-    assert cases[1].tags == ("outdoor-scenes", "writing-symbols")
-    assert cases[0].id == "a-bowl-of-pho-" + hashlib.sha256(b"a bowl of Pho").hexdigest()[:8]
+    assert prompts[0].tags == ("food-beverage", "basic")
+    assert prompts[1].tags == ("outdoor-scenes", "writing-symbols")
+    assert prompts[0].id == "a-bowl-of-pho-" + hashlib.sha256(b"a bowl of Pho").hexdigest()[:8]
 
 
 def test_csv_with_ids_negative_and_line_breaks_in_a_cell(tmp_path: Path) -> None:
     text = 'ID,Caption,negative_prompt,tags\nx1,"a cat,\nsitting",dog,animal; Soft Light\n,a dog,,\n'
-    cases = read_prompts(write(tmp_path, "sheet.csv", text))
-    assert cases[0] == Case(id="x1", prompt="a cat,\nsitting", negative="dog", tags=("animal", "soft-light"))
-    assert cases[1] == Case(id=make_id("a dog"), prompt="a dog")
+    prompts = read_prompts(write(tmp_path, "sheet.csv", text))
+    assert prompts[0] == Prompt(id="x1", text="a cat,\nsitting", negative="dog", tags=("animal", "soft-light"))
+    assert prompts[1] == Prompt(id=make_id("a dog"), text="a dog")
 
 
 def test_json_list_takes_strings_and_published_objects(tmp_path: Path) -> None:
@@ -76,16 +76,16 @@ def test_json_list_takes_strings_and_published_objects(tmp_path: Path) -> None:
         {"caption": "a hen", "trainset_idx": 7},
         {"id": 12, "prompt": "a sea", "category": "Sea"},
     ]
-    cases = read_prompts(write(tmp_path, "list.json", json.dumps(items)))
-    assert [(case.prompt, case.tags) for case in cases] == [("a fox", ()), ("a hen", ()), ("a sea", ("sea",))]
-    assert cases[2].id == "12"
+    prompts = read_prompts(write(tmp_path, "list.json", json.dumps(items)))
+    assert [(prompt.text, prompt.tags) for prompt in prompts] == [("a fox", ()), ("a hen", ()), ("a sea", ("sea",))]
+    assert prompts[2].id == "12"
 
 
 def test_plain_text_is_one_prompt_a_line(tmp_path: Path) -> None:
     # U+2028 and form feed break lines for str.splitlines, but not in a prompt.
-    cases = read_prompts(write(tmp_path, "plain.txt", "  a pier at dusk \r\n\n\n湖の夜明け\u2028x\x0cy\n"))
-    assert [case.prompt for case in cases] == ["a pier at dusk", "湖の夜明け\u2028x\x0cy"]
-    assert cases[1].id.startswith("x-y-")
+    prompts = read_prompts(write(tmp_path, "plain.txt", "  a pier at dusk \r\n\n\n湖の夜明け\u2028x\x0cy\n"))
+    assert [prompt.text for prompt in prompts] == ["a pier at dusk", "湖の夜明け\u2028x\x0cy"]
+    assert prompts[1].id.startswith("x-y-")
 
 
 @given(prompts=st.lists(ANY_TEXT, min_size=1, max_size=8, unique=True))
@@ -106,16 +106,16 @@ def test_any_prompt_survives_each_format_and_its_id_depends_on_nothing_else(
         "a.csv": sheet.getvalue(),
     }
     read = {name: read_prompts(write(folder, name, text)) for name, text in files.items()}
-    assert [case.prompt for case in read["a.json"]] == prompts
+    assert [prompt.text for prompt in read["a.json"]] == prompts
     assert sorted(read["a.json"], key=repr) == sorted(read["a.jsonl"], key=repr)
-    assert all(is_good_name(case.id) for case in read["a.json"])
+    assert all(is_good_name(prompt.id) for prompt in read["a.json"])
 
 
 def test_csv_keeps_line_feeds_and_hostile_text(tmp_path: Path) -> None:
     prompts = ["<script>alert(1)</script>", "=cmd|' /C calc'!A0", "שלום 💃🏽 مرحبا", "word " * 5000]
     sheet = io.StringIO()
     csv.writer(sheet).writerows([["prompt"], *([prompt] for prompt in prompts)])
-    assert [case.prompt for case in read_prompts(write(tmp_path, "x.csv", sheet.getvalue()))] == prompts
+    assert [prompt.text for prompt in read_prompts(write(tmp_path, "x.csv", sheet.getvalue()))] == prompts
 
 
 BAD = {

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from open_clip.tokenizer import SimpleTokenizer
 
-from bench.records import Case
+from bench.records import Prompt
 from bench.suite import load_suite, read_prompts
 
 PROMPTS = Path(__file__).parents[1] / "prompts"
@@ -32,8 +32,8 @@ SETS = {
     "long.jsonl": ("over-77-tokens", 20),
     "short.jsonl": ("short", 22),
 }
-CASES: dict[str, tuple[Case, ...]] = {name: read_prompts(PROMPTS / name) for name in SETS}
-ALL = [case for cases in CASES.values() for case in cases]
+CASES: dict[str, tuple[Prompt, ...]] = {name: read_prompts(PROMPTS / name) for name in SETS}
+ALL = [prompt for prompts in CASES.values() for prompt in prompts]
 CLIP_CONTEXT = 77
 
 # The most alike pair of the sets as published has a token Jaccard of 0.28 and a 4-gram Jaccard of 0.14; a
@@ -98,79 +98,79 @@ def test_the_sets_together_are_at_least_240() -> None:
 
 def test_ids_are_unique_over_all_sets_and_well_formed() -> None:
     files = sorted(PROMPTS.glob("*.jsonl"))
-    ids = [case.id for path in files for case in read_prompts(path)]
+    ids = [prompt.id for path in files for prompt in read_prompts(path)]
     assert [name for name, count in Counter(ids).items() if count > 1] == []
-    assert [case.id for case in ALL if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", case.id)] == []
+    assert [prompt.id for prompt in ALL if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", prompt.id)] == []
 
 
 def test_tags_are_the_documented_vocabulary_and_each_is_used_three_times() -> None:
     kinds = "set|subject|light|medium|test"
     documented = re.findall(rf"^\| `([a-z0-9-]+)` \| (?:{kinds}) \|", README, re.MULTILINE)
-    used = Counter(tag for case in ALL for tag in case.tags)
+    used = Counter(tag for prompt in ALL for tag in prompt.tags)
     assert sorted(used) == sorted(documented)
     assert {tag: count for tag, count in used.items() if count < 3} == {}
 
 
 def test_a_case_begins_with_its_sets_own_tag_and_has_two_to_six_different_ones() -> None:
     own_tags = {tag for tag, _ in SETS.values()}
-    for name, cases in CASES.items():
-        for case in cases:
-            assert case.tags[0] == SETS[name][0], case.id
-            assert own_tags.isdisjoint(case.tags[1:]), case.id
-            assert 2 <= len(case.tags) == len(set(case.tags)) <= 6, case.id
+    for name, prompts in CASES.items():
+        for prompt in prompts:
+            assert prompt.tags[0] == SETS[name][0], prompt.id
+            assert own_tags.isdisjoint(prompt.tags[1:]), prompt.id
+            assert 2 <= len(prompt.tags) == len(set(prompt.tags)) <= 6, prompt.id
 
 
 def test_every_prompt_says_what_it_probes_and_no_two_say_the_same() -> None:
-    assert [case.id for case in ALL if len(words(case.probes)) < 3] == []
-    counts = Counter(normalise(case.probes) for case in ALL)
+    assert [prompt.id for prompt in ALL if len(words(prompt.probes)) < 3] == []
+    counts = Counter(normalise(prompt.probes) for prompt in ALL)
     assert [probe for probe, count in counts.items() if count > 1] == []
 
 
 def test_prompts_are_clean_text() -> None:
-    for case in ALL:
-        for text in (case.prompt, case.negative, case.probes):
-            assert text == " ".join(text.split()), case.id
-            assert text == unicodedata.normalize("NFC", text), case.id
+    for prompt in ALL:
+        for text in (prompt.text, prompt.negative, prompt.probes):
+            assert text == " ".join(text.split()), prompt.id
+            assert text == unicodedata.normalize("NFC", text), prompt.id
 
 
 def test_no_prompt_carries_quality_words() -> None:
     tuning = {"masterpiece", "8k", "4k", "hd", "uhd", "hdr", "trending", "hyperrealistic", "award"}
-    assert [case.id for case in ALL if tuning.intersection(words(case.prompt))] == []
+    assert [prompt.id for prompt in ALL if tuning.intersection(words(prompt.text))] == []
 
 
 def test_only_the_long_set_goes_over_77_clip_tokens(tokenizer: Any) -> None:
-    for name, cases in CASES.items():
-        for case in cases:
-            tokens = len(tokenizer.encode(case.prompt)) + 2  # start and end
-            assert (tokens > CLIP_CONTEXT) == (name == "long.jsonl"), (case.id, tokens)
+    for name, prompts in CASES.items():
+        for prompt in prompts:
+            tokens = len(tokenizer.encode(prompt.text)) + 2  # start and end
+            assert (tokens > CLIP_CONTEXT) == (name == "long.jsonl"), (prompt.id, tokens)
 
 
 def test_the_late_detail_of_a_long_prompt_is_quoted_and_starts_after_token_77(tokenizer: Any) -> None:
     controls = 0
-    for case in CASES["long.jsonl"]:
-        quoted = re.fullmatch(r'.* after token 77: "([^"]+)"', case.probes)
+    for prompt in CASES["long.jsonl"]:
+        quoted = re.fullmatch(r'.* after token 77: "([^"]+)"', prompt.probes)
         if quoted is None:
-            assert case.probes.startswith("control: "), case.id
+            assert prompt.probes.startswith("control: "), prompt.id
             controls += 1
             continue
-        before, found, _ = case.prompt.partition(quoted[1])
-        assert found, case.id
+        before, found, _ = prompt.text.partition(quoted[1])
+        assert found, prompt.id
         position = 1 + len(tokenizer.encode(before)) + 1  # the start token is number 1
-        assert position > CLIP_CONTEXT, (case.id, position)
+        assert position > CLIP_CONTEXT, (prompt.id, position)
     assert controls == 2
 
 
 def test_short_prompts_have_one_to_four_words() -> None:
-    assert [case.id for case in CASES["short.jsonl"] if not 1 <= len(words(case.prompt)) <= 4] == []
+    assert [prompt.id for prompt in CASES["short.jsonl"] if not 1 <= len(words(prompt.text)) <= 4] == []
 
 
 def test_no_two_prompts_begin_with_the_same_five_words() -> None:
-    counts = Counter(tuple(words(case.prompt)[:5]) for case in ALL)
+    counts = Counter(tuple(words(prompt.text)[:5]) for prompt in ALL)
     assert [start for start, count in counts.items() if count > 1] == []
 
 
 def test_no_two_prompts_are_near_duplicates() -> None:
-    assert near_duplicates([case.prompt for case in ALL]) == []
+    assert near_duplicates([prompt.text for prompt in ALL]) == []
 
 
 def test_an_exchanged_noun_is_seen_as_a_near_duplicate() -> None:
@@ -181,7 +181,7 @@ def test_an_exchanged_noun_is_seen_as_a_near_duplicate() -> None:
 
 def test_no_prompt_is_one_that_spo_was_trained_on() -> None:
     trained_on = set(spo_hashes())
-    assert [case.id for case in ALL if short_hash(case.prompt) in trained_on] == []
+    assert [prompt.id for prompt in ALL if short_hash(prompt.text) in trained_on] == []
 
 
 def test_the_list_of_spo_prompts_is_whole_and_matches_whatever_case_and_punctuation() -> None:
@@ -206,7 +206,7 @@ def test_the_shipped_suites_are_these_and_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "sampler", "steps", "guidance", "dtype"),
+    ("name", "width", "sampler", "steps", "guidance_scale", "dtype"),
     [
         ("sdxl", 1024, "euler", 30, 7.0, "float16"),
         ("sdxl-paper", 1024, "ddim", 20, 5.0, "float16"),
@@ -219,9 +219,9 @@ def test_a_full_size_suite_holds_all_sets_and_its_settings(
     suite = load_suite(name)
     got = suite.settings
     assert (got.width, got.height) == (width, width)
-    assert (got.sampler, got.steps, got.guidance, got.dtype) == (sampler, steps, guidance, dtype)
-    assert suite.prompts == tuple(SETS)
-    assert len(suite.cases) == len(ALL)
+    assert (got.sampler, got.steps, got.guidance_scale, got.dtype) == (sampler, steps, guidance, dtype)
+    assert suite.prompt_files == tuple(SETS)
+    assert len(suite.prompts) == len(ALL)
 
 
 @pytest.mark.parametrize("name", ["sdxl", "sdxl-paper", "sd15"])
@@ -240,7 +240,7 @@ def test_full_size_variants_share_one_pinned_checkpoint_and_vae_and_differ_as_na
 
 def test_the_mini_suite_is_24_prompts_times_2_samples_of_three_variants() -> None:
     suite = load_suite("mini")
-    assert (len(suite.cases), suite.samples, suite.seed) == (24, 2, 0)
+    assert (len(suite.prompts), suite.samples, suite.seed) == (24, 2, 0)
     assert [variant.name for variant in suite.variants] == ["base", "dpo", "spo"]
     assert {variant.checkpoint for variant in suite.variants} == {"mini"}
     loras = [[lora.path for lora in variant.loras] for variant in suite.variants]

@@ -23,18 +23,18 @@ from bench.errors import MachineError, OutOfMemory
 from bench.machine import release_memory
 from bench.pipeline import denoise as stages
 from bench.pipeline.switch import base_of
-from bench.records import Audit, Case, CheckpointFacts, Render, Settings, Suite, Variant
+from bench.records import Audit, CheckpointFacts, Prompt, Render, Settings, Suite, Variant
 from bench.render import encode_png, render
 from bench.store import RunFolder
 from bench.suite import image_seed, protocol_digest
 from bench.suite.planned_images import missing_batches
 
-SETTINGS = Settings(width=64, height=32, steps=2, guidance=3.0, sampler="ddim", batch=4)
+SETTINGS = Settings(width=64, height=32, steps=2, guidance_scale=3.0, sampler="ddim", batch=4)
 SUITE = Suite(
-    schema=1,
+    schema=2,
     name="painted",
-    prompts=("p.jsonl",),
-    cases=tuple(Case(id=name, prompt=f"a {name}", negative="blur") for name in ("fox", "pier", "hen")),
+    prompt_files=("p.jsonl",),
+    prompts=tuple(Prompt(id=name, text=f"a {name}", negative="blur") for name in ("fox", "pier", "hen")),
     samples=3,
     seed=11,
     metrics=(),
@@ -47,7 +47,9 @@ BATCHES = [
     [("hen", 2)],
 ]
 AUDIT = Audit(checkpoint=CheckpointFacts(layout="diffusers", family="sdxl"), dtype="float32")
-SEED_OF = {(case.id, n): image_seed(SUITE.seed, case.id, n) for case in SUITE.cases for n in range(SUITE.samples)}
+SEED_OF = {
+    (prompt.id, n): image_seed(SUITE.seed, prompt.id, n) for prompt in SUITE.prompts for n in range(SUITE.samples)
+}
 CELL_OF = {seed: cell for cell, seed in SEED_OF.items()}
 
 
@@ -102,7 +104,7 @@ class Paint:
 def painted(monkeypatch):
     stand_in = Paint()
     monkeypatch.setattr(bench.render.images, "stages", stand_in)
-    monkeypatch.setattr(bench.render, "turn_into", turn_into)
+    monkeypatch.setattr(bench.render, "switch_variant", switch_variant)
     monkeypatch.setattr(bench.render, "release_memory", lambda: None)  # a collection takes a second here
     return stand_in
 
@@ -114,7 +116,7 @@ class Loaded(NamedTuple):
     base: tuple
 
 
-def turn_into(model, variant, settings, *, device, weights_dir):
+def switch_variant(model, variant, settings, *, device, weights_dir):
     return Loaded(SimpleNamespace(device=torch.device(device)), base_of(variant)), AUDIT
 
 
@@ -130,7 +132,7 @@ def render_base(folder, device="cuda", **flags):
 
 
 def records(folder):
-    return {(one.case, one.sample): one for one in folder.renders()}
+    return {(one.prompt_id, one.sample): one for one in folder.renders()}
 
 
 # --- what is drawn -------------------------------------------------------------------------
@@ -156,7 +158,7 @@ def test_each_prompt_is_encoded_once(painted, folder):
 def record(cell, batch=0, image=None):
     return Render(
         variant="base",
-        case=cell[0],
+        prompt_id=cell[0],
         sample=cell[1],
         seed=0,
         batch=batch,
@@ -171,7 +173,7 @@ def record(cell, batch=0, image=None):
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_batches_are_those_of_the_suite_whatever_is_left(there, tmp_path_factory):
     found = missing_batches(SUITE, "base", [record(cell) for cell in sorted(there)], tmp_path_factory.getbasetemp())
-    assert [[(cell.case, cell.sample) for cell in cells] for cells in found] == [
+    assert [[(cell.prompt_id, cell.sample) for cell in cells] for cells in found] == [
         batch for batch in BATCHES if not set(batch) <= there
     ]
     assert not missing_batches(SUITE, "base", [record(cell) for cell in SEED_OF], tmp_path_factory.getbasetemp())
@@ -202,9 +204,9 @@ def test_a_variant_with_nothing_missing_is_not_even_loaded(painted, folder, monk
 
     def load(model, variant, settings, **flags):
         loaded.append(variant.name)
-        return turn_into(model, variant, settings, **flags)
+        return switch_variant(model, variant, settings, **flags)
 
-    monkeypatch.setattr(bench.render, "turn_into", load)
+    monkeypatch.setattr(bench.render, "switch_variant", load)
     assert render(SUITE, folder, variants=SUITE.variants, device="cpu") == 9
     assert loaded == ["spo"]
     assert render(SUITE, folder, variants=SUITE.variants, device="cpu") == 0
@@ -296,7 +298,7 @@ def test_records_come_batch_by_batch_after_their_pngs(painted, folder, monkeypat
     def checked_append(batch):
         batch = list(batch)
         assert all((folder.path / one.image).read_bytes() for one in batch)
-        appended.append([(one.case, one.sample) for one in batch])
+        appended.append([(one.prompt_id, one.sample) for one in batch])
         append(batch)
 
     monkeypatch.setattr(folder, "write_image", slow_write)
@@ -350,7 +352,7 @@ def test_batches_that_are_decoded_again_are_on_record_before_the_next_one_is_dra
     painted.before_batch = lambda number: seen.append(len(folder.renders()))
     render_base(folder)
     assert seen == [0, 4, 8]
-    assert [(one.case, one.sample) for one in folder.renders()] == [cell for batch in BATCHES for cell in batch]
+    assert [(one.prompt_id, one.sample) for one in folder.renders()] == [cell for batch in BATCHES for cell in batch]
     assert {one.decode_dtype for one in folder.renders()} == {"float32"}
 
 
@@ -393,18 +395,18 @@ def test_another_error_of_the_device_is_itself(painted, folder):
 def test_what_was_loaded_is_let_go_of_at_the_end(painted, folder, monkeypatch):
     held = []
 
-    class Held:
+    class FileCheckpoint:
         """Holds itself in a cycle, as pipelines do."""
 
         def __init__(self, variant):
             self.pipe, self.base, self.itself = SimpleNamespace(device=torch.device("cpu")), base_of(variant), self
 
     def load(model, variant, settings, **flags):
-        fresh = Held(variant)
+        fresh = FileCheckpoint(variant)
         held.append(weakref.ref(fresh))
         return fresh, AUDIT
 
-    monkeypatch.setattr(bench.render, "turn_into", load)
+    monkeypatch.setattr(bench.render, "switch_variant", load)
     monkeypatch.setattr(bench.render, "release_memory", release_memory)
     render_base(folder)
     assert [one() for one in held] == [None]
@@ -428,10 +430,10 @@ def test_an_interrupt_keeps_the_batches_that_were_drawn(painted, folder):
 def test_a_png_that_cannot_be_written_keeps_its_batch_off_the_record(painted, folder, monkeypatch):
     write = folder.write_image
 
-    def full(variant, case, sample, png):
-        if (case, sample) == ("hen", 0):
+    def full(variant, prompt_id, sample, png):
+        if (prompt_id, sample) == ("hen", 0):
             raise MachineError("the disk is full")
-        return write(variant, case, sample, png)
+        return write(variant, prompt_id, sample, png)
 
     monkeypatch.setattr(folder, "write_image", full)
     with pytest.raises(MachineError, match="the disk is full"):

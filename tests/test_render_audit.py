@@ -9,7 +9,7 @@ import tiny
 from PIL import Image
 from safetensors.numpy import save_file
 
-from bench.pipeline.switch import fused_by_recipe, turn_into
+from bench.pipeline.switch import fused_by_recipe, switch_variant
 from bench.records import Lora
 from bench.render.unfused import compare_with_runtime
 from bench.run import run_stage
@@ -26,7 +26,7 @@ def suite(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(suite, tmp_path_factory):
-    """Base, a LoRA fused, and the same LoRA beside the weights, rendered for real."""
+    """Base, a LoRA fused, and the same LoRA unfused, rendered for real."""
     _, fused = suite.variants
     variants = (*suite.variants, replace(fused, name="beside", fuse=False))
     folder = tmp_path_factory.mktemp("run") / "run"
@@ -66,7 +66,7 @@ def test_fusing_moves_pixels_by_rounding_alone_and_the_audit_says_so(run):
         assert found[name].mean == pytest.approx(distance.mean(), abs=0.02)
 
 
-RECIPE = """schema = 1
+RECIPE = """schema = 2
 method = "copy"
 models = ["mini"]
 loras = [{ path = "own.safetensors", weight = 0.5 }]
@@ -75,7 +75,7 @@ loras = [{ path = "own.safetensors", weight = 0.5 }]
 
 @pytest.fixture(scope="module")
 def of_recipe(suite, tmp_path_factory):
-    """The LoRA fused by a recipe, with another LoRA of the variant's own, fused and beside the weights."""
+    """The LoRA fused by a recipe, with another LoRA of the variant's own, fused and unfused."""
     place = tmp_path_factory.mktemp("recipe")
     tiny.write_lora(place / "own.safetensors", 1)
     (place / "r.toml").write_text(RECIPE, encoding="utf-8")
@@ -100,7 +100,7 @@ def test_a_recipes_lora_that_is_lost_would_be_seen(of_recipe, monkeypatch, suite
     """With the LoRA taken out and not run beside, the pixels differ as they do without it."""
     monkeypatch.setattr("bench.pipeline.switch.attach_loras", lambda *_: None)
     recipe = of_recipe.info.suite.variants[0]
-    model, _ = turn_into(None, recipe, suite.settings, device="cpu", weights_dir=None)
+    model, _ = switch_variant(None, recipe, suite.settings, device="cpu", weights_dir=None)
     difference = compare_with_runtime(model, recipe, suite, None)
     assert difference.max > 20
 
@@ -114,11 +114,11 @@ def test_of_a_recipes_lora_only_what_the_recipe_gives_is_run_beside(suite, tmp_p
     save_file(lora, tmp_path / "own.safetensors")
     (tmp_path / "r.toml").write_text(RECIPE, encoding="utf-8")
     recipe = replace(suite.variants[0], unet=str(tmp_path / "r.toml"))
-    model, _ = turn_into(None, recipe, suite.settings, device="cpu", weights_dir=None)
+    model, _ = switch_variant(None, recipe, suite.settings, device="cpu", weights_dir=None)
     assert {change.tensor.split(".")[0] for one in fused_by_recipe(model) for change in one.adapter.changes} == {"unet"}
     assert compare_with_runtime(model, recipe, suite, None).max <= 2
     whole = replace(suite.variants[0], checkpoint=str(tmp_path / "r.toml"))
-    model, _ = turn_into(None, whole, suite.settings, device="cpu", weights_dir=None)
+    model, _ = switch_variant(None, whole, suite.settings, device="cpu", weights_dir=None)
     found = {change.tensor.split(".")[0] for one in fused_by_recipe(model) for change in one.adapter.changes}
     assert found == {"unet", "text_encoder"}
     assert compare_with_runtime(model, whole, suite, None).max <= 2
@@ -133,7 +133,7 @@ def test_a_recipes_lora_that_can_only_be_fused_is_not_compared(suite, tmp_path):
     )
     (tmp_path / "r.toml").write_text(RECIPE, encoding="utf-8")
     recipe = replace(suite.variants[0], checkpoint=str(tmp_path / "r.toml"))
-    model, _ = turn_into(None, recipe, suite.settings, device="cpu", weights_dir=None)
+    model, _ = switch_variant(None, recipe, suite.settings, device="cpu", weights_dir=None)
     assert compare_with_runtime(model, recipe, suite, None) is None
 
 

@@ -136,14 +136,14 @@ def test_every_image_has_words_and_every_control_a_name(page: Page) -> None:
 def test_the_headline_is_the_mean_of_paired_prompts(folder: Path, page: Page) -> None:
     scores = [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
     values = {
-        (one["variant"], one["case"], one["sample"]): one["value"]
+        (one["variant"], one["prompt_id"], one["sample"]): one["value"]
         for one in scores
         if one["metric"] == "mini-preference" and one["value"] is not None
     }
     prompts: dict[str, list[float]] = {}
-    for (variant, case, sample), value in values.items():
+    for (variant, prompt_id, sample), value in values.items():
         if variant == "spo":
-            prompts.setdefault(case, []).append(value - values["base", case, sample])
+            prompts.setdefault(prompt_id, []).append(value - values["base", prompt_id, sample])
     mean = np.mean([np.mean(own) for own in prompts.values()])
     rows = [one for one in page.named("div", class_="row") if one.text.strip().startswith(f"spo {MINUS} base")]
     assert f"+{mean:.2f}" in rows[0].text
@@ -154,14 +154,14 @@ def test_the_headline_is_the_mean_of_paired_prompts(folder: Path, page: Page) ->
 def test_the_data_for_sorting_are_the_scores(page: Page) -> None:
     data = data_of(page)
     run = make_run("run", prompts=6, failed={("spo", "case-001", 0)})
-    values = {(one.variant, one.case, one.sample, one.metric): one.value for one in run.scores}
+    values = {(one.variant, one.prompt_id, one.sample, one.metric): one.value for one in run.scores}
     assert data["variants"] == ["base", "dpo", "spo"]
     assert [one["name"] for one in data["metrics"]][:3] == ["mini-preference", "mini-aesthetic", "mini-clip"]
     assert data["pairs"][0] == [2, 0]
     for row in data["rows"]:
         for number, metric in enumerate(data["metrics"]):
             for index, variant in enumerate(data["variants"]):
-                cell = (variant, row["case"], row["sample"], metric["name"])
+                cell = (variant, row["prompt_id"], row["sample"], metric["name"])
                 assert row["scores"][number][index] == values.get(cell)
     assert [row["failed"] for row in data["rows"]].count(True) == 1
 
@@ -331,7 +331,7 @@ def test_few_variants_and_one_prompt(tmp_path: Path, variants: tuple[str, ...]) 
 
 def test_missing_scores_are_dashes(tmp_path: Path) -> None:
     run = make_run("run", prompts=3, samples=1)
-    kept = tuple(one for one in run.scores if (one.metric, one.case) != ("mini-preference", "case-000"))
+    kept = tuple(one for one in run.scores if (one.metric, one.prompt_id) != ("mini-preference", "case-000"))
     page = page_of(html_of(msgspec.structs.replace(run, scores=kept), tmp_path / "run"))
     cells = [one.text for one in page.named("span", **{"data-score": "0"})]
     assert cells[0] == "–"
@@ -381,7 +381,7 @@ def test_the_budget_of_bytes_ends_embedding_at_a_whole_row(tmp_path: Path, monke
     run = make_run("run", prompts=5, samples=1)
     run = msgspec.structs.replace(run, path=str(write_run(run, tmp_path)))
     monkeypatch.setattr(report_images, "MAX_BYTES", 1)
-    pictures, broken = report_images.embed(run, [(case.id, 0) for case in run.info.suite.cases])
+    pictures, broken = report_images.embed(run, [(prompt.id, 0) for prompt in run.info.suite.prompts])
     assert set(pictures) == {(name, "case-000", 0) for name in ("base", "dpo", "spo")}
     assert not broken
 
@@ -392,7 +392,7 @@ def test_two_hundred_prompts_and_eight_variants_are_reported(tmp_path: Path) -> 
     view = build_view(msgspec.structs.replace(run, path=str(tmp_path)), ())
     text = html(view)
     assert len(view.grid.rows) == 220
-    assert text.count('<article class="case"') == 220
+    assert text.count('<article class="prompt_id"') == 220
     assert view.title == "8 variants"
 
 
@@ -436,7 +436,7 @@ def test_no_held_out_judge_is_said(tmp_path: Path) -> None:
     run = make_run("run", prompts=3)
     said = build_view(msgspec.structs.replace(run, path=str(tmp_path)), compare_run(run)).cautions
     assert any("held out" in one for one in said)
-    facts = tuple(msgspec.structs.replace(one, standing="held-out") for one in run.info.metrics)
+    facts = tuple(msgspec.structs.replace(one, training_overlap="none") for one in run.info.metrics)
     other = with_info(run, metrics=facts)
     said = build_view(msgspec.structs.replace(other, path=str(tmp_path)), compare_run(other)).cautions
     assert said == ("3 prompts are few: read the intervals, not the means.",)

@@ -17,10 +17,10 @@ from bench.store import load_run
 pytestmark = pytest.mark.usefixtures("blank_plots")
 
 
-def with_cut(run: Run, metric: str, cases: set[str], version: str = "1") -> Run:
+def with_cut(run: Run, metric: str, prompts: set[str], version: str = "1") -> Run:
     scores = tuple(
         msgspec.structs.replace(one, prompt_cut=True, version=version)
-        if one.metric == metric and one.case in cases
+        if one.metric == metric and one.prompt_id in prompts
         else one
         for one in run.scores
     )
@@ -52,7 +52,7 @@ def test_broken_and_doubled_images_are_counted(tmp_path: Path) -> None:
     twin = next(one for one in run.renders if one.variant == "spo")
     renders = tuple(
         msgspec.structs.replace(one, sha256=twin.sha256)
-        if (one.variant, one.case, one.sample) == ("spo", "case-002", 1)
+        if (one.variant, one.prompt_id, one.sample) == ("spo", "case-002", 1)
         else one
         for one in run.renders
     )
@@ -63,9 +63,9 @@ def test_broken_and_doubled_images_are_counted(tmp_path: Path) -> None:
 def test_provenance_names_training_prompts_that_were_left_out_or_kept(tmp_path: Path) -> None:
     run = make_run(tmp_path, prompts=3)
     assert training_facts(run) == (("Training prompts of SPO", "none"),)
-    case = msgspec.structs.replace(run.info.suite.cases[1], prompt="Hand.")
-    cases = (run.info.suite.cases[0], case, run.info.suite.cases[2])
-    suite = msgspec.structs.replace(run.info.suite, cases=cases, left_out=("old",))
+    prompt_id = msgspec.structs.replace(run.info.suite.prompts[1], prompt="Hand.")
+    prompts = (run.info.suite.prompts[0], prompt_id, run.info.suite.prompts[2])
+    suite = msgspec.structs.replace(run.info.suite, prompts=prompts, left_out=("old",))
     info = msgspec.structs.replace(run.info, suite=suite)
     facts = dict(training_facts(msgspec.structs.replace(run, info=info)))
     assert facts["Training prompts of SPO"] == "1 prompt: case-001"

@@ -18,7 +18,7 @@ from bench.cli.sweep import read_weights
 from bench.compare import compare_run
 from bench.formatting import interval
 from bench.formatting import markdown as escaped
-from bench.records import Given, Lora, Run, Suite, Sweep, Variant
+from bench.records import ExternalImages, Lora, Run, Suite, Sweep, Variant
 from bench.report import html, markdown
 from bench.report.facts import command
 from bench.report.headline import pair_name
@@ -134,7 +134,7 @@ def asked(text: str) -> tuple[str, dict[str, object]]:
         if name in flags:
             flags[name] = split_names(flags[name], f"--{name}")
     check_device(flags["device"])
-    check_dtype(flags.get("tower_dtype"))
+    check_dtype(flags.get("metric_dtype"))
     return job.func.__name__, flags  # type: ignore[union-attr]
 
 
@@ -161,7 +161,7 @@ def test_the_command_asks_for_the_same_settings(source, limit, variants, own, sc
         expected |= {"lora": lora, "lora_weights": rising}
     else:
         expected["variants"] = variants if 0 < len(variants) < 3 else None
-        expected["tower_dtype"] = dtype if dtype != "float32" and scored & set(JUDGES) else None
+        expected["metric_dtype"] = dtype if dtype != "float32" and scored & set(JUDGES) else None
     verb, flags = asked(command(scored_run(suite, scored, dtype, device, variants)))
     assert verb == ("run" if swept is None else "sweep")
     for name in ("metrics", "variants"):
@@ -181,14 +181,14 @@ def test_the_command_asks_for_the_same_settings(source, limit, variants, own, sc
     dtype=st.sampled_from(["float32", "float16"]),
 )
 def test_the_command_of_given_images_asks_for_the_same_settings(images, prompts, scored, limits, dtype) -> None:
-    suite = replace(BARE.info.suite, given=Given(images=images, prompts=prompts), limits=limits)
+    suite = replace(BARE.info.suite, external_images=ExternalImages(images=images, prompts=prompts), limits=limits)
     verb, flags = asked(command(scored_run(suite, scored, dtype, "cuda:0", set())))
     assert verb == "score"
     assert (str(flags.pop("images")), str(flags.pop("prompts"))) == (str(Path(images)), str(Path(prompts)))
     assert set(flags.pop("metrics")) == scored
     read = dict(item.split("=") for item in str(flags.pop("limits", "")).split(",") if item)
     assert read == limits
-    half = {"tower_dtype": dtype} if dtype != "float32" and scored & set(JUDGES) else {}
+    half = {"metric_dtype": dtype} if dtype != "float32" and scored & set(JUDGES) else {}
     assert flags == {"output": "my runs/given", "device": "cuda:0", **half}
 
 

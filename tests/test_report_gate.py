@@ -162,7 +162,7 @@ def test_places_in_the_forest_are_shares_of_the_margin(own: Page, run: Run, name
     labels = {one.text for one in inside if one.name == "text"}
     xs = sorted(float(one.attributes["x1"]) for one in ticks)
     assert {f"{MINUS}2", f"{MINUS}1", "0", "1", "2", "3"} <= labels
-    zero = float(next(one for one in inside if one.attributes.get("class") == "axis").attributes["x1"])
+    zero = float(next(one for one in inside if one.attributes.get("class") == "category").attributes["x1"])
     unit = float(next(one for one in inside if one.attributes.get("class") == "limit").attributes["x1"]) - zero
     assert xs == pytest.approx([zero + number * unit for number in range(-2, 4)], abs=0.2)
     bars = [one.attributes for one in inside if one.attributes.get("class") == "bar"]

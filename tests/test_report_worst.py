@@ -32,11 +32,13 @@ def images(page: Page) -> list[Element]:
     return [one for one in page.named("img") if one.attributes["alt"].startswith(alts)]
 
 
-def sample_of_largest_loss(run: Run, case: str, other: Run, ours: str, theirs: str) -> int:
+def sample_of_largest_loss(run: Run, prompt_id: str, other: Run, ours: str, theirs: str) -> int:
     def scores(run: Run, variant: str) -> list[float]:
-        place = (variant, case, "mini-aesthetic")
+        place = (variant, prompt_id, "mini-aesthetic")
         return [
-            one.value for one in run.scores if (one.variant, one.case, one.metric) == place and one.value is not None
+            one.value
+            for one in run.scores
+            if (one.variant, one.prompt_id, one.metric) == place and one.value is not None
         ]
 
     losses = [below - above for above, below in zip(scores(run, ours), scores(other, theirs), strict=True)]
@@ -52,10 +54,10 @@ def test_the_worst_prompts_are_pairs_of_the_sample_that_lost_most(run: Run, othe
     assert len(shots) == 2 * 2 * 10, "ten pairs of the failed metric and of the undecided one"
     expected = worst(run, "mini-aesthetic", "spo", there, reference)
     for place, one in enumerate(expected):
-        sample = sample_of_largest_loss(run, one.case, there, "spo", reference)
+        sample = sample_of_largest_loss(run, one.prompt_id, there, "spo", reference)
         for shot, variant, seed in ((shots[2 * place], "spo", 0), (shots[2 * place + 1], reference, 0 if same else 7)):
             encoded = shot.attributes["src"].removeprefix("data:image/png;base64,")
-            assert base64.b64decode(encoded) == png_bytes(variant, one.case, sample, seed)
+            assert base64.b64decode(encoded) == png_bytes(variant, one.prompt_id, sample, seed)
     texts = page.named("ol", class_="pairs")[0].text
     assert all(f"{number:.3f}" in texts for one in expected for number in (one.candidate, one.reference))
     for link in (one for one in page.named("a") if "data-row-link" in one.attributes):
@@ -94,7 +96,7 @@ def test_an_image_that_is_broken_or_failed_is_a_record(tmp_path: Path) -> None:
     run = written(tmp_path / "run", prompts=3, failed=failed)
     some = tuple(
         msgspec.structs.replace(
-            one, worst=tuple(msgspec.structs.replace(one.worst[0], case=f"case-00{i}") for i in (0, 1))
+            one, worst=tuple(msgspec.structs.replace(one.worst[0], prompt_id=f"case-00{i}") for i in (0, 1))
         )
         for one in verdicts(run, run)[:1]
     )

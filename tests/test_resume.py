@@ -196,7 +196,7 @@ def test_a_variant_whose_lora_changed_is_rendered_anew_and_no_other(moved, tiny_
     ]
     pairs = zip(*([one for one in run.renders if one.variant == "spo"] for run in (old, new)), strict=True)
     for before, after in pairs:
-        assert (before.case, before.sample, before.seed) == (after.case, after.sample, after.seed)
+        assert (before.prompt_id, before.sample, before.seed) == (after.prompt_id, after.sample, after.seed)
         assert before.sha256 != after.sha256
         assert hashlib.sha256((folder / after.image).read_bytes()).hexdigest() == after.sha256
     assert new.info.variants[0] == old.info.variants[0]
@@ -242,7 +242,7 @@ def test_another_protocol_in_the_folder_is_refused_with_every_difference(moved, 
     refused(answer, 4, str(folder), "settings.steps is 3 there and 4 here", "--fresh")
     assert content(folder) == before
     limited = cli("run", moved[0], "-o", folder, "--limit", "1")
-    refused(limited, 4, "limit is not set there and 1 here", "cases only there: dunes, woman")
+    refused(limited, 4, "limit is not set there and 1 here", "prompts only there: dunes, woman")
     assert content(folder) == before
 
 

@@ -48,7 +48,7 @@ def pixels(path):
 
 def test_the_folder_holds_what_the_contract_names_and_nothing_else(tiny_run):
     names = {path.relative_to(tiny_run.folder).as_posix() for path in tiny_run.folder.rglob("*") if path.is_file()}
-    images = {f"images/{variant}/{case}-{sample}.png" for variant, case, sample in tiny.CELLS}
+    images = {f"images/{variant}/{prompt_id}-{sample}.png" for variant, prompt_id, sample in tiny.CELLS}
     plots = {name for name in names if re.fullmatch(r"plots/[a-z]+\.png", name)}
     assert len(plots) >= 4
     assert names == images | plots | {
@@ -73,18 +73,19 @@ def test_no_json_of_the_run_holds_nan_and_each_line_is_a_record(tiny_run):
 def test_every_cell_was_rendered_once(tiny_run):
     lines = strict_lines(tiny_run.folder / "renders.jsonl")
     assert len(lines) == len(tiny.CELLS)
-    assert {(line["variant"], line["case"], line["sample"]) for line in lines} == tiny.CELLS
+    assert {(line["variant"], line["prompt_id"], line["sample"]) for line in lines} == tiny.CELLS
     assert {line["error"] for line in lines} == {None}
     assert {line["decode_dtype"] for line in lines} == {"float32"}
 
 
 def test_seeds_are_distinct_and_the_same_for_every_variant(run):
     seeds = {
-        name: {(one.case, one.sample): one.seed for one in run.renders if one.variant == name} for name in tiny.VARIANTS
+        name: {(one.prompt_id, one.sample): one.seed for one in run.renders if one.variant == name}
+        for name in tiny.VARIANTS
     }
     assert seeds["base"] == seeds["spo"]
     assert len(set(seeds["base"].values())) == len(tiny.CASES) * len(tiny.SAMPLES)
-    assert all(seed == image_seed(7, case, sample) for (case, sample), seed in seeds["base"].items())
+    assert all(seed == image_seed(7, prompt_id, sample) for (prompt_id, sample), seed in seeds["base"].items())
 
 
 def test_batches_are_those_of_the_suite(run):
@@ -95,7 +96,7 @@ def test_batches_are_those_of_the_suite(run):
 def test_images_are_what_their_records_say(run, tiny_run):
     for one in run.renders:
         path = tiny_run.folder / one.image
-        assert one.image == f"images/{one.variant}/{one.case}-{one.sample}.png"
+        assert one.image == f"images/{one.variant}/{one.prompt_id}-{one.sample}.png"
         assert one.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         assert pixels(path).shape == (64, 64, 3)
 
@@ -115,25 +116,27 @@ def test_images_are_those_of_a_plain_call_of_diffusers(variant, run, tiny_run):
     if variant == "spo":
         pipe.load_lora_weights(str(tiny_run.suite_file.parent), weight_name="own.safetensors", adapter_name="own")
         pipe.set_adapters(["own"], [0.5])
-    cases = run.info.suite.cases[:2]
+    prompts = run.info.suite.prompts[:2]
     images = pipe(
-        prompt=[case.prompt for case in cases for _ in tiny.SAMPLES],
-        generator=[torch.Generator().manual_seed(image_seed(7, case.id, n)) for case in cases for n in tiny.SAMPLES],
+        prompt=[prompt.text for prompt in prompts for _ in tiny.SAMPLES],
+        generator=[
+            torch.Generator().manual_seed(image_seed(7, prompt.id, n)) for prompt in prompts for n in tiny.SAMPLES
+        ],
         num_inference_steps=tiny.STEPS,
         guidance_scale=3.0,
         height=64,
         width=64,
         output_type="np",
     ).images
-    cells = [(case.id, sample) for case in cases for sample in tiny.SAMPLES]
-    for (case, sample), image in zip(cells, images, strict=True):
-        ours = pixels(tiny_run.folder / f"images/{variant}/{case}-{sample}.png")
+    cells = [(prompt.id, sample) for prompt in prompts for sample in tiny.SAMPLES]
+    for (prompt, sample), image in zip(cells, images, strict=True):
+        ours = pixels(tiny_run.folder / f"images/{variant}/{prompt}-{sample}.png")
         # Prompts encoded in a batch and a LoRA that is not fused round differently: one step of 8 bits, no more.
         assert np.abs(ours - image * 255).max() < 1.6
 
 
 def test_scores_are_complete_and_null_only_with_a_reason(run):
-    cells = {(one.variant, one.case, one.sample, one.metric) for one in run.scores}
+    cells = {(one.variant, one.prompt_id, one.sample, one.metric) for one in run.scores}
     assert cells == {(*cell, metric) for cell in tiny.CELLS for metric in METRICS}
     assert len(run.scores) == len(cells)
     for one in run.scores:
@@ -145,23 +148,23 @@ def test_scores_are_complete_and_null_only_with_a_reason(run):
 
 
 def test_scores_say_which_image_was_judged(run):
-    images = {(one.variant, one.case, one.sample): one.sha256 for one in run.renders}
+    images = {(one.variant, one.prompt_id, one.sample): one.sha256 for one in run.renders}
     versions = {facts.name: facts.version for facts in run.info.metrics}
     for one in run.scores:
-        assert one.image_sha256 == images[one.variant, one.case, one.sample]
+        assert one.image_sha256 == images[one.variant, one.prompt_id, one.sample]
         assert one.version == versions[one.metric]
-        reference = images["base", one.case, one.sample] if one.metric == "ssim-to-base" else None
+        reference = images["base", one.prompt_id, one.sample] if one.metric == "ssim-to-base" else None
         assert one.reference_sha256 == reference
 
 
 def test_scores_csv_holds_the_same_numbers(run, tiny_run):
     with (tiny_run.folder / "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["variant", "case", "sample", "seed", "image", "error", *METRICS]
-    images = {(one.variant, one.case, one.sample): one for one in run.renders}
-    assert [(row["variant"], row["case"], int(row["sample"])) for row in rows] == list(images)
+    assert list(rows[0]) == ["variant", "prompt_id", "sample", "seed", "image", "error", *METRICS]
+    images = {(one.variant, one.prompt_id, one.sample): one for one in run.renders}
+    assert [(row["variant"], row["prompt_id"], int(row["sample"])) for row in rows] == list(images)
     for one in run.scores:
-        (row,) = [row for row in rows if (row["variant"], row["case"], int(row["sample"])) == cell_of(one)]
+        (row,) = [row for row in rows if (row["variant"], row["prompt_id"], int(row["sample"])) == cell_of(one)]
         assert row[one.metric] == ("" if one.value is None else repr(one.value))
         assert (int(row["seed"]), row["image"], row["error"]) == (
             images[cell_of(one)].seed,
@@ -171,7 +174,7 @@ def test_scores_csv_holds_the_same_numbers(run, tiny_run):
 
 
 def cell_of(record):
-    return record.variant, record.case, record.sample
+    return record.variant, record.prompt_id, record.sample
 
 
 def test_timings_are_complete_and_from_fresh_processes(run):
@@ -224,7 +227,7 @@ def test_fingerprints_name_every_weight_file(run, tiny_run):
 
 def test_the_reports_show_the_run_and_ask_nothing_of_the_network(run, tiny_run):
     page = (tiny_run.folder / "report.html").read_text("utf-8")
-    assert all(case.prompt in page for case in run.info.suite.cases)
+    assert all(prompt.text in page for prompt in run.info.suite.prompts)
     assert all(one.digest[:8] in page for one in run.info.variants)
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
     note = (tiny_run.folder / "report.md").read_text("utf-8")

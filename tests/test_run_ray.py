@@ -1,4 +1,4 @@
-"""What the stages make of ``--ray`` beside rendering; no cluster is started here (``tests/fleet`` does)."""
+"""What the stages make of ``--ray`` beside rendering; no cluster is started here (``tests/pool`` does)."""
 
 from __future__ import annotations
 
@@ -70,21 +70,21 @@ def test_a_device_that_scores_cannot_be_made_on_is_told_before_anything_is_rende
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("wished", "threads"), [(None, 1), ("3", 3), ("4,2", 4), ("many", 1), ("0", 1)])
-def test_threads_of_workers_are_those_that_openmp_is_told(wished, threads, tiny_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("target", "threads"), [(None, 1), ("3", 3), ("4,2", 4), ("many", 1), ("0", 1)])
+def test_threads_of_workers_are_those_that_openmp_is_told(target, threads, tiny_run, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if wished is not None:
-        monkeypatch.setenv("OMP_NUM_THREADS", wished)
+    if target is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", target)
     hired = []
 
     class Asked(Exception):
         pass
 
-    def fleet(address, suite, *, device, threads, weights_dir):
+    def pool(address, suite, *, device, threads, weights_dir):
         hired.append((address, device, threads))
         raise Asked
 
-    monkeypatch.setattr(bench.run.status, "Fleet", fleet)
+    monkeypatch.setattr(bench.run.status, "WorkerPool", pool)
     suite = load_run(tiny_run.folder).info.suite
     with pytest.raises(Asked):
         run_stage("render", suite, tmp_path / "run", device="cpu", ray="auto")
@@ -94,10 +94,10 @@ def test_threads_of_workers_are_those_that_openmp_is_told(wished, threads, tiny_
 def test_a_run_on_cpus_goes_on_with_the_threads_it_was_begun_with(untimed, monkeypatch):
     folder, hired = untimed(threads=7), []
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    real = bench.run.status.Fleet
+    real = bench.run.status.WorkerPool
     monkeypatch.setattr(
         bench.run.status,
-        "Fleet",
+        "WorkerPool",
         lambda *given, threads, **more: hired.append(threads) or real(*given, threads=threads, **more),
     )
     assert run_stage("render", load_run(folder).info.suite, folder, device="cpu", ray="auto").done_before
@@ -122,7 +122,7 @@ class Fakes:
     def largest_batch(self):
         return 4
 
-    def ground(self, batches):
+    def environment(self, batches):
         self.asked.append(batches)
         return machine_facts("cpu"), package_versions()
 
@@ -136,8 +136,8 @@ def test_an_open_batch_is_the_workers_to_find_and_halved_for_their_lack_of_memor
             raise OutOfMemory("does not fit")
         return 0
 
-    monkeypatch.setattr(bench.run.status, "Fleet", Fakes)
-    monkeypatch.setattr(bench.run.stages, "render_on_fleet", draw)
+    monkeypatch.setattr(bench.run.status, "WorkerPool", Fakes)
+    monkeypatch.setattr(bench.run.stages, "render_on_workers", draw)
     suite = load_run(tiny_run.folder).info.suite
     opened = replace(suite, settings=replace(suite.settings, batch=None))
     run_stage("render", opened, tmp_path / "run", device="cpu", ray="auto")

@@ -59,11 +59,11 @@ def test_what_needs_images_says_that_there_are_none(stage, run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-# --- what a run does to its folder, with a painter in the place of the model ----------------
+# --- what a run does to its folder, with a worker in the place of the model ----------------
 
 
 @pytest.fixture
-def painter(monkeypatch):
+def worker(monkeypatch):
     return painted.paint(monkeypatch)
 
 
@@ -71,46 +71,46 @@ def render(path, suite=painted.SUITE, **flags):
     return run_stage("render", suite, path, device="cpu", **flags)
 
 
-def test_chosen_variants_are_rendered_alone_and_the_others_later(painter, tmp_path):
+def test_chosen_variants_are_rendered_alone_and_the_others_later(worker, tmp_path):
     outcome = render(tmp_path / "run", variants=["other"])
     assert (outcome.images, outcome.missing) == (4, 0)
     assert [one.name for one in load_run(tmp_path / "run").info.variants] == ["other"]
     outcome = render(tmp_path / "run")
     assert (outcome.images, outcome.missing) == (8, 0)
     assert [one.name for one in load_run(tmp_path / "run").info.variants] == ["base", "other"]
-    assert painter.loaded == ["other", "base"]
+    assert worker.loaded == ["other", "base"]
     assert load_run(tmp_path / "run").info.status == "started"
 
 
-def test_what_is_done_is_not_done_again(painter, tmp_path):
+def test_what_is_done_is_not_done_again(worker, tmp_path):
     assert not render(tmp_path / "run").done_before
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert render(tmp_path / "run").done_before
-    assert painter.loaded == ["base", "other"]
+    assert worker.loaded == ["base", "other"]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
-def test_an_image_that_was_lost_is_made_again_with_its_batch(painter, tmp_path):
+def test_an_image_that_was_lost_is_made_again_with_its_batch(worker, tmp_path):
     render(tmp_path / "run")
     lost = tmp_path / "run" / "images" / "other" / "b-1.png"
     before = lost.read_bytes()
     lost.unlink()
-    painter.batches = 0
+    worker.batches = 0
     assert render(tmp_path / "run").images == 8
-    assert (lost.read_bytes(), painter.batches) == (before, 1)
+    assert (lost.read_bytes(), worker.batches) == (before, 1)
     assert len(load_run(tmp_path / "run").renders) == 8
 
 
-def test_fresh_keeps_the_old_folder_beside(painter, tmp_path):
+def test_fresh_keeps_the_old_folder_beside(worker, tmp_path):
     render(tmp_path / "run")
     old = load_run(tmp_path / "run").info.id
     render(tmp_path / "run", fresh=True)
     assert load_run(tmp_path / "run.old-1").info.id == old
     assert load_run(tmp_path / "run").info.id != old
-    assert painter.loaded == ["base", "other"] * 2
+    assert worker.loaded == ["base", "other"] * 2
 
 
-def test_a_refused_run_moves_nothing_aside_and_leaves_no_folder(painter, tmp_path):
+def test_a_refused_run_moves_nothing_aside_and_leaves_no_folder(worker, tmp_path):
     lora = Lora(path=str(tmp_path / "gone.safetensors"))
     bad = msgspec.structs.replace(
         painted.SUITE, variants=(msgspec.structs.replace(painted.SUITE.variants[0], loras=(lora,)),)
@@ -125,7 +125,7 @@ def test_a_refused_run_moves_nothing_aside_and_leaves_no_folder(painter, tmp_pat
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_other_variants_and_metrics_are_the_same_protocol(painter, tmp_path):
+def test_other_variants_and_metrics_are_the_same_protocol(worker, tmp_path):
     render(tmp_path / "run")
     third = msgspec.structs.replace(painted.SUITE.variants[0], name="third")
     wider = msgspec.structs.replace(
@@ -133,10 +133,10 @@ def test_other_variants_and_metrics_are_the_same_protocol(painter, tmp_path):
     )
     assert render(tmp_path / "run", wider).images == 12
     assert load_run(tmp_path / "run").info.suite == wider
-    assert painter.loaded == ["base", "other", "third"]
+    assert worker.loaded == ["base", "other", "third"]
 
 
-def test_the_ground_is_checked_before_old_results_are_given_up(painter, tmp_path):
+def test_the_ground_is_checked_before_old_results_are_given_up(worker, tmp_path):
     render(tmp_path / "run")
     card = tmp_path / "run" / "run.json"
     info = load_run(tmp_path / "run").info
@@ -150,27 +150,27 @@ def test_the_ground_is_checked_before_old_results_are_given_up(painter, tmp_path
     assert card.read_bytes() == msgspec.json.encode(moved)
 
 
-def test_a_run_of_nothing_but_failures_is_invalid_and_kept(painter, tmp_path):
-    painter.error = "black image: no value is above 0 of 255"
+def test_a_run_of_nothing_but_failures_is_invalid_and_kept(worker, tmp_path):
+    worker.error = "black image: no value is above 0 of 255"
     with pytest.raises(InvalidError, match="all 8 images failed"):
         render(tmp_path / "run")
     renders = load_run(tmp_path / "run").renders
-    assert [(one.image, one.sha256, one.error) for one in renders] == [(None, None, painter.error)] * 8
+    assert [(one.image, one.sha256, one.error) for one in renders] == [(None, None, worker.error)] * 8
     assert not list((tmp_path / "run").rglob("*.png"))
 
 
-def test_some_failures_are_told_and_the_run_goes_on(painter, tmp_path):
+def test_some_failures_are_told_and_the_run_goes_on(worker, tmp_path):
     render(tmp_path / "run", variants=["base"])
-    painter.error = "uniform image: every pixel is about (3, 4, 5)"
+    worker.error = "uniform image: every pixel is about (3, 4, 5)"
     outcome = render(tmp_path / "run")
     assert (outcome.images, outcome.failed, outcome.missing) == (4, 4, 0)
-    assert outcome.notes == (f"4 of 8 images failed, such as other/a: {painter.error}.",)
+    assert outcome.notes == (f"4 of 8 images failed, such as other/a: {worker.error}.",)
 
 
-def test_unknown_names_are_refused_before_a_folder_is_made(painter, tmp_path):
+def test_unknown_names_are_refused_before_a_folder_is_made(worker, tmp_path):
     with pytest.raises(UsageError, match="has no variant 'sop'"):
         render(tmp_path / "run", variants=["sop"])
     with pytest.raises(UsageError, match="saturatoin"):
         render(tmp_path / "run", metrics=["saturatoin"])
     assert list(tmp_path.iterdir()) == []
-    assert painter.loaded == []
+    assert worker.loaded == []

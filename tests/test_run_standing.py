@@ -25,12 +25,12 @@ LIGHTER = replace(WIDER, variants=(*SUITE.variants, replace(SPO, loras=(Lora(pat
 
 
 @pytest.fixture
-def painter(monkeypatch):
+def worker(monkeypatch):
     return painted.paint(monkeypatch)
 
 
 @pytest.fixture
-def path(painter, tmp_path) -> Path:
+def path(worker, tmp_path) -> Path:
     """A finished run."""
     outcome = run(tmp_path / "run")
     assert not outcome.done_before
@@ -81,7 +81,7 @@ def test_a_run_that_lost_an_image_is_complete_no_more_until_it_is_there_again(pa
     assert settled(path)
 
 
-def test_a_run_without_an_end_that_lost_an_image_is_reported_anew(painter, tmp_path):
+def test_a_run_without_an_end_that_lost_an_image_is_reported_anew(worker, tmp_path):
     path = tmp_path / "run"
     stage("render", path)
     write_report(path)
@@ -122,7 +122,7 @@ def test_a_variant_that_was_not_chosen_yet_leaves_the_run_unfinished(path):
 
 
 @pytest.mark.parametrize("suite", [SUITE, WIDER], ids=["an image lost", "a variant added"])
-def test_a_run_that_is_stopped_while_it_goes_on_is_not_complete(path, painter, monkeypatch, suite):
+def test_a_run_that_is_stopped_while_it_goes_on_is_not_complete(path, worker, monkeypatch, suite):
     if suite is SUITE:
         (path / "images" / "other" / "b-1.png").unlink()
 
@@ -133,12 +133,12 @@ def test_a_run_that_is_stopped_while_it_goes_on_is_not_complete(path, painter, m
     with pytest.raises(KeyboardInterrupt):
         run(path, suite)
     assert status(path) == "started"
-    monkeypatch.setattr(painted.bench.render, "launch", painter.launch)
+    monkeypatch.setattr(painted.bench.render, "launch", worker.launch)
     run(path, suite)
     assert status(path) == "complete"
 
 
-def test_a_run_that_ends_with_an_error_has_failed_until_it_goes_on(painter, tmp_path, monkeypatch):
+def test_a_run_that_ends_with_an_error_has_failed_until_it_goes_on(worker, tmp_path, monkeypatch):
     path = tmp_path / "run"
 
     def fail(*_):
@@ -166,7 +166,7 @@ def test_a_run_that_ends_with_an_error_has_failed_until_it_goes_on(painter, tmp_
 
 def test_an_error_in_a_run_that_is_complete_leaves_it_so(path, monkeypatch):
     def fail(*_, **__):
-        raise WeightsError("A tower is gone.")
+        raise WeightsError("An encoder is gone.")
 
     monkeypatch.setattr("bench.run.stages.score", fail)
     with pytest.raises(WeightsError):
@@ -182,7 +182,7 @@ def test_scores_are_made_for_the_chosen_variants_alone(path):
     assert {one.variant for one in load_run(path).scores if one.metric == "contrast"} == {"base", "other"}
 
 
-def test_a_variant_that_is_not_looked_at_stays_what_its_images_were_made_of(painter, tmp_path):
+def test_a_variant_that_is_not_looked_at_stays_what_its_images_were_made_of(worker, tmp_path):
     path = tmp_path / "run"
     run(path, WIDER)
     for work in (lambda: run(path, LIGHTER, variants=["base"]), lambda: stage("score", path, LIGHTER)):
@@ -193,16 +193,16 @@ def test_a_variant_that_is_not_looked_at_stays_what_its_images_were_made_of(pain
     assert run(path, LIGHTER).images == 12
     assert load_run(path).info.suite.variants == LIGHTER.variants
     assert "mini:spo × 0.5" in said(path)
-    assert painter.loaded == ["base", "other", "spo", "spo"]
+    assert worker.loaded == ["base", "other", "spo", "spo"]
 
 
-def test_images_of_a_variant_that_was_away_are_not_taken_for_those_of_other_weights(painter, tmp_path):
+def test_images_of_a_variant_that_was_away_are_not_taken_for_those_of_other_weights(worker, tmp_path):
     path = tmp_path / "run"
     run(path, WIDER)
     run(path, SUITE)
     assert "spo" not in said(path)
     run(path, LIGHTER)
-    assert painter.loaded == ["base", "other", "spo", "spo"]
+    assert worker.loaded == ["base", "other", "spo", "spo"]
     assert settled(path, LIGHTER)
 
 
@@ -230,7 +230,7 @@ def test_a_damaged_report_is_written_again(path):
 
 
 def test_other_tags_make_other_reports(path):
-    tagged = replace(SUITE, cases=tuple(replace(case, tags=("dusk",)) for case in SUITE.cases))
+    tagged = replace(SUITE, prompts=tuple(replace(prompt, tags=("dusk",)) for prompt in SUITE.prompts))
     assert not run(path, tagged).done_before
     assert settled(path, tagged)
 
@@ -238,7 +238,7 @@ def test_other_tags_make_other_reports(path):
 # --- notes ---------------------------------------------------------------------------------
 
 
-def test_how_loras_were_applied_is_told_of_the_variants_that_were_made(painter, tmp_path):
+def test_how_loras_were_applied_is_told_of_the_variants_that_were_made(worker, tmp_path):
     """Of all at once where they agree, else by name; and anew when the variants change."""
     path = tmp_path / "run"
 
@@ -258,7 +258,7 @@ def test_how_loras_were_applied_is_told_of_the_variants_that_were_made(painter, 
     assert notes(SUITE) == ()
 
 
-def test_a_note_of_an_older_release_on_loras_that_were_not_fused_is_put_right(painter, tmp_path):
+def test_a_note_of_an_older_release_on_loras_that_were_not_fused_is_put_right(worker, tmp_path):
     path = tmp_path / "run"
     suite = replace(WIDER, variants=(*SUITE.variants, replace(SPO, fuse=False)))
     run(path, suite)

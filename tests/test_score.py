@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.errors import UsageError
-from bench.metrics import Metric, Place, Tower, registry_of
+from bench.metrics import Encoder, Metric, Place, registry_of
 from bench.records import Render, Run
 from bench.score import score
 from bench.score.images import read_image
@@ -49,13 +49,13 @@ def test_every_cell_gets_one_score(tmp_path: Path) -> None:
         assert score(folder, registry=Judges().registry) == CELLS * len(ALL)
         assert journal_lines(folder) == CELLS * len(ALL)
         found = values(folder)
-        shas = {(r.variant, r.case, r.sample): r.sha256 for r in folder.renders()}
+        shas = {(r.variant, r.prompt_id, r.sample): r.sha256 for r in folder.renders()}
         assert {key[3] for key in found} == set(ALL)
         for item in folder.scores():
-            assert item.image_sha256 == shas[item.variant, item.case, item.sample]
+            assert item.image_sha256 == shas[item.variant, item.prompt_id, item.sample]
             assert item.version == "1"
             if item.metric == "ssim-to-base":
-                assert item.reference_sha256 == shas["base", item.case, item.sample]
+                assert item.reference_sha256 == shas["base", item.prompt_id, item.sample]
                 assert (item.value is None) == (item.variant == "base")
                 assert item.reason == ("is the reference" if item.variant == "base" else None)
             else:
@@ -68,13 +68,13 @@ def test_every_cell_gets_one_score(tmp_path: Path) -> None:
 def test_values_are_those_of_the_files_on_disk(tmp_path: Path) -> None:
     with rendered(tmp_path) as folder:
         score(folder, registry=Judges().registry)
-        prompts = {case.id: case.prompt for case in load_run(tmp_path).info.suite.cases}
-        tower = ConvTower(1, 1, [], [])
+        prompts = {prompt.id: prompt.text for prompt in load_run(tmp_path).info.suite.prompts}
+        encoder = ConvTower(1, 1, [], [])
         for item in of_metric(folder, "alignment") + of_metric(folder, "saturation"):
-            with Image.open(folder.image_path(item.variant, item.case, item.sample)) as image:
+            with Image.open(folder.image_path(item.variant, item.prompt_id, item.sample)) as image:
                 if item.metric == "alignment":
-                    alone = tower.embed_images(tower.preprocess(image)[None])
-                    expected = 100 * float(alone @ tower.embed_texts([prompts[item.case]]).T)
+                    alone = encoder.embed_images(encoder.preprocess(image)[None])
+                    expected = 100 * float(alone @ encoder.embed_texts([prompts[item.prompt_id]]).T)
                 else:
                     pixels = np.asarray(image, dtype=np.float64)
                     high, low = pixels.max(axis=2), pixels.min(axis=2)
@@ -91,8 +91,8 @@ def test_the_table_is_written(tmp_path: Path) -> None:
     assert [row["variant"] for row in rows if not row["ssim-to-base"]] == ["base"] * 10
 
 
-def test_each_image_and_prompt_is_handled_once_a_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    judges, decoded = Judges(), {"pixels": list[str](), "towers": list[str]()}
+def test_each_image_and_prompt_is_handled_once_a_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judges, decoded = Judges(), {"pixels": list[str](), "encoders": list[str]()}
 
     def count(files: list[str]) -> Callable[[Path, Render], Image.Image]:
         def reading(folder: Path, render: Render) -> Image.Image:
@@ -102,13 +102,13 @@ def test_each_image_and_prompt_is_handled_once_a_tower(tmp_path: Path, monkeypat
         return reading
 
     monkeypatch.setattr("bench.score.passes.read_image", count(decoded["pixels"]))
-    monkeypatch.setattr("bench.score.encoder_pass.read_image", count(decoded["towers"]))
+    monkeypatch.setattr("bench.score.encoder_pass.read_image", count(decoded["encoders"]))
     with rendered(tmp_path) as folder:
         score(folder, registry=judges.registry)
         images = sorted(str(item.image) for item in folder.renders())
-        prompts = {case.prompt for case in load_run(tmp_path).info.suite.cases}
+        prompts = {prompt.text for prompt in load_run(tmp_path).info.suite.prompts}
     assert sorted(decoded["pixels"]) == images
-    assert sorted(decoded["towers"]) == sorted(images * 2)
+    assert sorted(decoded["encoders"]) == sorted(images * 2)
     assert len(judges.images) == 2 * CELLS
     assert judges.loads == ["conv", "other"]
     assert set(judges.texts) == prompts
@@ -156,7 +156,7 @@ def test_a_new_version_scores_that_metric_anew(tmp_path: Path) -> None:
         score(folder, registry=judges.registry)
         before = values(folder)
         rest = [found for name, found in judges.registry.metrics.items() if name != "alignment"]
-        assert score(folder, registry=registry_of(newer, *judges.towers, *rest)) == CELLS
+        assert score(folder, registry=registry_of(newer, *judges.encoders, *rest)) == CELLS
         assert {item.version for item in of_metric(folder, "alignment")} == {"2"}
         for key, found in values(folder).items():
             if key[3] == "alignment":
@@ -193,32 +193,32 @@ def test_a_score_is_bit_identical_alone_among_others_and_in_any_order(
     whole: tuple[Run, Values], data: st.DataObject
 ) -> None:
     run, expected = whole
-    cases = data.draw(st.permutations(run.info.suite.cases))
+    prompts = data.draw(st.permutations(run.info.suite.prompts))
     kept = data.draw(st.sets(st.sampled_from(run.renders), min_size=1))
     metrics = data.draw(st.lists(st.sampled_from(ALL), unique=True, min_size=1))
-    suite = msgspec.structs.replace(run.info.suite, cases=tuple(cases), metrics=tuple(metrics))
+    suite = msgspec.structs.replace(run.info.suite, prompts=tuple(prompts), metrics=tuple(metrics))
     info = msgspec.structs.replace(run.info, suite=suite)
     part = msgspec.structs.replace(run, info=info, scores=(), renders=tuple(kept))
     with tempfile.TemporaryDirectory() as name, RunFolder.reopen(write_run(part, name)) as folder:
         score(folder, registry=Judges().registry)
         for item in folder.scores():
             if item.metric != "ssim-to-base" or item.value is not None:
-                assert item.value == expected[item.variant, item.case, item.sample, item.metric]
+                assert item.value == expected[item.variant, item.prompt_id, item.sample, item.metric]
         assert len(folder.scores()) == len(kept) * len(metrics)
 
 
-def test_only_one_tower_is_in_memory_at_a_time(tmp_path: Path) -> None:
-    towers: list[weakref.ref[ConvTower]] = []
+def test_only_one_encoder_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    encoders: list[weakref.ref[ConvTower]] = []
     alive: list[int] = []
 
     def load(device: str) -> ConvTower:
-        alive.append(sum(tower() is not None for tower in towers))
+        alive.append(sum(encoder() is not None for encoder in encoders))
         loaded = ConvTower(1, 4, [], [])
-        towers.append(weakref.ref(loaded))
+        encoders.append(weakref.ref(loaded))
         return loaded
 
     with rendered(tmp_path, metrics=("alignment", "other-alignment")) as folder:
-        others = [Tower(name, load) for name in ("conv", "other")]
+        others = [Encoder(name, load) for name in ("conv", "other")]
         score(folder, registry=registry_of(ALIGNMENT, OTHER_ALIGNMENT, *others))
     assert alive == [0, 0]
 
@@ -278,5 +278,5 @@ def test_towers_are_loaded_on_the_device_asked_for(tmp_path: Path) -> None:
         return ConvTower(1, 4, [], [])
 
     with rendered(tmp_path, metrics=("alignment",), prompts=1) as folder:
-        score(folder, device="cpu:0", weights_dir=tmp_path, registry=registry_of(ALIGNMENT, Tower("conv", load)))
+        score(folder, device="cpu:0", weights_dir=tmp_path, registry=registry_of(ALIGNMENT, Encoder("conv", load)))
     assert places == [Place("cpu:0", tmp_path, "float32")]

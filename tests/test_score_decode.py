@@ -30,7 +30,7 @@ def test_a_mode_of_8_bits_is_kept_as_it_is(mode: str) -> None:
     np.testing.assert_array_equal(np.asarray(found), np.asarray(drawn))
 
 
-def test_cmyk_is_kept_for_the_tower_to_convert() -> None:
+def test_cmyk_is_kept_for_the_encoder_to_convert() -> None:
     assert decode(encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")).mode == "CMYK"
 
 
@@ -92,8 +92,8 @@ def test_odd_files_in_a_run_are_nulls_or_scores_and_cost_no_other(tmp_path: Path
         "case-003": b"",
     }
     with rendered(tmp_path, metrics=("saturation", "alignment"), prompts=5) as folder:
-        for case, data in odd.items():
-            put_image(folder, ("dpo", case, 0), data)
+        for prompt_id, data in odd.items():
+            put_image(folder, ("dpo", prompt_id, 0), data)
         score(folder, registry=Judges().registry)
         for name in ("saturation", "alignment"):
             assert {key[1] for key in nulls(folder, name)} == {"case-001", "case-003"}

@@ -13,7 +13,7 @@ from fake_judges import ALL, BEAUTY, ConvTower, Judges, Values, facts, journal_l
 from PIL import Image
 
 from bench.errors import MachineError, WeightsError
-from bench.metrics import Inputs, Metric, NoScoreError, Place, Registry, Tower, metric, registry_of
+from bench.metrics import Encoder, Inputs, Metric, NoScoreError, Place, Registry, metric, registry_of
 from bench.score import score
 
 CELLS = 3 * 5 * 2
@@ -56,12 +56,12 @@ FAILURES: list[tuple[Callable[[Inputs], Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("tower", [None, "conv"])
+@pytest.mark.parametrize("encoder", [None, "conv"])
 @pytest.mark.parametrize(("compute", "reason"), FAILURES)
 def test_a_metric_that_fails_on_a_prompt_loses_that_prompts_scores_only(
-    tmp_path: Path, expected: Values, compute: Callable[[Inputs], Any], reason: str, tower: str | None
+    tmp_path: Path, expected: Values, compute: Callable[[Inputs], Any], reason: str, encoder: str | None
 ) -> None:
-    judges = Judges(metric(facts("bad", tower))(compute))
+    judges = Judges(metric(facts("bad", encoder))(compute))
     with rendered(tmp_path, metrics=("bad", *ALL)) as folder:
         assert score(folder, registry=judges.registry) == CELLS * (len(ALL) + 1)
         assert nulls(folder, "bad") == {
@@ -70,7 +70,7 @@ def test_a_metric_that_fails_on_a_prompt_loses_that_prompts_scores_only(
         assert {key: found for key, found in values(folder).items() if key[3] != "bad"} == expected
 
 
-@pytest.mark.parametrize("tower", [None, "conv"])
+@pytest.mark.parametrize("encoder", [None, "conv"])
 @pytest.mark.parametrize(
     ("compute", "reason"),
     [
@@ -82,9 +82,9 @@ def test_a_metric_that_fails_on_a_prompt_loses_that_prompts_scores_only(
     ],
 )
 def test_a_wrong_number_of_values_is_a_null_everywhere(
-    tmp_path: Path, compute: Callable[[Inputs], Any], reason: str, tower: str | None
+    tmp_path: Path, compute: Callable[[Inputs], Any], reason: str, encoder: str | None
 ) -> None:
-    judges = Judges(metric(facts("bad", tower))(compute))
+    judges = Judges(metric(facts("bad", encoder))(compute))
     with rendered(tmp_path, metrics=("bad", "beauty"), prompts=2) as folder:
         score(folder, registry=judges.registry)
         found = of_metric(folder, "bad")
@@ -115,7 +115,7 @@ def test_a_metric_that_works_in_place_changes_no_other_score(tmp_path: Path, exp
                 tensor.zero_()
         return torch.zeros(len(inputs.prompts))
 
-    names = ("rude", "rude-reference", "rude-tower")
+    names = ("rude", "rude-reference", "rude-encoder")
     judges = Judges(
         metric(facts(names[0]))(rude),
         metric(facts(names[1]), needs_reference=True)(rude),
@@ -126,11 +126,11 @@ def test_a_metric_that_works_in_place_changes_no_other_score(tmp_path: Path, exp
         assert {key: found for key, found in values(folder).items() if key[3] in ALL} == expected
 
 
-# --- towers that fail ----------------------------------------------------------------------
+# --- encoders that fail ----------------------------------------------------------------------
 
 
 class Picky(ConvTower):
-    """A tower that fails on one prompt or one image."""
+    """An encoder that fails on one prompt or one image."""
 
     def __init__(self, how: str, victim: bytes) -> None:
         super().__init__(1, 4, [], [])
@@ -163,16 +163,16 @@ class Picky(ConvTower):
     [
         ("preprocess", "RuntimeError: cannot crop"),
         ("image", "RuntimeError: too bright"),
-        ("norm", "the tower gave an embedding of L2 norm 20, not 1"),
+        ("norm", "the encoder gave an embedding of L2 norm 20, not 1"),
     ],
 )
-def test_a_tower_that_fails_on_an_image_loses_that_images_scores_only(
+def test_a_encoder_that_fails_on_an_image_loses_that_images_scores_only(
     tmp_path: Path, expected: Values, how: str, reason: str
 ) -> None:
     with rendered(tmp_path) as folder:
         with Image.open(folder.image_path(*VICTIM)) as image:
             victim = image.tobytes()
-        score(folder, registry=replace_tower(lambda place: Picky(how, victim)))
+        score(folder, registry=replace_encoder(lambda place: Picky(how, victim)))
         for name in ("alignment", "beauty"):
             assert nulls(folder, name) == {VICTIM: reason}
         lost = {(*VICTIM, "alignment"), (*VICTIM, "beauty")}
@@ -181,18 +181,18 @@ def test_a_tower_that_fails_on_an_image_loses_that_images_scores_only(
         }
 
 
-def test_a_tower_that_fails_on_a_prompt_loses_the_scores_that_read_it_only(tmp_path: Path, expected: Values) -> None:
+def test_a_encoder_that_fails_on_a_prompt_loses_the_scores_that_read_it_only(tmp_path: Path, expected: Values) -> None:
     with rendered(tmp_path) as folder:
-        score(folder, registry=replace_tower(lambda place: Picky("text", b"")))
+        score(folder, registry=replace_encoder(lambda place: Picky("text", b"")))
         assert set(nulls(folder, "alignment").values()) == {"RuntimeError: too old"}
         lost = {key for key in expected if key[1] == "case-002" and key[3] == "alignment"}
         assert {key for key, found in values(folder).items() if found != expected[key]} == lost
 
 
-def replace_tower(load: Callable[[Place], ConvTower]) -> Registry:
-    """The usual registry with another loader of the tower ``conv``."""
+def replace_encoder(load: Callable[[Place], ConvTower]) -> Registry:
+    """The usual registry with another loader of the encoder ``conv``."""
     judges = Judges()
-    return registry_of(*judges.registry.metrics.values(), Tower("conv", load), judges.towers[1])
+    return registry_of(*judges.registry.metrics.values(), Encoder("conv", load), judges.encoders[1])
 
 
 def test_weights_that_cannot_be_loaded_leave_their_cells_open_and_the_rest_scored(
@@ -202,8 +202,8 @@ def test_weights_that_cannot_be_loaded_leave_their_cells_open_and_the_rest_score
         raise FileNotFoundError("conv.safetensors")
 
     with rendered(tmp_path) as folder:
-        with pytest.raises(WeightsError, match=r"The tower 'conv' cannot be loaded: FileNotFoundError: conv"):
-            score(folder, registry=replace_tower(missing))
+        with pytest.raises(WeightsError, match=r"The encoder 'conv' cannot be loaded: FileNotFoundError: conv"):
+            score(folder, registry=replace_encoder(missing))
         assert {key[3] for key in values(folder)} == set(ALL) - {"alignment", "beauty"}
         assert "other-alignment" in (tmp_path / "scores.csv").read_text(encoding="utf-8")
         assert score(folder, registry=Judges().registry) == 2 * CELLS
@@ -219,18 +219,18 @@ def test_a_head_that_cannot_be_loaded_leaves_its_metric_open_only(tmp_path: Path
     broken = Metric(BEAUTY.facts, BEAUTY.compute, damaged)
     with rendered(tmp_path) as folder:
         with pytest.raises(WeightsError, match=r"^beauty\.safetensors is damaged\.$") as refused:
-            score(folder, registry=registry_of(broken, *rest, *judges.towers))
+            score(folder, registry=registry_of(broken, *rest, *judges.encoders))
         assert refused.value.hint == "hotart-bench fetch mini"
         assert {key[3] for key in values(folder)} == set(ALL) - {"beauty"}
 
 
-@pytest.mark.parametrize("tower", [None, "conv"])
+@pytest.mark.parametrize("encoder", [None, "conv"])
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
-def test_running_out_of_memory_is_no_score_but_an_error(tmp_path: Path, error: Exception, tower: str | None) -> None:
+def test_running_out_of_memory_is_no_score_but_an_error(tmp_path: Path, error: Exception, encoder: str | None) -> None:
     def hungry(inputs: Inputs) -> torch.Tensor:
         raise error
 
     with rendered(tmp_path, metrics=("hungry",)) as folder:
         with pytest.raises(MachineError, match="Out of memory while judging a batch of"):
-            score(folder, registry=Judges(metric(facts("hungry", tower))(hungry)).registry)
+            score(folder, registry=Judges(metric(facts("hungry", encoder))(hungry)).registry)
         assert journal_lines(folder) == 0

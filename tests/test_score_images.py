@@ -39,7 +39,7 @@ def test_a_file_that_is_not_the_one_rendered_is_not_scored_until_it_is_back(
         original = path.read_bytes()
         path.unlink() if damage is None else path.write_bytes(damage)
         score(folder, registry=Judges().registry)
-        found = [item for item in folder.scores() if (item.variant, item.case, item.sample) == VICTIM]
+        found = [item for item in folder.scores() if (item.variant, item.prompt_id, item.sample) == VICTIM]
         assert len(found) == len(ALL)
         assert all(item.value is None and str(item.reason).startswith(reason) for item in found)
         path.write_bytes(original)

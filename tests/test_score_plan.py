@@ -16,10 +16,10 @@ HEAVY = metric(facts("heavy"), load_head=str)(lambda inputs: inputs.pixels.mean(
 METRICS: tuple[Metric, ...] = (ALIGNMENT, saturation, HEAVY, OTHER_ALIGNMENT, ssim_to_base, BEAUTY, contrast)
 
 
-def test_metrics_share_a_pass_with_their_tower_and_own_weights_stand_alone(tmp_path: Path) -> None:
+def test_metrics_share_a_pass_with_their_encoder_and_own_weights_stand_alone(tmp_path: Path) -> None:
     run = msgspec.structs.replace(make_run(tmp_path, prompts=2), scores=())
     passes = plan_passes(plan_scores(run, METRICS).jobs)
-    assert [(judging.tower, judging.metrics, judging.has_weights) for judging in passes] == [
+    assert [(judging.encoder, judging.metrics, judging.has_weights) for judging in passes] == [
         ("conv", (ALIGNMENT, BEAUTY), True),
         (None, (saturation, contrast, ssim_to_base), False),
         (None, (HEAVY,), True),
@@ -31,13 +31,13 @@ def test_a_plan_goes_cell_by_cell_with_the_reference_first_and_counts_every_scor
     run = msgspec.structs.replace(make_run(tmp_path, prompts=2, failed=[("spo", "case-001", 1)]), scores=())
     plan = plan_scores(run, METRICS)
     assert plan.total == 3 * 2 * 2 * len(METRICS)
-    order = [(job.render.case, job.render.sample, job.render.variant) for job in plan.jobs]
+    order = [(job.render.prompt_id, job.render.sample, job.render.variant) for job in plan.jobs]
     assert order == [
-        (case, sample, variant)
-        for case in ("case-000", "case-001")
+        (prompt_id, sample, variant)
+        for prompt_id in ("case-000", "case-001")
         for sample in (0, 1)
         for variant in ("base", "dpo", "spo")
-        if (variant, case, sample) != ("spo", "case-001", 1)
+        if (variant, prompt_id, sample) != ("spo", "case-001", 1)
     ]
     assert {job.reference.variant for job in plan.jobs if job.reference is not None} == {"base"}
     assert [null.reason for null in plan.nulls].count("is the reference") == 4

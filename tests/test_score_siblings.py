@@ -21,29 +21,29 @@ from bench.score import missing_scores, score
 from bench.store import RunFolder, load_run
 
 
-@metric(facts("spread"), needs_siblings=True)
+@metric(facts("spread"), needs_other_samples=True)
 def spread(inputs: Inputs) -> torch.Tensor:
     """Mean absolute difference of the mean levels to the other samples."""
-    if not inputs.sibling_pixels:
+    if not inputs.other_sample_pixels:
         raise NoScoreError("alone")
     own = inputs.pixels.mean(dim=(1, 2, 3))
     inputs.pixels.zero_()  # what one call does to its pixels must not be seen by the next
-    return torch.stack([(own - other.mean(dim=(1, 2, 3))).abs() for other in inputs.sibling_pixels]).mean(dim=0)
+    return torch.stack([(own - other.mean(dim=(1, 2, 3))).abs() for other in inputs.other_sample_pixels]).mean(dim=0)
 
 
 REGISTRY = registry_of(spread, diversity)
 
 
-def mean_level(folder: RunFolder, variant: str, case: str, sample: int) -> float:
-    with Image.open(folder.image_path(variant, case, sample)) as image:
+def mean_level(folder: RunFolder, variant: str, prompt_id: str, sample: int) -> float:
+    with Image.open(folder.image_path(variant, prompt_id, sample)) as image:
         return float(np.asarray(image.convert("RGB"), np.float64).mean() / 255)
 
 
 def test_each_image_is_compared_with_the_other_samples_of_its_prompt(tmp_path: Path) -> None:
     with rendered(tmp_path, metrics=("spread",), prompts=3, samples=3) as folder:
         assert score(folder, registry=REGISTRY) == 3 * 3 * 3
-        for (variant, case, sample, _), value in values(folder).items():
-            levels = [mean_level(folder, variant, case, other) for other in range(3)]
+        for (variant, prompt_id, sample, _), value in values(folder).items():
+            levels = [mean_level(folder, variant, prompt_id, other) for other in range(3)]
             expected = np.mean([abs(levels[sample] - levels[other]) for other in range(3) if other != sample])
             assert value == pytest.approx(expected, abs=1e-6)
         assert score(folder, registry=REGISTRY) == 0
@@ -106,8 +106,8 @@ def test_the_digest_of_siblings_heeds_no_order_and_is_none_of_nothing() -> None:
     assert digest_of([None]) is None
 
 
-def test_siblings_go_with_neither_tower_nor_reference() -> None:
-    with pytest.raises(UsageError, match="needs_siblings"):
-        metric(facts("x", "conv"), needs_siblings=True)
-    with pytest.raises(UsageError, match="needs_siblings"):
-        metric(facts("x"), needs_siblings=True, needs_reference=True)
+def test_siblings_go_with_neither_encoder_nor_reference() -> None:
+    with pytest.raises(UsageError, match="needs_other_samples"):
+        metric(facts("x", "conv"), needs_other_samples=True)
+    with pytest.raises(UsageError, match="needs_other_samples"):
+        metric(facts("x"), needs_other_samples=True, needs_reference=True)

@@ -1,4 +1,4 @@
-"""Views, joint towers, cut prompts and half precision: what a tower's pass does once, and what it records."""
+"""Views, reward models, cut prompts and half precision: what an encoder's pass does once, and what it records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fake_judges import CUT, WIDTH, ConvTower, facts, nulls, of_metric, rendered
 from PIL import Image
 
 from bench.errors import UsageError
-from bench.metrics import Inputs, Metric, Place, Tower, metric, registry_of
+from bench.metrics import Encoder, Inputs, Metric, Place, metric, registry_of
 from bench.metrics.registry import at_dtype, facts_of_run, version_dtype
 from bench.records import MetricFacts
 from bench.score import missing_scores, score
@@ -22,7 +22,7 @@ IMAGES = 12  # 3 variants, 2 prompts, 2 samples
 
 
 class Looking(ConvTower):
-    """A tower with three geometries: "same" gives the pixels of "", "dark" the negative, "broken" raises."""
+    """An encoder with three preprocessings: "same" gives the pixels of "", "dark" the negative, "broken" raises."""
 
     def __init__(self) -> None:
         super().__init__(1, 4, [], [])
@@ -32,7 +32,7 @@ class Looking(ConvTower):
     def preprocess(self, image: Image.Image, view: str = "") -> torch.Tensor:
         self.views.append(view)
         if view == "broken":
-            raise RuntimeError("no such geometry")
+            raise RuntimeError("no such preprocessing")
         row = super().preprocess(image)
         return 1 - row if view == "dark" else row
 
@@ -52,39 +52,39 @@ def looker(name: str, view: str) -> Metric:
 
 
 def test_views_of_equal_pixels_share_one_forward_and_others_do_not(tmp_path: Path) -> None:
-    tower = Looking()
+    encoder = Looking()
     metrics = [looker("plain", ""), looker("same", "same"), looker("dark", "dark")]
     with rendered(tmp_path, metrics=("plain", "same", "dark"), prompts=2) as folder:
-        score(folder, registry=registry_of(*metrics, Tower("conv", lambda place: tower)))
+        score(folder, registry=registry_of(*metrics, Encoder("conv", lambda place: encoder)))
         found = values(folder)
         cells = {key[:3] for key in found}
         assert len(cells) == IMAGES
         for cell in cells:
             assert found[*cell, "plain"] == found[*cell, "same"] != found[*cell, "dark"]
-        assert sum(len(batch) for batch in tower.forwards) == 2 * IMAGES
-        assert {len(batch) for batch in tower.forwards} == {4}
-        assert sorted(tower.views) == sorted(["", "same", "dark"] * IMAGES)
+        assert sum(len(batch) for batch in encoder.forwards) == 2 * IMAGES
+        assert {len(batch) for batch in encoder.forwards} == {4}
+        assert sorted(encoder.views) == sorted(["", "same", "dark"] * IMAGES)
 
 
 def test_a_view_gives_what_it_gives_alone(tmp_path: Path) -> None:
     with rendered(tmp_path / "both", metrics=("plain", "dark"), prompts=2) as folder:
         metrics = [looker("plain", ""), looker("dark", "dark")]
-        score(folder, registry=registry_of(*metrics, Tower("conv", lambda place: Looking())))
+        score(folder, registry=registry_of(*metrics, Encoder("conv", lambda place: Looking())))
         together = {key: value for key, value in values(folder).items() if key[3] == "dark"}
     with rendered(tmp_path / "one", metrics=("dark",), prompts=2) as folder:
-        score(folder, registry=registry_of(metrics[1], Tower("conv", lambda place: Looking())))
+        score(folder, registry=registry_of(metrics[1], Encoder("conv", lambda place: Looking())))
         assert values(folder) == together
 
 
 def test_a_view_that_fails_loses_no_other(tmp_path: Path) -> None:
     metrics = [looker("plain", ""), looker("broken", "broken")]
     with rendered(tmp_path, metrics=("plain", "broken"), prompts=1) as folder:
-        score(folder, registry=registry_of(*metrics, Tower("conv", lambda place: Looking())))
+        score(folder, registry=registry_of(*metrics, Encoder("conv", lambda place: Looking())))
         assert nulls(folder, "plain") == {}
-        assert set(nulls(folder, "broken").values()) == {"RuntimeError: no such geometry"}
+        assert set(nulls(folder, "broken").values()) == {"RuntimeError: no such preprocessing"}
 
 
-# --- joint towers --------------------------------------------------------------------------
+# --- reward models --------------------------------------------------------------------------
 
 
 class Joint:
@@ -118,24 +118,24 @@ def _standardised(inputs: Inputs) -> torch.Tensor:
 JUDGED = metric(facts("judged", "joint"))(_standardised)
 
 
-def test_a_joint_tower_judges_each_picture_with_its_own_prompt(tmp_path: Path) -> None:
-    tower = Joint()
+def test_a_joint_encoder_judges_each_picture_with_its_own_prompt(tmp_path: Path) -> None:
+    encoder = Joint()
     with rendered(tmp_path, metrics=("judged",), prompts=2) as folder:
-        score(folder, registry=registry_of(JUDGED, Tower("joint", lambda place: tower)))
-        prompts = {case.id: case.prompt for case in load_run(tmp_path).info.suite.cases}
+        score(folder, registry=registry_of(JUDGED, Encoder("joint", lambda place: encoder)))
+        prompts = {prompt.id: prompt.text for prompt in load_run(tmp_path).info.suite.prompts}
         for item in of_metric(folder, "judged"):
-            with Image.open(folder.image_path(item.variant, item.case, item.sample)) as image:
-                mean = float(tower.preprocess(image, "").mean())
-            assert item.value == pytest.approx((mean * len(prompts[item.case]) - 1) / 2, rel=1e-5)
-            assert item.prompt_cut == (len(prompts[item.case]) > 20)
-        assert sum(tower.calls) == IMAGES
+            with Image.open(folder.image_path(item.variant, item.prompt_id, item.sample)) as image:
+                mean = float(encoder.preprocess(image, "").mean())
+            assert item.value == pytest.approx((mean * len(prompts[item.prompt_id]) - 1) / 2, rel=1e-5)
+            assert item.prompt_cut == (len(prompts[item.prompt_id]) > 20)
+        assert sum(encoder.calls) == IMAGES
 
 
-def test_a_joint_tower_that_gives_another_shape_is_a_null_with_the_reason(tmp_path: Path) -> None:
+def test_a_joint_encoder_that_gives_another_shape_is_a_null_with_the_reason(tmp_path: Path) -> None:
     with rendered(tmp_path, metrics=("judged",), prompts=1) as folder:
-        score(folder, registry=registry_of(JUDGED, Tower("joint", lambda place: Joint((4, 1)))))
+        score(folder, registry=registry_of(JUDGED, Encoder("joint", lambda place: Joint((4, 1)))))
         reasons = set(nulls(folder, "judged").values())
-        assert reasons == {"the tower gave values of shape (4, 1), not (4,)"}
+        assert reasons == {"the encoder gave values of shape (4, 1), not (4,)"}
 
 
 # --- cut prompts ---------------------------------------------------------------------------
@@ -157,11 +157,11 @@ class Short(ConvTower):
 def test_scores_say_whether_their_prompt_was_cut_and_only_where_it_is_read(tmp_path: Path) -> None:
     reading = metric(facts("reading", "conv"))(_first)
     with rendered(tmp_path, metrics=("reading", "plain"), prompts=3) as folder:
-        first, second, third = (case.prompt for case in load_run(tmp_path).info.suite.cases)
+        first, second, third = (prompt.text for prompt in load_run(tmp_path).info.suite.prompts)
         assert max(map(len, (first, second, third))) < CUT
-        tower = Tower("conv", lambda place: Short(first, second))
-        score(folder, registry=registry_of(reading, looker("plain", ""), tower))
-        cut = {item.case: item.prompt_cut for item in of_metric(folder, "reading")}
+        encoder = Encoder("conv", lambda place: Short(first, second))
+        score(folder, registry=registry_of(reading, looker("plain", ""), encoder))
+        cut = {item.prompt_id: item.prompt_cut for item in of_metric(folder, "reading")}
         assert list(cut.values()) == [True, False, False]
         assert {key[1] for key in nulls(folder, "reading")} == {"case-001"}
         assert set(nulls(folder, "reading").values()) == {"RuntimeError: cannot count"}
@@ -173,11 +173,11 @@ def test_scores_say_whether_their_prompt_was_cut_and_only_where_it_is_read(tmp_p
 
 
 def rounding(place: Place) -> ConvTower:
-    """A tower that computes in the dtype asked for, on weights rounded to it."""
-    tower = ConvTower(1, 4, [], [])
+    """An encoder that computes in the dtype asked for, on weights rounded to it."""
+    encoder = ConvTower(1, 4, [], [])
     kind = getattr(torch, place.dtype)
-    tower.image_out = tower.image_out.to(kind).float()
-    return tower
+    encoder.image_out = encoder.image_out.to(kind).float()
+    return encoder
 
 
 PLACES: list[Place] = []
@@ -198,7 +198,7 @@ def _regress(inputs: Inputs) -> torch.Tensor:
 HEADED = metric(facts("headed", "conv"), load_head=_head, needs_text=False)(_regress)
 SINGLE = metric(facts("single", "exact"), needs_text=False)(_first)
 HALF = registry_of(
-    HEADED, SINGLE, Tower("conv", rounding), Tower("exact", lambda place: ConvTower(2, 4, [], []), (), ("float32",))
+    HEADED, SINGLE, Encoder("conv", rounding), Encoder("exact", lambda place: ConvTower(2, 4, [], []), (), ("float32",))
 )
 
 
@@ -207,14 +207,14 @@ def test_another_dtype_is_another_version_and_heads_stay_in_float32(tmp_path: Pa
         score(folder, registry=HALF)
         whole = values(folder)
         PLACES.clear()
-        assert score(folder, tower_dtype="bfloat16", registry=HALF) == 6
+        assert score(folder, metric_dtype="bfloat16", registry=HALF) == 6
         assert {item.version for item in of_metric(folder, "headed")} == {"1+bfloat16"}
         assert {place.dtype for place in PLACES} == {"float32"}
         half = values(folder)
         assert half != whole
         assert all(half[key] == pytest.approx(whole[key], abs=0.05) for key in whole)
-        assert score(folder, tower_dtype="bfloat16", registry=HALF) == 0
-        assert score(folder, tower_dtype="float32", registry=HALF) == 6
+        assert score(folder, metric_dtype="bfloat16", registry=HALF) == 0
+        assert score(folder, metric_dtype="float32", registry=HALF) == 6
         assert values(folder) == whole
 
 
@@ -227,14 +227,14 @@ def test_a_folder_goes_on_in_the_dtype_that_its_card_names(tmp_path: Path) -> No
         score(folder, registry=HALF)
         assert {(item.metric, item.version) for item in folder.scores()} == {("headed", "1+float16"), ("single", "1")}
         assert missing_scores(folder, ("headed", "single"), registry=HALF) == 0
-        assert missing_scores(folder, ("headed",), tower_dtype="float32", registry=HALF) == 6
+        assert missing_scores(folder, ("headed",), metric_dtype="float32", registry=HALF) == 6
         assert facts_of_run(("headed", "single"), card, ("single",), None, HALF) == card
 
 
-def test_a_tower_without_the_dtype_stays_and_alone_is_refused() -> None:
+def test_a_encoder_without_the_dtype_stays_and_alone_is_refused() -> None:
     assert at_dtype(SINGLE, "float16", HALF) is SINGLE
     assert at_dtype(HEADED, "float32", HALF) is HEADED
-    with pytest.raises(UsageError, match="none of the metrics single has a tower that computes in it"):
+    with pytest.raises(UsageError, match="none of the metrics single has an encoder that computes in it"):
         facts_of_run(("headed", "single"), (), ("single",), "float16", HALF)
 
 
@@ -248,7 +248,7 @@ def test_a_version_tells_the_dtype(version: str, dtype: str) -> None:
 
 def test_a_new_version_keeps_the_dtype_of_the_card() -> None:
     newer = Metric(msgspec.structs.replace(HEADED.facts, version="2"), HEADED.compute, HEADED.load_head)
-    registry = registry_of(newer, Tower("conv", rounding))
+    registry = registry_of(newer, Encoder("conv", rounding))
     old: MetricFacts = msgspec.structs.replace(HEADED.facts, version="1+float16")
     assert [found.version for found in facts_of_run(("headed",), (old,), (), None, registry)] == ["2+float16"]
 
@@ -270,10 +270,10 @@ def allow_tf32() -> Iterator[Callable[[bool], None]]:
     torch.set_float32_matmul_precision(before[1])
 
 
-@pytest.mark.parametrize("tower", [None, "conv"])
+@pytest.mark.parametrize("encoder", [None, "conv"])
 @pytest.mark.parametrize("allowed", [True, False])
 def test_nothing_is_judged_in_tensorfloat32_and_the_setting_is_given_back(
-    tmp_path: Path, allow_tf32: Callable[[bool], None], tower: str | None, allowed: bool
+    tmp_path: Path, allow_tf32: Callable[[bool], None], encoder: str | None, allowed: bool
 ) -> None:
     seen: list[tuple[bool, str]] = []
 
@@ -286,7 +286,7 @@ def test_nothing_is_judged_in_tensorfloat32_and_the_setting_is_given_back(
         seen.append(precision())
         return torch.ones(len(inputs.prompts))
 
-    judges = [metric(facts("noting", tower))(compute), Tower("conv", lambda place: Noting(1, 4, [], []))]
+    judges = [metric(facts("noting", encoder))(compute), Encoder("conv", lambda place: Noting(1, 4, [], []))]
     allow_tf32(allowed)
     before = precision()
     with rendered(tmp_path, metrics=("noting",), prompts=1) as folder:

@@ -152,8 +152,8 @@ def test_wilson_agrees_with_scipy(successes: int, n: int, level: float) -> None:
 
 @quick
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, 2 * n), st.just(n))))
-def test_wilson_mirrors_and_holds_the_share(case: tuple[int, int]) -> None:
-    halves, n = case
+def test_wilson_mirrors_and_holds_the_share(prompt_id: tuple[int, int]) -> None:
+    halves, n = prompt_id
     low, high = stats.wilson_interval(halves / 2, n)
     mirrored = stats.wilson_interval(n - halves / 2, n)
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-12)

@@ -80,7 +80,7 @@ def test_the_newest_record_counts_and_order_is_the_runs(run: Run, tmp_path: Path
     assert read.renders == run.renders
     assert set(read.scores) == set(run.scores)
     names = [facts.name for facts in run.info.metrics]
-    cells = [(item.variant, item.case, item.sample, names.index(item.metric)) for item in read.scores]
+    cells = [(item.variant, item.prompt_id, item.sample, names.index(item.metric)) for item in read.scores]
     assert cells == sorted(cells)
 
 
@@ -90,8 +90,10 @@ def test_variants_that_the_suite_lost_are_left_out_and_foreign_cases_refused(run
     (path / "run.json").write_bytes(msgspec.json.encode(replace(run.info, suite=suite)))
     read = load_run(path)
     assert {item.variant for item in (*read.renders, *read.scores, *read.timings)} == {"base"}
-    (path / "run.json").write_bytes(msgspec.json.encode(replace(run.info, suite=replace(suite, cases=suite.cases[1:]))))
-    with pytest.raises(InvalidError, match=r"renders\.jsonl: names the case 'case-000'"):
+    (path / "run.json").write_bytes(
+        msgspec.json.encode(replace(run.info, suite=replace(suite, prompts=suite.prompts[1:])))
+    )
+    with pytest.raises(InvalidError, match=r"renders\.jsonl: names the prompt 'case-000'"):
         load_run(path)
 
 
@@ -118,17 +120,17 @@ def test_scores_csv_has_a_row_an_image_and_a_column_a_metric(run: Run, tmp_path:
         text = folder.write_scores_csv().read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(text)))
     metrics = [facts.name for facts in failed.info.metrics]
-    assert list(rows[0]) == ["variant", "case", "sample", "seed", "image", "error", *metrics]
-    assert [(row["variant"], row["case"], int(row["sample"])) for row in rows] == [
-        (item.variant, item.case, item.sample) for item in failed.renders
+    assert list(rows[0]) == ["variant", "prompt_id", "sample", "seed", "image", "error", *metrics]
+    assert [(row["variant"], row["prompt_id"], int(row["sample"])) for row in rows] == [
+        (item.variant, item.prompt_id, item.sample) for item in failed.renders
     ]
-    values = {(s.variant, s.case, s.sample, s.metric): s.value for s in failed.scores}
+    values = {(s.variant, s.prompt_id, s.sample, s.metric): s.value for s in failed.scores}
     for row in rows:
         for metric in metrics:
-            value = values.get((row["variant"], row["case"], int(row["sample"]), metric))
+            value = values.get((row["variant"], row["prompt_id"], int(row["sample"]), metric))
             assert row[metric] == ("" if value is None else repr(value))
     bad = next(row for row in rows if row["error"])
-    assert (bad["variant"], bad["case"], bad["image"], bad["mini-clip"]) == ("spo", "case-001", "", "")
+    assert (bad["variant"], bad["prompt_id"], bad["image"], bad["mini-clip"]) == ("spo", "case-001", "", "")
 
 
 @pytest.mark.parametrize("journal", ["renders", "scores", "timings"])
@@ -260,7 +262,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(run: Run, tmp_path: Pa
 
 def test_what_a_killed_process_left_half_written_is_cleared(run: Run, tmp_path: Path) -> None:
     path = write_run(run, tmp_path / "run")
-    for name in (".run.json.77-1.tmp", "images/base/.case-000-0.png.77-1.tmp"):
+    for name in (".run.json.77-1.tmp", "images/base/.prompt_id-000-0.png.77-1.tmp"):
         (path / name).write_bytes(b"half")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / ".run.json.77-1.tmp").write_bytes(b"half")
@@ -277,7 +279,7 @@ def test_no_run_is_a_usage_error_with_the_next_command(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"schema":1}', b'{"schema":1,"schema":1}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"schema":2}', b'{"schema":1,"schema":1}'])
 def test_a_damaged_card_is_invalid(content: bytes, run: Run, tmp_path: Path) -> None:
     path = write_run(run, tmp_path / "run")
     (path / "run.json").write_bytes(content)
@@ -288,10 +290,10 @@ def test_a_damaged_card_is_invalid(content: bytes, run: Run, tmp_path: Path) -> 
 
 def test_a_newer_schema_is_incomparable(run: Run, tmp_path: Path) -> None:
     path = write_run(run, tmp_path / "run")
-    table = json.loads((path / "run.json").read_text(encoding="utf-8")) | {"schema": 2, "future": 1}
+    table = json.loads((path / "run.json").read_text(encoding="utf-8")) | {"schema": 3, "future": 1}
     (path / "run.json").write_text(json.dumps(table), encoding="utf-8")
     for reading in (load_run, RunFolder.reopen, lambda path: open_for(run.info.suite, path)):
-        with pytest.raises(IncomparableError, match="has schema 2; this hotart-bench knows runs up to schema 1"):
+        with pytest.raises(IncomparableError, match="has schema 3; this hotart-bench reads runs of schema 2 only"):
             reading(path)
 
 
@@ -304,7 +306,7 @@ def test_an_image_elsewhere_is_never_followed(image: str | None, run: Run, tmp_p
         load_run(path)
 
 
-# --- the machine would not -----------------------------------------------------------------
+# --- environment error -----------------------------------------------------------------
 
 
 def test_a_place_that_cannot_be_written_is_a_machine_error(run: Run) -> None:

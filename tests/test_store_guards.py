@@ -22,8 +22,10 @@ def run(tmp_path: Path) -> Run:
 
 def test_another_protocol_is_refused_with_every_difference(run: Run) -> None:
     suite = run.info.suite
-    cases = (replace(suite.cases[0], prompt="other"), replace(suite.cases[1], id="new"))
-    other = replace(suite, cases=cases, seed=9, limit=2, settings=replace(suite.settings, steps=30, sampler="euler"))
+    prompts = (replace(suite.prompts[0], prompt="other"), replace(suite.prompts[1], id="new"))
+    other = replace(
+        suite, prompts=prompts, seed=9, limit=2, settings=replace(suite.settings, steps=30, sampler="euler")
+    )
     with pytest.raises(IncomparableError) as caught:
         refuse_other_protocol(Path("runs/mini"), run.info, other)
     assert caught.value.message.startswith("runs/mini: holds a run of another protocol: ")
@@ -32,16 +34,16 @@ def test_another_protocol_is_refused_with_every_difference(run: Run) -> None:
         "limit is not set there and 2 here",
         "settings.steps is 20 there and 30 here",
         "settings.sampler is ddim there and euler here",
-        "cases only there: case-001, case-002",
-        "cases only here: new",
-        "cases with another prompt: case-000",
+        "prompts only there: case-001, case-002",
+        "prompts only here: new",
+        "prompts with another prompt: case-000",
     ):
         assert fact in caught.value.message
     assert "samples" not in caught.value.message
     assert "-o" in caught.value.hint
     assert "--fresh" in caught.value.hint
-    with pytest.raises(IncomparableError, match="the order of the cases"):
-        refuse_other_protocol(Path("runs/mini"), run.info, replace(suite, cases=suite.cases[::-1]))
+    with pytest.raises(IncomparableError, match="the order of the prompts"):
+        refuse_other_protocol(Path("runs/mini"), run.info, replace(suite, prompts=suite.prompts[::-1]))
 
 
 def test_the_same_machine_may_continue_whatever_else_changed(run: Run) -> None:

@@ -13,13 +13,13 @@ from suites import GOOD, METRICS, write_suite
 
 from bench import suite as room
 from bench.errors import SuiteError, UsageError
-from bench.records import Case, Lora, Plan, Suite
+from bench.records import Lora, Plan, Prompt, Suite
 from bench.suite import (
     image_seed,
     list_prompt_sets,
     list_suites,
     load_suite,
-    plan_cells,
+    plan_images,
     prompts_folder,
     protocol_digest,
 )
@@ -37,9 +37,9 @@ def suite_file(tmp_path: Path) -> Path:
 def test_a_suite_file_gives_every_field(suite_file: Path) -> None:
     suite = load_suite(str(suite_file), known_metrics=METRICS)
     assert suite.source == str(suite_file)
-    assert [case.id for case in suite.cases] == ["a", "b"]
+    assert [prompt.id for prompt in suite.prompts] == ["a", "b"]
     assert (suite.samples, suite.seed, suite.limit) == (2, 7, None)
-    assert (suite.settings.guidance, suite.settings.eta, suite.settings.dtype) == (5.0, 0.5, "float32")
+    assert (suite.settings.guidance_scale, suite.settings.eta, suite.settings.dtype) == (5.0, 0.5, "float32")
     assert [variant.name for variant in suite.variants] == ["base", "spo"]
     assert suite.variants[1].loras == (Lora(path="mini:spo", weight=0.5),)
     assert suite.limits == {"mini-aesthetic": "0.1sd", "end_to_end": "5% floor 20ms", "peak_allocated": "3%"}
@@ -48,7 +48,7 @@ def test_a_suite_file_gives_every_field(suite_file: Path) -> None:
 
 def test_limit_keeps_the_first_cases_and_is_another_protocol(suite_file: Path) -> None:
     whole, one = load_suite(str(suite_file)), load_suite(str(suite_file), limit=1)
-    assert one.cases == whole.cases[:1]
+    assert one.prompts == whole.prompts[:1]
     assert one.limit == 1
     assert protocol_digest(one) != protocol_digest(whole)
     assert load_suite(str(suite_file), limit=2) == whole  # cuts nothing off: no limited suite
@@ -88,10 +88,10 @@ def test_prompts_lie_beside_the_suite_before_the_shipped_sets(
     (shipped / "own.jsonl").write_text('{"id":"shipped","prompt":"x"}', encoding="utf-8")
     (shipped / "mini.toml").write_text(GOOD.replace('"own"', '"mini"'), encoding="utf-8")
     monkeypatch.setattr(room, "prompts_folder", lambda: shipped)
-    assert [case.id for case in load_suite(str(suite_file)).cases] == ["a", "b"]
-    assert [case.id for case in load_suite("mini").cases] == ["shipped"]
+    assert [prompt.id for prompt in load_suite(str(suite_file)).prompts] == ["a", "b"]
+    assert [prompt.id for prompt in load_suite("mini").prompts] == ["shipped"]
     (tmp_path / "own.jsonl").unlink()
-    assert [case.id for case in load_suite(str(suite_file)).cases] == ["shipped"]
+    assert [prompt.id for prompt in load_suite(str(suite_file)).prompts] == ["shipped"]
     assert list_suites() == ("mini",)
     assert list_prompt_sets() == ("own.jsonl",)
 
@@ -100,7 +100,7 @@ def test_prompts_lie_beside_the_suite_before_the_shipped_sets(
 def test_shipped_suites_load(name: str) -> None:
     suite = load_suite(name)
     assert suite.name == name
-    assert len(plan_cells(suite)) == len(suite.cases) * suite.samples
+    assert len(plan_images(suite)) == len(suite.prompts) * suite.samples
 
 
 @pytest.mark.parametrize("name", list_prompt_sets())
@@ -113,8 +113,8 @@ def test_shipped_prompt_sets_load(name: str) -> None:
 
 def test_the_digest_is_the_documented_one(suite_file: Path) -> None:
     facts = (
-        '{"cases":[["a","a fox",""],["b","a pier","blur"]],"samples":2,"schema":1,"seed":7,"settings":'
-        '{"batch":3,"compile":false,"dtype":"float32","eta":0.5,"guidance":5.0,"height":96,"sampler":"ddim",'
+        '{"prompts":[["a","a fox",""],["b","a pier","blur"]],"samples":2,"schema":1,"seed":7,"settings":'
+        '{"batch":3,"compile":false,"dtype":"float32","eta":0.5,"guidance_scale":5.0,"height":96,"sampler":"ddim",'
         '"steps":20,"vae_tiling":false,"width":64}}'
     )
     assert protocol_digest(load_suite(str(suite_file))) == hashlib.sha256(facts.encode()).hexdigest()
@@ -125,16 +125,16 @@ def test_only_the_protocol_changes_the_digest(suite_file: Path) -> None:
     replace = msgspec.structs.replace
     same = [
         replace(suite, name="x", variants=(), metrics=(), limits={}, measure=Plan(), source="y"),
-        replace(suite, cases=tuple(replace(case, tags=("t",), probes="p") for case in suite.cases)),
-        replace(suite, settings=replace(suite.settings, guidance=5)),
+        replace(suite, prompts=tuple(replace(prompt, tags=("t",), probes="p") for prompt in suite.prompts)),
+        replace(suite, settings=replace(suite.settings, guidance_scale=5)),
         msgspec.json.decode(msgspec.json.encode(suite), type=Suite),
     ]
     other = [
         replace(suite, samples=3),
         replace(suite, seed=8),
-        replace(suite, cases=suite.cases[::-1]),
-        replace(suite, cases=(replace(suite.cases[0], prompt="a föx"), suite.cases[1])),
-        replace(suite, cases=(replace(suite.cases[0], negative="blur"), suite.cases[1])),
+        replace(suite, prompts=suite.prompts[::-1]),
+        replace(suite, prompts=(replace(suite.prompts[0], prompt="a föx"), suite.prompts[1])),
+        replace(suite, prompts=(replace(suite.prompts[0], negative="blur"), suite.prompts[1])),
         *(
             replace(suite, settings=replace(suite.settings, **change))
             for change in ({"batch": 4}, {"steps": 21}, {"dtype": "float16"}, {"compile": True}, {"eta": 0.0})
@@ -145,11 +145,11 @@ def test_only_the_protocol_changes_the_digest(suite_file: Path) -> None:
     assert len({protocol_digest(item) for item in other} | {digest}) == len(other) + 1
 
 
-@given(seed=st.integers(0, 2**63 - 1), case=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]*", fullmatch=True))
+@given(seed=st.integers(0, 2**63 - 1), prompt_id=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]*", fullmatch=True))
 @settings(max_examples=50, deadline=None)
-def test_image_seed_is_the_documented_hash(seed: int, case: str) -> None:
-    digest = hashlib.sha256(b"%d\n%s\n3" % (seed, case.encode())).hexdigest()
-    assert image_seed(seed, case, 3) == int(digest[:16], 16) % 2**63
+def test_image_seed_is_the_documented_hash(seed: int, prompt_id: str) -> None:
+    digest = hashlib.sha256(b"%d\n%s\n3" % (seed, prompt_id.encode())).hexdigest()
+    assert image_seed(seed, prompt_id, 3) == int(digest[:16], 16) % 2**63
 
 
 def test_image_seed_never_changes() -> None:
@@ -160,22 +160,22 @@ def test_image_seed_never_changes() -> None:
 
 def test_cells_run_case_by_case_in_planned_batches(suite_file: Path) -> None:
     suite = load_suite(str(suite_file))
-    cells = plan_cells(suite)
-    assert [(cell.case, cell.sample, cell.batch) for cell in cells] == [
+    cells = plan_images(suite)
+    assert [(cell.prompt_id, cell.sample, cell.batch) for cell in cells] == [
         ("a", 0, 0),
         ("a", 1, 0),
         ("b", 0, 0),
         ("b", 1, 1),
     ]
-    assert [cell.seed for cell in cells] == [image_seed(7, cell.case, cell.sample) for cell in cells]
+    assert [cell.seed for cell in cells] == [image_seed(7, cell.prompt_id, cell.sample) for cell in cells]
     assert len({cell.seed for cell in cells}) == 4
 
 
 def test_an_image_keeps_its_seed_when_cases_come_and_go(suite_file: Path) -> None:
     suite = load_suite(str(suite_file))
-    more = msgspec.structs.replace(suite, cases=(Case(id="new", prompt="x"), *suite.cases[::-1]))
-    seeds = {(cell.case, cell.sample): cell.seed for cell in plan_cells(more)}
-    assert all(seeds[cell.case, cell.sample] == cell.seed for cell in plan_cells(suite))
+    more = msgspec.structs.replace(suite, prompts=(Prompt(id="new", text="x"), *suite.prompts[::-1]))
+    seeds = {(cell.prompt_id, cell.sample): cell.seed for cell in plan_images(more)}
+    assert all(seeds[cell.prompt_id, cell.sample] == cell.seed for cell in plan_images(suite))
 
 
 def test_an_unknown_suite_names_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

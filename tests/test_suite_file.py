@@ -13,8 +13,8 @@ from bench.errors import IncomparableError, SuiteError
 from bench.suite import load_suite
 
 BAD = {
-    "doubled field": ("samples = 2", "samples = 2\nsamples = 3", "is no TOML: Cannot overwrite a value"),
-    "doubled table": ("[limits]", "[settings]\n[limits]", "is no TOML: Cannot declare"),
+    "doubled field": ("samples = 2", "samples = 2\nsamples = 3", "is not valid TOML: Cannot overwrite a value"),
+    "doubled table": ("[limits]", "[settings]\n[limits]", "is not valid TOML: Cannot declare"),
     "unknown field": (
         "samples = 2",
         "sample = 2",
@@ -32,9 +32,9 @@ BAD = {
         "variants.spo.loras[0].wieght (did you mean 'weight'?)",
     ),
     "unknown in measure": ("rounds = 3", "round = 3", "unknown field measure.round (did you mean 'rounds'?)"),
-    "no schema": ("schema = 1\n", "", "the field schema is missing; a suite file begins with schema = 1"),
-    "text schema": ("schema = 1", 'schema = "1"', "the field schema is '1'"),
-    "true schema": ("schema = 1", "schema = true", "the field schema is True"),
+    "no schema": ("schema = 2\n", "", "the field schema is missing; suites have schema = 2"),
+    "text schema": ("schema = 2", 'schema = "1"', "the field schema is '1'"),
+    "true schema": ("schema = 2", "schema = true", "the field schema is True"),
     "no prompts": ('prompts = ["own.jsonl"]\n', "", "missing field prompts"),
     "no steps": ("steps = 20\n", "", "settings: missing field steps"),
     "text steps": ("steps = 20", 'steps = "20"', "settings.steps: expected int, got str"),
@@ -42,10 +42,14 @@ BAD = {
     "true steps": ("steps = 20", "steps = true", "settings.steps: expected int, got bool"),
     "0 steps": ("steps = 20", "steps = 0", "settings.steps is 0; allowed is 1 to 499"),
     "1001 steps": ("steps = 20", "steps = 1001", "settings.steps is 1001"),
-    "NaN guidance": ("guidance = 5", "guidance = nan", "settings.guidance is nan; allowed is 0 to 100"),
-    "infinite guidance": ("guidance = 5", "guidance = inf", "settings.guidance is inf"),
-    "endless guidance": ("guidance = 5", "guidance = 1" + "0" * 400, "settings.guidance"),
-    "negative guidance": ("guidance = 5", "guidance = -0.5", "settings.guidance is -0.5"),
+    "NaN guidance": (
+        "guidance_scale = 5",
+        "guidance_scale = nan",
+        "guidance_scale is nan; allowed is 0 to 100",
+    ),
+    "infinite guidance": ("guidance_scale = 5", "guidance_scale = inf", "settings.guidance_scale is inf"),
+    "endless guidance": ("guidance_scale = 5", "guidance_scale = 1" + "0" * 400, "settings.guidance_scale"),
+    "negative guidance": ("guidance_scale = 5", "guidance_scale = -0.5", "settings.guidance_scale is -0.5"),
     "width 63": ("width = 64", "width = 63", "settings.width is 63; it must be a multiple of 8, such as 64"),
     "width 10^7": ("width = 64", "width = 10_000_000", "settings.width is 10000000; allowed is 8 to 8192"),
     "height 0": ("height = 96", "height = 0", "settings.height is 0"),
@@ -104,9 +108,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_a_bad_suite_is_refused_in_a_sentence(case: str, tmp_path: Path) -> None:
-    old, new, sentence = BAD[case]
+@pytest.mark.parametrize("prompt_id", BAD)
+def test_a_bad_suite_is_refused_in_a_sentence(prompt_id: str, tmp_path: Path) -> None:
+    old, new, sentence = BAD[prompt_id]
     path = write_suite(tmp_path, old, new)
     with pytest.raises(SuiteError) as caught:
         load_suite(str(path), known_metrics=METRICS)
@@ -119,9 +123,9 @@ def test_a_bad_suite_is_refused_in_a_sentence(case: str, tmp_path: Path) -> None
     [
         (b"", "the field schema is missing"),
         (b"\x00\x01\x02", "zero bytes"),
-        (b"schema = 1\nname = '\xff'", ":2: is not UTF-8"),
-        (b"{}", "is no TOML"),
-        (b"x = " + b"[" * 100_000, "is no TOML"),
+        (b"schema = 2\nname = '\xff'", ":2: is not UTF-8"),
+        (b"{}", "is not valid TOML"),
+        (b"x = " + b"[" * 100_000, "is not valid TOML"),
     ],
 )
 def test_a_file_that_is_no_suite_is_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
@@ -133,8 +137,8 @@ def test_a_file_that_is_no_suite_is_refused(content: bytes, sentence: str, tmp_p
 
 def test_no_variants_and_a_newer_schema(tmp_path: Path) -> None:
     suite_file = write_suite(tmp_path)
-    suite_file.write_text("schema = 2\nfuture = true\n", encoding="utf-8")
-    with pytest.raises(IncomparableError, match="has schema 2; this hotart-bench knows suites up to schema 1"):
+    suite_file.write_text("schema = 3\nfuture = true\n", encoding="utf-8")
+    with pytest.raises(IncomparableError, match="has schema 3; this hotart-bench reads suites of schema 2 only"):
         load_suite(str(suite_file))
     cut = GOOD[: GOOD.index("[variants.base]")]
     suite_file.write_text(cut + "[variants]\n", encoding="utf-8")
@@ -151,9 +155,9 @@ def test_a_doubled_id_across_prompt_files_names_both_lines(tmp_path: Path) -> No
 @given(value=st.floats() | st.integers(-(2**70), 2**70))
 @settings(max_examples=30, deadline=None)
 def test_guidance_is_taken_exactly_in_its_range(value: float, tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = write_suite(tmp_path_factory.mktemp("g"), "guidance = 5", f"guidance = {value}")
+    path = write_suite(tmp_path_factory.mktemp("g"), "guidance_scale = 5", f"guidance_scale = {value}")
     if 0 <= value <= 100:
-        assert load_suite(str(path)).settings.guidance == value
+        assert load_suite(str(path)).settings.guidance_scale == value
     else:
-        with pytest.raises(SuiteError, match=r"settings\.guidance"):
+        with pytest.raises(SuiteError, match=r"settings\.guidance_scale"):
             load_suite(str(path))

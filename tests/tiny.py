@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from bench.mini import weights
 
 SUITE = """\
-schema = 1
+schema = 2
 name = "tiny"
 prompts = ["tiny.jsonl"]
 samples = 2
@@ -22,7 +22,7 @@ metrics = ["mini-clip", "mini-aesthetic", "mini-preference", "saturation", "shar
 width = 64
 height = 64
 steps = 3
-guidance = 3.0
+guidance_scale = 3.0
 sampler = "ddim"
 batch = 4 # 6 images a variant: one whole batch, and a shorter one
 
@@ -44,7 +44,7 @@ PROMPTS = """\
 {"id": "woman", "prompt": "portrait of a woman with red hair", "negative": "a man", "tags": ["portrait"]}
 """
 VARIANTS, CASES, SAMPLES, STEPS = ("base", "spo"), ("tent", "dunes", "woman"), (0, 1), 3
-CELLS = {(variant, case, sample) for variant in VARIANTS for case in CASES for sample in SAMPLES}
+CELLS = {(variant, prompt_id, sample) for variant in VARIANTS for prompt_id in CASES for sample in SAMPLES}
 
 TIMER = (sys.executable, str(Path(__file__).with_name("fake_timer.py")))
 """A command for ``bench.measure.measure`` that times nothing, in no time."""

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import msgspec
 
-from bench import documents as strict_json
+from bench import documents
 from bench.baseline.file import KIND, read_baseline, write_baseline
 from bench.comparability import check_names
 from bench.compare.pairing import NO_CELLS, Cells, usable_scores
@@ -24,12 +24,12 @@ from bench.records import (
     Acceptance,
     Baseline,
     Calibration,
-    Case,
     Fingerprint,
-    FrozenCase,
+    FrozenPrompt,
     FrozenRound,
     FrozenVariant,
     Machine,
+    Prompt,
     Run,
     RunInfo,
     SessionNoise,
@@ -97,7 +97,7 @@ def freeze(
         samples=suite.samples,
         seed=suite.seed,
         limits=suite.limits,
-        cases=tuple(FrozenCase(id=case.id, digest=case_digest(case)) for case in suite.cases),
+        prompts=tuple(FrozenPrompt(id=prompt.id, digest=prompt_digest(prompt)) for prompt in suite.prompts),
         metrics=run.info.metrics,
         variants=tuple(_variant(run, fingerprint, scores) for fingerprint in _chosen(run, variants)),
         machine=run.info.machine,
@@ -108,9 +108,9 @@ def freeze(
     )
 
 
-def case_digest(case: Case) -> str:
+def prompt_digest(prompt: Prompt) -> str:
     """First 12 hex digits of the sha256 of the prompt, a zero byte, and the negative prompt, in UTF-8."""
-    return hashlib.sha256(f"{case.prompt}\0{case.negative}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{prompt.text}\0{prompt.negative}".encode()).hexdigest()[:12]
 
 
 def _chosen(run: Run, names: Sequence[str] | None) -> list[Fingerprint]:
@@ -127,7 +127,7 @@ def _variant(run: Run, fingerprint: Fingerprint, scores: Mapping[tuple[str, str]
         values={
             facts.name: _means(suite, scores.get((name, facts.name), NO_CELLS))
             for facts in run.info.metrics
-            if not (is_first and facts.axis == "distance")
+            if not (is_first and facts.category == "distance")
         },
         timings=_rounds(run, name),
     )
@@ -135,7 +135,7 @@ def _variant(run: Run, fingerprint: Fingerprint, scores: Mapping[tuple[str, str]
 
 def _means(suite: Suite, cells: Cells) -> tuple[float | None, ...]:
     samples = range(suite.samples)
-    return tuple(_mean([cells.get((case.id, sample)) for sample in samples]) for case in suite.cases)
+    return tuple(_mean([cells.get((prompt.id, sample)) for sample in samples]) for prompt in suite.prompts)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -214,7 +214,7 @@ def read_session_noise(path: str | Path, info: RunInfo) -> tuple[SessionNoise, .
 
 def _read(path: Path) -> Calibration:
     try:
-        table = strict_json.loads(path.read_bytes().decode("utf-8-sig"))
+        table = documents.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise UsageError(f"{path}: there is no calibration here.", "hotart-bench calibrate SUITE") from error
     except OSError as error:
@@ -225,14 +225,9 @@ def _read(path: Path) -> Calibration:
         raise UsageError(
             f"{path}: is no calibration (its kind is not {CALIBRATION_KIND!r}).", "hotart-bench calibrate SUITE"
         )
-    schema = table.get("schema")
-    if type(schema) is int and schema > SCHEMA:
-        raise IncomparableError(
-            f"{path}: has schema {schema}; this hotart-bench knows calibrations up to schema {SCHEMA}.",
-            "pip install --upgrade hotart-bench",
-        )
+    documents.refuse_other_schema(path, table.get("schema"), SCHEMA, "calibrations", "hotart-bench calibrate SUITE")
     try:
-        return strict_json.convert(table, Calibration)
+        return documents.convert(table, Calibration)
     except ValueError as error:
         raise InvalidError(f"{path}: is no calibration: {error}.", "hotart-bench calibrate SUITE") from error
 

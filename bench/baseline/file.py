@@ -11,14 +11,14 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from bench import documents as strict_json
-from bench.errors import IncomparableError, InvalidError, MachineError, UsageError
+from bench import documents
+from bench.errors import InvalidError, MachineError, UsageError
 from bench.formatting import listed
 from bench.records import (
     BASELINE_SCHEMA,
     Baseline,
     Fingerprint,
-    FrozenCase,
+    FrozenPrompt,
     FrozenRound,
     FrozenVariant,
     Record,
@@ -74,19 +74,8 @@ def read_baseline(path: str | Path) -> Baseline:
     """
     path = Path(path)
     table = _decode(path)
-    schema = table.get("schema")
-    if type(schema) is not int or schema < 1:
-        raise InvalidError(
-            f"{path}: has schema {schema!r}, which no baseline has; it must be {BASELINE_SCHEMA}.", _RESTORE
-        )
-    if schema != BASELINE_SCHEMA:
-        newer = schema > BASELINE_SCHEMA
-        raise IncomparableError(
-            f"{path}: has schema {schema}; this hotart-bench knows baselines of schema {BASELINE_SCHEMA} only.",
-            "pip install --upgrade hotart-bench"
-            if newer
-            else f"take it away, then: hotart-bench baseline RUN -o {path}",
-        )
+    remake = f"take it away, then: hotart-bench baseline RUN -o {path}"
+    documents.refuse_other_schema(path, table.get("schema"), BASELINE_SCHEMA, "baselines", remake)
     if table.get("checksum") != _checksum(table):
         raise InvalidError(
             f"{path}: is not as it was frozen: its checksum does not fit its content. Numbers that people rely on "
@@ -109,7 +98,7 @@ def _decode(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
     try:
-        table = strict_json.loads(data.decode("utf-8-sig"))
+        table = documents.loads(data.decode("utf-8-sig"))
     except ValueError as error:
         raise InvalidError(f"{path}: is no whole JSON file, as a baseline is: {error}.", _RESTORE) from error
     if not isinstance(table, dict) or table.get("kind") != KIND:
@@ -121,18 +110,18 @@ def _decode(path: Path) -> dict[str, Any]:
 
 
 def _checksum(table: Mapping[str, Any]) -> str:
-    return hashlib.sha256(strict_json.canonical({**table, "checksum": ""})).hexdigest()
+    return hashlib.sha256(documents.canonical({**table, "checksum": ""})).hexdigest()
 
 
 def _to_table(baseline: Baseline) -> dict[str, Any]:
-    cases = [case.id for case in baseline.cases]
+    prompts = [prompt.id for prompt in baseline.prompts]
     table: dict[str, Any] = msgspec.to_builtins(baseline)
-    table["cases"] = {case.id: case.digest for case in baseline.cases}
+    table["prompts"] = {prompt.id: prompt.digest for prompt in baseline.prompts}
     table["variants"] = [
         {
             "fingerprint": msgspec.to_builtins(variant.fingerprint),
             "metrics": list(variant.values),
-            "values": dict(zip(cases, map(list, _transposed(variant, len(cases))), strict=True)),
+            "values": dict(zip(prompts, map(list, _transposed(variant, len(prompts))), strict=True)),
             "timings": msgspec.to_builtins(variant.timings),
         }
         for variant in baseline.variants
@@ -148,24 +137,24 @@ def _transposed(variant: FrozenVariant, prompts: int) -> list[tuple[float | None
 
 def _from_table(table: Mapping[str, Any]) -> Baseline:
     """The record that a decoded file stands for; ValueError with the field where it stands for none."""
-    cases = strict_json.convert(table.get("cases"), dict[str, str])
-    tables = strict_json.convert(table.get("variants"), tuple[_Table, ...])
-    bare = strict_json.convert({**table, "cases": [], "variants": []}, Baseline)
+    prompts = documents.convert(table.get("prompts"), dict[str, str])
+    tables = documents.convert(table.get("variants"), tuple[_Table, ...])
+    bare = documents.convert({**table, "prompts": [], "variants": []}, Baseline)
     baseline = msgspec.structs.replace(
         bare,
-        cases=tuple(FrozenCase(id=name, digest=digest) for name, digest in cases.items()),
-        variants=tuple(_variant(one, list(cases)) for one in tables),
+        prompts=tuple(FrozenPrompt(id=name, digest=digest) for name, digest in prompts.items()),
+        variants=tuple(_variant(one, list(prompts)) for one in tables),
     )
     for problem in _problems(baseline):
         raise ValueError(problem)
     return baseline
 
 
-def _variant(table: _Table, cases: list[str]) -> FrozenVariant:
+def _variant(table: _Table, prompts: list[str]) -> FrozenVariant:
     name = table.fingerprint.name
-    if list(table.values) != cases:
-        raise ValueError(f"the variant {name} has not a line for each prompt, in the order of cases")
-    wrong = [case for case, row in table.values.items() if len(row) != len(table.metrics)]
+    if list(table.values) != prompts:
+        raise ValueError(f"the variant {name} has not a line for each prompt, in the order of prompts")
+    wrong = [prompt_id for prompt_id, row in table.values.items() if len(row) != len(table.metrics)]
     if wrong:
         raise ValueError(f"the variant {name} has not {len(table.metrics)} values for {listed(wrong, 3)}")
     if len(set(table.metrics)) < len(table.metrics):
@@ -181,7 +170,7 @@ def _variant(table: _Table, cases: list[str]) -> FrozenVariant:
 def _problems(baseline: Baseline) -> Iterator[str]:
     names = [variant.fingerprint.name for variant in baseline.variants]
     metrics = [facts.name for facts in baseline.metrics]
-    if not baseline.cases or not names or baseline.samples < 1:
+    if not baseline.prompts or not names or baseline.samples < 1:
         yield "it has no prompt, no variant or no sample"
     for what, found in (("variant", names), ("metric", metrics)):
         if len(set(found)) < len(found):

@@ -1,4 +1,4 @@
-"""A against A: runs of the same weights, and how far apart chance alone puts them.
+"""A/A test: runs of the same weights, and how far apart chance alone puts them.
 
 The arithmetic is in ``noise``, the runs in ``parts``, and the rendering in another process in ``child``.
 """
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from bench import documents as strict_json
+from bench import documents
 from bench.calibrate.noise import Table, metric_noise, session_noise
-from bench.calibrate.runs import FIRST, Part, plan_parts, run_part
+from bench.calibrate.runs import FIRST, Condition, plan_conditions, run_condition
 from bench.comparability import check_same_machine
 from bench.compare.pairing import usable_scores
 from bench.errors import UsageError
@@ -30,7 +30,7 @@ __all__ = ["calibrate", "write_calibration"]
 
 MOST = 100
 """Seeds or sessions."""
-Done = tuple[Part, Run]
+Done = tuple[Condition, Run]
 
 
 def calibrate(
@@ -79,10 +79,10 @@ def calibrate(
     )
     place = pick_device(device)
     other = _other(place, beside)
-    parts = plan_parts(small, place, other, seeds, sessions)
+    parts = plan_conditions(small, place, other, seeds, sessions)
     done: list[Done] = []
     for part in parts:
-        run_part(part, folder, names, fresh=fresh, weights_dir=weights_dir, progress=progress)
+        run_condition(part, folder, names, fresh=fresh, weights_dir=weights_dir, progress=progress)
         run = load_run(folder / part.name)
         done.append((part, run))
         if part.source != "device":
@@ -96,7 +96,7 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
     Raises:
         MachineError: the disk would not.
     """
-    text = strict_json.dumps(msgspec.to_builtins(calibration))
+    text = documents.dumps(msgspec.to_builtins(calibration))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, msgspec.json.format(text.encode(), indent=2) + b"\n")
@@ -107,14 +107,14 @@ def _check(suite: Suite, folder: Path, seeds: int, sessions: int) -> None:
         raise UsageError(f"--seeds is {seeds}; allowed is 1 to {MOST}, since equal seeds alone show no noise.")
     if sessions != 0 and not 2 <= sessions <= MOST:
         raise UsageError(f"--sessions is {sessions}; allowed is 0 for none, or 2 to {MOST}: one differs from nothing.")
-    if len(suite.cases) < 2:
+    if len(suite.prompts) < 2:
         raise UsageError(f"The suite {suite.name} has one prompt; noise over prompts needs 2, and 30 are good.")
     if (folder / "run.json").exists():
         raise UsageError(f"{folder}: is a run folder; a calibration needs one of its own.", "choose another with -o")
 
 
 def _noisy(metrics: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(facts.name for facts in facts_for(metrics) if facts.axis != "distance")
+    names = tuple(facts.name for facts in facts_for(metrics) if facts.category != "distance")
     if not names:
         raise UsageError(
             "There is no metric to calibrate; distances to the reference do not count.", "hotart-bench list metrics"
@@ -140,7 +140,7 @@ def _calibration(suite: Suite, done: Sequence[Done], metrics: Sequence[str], not
         kind="hotart-bench calibration",
         suite=suite.name,
         protocol_digest=protocol_digest(suite),
-        prompts=len(suite.cases),
+        prompts=len(suite.prompts),
         samples=suite.samples,
         machine=first.info.machine,
         packages=first.info.packages,

@@ -20,7 +20,7 @@ PASSES = 0.9
 """How often a gate on nothing but noise should pass at the proposed margin."""
 
 Table = Mapping[tuple[str, str], Cells]
-"""``usable_scores`` of a run: by (variant, metric), then by (case, sample)."""
+"""``usable_scores`` of a run: by (variant, metric), then by (prompt, sample)."""
 
 
 def metric_noise(
@@ -60,7 +60,7 @@ def metric_noise(
         sources.append(source_noise(source, paired))
     floor = max((abs(one.mean) + one.half_width for one in sources if one.source != "seed"), default=0.0)
     seed = next((one for one in sources if one.source == "seed"), None)
-    margin, reason = _margin(facts, len(suite.cases), floor, seed)
+    margin, reason = _margin(facts, len(suite.prompts), floor, seed)
     return MetricNoise(
         variant=variant,
         metric=facts.name,

@@ -21,7 +21,7 @@ from bench.suite.file import MAX_SEED
 # Rendering in a process of its own: what another process does to the pixels is one source of noise.
 
 
-class Order(NamedTuple):
+class RenderJob(NamedTuple):
     """What a process is to render."""
 
     suite: Suite
@@ -40,7 +40,7 @@ class Step(Record, frozen=True):
     note: str
 
 
-def render_in_child(order: Order, progress: Progress | None) -> None:
+def render_in_child(order: RenderJob, progress: Progress | None) -> None:
     """Render what a run folder lacks, in a fresh process that ends with its work or with this one's.
 
     Raises:
@@ -78,7 +78,7 @@ def _listen(pipe: Connection, progress: Progress | None) -> HotartError | None:
             progress(message.stage, message.done, message.total, message.note)
 
 
-def _silent_death(order: Order, exit_code: int) -> HotartError:
+def _silent_death(order: RenderJob, exit_code: int) -> HotartError:
     if exit_code > 0:
         return HotartError(f"The process that rendered {order.folder} ended with exit code {exit_code}.")
     name = signal.Signals(-exit_code).name
@@ -89,7 +89,7 @@ def _silent_death(order: Order, exit_code: int) -> HotartError:
     )
 
 
-def _render(order: Order, pipe: Connection) -> None:
+def _render(order: RenderJob, pipe: Connection) -> None:
     """The child's side: errors of ``bench.errors`` go to the parent, any other ends it with a traceback."""
     # Ctrl-C reaches both; the parent ends this process, which a handler of its own would only make noisy.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -123,7 +123,7 @@ def _render(order: Order, pipe: Connection) -> None:
 FIRST = "first"
 
 
-class Part(NamedTuple):
+class Condition(NamedTuple):
     """One run folder of a calibration, by name below its folder."""
 
     name: str
@@ -135,7 +135,7 @@ class Part(NamedTuple):
     """Timed and not rendered."""
 
 
-def plan_parts(suite: Suite, device: str, beside: str | None, seeds: int, sessions: int) -> tuple[Part, ...]:
+def plan_conditions(suite: Suite, device: str, beside: str | None, seeds: int, sessions: int) -> tuple[Condition, ...]:
     """The parts in the order of work; sessions stand between the others, so that time passes from one to the next.
 
     Args:
@@ -147,27 +147,27 @@ def plan_parts(suite: Suite, device: str, beside: str | None, seeds: int, sessio
     """
     batch = msgspec.structs.replace(suite.settings, batch=other_batch(suite))
     rendered = [
-        Part(FIRST, None, suite, device),
-        Part("process", "process", suite, device),
-        Part("batch", "batch", msgspec.structs.replace(suite, settings=batch), device),
+        Condition(FIRST, None, suite, device),
+        Condition("process", "process", suite, device),
+        Condition("batch", "batch", msgspec.structs.replace(suite, settings=batch), device),
     ]
     if beside is not None:
-        rendered.append(Part("device", "device", suite, beside))
+        rendered.append(Condition("device", "device", suite, beside))
     for number in range(1, seeds + 1):
         other = msgspec.structs.replace(suite, seed=(suite.seed + number) % (MAX_SEED + 1))
-        rendered.append(Part(f"seed-{number}", "seed", other, device))
-    timed = [Part(f"session-{number}", None, suite, device, True) for number in range(1, sessions + 1)]
+        rendered.append(Condition(f"seed-{number}", "seed", other, device))
+    timed = [Condition(f"session-{number}", None, suite, device, True) for number in range(1, sessions + 1)]
     return tuple(part for part in chain(*zip_longest(timed, rendered)) if part is not None)
 
 
 def other_batch(suite: Suite) -> int:
     """Half the batch size that the suite really renders with, or 2 where that is 1."""
-    now = min(suite.settings.batch or 1, len(suite.cases) * suite.samples)
+    now = min(suite.settings.batch or 1, len(suite.prompts) * suite.samples)
     return now // 2 if now > 1 else 2
 
 
-def run_part(
-    part: Part,
+def run_condition(
+    part: Condition,
     folder: Path,
     metrics: Sequence[str],
     *,
@@ -193,7 +193,7 @@ def run_part(
         )
         return
     if part.source == "process":
-        render_in_child(Order(part.suite, path, part.device, fresh, weights_dir), told)
+        render_in_child(RenderJob(part.suite, path, part.device, fresh, weights_dir), told)
     else:
         run_stage(
             "render",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.checkpoints.detect import CONTEXT_OF_SD2
 from bench.checkpoints.families import COMPONENTS, PIPELINES, config_shapes, read_config, read_pipeline_class
-from bench.checkpoints.file_checkpoint import Held, Home, refuse_differences, stored_dtypes
+from bench.checkpoints.file_checkpoint import FileCheckpoint, Home, refuse_differences, stored_dtypes
 from bench.checkpoints.locate import convert_hint
 from bench.checkpoints.safetensors_files import read_header, weight_files
 from bench.checkpoints.single_file import INPAINTING_CHANNELS
@@ -34,7 +34,7 @@ VAE_SCALE = 0.18215
 """What a VAE's latents are multiplied with where its configuration says nothing: diffusers' default, SD 1.5's."""
 
 
-def open_folder(folder: Path, what: str) -> Held:
+def open_folder(folder: Path, what: str) -> FileCheckpoint:
     """A pipeline as diffusers saves it; components may be missing.
 
     Raises:
@@ -50,7 +50,7 @@ def open_folder(folder: Path, what: str) -> Held:
             found, paths = read_component(folder / component, component)
             homes |= found
             files += [(component, path) for path in paths]
-    return Held(
+    return FileCheckpoint(
         what=what,
         facts=_facts(folder, PIPELINES[pipeline], homes),
         homes=homes,
@@ -60,7 +60,7 @@ def open_folder(folder: Path, what: str) -> Held:
     )
 
 
-def open_component(folder: Path, component: str, what: str, family: Family) -> Held:
+def open_component(folder: Path, component: str, what: str, family: Family) -> FileCheckpoint:
     """A UNet or VAE alone: a folder of ``config.json`` and weights.
 
     Args:
@@ -73,7 +73,7 @@ def open_component(folder: Path, component: str, what: str, family: Family) -> H
         WeightsError: as ``open_folder``.
     """
     homes, paths = read_component(folder, component)
-    return Held(
+    return FileCheckpoint(
         what=what,
         facts=CheckpointFacts(
             layout="diffusers",

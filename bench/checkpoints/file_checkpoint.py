@@ -37,7 +37,7 @@ class Home(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Held:
+class FileCheckpoint:
     """A ``Checkpoint`` read from files."""
 
     what: str

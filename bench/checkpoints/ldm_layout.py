@@ -38,7 +38,7 @@ POSITIONS = "text_model.embeddings.position_ids"
 POSITION_WEIGHTS = "text_encoder.text_model.embeddings.position_embedding.weight"
 
 
-class Published(NamedTuple):
+class LdmTensor(NamedTuple):
     """One tensor of a published file."""
 
     key: str
@@ -57,7 +57,7 @@ class _Home(NamedTuple):
     place: int = 0
 
 
-def published(tensors: Mapping[str, Tensor]) -> tuple[Published, ...]:
+def published(tensors: Mapping[str, Tensor]) -> tuple[LdmTensor, ...]:
     """The tensors of the published file that holds these, in the order in which they are written: by key.
 
     Args:
@@ -71,7 +71,7 @@ def published(tensors: Mapping[str, Tensor]) -> tuple[Published, ...]:
 
 
 @lru_cache(maxsize=8)
-def _published(items: tuple[tuple[str, Tensor], ...]) -> tuple[Published, ...]:
+def _published(items: tuple[tuple[str, Tensor], ...]) -> tuple[LdmTensor, ...]:
     tensors = dict(items)
     sdxl = any(name.startswith(("text_encoder_2.", "unet.add_embedding.")) for name in tensors)
     text = TEXT["sdxl" if sdxl else "sd15"]
@@ -84,11 +84,11 @@ def _published(items: tuple[tuple[str, Tensor], ...]) -> tuple[Published, ...]:
     entries = [_entry(key, sorted(parts), tensors) for key, parts in homes.items()]
     if POSITION_WEIGHTS in tensors:
         length = tensors[POSITION_WEIGHTS].shape[0]
-        entries.append(Published(text + POSITIONS, (1, length), "int64", (), "positions"))
+        entries.append(LdmTensor(text + POSITIONS, (1, length), "int64", (), "positions"))
     return tuple(sorted(entries))
 
 
-def join(entry: Published, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+def join(entry: LdmTensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """The published tensor made of its parts, bit for bit, in their dtype; contiguous."""
     import torch
 
@@ -102,7 +102,7 @@ def join(entry: Published, parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return part.contiguous().view(entry.shape)
 
 
-def _entry(key: str, parts: list[tuple[int, str, Join]], tensors: Mapping[str, Tensor]) -> Published:
+def _entry(key: str, parts: list[tuple[int, str, Join]], tensors: Mapping[str, Tensor]) -> LdmTensor:
     names = tuple(name for _, name, _ in parts)
     how = parts[0][2]
     shape, dtype = tensors[names[0]]
@@ -114,7 +114,7 @@ def _entry(key: str, parts: list[tuple[int, str, Join]], tensors: Mapping[str, T
         shape = shape[::-1]
     elif how == "conv":
         shape = (*shape, 1, 1)
-    return Published(key, shape, dtype, names, how)
+    return LdmTensor(key, shape, dtype, names, how)
 
 
 def _home(name: str, text: str, up_blocks: int, blocks: BlockMap | None) -> _Home:

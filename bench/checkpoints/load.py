@@ -14,7 +14,7 @@ from bench.checkpoints import locate as sources
 from bench.checkpoints.checkpoint import Checkpoint, Tensor
 from bench.checkpoints.diffusers_folder import VAE_SCALE, open_component, open_folder
 from bench.checkpoints.families import COMPONENTS, config_shapes, read_config
-from bench.checkpoints.file_checkpoint import Held, refuse_differences, stored_dtypes
+from bench.checkpoints.file_checkpoint import FileCheckpoint, refuse_differences, stored_dtypes
 from bench.checkpoints.random_weights import open_random
 from bench.checkpoints.single_file import INPAINTING_CHANNELS, open_single
 from bench.errors import WeightsError
@@ -37,7 +37,7 @@ FACING = (
 
 
 @dataclass(frozen=True)
-class Assembled:
+class CompositeCheckpoint:
     """A ``Checkpoint`` whose components come from several."""
 
     what: str
@@ -129,8 +129,8 @@ def assemble(base: Checkpoint, parts: Mapping[str, Checkpoint]) -> Checkpoint:
     for component, part in parts.items():
         _refuse_misfit(base, component, part)
     unet = parts.get("unet", base)
-    speaker = base if isinstance(unet, Held) and not unet.tells_prediction else unet
-    whole = Assembled(
+    speaker = base if isinstance(unet, FileCheckpoint) and not unet.tells_prediction else unet
+    whole = CompositeCheckpoint(
         what=", ".join([base.what, *(f"{component} of {part.what}" for component, part in parts.items())]),
         facts=base.facts,
         base=base,

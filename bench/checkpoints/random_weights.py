@@ -40,7 +40,7 @@ BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Seeded:
+class RandomCheckpoint:
     """A ``Checkpoint`` of random weights, in float16."""
 
     what: str
@@ -61,10 +61,10 @@ class Seeded:
         return _draw(f"{self.identity}:{name}", shape, 1.0 / math.sqrt(VARIANCE * math.prod(shape[1:])))
 
 
-def open_random(family: str) -> Seeded:
+def open_random(family: str) -> RandomCheckpoint:
     """``random:<family>``, of the families whose configurations come with the package."""
     tensors = family_tensors(family)
-    return Seeded(
+    return RandomCheckpoint(
         what=f"random:{family}",
         facts=CheckpointFacts(
             layout="random", family=pipeline_family(config_folder(family)), dtypes=stored_dtypes(tensors)

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench import documents as strict_json
+from bench import documents
 from bench.checkpoints.checkpoint import Shape
 from bench.errors import WeightsError
 from bench.formatting import listed
@@ -82,7 +82,7 @@ def read_header(path: Path) -> Header:
                 raise ValueError(f"its header would take {length} bytes, the file has {size}")
             if length > MOST_HEADER_BYTES:
                 raise ValueError(f"its header would take {length} bytes, more than {MOST_HEADER_BYTES}")
-            return _parse(strict_json.loads(file.read(length).decode("utf-8")), 8 + length, size)
+            return _parse(documents.loads(file.read(length).decode("utf-8")), 8 + length, size)
     except (OSError, ValueError) as error:
         raise damaged(path, error) from error
 

@@ -15,8 +15,8 @@ from bench.checkpoints.blocks import PUBLISHED_UNET
 from bench.checkpoints.checkpoint import Shape, Tensor
 from bench.checkpoints.detect import Kind, find_kind
 from bench.checkpoints.families import FAMILIES, config_folder, folder_tensors, pipeline_family
-from bench.checkpoints.file_checkpoint import Held, Home, refuse_differences, stored_dtypes
-from bench.checkpoints.ldm_layout import TEXT, TEXT_2, VAE, Published, published
+from bench.checkpoints.file_checkpoint import FileCheckpoint, Home, refuse_differences, stored_dtypes
+from bench.checkpoints.ldm_layout import TEXT, TEXT_2, VAE, LdmTensor, published
 from bench.checkpoints.safetensors_files import Header, Stored, read_header
 from bench.errors import WeightsError
 from bench.records import CheckpointFacts
@@ -71,10 +71,10 @@ class _Fit(NamedTuple):
     """A family's configurations, and what a file of it must hold."""
 
     folder: Path
-    entries: tuple[Published, ...]
+    entries: tuple[LdmTensor, ...]
 
 
-def open_single(path: Path, what: str, folders: Sequence[Path] | None = None) -> Held:
+def open_single(path: Path, what: str, folders: Sequence[Path] | None = None) -> FileCheckpoint:
     """A single file; of a whole checkpoint, components may be missing.
 
     Args:
@@ -101,7 +101,7 @@ def open_single(path: Path, what: str, folders: Sequence[Path] | None = None) ->
         for entry in fit.entries
         for place, part in enumerate(entry.parts)
     }
-    return Held(
+    return FileCheckpoint(
         what=what,
         facts=_facts(what, header, fit, homes, inpainting is not None),
         homes=homes,
@@ -137,16 +137,16 @@ def _best_fit(found: Mapping[str, Stored], folders: Sequence[Path]) -> _Fit:
     return max(fits, key=lambda fit: sum(_agrees(entry, found) for entry in fit.entries))
 
 
-def _agrees(entry: Published, found: Mapping[str, Stored]) -> bool:
+def _agrees(entry: LdmTensor, found: Mapping[str, Stored]) -> bool:
     return entry.key in found and found[entry.key].shape == entry.shape
 
 
-def _entries(found: Mapping[str, Stored], tensors: Mapping[str, Tensor], family: str) -> tuple[Published, ...]:
+def _entries(found: Mapping[str, Stored], tensors: Mapping[str, Tensor], family: str) -> tuple[LdmTensor, ...]:
     begins = {"unet.": PUBLISHED_UNET, "vae.": VAE, "text_encoder.": TEXT[family], "text_encoder_2.": TEXT_2}
     for part in ("unet.", "vae."):
         if any(key.startswith(part) for key in found):  # a lone part, in diffusers' names
             return tuple(
-                Published(name, *tensor, (name,), "same") for name, tensor in tensors.items() if name.startswith(part)
+                LdmTensor(name, *tensor, (name,), "same") for name, tensor in tensors.items() if name.startswith(part)
             )
     present = tuple(part for part, prefix in begins.items() if any(key.startswith(prefix) for key in found))
     return tuple(entry for entry in published(tensors) if not entry.parts or entry.parts[0].startswith(present))

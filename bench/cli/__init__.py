@@ -122,7 +122,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
     """Exit code of one command; results go to stdout, messages to stderr.
 
     0 done or passed, 1 a regression, 2 bad usage, 3 bad weights, 4 not comparable, 5 inconclusive or invalid,
-    6 the machine would not, 70 a bug of ours (with a traceback), 130 interrupted.
+    6 environment error, 70 internal error (with a traceback), 130 interrupted.
     """
     code = 0
     try:

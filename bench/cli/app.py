@@ -42,8 +42,8 @@ Exit codes:
   3    bad checkpoint or weights
   4    not comparable
   5    inconclusive, or results that allow no verdict
-  6    the machine would not (disk, memory, permission)
-  70   a bug of ours
+  6    environment error (disk, memory, permission)
+  70   internal error
   130  interrupted; the same command continues
 """
 

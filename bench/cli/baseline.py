@@ -64,7 +64,7 @@ def baseline(
         verdict=None if previous is None else _verdict_against(previous, frozen, str(output), run),
     )
     written = write_baseline(msgspec.structs.replace(frozen, acceptance=accepted), output)
-    sizes = ((len(written.cases), "prompt"), (written.samples, "sample"), (len(written.variants), "variant"))
+    sizes = ((len(written.prompts), "prompt"), (written.samples, "sample"), (len(written.variants), "variant"))
     said = " x ".join(plural(count, noun) for count, noun in sizes)
     say(f"Done: {said}, {output.stat().st_size / 1000:,.0f} kB, accepted by {who}, checksum {written.checksum[:12]}.")
     print(output)

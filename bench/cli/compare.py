@@ -277,12 +277,12 @@ def split_pairs(text: str | None) -> tuple[tuple[str, str], ...] | None:
 def _with_tag(deltas: tuple[Delta, ...], tag: str, run: Run) -> tuple[Delta, ...]:
     from bench.compare import MIN_TAG_PROMPTS
 
-    cases = run.info.suite.cases
-    known = sorted({tag for case in cases for tag in case.tags})
+    prompts = run.info.suite.prompts
+    known = sorted({tag for prompt in prompts for tag in prompt.tags})
     options.check_known((tag,), "--tag", known, f"hotart-bench compare {run.path}")
     chosen = tuple(delta for delta in deltas if delta.tag == tag)
     if not chosen:
-        count = sum(tag in case.tags for case in cases)
+        count = sum(tag in prompt.tags for prompt in prompts)
         raise UsageError(f"--tag: {tag!r} is on {count} prompts of {run.path}; {MIN_TAG_PROMPTS} must have scores.")
     return chosen
 

@@ -9,40 +9,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli import options
-from bench.cli.fetch import JudgeFile, entries_needed, print_judges
+from bench.cli.fetch import MetricFile, entries_needed, print_metric_files
 from bench.cli.options import AsJson, Device, Limit, Output, SuiteName, WeightsDir
 from bench.cli.printing import Column, print_json, print_table, printable, say
 from bench.cli.targets import default_folder, disk_for, read_suite
 from bench.cli.verbs import group, verb
 from bench.errors import MachineError, WeightsError
 from bench.formatting import listed, plural, quantity
-from bench.records import Machine, MemoryForecast, Record, Suite, TimeForecast
+from bench.records import Machine, MemoryEstimate, Record, Suite, TimeEstimate
 
 if TYPE_CHECKING:
     from bench.checkpoints.fingerprint import Needed
 
-# What ``doctor`` foretells of memory and time, in words.
+# What ``doctor`` estimates of memory and time, in words.
 
 
-def foretell(
+def estimate(
     suite: Suite, machine: Machine, needed: tuple[Needed, ...], folder: Path
-) -> tuple[MemoryForecast | None, TimeForecast]:
+) -> tuple[MemoryEstimate | None, TimeEstimate]:
     """Memory and time of a suite on this machine, from headers and from the timings that its folder may hold.
 
     Raises:
         WeightsError: the header of a file of weights cannot be read.
         HotartError: the folder holds a run that cannot be read.
     """
-    from bench.plan.memory import forecast_memory, parts_of
-    from bench.plan.time import forecast_time
+    from bench.plan.memory import estimate_memory, parts_of
+    from bench.plan.time import estimate_time
     from bench.store import load_run
 
     run = load_run(folder) if (folder / "run.json").is_file() else None
     parts = parts_of(suite.variants[0], needed)
-    return forecast_memory(suite, machine, needed), forecast_time(suite, machine, run, parts)
+    return estimate_memory(suite, machine, needed), estimate_time(suite, machine, run, parts)
 
 
-def memory_words(found: MemoryForecast | None, weights_bytes: int | None) -> str:
+def memory_words(found: MemoryEstimate | None, weights_bytes: int | None) -> str:
     """The row on memory: peak and need against what there is; without a forecast what the weights alone take."""
     if found is None:
         if weights_bytes is None:
@@ -56,7 +56,7 @@ def memory_words(found: MemoryForecast | None, weights_bytes: int | None) -> str
     )
 
 
-def time_words(found: TimeForecast | None) -> str:
+def time_words(found: TimeEstimate | None) -> str:
     """The row on time: rendering and measuring, or that it cannot be told."""
     if found is None or found.render_s is None or found.measure_s is None:
         return "not known"
@@ -73,12 +73,12 @@ def clock_words(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def memory_advice(found: MemoryForecast) -> str:
+def memory_advice(found: MemoryEstimate) -> str:
     """The settings that would fit, in a sentence; nothing where there are none, or the suite's do."""
     return f"In [settings], {'; or '.join(found.advice)}. Each makes another protocol." if found.advice else ""
 
 
-def forecast_notes(memory: MemoryForecast | None, time: TimeForecast | None) -> tuple[str, ...]:
+def forecast_notes(memory: MemoryEstimate | None, time: TimeEstimate | None) -> tuple[str, ...]:
     """What the forecasts rest on, and which settings would fit."""
     notes: list[str] = []
     if memory is not None:
@@ -120,11 +120,11 @@ class Checkup(Record, frozen=True):
     weights: tuple[Needed, ...]
     weights_bytes: int | None
     """Stored size of the largest variant's weights, the least memory that it takes; None where unknown."""
-    memory: MemoryForecast | None
+    memory: MemoryEstimate | None
     """None where torch is missing or the sizes of the weights are not known."""
-    time: TimeForecast | None
+    time: TimeEstimate | None
     """None where torch is missing."""
-    judges: tuple[JudgeFile, ...]
+    judges: tuple[MetricFile, ...]
     """The weight files of the suite's metrics; empty where they bring their own."""
     lock: str
     """Where the hashes of unpinned weights are recorded."""
@@ -166,14 +166,14 @@ def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -
     """The machine and the suite side by side, and a forecast; nothing is written, downloaded or loaded."""
     from bench.checkpoints.fingerprint import weights_needed
     from bench.machine import package_versions
-    from bench.suite.training_prompts import training_cases
+    from bench.suite.training_prompts import training_prompts_in
     from bench.weights import lock_path, look_up
 
     machine, problem = _machine(device)
     needed = weights_needed(suite, weights_dir)
-    memory, time = (None, None) if machine is None else foretell(suite, machine, needed, folder)
+    memory, time = (None, None) if machine is None else estimate(suite, machine, needed, folder)
     settings = suite.settings
-    images = len(suite.cases) * suite.samples * len(suite.variants)
+    images = len(suite.prompts) * suite.samples * len(suite.variants)
     return Checkup(
         machine=machine,
         torch_problem=problem,
@@ -182,7 +182,7 @@ def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -
         disk_free_bytes=shutil.disk_usage(_nearest_existing(folder)).free,
         suite=suite.name,
         left_out=suite.left_out,
-        trained_on=training_cases(suite.cases),
+        trained_on=training_prompts_in(suite.prompts),
         images=images,
         images_bytes=images * settings.width * settings.height * BYTES_PER_PIXEL,
         weights=needed,
@@ -190,7 +190,7 @@ def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -
         memory=memory,
         time=time,
         judges=tuple(
-            JudgeFile(metrics=metrics, file=file)
+            MetricFile(metrics=metrics, file=file)
             for entry, metrics in entries_needed(suite.metrics).items()
             for file in look_up(entry, weights_dir)
         ),
@@ -237,9 +237,9 @@ def _print_checkup(checkup: Checkup, suite: Suite) -> None:
         ("memory", memory_words(checkup.memory, checkup.weights_bytes)),
         ("time", time_words(checkup.time)),
     ]
-    for label, cases in (("left out", checkup.left_out), ("kept", checkup.trained_on)):
-        if cases:
-            rows.append((label, f"{plural(len(cases), 'prompt')} that SPO was trained on: {listed(cases)}"))
+    for label, prompts in (("left out", checkup.left_out), ("kept", checkup.trained_on)):
+        if prompts:
+            rows.append((label, f"{plural(len(prompts), 'prompt')} that SPO was trained on: {listed(prompts)}"))
     print()
     print_table([Column(f"suite {checkup.suite}"), Column("", text=True)], rows)
     for note in forecast_notes(checkup.memory, checkup.time):
@@ -248,7 +248,7 @@ def _print_checkup(checkup: Checkup, suite: Suite) -> None:
     _print_weights(checkup.weights)
     if checkup.judges:
         print()
-        print_judges(checkup.judges, checkup.lock)
+        print_metric_files(checkup.judges, checkup.lock)
 
 
 def _machine_rows(checkup: Checkup) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cli import options
-from bench.cli.options import JudgesOf, Quiet, SuiteName, Variants, WeightsDir
+from bench.cli.options import MetricsFor, Quiet, SuiteName, Variants, WeightsDir
 from bench.cli.printing import Column, print_table, printable, say
 from bench.cli.targets import read_suite
 from bench.cli.verbs import group, verb
@@ -24,7 +24,7 @@ TRUST = {
 }
 
 
-class JudgeFile(Record, frozen=True):
+class MetricFile(Record, frozen=True):
     """One weight file of a judge, and the metrics that need it."""
 
     metrics: tuple[str, ...]
@@ -32,20 +32,20 @@ class JudgeFile(Record, frozen=True):
 
 
 def entries_needed(metrics: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The entries of the catalogue that the metrics and their towers ask for, each with those metrics."""
+    """The entries of the catalogue that the metrics and their encoders ask for, each with those metrics."""
     from bench.metrics import installed
 
     registry = installed()
     needed: dict[str, list[str]] = {}
     for name in metrics:
         metric = registry.metrics[name]
-        tower = registry.towers[metric.facts.tower].weights if metric.facts.tower is not None else ()
-        for entry in (*tower, *metric.weights):
+        encoder = registry.encoders[metric.facts.encoder].weights if metric.facts.encoder is not None else ()
+        for entry in (*encoder, *metric.weights):
             needed.setdefault(entry, []).append(name)
     return {entry: tuple(names) for entry, names in needed.items()}
 
 
-def print_judges(judges: Sequence[JudgeFile], lock: str) -> None:
+def print_metric_files(judges: Sequence[MetricFile], lock: str) -> None:
     """The files as a table, and where their hashes are recorded."""
     rows = [
         [
@@ -77,7 +77,7 @@ app = group("Weights.")
 def fetch(
     suite: SuiteName = "mini",
     variants: Variants = None,
-    metrics: JudgesOf = None,
+    metrics: MetricsFor = None,
     weights_dir: WeightsDir = None,
     quiet: Quiet = False,
 ) -> None:
@@ -140,12 +140,12 @@ def _judging(text: str | None) -> tuple[str, ...] | None:
 
 def _fetch_judges(
     metrics: Sequence[str], weights_dir: Path | None, quiet: bool, failures: list[WeightsError]
-) -> list[JudgeFile]:
+) -> list[MetricFile]:
     """The weights of the metrics' judges, as they stand now."""
     from bench.cli.progress import Lines
     from bench.weights import fetch_weights, find_entry
 
-    found: list[JudgeFile] = []
+    found: list[MetricFile] = []
     for name, needing in entries_needed(metrics).items():
         if not quiet:
             say(f"fetching or checking {name}: {find_entry(name).what}")
@@ -154,7 +154,7 @@ def _fetch_judges(
         except WeightsError as error:
             failures.append(error)
         else:
-            found += [JudgeFile(metrics=needing, file=file) for file in files]
+            found += [MetricFile(metrics=needing, file=file) for file in files]
     return found
 
 
@@ -162,9 +162,9 @@ def _print_checkpoints(found: list[tuple[str, str]]) -> None:
     print_table([Column("weights of variants", text=True), Column("at", text=True)], found)
 
 
-def _print_judges(judges: list[JudgeFile]) -> None:
+def _print_judges(judges: list[MetricFile]) -> None:
     from bench.weights import lock_path
 
     if judges:
         print()
-        print_judges(judges, str(lock_path()))
+        print_metric_files(judges, str(lock_path()))

@@ -141,13 +141,13 @@ MEANING: dict[Outcome, str] = {
 
 def print_gate(gate: Gate) -> None:
     """Prints on stdout the verdicts pair by pair, a sentence for each that did not pass, the notes, the whole."""
-    from bench.gate.outcomes import GRAVEST_FIRST, WORDS, gravest_first, unexplained
+    from bench.gate.outcomes import GRAVEST_FIRST, WORDS, unexplained, worst_first
 
     for pair in dict.fromkeys((verdict.candidate, verdict.reference) for verdict in gate.verdicts):
         of_pair = [one for one in gate.verdicts if (one.candidate, one.reference) == pair]
         print(printable(f"{pair[0]} against {pair[1]}{_whose(gate)}\n"))
         _print_verdicts(of_pair)
-    told = [one for one in gravest_first(gate.verdicts) if one.outcome != "pass"]
+    told = [one for one in worst_first(gate.verdicts) if one.outcome != "pass"]
     for verdict in told:
         print(printable(f"{WORDS[verdict.outcome].capitalize()}: {verdict.sentence}"))
     if told:

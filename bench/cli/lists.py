@@ -14,7 +14,7 @@ from bench.cli.options import AsJson
 from bench.cli.printing import Column, print_json, print_table, printable, say
 from bench.cli.verbs import group, verb
 from bench.errors import SuiteError
-from bench.records import Case, Lora, MetricFacts, Record, Suite
+from bench.records import Lora, MetricFacts, Prompt, Record, Suite
 
 # ``list suites``, ``variants`` and ``metrics``: what there is to run and to be judged by.
 
@@ -35,7 +35,7 @@ class SuiteSummary(Record, frozen=True):
     height: int
     steps: int
     sampler: str
-    guidance: float
+    guidance_scale: float
 
 
 class VariantSummary(Record, frozen=True):
@@ -74,15 +74,15 @@ def _summarize_suite(suite: Suite) -> SuiteSummary:
     settings = suite.settings
     return SuiteSummary(
         suite=suite.name,
-        prompts=len(suite.cases),
+        prompts=len(suite.prompts),
         samples=suite.samples,
         variants=tuple(variant.name for variant in suite.variants),
-        images=len(suite.cases) * suite.samples * len(suite.variants),
+        images=len(suite.prompts) * suite.samples * len(suite.variants),
         width=settings.width,
         height=settings.height,
         steps=settings.steps,
         sampler=settings.sampler,
-        guidance=settings.guidance,
+        guidance_scale=settings.guidance_scale,
     )
 
 
@@ -93,7 +93,7 @@ def _suite_row(summary: SuiteSummary) -> list[str]:
         str(summary.samples),
         ", ".join(summary.variants),
         str(summary.images),
-        f"{summary.width}x{summary.height}, {summary.sampler}, {summary.steps} steps, CFG {summary.guidance:g}",
+        f"{summary.width}x{summary.height}, {summary.sampler}, {summary.steps} steps, CFG {summary.guidance_scale:g}",
     ]
 
 
@@ -160,7 +160,7 @@ def list_metrics(
 ) -> None:
     """The metrics, and which way is better.
 
-    Of one that is named, also version, unit, range, tower, training, licence and source. Standing tells how
+    Of one that is named, also version, unit, range, encoder, training, licence and source. TrainingOverlap tells how
     near a judge is to what the variants were trained on: an in-family judge is the one they were trained to
     please, a held-out one has seen nothing of it. --json has all facts.
     """
@@ -178,10 +178,10 @@ def list_metrics(
         print_table([Column(metric), Column("", text=True)], _facts_rows(known[metric]))
     else:
         rows = [
-            [facts.name, facts.axis, BETTER[facts.higher_is_better], facts.standing, facts.summary]
+            [facts.name, facts.category, BETTER[facts.higher_is_better], facts.training_overlap, facts.summary]
             for facts in known.values()
         ]
-        headings = ("metric", "axis", "better", "standing")
+        headings = ("metric", "category", "better", "training_overlap")
         print_table([*map(Column, headings), Column("what it is", text=True)], rows)
         say("All that one says of itself: hotart-bench list metrics METRIC")
 
@@ -194,10 +194,10 @@ def _facts_rows(facts: MetricFacts) -> list[tuple[str, str]]:
         ("unit", facts.unit),
         ("better", BETTER[facts.higher_is_better] or "neither; it describes"),
         ("range", "unbounded" if low == high == "unbounded" else f"{low} to {high}"),
-        ("axis", facts.axis),
-        ("tower", facts.tower or "none"),
+        ("category", facts.category),
+        ("encoder", facts.encoder or "none"),
         ("trained on", facts.trained_on),
-        ("standing", facts.standing),
+        ("training_overlap", facts.training_overlap),
         ("licence", facts.licence),
         ("reference", facts.reference),
     ]
@@ -261,7 +261,7 @@ def list_prompts(
     for summary in found:
         if summary.spo_training_prompts:
             print(f"\nSPO was trained on these of {summary.set}; suites leave them out:")
-            print(printable("\n".join(f"  {case}" for case in summary.spo_training_prompts)))
+            print(printable("\n".join(f"  {prompt_id}" for prompt_id in summary.spo_training_prompts)))
     if prompt_set is not None and found[0].tags:
         print()
         rows = [[tag, str(count)] for tag, count in found[0].tags.items()]
@@ -286,21 +286,21 @@ def _find_set(name: str) -> Path:
     )
 
 
-def _summarize_prompts(name: str, cases: tuple[Case, ...]) -> PromptSetSummary:
+def _summarize_prompts(name: str, prompts: tuple[Prompt, ...]) -> PromptSetSummary:
     from bench.suite.tokens import CONTEXT, count_tokens
-    from bench.suite.training_prompts import training_cases
+    from bench.suite.training_prompts import training_prompts_in
 
-    tokens = [count_tokens(case.prompt) for case in cases]
-    tags = Counter(tag for case in cases for tag in case.tags)
+    tokens = [count_tokens(prompt.text) for prompt in prompts]
+    tags = Counter(tag for prompt in prompts for tag in prompt.tags)
     return PromptSetSummary(
         set=name,
-        prompts=len(cases),
+        prompts=len(prompts),
         tags=dict(sorted(tags.items(), key=lambda item: (-item[1], item[0]))),
         tokens_min=min(tokens),
         tokens_median=statistics.median(tokens),
         tokens_max=max(tokens),
         over_77=sum(count > CONTEXT for count in tokens),
-        spo_training_prompts=training_cases(cases),
+        spo_training_prompts=training_prompts_in(prompts),
     )
 
 

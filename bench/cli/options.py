@@ -59,7 +59,7 @@ Metrics = Annotated[
     str | None,
     typer.Option("--metrics", metavar="A,B", help="Only these metrics.  [default: those of the suite]"),
 ]
-JudgesOf = Annotated[
+MetricsFor = Annotated[
     str | None,
     typer.Option("--metrics", metavar="A,B", help="The judges of these metrics.  [default: those of the suite]"),
 ]
@@ -75,9 +75,9 @@ WeightsDir = Annotated[
 TowerDtype = Annotated[
     str | None,
     typer.Option(
-        "--tower-dtype",
+        "--encoder-dtype",
         metavar="DTYPE",
-        help="What judges' towers compute in: float32, float16 or bfloat16. Scores of another dtype are another "
+        help="What judges' encoders compute in: float32, float16 or bfloat16. Scores of another dtype are another "
         "version of the metric.  [default: as the run was scored before, else float32]",
     ),
 ]
@@ -140,7 +140,7 @@ def check_device(device: str) -> str:
     return device
 
 
-def check_dtype(name: str | None, flag: str = "--tower-dtype") -> Dtype | None:
+def check_dtype(name: str | None, flag: str = "--encoder-dtype") -> Dtype | None:
     """The dtype as it was given; UsageError where it is none."""
     known = get_args(Dtype)
     found = next((dtype for dtype in known if dtype == name), None)

@@ -171,7 +171,7 @@ def plan(
         typer.Option(
             "--margin",
             metavar="METRIC=LIMIT",
-            help="A wished limit, as a suite writes it; may be repeated.  [default: the suite's]",
+            help="A target limit, as a suite writes it; may be repeated.  [default: the suite's]",
             show_default=False,
         ),
     ] = None,
@@ -257,7 +257,7 @@ def calibrate(
     quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
-    """A against A: how far apart chance alone puts the same weights.
+    """A/A test: how far apart chance alone puts the same weights.
 
     The same command again continues: it does only what is missing.
     """

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 # ``score --images``: images from anywhere, brought into a run folder and scored there.
 
 
-def bring_in_images(
+def import_given(
     images: Path,
     prompts: Path,
     folder: Path | str,
@@ -59,8 +59,8 @@ def bring_in_images(
     """
     from bench.cli.progress import show_progress
     from bench.machine import machine_facts, pick_device
-    from bench.records import Given
-    from bench.score.external_images import bring_in
+    from bench.records import ExternalImages
+    from bench.score.external_images import import_images
     from bench.suite.images_table import read_pairs
 
     options.check_device(device)
@@ -69,9 +69,9 @@ def bring_in_images(
     pairs = read_pairs(prompts, images)
     machine = machine_facts(pick_device(device))
     with show_progress(quiet) as progress:
-        return bring_in(
+        return import_images(
             pairs,
-            Given(images=str(images), prompts=str(prompts)),
+            ExternalImages(images=str(images), prompts=str(prompts)),
             folder,
             metrics=chosen,
             limits=allowed,
@@ -111,7 +111,7 @@ def _chosen_metrics(text: str | None, quiet: bool) -> Sequence[str]:
     options.check_known(names, "--metrics", sorted(known), "hotart-bench list metrics")
     if names is not None:
         return names
-    light = [name for name, one in known.items() if one.facts.tower is None and one.load_head is None]
+    light = [name for name, one in known.items() if one.facts.encoder is None and one.load_head is None]
     if not quiet:
         say(f"Scored by what needs no weights: {listed(light)}. --metrics names judges; hotart-bench list metrics")
     return light
@@ -157,7 +157,7 @@ def run(
     device: Device = "auto",
     limit: Limit = None,
     weights_dir: WeightsDir = None,
-    tower_dtype: TowerDtype = None,
+    metric_dtype: TowerDtype = None,
     ray: Ray = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
@@ -183,7 +183,7 @@ def run(
         metrics=metrics,
         device=device,
         weights_dir=weights_dir,
-        tower_dtype=tower_dtype,
+        metric_dtype=metric_dtype,
         ray=ray,
         fresh=fresh,
     )
@@ -240,7 +240,7 @@ def score(
     device: Device = "auto",
     limit: Limit = None,
     weights_dir: WeightsDir = None,
-    tower_dtype: TowerDtype = None,
+    metric_dtype: TowerDtype = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
 ) -> None:
@@ -252,7 +252,7 @@ def score(
     refuse_mixture(run_or_suite, images, prompts, limit)
     if images is not None and prompts is not None:
         folder = as_place(output) if output else folder_for(images, RUNS)
-        suite = bring_in_images(
+        suite = import_given(
             images, prompts, folder, metrics=metrics, limits=limits, device=device, fresh=fresh, quiet=quiet
         )
     else:
@@ -268,7 +268,7 @@ def score(
         metrics=metrics,
         device=device,
         weights_dir=weights_dir,
-        tower_dtype=tower_dtype,
+        metric_dtype=metric_dtype,
     )
 
 
@@ -309,7 +309,7 @@ def do_stage(
     metrics: str | None = None,
     device: str = "auto",
     weights_dir: Path | None = None,
-    tower_dtype: str | None = None,
+    metric_dtype: str | None = None,
     ray: str | None = None,
     fresh: bool = False,
 ) -> None:
@@ -322,7 +322,7 @@ def do_stage(
     chosen_metrics = _choose_metrics(metrics)
     options.check_device(device)
     options.check_weights_dir(weights_dir)
-    dtype = options.check_dtype(tower_dtype)
+    dtype = options.check_dtype(metric_dtype)
     with show_progress(quiet) as progress:
         outcome = work(
             suite,
@@ -332,7 +332,7 @@ def do_stage(
             device=device,
             fresh=fresh,
             weights_dir=weights_dir,
-            tower_dtype=dtype,
+            metric_dtype=dtype,
             ray=ray,
             progress=progress,
         )

@@ -190,7 +190,7 @@ def metric_means(run: Run, *, level: float = 0.95) -> tuple[MetricMean, ...]:
         _metric_mean(variant.name, facts.name, table.get((variant.name, facts.name), NO_CELLS), suite, level)
         for facts in run.info.metrics
         for number, variant in enumerate(suite.variants)
-        if number > 0 or facts.axis != "distance"
+        if number > 0 or facts.category != "distance"
     )
 
 
@@ -202,7 +202,7 @@ def _metric_mean(variant: str, metric: str, cells: Cells, suite: Suite, level: f
         mean=stats.mean(means) if means else None,
         interval=_bca(means, level),
         prompts=len(means),
-        missing=len(suite.cases) * suite.samples - len(cells),
+        missing=len(suite.prompts) * suite.samples - len(cells),
     )
 
 
@@ -221,7 +221,7 @@ def _compare(
         names = one + ours.suffix, other + theirs.suffix
         found: list[Delta] = []
         for facts in metrics:
-            if facts.axis == "distance" and (one == ours.variants[0] or other == theirs.variants[0]):
+            if facts.category == "distance" and (one == ours.variants[0] or other == theirs.variants[0]):
                 continue
             above = ours.cells.get((one, facts.name), NO_CELLS)
             below = theirs.cells.get((other, facts.name), NO_CELLS)
@@ -252,10 +252,10 @@ def _deltas(
 ) -> list[Delta]:
     if not prompts:
         return []
-    deltas = [_delta(names, facts, None, prompts, len(suite.cases) * suite.samples, level)]
-    for tag in dict.fromkeys(tag for case in suite.cases for tag in case.tags) if tags else ():
-        tagged = [prompt for prompt in prompts if tag in prompt.case.tags]
-        planned = sum(tag in case.tags for case in suite.cases) * suite.samples
+    deltas = [_delta(names, facts, None, prompts, len(suite.prompts) * suite.samples, level)]
+    for tag in dict.fromkeys(tag for prompt in suite.prompts for tag in prompt.tags) if tags else ():
+        tagged = [prompt for prompt in prompts if tag in prompt.prompt.tags]
+        planned = sum(tag in prompt.tags for prompt in suite.prompts) * suite.samples
         if len(tagged) >= MIN_TAG_PROMPTS:
             deltas.append(_delta(names, facts, tag, tagged, planned, level))
     return deltas

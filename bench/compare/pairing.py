@@ -1,6 +1,6 @@
 """Which scores count, and how two variants' scores are paired.
 
-The unit is the prompt. Images are paired by case and sample, which share their noise; the samples of a
+The unit is the prompt. Images are paired by prompt and sample, which share their noise; the samples of a
 prompt are averaged over the pairs that have both scores. A score counts if it is finite, was made by the
 metric's version in ``run.json``, and judges the images that the run folder now holds; every other pair is
 missing.
@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from bench import stats
-from bench.metrics.image_checks import digest_of, siblings
-from bench.records import Case, Render, Run, Score, Suite
+from bench.metrics.image_checks import digest_of, other_samples
+from bench.records import Prompt, Render, Run, Score, Suite
 
 # Which scores count, and how two variants' scores are paired.
 
 Cells = Mapping[tuple[str, int], float]
 
-"""Scores of one metric of one variant by case id and sample number."""
+"""Scores of one metric of one variant by prompt id and sample number."""
 
 NO_CELLS: Cells = {}
 
@@ -28,7 +28,7 @@ NO_CELLS: Cells = {}
 class PromptPair(NamedTuple):
     """One prompt's means over its pairs of images, in the metric's unit."""
 
-    case: Case
+    prompt: Prompt
     candidate: float
     reference: float
     difference: float
@@ -49,30 +49,30 @@ def paired_prompts(candidate: Run, reference: Run, variants: tuple[str, str], me
 
 
 def usable_scores(run: Run) -> dict[tuple[str, str], dict[tuple[str, int], float]]:
-    """The scores that count, by (variant, metric), then by (case, sample), in the metric's unit."""
+    """The scores that count, by (variant, metric), then by (prompt, sample), in the metric's unit."""
     versions = {facts.name: facts.version for facts in run.info.metrics}
-    images = {(render.variant, render.case, render.sample): render.sha256 for render in run.renders}
+    images = {(render.variant, render.prompt_id, render.sample): render.sha256 for render in run.renders}
     reference = run.info.suite.variants[0].name
-    others = siblings(run.renders)
+    others = other_samples(run.renders)
     table: dict[tuple[str, str], dict[tuple[str, int], float]] = {}
     for score in run.scores:
         if score.value is None or not math.isfinite(score.value):
             continue
         if versions.get(score.metric) == score.version and _judges_these(score, reference, images, others):
-            table.setdefault((score.variant, score.metric), {})[score.case, score.sample] = score.value
+            table.setdefault((score.variant, score.metric), {})[score.prompt_id, score.sample] = score.value
     return table
 
 
 def pair_prompts(suite: Suite, candidate: Cells, reference: Cells) -> tuple[PromptPair, ...]:
     """The suite's prompts with at least one pair of scores, in its order, with their paired means."""
     found = []
-    for case in suite.cases:
-        cells = [(case.id, sample) for sample in range(suite.samples)]
+    for prompt in suite.prompts:
+        cells = [(prompt.id, sample) for sample in range(suite.samples)]
         both = [(candidate[cell], reference[cell]) for cell in cells if cell in candidate and cell in reference]
         if both:
             above, below = zip(*both, strict=True)
             difference = stats.mean([one - other for one, other in both])
-            found.append(PromptPair(case, stats.mean(above), stats.mean(below), difference, len(both)))
+            found.append(PromptPair(prompt, stats.mean(above), stats.mean(below), difference, len(both)))
     return tuple(found)
 
 
@@ -83,24 +83,24 @@ def _judges_these(
     others: Mapping[tuple[str, str, int], Sequence[Render]],
 ) -> bool:
     # A run kept without its images has no renders to check against.
-    own = images.get((score.variant, score.case, score.sample), score.image_sha256)
-    other = images.get((reference, score.case, score.sample), score.reference_sha256)
+    own = images.get((score.variant, score.prompt_id, score.sample), score.image_sha256)
+    other = images.get((reference, score.prompt_id, score.sample), score.reference_sha256)
     if own != score.image_sha256:
         return False
     if score.reference_sha256 in (None, other):
         return True
-    mates = others.get((score.variant, score.case, score.sample), ())
+    mates = others.get((score.variant, score.prompt_id, score.sample), ())
     return score.reference_sha256 == digest_of(mate.sha256 for mate in mates)
 
 
-# Which prompts a metric's tower cut: what stands after its last token took no part in the score.
+# Which prompts a metric's encoder cut: what stands after its last token took no part in the score.
 
 
 class CutPrompts(NamedTuple):
     """The prompts of which a metric read only the beginning."""
 
     metric: str
-    cases: tuple[str, ...]
+    prompts: tuple[str, ...]
     """Ids, in the suite's order; at least one."""
 
 
@@ -108,8 +108,10 @@ def cut_prompts(run: Run) -> tuple[CutPrompts, ...]:
     """Each metric that cut prompts, in the run's order, by its scores of the version that counts."""
     found = []
     for facts in run.info.metrics:
-        own = {s.case for s in run.scores if s.metric == facts.name and s.version == facts.version and s.prompt_cut}
-        cases = tuple(case.id for case in run.info.suite.cases if case.id in own)
-        if cases:
-            found.append(CutPrompts(facts.name, cases))
+        own = {
+            s.prompt_id for s in run.scores if s.metric == facts.name and s.version == facts.version and s.prompt_cut
+        }
+        prompts = tuple(prompt.id for prompt in run.info.suite.prompts if prompt.id in own)
+        if prompts:
+            found.append(CutPrompts(facts.name, prompts))
     return tuple(found)

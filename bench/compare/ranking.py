@@ -40,7 +40,7 @@ def rank_variants(run: Run, *, metrics: Sequence[str] | None = None, level: floa
     table = usable_scores(run)
     rankings = []
     for facts in run.info.metrics:
-        if facts.name not in wanted or facts.higher_is_better is None or facts.axis == "distance":
+        if facts.name not in wanted or facts.higher_is_better is None or facts.category == "distance":
             continue
         cells: dict[str, Cells] = {
             variant.name: table[variant.name, facts.name]
@@ -74,15 +74,15 @@ def _ranking(facts: MetricFacts, suite: Suite, cells: dict[str, Cells], level: f
         tie=fit.tie,
         prompts=len(shared),
         samples=samples,
-        missing=len(suite.cases) * suite.samples - samples,
+        missing=len(suite.prompts) * suite.samples - samples,
         left_out=tuple(variant.name for variant in suite.variants if variant.name not in cells),
     )
 
 
 def _shared_samples(suite: Suite, sides: Sequence[Cells]) -> list[list[tuple[str, int]]]:
-    """For each prompt that has any, the (case, sample) cells that all of ``sides`` have a score for."""
+    """For each prompt that has any, the (prompt, sample) cells that all of ``sides`` have a score for."""
     shared = set(sides[0]).intersection(*sides[1:])
-    cells = ([(case.id, sample) for sample in range(suite.samples)] for case in suite.cases)
+    cells = ([(prompt.id, sample) for sample in range(suite.samples)] for prompt in suite.prompts)
     prompts = ([cell for cell in prompt if cell in shared] for prompt in cells)
     return [prompt for prompt in prompts if prompt]
 

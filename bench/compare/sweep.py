@@ -10,7 +10,7 @@ import numpy as np
 
 from bench import stats
 from bench.compare.pairing import NO_CELLS, pair_prompts, usable_scores
-from bench.records import Axis, Delta, MetricFacts, Run, SweepCurve, SweepPoint
+from bench.records import Category, Delta, MetricFacts, Run, SweepCurve, SweepPoint
 
 PIXEL_SHIFT = "pixel shift"
 
@@ -44,7 +44,7 @@ def _spreads(run: Run, reference: str) -> dict[str, float]:
     table = usable_scores(run)
     found = {}
     for facts in run.info.metrics:
-        if facts.axis == "pixels":
+        if facts.category == "pixels":
             cells = table.get((reference, facts.name), NO_CELLS)
             means = [prompt.reference for prompt in pair_prompts(run.info.suite, cells, cells)]
             spread = float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
@@ -61,8 +61,8 @@ def _shift(deltas: dict[str, Delta], spreads: dict[str, float]) -> float | None:
 def _goals(metrics: Sequence[MetricFacts], *, with_pixels: bool) -> list[tuple[str, int]]:
     """Name and sign of what the front is about: +1 where more is better."""
 
-    def first(*axes: Axis) -> list[tuple[str, int]]:
-        judges = [one for axis in axes for one in metrics if one.axis == axis and one.higher_is_better is not None]
+    def first(*axes: Category) -> list[tuple[str, int]]:
+        judges = [one for axis in axes for one in metrics if one.category == axis and one.higher_is_better is not None]
         return [(one.name, 1 if one.higher_is_better else -1) for one in judges[:1]]
 
     judges = [*first("preference", "aesthetic"), *first("alignment")]

@@ -12,9 +12,9 @@ from typing import cast
 
 from bench.errors import UsageError
 from bench.formatting import did_you_mean, listed
-from bench.gate.check import Question, facts_by_name, frozen_limits, invalid, is_timed
+from bench.gate.check import Check, facts_by_name, frozen_limits, invalid, is_timed
 from bench.gate.footing import machine_differences, refuse_incomparable
-from bench.gate.outcomes import gravest_first
+from bench.gate.outcomes import worst_first
 from bench.gate.quality import judge_metric
 from bench.gate.timing import ONLY_ON, judge_timing
 from bench.records import SCHEMA, Baseline, FrozenRound, FrozenVariant, Gate, Limit, TimingName, Verdict
@@ -72,7 +72,7 @@ def judge(
     verdicts = tuple(_judge_one(match, limit, pair) for pair in pairs for limit in judged)
     return Gate(
         schema=SCHEMA,
-        outcome=gravest_first(verdicts)[0].outcome if verdicts else "invalid",
+        outcome=worst_first(verdicts)[0].outcome if verdicts else "invalid",
         run=run,
         run_id=candidate.run_id,
         baseline=baseline,
@@ -160,47 +160,47 @@ def _split_limits(match: _Match, limits: Sequence[Limit], quality_only: bool) ->
 
 def _judge_one(match: _Match, limit: Limit, pair: tuple[str, str]) -> Verdict:
     ours, theirs = _variant(match.candidate, pair[0]), _variant(match.reference, pair[1])
-    question = _question(match, limit, pair, ours, theirs)
+    check = _question(match, limit, pair, ours, theirs)
     if ours is None or theirs is None:
-        return invalid(question, f"{match.run} has no variant {pair[0]}")
+        return invalid(check, f"{match.run} has no variant {pair[0]}")
     if is_timed(limit):
-        return _judge_timing(match, question, ours, theirs)
-    return _judge_metric(match, question, ours, theirs)
+        return _judge_timing(match, check, ours, theirs)
+    return _judge_metric(match, check, ours, theirs)
 
 
 def _question(
     match: _Match, limit: Limit, pair: tuple[str, str], ours: FrozenVariant | None, theirs: FrozenVariant | None
-) -> Question:
+) -> Check:
     equal = ours is not None and theirs is not None and ours.fingerprint.digest == theirs.fingerprint.digest
     if is_timed(limit):
         unit = "byte" if quantity_of(limit.name) == "memory" else "second"
         rounds = [_rounds(side, limit.name) for side in (ours, theirs) if side is not None]
         samples = min((one.values for side in rounds for one in side), default=0)
-        return Question(limit, "timing", unit, *pair, samples, equal)
+        return Check(limit, "timing", unit, *pair, samples, equal)
     facts = facts_by_name(match.reference).get(limit.name) or facts_by_name(match.candidate).get(limit.name)
-    return Question(limit, "metric", facts.unit if facts else "", *pair, match.reference.samples, equal)
+    return Check(limit, "metric", facts.unit if facts else "", *pair, match.reference.samples, equal)
 
 
-def _judge_metric(match: _Match, question: Question, ours: FrozenVariant, theirs: FrozenVariant) -> Verdict:
-    name = question.limit.name
+def _judge_metric(match: _Match, check: Check, ours: FrozenVariant, theirs: FrozenVariant) -> Verdict:
+    name = check.limit.name
     facts = facts_by_name(match.reference).get(name)
     if facts is None or name not in theirs.values:
-        return invalid(question, f"{match.baseline} has no scores of it")
+        return invalid(check, f"{match.baseline} has no scores of it")
     if name not in ours.values:
-        return invalid(question, f"{match.run} has no scores of it; hotart-bench score {match.run} makes them")
-    cases = [case.id for case in match.reference.cases]
-    return judge_metric(question, facts, cases, ours.values[name], theirs.values[name])
+        return invalid(check, f"{match.run} has no scores of it; hotart-bench score {match.run} makes them")
+    prompts = [prompt.id for prompt in match.reference.prompts]
+    return judge_metric(check, facts, prompts, ours.values[name], theirs.values[name])
 
 
-def _judge_timing(match: _Match, question: Question, ours: FrozenVariant, theirs: FrozenVariant) -> Verdict:
-    name = question.limit.name
+def _judge_timing(match: _Match, check: Check, ours: FrozenVariant, theirs: FrozenVariant) -> Verdict:
+    name = check.limit.name
     above, below = (_rounds(side, name) for side in (ours, theirs))
     if not below:
-        return invalid(question, f"{match.baseline} has no timings of it")
+        return invalid(check, f"{match.baseline} has no timings of it")
     if not above:
-        return invalid(question, f"{match.run} has no timings of it; hotart-bench measure {match.run} makes them")
+        return invalid(check, f"{match.run} has no timings of it; hotart-bench measure {match.run} makes them")
     noise = next((one for one in match.reference.session_noise if one.name == name), None)
-    return judge_timing(question, above, below, one_session=match.one_session, noise=noise)
+    return judge_timing(check, above, below, one_session=match.one_session, noise=noise)
 
 
 def _rounds(side: FrozenVariant, name: str) -> tuple[FrozenRound, ...]:
@@ -231,7 +231,7 @@ def _notes(match: _Match, pairs: Sequence[tuple[str, str]], limits: Sequence[Lim
     unlimited = [
         facts.name
         for facts in reference.metrics
-        if facts.higher_is_better is not None and facts.axis != "distance" and facts.name not in limited
+        if facts.higher_is_better is not None and facts.category != "distance" and facts.name not in limited
     ]
     if unlimited:
         notes.append(f"Not judged, since the baseline has no limit on them: {listed(unlimited)}.")

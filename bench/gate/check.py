@@ -17,7 +17,7 @@ from bench.suite.limits import check_metric_limit, parse_limit, quantity_of
 
 
 @dataclass(frozen=True)
-class Question:
+class Check:
     """Whether one quantity of one candidate keeps its limit."""
 
     limit: Limit
@@ -37,7 +37,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Statistics:
     """The numbers of a verdict, None where there is none."""
 
     n: int = 0
@@ -54,37 +54,37 @@ class Answer:
     worst: tuple[WorstPrompt, ...] = ()
 
 
-def verdict(question: Question, outcome: Outcome, sentence: str, answer: Answer) -> Verdict:
-    """The record of a question and its answer."""
+def verdict(check: Check, outcome: Outcome, sentence: str, statistics: Statistics) -> Verdict:
+    """The record of a check and its statistics."""
     interval = None
-    if answer.low is not None and answer.high is not None:
-        interval = Interval(low=answer.low, high=answer.high, method=answer.method, level=LEVEL)
+    if statistics.low is not None and statistics.high is not None:
+        interval = Interval(low=statistics.low, high=statistics.high, method=statistics.method, level=LEVEL)
     return Verdict(
-        name=question.limit.name,
-        kind=question.kind,
-        unit=question.unit,
-        candidate=question.candidate,
-        reference=question.reference,
+        name=check.limit.name,
+        kind=check.kind,
+        unit=check.unit,
+        candidate=check.candidate,
+        reference=check.reference,
         outcome=outcome,
         sentence=sentence,
-        limit=question.limit,
-        margin=answer.margin,
-        loss=answer.loss,
+        limit=check.limit,
+        margin=statistics.margin,
+        loss=statistics.loss,
         interval=interval,
-        candidate_mean=answer.candidate_mean,
-        reference_mean=answer.reference_mean,
-        n=answer.n,
-        samples=question.samples,
-        detectable=answer.detectable,
-        needed=answer.needed if outcome == "inconclusive" else None,
-        equal_weights=question.equal_weights,
-        worst=answer.worst,
+        candidate_mean=statistics.candidate_mean,
+        reference_mean=statistics.reference_mean,
+        n=statistics.n,
+        samples=check.samples,
+        detectable=statistics.detectable,
+        needed=statistics.needed if outcome == "inconclusive" else None,
+        equal_weights=check.equal_weights,
+        worst=statistics.worst,
     )
 
 
-def invalid(question: Question, reason: str, answer: Answer | None = None) -> Verdict:
+def invalid(check: Check, reason: str, statistics: Statistics | None = None) -> Verdict:
     """The verdict that nothing can be said, with the reason as the end of its sentence."""
-    return verdict(question, "invalid", f"{question.subject} cannot be judged: {reason}.", answer or Answer())
+    return verdict(check, "invalid", f"{check.subject} cannot be judged: {reason}.", statistics or Statistics())
 
 
 # The limits a gate judges by, and the margins they come to.

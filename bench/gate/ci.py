@@ -8,7 +8,7 @@ from typing import Literal
 from xml.etree import ElementTree as Xml
 
 from bench.formatting import plain, plural
-from bench.gate.outcomes import WORDS, Inconclusive, case_names, gravest_first, shown, unexplained
+from bench.gate.outcomes import WORDS, Inconclusive, case_names, shown, unexplained, worst_first
 from bench.records import Gate, Verdict
 
 # The verdicts as JUnit XML, which Jenkins, GitLab and the reporters of other forges show as tests.
@@ -113,7 +113,7 @@ def _details(verdict: Verdict) -> list[str]:
     ]
     if verdict.worst:
         lines.append("prompts that lost most (candidate, reference, loss):")
-    lines += [f"  {one.case}: {one.candidate:.6g}, {one.reference:.6g}, {one.loss:.6g}" for one in verdict.worst]
+    lines += [f"  {one.prompt_id}: {one.candidate:.6g}, {one.reference:.6g}, {one.loss:.6g}" for one in verdict.worst]
     return lines
 
 
@@ -173,7 +173,7 @@ def github_annotations(gate: Gate) -> list[str]:
     """
     reason = unexplained(gate)
     errors = [] if reason is None else [_command("error", "hotart-bench gate", reason)]
-    verdicts = gravest_first(gate.verdicts)
+    verdicts = worst_first(gate.verdicts)
     errors += _commands("error", [one for one in verdicts if one.outcome in ("fail", "invalid")], len(errors))
     warnings = _commands("warning", [one for one in verdicts if one.outcome == "inconclusive"], 0)
     return errors + warnings or [_passed(gate)]

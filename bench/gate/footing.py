@@ -104,7 +104,7 @@ def _said(value: object) -> str:
 
 
 def _case_differences(candidate: Baseline, reference: Baseline, labels: tuple[str, str]) -> list[str]:
-    ours, theirs = ({case.id: case.digest for case in side.cases} for side in (candidate, reference))
+    ours, theirs = ({prompt.id: prompt.digest for prompt in side.prompts} for side in (candidate, reference))
     found = [
         f"{plural(len(alone), 'prompt')} only in {label} ({listed(alone, 5)})"
         for label, alone in zip(labels, (ours.keys() - theirs.keys(), theirs.keys() - ours.keys()), strict=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench import formatting as text
-from bench.gate.check import Answer, Question
+from bench.gate.check import Check, Statistics
 from bench.records import Gate, Outcome, Unit, Verdict
 from bench.stats.bounds import LEVEL, MIN_PROMPTS
 
@@ -43,7 +43,7 @@ class Shown:
     """How much stands behind it, such as ``240 prompts x 2``."""
 
 
-def gravest_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
+def worst_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """The verdicts by outcome, invalid first and pass last, otherwise in their order."""
     return sorted(verdicts, key=lambda verdict: GRAVEST_FIRST.index(verdict.outcome))
 
@@ -55,7 +55,7 @@ def unexplained(gate: Gate) -> str | None:
     """
     if not gate.verdicts:
         return "The gate gave no verdict: nothing was judged."
-    gravest = gravest_first(gate.verdicts)[0].outcome
+    gravest = worst_first(gate.verdicts)[0].outcome
     if gravest == gate.outcome:
         return None
     return f"The gate as a whole is {gate.outcome}, while its gravest verdict is {gravest}; its notes say why."
@@ -117,63 +117,63 @@ SURE = text.percent((1 + LEVEL) / 2)
 Better = Literal["higher", "lower"]
 
 
-def metric_sentence(question: Question, outcome: Outcome, answer: Answer, better: Better) -> str:
+def metric_sentence(check: Check, outcome: Outcome, statistics: Statistics, better: Better) -> str:
     """The verdict on a metric whose margin and mean loss are known."""
     worse_is = "fall" if better == "higher" else "rise"
-    begin = f"{question.subject} {_moved(answer, better)} on average over {text.plural(answer.n, 'prompt')}"
-    margin = _amount(answer, answer.margin)
+    begin = f"{check.subject} {_moved(statistics, better)} on average over {text.plural(statistics.n, 'prompt')}"
+    margin = _amount(statistics, statistics.margin)
     allowed = f"a {worse_is} of at most {margin} is allowed" if margin else "there is no margin yet"
-    return f"{begin}; {allowed}, and {_metric_reason(outcome, answer, better)}{_weights(question, answer)}."
+    return f"{begin}; {allowed}, and {_metric_reason(outcome, statistics, better)}{_weights(check, statistics)}."
 
 
-def unchanged_sentence(question: Question, n: int) -> str:
+def unchanged_sentence(check: Check, n: int) -> str:
     """The verdict on a metric of which not one prompt changed."""
-    if question.equal_weights:
+    if check.equal_weights:
         every = f"the same on {_every(n)}, as it must be"
-        return f"{question.subject} is {every}: the weights on both sides are equal."
-    return f"{question.subject}: no prompt changed, over {text.plural(n, 'prompt')}, although the weights differ."
+        return f"{check.subject} is {every}: the weights on both sides are equal."
+    return f"{check.subject}: no prompt changed, over {text.plural(n, 'prompt')}, although the weights differ."
 
 
-def timing_sentence(question: Question, outcome: Outcome, answer: Answer, doubt: str = "") -> str:
+def timing_sentence(check: Check, outcome: Outcome, statistics: Statistics, doubt: str = "") -> str:
     """The verdict on a timed quantity; ``doubt`` says why it is inconclusive where it is not the interval."""
-    more = "longer" if question.unit == "second" else "more"
-    margin = text.NONE if answer.margin is None else _share(answer.margin)
-    begin = f"{question.subject} {_grew(question, answer, more)}; at most {margin} {more} is allowed"
-    return f"{begin}, and {doubt or _timing_reason(outcome, answer, more)}{_weights(question, answer)}."
+    more = "longer" if check.unit == "second" else "more"
+    margin = text.NONE if statistics.margin is None else _share(statistics.margin)
+    begin = f"{check.subject} {_grew(check, statistics, more)}; at most {margin} {more} is allowed"
+    return f"{begin}, and {doubt or _timing_reason(outcome, statistics, more)}{_weights(check, statistics)}."
 
 
-def _moved(answer: Answer, better: Better) -> str:
-    loss = answer.loss or 0.0
+def _moved(statistics: Statistics, better: Better) -> str:
+    loss = statistics.loss or 0.0
     if loss == 0:
         return "did not change"
-    size = _amount(answer, abs(loss))
+    size = _amount(statistics, abs(loss))
     if float(size) == 0:
         return "hardly changed"
     return f"{'fell' if (loss > 0) == (better == 'higher') else 'rose'} by {size}"
 
 
-def _metric_reason(outcome: Outcome, answer: Answer, better: Better) -> str:
+def _metric_reason(outcome: Outcome, statistics: Statistics, better: Better) -> str:
     worse, gain = ("fall", "rise") if better == "higher" else ("rise", "fall")
-    low, high = answer.low, answer.high
+    low, high = statistics.low, statistics.high
     if low is None or high is None:
-        return _too_few(answer)
+        return _too_few(statistics)
     if outcome == "fail":
-        return f"the {worse} is larger than that: at least {_amount(answer, low)} with {SURE} confidence"
+        return f"the {worse} is larger than that: at least {_amount(statistics, low)} with {SURE} confidence"
     if outcome == "pass":
         if high <= 0:
             return f"with {SURE} confidence there is none"
-        return f"with {SURE} confidence it is no larger than {_amount(answer, high)}"
-    if answer.n < MIN_PROMPTS:
-        return _too_few(answer)
-    ends = f"a {gain} of {_amount(answer, -low)}" if low < 0 else f"a {worse} of {_amount(answer, low)}"
+        return f"with {SURE} confidence it is no larger than {_amount(statistics, high)}"
+    if statistics.n < MIN_PROMPTS:
+        return _too_few(statistics)
+    ends = f"a {gain} of {_amount(statistics, -low)}" if low < 0 else f"a {worse} of {_amount(statistics, low)}"
     return (
-        f"the truth may lie on either side of that, from {ends} to a {worse} of {_amount(answer, high)}; "
-        f"{_would_decide(answer.needed, 'prompt')}"
+        f"the truth may lie on either side of that, from {ends} to a {worse} of {_amount(statistics, high)}; "
+        f"{_would_decide(statistics.needed, 'prompt')}"
     )
 
 
-def _too_few(answer: Answer) -> str:
-    return f"fewer than {MIN_PROMPTS} prompts decide nothing; {_would_decide(answer.needed, 'prompt')}"
+def _too_few(statistics: Statistics) -> str:
+    return f"fewer than {MIN_PROMPTS} prompts decide nothing; {_would_decide(statistics.needed, 'prompt')}"
 
 
 def _would_decide(needed: int | None, what: str) -> str:
@@ -182,8 +182,8 @@ def _would_decide(needed: int | None, what: str) -> str:
     return f"about {text.plural(needed, what)} would probably decide it"
 
 
-def _timing_reason(outcome: Outcome, answer: Answer, more: str) -> str:
-    low, high = answer.low, answer.high
+def _timing_reason(outcome: Outcome, statistics: Statistics, more: str) -> str:
+    low, high = statistics.low, statistics.high
     if low is None or high is None:
         return "a single round decides nothing; give [measure] of the suite 5 rounds or more"
     if outcome == "fail":
@@ -192,39 +192,39 @@ def _timing_reason(outcome: Outcome, answer: Answer, more: str) -> str:
         none = f"with {SURE} confidence it is not {more} at all"
         return none if high <= 0 else f"with {SURE} confidence it is no more than {_share(high)}"
     spans = f"the truth may lie on either side of that, from {_signed(low)} to {_signed(high)}"
-    if answer.needed is None:
+    if statistics.needed is None:
         return f"{spans}; more rounds would not decide it, but both as variants of one run might"
-    return f"{spans}; {_would_decide(answer.needed, 'round')}"
+    return f"{spans}; {_would_decide(statistics.needed, 'round')}"
 
 
-def _grew(question: Question, answer: Answer, more: str) -> str:
+def _grew(check: Check, statistics: Statistics, more: str) -> str:
     less = {"longer": "shorter", "more": "less"}[more]
     verb = "took" if more == "longer" else "took up"
-    loss = answer.loss or 0.0
+    loss = statistics.loss or 0.0
     same = "exactly as long as before" if more == "longer" else "exactly as much as before"
     how = same if loss == 0 else f"{_share(abs(loss))} {more if loss > 0 else less}"
-    means = answer.candidate_mean, answer.reference_mean
-    unit: Unit = "second" if question.unit == "second" else "byte"
+    means = statistics.candidate_mean, statistics.reference_mean
+    unit: Unit = "second" if check.unit == "second" else "byte"
     now, before = (text.NONE if value is None else text.quantity(value, unit) for value in means)
-    return f"{verb} {how} ({now} against {before}, {text.plural(answer.n, 'round')})"
+    return f"{verb} {how} ({now} against {before}, {text.plural(statistics.n, 'round')})"
 
 
-def _weights(question: Question, answer: Answer) -> str:
-    if not question.equal_weights:
+def _weights(check: Check, statistics: Statistics) -> str:
+    if not check.equal_weights:
         return ""
-    return "; the weights on both sides are equal" + (", so the change is not the model's" if answer.loss else "")
+    return "; the weights on both sides are equal" + (", so the change is not the model's" if statistics.loss else "")
 
 
 def _every(n: int) -> str:
     return "the one prompt" if n == 1 else f"all {n:,} prompts"
 
 
-def _amount(answer: Answer, value: float | None) -> str:
+def _amount(statistics: Statistics, value: float | None) -> str:
     """A number with two figures of what matters: the interval's half width or the margin, if that is smaller."""
     if value is None:
         return ""
-    half = 0.0 if answer.low is None or answer.high is None else (answer.high - answer.low) / 2
-    sizes = [size for size in (half, answer.margin or 0.0) if size > 0]
+    half = 0.0 if statistics.low is None or statistics.high is None else (statistics.high - statistics.low) / 2
+    sizes = [size for size in (half, statistics.margin or 0.0) if size > 0]
     resolution = min(sizes, default=abs(value))
     if resolution < 1e-4:
         return f"{value:.3g}"

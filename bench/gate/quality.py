@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from bench.formatting import listed, plural
-from bench.gate.check import Answer, Question, invalid, metric_margin, verdict
+from bench.gate.check import Check, Statistics, invalid, metric_margin, verdict
 from bench.gate.outcomes import metric_sentence, unchanged_sentence
 from bench.records import MetricFacts, Outcome, Verdict, WorstPrompt
 from bench.stats.bounds import METHOD, MIN_PROMPTS, detectable_loss, mean_bounds, prompts_for
@@ -23,9 +23,9 @@ _NEAREST = 0.1
 
 
 def judge_metric(
-    question: Question,
+    check: Check,
     facts: MetricFacts,
-    cases: Sequence[str],
+    prompts: Sequence[str],
     ours: Sequence[float | None],
     theirs: Sequence[float | None],
 ) -> Verdict:
@@ -37,46 +37,46 @@ def judge_metric(
     prompts, scores that are constant on both sides.
 
     Args:
-        question: the limit and the two variants.
+        check: the limit and the two variants.
         facts: of the metric; ``higher_is_better`` is not None.
-        cases: ids of the prompts.
+        prompts: ids of the prompts.
         ours: the candidate's mean of each prompt, in the metric's unit; None where it is not complete.
         theirs: the reference's.
 
     Raises:
-        ValueError: a number of values that is not that of the cases.
+        ValueError: a number of values that is not that of the prompts.
     """
-    if not len(cases) == len(ours) == len(theirs):
-        raise ValueError(f"{len(cases)} cases have {len(ours)} and {len(theirs)} values")
-    reason = _unusable(cases, ours, "the candidate") or _unusable(cases, theirs, "the reference")
+    if not len(prompts) == len(ours) == len(theirs):
+        raise ValueError(f"{len(prompts)} prompts have {len(ours)} and {len(theirs)} values")
+    reason = _unusable(prompts, ours, "the candidate") or _unusable(prompts, theirs, "the reference")
     if reason:
-        return invalid(question, reason, Answer(n=len(cases)))
+        return invalid(check, reason, Statistics(n=len(prompts)))
     above, below = (np.array(side, dtype=np.float64) for side in (ours, theirs))
     losses = (below - above) if facts.higher_is_better else (above - below)
-    answer = _measured(above, below, losses, cases)
-    margin, no_margin = metric_margin(question.limit, below.tolist())
-    if len(cases) > 1 and is_constant(above) and is_constant(below):
-        return invalid(question, "it gives every prompt the same score on both sides, so it tells nothing", answer)
-    if margin is None and len(cases) > 1:
-        return invalid(question, no_margin, answer)
+    statistics = _measured(above, below, losses, prompts)
+    margin, no_margin = metric_margin(check.limit, below.tolist())
+    if len(prompts) > 1 and is_constant(above) and is_constant(below):
+        return invalid(check, "it gives every prompt the same score on both sides, so it tells nothing", statistics)
+    if margin is None and len(prompts) > 1:
+        return invalid(check, no_margin, statistics)
     if margin is not None and margin >= _largest_loss(facts, mean(below)):
-        return invalid(question, f"its limit {question.limit.text} is one that no loss could exceed", answer)
-    if question.equal_weights and not losses.any():
-        same = replace(answer, margin=margin, low=0.0, high=0.0, method="equal values")
-        return verdict(question, "pass", unchanged_sentence(question, len(cases)), same)
-    return _judged(question, facts, losses, replace(answer, margin=margin))
+        return invalid(check, f"its limit {check.limit.text} is one that no loss could exceed", statistics)
+    if check.equal_weights and not losses.any():
+        same = replace(statistics, margin=margin, low=0.0, high=0.0, method="equal values")
+        return verdict(check, "pass", unchanged_sentence(check, len(prompts)), same)
+    return _judged(check, facts, losses, replace(statistics, margin=margin))
 
 
-def _judged(question: Question, facts: MetricFacts, losses: Floats, answer: Answer) -> Verdict:
+def _judged(check: Check, facts: MetricFacts, losses: Floats, statistics: Statistics) -> Verdict:
     outcome: Outcome = "inconclusive"
-    margin, n = answer.margin, len(losses)
+    margin, n = statistics.margin, len(losses)
     if margin is not None and n > 1:
         low, high = mean_bounds(losses)
         spread = sd(losses)
         if n >= MIN_PROMPTS:
             outcome = "pass" if high <= margin else "fail" if low > margin else "inconclusive"
-        answer = replace(
-            answer,
+        statistics = replace(
+            statistics,
             low=low,
             high=high,
             method=METHOD,
@@ -84,21 +84,21 @@ def _judged(question: Question, facts: MetricFacts, losses: Floats, answer: Answ
             needed=_needed(n, spread, margin, mean(losses)) if outcome == "inconclusive" else None,
         )
         if outcome == "pass" and not losses.any():
-            return verdict(question, outcome, unchanged_sentence(question, n), answer)
+            return verdict(check, outcome, unchanged_sentence(check, n), statistics)
     else:
-        answer = replace(answer, needed=MIN_PROMPTS)
-    sentence = metric_sentence(question, outcome, answer, "higher" if facts.higher_is_better else "lower")
-    return verdict(question, outcome, sentence, answer)
+        statistics = replace(statistics, needed=MIN_PROMPTS)
+    sentence = metric_sentence(check, outcome, statistics, "higher" if facts.higher_is_better else "lower")
+    return verdict(check, outcome, sentence, statistics)
 
 
-def _unusable(cases: Sequence[str], values: Sequence[float | None], side: str) -> str:
-    if not cases:
+def _unusable(prompts: Sequence[str], values: Sequence[float | None], side: str) -> str:
+    if not prompts:
         return "there is no prompt"
-    missing = [case for case, value in zip(cases, values, strict=True) if value is None]
+    missing = [prompt_id for prompt_id, value in zip(prompts, values, strict=True) if value is None]
     if missing:
-        return f"{side} lacks scores of {plural(len(missing), 'prompt')} of {len(cases):,} ({listed(missing, 5)})"
+        return f"{side} lacks scores of {plural(len(missing), 'prompt')} of {len(prompts):,} ({listed(missing, 5)})"
     sizes = np.abs(np.array(values, dtype=np.float64))
-    strange = [cases[at] for at in np.flatnonzero(~(sizes < LARGEST)).tolist()]  # also true of NaN
+    strange = [prompts[at] for at in np.flatnonzero(~(sizes < LARGEST)).tolist()]  # also true of NaN
     if strange:
         return f"{side} has scores that are infinite or no number, on {listed(strange, 5)}"
     return ""
@@ -110,15 +110,17 @@ def _largest_loss(facts: MetricFacts, reference: float) -> float:
     return math.inf if worst is None else abs(reference - worst)
 
 
-def _measured(above: Floats, below: Floats, losses: Floats, cases: Sequence[str]) -> Answer:
+def _measured(above: Floats, below: Floats, losses: Floats, prompts: Sequence[str]) -> Statistics:
     order = np.argsort(-losses, kind="stable")[:WORST]
-    return Answer(
-        n=len(cases),
+    return Statistics(
+        n=len(prompts),
         loss=mean(losses),
         candidate_mean=mean(above),
         reference_mean=mean(below),
         worst=tuple(
-            WorstPrompt(case=cases[at], candidate=float(above[at]), reference=float(below[at]), loss=float(losses[at]))
+            WorstPrompt(
+                prompt_id=prompts[at], candidate=float(above[at]), reference=float(below[at]), loss=float(losses[at])
+            )
             for at in order.tolist()
             if losses[at] > 0
         ),

@@ -14,7 +14,7 @@ from bench import formatting as wording
 from bench.errors import UsageError
 from bench.formatting import joined as listed
 from bench.formatting import plural
-from bench.gate.outcomes import GRAVEST_FIRST, WORDS, gravest_first, shown, unexplained
+from bench.gate.outcomes import GRAVEST_FIRST, WORDS, shown, unexplained, worst_first
 from bench.records import Gate, Outcome, Run, Verdict, WorstPrompt
 
 # Markdown that is cut by whole rows to a size, and says so.
@@ -89,18 +89,18 @@ class _Side:
         self._scores: defaultdict[tuple[str, str, str], dict[int, float]] = defaultdict(dict)
         for render in run.renders:
             if render.image is not None:
-                self._images[render.variant, render.case][render.sample] = render.image
+                self._images[render.variant, render.prompt_id][render.sample] = render.image
         for score in run.scores:
             if score.value is not None:
-                self._scores[score.variant, score.case, score.metric][score.sample] = score.value
+                self._scores[score.variant, score.prompt_id, score.metric][score.sample] = score.value
 
-    def images(self, variant: str, case: str) -> dict[int, str]:
+    def images(self, variant: str, prompt_id: str) -> dict[int, str]:
         """Path in the run folder by sample, of the images that are still there."""
-        found = self._images.get((variant, case), {})
+        found = self._images.get((variant, prompt_id), {})
         return {sample: image for sample, image in found.items() if Path(self.run.path, image).is_file()}
 
-    def scores(self, variant: str, case: str, metric: str) -> Mapping[int, float]:
-        return self._scores.get((variant, case, metric), {})
+    def scores(self, variant: str, prompt_id: str, metric: str) -> Mapping[int, float]:
+        return self._scores.get((variant, prompt_id, metric), {})
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,11 @@ class Pictures:
     reference: _Side | None
     base: str | None
 
-    def prompt(self, case: str) -> str:
+    def prompt(self, prompt_id: str) -> str:
         """The text of a prompt; empty where no run is there to ask."""
         side = self.candidate or self.reference
-        cases = () if side is None else side.run.info.suite.cases
-        return next((one.prompt for one in cases if one.id == case), "")
+        prompts = () if side is None else side.run.info.suite.prompts
+        return next((one.text for one in prompts if one.id == prompt_id), "")
 
     def pair(self, verdict: Verdict, worst: WorstPrompt) -> tuple[str, str] | None:
         """Markdown of the candidate's and the reference's image of one sample; None where one of them is gone.
@@ -124,8 +124,8 @@ class Pictures:
         """
         if self.candidate is None or self.reference is None:
             return None
-        ours = self.candidate.images(verdict.candidate, worst.case)
-        theirs = self.reference.images(verdict.reference, worst.case)
+        ours = self.candidate.images(verdict.candidate, worst.prompt_id)
+        theirs = self.reference.images(verdict.reference, worst.prompt_id)
         common = sorted(ours.keys() & theirs.keys())
         if not common:
             return None
@@ -178,8 +178,8 @@ def _clash(ours: _Side, theirs: _Side) -> bool:
 def _losses(candidate: _Side, reference: _Side, verdict: Verdict, worst: WorstPrompt) -> Mapping[int, float]:
     """Loss by sample, where both have a score; the direction is that of the prompt's own loss."""
     sign = 1.0 if worst.reference >= worst.candidate else -1.0
-    ours = candidate.scores(verdict.candidate, worst.case, verdict.name)
-    theirs = reference.scores(verdict.reference, worst.case, verdict.name)
+    ours = candidate.scores(verdict.candidate, worst.prompt_id, verdict.name)
+    theirs = reference.scores(verdict.reference, worst.prompt_id, verdict.name)
     return {sample: sign * (theirs[sample] - ours[sample]) for sample in ours.keys() & theirs.keys()}
 
 
@@ -228,7 +228,7 @@ def summary_markdown(
         UsageError: ``image_base`` is no such address, or both run folders have one name.
     """
     pictures = pictures_for(candidate_run, reference_run, image_base)
-    verdicts = gravest_first(gate.verdicts)
+    verdicts = worst_first(gate.verdicts)
     lost = [one for one in verdicts if one.worst and one.outcome in ("fail", "inconclusive")]
     sections = [
         _headline(gate),
@@ -348,8 +348,8 @@ def _worst(verdict: Verdict, pictures: Pictures, whose: str) -> Section:
 
 
 def _worst_row(verdict: Verdict, worst: WorstPrompt, decimals: int, pictures: Pictures) -> str:
-    prompt = pictures.prompt(worst.case)
-    name = f"**{_text(worst.case)}**" + (f"<br>{_text(prompt, _PROMPT_CHARACTERS)}" if prompt else "")
+    prompt = pictures.prompt(worst.prompt_id)
+    name = f"**{_text(worst.prompt_id)}**" + (f"<br>{_text(prompt, _PROMPT_CHARACTERS)}" if prompt else "")
     candidate, reference = (wording.number(value, decimals) for value in (worst.candidate, worst.reference))
     pair = pictures.pair(verdict, worst)
     if pair is not None:

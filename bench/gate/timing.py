@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import stdtrit
 
-from bench.gate.check import Answer, Question, invalid, timing_margin, verdict
+from bench.gate.check import Check, Statistics, invalid, timing_margin, verdict
 from bench.gate.outcomes import timing_sentence
 from bench.records import FrozenRound, Outcome, SessionNoise, TimingName, Verdict
 from bench.stats.bounds import LEVEL
@@ -37,7 +37,7 @@ Part = tuple[float, float]
 
 
 def judge_timing(
-    question: Question, ours: Rounds, theirs: Rounds, *, one_session: bool, noise: SessionNoise | None
+    check: Check, ours: Rounds, theirs: Rounds, *, one_session: bool, noise: SessionNoise | None
 ) -> Verdict:
     """The verdict on medians by round: loss = ratio of medians - 1, from the logs of the rounds' medians.
 
@@ -48,7 +48,7 @@ def judge_timing(
     round. invalid: no values on a side, or one that no clock or memory counter gives.
 
     Args:
-        question: the limit and the two variants.
+        check: the limit and the two variants.
         ours: the candidate's rounds, in seconds or bytes.
         theirs: the reference's.
         one_session: whether both were measured in one run.
@@ -59,25 +59,25 @@ def judge_timing(
     medians = [[one.median for one in side if one.median is not None] for side in (ours, theirs)]
     reason = _unusable(ours, medians[0], "the candidate") or _unusable(theirs, medians[1], "the reference")
     if reason:
-        return invalid(question, reason)
+        return invalid(check, reason)
     above, below = (np.log(side) for side in medians)
     shift = mean(above) - mean(below)
     reference = math.exp(mean(below))
-    answer = Answer(
+    statistics = Statistics(
         n=min(len(above), len(below)),
-        margin=timing_margin(question.limit, reference),
+        margin=timing_margin(check.limit, reference),
         loss=_ratio_less_1(shift),
         candidate_mean=math.exp(mean(above)),
         reference_mean=reference,
     )
-    if answer.n < 2:
-        return verdict(question, "inconclusive", timing_sentence(question, "inconclusive", answer), answer)
+    if statistics.n < 2:
+        return verdict(check, "inconclusive", timing_sentence(check, "inconclusive", statistics), statistics)
     known = noise if noise is not None and noise.sessions > 1 else None
     paired = one_session and len(above) == len(below)
     between = [] if one_session or known is None else [(known.sd_log_ratio**2, known.sessions - 1.0)]
     spread = _Spread(_per_round(above, below, paired), tuple(between), paired)
     doubt = "" if one_session or known is not None else NOT_CALIBRATED
-    return _judged(question, answer, shift, spread, doubt)
+    return _judged(check, statistics, shift, spread, doubt)
 
 
 class _Spread:
@@ -109,8 +109,8 @@ class _Spread:
         return float(stdtrit(df, (1 + LEVEL) / 2) + stdtrit(df, _POWER)) * error
 
 
-def _judged(question: Question, answer: Answer, shift: float, spread: _Spread, doubt: str) -> Verdict:
-    margin = answer.margin or 0.0
+def _judged(check: Check, statistics: Statistics, shift: float, spread: _Spread, doubt: str) -> Verdict:
+    margin = statistics.margin or 0.0
     error, df = spread.error()
     half = float(stdtrit(df, (1 + LEVEL) / 2)) * error
     low, high = _ratio_less_1(shift - half), _ratio_less_1(shift + half)
@@ -118,15 +118,15 @@ def _judged(question: Question, answer: Answer, shift: float, spread: _Spread, d
     if not doubt:
         outcome = "pass" if high <= margin else "fail" if low > margin else "inconclusive"
     away = max(abs(math.log1p(margin) - shift), _NEAREST * math.log1p(margin))
-    answer = replace(
-        answer,
+    statistics = replace(
+        statistics,
         low=low,
         high=high,
         method=spread.method,
         detectable=(1 + margin) * _ratio_less_1(spread.reach()),
-        needed=_needed(answer.n, spread, away) if outcome == "inconclusive" and not doubt else None,
+        needed=_needed(statistics.n, spread, away) if outcome == "inconclusive" and not doubt else None,
     )
-    return verdict(question, outcome, timing_sentence(question, outcome, answer, doubt), answer)
+    return verdict(check, outcome, timing_sentence(check, outcome, statistics, doubt), statistics)
 
 
 def _per_round(above: Floats, below: Floats, paired: bool) -> tuple[Part, ...]:

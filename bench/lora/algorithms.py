@@ -84,7 +84,7 @@ class Mismatch(ValueError):
     """Parts that make no change: some are missing, or their shapes do not multiply."""
 
 
-class Product(NamedTuple):
+class DeltaShape(NamedTuple):
     """What parts multiply to."""
 
     shape: Shape
@@ -107,7 +107,7 @@ def kind_of(roles: frozenset[str]) -> ChangeKind:
     raise Mismatch(f"{has}lacks {_listed(nearest - roles)}")
 
 
-def product_of(kind: ChangeKind, shapes: Mapping[str, Shape]) -> Product:
+def product_of(kind: ChangeKind, shapes: Mapping[str, Shape]) -> DeltaShape:
     """Shape and rank of the change that the parts make.
 
     Convolutions are (out, in, height, width), or flat, (out, in * height * width), where the file has them so.
@@ -125,7 +125,7 @@ def product_of(kind: ChangeKind, shapes: Mapping[str, Shape]) -> Product:
     return product
 
 
-def _product_of(kind: ChangeKind, shapes: Mapping[str, Shape]) -> Product:
+def _product_of(kind: ChangeKind, shapes: Mapping[str, Shape]) -> DeltaShape:
     if kind == "lora":
         return _lora(shapes["up"], shapes["down"])
     if kind == "tucker":
@@ -137,36 +137,36 @@ def _product_of(kind: ChangeKind, shapes: Mapping[str, Shape]) -> Product:
         return halves[0]
     if kind == "lokr":
         return _lokr(shapes)
-    return Product(next(iter(shapes.values())), None)
+    return DeltaShape(next(iter(shapes.values())), None)
 
 
-def _lora(up: Shape, down: Shape) -> Product:
+def _lora(up: Shape, down: Shape) -> DeltaShape:
     if len(up) < 2 or len(down) < 2 or up[1] != down[0] or math.prod(up[2:]) != 1:
         raise Mismatch(f"up {list(up)} and down {list(down)} do not multiply")
-    return Product((up[0], *down[1:]), down[0])
+    return DeltaShape((up[0], *down[1:]), down[0])
 
 
-def _tucker(core: Shape, a: Shape, b: Shape) -> Product:
+def _tucker(core: Shape, a: Shape, b: Shape) -> DeltaShape:
     """A core (rank, rank, ...) between a (rank, out) and b (rank, in)."""
     plain = all(len(shape) >= 2 and math.prod(shape[2:]) == 1 for shape in (a, b))
     if not plain or len(core) < 2 or core[:2] != (a[0], b[0]):
         raise Mismatch(f"the Tucker core {list(core)} does not multiply with {list(a)} and {list(b)}")
-    return Product((a[1], b[1], *core[2:]), b[0])
+    return DeltaShape((a[1], b[1], *core[2:]), b[0])
 
 
-def _half(shapes: Mapping[str, Shape], a: str, b: str, core: str) -> Product:
+def _half(shapes: Mapping[str, Shape], a: str, b: str, core: str) -> DeltaShape:
     """One factor of a LoHa or LoKr: a (out, rank) times b (rank, in, ...), or with a core, a (rank, out)."""
     if core in shapes:
         return _tucker(shapes[core], shapes[a], shapes[b])
     return _lora(shapes[a], shapes[b])
 
 
-def _lokr(shapes: Mapping[str, Shape]) -> Product:
+def _lokr(shapes: Mapping[str, Shape]) -> DeltaShape:
     pair = []
     for whole in ("lokr_w1", "lokr_w2"):
         core = whole.replace("w", "t")
         pair.append(
-            Product(shapes[whole], None) if whole in shapes else _half(shapes, f"{whole}_a", f"{whole}_b", core)
+            DeltaShape(shapes[whole], None) if whole in shapes else _half(shapes, f"{whole}_a", f"{whole}_b", core)
         )
     (first, rank1), (second, rank2) = pair
     if len(first) != 2 or len(second) < 2:
@@ -174,7 +174,7 @@ def _lokr(shapes: Mapping[str, Shape]) -> Product:
     if rank1 is not None and rank2 is not None and rank1 != rank2:
         raise Mismatch(f"its factors are of rank {rank1} and {rank2}")
     shape = (first[0] * second[0], first[1] * second[1], *second[2:])
-    return Product(shape, rank1 if rank2 is None else rank2)
+    return DeltaShape(shape, rank1 if rank2 is None else rank2)
 
 
 def _flipped(up: Shape) -> Shape:

@@ -223,7 +223,7 @@ def by_tensor(applied: Sequence[Applied]) -> dict[str, list[tuple[int, Change]]]
 # LoRAs made part of one tensor: in float32 from end to end, measured on the way, and cast once.
 
 
-class Strong(NamedTuple):
+class ScaledChange(NamedTuple):
     """A change at the weight that the suite gives its tensor."""
 
     change: Change
@@ -241,7 +241,9 @@ class Sizes(NamedTuple):
 
 
 @torch.no_grad()
-def fuse_into(before: torch.Tensor, changes: Sequence[Strong], dtype: torch.dtype, into: torch.Tensor | None) -> Sizes:
+def fuse_into(
+    before: torch.Tensor, changes: Sequence[ScaledChange], dtype: torch.dtype, into: torch.Tensor | None
+) -> Sizes:
     """Apply changes to a tensor, one after the other.
 
     Args:
@@ -263,7 +265,7 @@ def fuse_into(before: torch.Tensor, changes: Sequence[Strong], dtype: torch.dtyp
     return Sizes(tuple(sizes[: len(changes)]), sizes[-1])
 
 
-def _stacks(tensor: torch.Tensor, changes: Sequence[Strong]) -> Iterator[slice]:
+def _stacks(tensor: torch.Tensor, changes: Sequence[ScaledChange]) -> Iterator[slice]:
     """Rows to change at a time: all, or on a processor as many as its cache holds, where rows can be changed alone."""
     count = len(tensor)
     if tensor.device.type == "cpu" and all(is_by_rows(one.change) for one in changes):
@@ -271,7 +273,7 @@ def _stacks(tensor: torch.Tensor, changes: Sequence[Strong]) -> Iterator[slice]:
     return (slice(start, start + count) for start in range(0, len(tensor), count))
 
 
-# LoRAs computed beside the weights in every step, as at run time, instead of being part of them.
+# LoRAs computed unfused in every step, as at run time, instead of being part of them.
 
 
 def is_runtime(change: Change) -> bool:

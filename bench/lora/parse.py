@@ -12,14 +12,14 @@ from typing import NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
-from bench import documents as strict_json
+from bench import documents
 from bench.checkpoints.blocks import PUBLISHED_UNET, BlockMap, count_blocks, find_published
 from bench.checkpoints.checkpoint import Shape, Tensor
 from bench.checkpoints.detect import looks_like
 from bench.checkpoints.safetensors_files import Header, Stored, read_header
 from bench.errors import WeightsError
 from bench.formatting import listed
-from bench.lora.algorithms import NORMS, Adapter, Change, Mismatch, Product, fits, norm_axis, parts_of, product_of
+from bench.lora.algorithms import NORMS, Adapter, Change, DeltaShape, Mismatch, fits, norm_axis, parts_of, product_of
 from bench.records.weights import ChangeKind
 
 # Keys of LoRA files, taken apart: which module, and which part of its change.
@@ -40,7 +40,7 @@ _PART = re.compile(
 )
 
 
-class KeyPart(NamedTuple):
+class ParsedKey(NamedTuple):
     """A key of a LoRA file, taken apart."""
 
     module: str
@@ -51,15 +51,15 @@ class KeyPart(NamedTuple):
     """Whether the ending is that of diffusers before PEFT: ``.lora.up.weight``, ``_lora.down.weight``."""
 
 
-def take_apart(key: str) -> KeyPart | None:
+def parse_key(key: str) -> ParsedKey | None:
     """Module and part that a key names; None where its ending is none of a LoRA's that can be applied."""
     match = _PART.fullmatch(key)
     if match is None:
         return None
     side, old, magnitude = match["side"], match["old"], match["magnitude"]
     if magnitude:
-        return KeyPart(match["module"], "magnitude", old=False)
-    return KeyPart(match["module"], SIDES[side or old] if side or old else match["role"], old=old is not None)
+        return ParsedKey(match["module"], "magnitude", old=False)
+    return ParsedKey(match["module"], SIDES[side or old] if side or old else match["role"], old=old is not None)
 
 
 # Every name that LoRA files give to a checkpoint's modules.
@@ -78,7 +78,7 @@ OLD_ATTENTION = {
 """diffusers' attention processors had names of their own: -> those of the UNet's and of the text encoders' modules."""
 
 
-class Place(NamedTuple):
+class ModuleName(NamedTuple):
     """What a name may stand for."""
 
     layout: str
@@ -86,7 +86,7 @@ class Place(NamedTuple):
     """Canonical modules; several where the name does not tell which text encoder is meant."""
 
 
-def module_names(tensors: Iterable[str], blocks: BlockMap) -> dict[str, Place]:
+def module_names(tensors: Iterable[str], blocks: BlockMap) -> dict[str, ModuleName]:
     """Every spelling of every module that has a weight or a bias.
 
     Args:
@@ -95,11 +95,11 @@ def module_names(tensors: Iterable[str], blocks: BlockMap) -> dict[str, Place]:
     """
     modules = sorted({name.rpartition(".")[0] for name in tensors if name.endswith((".weight", ".bias"))})
     two_encoders = any(module.startswith("text_encoder_2.") for module in modules)
-    found: dict[str, Place] = {}
+    found: dict[str, ModuleName] = {}
     for module in modules:
         for layout, name in _spellings(module, two_encoders, blocks):
             before = found.get(name)
-            found[name] = Place(layout, (*before.modules, module) if before else (module,))
+            found[name] = ModuleName(layout, (*before.modules, module) if before else (module,))
     return found
 
 
@@ -130,7 +130,7 @@ def _spellings(module: str, two_encoders: bool, blocks: BlockMap) -> Iterator[tu
             yield DOTTED, short
 
 
-def look_up(name: str, names: Mapping[str, Place]) -> Place | None:
+def look_up(name: str, names: Mapping[str, ModuleName]) -> ModuleName | None:
     """The place of a module in a file's own spelling; None where the checkpoint has no such module."""
     for spelling in _likely(name.removeprefix("base_model.model.")):
         if spelling in names:
@@ -206,7 +206,7 @@ def read_alpha(path: Path, name: str, stored: Stored) -> float:
     return float(number[0])
 
 
-class Trained(msgspec.Struct, frozen=True):
+class AdapterConfig(msgspec.Struct, frozen=True):
     """How PEFT says that a component's LoRA was trained; fields that do not change its scale are passed over."""
 
     r: int | None = None
@@ -219,7 +219,7 @@ class Trained(msgspec.Struct, frozen=True):
     use_dora: bool = False
 
 
-def read_trained(path: Path, keys: Iterable[str], metadata: Mapping[str, str]) -> dict[str, Trained]:
+def read_trained(path: Path, keys: Iterable[str], metadata: Mapping[str, str]) -> dict[str, AdapterConfig]:
     """PEFT's configuration by component, ``""`` for every component; empty where there is none.
 
     Raises:
@@ -228,9 +228,9 @@ def read_trained(path: Path, keys: Iterable[str], metadata: Mapping[str, str]) -
     beside = path.parent / PEFT_CONFIG
     try:
         if DIFFUSERS_KEY in metadata:
-            return _by_component(strict_json.loads(metadata[DIFFUSERS_KEY]))
+            return _by_component(documents.loads(metadata[DIFFUSERS_KEY]))
         if path.name == PEFT_FILE and beside.is_file():
-            return {"": _checked(strict_json.loads(beside.read_text(encoding="utf-8")))}
+            return {"": _checked(documents.loads(beside.read_text(encoding="utf-8")))}
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: its alpha cannot be read from the metadata of PEFT: {error}.") from error
     if _lacks_alpha(list(keys)):
@@ -247,7 +247,7 @@ def _lacks_alpha(keys: list[str]) -> bool:
     return own and any(MATRIX.search(key) for key in keys) and not any(key.endswith(".alpha") for key in keys)
 
 
-def _by_component(table: object) -> dict[str, Trained]:
+def _by_component(table: object) -> dict[str, AdapterConfig]:
     """diffusers packs the configurations of all components into one table: ``unet.lora_alpha``."""
     if not isinstance(table, dict):
         raise ValueError(f"{DIFFUSERS_KEY} is no table")
@@ -258,8 +258,8 @@ def _by_component(table: object) -> dict[str, Trained]:
     return {component: _checked(fields) for component, fields in packed.items()}
 
 
-def _checked(table: object) -> Trained:
-    found = strict_json.convert(table, Trained)
+def _checked(table: object) -> AdapterConfig:
+    found = documents.convert(table, AdapterConfig)
     for pattern in (*found.alpha_pattern, *found.rank_pattern):
         try:
             re.compile(pattern)
@@ -268,13 +268,13 @@ def _checked(table: object) -> Trained:
     return found
 
 
-def trained_alpha(trained: Trained, path: str) -> float | None:
+def trained_alpha(trained: AdapterConfig, path: str) -> float | None:
     """The alpha of a module: its pattern's, else the component's."""
     alpha = trained.alpha if trained.lora_alpha is None else trained.lora_alpha
     return _of_pattern(trained.alpha_pattern, path, alpha)
 
 
-def trained_scale(trained: Trained, path: str, rank: int | None) -> float:
+def trained_scale(trained: AdapterConfig, path: str, rank: int | None) -> float:
     """alpha/rank of a module by PEFT's configuration, alpha/sqrt(rank) for rsLoRA.
 
     Args:
@@ -323,12 +323,12 @@ DIFFERENCES = ("diff", "norm", "bias")
 """Kinds that are added as they are; an alpha beside them has no meaning, in any tool."""
 
 
-class Group(NamedTuple):
+class ModuleKeys(NamedTuple):
     """The keys of one module."""
 
     name: str
     """In the file's own spelling."""
-    place: Place
+    place: ModuleName
     old: bool
     """Whether the keys end as diffusers' did before PEFT."""
     parts: dict[str, str]
@@ -348,18 +348,18 @@ class Problem(Exception):
         self.kind, self.words = kind, words
 
 
-class Source(NamedTuple):
+class AdapterFile(NamedTuple):
     """What is known of the file and of the checkpoint."""
 
     path: Path
     header: Header
-    trained: Mapping[str, Trained]
+    trained: Mapping[str, AdapterConfig]
     """PEFT's configuration by component."""
     tensors: Mapping[str, Tensor]
     """The checkpoint's."""
 
 
-def changes_of(group: Group, source: Source) -> Iterator[Change]:
+def changes_of(group: ModuleKeys, source: AdapterFile) -> Iterator[Change]:
     """The changes that a module's keys make, to its weight and to its bias.
 
     Raises:
@@ -372,7 +372,7 @@ def changes_of(group: Group, source: Source) -> Iterator[Change]:
         raise Problem(BROKEN, f"{group.name} {error}") from error
 
 
-def _change(place: Place, leaf: str, kind: ChangeKind, parts: dict[str, str], source: Source) -> Change:
+def _change(place: ModuleName, leaf: str, kind: ChangeKind, parts: dict[str, str], source: AdapterFile) -> Change:
     shapes = {role: source.header.tensors[key].shape for role, key in parts.items()}
     product = product_of(kind, {role: shape for role, shape in shapes.items() if role not in (*NORMS, "alpha")})
     module = _module(place, leaf, product.shape, source.tensors)
@@ -384,7 +384,7 @@ def _change(place: Place, leaf: str, kind: ChangeKind, parts: dict[str, str], so
     return Change(tensor, kind, dora, product.rank, alpha, scale, parts)
 
 
-def _module(place: Place, leaf: str, found: Shape, tensors: Mapping[str, Tensor]) -> str:
+def _module(place: ModuleName, leaf: str, found: Shape, tensors: Mapping[str, Tensor]) -> str:
     """The module that is meant: the one of the shape of the change, where the name alone does not tell."""
     wanted = {module: tensors[f"{module}.{leaf}"].shape for module in place.modules if f"{module}.{leaf}" in tensors}
     if not wanted:
@@ -408,7 +408,7 @@ def _is_dora(tensor: str, shapes: Mapping[str, Shape], shape: Shape) -> bool:
 
 
 def _scale(
-    module: str, product: Product, parts: Mapping[str, str], dora: bool, source: Source
+    module: str, product: DeltaShape, parts: Mapping[str, str], dora: bool, source: AdapterFile
 ) -> tuple[float | None, float]:
     """Alpha, where there is one, and what the product is multiplied with; the module's own tensor goes first."""
     component, _, path = module.partition(".")
@@ -456,7 +456,7 @@ def read_adapter(path: Path, tensors: Mapping[str, Tensor]) -> Adapter:
     groups, left, problems = _group(header.tensors, module_names(tensors, count_blocks(tensors)))
     if left:
         raise _left_over(path, left, groups)
-    source = Source(path, header, read_trained(path, header.tensors, header.metadata), tensors)
+    source = AdapterFile(path, header, read_trained(path, header.tensors, header.metadata), tensors)
     changes: dict[str, Change] = {}
     for group in groups:
         try:
@@ -473,24 +473,24 @@ def read_adapter(path: Path, tensors: Mapping[str, Tensor]) -> Adapter:
     return Adapter(path, _layout(groups), len(header.tensors), dict(sorted(applied.items())), ordered)
 
 
-def _group(keys: Iterable[str], names: Mapping[str, Place]) -> tuple[list[Group], list[str], list[Problem]]:
+def _group(keys: Iterable[str], names: Mapping[str, ModuleName]) -> tuple[list[ModuleKeys], list[str], list[Problem]]:
     """The keys by module, those that fit nothing, and those that name a part of a module twice."""
-    groups: dict[str, Group] = {}
+    groups: dict[str, ModuleKeys] = {}
     left, problems = [], []
     for key in sorted(keys):
-        part = take_apart(key)
+        part = parse_key(key)
         place = look_up(part.module, names) if part else None
         if part is None or place is None:
             left.append(key)
             continue
-        group = groups.setdefault(part.module, Group(part.module, place, part.old, {}))
+        group = groups.setdefault(part.module, ModuleKeys(part.module, place, part.old, {}))
         if part.role in group.parts:
             problems.append(Problem(TWICE, f"{group.parts[part.role]} = {key}"))
         group.parts[part.role] = key
     return list(groups.values()), left, problems
 
 
-def _left_over(path: Path, left: list[str], groups: Iterable[Group]) -> WeightsError:
+def _left_over(path: Path, left: list[str], groups: Iterable[ModuleKeys]) -> WeightsError:
     """The error for keys that fit nothing: how many of each component, the first, and what they look like."""
     used = Counter(group.place.modules[0].partition(".")[0] for group in groups for _ in group.parts)
     lost = Counter(component_guess(key) for key in left)
@@ -510,7 +510,7 @@ def _worst(path: Path, problems: list[Problem], modules: int) -> WeightsError:
     return WeightsError(f"{path}: {len(words)} of {modules} {kind}: {listed(words, 3)}.", hint)
 
 
-def _layout(groups: Iterable[Group]) -> str:
+def _layout(groups: Iterable[ModuleKeys]) -> str:
     """How the keys are named; kohya's text encoders, which have one naming only, are not told beside its UNet's."""
     found = {
         "diffusers (old)" if group.place.layout == DOTTED and group.old else group.place.layout for group in groups

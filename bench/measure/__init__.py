@@ -142,7 +142,7 @@ def is_complete(job: Job, timings: Sequence[Timing], suite: Suite, device: str) 
 
 
 def plan_shots(suite: Suite) -> tuple[Shot, ...]:
-    """Return the images that every child draws: first, warm-ups, timed; over the cases in turn.
+    """Return the images that every child draws: first, warm-ups, timed; over the prompts in turn.
 
     The timed ones begin with the suite's first case; the first image and the warm-ups are drawn of the same.
     """
@@ -150,10 +150,10 @@ def plan_shots(suite: Suite) -> tuple[Shot, ...]:
     numbers = [0] * (1 + plan.warmups) + list(range(plan.images))
     shots = []
     for number in numbers:
-        sample, place = divmod(number, len(suite.cases))
-        case = suite.cases[place]
-        seed = image_seed(suite.seed, case.id, sample)
-        shots.append(Shot(prompt=case.prompt, negative=case.negative, seed=seed))
+        sample, place = divmod(number, len(suite.prompts))
+        prompt = suite.prompts[place]
+        seed = image_seed(suite.seed, prompt.id, sample)
+        shots.append(Shot(prompt=prompt.text, negative=prompt.negative, seed=seed))
     return tuple(shots)
 
 

@@ -92,7 +92,7 @@ def run_child(command: Sequence[str], request: Request, on_image: Callable[[int]
 
     Raises:
         HotartError: what the child sent as its ``Failure``, by class; or, where it ended without a word, a
-            ``MachineError`` for a signal, and else a bug of ours with the last lines of its stderr.
+            ``MachineError`` for a signal, and else internal error with the last lines of its stderr.
     """
     # An empty cache for each child: what one has compiled would make the next one's compilation look short.
     with tempfile.TemporaryFile() as stderr, tempfile.TemporaryDirectory() as compiled:

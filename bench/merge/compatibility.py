@@ -12,7 +12,7 @@ from typing import get_args
 
 from bench.checkpoints.blocks import check_blocks, count_blocks
 from bench.checkpoints.checkpoint import Checkpoint
-from bench.checkpoints.file_checkpoint import Held
+from bench.checkpoints.file_checkpoint import FileCheckpoint
 from bench.errors import WeightsError
 from bench.formatting import listed
 from bench.merge.recipe import Recipe
@@ -64,7 +64,7 @@ def check_fit(path: Path, recipe: Recipe, models: Sequence[Checkpoint]) -> froze
 
 def tells_prediction(model: Checkpoint) -> bool:
     """Whether a model's files say what its UNet predicts, and by which schedule; those of a UNet alone do not."""
-    return not isinstance(model, Held) or model.tells_prediction
+    return not isinstance(model, FileCheckpoint) or model.tells_prediction
 
 
 def _tells(model: Checkpoint, fact: str) -> bool:

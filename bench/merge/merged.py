@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from bench import documents as strict_json
+from bench import documents
 from bench.checkpoints.blocks import block_of, count_blocks, weight_of
 from bench.checkpoints.checkpoint import Checkpoint, Tensor
 from bench.checkpoints.file_checkpoint import stored_dtypes
-from bench.checkpoints.load import Assembled, own_config
+from bench.checkpoints.load import CompositeCheckpoint, own_config
 from bench.errors import WeightsError
 from bench.lora.algorithms import Adapter, Change
 from bench.merge.compatibility import check_fit, tells_prediction
@@ -116,7 +116,7 @@ class Merged:
         kept["loras"] = [{name: value for name, value in lora.items() if name != "path"} for lora in loras]
         kept["scales"] = [one.adapter.scales for one in self.loras]
         kept["sources"] = [(len(source.files), source.identity) for source in self._sources]
-        return strict_json.canonical({**kept, "vae": self.vae is not None}).decode()
+        return documents.canonical({**kept, "vae": self.vae is not None}).decode()
 
     def without_loras(self) -> Merged:
         """The same recipe, but for its LoRAs."""
@@ -249,7 +249,7 @@ def recipe_in(checkpoint: Checkpoint) -> Merged | None:
 def recipe_of(checkpoint: Checkpoint, component: str) -> Merged | None:
     """The recipe that makes a component; None where it is taken as files have it."""
     source = checkpoint
-    if isinstance(source, Assembled):
+    if isinstance(source, CompositeCheckpoint):
         source = source.parts.get(component, source.base)
     return source if isinstance(source, Merged) else None
 

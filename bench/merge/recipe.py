@@ -14,13 +14,16 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
-from bench import documents as strict_json
+from bench import documents
 from bench.documents import read_text
 from bench.errors import IncomparableError, SuiteError
 from bench.formatting import did_you_mean
-from bench.records import HEAVIEST_LORA, SCHEMA, Component, Dtype, Lora, Record
+from bench.records import HEAVIEST_LORA, Component, Dtype, Lora, Record
 
 Method = Literal["weighted_sum", "add_difference", "slerp", "ties", "dare", "copy"]
+
+SCHEMA = 1
+"""Version of the recipe file."""
 
 MAX_SEED = 2**63 - 1
 
@@ -107,12 +110,12 @@ def read_recipe(path: Path) -> Recipe:
     try:
         table = tomllib.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise SuiteError(f"{path}: is no TOML: {error}.") from error
+        raise SuiteError(f"{path}: is not valid TOML: {error}.") from error
     _refuse_other_schema(path, table)
     _refuse_unknown_fields(path, table)
     _refuse_unknown_choices(path, table)
     try:
-        recipe = strict_json.convert(table, Recipe)
+        recipe = documents.convert(table, Recipe)
     except ValueError as error:
         raise SuiteError(f"{path}: {error}.") from error
     _check_method(path, recipe, table)
@@ -137,7 +140,7 @@ def _refuse_other_schema(path: Path, table: Mapping[str, Any]) -> None:
 
 def _refuse_unknown_fields(path: Path, table: Mapping[str, Any]) -> None:
     for place, inner, kind in _tables(table):
-        known = [field.name for field in msgspec.structs.fields(kind)]
+        known = [field.encode_name for field in msgspec.structs.fields(kind)]
         for name in inner:
             if name not in known:
                 raise SuiteError(

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from bench import documents as strict_json
+from bench import documents
 from bench.checkpoints.checkpoint import Checkpoint, Shape
 from bench.checkpoints.families import FAMILIES, family_tensors
-from bench.checkpoints.ldm_layout import Published, join, published
+from bench.checkpoints.ldm_layout import LdmTensor, join, published
 from bench.checkpoints.safetensors_files import read_header
 from bench.checkpoints.single_file import CONV_IN, INPAINTING_CHANNELS
 from bench.errors import MachineError, UsageError, WeightsError
@@ -69,7 +69,7 @@ def header_texts(merged: Merged, hashes: Hashes) -> dict[str, str]:
         "modelspec.prediction_type": PREDICTIONS[facts.prediction],
         "modelspec.merged_from": ", ".join(_title(model) for model in merged.models),
         "hotart.version": packages.version("hotart-bench"),
-        "hotart.recipe": strict_json.canonical(recipe_facts(merged, hashes)).decode(),
+        "hotart.recipe": documents.canonical(recipe_facts(merged, hashes)).decode(),
     }
     own = msgspec.structs.asdict(merged.recipe.metadata)
     texts |= {f"modelspec.{name}": text for name, text in own.items() if text is not None}
@@ -82,7 +82,7 @@ def recipe_facts(merged: Merged, hashes: Hashes) -> dict[str, Any]:
     recipe["models"] = [_source_facts(model, hashes) for model in merged.models]
     recipe["vae"] = None if merged.vae is None else _source_facts(merged.vae, hashes)
     for lora, one in zip(recipe["loras"], merged.loras, strict=True):
-        scales = hashlib.sha256(strict_json.canonical(one.adapter.scales)).hexdigest()
+        scales = hashlib.sha256(documents.canonical(one.adapter.scales)).hexdigest()
         lora |= {"path": without_folder(one.what), "sha256": hashes[one.file], "scales_sha256": scales}
     return recipe
 
@@ -478,7 +478,7 @@ def _refuse_changed(before: Mapping[Path, object], after: Mapping[Path, object])
         )
 
 
-def _tensor(merged: Merged, entry: Published | None) -> torch.Tensor:
+def _tensor(merged: Merged, entry: LdmTensor | None) -> torch.Tensor:
     """A published tensor in the precision of the output; an empty one for a mark."""
     import torch
 
@@ -488,6 +488,6 @@ def _tensor(merged: Merged, entry: Published | None) -> torch.Tensor:
     return join(entry, [merged.read(name, dtype) for name in entry.parts])
 
 
-def _component(entry: Published) -> str:
+def _component(entry: LdmTensor) -> str:
     """The component that a published tensor belongs to; the text positions, without parts, are the first encoder's."""
     return entry.parts[0].split(".", 1)[0] if entry.parts else "text_encoder"

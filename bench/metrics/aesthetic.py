@@ -62,13 +62,13 @@ def _layers(
         higher_is_better=True,
         low=None,
         high=None,
-        axis="aesthetic",
-        tower=openai_vit_l14.name,
+        category="aesthetic",
+        encoder=openai_vit_l14.name,
         trained_on=(
             "ratings of the Simulacra Aesthetic Captions, LAION-Logos and AVA: photographs, logos and early diffusion "
             "pictures; nothing that DPO or SPO learnt from, though the data of Stable Diffusion was chosen with it"
         ),
-        standing="held-out",
+        training_overlap="none",
         licence="Apache-2.0",
         reference="C. Schuhmann, improved-aesthetic-predictor, 2022; LAION-5B, arXiv 2210.08402",
     ),
@@ -91,13 +91,13 @@ def aesthetic_v2(inputs: Inputs) -> torch.Tensor:
         higher_is_better=True,
         low=None,
         high=None,
-        axis="aesthetic",
-        tower=openai_vit_l14.name,
+        category="aesthetic",
+        encoder=openai_vit_l14.name,
         trained_on=(
             "ratings of the Simulacra Aesthetic Captions, early diffusion pictures; nothing that DPO or SPO learnt "
             "from, though the data of Stable Diffusion was chosen with it"
         ),
-        standing="held-out",
+        training_overlap="none",
         licence="MIT",
         reference="LAION-AI, aesthetic-predictor, 2022; LAION-5B, arXiv 2210.08402",
     ),

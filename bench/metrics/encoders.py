@@ -21,7 +21,7 @@ from bench.records import Dtype
 from bench.suite.tokens import CONTEXT
 from bench.weights.find import FETCH_AGAIN
 
-# From a picture to the pixels that a tower sees: the official preprocessings, each with its own geometry.
+# From a picture to the pixels that an encoder sees: the official preprocessings, each with its own preprocessing.
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 
@@ -31,11 +31,11 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 MAX_RESIZED_PIXELS = 2**26
 
-"""Most pixels that a picture may have once its short side is the tower's, as many as are decoded at most."""
+"""Most pixels that a picture may have once its short side is the encoder's, as many as are decoded at most."""
 
-Geometry = Callable[[Image.Image, int], Tensor]
+Preprocessing = Callable[[Image.Image, int], Tensor]
 
-"""A picture of any 8-bit mode and the tower's side in pixels -> normalised float32 (3, side, side)."""
+"""A picture of any 8-bit mode and the encoder's side in pixels -> normalised float32 (3, side, side)."""
 
 
 def torchvision_crop(image: Image.Image, side_px: int) -> Tensor:
@@ -171,7 +171,7 @@ def transformers_tokens() -> ClipTokens:
     return ClipTokens(pieces, vocabulary[START], vocabulary[END])
 
 
-# A CLIP in memory, as a tower: its model, its tokenizer and its geometries, and how models are filled strictly.
+# A CLIP in memory, as an encoder: its model, its tokenizer and its preprocessings, and how models are filled strictly.
 
 BATCH = 16
 
@@ -189,15 +189,15 @@ TORCH_DTYPES: dict[Dtype, torch.dtype] = {
 
 
 @dataclass(eq=False)
-class ClipTower:
-    """A ``LoadedTower``: a CLIP with the preprocessing and the tokenizer of the metrics on it."""
+class ClipEncoder:
+    """A ``LoadedEncoder``: a CLIP with the preprocessing and the tokenizer of the metrics on it."""
 
     encode_image: Callable[[Tensor], Tensor]
     """(batch, 3, side, side) in ``dtype`` -> features (batch, d) of any length."""
     encode_text: Callable[[Tensor], Tensor]
     """Token ids (batch, 77) -> features (batch, d) of any length."""
     tokens: ClipTokens
-    geometries: Mapping[str, Geometry]
+    preprocessings: Mapping[str, Preprocessing]
     """By the name that a metric has for it as its ``view``."""
     side_px: int
     logit_scale: float
@@ -206,8 +206,8 @@ class ClipTower:
     batch: int = BATCH
 
     def preprocess(self, image: Image.Image, view: str) -> Tensor:
-        """The picture in one of the tower's geometries, float32 (3, side, side) on the CPU."""
-        return self.geometries[view](image, self.side_px)
+        """The picture in one of the encoder's preprocessings, float32 (3, side, side) on the CPU."""
+        return self.preprocessings[view](image, self.side_px)
 
     @torch.inference_mode()
     def embed_images(self, pixels: Tensor) -> Tensor:
@@ -300,9 +300,9 @@ def load_open_clip(
     *,
     what: str,
     shape: ClipShape,
-    geometries: Mapping[str, Geometry],
+    preprocessings: Mapping[str, Preprocessing],
     tokens: ClipTokens | None = None,
-) -> ClipTower:
+) -> ClipEncoder:
     """A CLIP of the given shape with the weights of a published file, at the place.
 
     Args:
@@ -311,7 +311,7 @@ def load_open_clip(
         file: where they were read, for errors.
         what: the model that they should be, for errors.
         shape: its sizes.
-        geometries: by the views of its metrics.
+        preprocessings: by the views of its metrics.
         tokens: its tokenizer, openai's by default.
 
     Raises:
@@ -323,11 +323,11 @@ def load_open_clip(
     # No key of the file fills this buffer, and on the device "meta" it holds nothing: no token sees a later one.
     size = model.context_length
     model.attn_mask = torch.full((size, size), float("-inf"), device=place.device).triu(1)
-    return ClipTower(
+    return ClipEncoder(
         encode_image=model.encode_image,
         encode_text=model.encode_text,
         tokens=openai_tokens() if tokens is None else tokens,
-        geometries=geometries,
+        preprocessings=preprocessings,
         side_px=shape.side_px,
         logit_scale=logit_scale,
         device=place.device,

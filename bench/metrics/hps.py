@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import WeightsError
-from bench.metrics.registry import Inputs, LoadedTower, Place, metric, tower
+from bench.metrics.registry import Inputs, LoadedEncoder, Place, encoder, metric
 from bench.records import MetricFacts
 from bench.weights import find_weights, read_tensors
 from bench.weights.find import FETCH_AGAIN
@@ -23,15 +23,15 @@ LICENCE = "Apache-2.0"
 REFERENCE = "X. Wu et al., Human Preference Score v2, arXiv 2306.09341"
 
 
-@tower("hpsv2-vit-h14", weights=("hpsv2",))
-def hpsv2_vit_h14(place: Place) -> LoadedTower:
+@encoder("hpsv2-vit-h14", weights=("hpsv2",))
+def hpsv2_vit_h14(place: Place) -> LoadedEncoder:
     """The ViT-H/14 of HPSv2, with the exact GELU."""
     file = find_weights("hpsv2", place)
     return load_hps(read_tensors(file), place, file)
 
 
-@tower("hpsv2.1-vit-h14", weights=("hpsv2.1",))
-def hpsv21_vit_h14(place: Place) -> LoadedTower:
+@encoder("hpsv2.1-vit-h14", weights=("hpsv2.1",))
+def hpsv21_vit_h14(place: Place) -> LoadedEncoder:
     """The ViT-H/14 of HPSv2.1, with the exact GELU."""
     file = find_weights("hpsv2.1", place)
     return load_hps(read_tensors(file), place, file)
@@ -42,8 +42,8 @@ def load_hps(
     place: Place,
     file: Path,
     shape: ClipShape | None = None,
-) -> LoadedTower:
-    """The tower with the weights under ``state_dict`` of a published checkpoint; ViT-H/14 by default.
+) -> LoadedEncoder:
+    """The encoder with the weights under ``state_dict`` of a published checkpoint; ViT-H/14 by default.
 
     Raises:
         WeightsError: no ``state_dict``, or a key in it is missing, unknown or of another shape.
@@ -58,7 +58,7 @@ def load_hps(
         file,
         what="HPSv2's ViT-H/14",
         shape=shape or VIT_H14,
-        geometries={"": whole_on_black},
+        preprocessings={"": whole_on_black},
     )
 
 
@@ -71,13 +71,13 @@ def load_hps(
         higher_is_better=True,
         low=-100.0,
         high=100.0,
-        axis="preference",
-        tower=hpsv2_vit_h14.name,
+        category="preference",
+        encoder=hpsv2_vit_h14.name,
         trained_on=(
             "HPD v2: 798,090 choices between pictures of diffusion and other models, DiffusionDB among them; not "
             "Pick-a-Pic, but the same kind of choices as DPO and SPO learnt from"
         ),
-        standing="related",
+        training_overlap="related data",
         licence=LICENCE,
         reference=REFERENCE,
     )
@@ -96,13 +96,13 @@ def hpsv2(inputs: Inputs) -> torch.Tensor:
         higher_is_better=True,
         low=-100.0,
         high=100.0,
-        axis="preference",
-        tower=hpsv21_vit_h14.name,
+        category="preference",
+        encoder=hpsv21_vit_h14.name,
         trained_on=(
             "HPD v2 with choices of higher quality, of which nothing more is published; not Pick-a-Pic, but the same "
             "kind of choices as DPO and SPO learnt from"
         ),
-        standing="related",
+        training_overlap="related data",
         licence=LICENCE,
         reference=f"{REFERENCE}, release 2.1 of its code",
     )

@@ -46,7 +46,7 @@ def not_finite(bad: int, size: int) -> str | None:
 
 
 def duplicates(renders: Iterable[Render]) -> dict[tuple[str, str, int], str]:
-    """The images that equal another one of their variant, by (variant, case, sample), with the reason.
+    """The images that equal another one of their variant, by (variant, prompt, sample), with the reason.
 
     Every image has noise of its own, so equal files (by sha256 of the PNG) mean that the model heeds
     neither noise nor prompt. All images of an equal set are named, since none of them is the right one.
@@ -58,29 +58,29 @@ def duplicates(renders: Iterable[Render]) -> dict[tuple[str, str, int], str]:
     reasons: dict[tuple[str, str, int], str] = {}
     for equal in same.values():
         for render in equal[1:]:
-            reasons[render.variant, render.case, render.sample] = _equals(equal[0])
+            reasons[render.variant, render.prompt_id, render.sample] = _equals(equal[0])
         if len(equal) > 1:
-            reasons[equal[0].variant, equal[0].case, equal[0].sample] = _equals(equal[1])
+            reasons[equal[0].variant, equal[0].prompt_id, equal[0].sample] = _equals(equal[1])
     return reasons
 
 
 def _equals(other: Render) -> str:
-    return f"duplicate image: the same as case {other.case!r}, sample {other.sample}, of this variant"
+    return f"duplicate image: the same as prompt {other.prompt_id!r}, sample {other.sample}, of this variant"
 
 
 # The samples of a prompt, for metrics that compare them with each other. Imports no torch.
 
 
-def siblings(renders: Iterable[Render]) -> Mapping[tuple[str, str, int], tuple[Render, ...]]:
-    """Of each (variant, case, sample) the other images that the variant has of the case, those that failed left out."""
+def other_samples(renders: Iterable[Render]) -> Mapping[tuple[str, str, int], tuple[Render, ...]]:
+    """The other images of the same variant and prompt, by (variant, prompt, sample); without those that failed."""
     groups: dict[tuple[str, str], list[Render]] = {}
     for render in renders:
-        groups.setdefault((render.variant, render.case), []).append(render)
+        groups.setdefault((render.variant, render.prompt_id), []).append(render)
     return {
-        (variant, case, render.sample): tuple(
+        (variant, prompt_id, render.sample): tuple(
             other for other in group if other.sample != render.sample and other.sha256 is not None
         )
-        for (variant, case), group in groups.items()
+        for (variant, prompt_id), group in groups.items()
         for render in group
     }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import WeightsError
-from bench.metrics.registry import Inputs, LoadedJointTower, Place, metric, tower
+from bench.metrics.registry import Inputs, LoadedRewardModel, Place, encoder, metric
 from bench.records import MetricFacts
 from bench.weights import find_weights, read_tensors
 
@@ -32,7 +32,7 @@ REWARD_STD = 1.0333394966054072
 """Of the raw reward, over the authors' data; published with the code."""
 
 
-class ImageRewardTower:
+class ImageRewardModel:
     """ImageReward in memory; its ``score`` is the raw reward, not yet standardised."""
 
     batch = BATCH
@@ -103,17 +103,17 @@ def load_tokenizer(vocabulary: Path, text: TextShape) -> BertWordPieceTokenizer:
     return tokenizer
 
 
-@tower("imagereward", weights=("imagereward", "bert-base-uncased"))
-def imagereward_tower(place: Place) -> LoadedJointTower:
+@encoder("imagereward", weights=("imagereward", "bert-base-uncased"))
+def imagereward_model(place: Place) -> LoadedRewardModel:
     """ImageReward: BLIP ViT-L/16, BERT with cross-attention to the image, and its MLP.
 
     The MLP is float32 always. On random weights of the published sizes, on a CPU, float16 in BLIP moved a score by
     up to 0.0013 and bfloat16 by up to 0.021, where pictures and prompts moved it by 0.3.
 
     Raises:
-        WeightsError, MachineError: as ``bench.weights.find_weights`` and ``ImageRewardTower``.
+        WeightsError, MachineError: as ``bench.weights.find_weights`` and ``ImageRewardModel``.
     """
-    return ImageRewardTower(find_weights("imagereward", place), find_weights("bert-base-uncased", place), place)
+    return ImageRewardModel(find_weights("imagereward", place), find_weights("bert-base-uncased", place), place)
 
 
 @metric(
@@ -125,11 +125,11 @@ def imagereward_tower(place: Place) -> LoadedJointTower:
         higher_is_better=True,
         low=None,
         high=None,
-        axis="preference",
-        tower="imagereward",
+        category="preference",
+        encoder="imagereward",
         trained_on="ImageRewardDB: 137k expert comparisons of pictures for DiffusionDB prompts; BLIP before that. "
         "Neither holds Pick-a-Pic, which trained the DPO and SPO variants",
-        standing="held-out",
+        training_overlap="none",
         licence="Apache-2.0",
         reference="J. Xu et al., ImageReward, arXiv 2304.05977",
     )
@@ -137,5 +137,5 @@ def imagereward_tower(place: Place) -> LoadedJointTower:
 def imagereward(inputs: Inputs) -> torch.Tensor:
     """(r - 0.16717362830052426) / 1.0333394966054072 of the raw reward r, (n,) float32, about -2 to 2, unbounded."""
     if inputs.joint is None:
-        raise ValueError("imagereward reads the value of its joint tower, and was given none")
+        raise ValueError("imagereward reads the value of its reward models, and was given none")
     return (inputs.joint - REWARD_MEAN) / REWARD_STD

@@ -6,7 +6,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.metrics.registry import Inputs, LoadedTower, Place, metric, tower
+from bench.metrics.registry import Inputs, LoadedEncoder, Place, encoder, metric
 from bench.records import MetricFacts
 from bench.weights import find_weights, read_tensors
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from bench.metrics.encoders import ClipShape
 
-# The tower of openai's CLIP ViT-L/14, which the aesthetic predictors and CLIPScore share.
+# The encoder of openai's CLIP ViT-L/14, which the aesthetic predictors and CLIPScore share.
 
 WEIGHTS = "openai-vit-l14"
 
 
-@tower(WEIGHTS, weights=(WEIGHTS,))
-def openai_vit_l14(place: Place) -> LoadedTower:
+@encoder(WEIGHTS, weights=(WEIGHTS,))
+def openai_vit_l14(place: Place) -> LoadedEncoder:
     """openai's CLIP ViT-L/14 with QuickGELU, from the file that open_clip takes."""
     file = find_weights(WEIGHTS, place)
     return load_openai_clip(read_tensors(file), place, file)
@@ -29,8 +29,8 @@ def openai_vit_l14(place: Place) -> LoadedTower:
 
 def load_openai_clip(
     state: MutableMapping[str, torch.Tensor], place: Place, file: Path, shape: ClipShape | None = None
-) -> LoadedTower:
-    """The tower with the weights of a file in open_clip's layout; ViT-L/14 by default.
+) -> LoadedEncoder:
+    """The encoder with the weights of a file in open_clip's layout; ViT-L/14 by default.
 
     Its text is cleaned as transformers does, whose CLIPScore it serves; the aesthetic predictors read none.
 
@@ -45,7 +45,7 @@ def load_openai_clip(
         file,
         what="openai's CLIP ViT-L/14",
         shape=shape or VIT_L14,
-        geometries={"torchvision": torchvision_crop, "transformers": transformers_crop},
+        preprocessings={"torchvision": torchvision_crop, "transformers": transformers_crop},
         tokens=transformers_tokens(),
     )
 
@@ -62,13 +62,13 @@ def load_openai_clip(
         higher_is_better=True,
         low=0.0,
         high=100.0,
-        axis="alignment",
-        tower=openai_vit_l14.name,
+        category="alignment",
+        encoder=openai_vit_l14.name,
         trained_on=(
             "400 million picture and text pairs of the web, contrastive; no preferences. Its text half is one of "
             "SDXL's encoders, in every variant alike"
         ),
-        standing="held-out",
+        training_overlap="none",
         licence="MIT",
         reference="J. Hessel et al., CLIPScore, arXiv 2104.08718; A. Radford et al., CLIP, arXiv 2103.00020",
     ),

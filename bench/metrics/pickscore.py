@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import WeightsError
-from bench.metrics.registry import Inputs, LoadedTower, Place, metric, tower
+from bench.metrics.registry import Inputs, LoadedEncoder, Place, encoder, metric
 from bench.records import MetricFacts
 from bench.weights import find_weights, read_tensors
 from bench.weights.find import FETCH_AGAIN
@@ -19,14 +19,14 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 """Either holds the weights; the first that is there is read."""
 
 
-@tower("pickscore-vit-h14", weights=(WEIGHTS,))
-def pickscore_vit_h14(place: Place) -> LoadedTower:
+@encoder("pickscore-vit-h14", weights=(WEIGHTS,))
+def pickscore_vit_h14(place: Place) -> LoadedEncoder:
     """PickScore's ViT-H/14, from the published folder: ``config.json``, and safetensors or bin."""
     return load_pickscore(find_weights(WEIGHTS, place), place)
 
 
-def load_pickscore(folder: Path, place: Place) -> LoadedTower:
-    """The tower of the sizes that ``config.json`` names, with the weights beside it.
+def load_pickscore(folder: Path, place: Place) -> LoadedEncoder:
+    """The encoder of the sizes that ``config.json`` names, with the weights beside it.
 
     Raises:
         WeightsError: no weights, no such ``config.json``, or a key is missing, unknown or of another shape.
@@ -34,7 +34,7 @@ def load_pickscore(folder: Path, place: Place) -> LoadedTower:
     import torch
     from transformers import CLIPModel
 
-    from bench.metrics.encoders import TORCH_DTYPES, ClipTower, fill_model, transformers_crop, transformers_tokens
+    from bench.metrics.encoders import TORCH_DTYPES, ClipEncoder, fill_model, transformers_crop, transformers_tokens
 
     file = next((folder / name for name in FILES if (folder / name).is_file()), folder / FILES[0])
     config = _read_config(folder / "config.json")
@@ -46,11 +46,11 @@ def load_pickscore(folder: Path, place: Place) -> LoadedTower:
         half.embeddings.position_ids = torch.arange(ids.shape[1], device=place.device).unsqueeze(0)
     state = _without_position_ids(read_tensors(file))
     logit_scale = fill_model(model, state, place, file, "PickScore's CLIP")
-    return ClipTower(
+    return ClipEncoder(
         encode_image=lambda pixels: _pooled(model.get_image_features(pixel_values=pixels)),
         encode_text=lambda ids: _pooled(model.get_text_features(input_ids=ids)),
         tokens=transformers_tokens(),
-        geometries={"": transformers_crop},
+        preprocessings={"": transformers_crop},
         side_px=config.vision_config.image_size,
         logit_scale=logit_scale,
         device=place.device,
@@ -89,13 +89,13 @@ def _pooled(output: Any) -> torch.Tensor:
         higher_is_better=True,
         low=None,
         high=None,
-        axis="preference",
-        tower=pickscore_vit_h14.name,
+        category="preference",
+        encoder=pickscore_vit_h14.name,
         trained_on=(
             "Pick-a-Pic v1: choices of users of a web application between diffusion pictures. DPO and SPO learnt "
             "from Pick-a-Pic too, and SPO's step-aware judge starts from this one"
         ),
-        standing="in-family",
+        training_overlap="same data",
         licence="none stated; MIT of the model it was trained from, LAION's CLIP ViT-H/14",
         reference="Y. Kirstain et al., Pick-a-Pic, arXiv 2305.01569",
     )

@@ -27,10 +27,10 @@ def pixel_facts(name: str, summary: str, unit: str, high: float, reference: str)
         higher_is_better=None,
         low=0.0,
         high=high,
-        axis="pixels",
-        tower=None,
+        category="pixels",
+        encoder=None,
         trained_on="nothing",
-        standing="held-out",
+        training_overlap="none",
         licence="Apache-2.0",
         reference=reference,
     )
@@ -146,10 +146,10 @@ MS_SSIM_SIDE = 176
         higher_is_better=False,
         low=0.0,
         high=1.0,
-        axis="pixels",
-        tower=None,
+        category="pixels",
+        encoder=None,
         trained_on="nothing",
-        standing="held-out",
+        training_overlap="none",
         licence="Apache-2.0",
         reference="F. Crete et al., The blur effect: perception and estimation with a new no-reference perceptual blur "
         "metric, SPIE 6492, 2007, doi:10.1117/12.702790; as scikit-image's measure.blur_effect defines it",
@@ -209,15 +209,15 @@ def _sobel(image: torch.Tensor) -> torch.Tensor:
         higher_is_better=True,
         low=0.0,
         high=1.0,
-        axis="pixels",
-        tower=None,
+        category="pixels",
+        encoder=None,
         trained_on="nothing",
-        standing="held-out",
+        training_overlap="none",
         licence="Apache-2.0",
         reference="Z. Wang et al., Multiscale structural similarity, Asilomar 2003, doi:10.1109/ACSSC.2003.1292216; "
         "as a measure of diversity: A. Odena et al., arXiv 1610.09585; torchmetrics' implementation",
     ),
-    needs_siblings=True,
+    needs_other_samples=True,
 )
 def diversity(inputs: Inputs) -> torch.Tensor:
     """Mean of 1 - MS-SSIM between the image and each other sample of its prompt and variant.
@@ -225,7 +225,7 @@ def diversity(inputs: Inputs) -> torch.Tensor:
     The mean over a prompt's images is the mean over its pairs of samples, which is the diversity of the prompt. Five
     scales with the weights of the paper, each averaged over the channels, windows of 11 x 11 pixels (sigma 1.5), the
     border mirrored at the last scale and left out at the others, negative similarity set to 0.
-    (1, 3, H, W) in [0, 1] and its siblings -> (1,) float32 in [0, 1].
+    (1, 3, H, W) in [0, 1] and its other_samples -> (1,) float32 in [0, 1].
 
     Raises:
         NoScoreError: no other sample, one of another size, or a side under 176 pixels.
@@ -233,7 +233,7 @@ def diversity(inputs: Inputs) -> torch.Tensor:
     import torch
     from torchmetrics.functional.image.ssim import multiscale_structural_similarity_index_measure as ms_ssim
 
-    image, others = inputs.pixels, inputs.sibling_pixels
+    image, others = inputs.pixels, inputs.other_sample_pixels
     if not others:
         raise NoScoreError("the prompt has no other sample to compare with")
     height, width = image.shape[-2:]
@@ -261,10 +261,10 @@ WINDOW = 11
         higher_is_better=None,
         low=-1.0,
         high=1.0,
-        axis="distance",
-        tower=None,
+        category="distance",
+        encoder=None,
         trained_on="nothing",
-        standing="held-out",
+        training_overlap="none",
         licence="Apache-2.0",
         reference="Z. Wang et al., Image quality assessment: from error visibility to structural similarity, "
         "IEEE TIP 13(4), 2004, doi:10.1109/TIP.2003.819861; torchmetrics' implementation",

@@ -1,7 +1,7 @@
-"""Metrics and towers: how they are declared.
+"""Metrics and encoders: how they are declared.
 
 A metric is a decorated function from ``Inputs`` (a batch of images, their prompts, and the embeddings
-of the tower it asks for) to one number an image. A tower is an image/text encoder, loaded once and
+of the encoder it asks for) to one number an image. An encoder is an image/text encoder, loaded once and
 shared by every metric that names it. A complete metric, to be copied:
 
     # my_package/my_metrics.py
@@ -26,10 +26,10 @@ shared by every metric that names it. A complete metric, to be copied:
             higher_is_better=None,
             low=0.0,
             high=1.0,
-            axis="pixels",
-            tower=None,
+            category="pixels",
+            encoder=None,
             trained_on="nothing",
-            standing="held-out",
+            training_overlap="none",
             licence="Apache-2.0",
             reference="none",
         )
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-# Metrics and towers: how they are declared.
+# Metrics and encoders: how they are declared.
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -77,17 +77,17 @@ class NoScoreError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tower or head is loaded to, and where its files are looked for."""
+    """Where an encoder or head is loaded to, and where its files are looked for."""
 
     device: str = "cpu"
     """torch device string."""
     weights_dir: Path | None = None
     """Folder of local weights, as ``bench.weights.find_weights`` takes it; None for the cache and the network."""
     dtype: Dtype = "float32"
-    """What a tower computes in; it takes and returns float32 all the same. Heads are always given float32."""
+    """What an encoder computes in; it takes and returns float32 all the same. Heads are always given float32."""
 
 
-class LoadedTower(Protocol):
+class LoadedEncoder(Protocol):
     """An image/text encoder in memory. Its ``embed`` functions are always given ``batch`` items."""
 
     batch: int
@@ -100,44 +100,44 @@ class LoadedTower(Protocol):
         """One image, as it was opened, as float32 (3, h, w) on the CPU; called from several threads at once.
 
         The image is of any 8-bit mode (RGB, L, P, RGBA, CMYK, ...) and must not be changed: when it becomes RGB
-        is part of the geometry. ``view`` is the metric's: the name of the official geometry that it follows.
+        is part of the preprocessing. ``view`` is the metric's: the name of the official preprocessing that it follows.
         """
 
     def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Preprocessed images (batch, 3, h, w), on the tower's device -> float32 (batch, d), unit L2 norm."""
+        """Preprocessed images (batch, 3, h, w), on the encoder's device -> float32 (batch, d), unit L2 norm."""
 
     def embed_texts(self, prompts: Sequence[str]) -> torch.Tensor:
         """``batch`` prompts, padded to one length whatever they hold -> float32 (batch, d), unit L2 norm."""
 
     def truncated(self, prompts: Sequence[str]) -> Sequence[bool]:
-        """Of each prompt, whether it is longer than the tower reads; any number of prompts."""
+        """Of each prompt, whether it is longer than the encoder reads; any number of prompts."""
 
 
 @runtime_checkable
-class LoadedJointTower(Protocol):
+class LoadedRewardModel(Protocol):
     """A model in memory that judges picture and prompt together, such as one with cross-attention.
 
-    It has ``score`` where a ``LoadedTower`` has embeddings, and is otherwise used in the same way.
+    It has ``score`` where a ``LoadedEncoder`` has embeddings, and is otherwise used in the same way.
     """
 
     batch: int
 
     def preprocess(self, image: Image, view: str) -> torch.Tensor:
-        """As ``LoadedTower.preprocess``."""
+        """As ``LoadedEncoder.preprocess``."""
 
     def score(self, pixels: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-        """(batch, 3, h, w) on the tower's device and ``batch`` prompts -> float32 (batch,), any range."""
+        """(batch, 3, h, w) on the encoder's device and ``batch`` prompts -> float32 (batch,), any range."""
 
     def truncated(self, prompts: Sequence[str]) -> Sequence[bool]:
-        """As ``LoadedTower.truncated``."""
+        """As ``LoadedEncoder.truncated``."""
 
 
 @dataclass(frozen=True)
-class Tower:
-    """How a tower is named and loaded."""
+class Encoder:
+    """How an encoder is named and loaded."""
 
     name: str
-    load: Callable[[Place], LoadedTower | LoadedJointTower]
+    load: Callable[[Place], LoadedEncoder | LoadedRewardModel]
     weights: tuple[str, ...] = ()
     """Names in the catalogue of ``bench.weights`` that ``load`` asks for; ``doctor`` and ``fetch`` read them."""
     dtypes: tuple[Dtype, ...] = ("float32", "float16", "bfloat16")
@@ -148,26 +148,26 @@ class Tower:
 class Inputs:
     """What a metric sees of a batch of n images.
 
-    A metric without a tower is given one image at a time (n = 1), a metric on a tower the tower's
+    A metric without an encoder is given one image at a time (n = 1), a metric on an encoder the encoder's
     ``batch`` of them, the last one padded: either way one fixed shape, so that (in float32 on a CPU) the
     score of an image is the same, bit for bit, alone, among others and in any order.
     """
 
     prompts: tuple[str, ...]
     pixels: torch.Tensor
-    """(n, 3, H, W), float32 in [0, 1]; empty (0 images) for a metric on a tower, which keeps the
+    """(n, 3, H, W), float32 in [0, 1]; empty (0 images) for a metric on an encoder, which keeps the
     embeddings and lets the images go."""
     reference_pixels: torch.Tensor | None
     """The same cells of the reference variant, or None for a metric that does not ask for them."""
     image_embeds: torch.Tensor | None
     text_embeds: torch.Tensor | None
-    """(n, d), float32, unit norm; None for a metric without a tower, and without ``needs_text``."""
+    """(n, d), float32, unit norm; None for a metric without an encoder, and without ``needs_text``."""
     logit_scale: float
     head: Any
     """What the metric's ``load_head`` returned, or None."""
     joint: torch.Tensor | None = None
-    """What a ``LoadedJointTower`` gave, float32 (n,); None on any other tower."""
-    sibling_pixels: tuple[torch.Tensor, ...] | None = None
+    """What a ``LoadedRewardModel`` gave, float32 (n,); None on any other encoder."""
+    other_sample_pixels: tuple[torch.Tensor, ...] | None = None
     """The other samples of the prompt and variant, each (1, 3, H, W); None for a metric that does not ask."""
 
 
@@ -183,15 +183,15 @@ class Metric:
     needs_reference: bool = False
     """Whether it compares with the reference variant's image, and so scores no reference variant."""
     needs_text: bool = True
-    """Whether it reads ``text_embeds``; without it an image-only tower will do."""
+    """Whether it reads ``text_embeds``; without it an image-only encoder will do."""
     weights: tuple[str, ...] = ()
     """Names in the catalogue of ``bench.weights`` that ``load_head`` asks for."""
     view: str = ""
-    """The official geometry that it follows, as its tower names it; "" where the tower has one only."""
-    needs_siblings: bool = False
+    """The official preprocessing that it follows, as its encoder names it; "" where the encoder has one only."""
+    needs_other_samples: bool = False
     """Whether it compares with the other samples of the prompt, which are images of the same variant."""
     dtype: Dtype = "float32"
-    """What its tower computes in for it; the version says so too, see ``bench.metrics.registry``."""
+    """What its encoder computes in for it; the version says so too, see ``bench.metrics.registry``."""
 
     def __call__(self, inputs: Inputs) -> torch.Tensor:
         """Call the decorated function, as if it had not been decorated."""
@@ -200,10 +200,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Registry:
-    """The metrics and towers there are, by name, and what could not be registered."""
+    """The metrics and encoders there are, by name, and what could not be registered."""
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
-    towers: Mapping[str, Tower] = field(default_factory=dict)
+    encoders: Mapping[str, Encoder] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     """One sentence for each plug-in module that was left out: package, module and why."""
 
@@ -213,7 +213,7 @@ def metric(
     *,
     load_head: Callable[[Place], Any] | None = None,
     needs_reference: bool = False,
-    needs_siblings: bool = False,
+    needs_other_samples: bool = False,
     needs_text: bool = True,
     weights: Sequence[str] = (),
     view: str = "",
@@ -227,33 +227,35 @@ def metric(
     Args:
         facts: what the metric says of itself.
         load_head: loads the metric's own small weights to a ``Place``; they come as ``Inputs.head``.
-        needs_reference: ask for ``reference_pixels``; only for a metric without a tower.
-        needs_siblings: ask for ``sibling_pixels``; only for a metric without a tower, and not with the reference.
+        needs_reference: ask for ``reference_pixels``; only for a metric without an encoder.
+        needs_other_samples: ask for ``other_sample_pixels``; only for a metric without an encoder or a reference.
         needs_text: False spares a metric that reads only the image embedding the texts' embedding.
         weights: names in the catalogue of ``bench.weights`` that ``load_head`` asks for.
-        view: the official geometry that it follows, as its tower names it.
+        view: the official preprocessing that it follows, as its encoder names it.
 
     Raises:
         UsageError: facts that cannot be: a name that is no name, an empty version, ``low`` above
-            ``high``, a field of the wrong type, ``needs_reference`` or ``needs_siblings`` on a tower or both.
+            ``high``, a field of the wrong type, ``needs_reference`` or ``needs_other_samples`` on an encoder or both.
     """
     _check_facts(facts, needs_reference)
-    if needs_siblings and (needs_reference or facts.tower is not None):
-        raise UsageError(f"Metric {facts.name!r}: needs_siblings goes with neither a tower nor needs_reference.")
+    if needs_other_samples and (needs_reference or facts.encoder is not None):
+        raise UsageError(
+            f"Metric {facts.name!r}: needs_other_samples goes with neither an encoder nor needs_reference."
+        )
 
     def declare(compute: Callable[[Inputs], torch.Tensor]) -> Metric:
-        return Metric(facts, compute, load_head, needs_reference, needs_text, tuple(weights), view, needs_siblings)
+        return Metric(facts, compute, load_head, needs_reference, needs_text, tuple(weights), view, needs_other_samples)
 
     return declare
 
 
-def tower(
+def encoder(
     name: str,
     *,
     weights: Sequence[str] = (),
     dtypes: Sequence[Dtype] = ("float32", "float16", "bfloat16"),
-) -> Callable[[Callable[[Place], LoadedTower | LoadedJointTower]], Tower]:
-    """Declare the decorated function, ``Place`` -> ``LoadedTower`` or ``LoadedJointTower``, as the tower ``name``.
+) -> Callable[[Callable[[Place], LoadedEncoder | LoadedRewardModel]], Encoder]:
+    """Declare the decorated function, ``Place`` -> ``LoadedEncoder`` or ``LoadedRewardModel``, as the encoder ``name``.
 
     Args:
         name: what metrics call it by.
@@ -264,8 +266,8 @@ def tower(
         UsageError: a name that is no name.
     """
     if not _NAME.fullmatch(name):
-        raise UsageError(f"Tower name {name!r}: use lower-case letters, digits, '.', '_' and '-'.")
-    return lambda load: Tower(name, load, tuple(weights), tuple(dtypes))
+        raise UsageError(f"Encoder name {name!r}: use lower-case letters, digits, '.', '_' and '-'.")
+    return lambda load: Encoder(name, load, tuple(weights), tuple(dtypes))
 
 
 def _check_facts(facts: MetricFacts, needs_reference: bool) -> None:
@@ -284,15 +286,15 @@ def _check_facts(facts: MetricFacts, needs_reference: bool) -> None:
         )
     if facts.low is not None and facts.high is not None and not facts.low < facts.high:
         raise UsageError(f"Metric {facts.name!r}: low {facts.low} is not below high {facts.high}.")
-    if needs_reference and facts.tower is not None:
-        raise UsageError(f"Metric {facts.name!r}: needs_reference is for a metric without a tower.")
+    if needs_reference and facts.encoder is not None:
+        raise UsageError(f"Metric {facts.name!r}: needs_reference is for a metric without an encoder.")
 
 
-# Metrics and towers: how they are found.
+# Metrics and encoders: how they are found.
 
 GROUP = "hotart_bench.metrics"
 
-"""Entry-point group: each entry names a module whose names hold metrics and towers."""
+"""Entry-point group: each entry names a module whose names hold metrics and encoders."""
 
 OWN_MODULES = (
     "bench.metrics.pixels",
@@ -307,31 +309,31 @@ OWN_MODULES = (
 """Our own entries of the group, loaded by name as well, so that a checkout needs no installation."""
 
 
-def registry_of(*declared: Metric | Tower) -> Registry:
-    """A registry of just these metrics and towers, each name once.
+def registry_of(*declared: Metric | Encoder) -> Registry:
+    """A registry of just these metrics and encoders, each name once.
 
     Raises:
-        UsageError: two of them share a name, a metric names a tower that is not among them, or one names weights
+        UsageError: two of them share a name, a metric names an encoder that is not among them, or one names weights
             that the catalogue of ``bench.weights`` has not.
     """
     distinct = {id(item): item for item in declared}.values()
     metrics = [item for item in distinct if isinstance(item, Metric)]
-    towers = [item for item in distinct if isinstance(item, Tower)]
-    metric_names, tower_names = [m.facts.name for m in metrics], [t.name for t in towers]
-    for kind, names in (("metric", metric_names), ("tower", tower_names)):
+    encoders = [item for item in distinct if isinstance(item, Encoder)]
+    metric_names, encoder_names = [m.facts.name for m in metrics], [t.name for t in encoders]
+    for kind, names in (("metric", metric_names), ("encoder", encoder_names)):
         if doubled := [name for name, count in Counter(names).items() if count > 1]:
             raise UsageError(f"The {kind} {doubled[0]!r} is declared twice.")
     for item in metrics:
-        if item.facts.tower is not None and item.facts.tower not in tower_names:
-            raise UsageError(f"The metric {item.facts.name!r} names the unknown tower {item.facts.tower!r}.")
+        if item.facts.encoder is not None and item.facts.encoder not in encoder_names:
+            raise UsageError(f"The metric {item.facts.name!r} names the unknown encoder {item.facts.encoder!r}.")
     for name in (name for item in distinct for name in item.weights):
         find_entry(name)
-    return Registry({item.facts.name: item for item in metrics}, {item.name: item for item in towers})
+    return Registry({item.facts.name: item for item in metrics}, {item.name: item for item in encoders})
 
 
-def declared_in(module: ModuleType) -> tuple[Metric | Tower, ...]:
-    """The metrics and towers among a module's names, in the order in which they stand there."""
-    return tuple(item for item in vars(module).values() if isinstance(item, Metric | Tower))
+def declared_in(module: ModuleType) -> tuple[Metric | Encoder, ...]:
+    """The metrics and encoders among a module's names, in the order in which they stand there."""
+    return tuple(item for item in vars(module).values() if isinstance(item, Metric | Encoder))
 
 
 def build(own: Sequence[str], plugins: Iterable[importlib.metadata.EntryPoint]) -> Registry:
@@ -343,14 +345,14 @@ def build(own: Sequence[str], plugins: Iterable[importlib.metadata.EntryPoint]) 
     """
     core = [item for name in own for item in declared_in(importlib.import_module(name))]
     registry_of(*core)
-    found: dict[str, tuple[Metric | Tower, ...]] = {}
+    found: dict[str, tuple[Metric | Encoder, ...]] = {}
     problems: list[str] = []
     for entry in _foreign(own, plugins):
         try:
             declared = declared_in(importlib.import_module(entry.value))
             registry_of(*core, *declared)
             if not declared:
-                raise UsageError("it declares no metric and no tower.")
+                raise UsageError("it declares no metric and no encoder.")
         except (Exception, SystemExit) as error:
             problems.append(_problem(entry, f"{type(error).__name__}: {error}"))
         else:
@@ -359,7 +361,7 @@ def build(own: Sequence[str], plugins: Iterable[importlib.metadata.EntryPoint]) 
     problems += [f"The metric plug-in {label} was left out: {why}" for label, why in contested.items()]
     kept = [item for label, declared in found.items() if label not in contested for item in declared]
     registry = registry_of(*core, *kept)
-    return Registry(registry.metrics, registry.towers, tuple(problems))
+    return Registry(registry.metrics, registry.encoders, tuple(problems))
 
 
 def _foreign(
@@ -379,12 +381,12 @@ def _problem(entry: importlib.metadata.EntryPoint, why: str) -> str:
     return f"The metric plug-in {_label(entry)} was left out: {why}"
 
 
-def _contested(found: Mapping[str, tuple[Metric | Tower, ...]]) -> dict[str, str]:
+def _contested(found: Mapping[str, tuple[Metric | Encoder, ...]]) -> dict[str, str]:
     """Plug-ins that claim a name that another one claims for something else, with the reason."""
-    claims: dict[str, list[tuple[str, Metric | Tower]]] = {}
+    claims: dict[str, list[tuple[str, Metric | Encoder]]] = {}
     for label, declared in found.items():
         for item in declared:
-            what = f"metric {item.facts.name!r}" if isinstance(item, Metric) else f"tower {item.name!r}"
+            what = f"metric {item.facts.name!r}" if isinstance(item, Metric) else f"encoder {item.name!r}"
             claims.setdefault(what, []).append((label, item))
     contested: dict[str, str] = {}
     for what, claimed in claims.items():
@@ -441,19 +443,19 @@ def _unknown_metric(name: str, known: Registry) -> UsageError:
     )
 
 
-# What a metric's tower computes in, and how its version says so.
+# What a metric's encoder computes in, and how its version says so.
 
 
 def version_dtype(version: str) -> Dtype:
-    """What the tower computed in for scores of this version."""
+    """What the encoder computed in for scores of this version."""
     written = version.partition("+")[2]
     return next((dtype for dtype in get_args(Dtype) if dtype == written), "float32")
 
 
 def at_dtype(metric: Metric, dtype: Dtype, registry: Registry) -> Metric:
-    """The metric on its tower in ``dtype``; as it is without a tower, or where the tower has no such dtype."""
-    tower = registry.towers[metric.facts.tower] if metric.facts.tower is not None else None
-    if tower is None or dtype == "float32" or dtype not in tower.dtypes:
+    """The metric on its encoder in ``dtype``; as it is without an encoder, or where the encoder has no such dtype."""
+    encoder = registry.encoders[metric.facts.encoder] if metric.facts.encoder is not None else None
+    if encoder is None or dtype == "float32" or dtype not in encoder.dtypes:
         return metric
     facts = msgspec.structs.replace(metric.facts, version=f"{metric.facts.version}+{dtype}")
     return replace(metric, facts=facts, dtype=dtype)
@@ -466,15 +468,15 @@ def metrics_of_run(names: Sequence[str], recorded: Sequence[MetricFacts], regist
 
 
 def metrics_in(names: Sequence[str], dtype: Dtype, registry: Registry) -> tuple[Metric, ...]:
-    """The metrics by their names, those on towers in ``dtype`` as far as the towers have it.
+    """The metrics by their names, those on encoders in ``dtype`` as far as the encoders have it.
 
     Raises:
-        UsageError: none of them has a tower that computes in it.
+        UsageError: none of them has an encoder that computes in it.
     """
     metrics = tuple(at_dtype(registry.metrics[name], dtype, registry) for name in names)
     if dtype != "float32" and all(metric.dtype == "float32" for metric in metrics):
         raise UsageError(
-            f"--tower-dtype {dtype}: none of the metrics {', '.join(names)} has a tower that computes in it.",
+            f"--encoder-dtype {dtype}: none of the metrics {', '.join(names)} has an encoder that computes in it.",
             "hotart-bench list metrics",
         )
     return metrics
@@ -490,7 +492,7 @@ def facts_of_run(
     """What a run's card says of its metrics: those asked for at ``dtype``, if one is given, the others as before.
 
     Raises:
-        UsageError: an unknown metric, or a dtype that no tower of those asked for computes in.
+        UsageError: an unknown metric, or a dtype that no encoder of those asked for computes in.
     """
     known = registry if registry is not None else installed()
     facts_for(names, known)

@@ -53,8 +53,8 @@ def draw(scenes: Scenes) -> NDArray[np.uint8]:
     nuisance = torch.from_numpy(scenes.nuisance)
     content = torch.from_numpy(scenes.content)
     frame = _frame(craft[:, 1], nuisance[:, 0])
-    painter = _landscape if scenes.kind == "landscape" else _portrait
-    image = painter(frame, content, craft[:, 0], nuisance)
+    worker = _landscape if scenes.kind == "landscape" else _portrait
+    image = worker(frame, content, craft[:, 0], nuisance)
     image = _develop(image, craft, nuisance)
     return (image * 255).round().to(torch.uint8).numpy()
 

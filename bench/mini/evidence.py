@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from bench.mini import draw, world
-from bench.mini.networks import Judge, judge_tokens, load_instrument, load_judge
+from bench.mini.networks import MiniClip, load_instrument, load_mini_clip, mini_clip_tokens
 from bench.mini.weights import LORAS, pipeline_folder, weight_file
 from bench.pipeline import denoise as stages
 from bench.pipeline.switch import load_pipeline
@@ -71,11 +71,11 @@ def rows() -> list[tuple[str, ...]]:
     batches = [scenes(kind, SCENES, stream) for stream, kind in enumerate(world.KINDS)]
     images = [pictures(batch) for batch in batches]
     found = [("figure", *world.KINDS), ("VAE: mean PSNR, dB", *(f"{_psnr(x):.1f}" for x in images))]
-    clip, tokenizer = load_judge("mini-clip")
+    clip, tokenizer = load_mini_clip("mini-clip")
     found.append(_row("mini-clip: own caption first among all held-out ones", batches, images, clip, tokenizer, _top1))
     found.append(_row("mini-clip: own caption over one attribute wrong", batches, images, clip, tokenizer, _two_way))
     found.append(("mini-aesthetic: Spearman with true beauty", *_aesthetic(batches, images, clip)))
-    preference, _ = load_judge("mini-preference")
+    preference, _ = load_mini_clip("mini-preference")
     found.append(
         ("mini-preference: same-caption pairs in the true order",)
         + tuple(f"{_pair_accuracy(kind, preference, tokenizer):.3f}" for kind in world.KINDS)
@@ -83,7 +83,7 @@ def rows() -> list[tuple[str, ...]]:
     return found + _instrument_rows(batches, images)
 
 
-def _row(name: str, batches: Any, images: Any, judge: Judge, tokenizer: Any, figure: Any) -> tuple[str, ...]:
+def _row(name: str, batches: Any, images: Any, judge: MiniClip, tokenizer: Any, figure: Any) -> tuple[str, ...]:
     values = (figure(batch, x, judge, tokenizer) for batch, x in zip(batches, images, strict=True))
     return (name, *(f"{value:.3f}" for value in values))
 
@@ -96,20 +96,20 @@ def _psnr(x: Tensor) -> float:
     return float((-10 * (x - y).square().mean((1, 2, 3)).log10()).mean())
 
 
-def _embed_contents(batch: world.Scenes, judge: Judge, tokenizer: Any) -> tuple[Tensor, NDArray[np.int64]]:
+def _embed_contents(batch: world.Scenes, judge: MiniClip, tokenizer: Any) -> tuple[Tensor, NDArray[np.int64]]:
     """Text embeddings of every held-out content of the kind, and each scene's row among them."""
     table = world.contents(batch.kind, held_out=True)
-    text = judge.embed_tokens(judge_tokens(tokenizer, [world.caption(batch.kind, content, 0) for content in table]))
+    text = judge.embed_tokens(mini_clip_tokens(tokenizer, [world.caption(batch.kind, content, 0) for content in table]))
     places = {content: row for row, content in enumerate(table)}
     return text, np.array([places[tuple(int(v) for v in content)] for content in batch.content])
 
 
-def _top1(batch: world.Scenes, x: Tensor, judge: Judge, tokenizer: Any) -> float:
+def _top1(batch: world.Scenes, x: Tensor, judge: MiniClip, tokenizer: Any) -> float:
     text, own = _embed_contents(batch, judge, tokenizer)
     return float(((judge.embed_images(x) @ text.T).argmax(1).numpy() == own).mean())
 
 
-def _two_way(batch: world.Scenes, x: Tensor, judge: Judge, tokenizer: Any) -> float:
+def _two_way(batch: world.Scenes, x: Tensor, judge: MiniClip, tokenizer: Any) -> float:
     rng = np.random.default_rng(SEED)
     possible = set(world.combinations(batch.kind))
     sizes = [len(values) for values in world.KINDS[batch.kind].values()]
@@ -125,13 +125,13 @@ def _two_way(batch: world.Scenes, x: Tensor, judge: Judge, tokenizer: Any) -> fl
     embeds = judge.embed_images(x)
     own = [tuple(int(v) for v in content) for content in batch.content]
     texts = [
-        judge.embed_tokens(judge_tokens(tokenizer, [world.caption(batch.kind, content, 0) for content in side]))
+        judge.embed_tokens(mini_clip_tokens(tokenizer, [world.caption(batch.kind, content, 0) for content in side]))
         for side in (own, wrong)
     ]
     return float(((embeds * texts[0]).sum(1) > (embeds * texts[1]).sum(1)).float().mean())
 
 
-def _aesthetic(batches: list[world.Scenes], images: list[Tensor], clip: Judge) -> tuple[str, ...]:
+def _aesthetic(batches: list[world.Scenes], images: list[Tensor], clip: MiniClip) -> tuple[str, ...]:
     from safetensors.torch import load_file
 
     head = {key: value.float() for key, value in load_file(weight_file("judges/mini-aesthetic.safetensors")).items()}
@@ -147,9 +147,9 @@ def same_caption_pairs(kind: str, n: int) -> tuple[world.Scenes, world.Scenes]:
     return first, world.Scenes(kind, first.content, other.craft, other.nuisance)
 
 
-def _pair_accuracy(kind: str, judge: Judge, tokenizer: Any) -> float:
+def _pair_accuracy(kind: str, judge: MiniClip, tokenizer: Any) -> float:
     first, second = same_caption_pairs(kind, PAIRS)
-    text = judge.embed_tokens(judge_tokens(tokenizer, captions(first)))
+    text = judge.embed_tokens(mini_clip_tokens(tokenizer, captions(first)))
     scores = [judge.score(pictures(side), text).numpy() for side in (first, second)]
     return float(((scores[0] > scores[1]) == (first.beauty() > second.beauty())).mean())
 
@@ -173,7 +173,7 @@ def _instrument_rows(batches: list[world.Scenes], images: list[Tensor]) -> list[
 
 
 @dataclass(frozen=True)
-class Looker:
+class StepScorer:
     """Scores pictures as a denoising step sees them: noised, predicted with guidance, decoded."""
 
     vae: Any
@@ -182,7 +182,7 @@ class Looker:
     alphas: Tensor
 
     @classmethod
-    def shipped(cls) -> Looker:
+    def shipped(cls) -> StepScorer:
         """Of the shipped pipeline."""
         from bench.mini.train.diffusion import alphas_cumprod, load_text_encoders, load_unet, load_vae
 
@@ -208,10 +208,10 @@ def step_aware_rows() -> list[tuple[str, ...]]:
     """
     from bench.mini.train.step_aware import start_from
 
-    plain, tokenizer = load_judge("mini-preference")
-    aware, _ = load_judge("step-aware", timestep=True)
+    plain, tokenizer = load_mini_clip("mini-preference")
+    aware, _ = load_mini_clip("step-aware", timestep=True)
     models = {"plain": plain, "trained": aware, "untrained": start_from(plain, tokenizer).eval()}
-    looker = Looker.shipped()
+    looker = StepScorer.shipped()
     found: list[tuple[str, ...]] = [
         ("t", "plain", "trained", "trained - plain", "largest difference, untrained to plain")
     ]
@@ -238,11 +238,16 @@ def _step_row(name: str, plain: NDArray[np.float64], trained: NDArray[np.float64
 
 
 def _step_scores(
-    looker: Looker, models: dict[str, Judge], tokenizer: Any, first: world.Scenes, second: world.Scenes, t_value: int
+    looker: StepScorer,
+    models: dict[str, MiniClip],
+    tokenizer: Any,
+    first: world.Scenes,
+    second: world.Scenes,
+    t_value: int,
 ) -> dict[str, NDArray[np.float64]]:
     """Whether a model orders each pair right (1 or 0), and how far the untrained one is from the plain one."""
     words = captions(first)
-    text = models["plain"].embed_tokens(judge_tokens(tokenizer, words))
+    text = models["plain"].embed_tokens(mini_clip_tokens(tokenizer, words))
     noise = torch.randn((len(words), *vae_shape(looker.vae)), generator=torch.Generator().manual_seed(t_value))
     scores: dict[str, list[Tensor]] = {name: [] for name in models}
     for drawn in (pictures(first), pictures(second)):
@@ -267,7 +272,7 @@ def vae_shape(vae: Any) -> tuple[int, int, int]:
 
 # Evidence on the three variants: rendered through the pipeline, judged by the held-out instrument.
 
-SETTINGS = Settings(width=64, height=64, steps=20, guidance=3.0, sampler="ddim", batch=32)
+SETTINGS = Settings(width=64, height=64, steps=20, guidance_scale=3.0, sampler="ddim", batch=32)
 
 VARIANTS: dict[str, tuple[Lora, ...]] = {"base": (), "DPO": (Lora(path="mini:dpo"),), "SPO": (Lora(path="mini:spo"),)}
 
@@ -329,15 +334,15 @@ def render(loras: tuple[Lora, ...], asked: Sequence[Prompt], seeds: int, setting
 
 @torch.inference_mode()
 def read(pictures: NDArray[np.uint8], asked: Sequence[Prompt], seeds: int) -> Readings:
-    """Judge pictures with the instrument and the three judges."""
+    """MiniClip pictures with the instrument and the three judges."""
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
     craft, _, heads = load_instrument()(x)
     weights = np.asarray(list(world.CRAFT_WEIGHTS.values()))
     hits = [_hits(heads, row, asked[row // seeds]) for row in range(len(x))]
     text = [asked[row // seeds].text for row in range(len(x))]
-    clip, tokenizer = load_judge("mini-clip")
-    preference, _ = load_judge("mini-preference")
-    ids = judge_tokens(tokenizer, text)
+    clip, tokenizer = load_mini_clip("mini-clip")
+    preference, _ = load_mini_clip("mini-preference")
+    ids = mini_clip_tokens(tokenizer, text)
     embeds = clip.embed_images(x)
     head = _aesthetic_head()
 
@@ -465,8 +470,8 @@ def print_settings(guidances: Sequence[float], known: dict[str, Readings]) -> No
         ("CFG", "eta", "base: craft", "DPO - base", "SPO - base")
         + ("base: every attribute right", "attributes: DPO - base", "attributes: SPO - base")
     ]
-    for guidance, eta in [*((one, 0.0) for one in guidances), (SETTINGS.guidance, 1.0)]:
-        settings = msgspec.structs.replace(SETTINGS, guidance=guidance, eta=eta)
+    for guidance, eta in [*((one, 0.0) for one in guidances), (SETTINGS.guidance_scale, 1.0)]:
+        settings = msgspec.structs.replace(SETTINGS, guidance_scale=guidance, eta=eta)
         base, dpo, spo = (
             known[name.lower()] if settings == SETTINGS else read(render(loras, asked, seeds, settings), asked, seeds)
             for name, loras in VARIANTS.items()

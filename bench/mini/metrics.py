@@ -1,6 +1,6 @@
 """The judges of the embedded family, as metrics: ``mini-clip``, ``mini-aesthetic``, ``mini-preference``.
 
-Importing this module imports no torch; the towers are loaded from the shipped, checked weights.
+Importing this module imports no torch; the encoders are loaded from the shipped, checked weights.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.metrics.registry import Inputs, LoadedTower, Place, metric, tower
+from bench.metrics.registry import Inputs, LoadedEncoder, Place, encoder, metric
 from bench.mini.weights import weight_file
 from bench.records import MetricFacts
 
@@ -23,15 +23,15 @@ LICENCE = "Apache-2.0"
 WORLD = "the mini world's drawn scenes"
 
 
-class MiniTower:
+class MiniEncoder:
     """A judge of the family in memory; reads 64x64 pictures, other sizes are resized to it."""
 
     batch = BATCH
 
     def __init__(self, name: str, device: str) -> None:
-        from bench.mini.networks import load_judge
+        from bench.mini.networks import load_mini_clip
 
-        self._judge, self._tokenizer = load_judge(name, device)
+        self._judge, self._tokenizer = load_mini_clip(name, device)
         self._device = device
         self.logit_scale = float(self._judge.logit_scale.exp())
 
@@ -58,10 +58,10 @@ class MiniTower:
         """n prompts, cut at 32 tokens with the end token kept -> unit vectors, float32 (n, 96)."""
         import torch
 
-        from bench.mini.networks import judge_tokens
+        from bench.mini.networks import mini_clip_tokens
 
         with torch.inference_mode():
-            return self._judge.embed_tokens(judge_tokens(self._tokenizer, list(prompts)).to(self._device))
+            return self._judge.embed_tokens(mini_clip_tokens(self._tokenizer, list(prompts)).to(self._device))
 
     def truncated(self, prompts: Sequence[str]) -> list[bool]:
         """Whether a prompt has more than 32 tokens, start and end counted."""
@@ -70,16 +70,16 @@ class MiniTower:
         return [len(ids) > JUDGE_TOKENS for ids in self._tokenizer(list(prompts), verbose=False).input_ids]
 
 
-@tower("mini-clip", dtypes=("float32",))
-def mini_clip_tower(place: Place) -> LoadedTower:
+@encoder("mini-clip", dtypes=("float32",))
+def mini_clip_encoder(place: Place) -> LoadedEncoder:
     """The family's CLIP."""
-    return MiniTower("mini-clip", place.device)
+    return MiniEncoder("mini-clip", place.device)
 
 
-@tower("mini-preference", dtypes=("float32",))
-def mini_preference_tower(place: Place) -> LoadedTower:
+@encoder("mini-preference", dtypes=("float32",))
+def mini_preference_encoder(place: Place) -> LoadedEncoder:
     """The family's preference model."""
-    return MiniTower("mini-preference", place.device)
+    return MiniEncoder("mini-preference", place.device)
 
 
 @metric(
@@ -91,10 +91,10 @@ def mini_preference_tower(place: Place) -> LoadedTower:
         higher_is_better=True,
         low=0.0,
         high=100.0,
-        axis="alignment",
-        tower="mini-clip",
+        category="alignment",
+        encoder="mini-clip",
         trained_on=f"{WORLD}, pictures and captions, contrastive",
-        standing="related",
+        training_overlap="related data",
         licence=LICENCE,
         reference="CLIPScore, J. Hessel et al., arXiv 2104.08718; weights of this project, docs/mini.md",
     )
@@ -120,10 +120,10 @@ def load_aesthetic(place: Place) -> Any:
         higher_is_better=True,
         low=None,
         high=None,
-        axis="aesthetic",
-        tower="mini-clip",
+        category="aesthetic",
+        encoder="mini-clip",
         trained_on=f"{WORLD} with noisy ratings of their craft",
-        standing="related",
+        training_overlap="related data",
         licence=LICENCE,
         reference="after LAION's aesthetic predictor; weights of this project, docs/mini.md",
     ),
@@ -145,10 +145,10 @@ def mini_aesthetic(inputs: Inputs) -> torch.Tensor:
         higher_is_better=True,
         low=None,
         high=None,
-        axis="preference",
-        tower="mini-preference",
+        category="preference",
+        encoder="mini-preference",
         trained_on=f"pairs of {WORLD} with noisy preferences; SPO's step-aware model starts from it",
-        standing="in-family",
+        training_overlap="same data",
         licence=LICENCE,
         reference="PickScore, Y. Kirstain et al., arXiv 2305.01569; weights of this project, docs/mini.md",
     )

@@ -65,7 +65,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def text_config(width: int, layers: int, tokens: int, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
-    """Configuration of a CLIP text tower over the family's vocabulary."""
+    """Configuration of a CLIP text encoder over the family's vocabulary."""
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,

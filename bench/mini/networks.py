@@ -16,7 +16,7 @@ from bench.mini import world
 from bench.mini.models import text_config
 from bench.mini.weights import pipeline_folder, weight_file
 
-# The networks of the family's judges: a small CLIP, and a vision tower that can be told the timestep.
+# The networks of the family's judges: a small CLIP, and a vision encoder that can be told the timestep.
 
 JUDGE_TOKENS = 32
 
@@ -99,7 +99,7 @@ class Vision(nn.Module):
             nn.init.zeros_(self.last.bias)
 
     def forward(self, pixels: Tensor, t: Tensor | None = None) -> Tensor:
-        """Embed; ``t`` int64 (n,) in 0..999 is asked for by a step-aware tower alone."""
+        """Embed; ``t`` int64 (n,) in 0..999 is asked for by a step-aware encoder alone."""
         x = self.stem(pixels * 2 - 1).flatten(2).transpose(1, 2)
         x = torch.cat([self.first.expand(len(x), -1, -1), x], 1) + self.position
         time = self.time(sinusoid(t).to(x.dtype)) if self.time is not None and t is not None else None
@@ -138,8 +138,8 @@ def sinusoid(t: Tensor) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], -1)
 
 
-class Judge(nn.Module):
-    """A CLIP in miniature: two towers into one space, and a learned temperature."""
+class MiniClip(nn.Module):
+    """A CLIP in miniature: two encoders into one space, and a learned temperature."""
 
     def __init__(self, tokenizer: CLIPTokenizer, timestep: bool = False, shape: Shape | None = None) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class Judge(nn.Module):
         return self.logit_scale.exp() * (self.embed_images(pixels, t) * text).sum(-1)
 
 
-def judge_tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+def mini_clip_tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     """Token ids for a judge, int64 (n, 32), cut with the end token kept."""
     encoded = tokenizer(captions, padding="max_length", truncation=True, max_length=JUDGE_TOKENS, return_tensors="pt")
     ids: Tensor = encoded.input_ids
@@ -206,10 +206,10 @@ def tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(pipeline_folder() / "tokenizer", local_files_only=True)
 
 
-def load_judge(name: str, device: str = "cpu", *, timestep: bool = False) -> tuple[Judge, CLIPTokenizer]:
+def load_mini_clip(name: str, device: str = "cpu", *, timestep: bool = False) -> tuple[MiniClip, CLIPTokenizer]:
     """A judge (``mini-clip``, ``mini-preference``) or the ``step-aware`` model, frozen, float32, with its tokenizer."""
     words = tokenizer()
-    return _filled(Judge(words, timestep), f"judges/{name}.safetensors", device), words
+    return _filled(MiniClip(words, timestep), f"judges/{name}.safetensors", device), words
 
 
 def load_instrument(device: str = "cpu") -> Instrument:

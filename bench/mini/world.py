@@ -86,7 +86,7 @@ class Scenes:
     nuisance: NDArray[np.float32]
 
     def beauty(self) -> NDArray[np.float32]:
-        """Ground truth of beauty, (n,) float32 in [0, 1]: the weighted sum of the six qualities."""
+        """Environment truth of beauty, (n,) float32 in [0, 1]: the weighted sum of the six qualities."""
         return self.craft @ np.asarray(list(CRAFT_WEIGHTS.values()), np.float32)
 
 

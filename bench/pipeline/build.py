@@ -111,7 +111,7 @@ def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into
     except DAMAGED as error:
         raise WeightsError(f"{checkpoint.what}: could not be loaded as {name}: {first_line(error)}") from error
     pipe.scheduler = type(pipe.scheduler).from_config(scheduler_config(checkpoint))
-    set_sampler(pipe, settings.sampler)
+    set_sampler(pipe, settings.sampler, settings.schedule)
     pipe.set_progress_bar_config(disable=True)
     if settings.vae_tiling:
         pipe.vae.enable_tiling()

@@ -66,7 +66,7 @@ def _encode_one(pipe: Any, prompt: str, negative: str, settings: Settings) -> En
         negative_prompt=negative or None,
         device=pipe.device,
         num_images_per_prompt=1,
-        do_classifier_free_guidance=settings.guidance > 1,
+        do_classifier_free_guidance=settings.guidance_scale > 1,
     )
     prompt_embeds, negative_embeds, pooled, negative_pooled = (*parts, None, None)[:4]
     return Encoded(prompt_embeds, negative_embeds, pooled, negative_pooled)
@@ -127,7 +127,7 @@ def denoise(
         height=settings.height,
         width=settings.width,
         num_inference_steps=settings.steps,
-        guidance_scale=settings.guidance,
+        guidance_scale=settings.guidance_scale,
         eta=settings.eta,
         generator=steps,
         output_type="latent",

@@ -5,46 +5,40 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from bench.records.base import KARRAS_SAMPLERS
+
 if TYPE_CHECKING:
-    from bench.records import Sampler
-
-PLAIN = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
-
-"""What a checkpoint's own configuration may switch on: the suite's name says which spacing is meant."""
-
-KARRAS = PLAIN | {"use_karras_sigmas": True}
+    from bench.records import Sampler, Schedule
 
 SAMPLERS: dict[Sampler, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", PLAIN),
+    "euler": ("EulerDiscreteScheduler", {}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", PLAIN),
-    "dpmpp_2m": ("DPMSolverMultistepScheduler", PLAIN | {"algorithm_type": "dpmsolver++"}),
-    "dpmpp_2m_karras": (
-        "DPMSolverMultistepScheduler",
-        KARRAS | {"algorithm_type": "dpmsolver++"},
-    ),
-    "dpmpp_2m_sde_karras": (
-        "DPMSolverMultistepScheduler",
-        KARRAS | {"algorithm_type": "sde-dpmsolver++"},
-    ),
-    "unipc": ("UniPCMultistepScheduler", PLAIN),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "dpmpp_2m_sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "unipc": ("UniPCMultistepScheduler", {}),
 }
-
 """Sampler -> (diffusers class, what is changed in the checkpoint's own scheduler configuration)."""
-
 
 WHOLE_STEPS = ("ddim", "ddpm")
 
 """Samplers whose step looks its timestep up in tables; the others count steps."""
 
 
-def set_sampler(pipe: Any, sampler: Sampler) -> None:
-    """Put the sampler into a pipeline, with the noise schedule that its checkpoint brings."""
+def set_sampler(pipe: Any, sampler: Sampler, schedule: Schedule) -> None:
+    """Put the sampler and its schedule into a pipeline, with the betas and the prediction type of its checkpoint."""
     import diffusers
 
     name, changes = SAMPLERS[sampler]
+    changes = {"timestep_spacing": "leading", **changes}
+    if sampler in KARRAS_SAMPLERS:  # a checkpoint may name another schedule than the suite
+        changes |= {
+            "use_exponential_sigmas": False,
+            "use_beta_sigmas": False,
+            "use_karras_sigmas": schedule == "karras",
+        }
     pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **changes)
     _spare_waits(pipe.scheduler, whole=sampler in WHOLE_STEPS)
 

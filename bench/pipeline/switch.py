@@ -19,7 +19,7 @@ from bench.formatting import listed
 from bench.lora.apply import (
     AdapterParts,
     Applied,
-    Strong,
+    ScaledChange,
     attach,
     by_tensor,
     fuse_into,
@@ -62,9 +62,9 @@ class Model:
     tensors: Mapping[str, Tensor]
     """The checkpoint's."""
     parameters: dict[str, torch.Tensor]
-    pristine: dict[str, torch.Tensor] = field(default_factory=dict)
+    original: dict[str, torch.Tensor] = field(default_factory=dict)
     """Weights as the checkpoint has them, in stored precision, of every tensor that was changed so far."""
-    dirty: set[str] = field(default_factory=set)
+    modified: set[str] = field(default_factory=set)
     """The tensors that are changed now."""
     hooks: list[Any] = field(default_factory=list)
     merge: MergeAudit | None = None
@@ -110,7 +110,7 @@ def load_pipeline(variant: Variant, settings: Settings, *, device: str, weights_
     return model.pipe
 
 
-def turn_into(
+def switch_variant(
     model: Model | None, variant: Variant, settings: Settings, *, device: str, weights_dir: Path | None
 ) -> tuple[Model, Audit]:
     """A model that holds a variant: the given one changed in place where it is of the same checkpoint.
@@ -136,7 +136,7 @@ def _part(tensor: str) -> str:
 def _emptied(model: Model) -> Any:
     """The pipeline of a model that keeps nothing more, whoever still holds it: the next one needs the memory."""
     pipe, model.pipe = restore(model).pipe, None
-    model.pristine.clear()
+    model.original.clear()
     model.parameters.clear()
     return pipe
 
@@ -147,9 +147,9 @@ def restore(model: Model) -> Model:
         hook.remove()
     model.hooks.clear()
     with torch.no_grad():
-        for name in model.dirty:
-            model.parameters[name].copy_(model.pristine[name])
-    model.dirty.clear()
+        for name in model.modified:
+            model.parameters[name].copy_(model.original[name])
+    model.modified.clear()
     return model
 
 
@@ -173,7 +173,7 @@ def apply_loras(
     fused = variant.fuse if fuse is None else fuse
     applied = read_loras(model.tensors, variant, weights_dir)
     blocks = count_blocks(model.tensors)
-    dtype = model.dtype if fused else torch.float32  # what runs beside the weights is not rounded into them
+    dtype = model.dtype if fused else torch.float32  # what runs unfused is not rounded into them
     # All before the first is changed: kept weights between what is computed would leave it fresh memory only.
     into = {tensor: changeable(model, tensor, keep) for tensor in by_tensor(applied)} if fused else {}
     with ExitStack() as files:
@@ -208,7 +208,7 @@ def _change(
     totals: dict[str, torch.Tensor] = {}
     for tensor, changes in by_tensor(applied).items():
         strong = [
-            Strong(change, parts[index].of(change), weight_of(applied[index].lora, tensor, blocks))
+            ScaledChange(change, parts[index].of(change), weight_of(applied[index].lora, tensor, blocks))
             for index, change in changes
         ]
         sizes = fuse_into(_original(model, tensor), strong, dtype, into.get(tensor))
@@ -242,8 +242,8 @@ def _overflow(model: Model, variant: Variant, bad: Mapping[str, int], dtype: tor
 def _original(model: Model, tensor: str) -> torch.Tensor:
     """A tensor as the checkpoint has it, in stored precision, on the parameter's device."""
     parameter = model.parameters[tensor]
-    if tensor in model.pristine:
-        return model.pristine[tensor].to(parameter.device)
+    if tensor in model.original:
+        return model.original[tensor].to(parameter.device)
     if model.tensors[tensor].dtype == model.settings.dtype and recipe_of(model.checkpoint, _part(tensor)) is None:
         return parameter.detach()
     return model.checkpoint.read(tensor).to(parameter.device)
@@ -252,9 +252,9 @@ def _original(model: Model, tensor: str) -> torch.Tensor:
 def changeable(model: Model, tensor: str, keep: bool) -> torch.Tensor:
     """The parameter to write a tensor into, once it is kept as it was; ``restore`` puts that back."""
     parameter = model.parameters[tensor]
-    if keep and tensor not in model.pristine:
-        model.pristine[tensor] = _original(model, tensor).to(_store(parameter), copy=True)
-    model.dirty.add(tensor)
+    if keep and tensor not in model.original:
+        model.original[tensor] = _original(model, tensor).to(_store(parameter), copy=True)
+    model.modified.add(tensor)
     return parameter
 
 
@@ -272,7 +272,7 @@ def can_run_beside(model: Model, variant: Variant, weights_dir: Path | None) -> 
 
 
 def attach_loras(model: Model, applied: Sequence[Applied], parts: Sequence[AdapterParts]) -> None:
-    """Let LoRAs run beside the weights, as extra products in every step; ``restore`` takes them away.
+    """Let LoRAs run unfused, as extra products in every step; ``restore`` takes them away.
 
     Raises:
         WeightsError: one holds a change that is no plain product.

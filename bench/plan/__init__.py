@@ -1,4 +1,4 @@
-"""How many prompts and samples wished margins need, from the spread that a pilot run shows.
+"""How many prompts and samples target margins need, from the spread that a pilot run shows.
 
 The power is the gate's own (``bench.stats.bounds``), so a run of the planned size passes as often as it says.
 """
@@ -52,7 +52,7 @@ def plan_sizes(
     The paired differences d of a pilot are taken apart into a part of the prompt and one of the sample
     (``variance_components``); at m samples the prompts' differences have the standard deviation
     s = sqrt(between^2 + within^2 / m), and n prompts are enough when the gate's one-sided 95 % bound holds the
-    margin with the wished probability: n ~ (z_0.95 + z_power)^2 s^2 / margin^2. A limit in standard
+    margin with the target probability: n ~ (z_0.95 + z_power)^2 s^2 / margin^2. A limit in standard
     deviations is one of the reference's prompt means at m samples, as the gate takes it.
 
     Args:
@@ -87,7 +87,7 @@ def plan_sizes(
         power=power,
         metrics=metrics,
         runs=_runs(suite, metrics, pace_s),
-        prompts_now=len(suite.cases),
+        prompts_now=len(suite.prompts),
         samples_now=suite.samples,
         notes=_notes(suite, pilot, metrics, power, pace_s),
     )
@@ -127,7 +127,7 @@ def _plan_metric(pilot: Pilot, limit: Limit, suite: Suite, power: float) -> Metr
         within_sd=pilot.differences.within_sd,
         prompts=pilot.differences.prompts,
         pairs=pilot.differences.values,
-        sizes=tuple(_size(pilot, limit, samples, len(suite.cases), power) for samples in wanted),
+        sizes=tuple(_size(pilot, limit, samples, len(suite.prompts), power) for samples in wanted),
     )
 
 
@@ -197,11 +197,11 @@ def _notes_on_pilot(suite: Suite, pilot: Run, metrics: Sequence[MetricPlan]) -> 
             f"A standard deviation from {plural(fewest, 'prompt')} has a standard error of about {percent(error)}, "
             f"and the number of prompts one of about {percent(2 * error)}: a larger pilot plans better."
         )
-    texts = {(case.prompt, case.negative) for case in suite.cases}
-    foreign = sum((case.prompt, case.negative) not in texts for case in pilot.info.suite.cases)
+    texts = {(prompt.text, prompt.negative) for prompt in suite.prompts}
+    foreign = sum((prompt.text, prompt.negative) not in texts for prompt in pilot.info.suite.prompts)
     if foreign:
         notes.append(
-            f"{plural(foreign, 'prompt')} of the pilot's {len(pilot.info.suite.cases)} "
+            f"{plural(foreign, 'prompt')} of the pilot's {len(pilot.info.suite.prompts)} "
             f"{'is' if foreign == 1 else 'are'} not in the suite; its own are taken to spread alike."
         )
     return notes

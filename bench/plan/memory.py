@@ -16,7 +16,7 @@ from bench.checkpoints.fingerprint import Needed
 from bench.checkpoints.load import open_checkpoint
 from bench.formatting import quantity
 from bench.lora.parse import read_adapter
-from bench.records import Machine, MemoryForecast, Settings, Suite, Variant
+from bench.records import Machine, MemoryEstimate, Settings, Suite, Variant
 
 # What a variant is made of, as far as memory and time care: counted from file headers, or known by its name.
 
@@ -228,7 +228,7 @@ def peaks(parts: Parts, settings: Settings) -> Peaks:
     tiled = settings.vae_tiling and max(settings.width, settings.height) > vae.tile
     decoded = min(pixels, vae.tile**2) if tiled else pixels
     batch = settings.batch or 1
-    rows = batch * (2 if settings.guidance > 1 else 1)
+    rows = batch * (2 if settings.guidance_scale > 1 else 1)
     weights = size * (parts.unet_parameters + parts.text_parameters + vae.parameters)
     denoise = DENOISE_FIXED + DENOISE_ROW * rows * pixels / MEGAPIXEL
     decode = DECODE_FIXED + DECODE_IMAGE * batch * decoded / MEGAPIXEL
@@ -241,7 +241,7 @@ def peaks(parts: Parts, settings: Settings) -> Peaks:
     )
 
 
-class Held(NamedTuple):
+class FileCheckpoint(NamedTuple):
     """What a variant holds in memory before it draws, and where."""
 
     variant: str
@@ -262,7 +262,7 @@ def needed_bytes(parts: Parts, settings: Settings, device: str, beside: int = 0)
     return round(RESERVE * max(both) + CONTEXT_GIB * GIB) + beside
 
 
-def beside_bytes(held: Held, settings: Settings) -> int:
+def beside_bytes(held: FileCheckpoint, settings: Settings) -> int:
     """Bytes of kept weights on the device: on CUDA no more than leave 8 GiB free, the rest in the machine's memory.
 
     An upper bound: what drawing a variant before has left in the allocator's cache counts as taken, too.
@@ -274,7 +274,7 @@ def beside_bytes(held: Held, settings: Settings) -> int:
     return max(0, min(held.kept.size_bytes, room))
 
 
-def auto_batch(held: Held, settings: Settings, images: int) -> int:
+def auto_batch(held: FileCheckpoint, settings: Settings, images: int) -> int:
     """What ``batch = "auto"`` would choose: the largest power of two within 0.9 of the device; 1 if not even that."""
     if not held.device.startswith("cuda"):
         return min(AUTO_UNMEASURED, images)
@@ -285,7 +285,7 @@ def auto_batch(held: Held, settings: Settings, images: int) -> int:
     return best
 
 
-def forecast_memory(suite: Suite, machine: Machine, needed: Sequence[Needed]) -> MemoryForecast | None:
+def estimate_memory(suite: Suite, machine: Machine, needed: Sequence[Needed]) -> MemoryEstimate | None:
     """Foretell the peak of a suite's largest variant on a machine's device; None where its parts are not known.
 
     Where it does not fit, ``advice`` names settings that would, of which each changes the protocol.
@@ -304,12 +304,12 @@ def forecast_memory(suite: Suite, machine: Machine, needed: Sequence[Needed]) ->
         return None
     settings = suite.settings
     if settings.batch is None:
-        images = len(suite.cases) * suite.samples
+        images = len(suite.prompts) * suite.samples
         settings = msgspec.structs.replace(settings, batch=min(auto_batch(one, settings, images) for one in told))
     held = max(told, key=lambda one: _wanted(one, settings, {}))
     weights, denoise, decode = peaks(held.parts, settings)
     beside, wanted = beside_bytes(held, settings), _wanted(held, settings, {})
-    return MemoryForecast(
+    return MemoryEstimate(
         variant=held.variant,
         weights_bytes=weights,
         denoise_bytes=denoise + beside,
@@ -323,7 +323,7 @@ def forecast_memory(suite: Suite, machine: Machine, needed: Sequence[Needed]) ->
     )
 
 
-def _held(number: int, suite: Suite, machine: Machine, needed: Sequence[Needed]) -> Held | None:
+def _held(number: int, suite: Suite, machine: Machine, needed: Sequence[Needed]) -> FileCheckpoint | None:
     """A variant of the suite, with what those of its checkpoint have changed when it is drawn; None if not known."""
     variant = suite.variants[number]
     parts = parts_of(variant, needed)
@@ -331,7 +331,7 @@ def _held(number: int, suite: Suite, machine: Machine, needed: Sequence[Needed])
         return None
     served = [one for one in suite.variants[: number + 1] if base_of(one) == base_of(variant)]
     available = machine.device_memory_bytes or machine.memory_bytes
-    return Held(variant.name, parts, kept_of(served, needed, parts), machine.device, available)
+    return FileCheckpoint(variant.name, parts, kept_of(served, needed, parts), machine.device, available)
 
 
 def base_of(variant: Variant) -> tuple[str | None, ...]:
@@ -339,7 +339,7 @@ def base_of(variant: Variant) -> tuple[str | None, ...]:
     return (variant.checkpoint, variant.revision, variant.unet, variant.vae)
 
 
-def _basis(held: Held, beside: int, batch: int | None) -> Iterator[str]:
+def _basis(held: FileCheckpoint, beside: int, batch: int | None) -> Iterator[str]:
     """What the estimate rests on, sentence by sentence; ``batch`` where it was left open."""
     yield FITTED + ("." if held.parts.counted else "; the sizes of weights that are not here are known by their name.")
     if held.kept.size_bytes:
@@ -351,7 +351,7 @@ def _basis(held: Held, beside: int, batch: int | None) -> Iterator[str]:
         yield f'batch = "auto" is taken to be {batch}.'
 
 
-def _advice(held: Held, settings: Settings) -> Iterator[str]:
+def _advice(held: FileCheckpoint, settings: Settings) -> Iterator[str]:
     """Settings that would fit: each change alone, else batch 1 with tiles; else that none will do."""
     tiles = max(settings.width, settings.height) > held.parts.vae.tile
     alone: list[dict[str, object]] = [{"batch": batch} for batch in range((settings.batch or 1) - 1, 0, -1)]
@@ -371,7 +371,7 @@ def _advice(held: Held, settings: Settings) -> Iterator[str]:
         yield "no batch, tiling or dtype would fit: take a smaller width and height, or another device"
 
 
-def _wanted(held: Held, settings: Settings, change: dict[str, object]) -> int:
+def _wanted(held: FileCheckpoint, settings: Settings, change: dict[str, object]) -> int:
     """Bytes that should be free for a variant where settings are changed."""
     changed = msgspec.structs.replace(settings, **change)
     return needed_bytes(held.parts, changed, held.device, beside_bytes(held, changed))

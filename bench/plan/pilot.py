@@ -187,8 +187,8 @@ def seconds_a_cell(suite: Suite, pilot: Run) -> float | None:
 
 def _pairs_by_prompt(suite: Suite, above: Cells, below: Cells) -> Sequence[Sequence[tuple[float, float]]]:
     found = []
-    for case in suite.cases:
-        cells = [(case.id, sample) for sample in range(suite.samples)]
+    for prompt in suite.prompts:
+        cells = [(prompt.id, sample) for sample in range(suite.samples)]
         both = [(above[cell], below[cell]) for cell in cells if cell in above and cell in below]
         if both:
             found.append(both)

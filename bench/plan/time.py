@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bench import stats
 from bench.plan.memory import MEGAPIXEL, SDXL_UNET_PARAMETERS, Parts
 from bench.plan.pilot import seconds_a_cell
-from bench.records import Machine, Run, Settings, Suite, TimeForecast, TimingName
+from bench.records import Machine, Run, Settings, Suite, TimeEstimate, TimingName
 
 LIKE_SDXL = 0.05
 
@@ -44,7 +44,7 @@ PACES = {
 """By the device's name as torch gives it; a card that is not named is not guessed at."""
 
 
-def forecast_time(suite: Suite, machine: Machine, run: Run | None, parts: Parts | None) -> TimeForecast:
+def estimate_time(suite: Suite, machine: Machine, run: Run | None, parts: Parts | None) -> TimeEstimate:
     """Foretell how long rendering and measuring a suite take from their beginning; scoring comes on top.
 
     From a run of the same settings on a device of the same name: images x the median ``end_to_end`` of their
@@ -58,13 +58,13 @@ def forecast_time(suite: Suite, machine: Machine, run: Run | None, parts: Parts 
         run: what the folder holds; None where there is none.
         parts: of one of the variants; None where they are not known.
     """
-    images = len(suite.cases) * suite.samples
+    images = len(suite.prompts) * suite.samples
     children = suite.measure.rounds * len(suite.variants)
     shots = 1 + suite.measure.warmups + suite.measure.images
     own = None if run is None else _own_pace(suite, machine, run)
     if own is not None:
         cell_s, start_s = own
-        return TimeForecast(
+        return TimeEstimate(
             render_s=images * cell_s,
             measure_s=children * start_s + suite.measure.rounds * (shots - 1) * cell_s,
             basis=f"From the timings in {run.path if run else ''}, of one image at a time: for batches an upper bound. "
@@ -74,9 +74,9 @@ def forecast_time(suite: Suite, machine: Machine, run: Run | None, parts: Parts 
     if pace is None or parts is None or abs(parts.unet_parameters / SDXL_UNET_PARAMETERS - 1) > LIKE_SDXL:
         how = f"hotart-bench measure {suite.source or suite.name}"
         basis = f"Cannot be told for this device and model before a first timing: {how}"
-        return TimeForecast(render_s=None, measure_s=None, basis=basis)
+        return TimeEstimate(render_s=None, measure_s=None, basis=basis)
     settings = suite.settings
-    return TimeForecast(
+    return TimeEstimate(
         render_s=images * len(suite.variants) * image_seconds(pace, settings, settings.batch or 1),
         measure_s=children * shots * image_seconds(pace, settings, 1),
         basis=f"Rough, from {pace.source}, scaled by steps and pixels; without loading and compiling.",
@@ -87,7 +87,7 @@ def image_seconds(pace: Pace, settings: Settings, batch: int) -> float:
     """Seconds for one image within a batch on a known card: steps x step + decode, by the nearest smaller batch."""
     table = pace.compiled_step_s if settings.compile else pace.step_s
     step_s = table[max(known for known in table if known <= batch)]
-    guided = 1.0 if settings.guidance > 1 else 0.5
+    guided = 1.0 if settings.guidance_scale > 1 else 0.5
     return (settings.steps * step_s * guided + pace.decode_s) * settings.width * settings.height / MEGAPIXEL
 
 

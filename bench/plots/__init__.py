@@ -315,8 +315,8 @@ def _win_panel(ax: Axes, data: PlotData, facts: MetricFacts) -> None:
 
 def draw_tradeoff(data: PlotData) -> Figure | None:
     """Preference against alignment: each prompt's paired difference on both, the means with intervals."""
-    judges = [facts for facts in data.metrics if facts.axis != "alignment"]
-    alignment = next((facts for facts in data.metrics if facts.axis == "alignment"), None)
+    judges = [facts for facts in data.metrics if facts.category != "alignment"]
+    alignment = next((facts for facts in data.metrics if facts.category == "alignment"), None)
     by_key = {(one.metric, one.candidate, one.reference): one for one in data.deltas}
     panels = [facts for facts in judges if alignment and any(one.metric == facts.name for one in data.deltas)]
     if alignment is None or not panels:
@@ -342,11 +342,11 @@ def draw_tradeoff(data: PlotData) -> Figure | None:
 
 def _tradeoff_series(ax: Axes, data: PlotData, x: Delta, y: Delta) -> None:
     style = style_of(data.index(x.candidate))
-    across = {one.case.id: one.difference for one in data.paired(x.metric, x.candidate, x.reference)}
+    across = {one.prompt.id: one.difference for one in data.paired(x.metric, x.candidate, x.reference)}
     points = [
-        (across[one.case.id], one.difference)
+        (across[one.prompt.id], one.difference)
         for one in data.paired(y.metric, y.candidate, y.reference)
-        if one.case.id in across
+        if one.prompt.id in across
     ]
     if points:
         ax.plot(
@@ -370,7 +370,7 @@ def _tradeoff_axes(ax: Axes, facts: MetricFacts, alignment: MetricFacts) -> None
     ax.margins(0.08)
     ax.set_xlabel(f"difference in {facts.name} ({facts.unit})")
     ax.set_ylabel(f"difference in {alignment.name} ({alignment.unit})")
-    ax.set_title(f"{facts.axis.capitalize()} against alignment")
+    ax.set_title(f"{facts.category.capitalize()} against alignment")
 
 
 def _faint(count: int) -> float:
@@ -380,7 +380,7 @@ def _faint(count: int) -> float:
 
 def _title(facts: MetricFacts) -> str:
     way = "higher" if facts.higher_is_better else "lower"
-    return f"{facts.name} ({facts.axis}; {facts.unit}, {way} is better; {facts.standing})"
+    return f"{facts.name} ({facts.category}; {facts.unit}, {way} is better; {facts.training_overlap})"
 
 
 FIGURES: tuple[tuple[str, Callable[[PlotData], Figure | None]], ...] = (

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bench.comparability import ground_differences, run_labels
+from bench.comparability import environment_differences, run_labels
 from bench.compare.pairing import NO_CELLS, Cells, PromptPair, pair_prompts, usable_scores
 from bench.compare.timing import summarize_timings
-from bench.records import Axis, Delta, MetricFacts, Run, Suite, TimingSummary
+from bench.records import Category, Delta, MetricFacts, Run, Suite, TimingSummary
 
-HEADLINE: tuple[Axis, ...] = ("preference", "aesthetic", "alignment")
+HEADLINE: tuple[Category, ...] = ("preference", "aesthetic", "alignment")
 """The axes that a judgement goes by, in the order they are shown."""
 
 
@@ -56,8 +56,8 @@ class PlotData:
 
 def headline_metrics(metrics: Sequence[MetricFacts]) -> tuple[MetricFacts, ...]:
     """The judges among ``metrics``: those on an axis of the headline that know which way is better."""
-    judges = [facts for facts in metrics if facts.axis in HEADLINE and facts.higher_is_better is not None]
-    return tuple(sorted(judges, key=lambda facts: HEADLINE.index(facts.axis)))
+    judges = [facts for facts in metrics if facts.category in HEADLINE and facts.higher_is_better is not None]
+    return tuple(sorted(judges, key=lambda facts: HEADLINE.index(facts.category)))
 
 
 def data_of_run(run: Run, deltas: Sequence[Delta]) -> PlotData:
@@ -86,7 +86,7 @@ def data_of_runs(candidate: Run, reference: Run, deltas: Sequence[Delta]) -> Plo
 
 def unlike_machines(candidate: Run, reference: Run) -> list[str]:
     """How the grounds of two runs differ, so that their timings do not compare: device, threads, torch, diffusers."""
-    return ground_differences(reference.info, candidate.info.machine, candidate.info.packages)
+    return environment_differences(reference.info, candidate.info.machine, candidate.info.packages)
 
 
 def _data(

@@ -14,13 +14,13 @@ from contextlib import closing
 from bench.comparability import check_same_machine
 from bench.errors import UsageError
 from bench.formatting import plural
-from bench.ray_workers.pool import Fleet, Unit, Work
-from bench.ray_workers.worker import Ground, Piece
-from bench.records import Cell, Progress, Render, Suite, Variant
+from bench.ray_workers.pool import Batch, Work, WorkerPool
+from bench.ray_workers.worker import DrawnResult, Environment
+from bench.records import PlannedImage, Progress, Render, Suite, Variant
 from bench.store import RunFolder
 from bench.suite.planned_images import missing_batches, record_of
 
-__all__ = ["Fleet", "render_on_fleet"]
+__all__ = ["WorkerPool", "render_on_workers"]
 
 # Rendering with workers: this process hands out the planned batches and writes what comes back.
 
@@ -29,10 +29,10 @@ WRITERS = 4
 """Threads that write image files; on an object store each file is a request."""
 
 
-def render_on_fleet(
+def render_on_workers(
     suite: Suite,
     folder: RunFolder,
-    fleet: Fleet,
+    pool: WorkerPool,
     *,
     variants: Sequence[Variant],
     progress: Progress | None = None,
@@ -45,7 +45,7 @@ def render_on_fleet(
 
     Raises:
         UsageError: the folder has no ``run.json`` yet.
-        IncomparableError: a worker is on other ground than the run.
+        IncomparableError: a worker is on other environment than the run.
         WeightsError: a worker cannot load a variant.
         MachineError: workers are lost again and again, or the folder cannot be written.
     """
@@ -60,31 +60,33 @@ def render_on_fleet(
     digests = {known.name: known.digest for known in info.variants}
     audited = {variant.name for variant in variants if is_audited(folder, variant)}
 
-    def check(ground: Ground) -> None:
-        check_same_machine(info, ground.machine, ground.packages)
+    def check(environment: Environment) -> None:
+        check_same_machine(info, environment.machine, environment.packages)
 
     def tell(note: str) -> None:
         if progress is not None:
             progress("render", done, total, note)
 
     tell("waiting for Ray workers")
-    with ThreadPoolExecutor(WRITERS) as writers, closing(fleet.draw(work, digests, audited, check)) as batches:
-        for unit, (pieces, audit, doubt) in batches:
-            if audit is not None and unit.variant.name not in audited:
-                keep_audit(folder, unit.variant, audit)
-                audited.add(unit.variant.name)
+    with ThreadPoolExecutor(WRITERS) as writers, closing(pool.draw(work, digests, audited, check)) as batches:
+        for batch, (pieces, audit, doubt) in batches:
+            if audit is not None and batch.variant.name not in audited:
+                keep_audit(folder, batch.variant, audit)
+                audited.add(batch.variant.name)
             if doubt:
-                folder.add_notes([f"Variant {unit.variant.name}: {doubt}."])
-            folder.append_renders(_write(writers, folder, unit, pieces))
+                folder.add_notes([f"Variant {batch.variant.name}: {doubt}."])
+            folder.append_renders(_write(writers, folder, batch, pieces))
             done += len(pieces)
-            tell(f"{unit.variant.name}, {plural(fleet.size, 'worker')}")
+            tell(f"{batch.variant.name}, {plural(pool.size, 'worker')}")
     return done
 
 
-def _write(writers: ThreadPoolExecutor, folder: RunFolder, unit: Unit, pieces: Sequence[Piece]) -> tuple[Render, ...]:
-    def write(cell: Cell, piece: Piece) -> Render:
-        name = unit.variant.name
-        file = None if piece.png is None else folder.write_image(name, cell.case, cell.sample, piece.png)
+def _write(
+    writers: ThreadPoolExecutor, folder: RunFolder, batch: Batch, pieces: Sequence[DrawnResult]
+) -> tuple[Render, ...]:
+    def write(cell: PlannedImage, piece: DrawnResult) -> Render:
+        name = batch.variant.name
+        file = None if piece.png is None else folder.write_image(name, cell.prompt_id, cell.sample, piece.png)
         return record_of(name, cell, piece.decode_dtype, piece.error, file)
 
-    return tuple(writers.map(write, unit.cells, pieces))
+    return tuple(writers.map(write, batch.cells, pieces))

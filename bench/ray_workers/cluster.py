@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from bench.errors import MachineError, UsageError
 
 
-class Berth(NamedTuple):
+class WorkerResources(NamedTuple):
     """What one worker gets."""
 
     device: str
@@ -63,7 +63,7 @@ def connect(address: str) -> bool:
     return True
 
 
-def berth(device: str, threads: int) -> Berth:
+def resources(device: str, threads: int) -> WorkerResources:
     """What each worker gets, by the ``--device`` that was asked for.
 
     Args:
@@ -77,15 +77,15 @@ def berth(device: str, threads: int) -> Berth:
         raise UsageError(
             f"--device is {device}; with --ray it is auto, cpu or cuda: Ray gives each worker its own GPU."
         )
-    gpus = room(Berth("cuda", 1))
+    gpus = room(WorkerResources("cuda", 1))
     if device == "cuda" and not gpus:
         raise UsageError("--device is cuda, but the Ray cluster has no GPU.", "ray status")
     if device == "cpu" or not gpus:
-        return Berth("cpu", threads)
-    return Berth("cuda", max(1, room(Berth("cpu", 1)) // gpus))
+        return WorkerResources("cpu", threads)
+    return WorkerResources("cuda", max(1, room(WorkerResources("cpu", 1)) // gpus))
 
 
-def room(place: Berth) -> int:
+def room(place: WorkerResources) -> int:
     """How many workers fit into the cluster, machine by machine."""
     nodes = [node["Resources"] for node in import_ray().nodes() if node["Alive"]]
     if place.device == "cuda":
@@ -93,12 +93,12 @@ def room(place: Berth) -> int:
     return sum(int(node.get("CPU", 0)) // place.threads for node in nodes)
 
 
-def start_painter(place: Berth, *arguments: Any) -> Any:
+def start_worker(place: WorkerResources, *arguments: Any) -> Any:
     """The handle of a new actor; Ray places it once there is room, and starts no other in its place."""
-    from bench.ray_workers.worker import Painter
+    from bench.ray_workers.worker import RenderWorker
 
     needs = {"num_gpus": 1, "num_cpus": 0} if place.device == "cuda" else {"num_cpus": place.threads}
-    return import_ray().remote(**needs, max_restarts=0, max_task_retries=0)(Painter).remote(*arguments)
+    return import_ray().remote(**needs, max_restarts=0, max_task_retries=0)(RenderWorker).remote(*arguments)
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from bench.errors import IncomparableError, MachineError
 from bench.machine import package_versions
 from bench.ray_workers import cluster
-from bench.ray_workers.cluster import Berth
-from bench.ray_workers.worker import Answer, Ground
-from bench.records import Cell, Suite, Variant
+from bench.ray_workers.cluster import WorkerResources
+from bench.ray_workers.worker import BatchResult, Environment
+from bench.records import PlannedImage, Suite, Variant
 
 # What is left to draw, who gets which batch next, and what becomes of a batch whose worker is lost. Knows no Ray.
 
@@ -24,28 +24,30 @@ MOST_LOSSES = 3
 """A batch that took so many workers down is not given to another one."""
 
 
-class Unit(NamedTuple):
+class Batch(NamedTuple):
     """One planned batch of one variant."""
 
     variant: Variant
-    cells: tuple[Cell, ...]
+    cells: tuple[PlannedImage, ...]
 
 
 class Work:
     """The batches that are still to be drawn, by variant, in the suite's order."""
 
-    def __init__(self, batches: Iterable[tuple[Variant, Sequence[tuple[Cell, ...]]]]) -> None:
-        self._waiting = {variant.name: deque(Unit(variant, cells) for cells in units) for variant, units in batches}
+    def __init__(self, batches: Iterable[tuple[Variant, Sequence[tuple[PlannedImage, ...]]]]) -> None:
+        self._waiting = {
+            variant.name: deque(Batch(variant, cells) for cells in batches) for variant, batches in batches
+        }
         self._losses: Counter[tuple[str, int]] = Counter()
-        self.left = sum(len(units) for units in self._waiting.values())
+        self.left = sum(len(batches) for batches in self._waiting.values())
         """Batches that are not done, those that a worker has included."""
 
     @property
     def images(self) -> int:
         """Images of the batches that no worker has yet."""
-        return sum(len(unit.cells) for units in self._waiting.values() for unit in units)
+        return sum(len(batch.cells) for batches in self._waiting.values() for batch in batches)
 
-    def next_for(self, loaded: str | None, workers: Mapping[str, int]) -> Unit | None:
+    def next_for(self, loaded: str | None, workers: Mapping[str, int]) -> Batch | None:
         """The next batch for a worker, or None where none waits.
 
         Of the variant that it has loaded, since another one costs a load; else of the variant with the most
@@ -55,32 +57,32 @@ class Work:
             loaded: name of the variant that the worker has.
             workers: how many workers have each variant.
         """
-        units = self._waiting.get(loaded or "")
-        if not units:
-            units = max(
+        batches = self._waiting.get(loaded or "")
+        if not batches:
+            batches = max(
                 self._waiting.values(),
                 key=lambda some: len(some) / (1 + workers.get(some[0].variant.name, 0)) if some else 0,
                 default=None,
             )
-        return units.popleft() if units else None
+        return batches.popleft() if batches else None
 
     def done(self) -> None:
         """A batch was drawn."""
         self.left -= 1
 
-    def back(self, units: Sequence[Unit]) -> None:
+    def back(self, batches: Sequence[Batch]) -> None:
         """The batches of a worker that was lost wait again, first of all.
 
         Args:
-            units: in the order that the worker had them: it was lost while it drew the first.
+            batches: in the order that the worker had them: it was lost while it drew the first.
 
         Raises:
             MachineError: the first took ``MOST_LOSSES`` workers down.
         """
-        for unit in reversed(units):
-            self._waiting[unit.variant.name].appendleft(unit)
-        for unit in units[:1]:
-            which = (unit.variant.name, unit.cells[0].batch)
+        for batch in reversed(batches):
+            self._waiting[batch.variant.name].appendleft(batch)
+        for batch in batches[:1]:
+            which = (batch.variant.name, batch.cells[0].batch)
             self._losses[which] += 1
             if self._losses[which] == MOST_LOSSES:
                 raise MachineError(
@@ -103,7 +105,7 @@ MOST_FALSE_STARTS = 3
 
 
 @dataclass
-class Member:
+class PoolMember:
     """One worker, as the driver sees it."""
 
     handle: Any
@@ -111,12 +113,12 @@ class Member:
     """The answer it still owes to what it is; None once it has joined."""
     variant: str | None = None
     """The variant of the last batch that it was given."""
-    flying: dict[Any, Unit] = field(default_factory=dict)
+    flying: dict[Any, Batch] = field(default_factory=dict)
     """Its batches by the reference that their images will come under, in order."""
 
 
-class Fleet:
-    """The workers of one run on a Ray cluster: none before ``ground`` or ``draw``, and no more than there are batches.
+class WorkerPool:
+    """The workers of one run on a Ray cluster: none before ``environment`` or ``draw``, and no more than batches.
 
     Args:
         address: as ``bench.ray_workers.cluster.connect`` takes it.
@@ -129,13 +131,13 @@ class Fleet:
     def __init__(self, address: str, suite: Suite, *, device: str, threads: int, weights_dir: Path | None) -> None:
         self._address, self._device, self._threads = address, device, threads
         self._arguments = (suite, None if weights_dir is None else str(weights_dir.absolute()))
-        self._berth: Berth | None = None
-        self._members: list[Member] = []
+        self._berth: WorkerResources | None = None
+        self._members: list[PoolMember] = []
         self._connected_here = False
         self._false_starts = 0
-        self._first: Ground | None = None
+        self._first: Environment | None = None
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(
@@ -161,7 +163,7 @@ class Fleet:
         """Workers that have joined."""
         return sum(member.joining is None for member in self._members)
 
-    def ground(self, batches: int) -> Ground:
+    def environment(self, batches: int) -> Environment:
         """What the first worker that joins says of its device; waits for it.
 
         Args:
@@ -179,9 +181,9 @@ class Fleet:
         """The largest batch that a worker's device holds; one worker is hired for it.
 
         Raises:
-            UsageError, MachineError, OutOfMemory, WeightsError: as ``ground`` and ``bench.render.largest_batch``.
+            UsageError, MachineError, OutOfMemory, WeightsError: as ``environment`` and ``bench.render.largest_batch``.
         """
-        self.ground(1)
+        self.environment(1)
         ray = cluster.import_ray()
         member = next(one for one in self._members if one.joining is None)
         try:
@@ -193,15 +195,15 @@ class Fleet:
         return size
 
     def draw(
-        self, work: Work, digests: Mapping[str, str], audited: Set[str], check: Callable[[Ground], None]
-    ) -> Generator[tuple[Unit, Answer], None, None]:
+        self, work: Work, digests: Mapping[str, str], audited: Set[str], check: Callable[[Environment], None]
+    ) -> Generator[tuple[Batch, BatchResult], None, None]:
         """Every batch of ``work`` with its images, in the order in which they are done.
 
         Args:
             work: the batches; those of a worker that is lost go to others.
             digests: what each variant's weights are known by.
             audited: names of the variants that need no audit any more; the caller may add to it.
-            check: refuses a worker on other ground than the run's.
+            check: refuses a worker on other environment than the run's.
 
         Raises:
             HotartError: what a worker raised, as it raised it.
@@ -221,7 +223,7 @@ class Fleet:
         """Hire a worker for each batch, as far as there is room and beyond those that are there."""
         if self._berth is None:
             self._connected_here = cluster.connect(self._address)
-            self._berth = cluster.berth(self._device, self._threads)
+            self._berth = cluster.resources(self._device, self._threads)
         room = cluster.room(self._berth)
         if room == 0:
             raise MachineError(
@@ -235,8 +237,8 @@ class Fleet:
         if self._berth is None:
             return
         suite, weights_dir = self._arguments
-        handle = cluster.start_painter(self._berth, suite, self._berth.device, self._berth.threads, weights_dir)
-        self._members.append(Member(handle, handle.ground.remote()))
+        handle = cluster.start_worker(self._berth, suite, self._berth.device, self._berth.threads, weights_dir)
+        self._members.append(PoolMember(handle, handle.environment.remote()))
 
     def _hand_out(self, work: Work, digests: Mapping[str, str], audited: Set[str]) -> None:
         # One batch each before anybody gets a second: the last ones are shared evenly.
@@ -245,13 +247,13 @@ class Fleet:
                 if member.joining is not None or len(member.flying) >= most:
                     continue
                 busy = Counter(other.variant for other in self._members if other.flying and other.variant)
-                unit = work.next_for(member.variant, busy)
-                if unit is None:
+                batch = work.next_for(member.variant, busy)
+                if batch is None:
                     return
-                member.variant = unit.variant.name
-                name = unit.variant.name
-                reference = member.handle.draw.remote(unit.variant, digests[name], unit.cells, name not in audited)
-                member.flying[reference] = unit
+                member.variant = batch.variant.name
+                name = batch.variant.name
+                reference = member.handle.draw.remote(batch.variant, digests[name], batch.cells, name not in audited)
+                member.flying[reference] = batch
 
     def _wait(self) -> Any:
         """The next reference that something has come under, or whose worker is lost."""
@@ -260,7 +262,9 @@ class Fleet:
         ready, _ = cluster.import_ray().wait(references, num_returns=1)
         return ready[0]
 
-    def _settle(self, reference: Any, work: Work, check: Callable[[Ground], None]) -> tuple[Unit, Answer] | None:
+    def _settle(
+        self, reference: Any, work: Work, check: Callable[[Environment], None]
+    ) -> tuple[Batch, BatchResult] | None:
         """What came: a batch's images; or None, for a worker that joined or was lost."""
         ray = cluster.import_ray()
         member = next(one for one in self._members if reference == one.joining or reference in one.flying)
@@ -272,22 +276,22 @@ class Fleet:
             self._replace(member, work, error)
             return None
         if reference == member.joining:
-            self._join(member, Ground(*answer), check)
+            self._join(member, Environment(*answer), check)
             return None
         self._false_starts = 0
-        return member.flying.pop(reference), Answer(*answer)
+        return member.flying.pop(reference), BatchResult(*answer)
 
-    def _join(self, member: Member, ground: Ground, check: Callable[[Ground], None]) -> None:
-        here, there = package_versions().get("hotart-bench"), ground.packages.get("hotart-bench")
+    def _join(self, member: PoolMember, environment: Environment, check: Callable[[Environment], None]) -> None:
+        here, there = package_versions().get("hotart-bench"), environment.packages.get("hotart-bench")
         if here != there:
             raise IncomparableError(
                 f"A Ray worker has hotart-bench {there}, the driver {here}.", "install one version on every machine"
             )
-        check(ground)
+        check(environment)
         member.joining = None
-        self._first = self._first or ground
+        self._first = self._first or environment
 
-    def _replace(self, member: Member, work: Work, error: Exception) -> None:
+    def _replace(self, member: PoolMember, work: Work, error: Exception) -> None:
         """Another worker for one that is lost, where the others are fewer than the batches; its own wait again."""
         ray = cluster.import_ray()
         with contextlib.suppress(ray.exceptions.RayError):
@@ -305,7 +309,7 @@ class Fleet:
             self._hire()
 
 
-def _anywhere(_: Ground) -> None:
+def _anywhere(_: Environment) -> None:
     """The first worker of a new run decides what the others must be like."""
 
 

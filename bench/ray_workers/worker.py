@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bench.checkpoints.fingerprint import fingerprint
 from bench.errors import WeightsError
 from bench.machine import is_out_of_memory, machine_facts, package_versions, pick_device, spare_collector
-from bench.records import Audit, Cell, Machine, Suite, Variant
+from bench.records import Audit, Machine, PlannedImage, Suite, Variant
 
 if TYPE_CHECKING:
     from bench.pipeline.switch import Model
 
 
-class Ground(NamedTuple):
+class Environment(NamedTuple):
     """Where a worker draws: what must agree for images to be of one kind."""
 
     machine: Machine
     packages: dict[str, str]
 
 
-class Piece(NamedTuple):
+class DrawnResult(NamedTuple):
     """One image as it travels: the bytes of its PNG, or why there are none."""
 
     png: bytes | None
@@ -32,17 +32,17 @@ class Piece(NamedTuple):
     error: str | None
 
 
-class Answer(NamedTuple):
+class BatchResult(NamedTuple):
     """A batch that was drawn."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[DrawnResult, ...]
     audit: Audit | None
     """What was loaded and changed for its variant, where that was asked for, as the next."""
     doubt: str = ""
     """What this batch tells of the others."""
 
 
-class Painter:
+class RenderWorker:
     """One worker. Its methods run one after another.
 
     Args:
@@ -64,14 +64,14 @@ class Painter:
         self._audit: Audit | None = None
         self._encoded: dict[str, Any] = {}
 
-    def ground(self) -> Ground:
+    def environment(self) -> Environment:
         """Device and packages of this worker; first of all calls.
 
         Raises:
             UsageError: there is no such device here.
         """
         self._device = pick_device(self._device)
-        return Ground(machine_facts(self._device), package_versions())
+        return Environment(machine_facts(self._device), package_versions())
 
     def largest_batch(self) -> int:
         """The largest batch that this worker's device holds, where the suite leaves it open.
@@ -83,7 +83,7 @@ class Painter:
 
         return largest_batch(self._suite, device=self._device, weights_dir=self._weights_dir)
 
-    def draw(self, variant: Variant, digest: str, cells: Sequence[Cell], with_audit: bool) -> Answer:
+    def draw(self, variant: Variant, digest: str, cells: Sequence[PlannedImage], with_audit: bool) -> BatchResult:
         """Draw one batch.
 
         Args:
@@ -105,7 +105,7 @@ class Painter:
                 raise
             raise too_large(self._suite, self._suite.settings.batch or 1, self._device) from error
 
-    def _draw(self, variant: Variant, digest: str, cells: Sequence[Cell], with_audit: bool) -> Answer:
+    def _draw(self, variant: Variant, digest: str, cells: Sequence[PlannedImage], with_audit: bool) -> BatchResult:
         from bench.pipeline import denoise as stages
         from bench.render import draw_batch, encode_cases, encode_png, first_batch_doubt, with_pixels
 
@@ -113,18 +113,20 @@ class Painter:
         if with_audit:
             audit = with_pixels(model, variant, self._suite, audit, self._weights_dir)
         # A prompt whose samples go on into the next batch is not encoded twice.
-        known = {cell.case: self._encoded[cell.case] for cell in cells if cell.case in self._encoded}
+        known = {cell.prompt_id: self._encoded[cell.prompt_id] for cell in cells if cell.prompt_id in self._encoded}
         self._encoded = encode_cases(model.pipe, self._suite, [cells], known)
         drawn = draw_batch(model.pipe, self._suite.settings, cells, self._encoded)
         with ThreadPoolExecutor() as pool:
             pngs = list(pool.map(lambda image: None if image.pixels is None else encode_png(image.pixels), drawn))
-        pieces = tuple(Piece(png, image.decode_dtype, image.error) for png, image in zip(pngs, drawn, strict=True))
+        pieces = tuple(
+            DrawnResult(png, image.decode_dtype, image.error) for png, image in zip(pngs, drawn, strict=True)
+        )
         settings = self._suite.settings
         doubt = first_batch_doubt(drawn, settings, stages.decode_dtype_name(model.pipe, settings))
-        return Answer(pieces, audit if with_audit else None, doubt if with_audit else "")
+        return BatchResult(pieces, audit if with_audit else None, doubt if with_audit else "")
 
     def _hold(self, variant: Variant, digest: str) -> tuple[Model, Audit]:
-        from bench.pipeline.switch import turn_into
+        from bench.pipeline.switch import switch_variant
 
         if self._model is not None and self._audit is not None and self._loaded == digest:
             return self._model, self._audit
@@ -136,6 +138,6 @@ class Painter:
             )
         held, self._model = self._model, None  # half turned, it would be neither the one nor the other
         settings = self._suite.settings
-        model, audit = turn_into(held, variant, settings, device=self._device, weights_dir=self._weights_dir)
+        model, audit = switch_variant(held, variant, settings, device=self._device, weights_dir=self._weights_dir)
         self._model, self._audit, self._loaded = model, audit, digest
         return model, audit

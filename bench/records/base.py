@@ -6,22 +6,28 @@ from typing import Literal, Protocol
 
 import msgspec
 
-SCHEMA = 1
+SCHEMA = 2
 
 """Version of the suite, run folder and journal formats."""
 
-BASELINE_SCHEMA = 2
+BASELINE_SCHEMA = 3
 
 """Version of the frozen baseline's file. 1 held seven digits of a score and every timed value."""
 
-Sampler = Literal[
-    "ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_karras", "dpmpp_2m_sde_karras", "unipc", "none"
-]
+Sampler = Literal["ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "none"]
 
 """Samplers by the names that the field uses; ``bench.pipeline.schedulers`` maps them to diffusers.
 
-``none`` is what given images have, which were not rendered here; no suite file may name it.
+``none`` is what external images have, which were not rendered here; no suite file may name it.
 """
+
+Schedule = Literal["leading", "karras"]
+
+"""Which noise levels the steps visit, by the names of diffusers and of k-diffusion: timesteps evenly spaced with the
+first one leading (SDXL's own), or the noise levels of Karras et al. 2022, equation 5, with rho 7."""
+
+KARRAS_SAMPLERS: tuple[Sampler, ...] = ("euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
+"""Samplers that can follow the schedule ``karras``; the others look their timesteps up."""
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
@@ -29,9 +35,9 @@ Status = Literal["started", "complete", "failed"]
 
 Unit = Literal["second", "byte", "joule"]
 
-Axis = Literal["preference", "aesthetic", "alignment", "pixels", "distance"]
+Category = Literal["preference", "aesthetic", "alignment", "pixels", "distance"]
 
-Standing = Literal["in-family", "related", "held-out"]
+TrainingOverlap = Literal["same data", "related data", "none"]
 
 TimingName = Literal[
     "load",

@@ -1,4 +1,4 @@
-"""Records of a plan: the prompts and samples that wished margins need, what they cost, what a run would take."""
+"""Records of a plan: the prompts and samples that target margins need, what they cost, what a run would take."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class MetricPlan(Record, frozen=True):
 
 
 class PlannedRun(Record, frozen=True):
-    """A size at which each gated metric passes with the wished power, and what its images cost."""
+    """A size at which each gated metric passes with the target power, and what its images cost."""
 
     samples: int
     prompts: int
@@ -51,7 +51,7 @@ class PlannedRun(Record, frozen=True):
 
 
 class SizePlan(Record, frozen=True):
-    """What ``plan`` found: prompts and samples that the wished margins need."""
+    """What ``plan`` found: prompts and samples that the target margins need."""
 
     suite: str
     pilot: str
@@ -65,7 +65,7 @@ class SizePlan(Record, frozen=True):
     notes: tuple[str, ...]
 
 
-class MemoryForecast(Record, frozen=True):
+class MemoryEstimate(Record, frozen=True):
     """What the largest variant of a suite would take while it renders: an estimate, in bytes."""
 
     variant: str
@@ -87,7 +87,7 @@ class MemoryForecast(Record, frozen=True):
     """Settings that would fit, where the suite's do not."""
 
 
-class TimeForecast(Record, frozen=True):
+class TimeEstimate(Record, frozen=True):
     """How long a suite would take from its beginning, in seconds; None where it cannot be told."""
 
     render_s: float | None

@@ -33,7 +33,7 @@ class Limit(Record, frozen=True):
 class WorstPrompt(Record, frozen=True):
     """A prompt on which the candidate lost most."""
 
-    case: str
+    prompt_id: str
     candidate: float
     reference: float
     loss: float
@@ -112,14 +112,14 @@ class FrozenVariant(Record, frozen=True):
 
     fingerprint: Fingerprint
     values: dict[str, tuple[float | None, ...]]
-    """Metric -> one mean over the samples for each case, in the order of ``Baseline.cases``; None where no
+    """Metric -> one mean over the samples for each prompt, in the order of ``Baseline.prompts``; None where no
     complete set of samples had scores.
     """
     timings: dict[TimingName, tuple[FrozenRound, ...]] = msgspec.field(default_factory=dict)
     """Quantity -> its rounds, in their order."""
 
 
-class FrozenCase(Record, frozen=True):
+class FrozenPrompt(Record, frozen=True):
     """A prompt of the baseline, by id, with a digest of its texts."""
 
     id: str
@@ -162,7 +162,7 @@ class Baseline(Record, frozen=True):
     samples: int
     seed: int
     limits: dict[str, str]
-    cases: tuple[FrozenCase, ...]
+    prompts: tuple[FrozenPrompt, ...]
     metrics: tuple[MetricFacts, ...]
     variants: tuple[FrozenVariant, ...]
     machine: Machine
@@ -215,7 +215,7 @@ class MetricNoise(Record, frozen=True):
 
 
 class Calibration(Record, frozen=True):
-    """``calibration.json``: A against A on one machine, from ``calibrate``."""
+    """``calibration.json``: A/A test on one machine, from ``calibrate``."""
 
     schema: int
     kind: Literal["hotart-bench calibration"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bench.records.base import Axis, Record, Standing, Status, TimingName, Unit
+from bench.records.base import Category, Record, Status, TimingName, TrainingOverlap, Unit
 from bench.records.suite import Lora, Suite
 from bench.records.weights import Audit
 
@@ -41,7 +41,7 @@ class Render(Record, frozen=True):
     """One line of ``renders.jsonl``: an image that was made, or the reason why not."""
 
     variant: str
-    case: str
+    prompt_id: str
     sample: int
     seed: int | None
     """None, as ``batch`` and ``decode_dtype``, of an image that was given and not rendered here."""
@@ -58,7 +58,7 @@ class Score(Record, frozen=True):
     """One line of ``scores.jsonl``: a finite number, or None with the reason."""
 
     variant: str
-    case: str
+    prompt_id: str
     sample: int
     metric: str
     version: str
@@ -70,7 +70,7 @@ class Score(Record, frozen=True):
     """What it was compared with, only for metrics that compare: the reference variant's image, or one sha256 over
     the other samples of the prompt (``bench.metrics.image_checks``)."""
     prompt_cut: bool = False
-    """Whether the metric's tower read only the beginning of the prompt, which is longer than it reads."""
+    """Whether the metric's encoder read only the beginning of the prompt, which is longer than it reads."""
 
 
 class DeviceState(Record, frozen=True):
@@ -133,11 +133,11 @@ class MetricFacts(Record, frozen=True):
     low: float | None
     high: float | None
     """The range; None where it has no bound."""
-    axis: Axis
-    tower: str | None
+    category: Category
+    encoder: str | None
     """Image/text encoder that it shares with other metrics, or None when it reads pixels."""
     trained_on: str
-    standing: Standing
+    training_overlap: TrainingOverlap
     """What that makes it for preference-optimised variants: a judge that the training used is in-family."""
     licence: str
     reference: str

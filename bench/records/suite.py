@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-from bench.records.base import Dtype, Record, Sampler
+from bench.records.base import Dtype, Record, Sampler, Schedule
 
 
-class Case(Record, frozen=True):
+class Prompt(Record, frozen=True):
     """One line of a prompt set."""
 
     id: str
-    prompt: str
+    text: str = msgspec.field(name="prompt")
+    """The prompt itself; ``prompt`` in files."""
     negative: str = ""
     tags: tuple[str, ...] = ()
     probes: str = ""
@@ -52,17 +53,18 @@ class Variant(Record, frozen=True):
 
 
 class Settings(Record, frozen=True):
-    """Whatever changes pixels. Lengths in pixels, ``guidance`` is the CFG scale.
+    """Whatever changes pixels. Lengths in pixels, ``guidance_scale`` is the CFG scale.
 
-    Of given images (``Suite.given``) only the size that most of them have is known: ``sampler`` is ``none``, and
-    steps and guidance are 0, since nothing was rendered.
+    Of external images (``Suite.external_images``) only the size that most of them have is known: ``sampler`` is
+    ``none``, and steps and guidance scale are 0, since nothing was rendered.
     """
 
     width: int
     height: int
     steps: int
-    guidance: float
+    guidance_scale: float
     sampler: Sampler
+    schedule: Schedule = "leading"
     dtype: Dtype = "float32"
     batch: int | None = 1
     """Images that are drawn at once, which changes pixels; None, ``"auto"`` in a suite file, until a run has chosen."""
@@ -80,7 +82,7 @@ class Plan(Record, frozen=True):
     warmups: int = 1
 
 
-class Given(Record, frozen=True):
+class ExternalImages(Record, frozen=True):
     """Where images come from that were not rendered here."""
 
     images: str
@@ -105,9 +107,9 @@ class Suite(Record, frozen=True):
 
     schema: int
     name: str
-    prompts: tuple[str, ...]
-    """The prompt files as the suite names them; their lines are in ``cases``."""
-    cases: tuple[Case, ...]
+    prompt_files: tuple[str, ...]
+    """The prompt files as the suite names them; their lines are in ``prompts``."""
+    prompts: tuple[Prompt, ...]
     samples: int
     seed: int
     metrics: tuple[str, ...]
@@ -121,18 +123,18 @@ class Suite(Record, frozen=True):
     """``--limit N`` in force: a suite for trying out, which no gate takes."""
     source: str = ""
     """The suite's shipped name or file as the user gave it, for the command that repeats the run."""
-    given: Given | None = None
+    external_images: ExternalImages | None = None
     """None where the images are rendered; else seeds and settings are unknown."""
     left_out: tuple[str, ...] = ()
-    """Ids of the cases of the prompt files that were left out because SPO was trained on their prompts."""
+    """Ids of the prompts of the prompt files that were left out because SPO was trained on their prompts."""
     sweep: Sweep | None = None
     """None where the variants are those of the suite file."""
 
 
-class Cell(Record, frozen=True):
-    """One image to make: a case, a sample number, its seed and the planned batch it belongs to."""
+class PlannedImage(Record, frozen=True):
+    """One image to make: a prompt, a sample number, its seed and the planned batch it belongs to."""
 
-    case: str
+    prompt_id: str
     sample: int
     seed: int
     batch: int

@@ -17,8 +17,8 @@ import msgspec
 
 from bench.machine import is_out_of_memory, release_memory
 from bench.pipeline import denoise as stages
-from bench.pipeline.switch import Model, base_of, turn_into
-from bench.records import Audit, Cell, Fingerprint, Progress, Render, Suite, Variant
+from bench.pipeline.switch import Model, base_of, switch_variant
+from bench.records import Audit, Fingerprint, PlannedImage, Progress, Render, Suite, Variant
 from bench.render.auto_batch import largest_batch, too_large
 from bench.render.images import (
     Launched,
@@ -89,7 +89,7 @@ def keep_audit(folder: RunFolder, variant: Variant, audit: Audit) -> None:
 
 WRITERS = 2
 
-Batches = list[tuple[Cell, ...]]
+Batches = list[tuple[PlannedImage, ...]]
 
 
 def render(
@@ -138,7 +138,7 @@ def _render(
     for variant, batches in todo:
         if progress is not None:
             progress("render", done, total, f"loading {variant.name}")
-        model, audit = turn_into(model, variant, suite.settings, device=device, weights_dir=weights_dir)
+        model, audit = switch_variant(model, variant, suite.settings, device=device, weights_dir=weights_dir)
         if not is_audited(folder, variant):
             keep_audit(folder, variant, with_pixels(model, variant, suite, audit, weights_dir))
         known = encodings.setdefault(_text_key(folder, variant, audit), {})
@@ -190,7 +190,7 @@ def render_batches(
     pipe: Any,
     suite: Suite,
     variant: str,
-    batches: Sequence[tuple[Cell, ...]],
+    batches: Sequence[tuple[PlannedImage, ...]],
     folder: RunFolder,
     encoded: Mapping[str, stages.Encoded],
 ) -> Generator[tuple[Render, ...], None, None]:

@@ -11,10 +11,10 @@ import torch
 from bench.errors import OutOfMemory
 from bench.machine import is_out_of_memory, release_memory
 from bench.pipeline.build import Uncompiled
-from bench.pipeline.switch import Model, turn_into
+from bench.pipeline.switch import Model, switch_variant
 from bench.records import Suite
 from bench.render.images import draw_batch, encode_cases
-from bench.suite import plan_cells
+from bench.suite import plan_images
 
 UNMEASURED_BATCH = 4
 
@@ -40,7 +40,7 @@ def largest_batch(suite: Suite, *, device: str, weights_dir: Path | None) -> int
         OutOfMemory: not even one image fits.
         WeightsError: the variant cannot be loaded.
     """
-    planned = len(suite.cases) * suite.samples
+    planned = len(suite.prompts) * suite.samples
     if not device.startswith("cuda"):
         return min(UNMEASURED_BATCH, planned)
     try:
@@ -53,7 +53,7 @@ def largest_batch(suite: Suite, *, device: str, weights_dir: Path | None) -> int
 
 
 def _largest(suite: Suite, planned: int, device: str, weights_dir: Path | None) -> int:
-    model, _ = turn_into(None, suite.variants[-1], suite.settings, device=device, weights_dir=weights_dir)
+    model, _ = switch_variant(None, suite.variants[-1], suite.settings, device=device, weights_dir=weights_dir)
     best, size = 0, 1
     while size <= min(LARGEST_BATCH, planned) and _fits(model, suite, size, device):
         best, size = size, 2 * size
@@ -62,7 +62,7 @@ def _largest(suite: Suite, planned: int, device: str, weights_dir: Path | None) 
 
 def _fits(model: Model, suite: Suite, size: int, device: str) -> bool:
     one = msgspec.structs.replace(suite.settings, batch=1, steps=STEPS)
-    cells = tuple(islice(cycle(plan_cells(msgspec.structs.replace(suite, settings=one))), size))
+    cells = tuple(islice(cycle(plan_images(msgspec.structs.replace(suite, settings=one))), size))
     release_memory()
     torch.cuda.reset_peak_memory_stats(device)
     ours = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.metrics.image_checks import broken, not_finite
 from bench.pipeline import denoise as stages
-from bench.records import Case, Cell, Render, Settings, Suite
+from bench.records import PlannedImage, Prompt, Render, Settings, Suite
 from bench.store import RunFolder
 from bench.suite.planned_images import record_of
 
@@ -32,7 +32,7 @@ class Drawn(NamedTuple):
 class Launched(NamedTuple):
     """A batch that the device may still be at work on."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[PlannedImage, ...]
     latents: torch.Tensor
     decoded: stages.Decoded
 
@@ -40,27 +40,29 @@ class Launched(NamedTuple):
 def encode_cases(
     pipe: Any,
     suite: Suite,
-    batches: Sequence[Sequence[Cell]],
+    batches: Sequence[Sequence[PlannedImage]],
     known: Mapping[str, stages.Encoded] | None = None,
 ) -> dict[str, stages.Encoded]:
     """Each case's prompt, encoded once however many samples it has; those in ``known`` are taken from there.
 
     They lie in the host's memory: the device's would not hold those of thousands of prompts.
     """
-    wanted = {cell.case for cells in batches for cell in cells}
-    cases: list[Case] = [case for case in suite.cases if case.id in wanted]
+    wanted = {cell.prompt_id for cells in batches for cell in cells}
+    prompts: list[Prompt] = [prompt for prompt in suite.prompts if prompt.id in wanted]
     there = known or {}
 
-    def encode(case: Case) -> stages.Encoded:
-        return stages.to_host(stages.encode(pipe, [case.prompt], [case.negative], suite.settings))
+    def encode(prompt: Prompt) -> stages.Encoded:
+        return stages.to_host(stages.encode(pipe, [prompt.text], [prompt.negative], suite.settings))
 
-    return {case.id: there.get(case.id) or encode(case) for case in cases}
+    return {prompt.id: there.get(prompt.id) or encode(prompt) for prompt in prompts}
 
 
-def launch(pipe: Any, settings: Settings, cells: Sequence[Cell], encoded: Mapping[str, stages.Encoded]) -> Launched:
+def launch(
+    pipe: Any, settings: Settings, cells: Sequence[PlannedImage], encoded: Mapping[str, stages.Encoded]
+) -> Launched:
     """Noise, denoise and decode one batch; on CUDA it returns while the decoder still works."""
     seeds = [cell.seed for cell in cells]
-    conditions = stages.stack([encoded[cell.case] for cell in cells])
+    conditions = stages.stack([encoded[cell.prompt_id] for cell in cells])
     latents = stages.denoise(pipe, settings, conditions, stages.noise(pipe, settings, seeds), seeds)
     return Launched(tuple(cells), latents, stages.decode_levels(pipe, latents))
 
@@ -86,7 +88,7 @@ def settle_again(pipe: Any, launched: Launched, settings: Settings) -> tuple[Dra
 
 
 def draw_batch(
-    pipe: Any, settings: Settings, cells: Sequence[Cell], encoded: Mapping[str, stages.Encoded]
+    pipe: Any, settings: Settings, cells: Sequence[PlannedImage], encoded: Mapping[str, stages.Encoded]
 ) -> tuple[Drawn, ...]:
     """One batch from noise to checked pixels."""
     launched = launch(pipe, settings, cells, encoded)
@@ -159,12 +161,12 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def write_batch(
-    pool: Executor, folder: RunFolder, variant: str, cells: Sequence[Cell], drawn: Sequence[Drawn]
+    pool: Executor, folder: RunFolder, variant: str, cells: Sequence[PlannedImage], drawn: Sequence[Drawn]
 ) -> tuple[Render, ...]:
     """Write a batch's images, and when all are on the disk append its records."""
 
-    def write(cell: Cell, pixels: NDArray[np.uint8]) -> tuple[str, str]:
-        return folder.write_image(variant, cell.case, cell.sample, encode_png(pixels))
+    def write(cell: PlannedImage, pixels: NDArray[np.uint8]) -> tuple[str, str]:
+        return folder.write_image(variant, cell.prompt_id, cell.sample, encode_png(pixels))
 
     files = [
         None if image.pixels is None else pool.submit(write, cell, image.pixels)

@@ -11,7 +11,7 @@ from bench.pipeline.build import Uncompiled
 from bench.pipeline.switch import Model, apply_loras, can_run_beside, can_unfuse, fused_by_recipe, restore, unfuse
 from bench.records import PixelDifference, Suite, Variant
 from bench.render.images import draw_batch, encode_cases
-from bench.suite import plan_cells
+from bench.suite import plan_images
 
 IMAGES = 2
 
@@ -21,7 +21,7 @@ IMAGES = 2
 def compare_with_runtime(
     model: Model, variant: Variant, suite: Suite, weights_dir: Path | None
 ) -> PixelDifference | None:
-    """Draw the suite's first images with a variant's LoRAs, and those of its recipe, beside the weights and fused.
+    """Draw the suite's first images with a variant's LoRAs, and those of its recipe, unfused and fused.
 
     Args:
         model: holding the variant as the suite wants it, as it will afterwards.
@@ -63,6 +63,6 @@ def compare_with_runtime(
 
 
 def _draw(model: Model, suite: Suite) -> list[NDArray[np.uint8] | None]:
-    cells = plan_cells(suite)[:IMAGES]
+    cells = plan_images(suite)[:IMAGES]
     encoded = encode_cases(model.pipe, suite, [cells])
     return [image.pixels for image in draw_batch(model.pipe, suite.settings, cells, encoded)]

@@ -16,10 +16,10 @@ from bench.compare.pairing import cut_prompts
 from bench.formatting import listed
 from bench.metrics.image_checks import duplicates
 from bench.metrics.registry import version_dtype
-from bench.records import Gate, Given, Machine, Plan, Run, Suite
+from bench.records import ExternalImages, Gate, Machine, Plan, Run, Suite
 from bench.store import load_run, read_gate
 from bench.suite.images_table import NOT_GIVEN
-from bench.suite.training_prompts import training_cases
+from bench.suite.training_prompts import training_prompts_in
 
 # Whether the reports of a run folder still tell of what it holds.
 
@@ -81,8 +81,8 @@ MOST_NAMED = 12
 def cut_notes(run: Run) -> tuple[str, ...]:
     """One sentence for each metric that judged images by the beginning of their prompts alone."""
     return tuple(
-        f"{found.metric} read only the beginning of {text.plural(len(found.cases), 'prompt')} of "
-        f"{len(run.info.suite.cases):,}: {_ids(found.cases)}."
+        f"{found.metric} read only the beginning of {text.plural(len(found.prompts), 'prompt')} of "
+        f"{len(run.info.suite.prompts):,}: {_ids(found.prompts)}."
         for found in cut_prompts(run)
     )
 
@@ -102,7 +102,7 @@ def image_banners(run: Run) -> tuple[str, ...]:
     failed, doubled = len(lost) - absent, len(duplicates(run.renders))
     found = []
     if failed:
-        verb = "made" if run.info.suite.given is None else "used"
+        verb = "made" if run.info.suite.external_images is None else "used"
         found.append(f"{text.plural(failed, 'image')} could not be {verb}; each is shown below with its error.")
     if absent:
         found.append(f"{text.plural(absent, 'sample')} were not given that other variants or prompts have.")
@@ -117,15 +117,15 @@ def image_banners(run: Run) -> tuple[str, ...]:
 def training_facts(run: Run) -> tuple[tuple[str, str], ...]:
     """Which prompts SPO was trained on, as (label, value): those left out, and those that were kept."""
     suite = run.info.suite
-    kept = training_cases(suite.cases)
+    kept = training_prompts_in(suite.prompts)
     facts = [("Left out", note) for note in left_out_notes(suite)]
     said = f"{text.plural(len(kept), 'prompt')}: {_ids(kept)}" if kept else "none"
     facts.append(("Training prompts of SPO", said))
     return tuple(facts)
 
 
-def _ids(cases: Sequence[str]) -> str:
-    return listed(cases, MOST_NAMED)
+def _ids(prompts: Sequence[str]) -> str:
+    return listed(prompts, MOST_NAMED)
 
 
 # The report's lists of facts: settings, provenance, and the command that repeats the run.
@@ -138,8 +138,8 @@ Facts = tuple[tuple[str, str], ...]
 def setting_facts(run: Run) -> Facts:
     """Suite, images, sampler and machine, as (label, value)."""
     suite, settings, machine = run.info.suite, run.info.suite.settings, run.info.machine
-    if suite.given is not None:
-        return _given_facts(run, suite.given)
+    if suite.external_images is not None:
+        return _given_facts(run, suite.external_images)
     eta = f", eta {settings.eta:g}" if settings.sampler == "ddim" else ""
     extras = [word for word, on in (("VAE tiling", settings.vae_tiling), ("compiled", settings.compile)) if on]
     limited = f", limited to the first {suite.limit}" if suite.limit is not None else ""
@@ -147,10 +147,14 @@ def setting_facts(run: Run) -> Facts:
     device = machine.device_name + (f", {text.quantity(memory, 'byte')}" if memory else "")
     return (
         ("Suite", f"{suite.name}, schema {suite.schema}{limited}"),
-        ("Prompts", f"{text.plural(len(suite.cases), 'prompt')} from {', '.join(suite.prompts)}"),
+        ("Prompts", f"{text.plural(len(suite.prompts), 'prompt')} from {', '.join(suite.prompt_files)}"),
         ("Images", f"{text.plural(suite.samples, 'sample')} a prompt and variant, suite seed {suite.seed}"),
         ("Size", f"{settings.width} × {settings.height} px"),
-        ("Sampler", f"{settings.sampler}, {text.plural(settings.steps, 'step')}, CFG {settings.guidance:g}{eta}"),
+        (
+            "Sampler",
+            f"{settings.sampler}, {settings.schedule}, {text.plural(settings.steps, 'step')}, "
+            f"CFG {settings.guidance_scale:g}{eta}",
+        ),
         ("Arithmetic", ", ".join([settings.dtype, f"batch {settings.batch or 'auto'}", *extras])),
         ("Timing", _timing_plan(suite.measure)),
         ("Device", f"{machine.device}: {device}"),
@@ -166,12 +170,15 @@ def _timing_plan(plan: Plan) -> str:
     )
 
 
-def _given_facts(run: Run, given: Given) -> Facts:
+def _given_facts(run: Run, given: ExternalImages) -> Facts:
     """Of images that were given: where from, their size, and that the rest is not known."""
     suite, machine = run.info.suite, run.info.machine
     return (
         ("Images", f"given, not rendered: {given.images}, paired with prompts by {given.prompts}"),
-        ("Prompts", f"{text.plural(len(suite.cases), 'prompt')}, up to {text.plural(suite.samples, 'image')} of each"),
+        (
+            "Prompts",
+            f"{text.plural(len(suite.prompts), 'prompt')}, up to {text.plural(suite.samples, 'image')} of each",
+        ),
         ("Size", f"{suite.settings.width} × {suite.settings.height} px, of most images"),
         ("Seeds, sampler, weights", "unknown"),
         ("Judged on", f"{machine.device}: {machine.device_name}"),
@@ -228,12 +235,19 @@ def command(run: Run) -> str:
     a Ray cluster, which gives the same bytes.
     """
     suite = run.info.suite
-    if suite.given is not None:
-        words = ["hotart-bench", "score", "--images", suite.given.images, "--prompts", suite.given.prompts]
+    if suite.external_images is not None:
+        words = [
+            "hotart-bench",
+            "score",
+            "--images",
+            suite.external_images.images,
+            "--prompts",
+            suite.external_images.prompts,
+        ]
         words += ["--metrics", ",".join(_scored(run) or suite.metrics), "-o", run.path]
         if suite.limits:
             words += ["--limits", ",".join(f"{name}={limit}" for name, limit in suite.limits.items())]
-        return shlex.join([*words, *_tower_dtype(run), "--device", run.info.machine.device])
+        return shlex.join([*words, *_encoder_dtype(run), "--device", run.info.machine.device])
     source = suite.source or suite.name
     if suite.sweep is not None:
         weights = ",".join(_exactly(weight) for weight in suite.sweep.weights)
@@ -243,7 +257,7 @@ def command(run: Run) -> str:
     if suite.limit is not None:
         words += ["--limit", str(suite.limit)]
     if suite.sweep is None:
-        words += [*_variants(run), *_tower_dtype(run)]
+        words += [*_variants(run), *_encoder_dtype(run)]
     scored = _scored(run)
     if scored and set(scored) != set(suite.metrics):
         words += ["--metrics", ",".join(scored)]
@@ -263,11 +277,11 @@ def _variants(run: Run) -> list[str]:
     return ["--variants", ",".join(chosen)] if chosen and chosen != every else []
 
 
-def _tower_dtype(run: Run) -> list[str]:
-    """The flag for towers that did not compute in float32."""
+def _encoder_dtype(run: Run) -> list[str]:
+    """The flag for encoders that did not compute in float32."""
     scored = _scored(run)
     dtypes = {version_dtype(facts.version) for facts in run.info.metrics if facts.name in scored} - {"float32"}
-    return ["--tower-dtype", min(dtypes)] if dtypes else []
+    return ["--encoder-dtype", min(dtypes)] if dtypes else []
 
 
 def _exactly(weight: float) -> str:

@@ -206,7 +206,7 @@ class WorstPair:
     """One prompt on which the candidate lost: its texts, its scores, its images."""
 
     place: int
-    case: str
+    prompt_id: str
     sample: int
     prompt: str
     long: bool
@@ -263,7 +263,7 @@ class _Album:
 
 
 def _side(run: Run) -> _Side:
-    renders = {(one.variant, one.case, one.sample): one for one in run.renders}
+    renders = {(one.variant, one.prompt_id, one.sample): one for one in run.renders}
     return _Side(Path(run.path), renders, usable_scores(run))
 
 
@@ -281,7 +281,7 @@ def worst_groups(run: Run, gate: Gate, rows: Mapping[tuple[str, int], int]) -> t
     Args:
         run: the candidate's run, with its images.
         gate: what was judged of it.
-        rows: number of the grid's row by (case, sample).
+        rows: number of the grid's row by (prompt, sample).
     """
     shown = [
         one
@@ -323,36 +323,36 @@ def reference_run(run: Run, gate: Gate) -> tuple[Run | None, str]:
 
 def _pair(run: Run, verdict: Verdict, place: int, rows: Mapping[tuple[str, int], int], album: _Album) -> WorstPair:
     one, decimals = verdict.worst[place], _decimals(verdict.worst)
-    sample = _sample(run, verdict, one.case, album)
+    sample = _sample(run, verdict, one.prompt_id, album)
     ours, theirs = (text.number(value, decimals) for value in (one.candidate, one.reference))
-    shots = [album.shot(album.ours, (verdict.candidate, one.case, sample), ours)]
+    shots = [album.shot(album.ours, (verdict.candidate, one.prompt_id, sample), ours)]
     if album.theirs is None:
         shots.append(Shot(verdict.reference, theirs, "", 0, 0, ""))
     else:
-        shots.append(album.shot(album.theirs, (verdict.reference, one.case, sample), theirs))
-    prompt = next((case.prompt for case in run.info.suite.cases if case.id == one.case), "")
+        shots.append(album.shot(album.theirs, (verdict.reference, one.prompt_id, sample), theirs))
+    prompt = next((prompt.text for prompt in run.info.suite.prompts if prompt.id == one.prompt_id), "")
     return WorstPair(
         place=place + 1,
-        case=one.case,
+        prompt_id=one.prompt_id,
         sample=sample,
         prompt=prompt,
         long=len(prompt) > LONG_PROMPT or prompt.count("\n") > 4,
         loss=text.signed(one.loss, decimals),
-        row=rows.get((one.case, sample)),
+        row=rows.get((one.prompt_id, sample)),
         shots=tuple(shots),
     )
 
 
-def _sample(run: Run, verdict: Verdict, case: str, album: _Album) -> int:
+def _sample(run: Run, verdict: Verdict, prompt_id: str, album: _Album) -> int:
     """The prompt's sample with the largest loss of its own; the first one where that is not known."""
     ours = album.ours.cells.get((verdict.candidate, verdict.name), {})
     theirs = {} if album.theirs is None else album.theirs.cells.get((verdict.reference, verdict.name), {})
     better = next((one.higher_is_better for one in run.info.metrics if one.name == verdict.name), None)
     sign = -1 if better is False else 1
     losses = {
-        sample: sign * (theirs[case, sample] - ours[case, sample])
+        sample: sign * (theirs[prompt_id, sample] - ours[prompt_id, sample])
         for sample in range(run.info.suite.samples)
-        if (case, sample) in ours and (case, sample) in theirs
+        if (prompt_id, sample) in ours and (prompt_id, sample) in theirs
     }
     return max(losses, key=lambda sample: losses[sample], default=0)
 
@@ -405,7 +405,7 @@ class VerdictGroup:
     verdicts: tuple[VerdictView, ...]
 
     @property
-    def gravest_first(self) -> tuple[VerdictView, ...]:
+    def worst_first(self) -> tuple[VerdictView, ...]:
         """The verdicts by outcome, in the gate's order within one."""
         return tuple(sorted(self.verdicts, key=lambda one: GRAVEST_FIRST.index(one.outcome)))
 
@@ -434,7 +434,7 @@ def gate_view(run: Run, gate: Gate, rows: Mapping[tuple[str, int], int]) -> Gate
     Args:
         run: the candidate's run.
         gate: what was judged of it.
-        rows: number of the grid's row by (case, sample), for the links to it.
+        rows: number of the grid's row by (prompt, sample), for the links to it.
     """
     groups = loss_groups(gate)
     drawn = any(row.at is not None for group in groups for row in group.rows)

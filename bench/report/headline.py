@@ -50,9 +50,9 @@ class ForestRow:
 class Panel:
     """One judge's forest."""
 
-    axis: str
+    category: str
     metric: str
-    standing: str
+    training_overlap: str
     caption: str
     rows: tuple[ForestRow, ...]
     marks: tuple[Mark, ...]
@@ -136,9 +136,9 @@ def _panel(data: PlotData, facts: MetricFacts, deltas: Sequence[Delta]) -> Panel
     direction = "higher is better" if facts.higher_is_better else "lower is better"
     rows = [_row(data, facts, delta, (low, high), decimals, own) for delta, own in zip(deltas, prompts, strict=True)]
     return Panel(
-        axis=facts.axis.capitalize(),
+        category=facts.category.capitalize(),
         metric=facts.name,
-        standing=facts.standing,
+        training_overlap=facts.training_overlap,
         caption=f"{facts.unit}, {direction}",
         rows=tuple(rows),
         marks=scale_marks(low, high),
@@ -285,8 +285,8 @@ class Tradeoff:
 
 def tradeoff(data: PlotData) -> Tradeoff | None:
     """The first judge of preference (or aesthetics) across, the first of alignment up; None without both."""
-    across = next((facts for facts in data.metrics if facts.axis != "alignment"), None)
-    up = next((facts for facts in data.metrics if facts.axis == "alignment"), None)
+    across = next((facts for facts in data.metrics if facts.category != "alignment"), None)
+    up = next((facts for facts in data.metrics if facts.category == "alignment"), None)
     if across is None or up is None:
         return None
     by_key = {(one.metric, one.candidate, one.reference): one for one in data.deltas}
@@ -328,8 +328,8 @@ def _chart(data: PlotData, across: MetricFacts, up: MetricFacts, pairs: Sequence
     corner = f"{'up' if up.higher_is_better else 'down'} and to the {'right' if across.higher_is_better else 'left'}"
     (x_values, x_decimals), (y_values, y_decimals) = round_steps(x_low, x_high, 6), round_steps(y_low, y_high, 5)
     return Tradeoff(
-        x_title=f"{across.axis}: difference in {across.name} ({across.unit}) →",
-        y_title=f"↑ {up.axis}: difference in {up.name} ({up.unit})",
+        x_title=f"{across.category}: difference in {across.name} ({across.unit}) →",
+        y_title=f"↑ {up.category}: difference in {up.name} ({up.unit})",
         label=f"Paired differences in {across.name} and {up.name} to {pairs[0][0].reference}",
         caption=f"Each faint dot is a prompt, each large one a variant's mean difference to {pairs[0][0].reference} "
         f"with its 95 % intervals. The dashed lines are no difference; better on both axes lies {corner}.",
@@ -357,9 +357,9 @@ def _with_room(labels: Sequence[tuple[float, float, str]]) -> set[str]:
 
 
 def _cloud(data: PlotData, x: Delta, y: Delta) -> list[tuple[float, float]]:
-    across = {one.case.id: one.difference for one in data.paired(x.metric, x.candidate, x.reference)}
+    across = {one.prompt.id: one.difference for one in data.paired(x.metric, x.candidate, x.reference)}
     up = data.paired(y.metric, y.candidate, y.reference)
-    return [(across[one.case.id], one.difference) for one in up if one.case.id in across]
+    return [(across[one.prompt.id], one.difference) for one in up if one.prompt.id in across]
 
 
 def _extent(deltas: Sequence[Delta], points: Sequence[float]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from bench import formatting as text
 from bench.compare import metric_means, summarize_timings, timing_ratios, variant_pairs
 from bench.compare.pairing import usable_scores
 from bench.plots.data import PlotData, data_of_run, headline_metrics
-from bench.records import Axis, Delta, Gate, MetricFacts, Run
+from bench.records import Category, Delta, Gate, MetricFacts, Run
 from bench.report.audits import AuditView, audit_views
 from bench.report.facts import Facts, command, cut_notes, duration, image_banners, provenance_facts, setting_facts, when
 from bench.report.gate import GateView, gate_view
@@ -63,7 +63,7 @@ def _sentence(
     groups: dict[str, list[str]] = {"better": [], "worse": [], "": []}
     for delta in deltas:
         groups[judged(delta, facts[delta.metric])].append(
-            f"{_WORDS[facts[delta.metric].axis]} ({delta.metric} {text.signed(delta.mean, decimals[delta.metric])})"
+            f"{_WORDS[facts[delta.metric].category]} ({delta.metric} {text.signed(delta.mean, decimals[delta.metric])})"
         )
     clauses = []
     if groups["better"]:
@@ -76,21 +76,21 @@ def _sentence(
     return f"{pair[0]} is {'; '.join(clauses)}."
 
 
-_WORDS: dict[Axis, str] = {"preference": "preference", "aesthetic": "aesthetics", "alignment": "alignment"}
+_WORDS: dict[Category, str] = {"preference": "preference", "aesthetic": "aesthetics", "alignment": "alignment"}
 
 
 def cautions(data: PlotData) -> tuple[str, ...]:
     """What a reader must know before believing the headline: judges' standing, few prompts, missing scores."""
     found = []
-    judges = [facts for facts in data.metrics if facts.axis != "alignment"]
-    kin = [facts.name for facts in judges if facts.standing == "in-family"]
+    judges = [facts for facts in data.metrics if facts.category != "alignment"]
+    kin = [facts.name for facts in judges if facts.training_overlap == "same data"]
     if kin:
         found.append(
             f"{text.joined(kin)} {'was' if len(kin) == 1 else 'were'} part of the training of preference-optimised "
-            "variants (in-family): a gain there is expected, and is no evidence of its own."
+            "variants (same data): a gain there is expected, and is no evidence of its own."
         )
-    if judges and not any(facts.standing == "held-out" for facts in judges):
-        found.append("No judge of preference or aesthetics in this run is held out.")
+    if judges and not any(facts.training_overlap == "none" for facts in judges):
+        found.append("Every metric of preference or aesthetics in this run shares training data with the variants.")
     prompts = max((one.prompts for one in data.deltas), default=0)
     if 0 < prompts < 30:
         verb = "is" if prompts == 1 else "are"
@@ -170,7 +170,7 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         cautions=cautions(data),
         tally=_tally(run),
         banners=banners(run, broken),
-        gate=None if gate is None else gate_view(run, gate, {(row.case, row.sample): row.index for row in rows}),
+        gate=None if gate is None else gate_view(run, gate, {(row.prompt_id, row.sample): row.index for row in rows}),
         typical=typical,
         typical_note=typical_note,
         headline_note=_headline_note(data),
@@ -202,7 +202,7 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
 def banners(run: Run, broken: Mapping[Key, str]) -> tuple[str, ...]:
     """What is wrong or unfinished about a run, most serious first."""
     info, found = run.info, []
-    wanted = len(info.suite.cases) * info.suite.samples * len(info.suite.variants)
+    wanted = len(info.suite.prompts) * info.suite.samples * len(info.suite.variants)
     if info.status == "started":
         found.append(
             f"This run is not finished: {len(run.renders):,} of {wanted:,} images are recorded, and all below may "
@@ -250,7 +250,7 @@ def _tally(run: Run) -> Facts:
     info = run.info
     made = sum(one.image is not None for one in run.renders)
     facts = [
-        ("prompts", f"{len(info.suite.cases):,}"),
+        ("prompts", f"{len(info.suite.prompts):,}"),
         ("variants", str(len(info.suite.variants))),
         ("images", f"{made:,}"),
     ]
@@ -264,8 +264,8 @@ def _headline_note(data: PlotData) -> str:
     small = any(one.small_sample for one in data.deltas)
     note = (
         "Preference and aesthetics on one axis, alignment with the prompt on the other. Images are paired by prompt "
-        f"and {'sample' if data.suite.given else 'noise'}, the samples of a prompt averaged first. Dots are mean "
-        "differences, bars 95 % intervals"
+        f"and {'sample' if data.suite.external_images else 'noise'}, the samples of a prompt averaged first. Dots are "
+        "mean differences, bars 95 % intervals"
     )
     note += f" ({method})" if method else ""
     note += "; faint strokes are single prompts."

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from bench import formatting as text
 from bench.compare.pairing import usable_scores
 from bench.plots.data import headline_metrics
-from bench.records import Case, MetricFacts, Render, Run
+from bench.records import MetricFacts, Prompt, Render, Run
 from bench.report.headline import way
 
 # Images of a run as data URIs: small ones as they are, large ones as WebP thumbnails, within a budget.
@@ -34,7 +34,7 @@ _AS_IT_IS_BYTES = 64 * 2**10
 
 Key = tuple[str, str, int]
 
-"""(variant, case id, sample)."""
+"""(variant, prompt, sample)."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +72,21 @@ def _uri(kind: str, data: bytes) -> str:
 
 
 def embed(run: Run, rows: Sequence[tuple[str, int]]) -> tuple[Mapping[Key, Picture], Mapping[Key, str]]:
-    """Pictures of ``rows`` (case, sample), whole rows in order until a limit is met, and what is broken.
+    """Pictures of ``rows`` (prompt, sample), whole rows in order until a limit is met, and what is broken.
 
     The second mapping names the files that the journal lists but that cannot be read, with the reason.
     """
-    renders = {(one.variant, one.case, one.sample): one for one in run.renders if one.image is not None}
+    renders = {(one.variant, one.prompt_id, one.sample): one for one in run.renders if one.image is not None}
     variants = [variant.name for variant in run.info.variants]
     found: dict[Key, Picture] = {}
     broken: dict[Key, str] = {}
     size = 0
-    for case, sample in rows[:MAX_ROWS]:
-        for key in ((variant, case, sample) for variant in variants):
+    for prompt_id, sample in rows[:MAX_ROWS]:
+        for key in ((variant, prompt_id, sample) for variant in variants):
             render = renders.get(key)
             if render is not None:
                 _add(Path(run.path), render, key, found, broken)
-        size += sum(len(found[name, case, sample].uri) for name in variants if (name, case, sample) in found)
+        size += sum(len(found[name, prompt_id, sample].uri) for name in variants if (name, prompt_id, sample) in found)
         if size > MAX_BYTES:
             break
     return found, broken
@@ -122,7 +122,7 @@ class GridCell:
     variant: str
     colour: int
     index: int
-    case: str
+    prompt_id: str
     sample: int
     uri: str
     width: int
@@ -141,7 +141,7 @@ class GridRow:
     """One prompt's sample across the variants."""
 
     index: int
-    case: str
+    prompt_id: str
     sample: int
     seed: int | None
     prompt: str
@@ -173,50 +173,50 @@ class Grid:
 
 
 def row_keys(run: Run) -> list[tuple[str, int]]:
-    """(case, sample) of every row: all cases' first samples, then all second ones, so that a cut is fair."""
+    """(prompt, sample) of every row: all prompts' first samples, then all second ones, so that a cut is fair."""
     suite = run.info.suite
-    return [(case.id, sample) for sample in range(suite.samples) for case in suite.cases]
+    return [(prompt.id, sample) for sample in range(suite.samples) for prompt in suite.prompts]
 
 
 def grid_rows(
     run: Run, pictures: Mapping[Key, Picture], broken: Mapping[Key, str], shown: MetricFacts | None
 ) -> tuple[GridRow, ...]:
     """All rows in the suite's order; ``shown`` is the metric written under the images at first."""
-    renders = {(one.variant, one.case, one.sample): one for one in run.renders}
+    renders = {(one.variant, one.prompt_id, one.sample): one for one in run.renders}
     scores = usable_scores(run)
     decimals = metric_decimals(run)
     rows: list[GridRow] = []
-    for case in run.info.suite.cases:
+    for prompt in run.info.suite.prompts:
         for sample in range(run.info.suite.samples):
             cells = []
             for index, variant in enumerate(run.info.suite.variants):
-                key = (variant.name, case.id, sample)
+                key = (variant.name, prompt.id, sample)
                 written = ""
                 if shown is not None:
-                    score = scores.get((variant.name, shown.name), {}).get((case.id, sample))
+                    score = scores.get((variant.name, shown.name), {}).get((prompt.id, sample))
                     written = text.number(score, decimals[shown.name])
                 cells.append(_cell(index, key, renders.get(key), pictures.get(key), broken.get(key), written))
             seed = next((one.seed for one in _made(renders, cells)), None)
-            rows.append(_row(len(rows), case, sample, seed, tuple(cells)))
+            rows.append(_row(len(rows), prompt, sample, seed, tuple(cells)))
     return tuple(rows)
 
 
 def _made(renders: Mapping[Key, Render], cells: Sequence[GridCell]) -> list[Render]:
-    keys = [(cell.variant, cell.case, cell.sample) for cell in cells]
+    keys = [(cell.variant, cell.prompt_id, cell.sample) for cell in cells]
     return [renders[key] for key in keys if key in renders]
 
 
-def _row(index: int, case: Case, sample: int, seed: int | None, cells: tuple[GridCell, ...]) -> GridRow:
+def _row(index: int, prompt: Prompt, sample: int, seed: int | None, cells: tuple[GridCell, ...]) -> GridRow:
     return GridRow(
         index=index,
-        case=case.id,
+        prompt_id=prompt.id,
         sample=sample,
         seed=seed,
-        prompt=case.prompt,
-        negative=case.negative,
-        probes=case.probes,
-        tags=case.tags,
-        long=len(case.prompt) > LONG_PROMPT or case.prompt.count("\n") > 4,
+        prompt=prompt.text,
+        negative=prompt.negative,
+        probes=prompt.probes,
+        tags=prompt.tags,
+        long=len(prompt.text) > LONG_PROMPT or prompt.text.count("\n") > 4,
         cells=cells,
     )
 
@@ -239,7 +239,7 @@ def _cell(
         variant=key[0],
         colour=index % 8,
         index=index,
-        case=key[1],
+        prompt_id=key[1],
         sample=key[2],
         uri=picture.uri if picture else "",
         width=picture.width_px if picture else 0,
@@ -281,7 +281,7 @@ def script_data(run: Run, rows: Sequence[GridRow], pairs: Sequence[tuple[str, st
     table = usable_scores(run)
 
     def score(metric: str, variant: str, row: GridRow) -> float | None:
-        return table.get((variant, metric), {}).get((row.case, row.sample))
+        return table.get((variant, metric), {}).get((row.prompt_id, row.sample))
 
     return {
         "variants": names,
@@ -289,7 +289,7 @@ def script_data(run: Run, rows: Sequence[GridRow], pairs: Sequence[tuple[str, st
         "metrics": [{"name": facts.name, "better": way(facts), "decimals": decimals[facts.name]} for facts in metrics],
         "rows": [
             {
-                "case": row.case,
+                "prompt_id": row.prompt_id,
                 "sample": row.sample,
                 "tags": row.tags,
                 "failed": row.failed,
@@ -306,7 +306,7 @@ def typical_row(run: Run, rows: Sequence[GridRow], metric: str, pair: tuple[str,
     above, below = (table.get((name, metric), {}) for name in pair)
     found = []
     for row in rows:
-        cell = (row.case, row.sample)
+        cell = (row.prompt_id, row.sample)
         if cell in above and cell in below and all(one.uri for one in row.cells):
             found.append((above[cell] - below[cell], row.index))
     return rows[sorted(found)[(len(found) - 1) // 2][1]] if found else None
@@ -323,7 +323,7 @@ def grid_view(
         rows=rows,
         pairs=tuple(f"{candidate} {text.MINUS} {reference}" for candidate, reference in pairs),
         metrics=tuple(facts.name for facts in metrics),
-        tags=tuple(sorted({tag for case in suite.cases for tag in case.tags})),
+        tags=tuple(sorted({tag for prompt in suite.prompts for tag in prompt.tags})),
         any_failed=any(row.failed for row in rows),
         tiny=max(settings.width, settings.height) <= TINY_PX,
         cell_width="9rem" if len(suite.variants) <= 4 else "7rem",
@@ -335,7 +335,9 @@ def _note(run: Run, pictures: Mapping[Key, Picture], metrics: Sequence[MetricFac
     names = [variant.name for variant in run.info.suite.variants]
     made = sum(one.image is not None for one in run.renders)
     note = (
-        "Every variant started from the same noise." if len(names) > 1 and run.info.suite.given is None else ""
+        "Every variant started from the same noise."
+        if len(names) > 1 and run.info.suite.external_images is None
+        else ""
     ) + " An image opens large, two variants under one divide."
     if metrics:
         note += f" The number beside a variant's name is its score: {metrics[0].name}, until another is chosen."

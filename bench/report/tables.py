@@ -65,12 +65,12 @@ class MetricView:
     name: str
     version: str
     summary: str
-    standing: str
-    axis: str
+    training_overlap: str
+    category: str
     unit: str
     direction: str
     range: str
-    tower: str
+    encoder: str
     trained_on: str
     licence: str
     reference: str
@@ -163,12 +163,12 @@ def _metric_view(facts: MetricFacts) -> MetricView:
         name=facts.name,
         version=facts.version,
         summary=facts.summary,
-        standing=facts.standing,
-        axis=facts.axis,
+        training_overlap=facts.training_overlap,
+        category=facts.category,
         unit=facts.unit,
         direction=("descriptive", "higher is better ↑", "lower is better ↓")[way(facts)],
         range=f"{ends[0]} to {ends[1]}" if bounded else "unbounded",
-        tower=facts.tower or "",
+        encoder=facts.encoder or "",
         trained_on=facts.trained_on,
         licence=facts.licence,
         reference=facts.reference,

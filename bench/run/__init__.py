@@ -13,7 +13,7 @@ from bench.measure import pick_variants
 from bench.metrics import facts_for
 from bench.records import Dtype, Progress, Suite
 from bench.run.stages import do_stage, with_batch
-from bench.run.status import STAGES, Asked, Outcome, Stage, Work, adopt, fleet_for, mark_failed, outcome_of
+from bench.run.status import STAGES, Asked, Outcome, Stage, Work, adopt, mark_failed, outcome_of, pool_for
 from bench.store import RunFolder
 from bench.suite import protocol_digest
 
@@ -29,7 +29,7 @@ def run_all(
     device: str = "auto",
     fresh: bool = False,
     weights_dir: Path | None = None,
-    tower_dtype: Dtype | None = None,
+    metric_dtype: Dtype | None = None,
     ray: str | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -44,7 +44,7 @@ def run_all(
         device: as ``bench.machine.pick_device`` takes it.
         fresh: start over; the old folder is kept beside it.
         weights_dir: local weights instead of downloads.
-        tower_dtype: what the towers of judges compute in; None for what the folder's scores were made with.
+        metric_dtype: what the encoders of judges compute in; None for what the folder's scores were made with.
         ray: address of a Ray cluster that renders, or ``auto``; all else is done here.
         progress: told how far each stage is.
 
@@ -52,7 +52,7 @@ def run_all(
         UsageError, WeightsError, IncomparableError, MachineError: as the stages do.
         InvalidError: every image failed.
     """
-    asked = Asked(suite, path, variants, metrics, device, fresh, weights_dir, tower_dtype, ray, progress)
+    asked = Asked(suite, path, variants, metrics, device, fresh, weights_dir, metric_dtype, ray, progress)
     return with_batch(asked, partial(_run, STAGES))
 
 
@@ -66,7 +66,7 @@ def run_stage(
     device: str = "auto",
     fresh: bool = False,
     weights_dir: Path | None = None,
-    tower_dtype: Dtype | None = None,
+    metric_dtype: Dtype | None = None,
     ray: str | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -75,7 +75,7 @@ def run_stage(
     Raises:
         InvalidError: the stage needs images and the folder has none.
     """
-    asked = Asked(suite, path, variants, metrics, device, fresh, weights_dir, tower_dtype, ray, progress)
+    asked = Asked(suite, path, variants, metrics, device, fresh, weights_dir, metric_dtype, ray, progress)
     return with_batch(asked, partial(_run, (stage,)))
 
 
@@ -84,7 +84,7 @@ def _run(stages: tuple[Stage, ...], asked: Asked) -> Outcome:
     variants = tuple(pick_variants(suite, asked.variants))
     metrics = tuple(asked.metrics) if asked.metrics is not None else suite.metrics
     facts_for(metrics)
-    if suite.given is not None and not {"render", "measure"}.isdisjoint(stages):
+    if suite.external_images is not None and not {"render", "measure"}.isdisjoint(stages):
         raise UsageError(
             f"{asked.path}: its images were given; there is no model to render or to time.",
             f"hotart-bench score {shlex.quote(str(asked.path))}",
@@ -93,9 +93,9 @@ def _run(stages: tuple[Stage, ...], asked: Asked) -> Outcome:
         pick_device(asked.device)  # scores and timings are made here: a device that is not here is told at once
     with (
         RunFolder.open(asked.path, suite=suite, protocol_digest=protocol_digest(suite), fresh=asked.fresh) as folder,
-        fleet_for(asked, folder.info) as fleet,
+        pool_for(asked, folder.info) as pool,
     ):
-        local = (asked.device, asked.weights_dir, asked.tower_dtype, fleet, asked.progress)
+        local = (asked.device, asked.weights_dir, asked.metric_dtype, pool, asked.progress)
         work = Work(suite, folder, variants, metrics, *local)
         _refuse_empty(stages, folder)
         adopt(stages, work)

@@ -9,19 +9,19 @@ import msgspec
 from bench.errors import OutOfMemory
 from bench.machine import pick_device
 from bench.measure import measure, open_jobs
-from bench.ray_workers import render_on_fleet
+from bench.ray_workers import render_on_workers
 from bench.records import Suite
 from bench.run.status import (
     Asked,
     Outcome,
     Stage,
     Work,
-    fleet_for,
     now,
-    same_ground,
+    pool_for,
+    same_environment,
     settle,
-    unlike_workers,
     unrendered,
+    worker_differences,
 )
 from bench.score import missing_scores, score
 from bench.store import RunFolder, batch_of, forget_empty_run
@@ -52,9 +52,9 @@ def _open_batch(asked: Asked) -> int:
     if found is not None:
         return found
     _tell(asked, "looking for the largest batch that fits")
-    with fleet_for(asked, None) as fleet:
-        if fleet is not None:
-            return fleet.largest_batch()
+    with pool_for(asked, None) as pool:
+        if pool is not None:
+            return pool.largest_batch()
     from bench.render import largest_batch
 
     return largest_batch(asked.suite, device=pick_device(asked.device), weights_dir=asked.weights_dir)
@@ -93,16 +93,16 @@ def do_stage(stage: Stage, work: Work, done: int, *, alone: bool) -> int:
 def _render(work: Work) -> int:
     if not unrendered(work.suite, work.folder, work.variants):
         return 0
-    if work.fleet is not None:
-        with work.fleet:  # its devices are free again before scores and timings are made here
-            return render_on_fleet(work.suite, work.folder, work.fleet, variants=work.variants, progress=work.progress)
+    if work.pool is not None:
+        with work.pool:  # its devices are free again before scores and timings are made here
+            return render_on_workers(work.suite, work.folder, work.pool, variants=work.variants, progress=work.progress)
     from bench.render import render
 
     return render(
         work.suite,
         work.folder,
         variants=work.variants,
-        device=same_ground(work),
+        device=same_environment(work),
         weights_dir=work.weights_dir,
         progress=work.progress,
     )
@@ -126,14 +126,14 @@ def _measure(work: Work) -> int:
     known = work.folder.info.machine.device if work.folder.info is not None else work.device
     if not open_jobs(work.suite, work.variants, work.folder.timings(), known):
         return 0
-    if unlike := unlike_workers(work):
+    if unlike := worker_differences(work):
         work.folder.add_notes([f"No timings: the driver's machine is not like the workers' ({'; '.join(unlike)})."])
         return 0
     done = measure(
         work.suite,
         work.folder,
         variants=[variant.name for variant in work.variants],
-        device=same_ground(work) if work.fleet is None else pick_device(work.device),
+        device=same_environment(work) if work.pool is None else pick_device(work.device),
         weights_dir=work.weights_dir,
         progress=work.progress,
     )

@@ -13,13 +13,13 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from bench.checkpoints.fingerprint import fingerprint
-from bench.comparability import check_same_machine, ground_differences
+from bench.comparability import check_same_machine, environment_differences
 from bench.errors import HotartError
 from bench.formatting import joined as listed
 from bench.machine import git_state, machine_facts, package_versions, pick_device
 from bench.measure import open_jobs
 from bench.metrics import facts_of_run
-from bench.ray_workers import Fleet
+from bench.ray_workers import WorkerPool
 from bench.records import (
     SCHEMA,
     Dtype,
@@ -37,7 +37,7 @@ from bench.records import (
 from bench.score import missing_scores
 from bench.store import RunFolder, load_run, run_id
 from bench.suite import protocol_digest
-from bench.suite.planned_images import missing_batches, missing_cells
+from bench.suite.planned_images import missing_batches, missing_images
 
 # What a run is asked for, and what its stages work on once that is checked.
 
@@ -56,7 +56,7 @@ class Asked(NamedTuple):
     device: str
     fresh: bool
     weights_dir: Path | None
-    tower_dtype: Dtype | None
+    metric_dtype: Dtype | None
     ray: str | None
     progress: Progress | None
     notes: tuple[str, ...] = ()
@@ -72,8 +72,8 @@ class Work(NamedTuple):
     metrics: tuple[str, ...]
     device: str
     weights_dir: Path | None
-    tower_dtype: Dtype | None
-    fleet: Fleet | None
+    metric_dtype: Dtype | None
+    pool: WorkerPool | None
     """The workers on Ray; None where this process renders."""
     progress: Progress | None
 
@@ -84,7 +84,7 @@ class Work(NamedTuple):
 def unrendered(suite: Suite, folder: RunFolder, chosen: Sequence[Variant]) -> int:
     """How many images of these variants have no record, or have lost their file."""
     renders = folder.renders()
-    return sum(len(missing_cells(suite, variant.name, renders, folder.path)) for variant in chosen)
+    return sum(len(missing_images(suite, variant.name, renders, folder.path)) for variant in chosen)
 
 
 def unrendered_batches(suite: Suite, folder: RunFolder, chosen: Sequence[Variant]) -> int:
@@ -134,40 +134,40 @@ def settle(folder: RunFolder, end: str | None) -> None:
 # Where a run is rendered: on this machine, or on the workers of a Ray cluster, and whether that is as before.
 
 
-def fleet_for(asked: Asked, info: RunInfo | None) -> AbstractContextManager[Fleet | None]:
+def pool_for(asked: Asked, info: RunInfo | None) -> AbstractContextManager[WorkerPool | None]:
     """The workers on Ray, if they are asked for; none is started before it has something to render."""
     if asked.ray is None:
         return nullcontext()
     # A run on CPUs goes on with the threads that it was begun with, since they change pixels.
     known = info.machine.threads if info is not None and info.machine.device == "cpu" else None
-    wished = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    threads = known or (int(wished) if wished.isdecimal() and int(wished) else 1)
-    return Fleet(asked.ray, asked.suite, device=asked.device, threads=threads, weights_dir=asked.weights_dir)
+    target = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    threads = known or (int(target) if target.isdecimal() and int(target) else 1)
+    return WorkerPool(asked.ray, asked.suite, device=asked.device, threads=threads, weights_dir=asked.weights_dir)
 
 
-def ground_of(work: Work) -> tuple[Machine, dict[str, str]]:
+def environment_of(work: Work) -> tuple[Machine, dict[str, str]]:
     """The machine that renders, and its packages: this one, or the workers'."""
-    if work.fleet is not None:
-        return work.fleet.ground(unrendered_batches(work.suite, work.folder, work.variants))
+    if work.pool is not None:
+        return work.pool.environment(unrendered_batches(work.suite, work.folder, work.variants))
     return machine_facts(pick_device(work.device)), package_versions()
 
 
-def same_ground(work: Work) -> str:
+def same_environment(work: Work) -> str:
     """The device, once it is sure that what renders may add to the folder."""
-    machine, packages = ground_of(work)
+    machine, packages = environment_of(work)
     if work.folder.info is not None:
         check_same_machine(work.folder.info, machine, packages)
     return machine.device
 
 
-def unlike_workers(work: Work) -> list[str]:
+def worker_differences(work: Work) -> list[str]:
     """How this machine differs from the workers that rendered: none, and it may time the run."""
     info = work.folder.info
-    if work.fleet is None or info is None:
+    if work.pool is None or info is None:
         return []
     # Timings say their own number of threads.
     here = msgspec.structs.replace(machine_facts(pick_device(work.device)), threads=info.machine.threads)
-    return ground_differences(info, here, package_versions())
+    return environment_differences(info, here, package_versions())
 
 
 # ``run.json``: brought to what is asked for now.
@@ -175,7 +175,7 @@ def unlike_workers(work: Work) -> list[str]:
 FUSED = "LoRAs were fused into the weights for the run; a LoRA applied at run time differs slightly in pixels and cost."
 
 BESIDE = (
-    "LoRAs were computed beside the weights in every step (fuse = false), and no block compiled there; fused into the "
+    "LoRAs were computed unfused in every step (fuse = false), and no block compiled there; fused into the "
     "weights they differ slightly in pixels and cost."
 )
 
@@ -194,13 +194,13 @@ def adopt(stages: tuple[Stage, ...], work: Work) -> None:
     ordered = tuple(prints[variant.name] for variant in suite.variants if variant.name in prints)
     scored = old.metrics if old is not None else ()
     every = tuple(dict.fromkeys((*suite.metrics, *(known.name for known in scored), *work.metrics)))
-    facts = facts_of_run(every, scored, work.metrics, work.tower_dtype)
+    facts = facts_of_run(every, scored, work.metrics, work.metric_dtype)
     if old is None:
         folder.write_info(_first_info(suite, ordered, facts, work))
         return
     changed = _changed(folder, old, found)
     if changed or _renders_here(stages, work):
-        same_ground(work)  # or the old results would be gone and no new ones allowed
+        same_environment(work)  # or the old results would be gone and no new ones allowed
     new = _next_info(old, suite, ordered, facts)
     if stages != ("report",) and old.status != "started" and (new != old or not is_complete(folder)):
         folder.write_info(msgspec.structs.replace(old, status="started"))
@@ -212,7 +212,7 @@ def adopt(stages: tuple[Stage, ...], work: Work) -> None:
 
 
 def _renders_here(stages: tuple[Stage, ...], work: Work) -> bool:
-    return "render" in stages and work.fleet is None and unrendered(work.suite, work.folder, work.variants) > 0
+    return "render" in stages and work.pool is None and unrendered(work.suite, work.folder, work.variants) > 0
 
 
 def _changed(folder: RunFolder, old: RunInfo, found: dict[str, Fingerprint]) -> list[str]:
@@ -239,7 +239,7 @@ def _suite_of(suite: Suite, old: RunInfo | None, found: dict[str, Fingerprint]) 
 def _first_info(
     suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[MetricFacts, ...], work: Work
 ) -> RunInfo:
-    machine, packages = ground_of(work)
+    machine, packages = environment_of(work)
     return RunInfo(
         schema=SCHEMA,
         id=run_id(),
@@ -319,6 +319,6 @@ def _outcome_notes(folder: RunFolder, failed: Sequence[Render], images: int) -> 
     from bench.report.facts import cut_notes, left_out_notes
 
     run = load_run(folder.path)
-    one = f"{failed[0].variant}/{failed[0].case}: {failed[0].error}" if failed else ""
+    one = f"{failed[0].variant}/{failed[0].prompt_id}: {failed[0].error}" if failed else ""
     broken = (f"{len(failed)} of {images} images failed, such as {one}.",) if failed else ()
     return (*broken, *cut_notes(run), *left_out_notes(run.info.suite))

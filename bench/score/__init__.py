@@ -2,7 +2,7 @@
 
 Only what is missing is scored, so that a metric added to an old run, a new version of a metric or an image
 that was rendered anew costs just that. A score depends on its image and prompt alone: images go through a
-tower at one fixed batch shape, whatever else is scored with them (``bench.score.passes``).
+encoder at one fixed batch shape, whatever else is scored with them (``bench.score.passes``).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def score(
     metrics: Sequence[str] | None = None,
     device: str = "cpu",
     weights_dir: Path | None = None,
-    tower_dtype: Dtype | None = None,
+    metric_dtype: Dtype | None = None,
     progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> int:
     """Score the images of a run folder that have no score yet; the number of records that were added.
 
-    A cell (variant, case, sample, metric) is done when it has a score of the metric's version and of the
+    A cell (variant, prompt, sample, metric) is done when it has a score of the metric's version and of the
     image's sha256. Images that were not rendered, that equal another one, or on which a metric fails get a
     null with the reason and cost no other score. Records are appended a batch at a time: what was appended
     stays when the work is stopped, and the same call goes on from there. Ends by writing ``scores.csv``.
@@ -40,23 +40,23 @@ def score(
         folder: an open run folder.
         variants: names of those whose images are judged; by default all.
         metrics: names; by default the suite's.
-        device: torch device string of towers and heads.
+        device: torch device string of encoders and heads.
         weights_dir: folder of local weights, instead of the cache and the network.
-        tower_dtype: what towers compute in; it is part of the scores' version. By default what the run's
+        metric_dtype: what encoders compute in; it is part of the scores' version. By default what the run's
             card says of each metric, float32 where it says nothing.
-        progress: told ``("score", scores done, scores to do, tower or "pixels")``.
-        registry: where metrics and towers are looked up; by default all that are installed.
+        progress: told ``("score", scores done, scores to do, encoder or "pixels")``.
+        registry: where metrics and encoders are looked up; by default all that are installed.
 
     Raises:
-        UsageError: an unknown metric, one named twice, or a dtype that no tower of them has.
-        WeightsError: weights of a tower or head cannot be loaded; everything else was scored before.
+        UsageError: an unknown metric, one named twice, or a dtype that no encoder of them has.
+        WeightsError: weights of an encoder or head cannot be loaded; everything else was scored before.
         MachineError: memory ran out, or the folder cannot be written.
     """
     known = registry if registry is not None else installed()
     run = load_run(folder.path)
     names = tuple(metrics) if metrics is not None else run.info.suite.metrics
     facts_for(names, known)
-    plan = plan_scores(run, _chosen(run, names, tower_dtype, known), variants)
+    plan = plan_scores(run, _chosen(run, names, metric_dtype, known), variants)
     place = Place(device, weights_dir)
     known_scores, failures = set(run.scores), list[WeightsError]()
     done = added = 0
@@ -79,13 +79,13 @@ def missing_scores(
     metrics: Sequence[str],
     *,
     variants: Collection[str] | None = None,
-    tower_dtype: Dtype | None = None,
+    metric_dtype: Dtype | None = None,
     registry: Registry | None = None,
 ) -> int:
     """How many scores ``score`` would have to make; imports no torch."""
     known = registry if registry is not None else installed()
     run = load_run(folder.path)
-    return plan_scores(run, _chosen(run, metrics, tower_dtype, known), variants).total
+    return plan_scores(run, _chosen(run, metrics, metric_dtype, known), variants).total
 
 
 def _chosen(run: Run, names: Sequence[str], dtype: Dtype | None, known: Registry) -> tuple[Metric, ...]:
@@ -109,6 +109,6 @@ def _score_batches(
     for judging in passes:
         with full_float32(), closing(run_pass(judging, plan.jobs, path, place, known, failures)) as batches:
             for scores in batches:
-                yield scores, judging.tower or "pixels"
+                yield scores, judging.encoder or "pixels"
         if judging in weighted and (judging != weighted[-1] or place.device != "cpu"):
             release_memory()

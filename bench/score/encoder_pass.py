@@ -1,4 +1,4 @@
-"""The pass over a tower: images and prompts embedded once, for all metrics on it.
+"""The pass over an encoder: images and prompts embedded once, for all metrics on it.
 
 Imports torch; reached from ``bench.score`` only when there is an image to judge.
 """
@@ -15,22 +15,22 @@ from typing import Any
 
 import torch
 
-from bench.metrics.registry import Inputs, LoadedJointTower, LoadedTower, Metric
+from bench.metrics.registry import Inputs, LoadedEncoder, LoadedRewardModel, Metric
 from bench.records import Score
 from bench.score.images import WORKERS, EmbeddingError, by_row, checked_embeds, judge, read_image, result_score, stream
 from bench.score.plan import Job
 
-# The prompts of a tower's pass: each distinct one embedded once, and which of them the tower cuts.
+# The prompts of an encoder's pass: each distinct one embedded once, and which of them the encoder cuts.
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a tower makes of the prompts that its metrics read."""
+    """What an encoder makes of the prompts that its metrics read."""
 
     texts: Mapping[str, torch.Tensor | Exception]
-    """Embedding (d,) of each prompt, or why it has none; empty on a joint tower."""
+    """Embedding (d,) of each prompt, or why it has none; empty on a reward models."""
     cut: Mapping[str, bool | Exception]
-    """Whether the tower reads only the beginning of it, or why that cannot be told."""
+    """Whether the encoder reads only the beginning of it, or why that cannot be told."""
 
     def of(self, prompt: str, metric: Metric, joint: bool) -> torch.Tensor | Exception | None:
         """The embedding as the metric gets it, an error, or None where it reads no embedding."""
@@ -44,42 +44,42 @@ class Prompts:
         return (joint or metric.needs_text) and self.cut[prompt] is True
 
 
-def read_prompts(jobs: Sequence[Job], metrics: Iterable[Metric], tower: LoadedTower | LoadedJointTower) -> Prompts:
-    """Every distinct prompt that a metric of the tower reads: embedded, at the tower's batch, and measured."""
-    joint = isinstance(tower, LoadedJointTower)
+def read_prompts(jobs: Sequence[Job], metrics: Iterable[Metric], encoder: LoadedEncoder | LoadedRewardModel) -> Prompts:
+    """Every distinct prompt that a metric of the encoder reads: embedded, at the encoder's batch, and measured."""
+    joint = isinstance(encoder, LoadedRewardModel)
     reading = [metric for metric in metrics if joint or metric.needs_text]
     prompts = list(dict.fromkeys(job.prompt for job in jobs if job.lacking(reading)))
     texts: dict[str, torch.Tensor | Exception] = {}
-    if not isinstance(tower, LoadedJointTower):
-        for start in range(0, len(prompts), tower.batch):
-            batch = prompts[start : start + tower.batch]
-            texts |= zip(batch, by_row(partial(_embed_texts, tower), batch, tower.batch), strict=True)
-    return Prompts(texts, _cut(tower, prompts))
+    if not isinstance(encoder, LoadedRewardModel):
+        for start in range(0, len(prompts), encoder.batch):
+            batch = prompts[start : start + encoder.batch]
+            texts |= zip(batch, by_row(partial(_embed_texts, encoder), batch, encoder.batch), strict=True)
+    return Prompts(texts, _cut(encoder, prompts))
 
 
 @torch.inference_mode()
-def _embed_texts(tower: LoadedTower, rows: list[str]) -> torch.Tensor:
-    return checked_embeds(tower.embed_texts(rows), len(rows))
+def _embed_texts(encoder: LoadedEncoder, rows: list[str]) -> torch.Tensor:
+    return checked_embeds(encoder.embed_texts(rows), len(rows))
 
 
-def _cut(tower: LoadedTower | LoadedJointTower, prompts: Sequence[str]) -> dict[str, bool | Exception]:
-    """Whether each prompt is cut; where the tower fails, each is tried alone, so that the others are told."""
+def _cut(encoder: LoadedEncoder | LoadedRewardModel, prompts: Sequence[str]) -> dict[str, bool | Exception]:
+    """Whether each prompt is cut; where the encoder fails, each is tried alone, so that the others are told."""
     if not prompts:
         return {}
     try:
-        return dict(zip(prompts, (bool(cut) for cut in tower.truncated(prompts)), strict=True))
+        return dict(zip(prompts, (bool(cut) for cut in encoder.truncated(prompts)), strict=True))
     except Exception as error:
         if len(prompts) == 1:
             return {prompts[0]: error}
-        return {prompt: cut for each in prompts for prompt, cut in _cut(tower, [each]).items()}
+        return {prompt: cut for each in prompts for prompt, cut in _cut(encoder, [each]).items()}
 
 
-# The pass over a tower: images and prompts embedded once, for all metrics on it.
+# The pass over an encoder: images and prompts embedded once, for all metrics on it.
 
 
 @dataclass(frozen=True)
 class Views:
-    """An image as a tower's metrics see it: its distinct preprocessed pixels, and which of them a view is."""
+    """An image as an encoder's metrics see it: its distinct preprocessed pixels, and which of them a view is."""
 
     pixels: tuple[torch.Tensor, ...]
     place: Mapping[str, int | Exception]
@@ -88,48 +88,48 @@ class Views:
 
 @dataclass(frozen=True)
 class Judged:
-    """One image as a metric of the tower sees it: its embedding (d,) or joint value (), and its prompt's."""
+    """One image as a metric of the encoder sees it: its embedding (d,) or joint value (), and its prompt's."""
 
     job: Job
     image: torch.Tensor
     text: torch.Tensor | None
 
 
-def tower_pass(
+def encoder_pass(
     jobs: Sequence[Job],
     heads: Mapping[Metric, Any],
-    tower: LoadedTower | LoadedJointTower,
+    encoder: LoadedEncoder | LoadedRewardModel,
     folder: Path,
     device: str,
 ) -> Generator[list[Score], None, None]:
-    """Scores of the metrics on one tower, a batch at a time.
+    """Scores of the metrics on one encoder, a batch at a time.
 
-    Each image is decoded once, preprocessed once a view and put through the tower once for all views that
+    Each image is decoded once, preprocessed once a view and put through the encoder once for all views that
     give the same pixels; each distinct prompt is embedded once.
     """
-    prompts = read_prompts(jobs, heads, tower)
+    prompts = read_prompts(jobs, heads, encoder)
 
     def load(job: Job) -> Views:
-        return _views(job, heads, tower, folder)
+        return _views(job, heads, encoder, folder)
 
-    with closing(stream(jobs, load, tower.batch + WORKERS)) as images:
-        while batch := list(islice(images, tower.batch)):
-            seen = _forward_batch(tower, device, batch)
+    with closing(stream(jobs, load, encoder.batch + WORKERS)) as images:
+        while batch := list(islice(images, encoder.batch)):
+            seen = _forward_batch(encoder, device, batch)
             yield [
                 score
                 for metric, head in heads.items()
-                for score in _tower_scores(metric, head, tower, _of_view(metric, seen), prompts)
+                for score in _encoder_scores(metric, head, encoder, _of_view(metric, seen), prompts)
             ]
 
 
-def _views(job: Job, metrics: Iterable[Metric], tower: LoadedTower | LoadedJointTower, folder: Path) -> Views:
+def _views(job: Job, metrics: Iterable[Metric], encoder: LoadedEncoder | LoadedRewardModel, folder: Path) -> Views:
     """The image's pixels in each view that its metrics ask for; one view that fails leaves the others."""
     image = read_image(folder, job.render)
     pixels: list[torch.Tensor] = []
     place: dict[str, int | Exception] = {}
     for view in dict.fromkeys(metric.view for metric in job.lacking(metrics)):
         try:
-            row = tower.preprocess(image, view)
+            row = encoder.preprocess(image, view)
         except Exception as error:
             place[view] = error
             continue
@@ -140,14 +140,14 @@ def _views(job: Job, metrics: Iterable[Metric], tower: LoadedTower | LoadedJoint
 
 
 def _forward_batch(
-    tower: LoadedTower | LoadedJointTower, device: str, batch: Sequence[tuple[Job, Views | Exception]]
+    encoder: LoadedEncoder | LoadedRewardModel, device: str, batch: Sequence[tuple[Job, Views | Exception]]
 ) -> list[tuple[Job, Mapping[str, torch.Tensor | Exception] | Exception]]:
-    """What the tower makes of each view of a batch of images; what could not be loaded is handed on as it is."""
+    """What the encoder makes of each view of a batch of images; what could not be loaded is handed on as it is."""
     rows = [(row, job.prompt) for job, views in batch if isinstance(views, Views) for row in views.pixels]
-    run = partial(_forward, tower, device)
+    run = partial(_forward, encoder, device)
     results: list[torch.Tensor | Exception] = []
-    for start in range(0, len(rows), tower.batch):
-        results += by_row(run, rows[start : start + tower.batch], tower.batch)
+    for start in range(0, len(rows), encoder.batch):
+        results += by_row(run, rows[start : start + encoder.batch], encoder.batch)
     left = iter(results)
     seen: list[tuple[Job, Mapping[str, torch.Tensor | Exception] | Exception]] = []
     for job, views in batch:
@@ -168,26 +168,28 @@ def _of_view(
 
 
 @torch.inference_mode()
-def _forward(tower: LoadedTower | LoadedJointTower, device: str, rows: list[tuple[torch.Tensor, str]]) -> torch.Tensor:
-    """Embeddings (n, d), or the values (n,) of a joint tower, of n preprocessed images with their prompts."""
+def _forward(
+    encoder: LoadedEncoder | LoadedRewardModel, device: str, rows: list[tuple[torch.Tensor, str]]
+) -> torch.Tensor:
+    """Embeddings (n, d), or the values (n,) of a reward models, of n preprocessed images with their prompts."""
     pixels = torch.stack([row for row, _ in rows]).to(device)
-    if not isinstance(tower, LoadedJointTower):
-        return checked_embeds(tower.embed_images(pixels), len(rows))
-    values = tower.score(pixels, [prompt for _, prompt in rows])
+    if not isinstance(encoder, LoadedRewardModel):
+        return checked_embeds(encoder.embed_images(pixels), len(rows))
+    values = encoder.score(pixels, [prompt for _, prompt in rows])
     if values.shape != (len(rows),):
-        raise EmbeddingError(f"the tower gave values of shape {tuple(values.shape)}, not ({len(rows)},)")
+        raise EmbeddingError(f"the encoder gave values of shape {tuple(values.shape)}, not ({len(rows)},)")
     return values.float()
 
 
-def _tower_scores(
+def _encoder_scores(
     metric: Metric,
     head: Any,
-    tower: LoadedTower | LoadedJointTower,
+    encoder: LoadedEncoder | LoadedRewardModel,
     seen: Sequence[tuple[Job, torch.Tensor | Exception]],
     prompts: Prompts,
 ) -> list[Score]:
-    """One metric's scores of a batch of images that the tower has seen."""
-    joint = isinstance(tower, LoadedJointTower)
+    """One metric's scores of a batch of images that the encoder has seen."""
+    joint = isinstance(encoder, LoadedRewardModel)
     scores: list[Score] = []
     rows: list[Judged] = []
     for job, image in seen:
@@ -198,8 +200,8 @@ def _tower_scores(
             scores.append(result_score(job, metric, prompt))
         else:
             rows.append(Judged(job, image, prompt))
-    scale = 1.0 if isinstance(tower, LoadedJointTower) else tower.logit_scale
-    results = by_row(partial(_judge_rows, metric, head, scale, joint), rows, tower.batch)
+    scale = 1.0 if isinstance(encoder, LoadedRewardModel) else encoder.logit_scale
+    results = by_row(partial(_judge_rows, metric, head, scale, joint), rows, encoder.batch)
     return scores + [
         result_score(row.job, metric, result, prompt_cut=prompts.is_cut(row.job.prompt, metric, joint))
         for row, result in zip(rows, results, strict=True)

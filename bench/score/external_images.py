@@ -27,12 +27,12 @@ from bench.metrics.image_checks import broken
 from bench.metrics.registry import installed, metrics_of_run
 from bench.records import (
     SCHEMA,
-    Case,
+    ExternalImages,
     Fingerprint,
-    Given,
     Machine,
     Plan,
     Progress,
+    Prompt,
     Render,
     RunInfo,
     Settings,
@@ -64,18 +64,18 @@ class Seen(NamedTuple):
     error: str | None
 
 
-def look_at_all(files: Sequence[Path], progress: Progress | None) -> list[Seen]:
-    """What ``look_at`` finds of each file, in their order; ``progress`` is told ``("read", files seen, files)``."""
+def probe_images(files: Sequence[Path], progress: Progress | None) -> list[Seen]:
+    """What ``probe_image`` finds of each file, in their order; ``progress`` is told ``("read", files seen, files)``."""
     seen: list[Seen] = []
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="read") as pool:
-        for found in pool.map(look_at, files):
+        for found in pool.map(probe_image, files):
             seen.append(found)
             if progress is not None:
                 progress("read", len(seen), len(files))
     return seen
 
 
-def look_at(path: Path) -> Seen:
+def probe_image(path: Path) -> Seen:
     """Whether a file is an image that can be judged: decoded whole, and neither black nor uniform."""
     try:
         data = path.read_bytes()
@@ -115,14 +115,14 @@ class Placed(NamedTuple):
     """An image and the cell that it fills."""
 
     pair: Pair
-    case: str
+    prompt_id: str
     sample: int
     seen: Seen
 
 
-def bring_in(
+def import_images(
     pairs: Sequence[Pair],
-    given: Given,
+    given: ExternalImages,
     output: Path | str,
     *,
     metrics: Sequence[str],
@@ -151,17 +151,19 @@ def bring_in(
         InvalidError: none of the files can be judged.
         IncomparableError, UsageError, MachineError: as ``RunFolder.open``.
     """
-    placed = _place(pairs, look_at_all([pair.image for pair in pairs], progress))
+    placed = _place(pairs, probe_images([pair.image for pair in pairs], progress))
     suite = _suite(placed, given, metrics, limits)
     with RunFolder.open(output, suite=suite, protocol_digest=protocol_digest(suite), fresh=fresh) as folder:
-        known = {(item.variant, item.case, item.sample): item for item in folder.renders()}
+        known = {(item.variant, item.prompt_id, item.sample): item for item in folder.renders()}
         _write_card(folder, suite, placed, machine, unnamed_images(tuple(pairs), Path(given.images)))
         for item in placed:
-            old = known.pop((item.pair.variant, item.case, item.sample), None)
+            old = known.pop((item.pair.variant, item.prompt_id, item.sample), None)
             if old is None or not _holds(folder, old, item.seen):
                 folder.append_renders([_copy(folder, item)])
         lacking = _lacking(suite, placed)
-        folder.append_renders([item for item in lacking if known.get((item.variant, item.case, item.sample)) != item])
+        folder.append_renders(
+            [item for item in lacking if known.get((item.variant, item.prompt_id, item.sample)) != item]
+        )
     return suite
 
 
@@ -169,13 +171,13 @@ def _place(pairs: Sequence[Pair], seen: Sequence[Seen]) -> tuple[Placed, ...]:
     counts: Counter[tuple[str, str]] = Counter()
     placed = []
     for pair, found in zip(pairs, seen, strict=True):
-        case = make_id(pair.prompt)
-        placed.append(Placed(pair, case, counts[pair.variant, case], found))
-        counts[pair.variant, case] += 1
+        prompt_id = make_id(pair.prompt)
+        placed.append(Placed(pair, prompt_id, counts[pair.variant, prompt_id], found))
+        counts[pair.variant, prompt_id] += 1
     return tuple(placed)
 
 
-def _suite(placed: Sequence[Placed], given: Given, metrics: Sequence[str], limits: Mapping[str, str]) -> Suite:
+def _suite(placed: Sequence[Placed], given: ExternalImages, metrics: Sequence[str], limits: Mapping[str, str]) -> Suite:
     sizes = Counter(item.seen.size for item in placed if item.seen.size is not None)
     if not sizes:
         raise InvalidError(
@@ -183,21 +185,21 @@ def _suite(placed: Sequence[Placed], given: Given, metrics: Sequence[str], limit
         )
     width, height = sizes.most_common(1)[0][0]
     name = Path(given.images).resolve().name
-    prompts = {item.case: item.pair.prompt for item in placed}
+    prompts = {item.prompt_id: item.pair.prompt for item in placed}
     return Suite(
         schema=SCHEMA,
         name=name if is_good_name(name) else KNOWN,
-        prompts=(Path(given.prompts).name,),
-        cases=tuple(Case(id=case, prompt=prompt) for case, prompt in prompts.items()),
+        prompt_files=(Path(given.prompts).name,),
+        prompts=tuple(Prompt(id=prompt_id, text=prompt) for prompt_id, prompt in prompts.items()),
         samples=1 + max(item.sample for item in placed),
         seed=0,
         metrics=tuple(metrics),
-        settings=Settings(width=width, height=height, steps=0, guidance=0.0, sampler="none"),
+        settings=Settings(width=width, height=height, steps=0, guidance_scale=0.0, sampler="none"),
         variants=tuple(Variant(name=name, checkpoint=KNOWN) for name in _variants(placed)),
         limits=dict(limits),
         measure=Plan(rounds=0, images=0, warmups=0),
         source=given.prompts,
-        given=given,
+        external_images=given,
     )
 
 
@@ -219,16 +221,18 @@ def _copy(folder: RunFolder, item: Placed) -> Render:
     if error is None:
         data = item.pair.image.read_bytes()
         if _digest(data) == item.seen.sha256:
-            image, sha256 = folder.write_image(variant, item.case, item.sample, data, item.seen.suffix)
+            image, sha256 = folder.write_image(variant, item.prompt_id, item.sample, data, item.seen.suffix)
         else:
             error = f"the file {item.pair.image.name} changed while it was read"
-    return _render(variant, item.case, item.sample, image, sha256, error)
+    return _render(variant, item.prompt_id, item.sample, image, sha256, error)
 
 
-def _render(variant: str, case: str, sample: int, image: str | None, sha256: str | None, error: str | None) -> Render:
+def _render(
+    variant: str, prompt_id: str, sample: int, image: str | None, sha256: str | None, error: str | None
+) -> Render:
     return Render(
         variant=variant,
-        case=case,
+        prompt_id=prompt_id,
         sample=sample,
         seed=None,
         batch=None,
@@ -241,11 +245,11 @@ def _render(variant: str, case: str, sample: int, image: str | None, sha256: str
 
 def _lacking(suite: Suite, placed: Sequence[Placed]) -> list[Render]:
     """A record of each cell that no line of the table fills."""
-    filled = {(item.pair.variant, item.case, item.sample) for item in placed}
+    filled = {(item.pair.variant, item.prompt_id, item.sample) for item in placed}
     cells = [
-        (variant.name, case.id, sample)
+        (variant.name, prompt.id, sample)
         for variant in suite.variants
-        for case in suite.cases
+        for prompt in suite.prompts
         for sample in range(suite.samples)
     ]
     return [_render(*cell, None, None, NOT_GIVEN) for cell in cells if cell not in filled]
@@ -289,7 +293,7 @@ def _fingerprints(placed: Sequence[Placed]) -> tuple[Fingerprint, ...]:
 
 
 def _line(item: Placed) -> str:
-    return f"{item.case} {item.sample} {item.seen.sha256}\n"
+    return f"{item.prompt_id} {item.sample} {item.seen.sha256}\n"
 
 
 def _notes(suite: Suite, placed: Sequence[Placed], unnamed: int) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ REASON_LENGTH = 300
 
 NORM_TOLERANCE = 1e-3
 
-"""How far from 1 the L2 norm of a tower's embedding may be; half precision in a tower stays within."""
+"""How far from 1 the L2 norm of an encoder's embedding may be; half precision in an encoder stays within."""
 
 Row = TypeVar("Row")
 
@@ -96,7 +96,7 @@ Loaded = TypeVar("Loaded")
 
 
 class EmbeddingError(Exception):
-    """What a tower returned is no embedding, as a sentence."""
+    """What an encoder returned is no embedding, as a sentence."""
 
 
 # --- images --------------------------------------------------------------------------------
@@ -171,11 +171,11 @@ def by_row(
 def checked_embeds(embeds: torch.Tensor, n: int) -> torch.Tensor:
     """Refuse what is not (n, d) with unit L2 norm: heads give absurd scores on it, without an error."""
     if embeds.ndim != 2 or len(embeds) != n:
-        raise EmbeddingError(f"the tower gave embeddings of shape {tuple(embeds.shape)}, not ({n}, d)")
+        raise EmbeddingError(f"the encoder gave embeddings of shape {tuple(embeds.shape)}, not ({n}, d)")
     norms = embeds.float().norm(dim=1)
     worst = float(norms[(norms - 1.0).abs().argmax()])
     if not abs(worst - 1.0) <= NORM_TOLERANCE:
-        raise EmbeddingError(f"the tower gave an embedding of L2 norm {worst:.4g}, not 1")
+        raise EmbeddingError(f"the encoder gave an embedding of L2 norm {worst:.4g}, not 1")
     return embeds.float()
 
 
@@ -196,7 +196,9 @@ def result_score(job: Job, metric: Metric, result: torch.Tensor | Exception, *, 
 
     A null by the metric's definition stands; any other is tried again by the next ``score``.
     """
-    make = partial(make_score, job.render, metric, job.reference, prompt_cut=prompt_cut, siblings=job.siblings)
+    make = partial(
+        make_score, job.render, metric, job.reference, prompt_cut=prompt_cut, other_samples=job.other_samples
+    )
     if isinstance(result, NoScoreError):
         return make(reason=describe(result))
     if isinstance(result, Exception):

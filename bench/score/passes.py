@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bench.errors import HotartError, WeightsError
 from bench.metrics.registry import Inputs, Metric, Place, Registry
 from bench.records import Render, Score
-from bench.score.encoder_pass import tower_pass
+from bench.score.encoder_pass import encoder_pass
 from bench.score.images import (
     WORKERS,
     ImageFileError,
@@ -29,7 +29,7 @@ from bench.score.images import (
 )
 from bench.score.plan import Job, Pass
 
-# The pass over the pixels: every metric without a tower, one image at a time.
+# The pass over the pixels: every metric without an encoder, one image at a time.
 
 JOURNAL_IMAGES = 16
 
@@ -39,7 +39,7 @@ JOURNAL_IMAGES = 16
 def pixel_pass(
     jobs: Sequence[Job], heads: Mapping[Metric, Any], folder: Path, device: str
 ) -> Generator[list[Score], None, None]:
-    """Scores of metrics without a tower, one image at a time; each image is decoded once.
+    """Scores of metrics without an encoder, one image at a time; each image is decoded once.
 
     The reference's image of a cell comes before those that are compared with it and is held until then.
     """
@@ -114,16 +114,16 @@ Loaded = Mapping[int, NDArray[np.uint8] | Exception]
 """The images of one prompt and variant by sample, or why one of them could not be read."""
 
 
-def sibling_pass(
+def other_samples_pass(
     jobs: Sequence[Job], heads: Mapping[Metric, Any], folder: Path, device: str
 ) -> Generator[list[Score], None, None]:
     """Scores of metrics that compare an image with the other samples of its prompt; each is decoded once."""
     groups: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
-        groups.setdefault((job.render.variant, job.render.case), []).append(job)
+        groups.setdefault((job.render.variant, job.render.prompt_id), []).append(job)
 
     def load(group: list[Job]) -> Loaded:
-        renders = {render.sample: render for job in group for render in (job.render, *job.siblings)}
+        renders = {render.sample: render for job in group for render in (job.render, *job.other_samples)}
         return {sample: _read(folder, render) for sample, render in renders.items()}
 
     with closing(stream(groups.values(), load, 1)) as loaded:
@@ -151,10 +151,10 @@ def _score(job: Job, metric: Metric, pixels: Mapping[int, torch.Tensor | Excepti
     if isinstance(own, Exception):
         return result_score(job, metric, own)
     others = []
-    for sibling in job.siblings:
-        other = pixels[sibling.sample]
+    for other_sample in job.other_samples:
+        other = pixels[other_sample.sample]
         if isinstance(other, Exception):
-            why = ImageFileError(f"sample {sibling.sample} of the prompt: {describe(other)}")
+            why = ImageFileError(f"sample {other_sample.sample} of the prompt: {describe(other)}")
             return result_score(job, metric, why)
         others.append(other.clone())
     inputs = Inputs(
@@ -165,7 +165,7 @@ def _score(job: Job, metric: Metric, pixels: Mapping[int, torch.Tensor | Excepti
         text_embeds=None,
         logit_scale=1.0,
         head=head,
-        sibling_pixels=tuple(others),
+        other_sample_pixels=tuple(others),
     )
     return result_score(job, metric, by_row(lambda rows: judge(metric, rows[0]), [inputs], 1)[0])
 
@@ -185,7 +185,7 @@ def run_pass(
 ) -> Generator[list[Score], None, None]:
     """The scores of one pass, a batch at a time; its weights are in memory only while it runs.
 
-    Where a metric's head cannot be loaded, that metric is left out; where the tower cannot, all are: the
+    Where a metric's head cannot be loaded, that metric is left out; where the encoder cannot, all are: the
     error is added to ``failures`` and nothing is recorded, so that the same command scores them later.
 
     Raises:
@@ -201,18 +201,18 @@ def run_pass(
     if not jobs:
         return
     if judging.compares_samples:
-        yield from sibling_pass(jobs, heads, folder, place.device)
+        yield from other_samples_pass(jobs, heads, folder, place.device)
         return
-    if judging.tower is None:
+    if judging.encoder is None:
         yield from pixel_pass(jobs, heads, folder, place.device)
         return
-    name, there = judging.tower, replace(place, dtype=judging.dtype)
+    name, there = judging.encoder, replace(place, dtype=judging.dtype)
     try:
-        tower = _load(f"tower {name!r}", lambda: registry.towers[name].load(there))
+        encoder = _load(f"encoder {name!r}", lambda: registry.encoders[name].load(there))
     except WeightsError as error:
         failures.append(error)
         return
-    yield from tower_pass(jobs, heads, tower, folder, place.device)
+    yield from encoder_pass(jobs, heads, encoder, folder, place.device)
 
 
 def load_head(metric: Metric, place: Place) -> Any:
@@ -235,7 +235,7 @@ def _load(what: str, load: Callable[[], Weights]) -> Weights:
 def full_float32() -> Iterator[None]:
     """No TensorFloat-32 meanwhile, which torch uses on NVIDIA GPUs in the convolutions of float32 by default.
 
-    Its 10 bits of mantissa would move the patches of every tower, and the variances of SSIM, which are small
+    Its 10 bits of mantissa would move the patches of every encoder, and the variances of SSIM, which are small
     differences of convolutions. Restored after, since rendering is as fast as torch makes it.
     """
     convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.metrics.image_checks import digest_of, duplicates, siblings
+from bench.metrics.image_checks import digest_of, duplicates, other_samples
 from bench.metrics.registry import Metric
 from bench.records import Dtype, Render, Run, Score
 
@@ -22,7 +22,7 @@ class Job:
     reference: Render | None
     """The reference variant's image of the same cell (of the reference itself, the same record), if any."""
     metrics: tuple[Metric, ...]
-    siblings: tuple[Render, ...] = ()
+    other_samples: tuple[Render, ...] = ()
     """The other images that the variant has of the prompt."""
 
     def lacking(self, metrics: Iterable[Metric]) -> list[Metric]:
@@ -32,22 +32,22 @@ class Job:
 
 @dataclass(frozen=True)
 class Pass:
-    """Metrics that are computed together: those of one tower, or those that read pixels."""
+    """Metrics that are computed together: those of one encoder, or those that read pixels."""
 
-    tower: str | None
+    encoder: str | None
     metrics: tuple[Metric, ...]
     dtype: Dtype = "float32"
-    """What the tower computes in."""
+    """What the encoder computes in."""
 
     @property
     def compares_samples(self) -> bool:
         """Whether its metrics compare the samples of a prompt with each other."""
-        return any(metric.needs_siblings for metric in self.metrics)
+        return any(metric.needs_other_samples for metric in self.metrics)
 
     @property
     def has_weights(self) -> bool:
-        """Whether the pass loads a tower or a head."""
-        return self.tower is not None or any(metric.load_head is not None for metric in self.metrics)
+        """Whether the pass loads an encoder or a head."""
+        return self.encoder is not None or any(metric.load_head is not None for metric in self.metrics)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Plan:
 
     nulls: tuple[Score, ...]
     jobs: tuple[Job, ...]
-    """In the order of the suite's cases, the variants of a cell side by side, the reference first."""
+    """In the order of the suite's prompts, the variants of a cell side by side, the reference first."""
 
     @property
     def total(self) -> int:
@@ -65,15 +65,15 @@ class Plan:
 
 
 def plan_scores(run: Run, metrics: Sequence[Metric], variants: Collection[str] | None = None) -> Plan:
-    """The cells (variant, case, sample, metric) of ``run`` that are not scored yet; of these variants, or of all.
+    """The cells (variant, prompt, sample, metric) of ``run`` that are not scored yet; of these variants, or of all.
 
     A cell is scored when its score has the metric's version and the sha256 of the image (and of the
     reference's image, for a metric that compares) as rendered. Cells without an image to judge become
     nulls with the reason; they are recorded once.
     """
-    scores = {(s.variant, s.case, s.sample, s.metric): s for s in run.scores}
+    scores = {(s.variant, s.prompt_id, s.sample, s.metric): s for s in run.scores}
     equal = duplicates(run.renders)
-    others = siblings(run.renders)
+    others = other_samples(run.renders)
     nulls: list[Score] = []
     jobs: list[Job] = []
     for render, reference, prompt in _images(run):
@@ -81,32 +81,32 @@ def plan_scores(run: Run, metrics: Sequence[Metric], variants: Collection[str] |
             continue
         wanted: list[Metric] = []
         for metric in metrics:
-            partner = compared_with(metric, reference, others[render.variant, render.case, render.sample])
-            known = scores.get((render.variant, render.case, render.sample, metric.facts.name))
-            null = _null(render, metric, reference, equal.get((render.variant, render.case, render.sample)))
+            partner = compared_with(metric, reference, others[render.variant, render.prompt_id, render.sample])
+            known = scores.get((render.variant, render.prompt_id, render.sample, metric.facts.name))
+            null = _null(render, metric, reference, equal.get((render.variant, render.prompt_id, render.sample)))
             if null is None and not _is_current(known, metric, render, partner):
                 wanted.append(metric)
             elif null is not None and null != known:
                 nulls.append(null)
         if wanted:
-            mates = others[render.variant, render.case, render.sample]
+            mates = others[render.variant, render.prompt_id, render.sample]
             jobs.append(Job(render, prompt, reference, tuple(wanted), mates))
     return Plan(tuple(nulls), tuple(jobs))
 
 
 def plan_passes(jobs: Sequence[Job]) -> tuple[Pass, ...]:
     """The passes over the images: one for all metrics that read pixels and have no weights, one for each
-    that reads pixels with weights of its own, one for each tower in each dtype. Only one pass's weights are
+    that reads pixels with weights of its own, one for each encoder in each dtype. Only one pass's weights are
     in memory."""
     groups: dict[str, list[Metric]] = {}
     for metric in dict.fromkeys(metric for job in jobs for metric in job.metrics):
-        if metric.facts.tower is not None:
-            key = f"tower {metric.facts.tower} {metric.dtype}"
+        if metric.facts.encoder is not None:
+            key = f"encoder {metric.facts.encoder} {metric.dtype}"
         else:
             key = "pixels" if metric.load_head is None else f"head {metric.facts.name}"
-            key = f"samples, {key}" if metric.needs_siblings else key
+            key = f"samples, {key}" if metric.needs_other_samples else key
         groups.setdefault(key, []).append(metric)
-    return tuple(Pass(group[0].facts.tower, tuple(group), group[0].dtype) for group in groups.values())
+    return tuple(Pass(group[0].facts.encoder, tuple(group), group[0].dtype) for group in groups.values())
 
 
 def make_score(
@@ -118,30 +118,30 @@ def make_score(
     reason: str | None = None,
     judged: bool = True,
     prompt_cut: bool = False,
-    siblings: Sequence[Render] = (),
+    other_samples: Sequence[Render] = (),
 ) -> Score:
     """The record of one cell; ``judged=False`` leaves the image's sha256 out, so that it is tried again."""
     return Score(
         variant=render.variant,
-        case=render.case,
+        prompt_id=render.prompt_id,
         sample=render.sample,
         metric=metric.facts.name,
         version=metric.facts.version,
         image_sha256=render.sha256 if judged else None,
         value=value,
         reason=reason,
-        reference_sha256=compared_with(metric, reference, siblings),
+        reference_sha256=compared_with(metric, reference, other_samples),
         prompt_cut=prompt_cut,
     )
 
 
-def compared_with(metric: Metric, reference: Render | None, siblings: Sequence[Render]) -> str | None:
+def compared_with(metric: Metric, reference: Render | None, other_samples: Sequence[Render]) -> str | None:
     """The sha256 of what the metric compares an image with, None where it compares with nothing.
 
     That of the reference's image, or one over those of the other samples.
     """
-    if metric.needs_siblings:
-        return digest_of(item.sha256 for item in siblings)
+    if metric.needs_other_samples:
+        return digest_of(item.sha256 for item in other_samples)
     return reference.sha256 if metric.needs_reference and reference is not None else None
 
 
@@ -150,14 +150,14 @@ def _images(run: Run) -> Iterator[tuple[Render, Render | None, str]]:
 
     The reference itself comes with itself as its reference.
     """
-    renders = {(r.variant, r.case, r.sample): r for r in run.renders}
+    renders = {(r.variant, r.prompt_id, r.sample): r for r in run.renders}
     names = [variant.name for variant in run.info.suite.variants]
-    for case in run.info.suite.cases:
+    for prompt in run.info.suite.prompts:
         for sample in range(run.info.suite.samples):
-            reference = renders.get((names[0], case.id, sample))
+            reference = renders.get((names[0], prompt.id, sample))
             for name in names:
-                if (render := renders.get((name, case.id, sample))) is not None:
-                    yield render, reference, case.prompt
+                if (render := renders.get((name, prompt.id, sample))) is not None:
+                    yield render, reference, prompt.text
 
 
 def _null(render: Render, metric: Metric, reference: Render | None, duplicate: str | None) -> Score | None:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bench import documents as strict_json
+from bench import documents
 from bench.comparability import refuse_other_protocol
-from bench.errors import IncomparableError, InvalidError, MachineError
+from bench.errors import InvalidError, MachineError
 from bench.records import SCHEMA, Gate, Render, RunInfo, Score, Suite, Timing
 from bench.store.journal import append_records, rewrite_journal, write_whole, writing
 from bench.store.lock import (
@@ -49,7 +49,7 @@ from bench.store.reading import (
 )
 
 if TYPE_CHECKING:
-    from bench.store.object_store import Mirror
+    from bench.store.object_store import ObjectStoreSync
 
 __all__ = ["RunFolder", "batch_of", "forget_empty_run", "load_run", "read_gate", "run_id", "write_gate"]
 
@@ -119,14 +119,11 @@ def read_gate(run_path: str | Path) -> Gate | None:
     except OSError as error:
         raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
     try:
-        table = strict_json.loads(data.decode())
+        table = documents.loads(data.decode())
         schema = table.get("schema") if isinstance(table, dict) else None
-        if type(schema) is int and schema > SCHEMA:
-            raise IncomparableError(
-                f"{path}: has schema {schema}; this hotart-bench knows gates up to schema {SCHEMA}.",
-                "pip install --upgrade hotart-bench",
-            )
-        return strict_json.convert(table, Gate)
+        if isinstance(table, dict):
+            documents.refuse_other_schema(path, schema, SCHEMA, "gates", "run hotart-bench gate again")
+        return documents.convert(table, Gate)
     except ValueError as error:
         raise InvalidError(
             f"{path}: is no record of a gate: {error}.", "run hotart-bench gate again, or delete the file"
@@ -153,7 +150,7 @@ class RunFolder:
 
     def __init__(self, path: Path, lock: int, made: Sequence[Path] = (), *, outdated: bool = False) -> None:
         self.path = path
-        self._mirror: Mirror | None = None
+        self._sync: ObjectStoreSync | None = None
         self._info: RunInfo | None = None
         self._lock: int | None = lock
         self._made = made
@@ -179,15 +176,15 @@ class RunFolder:
         """
         if not is_url(path):
             return cls._open_here(Path(path), suite, protocol_digest, fresh)
-        from bench.store.object_store import Mirror
+        from bench.store.object_store import ObjectStoreSync
 
-        mirror = Mirror(str(path), fresh=fresh)
+        sync = ObjectStoreSync(str(path), fresh=fresh)
         try:
-            folder = cls._open_here(mirror.folder, suite, protocol_digest, fresh=False)
+            folder = cls._open_here(sync.folder, suite, protocol_digest, fresh=False)
         except BaseException:
-            mirror.release()
+            sync.release()
             raise
-        folder._mirror = mirror
+        folder._sync = sync
         return folder
 
     @classmethod
@@ -230,8 +227,8 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is None and self._mirror is not None and self._info is not None:
-                self._mirror.finish()
+            if error is None and self._sync is not None and self._info is not None:
+                self._sync.finish()
         finally:
             self.close()
 
@@ -243,8 +240,8 @@ class RunFolder:
         self._lock = None
         if self._info is None:
             remove_folders(self._made)
-        if self._mirror is not None:
-            self._mirror.release()
+        if self._sync is not None:
+            self._sync.release()
 
     @property
     def info(self) -> RunInfo | None:
@@ -253,7 +250,7 @@ class RunFolder:
 
     def write_info(self, info: RunInfo) -> None:
         """Write ``run.json``, whole or not at all."""
-        text = strict_json.dumps(msgspec.to_builtins(info))
+        text = documents.dumps(msgspec.to_builtins(info))
         self.write_bytes(INFO, msgspec.json.format(text.encode(), indent=2) + b"\n")
         self._info = info
 
@@ -277,11 +274,11 @@ class RunFolder:
         self._append(TIMINGS, tuple(records))
 
     def renders(self) -> tuple[Render, ...]:
-        """The newest record of each (variant, case, sample), in the order they were first made."""
+        """The newest record of each (variant, prompt, sample), in the order they were first made."""
         return () if self._outdated else read_renders(self.path)
 
     def scores(self) -> tuple[Score, ...]:
-        """The newest record of each (variant, case, sample, metric), in the order they were first made."""
+        """The newest record of each (variant, prompt, sample, metric), in the order they were first made."""
         return () if self._outdated else read_scores(self.path)
 
     def timings(self) -> tuple[Timing, ...]:
@@ -292,8 +289,8 @@ class RunFolder:
         self._make_room()
         self._drop_verdicts()
         append_records(self.path / journal, records)
-        if self._mirror is not None:
-            self._mirror.append(journal, records)
+        if self._sync is not None:
+            self._sync.append(journal, records)
 
     def _make_room(self) -> None:
         """Move the old run aside before the first write of a fresh one: what is refused until then costs nothing."""
@@ -309,8 +306,8 @@ class RunFolder:
             return
         with writing(gate):
             gate.unlink()
-        if self._mirror is not None:
-            self._mirror.remove(GATE)
+        if self._sync is not None:
+            self._sync.remove(GATE)
 
     def drop_variant(self, name: str) -> None:
         """Take a variant out of all journals, before it is rendered anew because its fingerprint changed.
@@ -327,16 +324,18 @@ class RunFolder:
             kept = [record for record in records if record.variant != name]
             if len(kept) < len(records):
                 rewrite_journal(self.path / journal, kept)
-        if self._mirror is not None:
-            self._mirror.compact()  # or the shards would bring it back
+        if self._sync is not None:
+            self._sync.compact()  # or the chunks would bring it back
 
-    def image_path(self, variant: str, case: str, sample: int) -> Path:
+    def image_path(self, variant: str, prompt_id: str, sample: int) -> Path:
         """Where the PNG of a cell lies."""
-        return self.path / image_name(variant, case, sample)
+        return self.path / image_name(variant, prompt_id, sample)
 
-    def write_image(self, variant: str, case: str, sample: int, data: bytes, suffix: str = ".png") -> tuple[str, str]:
+    def write_image(
+        self, variant: str, prompt_id: str, sample: int, data: bytes, suffix: str = ".png"
+    ) -> tuple[str, str]:
         """Write the image file of a cell, whole or not at all; returns ``Render.image`` and ``Render.sha256``."""
-        name = image_name(variant, case, sample, suffix)
+        name = image_name(variant, prompt_id, sample, suffix)
         self.write_bytes(name, data)
         return name, hashlib.sha256(data).hexdigest()
 
@@ -351,8 +350,8 @@ class RunFolder:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, data)
-        if self._mirror is not None:
-            self._mirror.put(name, data)
+        if self._sync is not None:
+            self._sync.put(name, data)
         return path
 
     def write_scores_csv(self) -> Path:

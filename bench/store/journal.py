@@ -16,7 +16,7 @@ from typing import BinaryIO, TypeVar
 
 import msgspec
 
-from bench import documents as strict_json
+from bench import documents
 from bench.errors import InvalidError, MachineError
 from bench.records import Record
 
@@ -126,10 +126,10 @@ def _read_line(line: bytes, decoder: msgspec.json.Decoder[R], kind: type[R]) -> 
     try:
         record = decoder.decode(line)
     except ValueError:  # the strict way says what is wrong, and where
-        return strict_json.convert(strict_json.loads(line.decode()), kind)
+        return documents.convert(documents.loads(line.decode()), kind)
     if msgspec.json.encode(record) == line:
         return record
-    return strict_json.convert(strict_json.loads(line.decode()), kind)
+    return documents.convert(documents.loads(line.decode()), kind)
 
 
 def record_lines(records: Iterable[Record]) -> bytes:
@@ -138,7 +138,7 @@ def record_lines(records: Iterable[Record]) -> bytes:
     Raises:
         ValueError: a record holds a number that is not finite.
     """
-    return "".join(strict_json.dumps(msgspec.to_builtins(record)) + "\n" for record in records).encode()
+    return "".join(documents.dumps(msgspec.to_builtins(record)) + "\n" for record in records).encode()
 
 
 def _cut_torn_end(file: BinaryIO) -> None:

@@ -36,7 +36,7 @@ LEASE_S = 180.0
 
 SETTLE_S = 2.0
 
-"""How long a taker of a void lease waits to see whether another one took it too."""
+"""How long a taker of a void lock waits to see whether another one took it too."""
 
 
 class Holder(Record, frozen=True):
@@ -50,8 +50,8 @@ class Holder(Record, frozen=True):
     """Seconds since the epoch, by the holder's clock."""
 
 
-class Lease:
-    """The right to write below a URL, from ``Lease(objects)`` to ``release``; renewed by a thread of its own.
+class ObjectLock:
+    """The right to write below a URL, from ``ObjectLock(objects)`` to ``release``; renewed by a thread of its own.
 
     Raises:
         MachineError: another driver holds it.
@@ -63,7 +63,7 @@ class Lease:
         self._lost: MachineError | None = None
         self._ended = threading.Event()
         self._take()
-        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._renew, name="lock", daemon=True)
         self._thread.start()
 
     @property
@@ -72,12 +72,12 @@ class Lease:
         return self._token
 
     def check(self) -> None:
-        """Raise MachineError where the lease is not ours any more: nothing may be written."""
+        """Raise MachineError where the lock is not ours any more: nothing may be written."""
         if self._lost is not None:
             raise self._lost
 
     def release(self) -> None:
-        """Give the lease back; a second call does nothing."""
+        """Give the lock back; a second call does nothing."""
         if self._ended.is_set():
             return
         self._ended.set()
@@ -112,7 +112,7 @@ class Lease:
                     return
                 self._objects.put(LOCK, self._card())
             except MachineError:
-                continue  # a store that is away for a moment; whoever writes will be told, and the lease has time
+                continue  # a store that is away for a moment; whoever writes will be told, and the lock has time
 
     def _is_ours(self) -> bool:
         holder = self._holder()
@@ -139,7 +139,7 @@ class Lease:
 
 
 def is_void(holder: Holder) -> bool:
-    """Whether a lease has run out, or its holder was a process of this machine that is no more."""
+    """Whether a lock has run out, or its holder was a process of this machine that is no more."""
     if time.time() - holder.renewed > LEASE_S:
         return True
     if holder.host != platform.node():
@@ -156,15 +156,15 @@ JOURNALS = (RENDERS, SCORES, TIMINGS)
 
 IMAGES = "images/"
 
-SHARDS = "shards/"
+SHARDS = "chunks/"
 
-_SHARD = re.compile(r"shards/(\d{6,})-(renders|scores|timings)-[0-9a-f]+\.jsonl")
+_SHARD = re.compile(r"chunks/(\d{6,})-(renders|scores|timings)-[0-9a-f]+\.jsonl")
 
 _LINK = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
-class Mirror:
-    """The objects behind a working folder, held by a lease; ``RunFolder`` tells it what it wrote.
+class ObjectStoreSync:
+    """The objects behind a working folder, held by a lock; ``RunFolder`` tells it what it wrote.
 
     Raises:
         UsageError: something that is no run lies at the URL.
@@ -174,7 +174,7 @@ class Mirror:
     def __init__(self, url: str, *, fresh: bool = False) -> None:
         self._objects = Objects(run_url(url))
         self.folder = working_folder(self._objects.url, "run")
-        self._lease = Lease(self._objects)
+        self._lease = ObjectLock(self._objects)
         try:
             names = refuse_foreign(self._objects)
             self._outdated = names if fresh and INFO in names else frozenset[str]()
@@ -198,7 +198,7 @@ class Mirror:
             self._stored[name] = _sha256(data)
 
     def append(self, journal: str, records: Iterable[Record]) -> None:
-        """Records were appended to a journal: they become one shard, after the images that they speak of."""
+        """Records were appended to a journal: they become one chunk, after the images that they speak of."""
         lines = record_lines(records)
         if not lines:
             return
@@ -208,7 +208,7 @@ class Mirror:
         self._shards.add(name)
 
     def _claim(self) -> None:
-        """Before a write: the lease holds still, and the run that a fresh one takes the place of is moved aside."""
+        """Before a write: the lock holds still, and the run that a fresh one takes the place of is moved aside."""
         self._lease.check()
         if self._outdated:
             _move_aside(self._objects, self._outdated)
@@ -220,9 +220,9 @@ class Mirror:
         self._objects.delete([name])
 
     def compact(self) -> None:
-        """Put the journals as they are in the working folder in the place of the shards.
+        """Put the journals as they are in the working folder in the place of the chunks.
 
-        In this order: the journals first, which hold all that the shards do; a crash in between repeats nothing.
+        In this order: the journals first, which hold all that the chunks do; a crash in between repeats nothing.
         """
         self._put_changed(self.folder / journal for journal in JOURNALS)
         self._objects.delete(self._shards)
@@ -311,30 +311,30 @@ def refuse_foreign(objects: Objects) -> frozenset[str]:
 
 
 def pull(objects: Objects, names: frozenset[str], folder: Path, *, images: bool = True) -> dict[str, bytes] | None:
-    """Make a working folder what the store says: journals with their shards, small files, images by their sha256.
+    """Make a working folder what the store says: journals with their chunks, small files, images by their sha256.
 
-    Returns the small files and journals as they are on the store, or None where a shard went meanwhile, because the
+    Returns the small files and journals as they are on the store, or None where a chunk went meanwhile, because the
     run's driver compacted them: look again.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    shards = sorted((name for name in names if _SHARD.fullmatch(name)), key=_number)
-    small = objects.get_all({*shards, *(name for name in names if name in JOURNALS or is_plain(name))})
-    if not small.keys() >= set(shards):
+    chunks = sorted((name for name in names if _SHARD.fullmatch(name)), key=_number)
+    small = objects.get_all({*chunks, *(name for name in names if name in JOURNALS or is_plain(name))})
+    if not small.keys() >= set(chunks):
         return None
     for journal in JOURNALS:
-        parts = [small.get(journal, b""), *(small[name] for name in shards if _journal(name) == journal)]
+        parts = [small.get(journal, b""), *(small[name] for name in chunks if _journal(name) == journal)]
         _set(folder / journal, b"".join(parts) or None)
     for name in {path.relative_to(folder).as_posix() for path in plain_files(folder)} | small.keys():
         if is_plain(name):
             _set(folder / name, small.get(name))
     if images:
         _pull_images(objects, names, folder)
-    return {name: data for name, data in small.items() if name not in shards}
+    return {name: data for name, data in small.items() if name not in chunks}
 
 
 def is_plain(name: str) -> bool:
-    """Whether an object is a small file of the run: no image, journal, shard or lock."""
+    """Whether an object is a small file of the run: no image, journal, chunk or lock."""
     return not name.startswith((IMAGES, SHARDS)) and name not in JOURNALS and name not in (LOCK, LOCK_NAME)
 
 
@@ -380,12 +380,12 @@ def _move_aside(objects: Objects, names: frozenset[str]) -> None:
     objects.delete(names)
 
 
-def _number(shard: str) -> int:
-    return int(shard.removeprefix(SHARDS).partition("-")[0])
+def _number(chunk: str) -> int:
+    return int(chunk.removeprefix(SHARDS).partition("-")[0])
 
 
-def _journal(shard: str) -> str:
-    return f"{shard.split('-')[1]}.jsonl"
+def _journal(chunk: str) -> str:
+    return f"{chunk.split('-')[1]}.jsonl"
 
 
 def _sha256(data: bytes) -> str:

@@ -6,8 +6,8 @@ import csv
 import io
 from pathlib import Path
 
-from bench import documents as strict_json
-from bench.errors import IncomparableError, InvalidError, MachineError, UsageError
+from bench import documents
+from bench.errors import InvalidError, MachineError, UsageError
 from bench.records import SCHEMA, Render, Run, RunInfo, Score, Timing
 from bench.store.journal import read_records
 from bench.store.objects import is_url
@@ -23,30 +23,30 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".webp")
 def load_run(path: str | Path) -> Run:
     """A run as it stands on disk, from its folder or its ``run.json``.
 
-    The newest record of each cell counts; records come in the suite's order of variants, cases and samples,
+    The newest record of each cell counts; records come in the suite's order of variants, prompts and samples,
     scores by metric within. Records of variants that the suite no longer has are left out. A torn last line
     of a journal is left out too: another process may be writing it.
 
     Raises:
         UsageError: there is no run.
         IncomparableError: its schema is newer than this program.
-        InvalidError: ``run.json`` or a journal line is damaged, or names a case that the suite has not.
+        InvalidError: ``run.json`` or a journal line is damaged, or names a prompt that the suite has not.
         MachineError: a file cannot be read.
     """
     folder = folder_of(path)
     info = read_info(folder)
     variants = {variant.name: index for index, variant in enumerate(info.suite.variants)}
-    cases = {case.id: index for index, case in enumerate(info.suite.cases)}
+    prompts = {prompt.id: index for index, prompt in enumerate(info.suite.prompts)}
     metrics = {facts.name: index for index, facts in enumerate(info.metrics)}
 
     def place(record: Render | Score) -> tuple[int, int, int]:
-        if record.case not in cases:
+        if record.prompt_id not in prompts:
             journal = RENDERS if isinstance(record, Render) else SCORES
             raise InvalidError(
-                f"{folder / journal}: names the case {record.case!r}, which the suite in {INFO} has not.",
+                f"{folder / journal}: names the prompt {record.prompt_id!r}, which the suite in {INFO} has not.",
                 "start over with --fresh",
             )
-        return variants[record.variant], cases[record.case], record.sample
+        return variants[record.variant], prompts[record.prompt_id], record.sample
 
     renders = [item for item in read_renders(folder) if item.variant in variants]
     scores = read_scores(folder)
@@ -78,20 +78,17 @@ def read_info(folder: Path) -> RunInfo:
     except OSError as error:
         raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
     try:
-        table = strict_json.loads(data.decode())
+        table = documents.loads(data.decode())
         schema = table.get("schema") if isinstance(table, dict) else None
-        if type(schema) is int and schema > SCHEMA:
-            raise IncomparableError(
-                f"{path}: has schema {schema}; this hotart-bench knows runs up to schema {SCHEMA}.",
-                "pip install --upgrade hotart-bench",
-            )
-        return strict_json.convert(table, RunInfo)
+        if isinstance(table, dict):
+            documents.refuse_other_schema(path, schema, SCHEMA, "runs", f"hotart-bench run --fresh -o {folder}")
+        return documents.convert(table, RunInfo)
     except ValueError as error:
         raise InvalidError(f"{path}: is no card of a run: {error}.", "start over with --fresh") from error
 
 
 def read_renders(folder: Path) -> tuple[Render, ...]:
-    """The newest record of each (variant, case, sample), in the order they were first made.
+    """The newest record of each (variant, prompt, sample), in the order they were first made.
 
     Raises:
         InvalidError: a damaged line, or one with neither an image at the cell's place nor an error.
@@ -99,26 +96,27 @@ def read_renders(folder: Path) -> tuple[Render, ...]:
     newest: dict[tuple[str, str, int], Render] = {}
     for where, item in read_records(folder / RENDERS, Render):
         # A report embeds these files: a folder from elsewhere must not name /etc/passwd.
-        names = [image_name(item.variant, item.case, item.sample, suffix) for suffix in IMAGE_SUFFIXES]
+        names = [image_name(item.variant, item.prompt_id, item.sample, suffix) for suffix in IMAGE_SUFFIXES]
         good = item.image in names and item.sha256 is not None
         if not good and (item.image is not None or item.error is None):
             raise InvalidError(
                 f"{folder}/{where}: the image is {item.image!r}; it must be "
-                f"{image_name(item.variant, item.case, item.sample)!r} with a sha256, or null with an error.",
+                f"{image_name(item.variant, item.prompt_id, item.sample)!r} with a sha256, or null with an error.",
                 "take the line out to have its work done again, or start over with --fresh",
             )
-        newest[item.variant, item.case, item.sample] = item
+        newest[item.variant, item.prompt_id, item.sample] = item
     return tuple(newest.values())
 
 
 def read_scores(folder: Path) -> tuple[Score, ...]:
-    """The newest record of each (variant, case, sample, metric), in the order they were first made.
+    """The newest record of each (variant, prompt, sample, metric), in the order they were first made.
 
     Raises:
         InvalidError: a damaged line.
     """
     newest = {
-        (item.variant, item.case, item.sample, item.metric): item for _, item in read_records(folder / SCORES, Score)
+        (item.variant, item.prompt_id, item.sample, item.metric): item
+        for _, item in read_records(folder / SCORES, Score)
     }
     return tuple(newest.values())
 
@@ -148,18 +146,18 @@ def folder_of(path: str | Path) -> Path:
 
 def scores_csv(run: Run) -> str:
     """The table of ``write_scores_csv`` as text, lines ended by a line feed."""
-    values = {(score.variant, score.case, score.sample, score.metric): score.value for score in run.scores}
+    values = {(score.variant, score.prompt_id, score.sample, score.metric): score.value for score in run.scores}
     metrics = list(dict.fromkeys([facts.name for facts in run.info.metrics] + [s.metric for s in run.scores]))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["variant", "case", "sample", "seed", "image", "error", *metrics])
+    writer.writerow(["variant", "prompt_id", "sample", "seed", "image", "error", *metrics])
     for item in run.renders:
-        cell = (item.variant, item.case, item.sample)
+        cell = (item.variant, item.prompt_id, item.sample)
         scores = [values.get((*cell, metric)) for metric in metrics]
         writer.writerow([*cell, item.seed, item.image, item.error, *scores])
     return out.getvalue()
 
 
-def image_name(variant: str, case: str, sample: int, suffix: str = ".png") -> str:
+def image_name(variant: str, prompt_id: str, sample: int, suffix: str = ".png") -> str:
     """Where the image of a cell lies, relative to the run folder, with forward slashes."""
-    return f"images/{variant}/{case}-{sample}{suffix}"
+    return f"images/{variant}/{prompt_id}-{sample}{suffix}"

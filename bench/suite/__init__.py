@@ -8,22 +8,22 @@ from pathlib import Path
 
 import msgspec
 
-from bench import documents as strict_json
+from bench import documents
 from bench.documents import exists
 from bench.errors import SuiteError, UsageError
 from bench.formatting import did_you_mean, listed
-from bench.records import Case, Cell, Settings, Suite, Variant
+from bench.records import PlannedImage, Prompt, Settings, Suite, Variant
 from bench.suite.file import VariantTable, read_suite_file
 from bench.suite.prompt_files import SUFFIXES, Located, read_located, read_prompts, refuse_double_ids
 from bench.suite.sweep import sweep_suite
-from bench.suite.training_prompts import training_cases
+from bench.suite.training_prompts import training_prompts_in
 
 __all__ = [
     "image_seed",
     "list_prompt_sets",
     "list_suites",
     "load_suite",
-    "plan_cells",
+    "plan_images",
     "prompts_folder",
     "protocol_digest",
     "read_prompts",
@@ -40,7 +40,7 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
 
     Args:
         name_or_path: such as ``mini`` or ``suites/mine.toml``; kept as ``Suite.source``.
-        limit: keep only the first ``limit`` cases. ``Suite.limit`` is set where that cuts any off.
+        limit: keep only the first ``limit`` prompts. ``Suite.limit`` is set where that cuts any off.
         known_metrics: the metrics there are; None leaves metric names unchecked.
 
     Raises:
@@ -52,13 +52,13 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
         raise UsageError(f"--limit is {limit}; it must be at least 1.")
     path = _find_suite(name_or_path)
     written = read_suite_file(path, known_metrics)
-    cases, left_out = _untrained(path, _read_cases(path, written.prompts), written.keep_training_prompts)
-    cut = limit is not None and limit < len(cases)
+    prompts, left_out = _untrained(path, _read_cases(path, written.prompts), written.keep_training_prompts)
+    cut = limit is not None and limit < len(prompts)
     return Suite(
         schema=written.schema,
         name=written.name,
-        prompts=written.prompts,
-        cases=cases[:limit],
+        prompt_files=written.prompts,
+        prompts=prompts[:limit],
         samples=written.samples,
         seed=written.seed,
         metrics=written.metrics,
@@ -94,39 +94,39 @@ def protocol_digest(suite: Suite) -> str:
     It is the sha256, in hex, of this JSON object in UTF-8, keys sorted, without spaces, non-ASCII unescaped,
     floats in Python's shortest form::
 
-        {"cases": [[id, prompt, negative], ...], "samples": n, "schema": 1, "seed": n, "settings": {...}}
+        {"prompts": [[id, prompt, negative], ...], "samples": n, "schema": 1, "seed": n, "settings": {...}}
 
-    with the cases in order and all fields of ``Settings``, defaults too; ``guidance`` and ``eta`` are floats
+    with the prompts in order and all fields of ``Settings``, defaults too; ``guidance_scale`` and ``eta`` are floats
     (5.0). Where the images are given and not rendered, ``"images": "given"`` stands in it too: their seeds and
     settings are unknown, and they are never taken for a rendered protocol. Name, tags, probes, metrics,
     variants, limits and timing plan are left out: changing them makes no other protocol.
     """
-    # Settings made in Python may hold guidance=5, which a suite file or run.json would give as 5.0.
+    # Settings made in Python may hold guidance_scale=5, which a suite file or run.json would give as 5.0.
     settings = msgspec.convert(msgspec.to_builtins(suite.settings), Settings)
     facts = {
         "schema": suite.schema,
-        "cases": [[case.id, case.prompt, case.negative] for case in suite.cases],
+        "prompts": [[prompt.id, prompt.text, prompt.negative] for prompt in suite.prompts],
         "samples": suite.samples,
         "seed": suite.seed,
         "settings": msgspec.to_builtins(settings),
-        **({} if suite.given is None else {"images": "given"}),
+        **({} if suite.external_images is None else {"images": "given"}),
     }
-    return hashlib.sha256(strict_json.canonical(facts)).hexdigest()
+    return hashlib.sha256(documents.canonical(facts)).hexdigest()
 
 
-def image_seed(suite_seed: int, case_id: str, sample: int) -> int:
+def image_seed(suite_seed: int, prompt_id: str, sample: int) -> int:
     """The seed of an image's noise, in [0, 2^63).
 
-    The first 8 bytes, big-endian, of sha256 over the ASCII text ``<suite_seed>\\n<case_id>\\n<sample>``, with
+    The first 8 bytes, big-endian, of sha256 over the ASCII text ``<suite_seed>\\n<prompt_id>\\n<sample>``, with
     the top bit cleared. It depends on neither variant, order, batch nor device, so that every variant starts
     from the same noise.
     """
-    text = f"{suite_seed}\n{case_id}\n{sample}"
+    text = f"{suite_seed}\n{prompt_id}\n{sample}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") & (2**63 - 1)
 
 
-def plan_cells(suite: Suite) -> tuple[Cell, ...]:
-    """The images of one variant, in order: case by case, sample by sample, in batches of the settings' size.
+def plan_images(suite: Suite) -> tuple[PlannedImage, ...]:
+    """The images of one variant, in order: prompt by prompt, sample by sample, in batches of the settings' size.
 
     The plan is the same for every variant and is never made from what is left to do: the size of a batch
     changes pixels, so a resumed run must form the batches of an undisturbed one.
@@ -136,15 +136,15 @@ def plan_cells(suite: Suite) -> tuple[Cell, ...]:
     """
     if suite.settings.batch is None:
         raise ValueError(f"the batch of suite {suite.name} is not chosen yet")
-    pairs = [(case.id, sample) for case in suite.cases for sample in range(suite.samples)]
+    pairs = [(prompt.id, sample) for prompt in suite.prompts for sample in range(suite.samples)]
     return tuple(
-        Cell(
-            case=case_id,
+        PlannedImage(
+            prompt_id=prompt_id,
             sample=sample,
-            seed=image_seed(suite.seed, case_id, sample),
+            seed=image_seed(suite.seed, prompt_id, sample),
             batch=index // suite.settings.batch,
         )
-        for index, (case_id, sample) in enumerate(pairs)
+        for index, (prompt_id, sample) in enumerate(pairs)
     )
 
 
@@ -165,23 +165,23 @@ def _find_suite(name_or_path: str) -> Path:
     )
 
 
-def _read_cases(suite_path: Path, names: tuple[str, ...]) -> tuple[Case, ...]:
+def _read_cases(suite_path: Path, names: tuple[str, ...]) -> tuple[Prompt, ...]:
     located: list[Located] = []
     for name in names:
         located += read_located(_find_prompts(suite_path, name))
     refuse_double_ids(located)
-    return tuple(item.case for item in located)
+    return tuple(item.prompt for item in located)
 
 
-def _untrained(path: Path, cases: tuple[Case, ...], keep: bool) -> tuple[tuple[Case, ...], tuple[str, ...]]:
-    """The cases that SPO was not trained on, and the ids of the others; all of them where ``keep`` says so."""
-    left_out = () if keep else training_cases(cases)
-    if len(left_out) == len(cases):
+def _untrained(path: Path, prompts: tuple[Prompt, ...], keep: bool) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
+    """The prompts that SPO was not trained on, and the ids of the others; all of them where ``keep`` says so."""
+    left_out = () if keep else training_prompts_in(prompts)
+    if len(left_out) == len(prompts):
         raise SuiteError(
             f"{path}: SPO was trained on every prompt of this suite, so none is left to judge it by.",
             "take other prompts, or set keep_training_prompts = true",
         )
-    return tuple(case for case in cases if case.id not in left_out), left_out
+    return tuple(prompt for prompt in prompts if prompt.id not in left_out), left_out
 
 
 def _find_prompts(suite_path: Path, name: str) -> Path:

@@ -13,16 +13,22 @@ from typing import Any, get_args
 
 import msgspec
 
-from bench import documents as strict_json
-from bench.documents import read_text
-from bench.errors import IncomparableError, SuiteError, UsageError
+from bench import documents
+from bench.documents import read_text, refuse_other_schema
+from bench.errors import SuiteError, UsageError
 from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed
-from bench.records import HEAVIEST_LORA, SCHEMA, Dtype, Lora, Plan, Sampler, Settings, TimingName
+from bench.records import HEAVIEST_LORA, SCHEMA, Dtype, Lora, Plan, Sampler, Schedule, Settings, TimingName
+from bench.records.base import KARRAS_SAMPLERS
 from bench.suite.limits import parse_limit
 
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 499
 """With more, a sampler that spaces 1,000 timesteps evenly from the clean end starts half way, or past the last one."""
+UPGRADE = (
+    'write schema = 2, guidance_scale for guidance, and sampler = "dpmpp_2m" (or "dpmpp_2m_sde") with '
+    'schedule = "karras" for dpmpp_2m_karras (dpmpp_2m_sde_karras)'
+)
+"""What to change in a suite of schema 1."""
 SAMPLERS = tuple(name for name in get_args(Sampler) if name != "none")
 
 
@@ -71,13 +77,13 @@ def read_suite_file(path: Path, known_metrics: Collection[str] | None) -> SuiteF
     try:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SuiteError(f"{path}: is no TOML: {error}.") from error
-    _refuse_other_schema(path, table)
+        raise SuiteError(f"{path}: is not valid TOML: {error}.") from error
+    refuse_other_schema(path, table.get("schema"), SCHEMA, "suites", UPGRADE, invalid=SuiteError)
     _refuse_unknown_fields(str(path), table)
     _refuse_unknown_choices(str(path), table)
     _read_auto_batch(table)
     try:
-        suite = strict_json.convert(table, SuiteFile)
+        suite = documents.convert(table, SuiteFile)
     except ValueError as error:
         hint = 'limits are texts, such as "0.1sd"' if str(error).startswith("limits") else ""
         raise SuiteError(f"{path}: {error}.", hint) from error
@@ -85,21 +91,9 @@ def read_suite_file(path: Path, known_metrics: Collection[str] | None) -> SuiteF
     return suite
 
 
-def _refuse_other_schema(path: Path, table: dict[str, Any]) -> None:
-    schema = table.get("schema")
-    if type(schema) is not int or schema < 1:
-        said = "is missing" if schema is None else f"is {schema!r}"
-        raise SuiteError(f"{path}: the field schema {said}; a suite file begins with schema = {SCHEMA}.")
-    if schema > SCHEMA:
-        raise IncomparableError(
-            f"{path}: has schema {schema}; this hotart-bench knows suites up to schema {SCHEMA}.",
-            "pip install --upgrade hotart-bench",
-        )
-
-
 def _refuse_unknown_fields(file: str, table: Mapping[str, Any]) -> None:
     for place, inner, kind in _tables(table):
-        known = [field.name for field in msgspec.structs.fields(kind)]
+        known = [field.encode_name for field in msgspec.structs.fields(kind)]
         for name in inner:
             if name not in known:
                 raise SuiteError(
@@ -133,7 +127,7 @@ def _read_auto_batch(table: dict[str, Any]) -> None:
 
 def _refuse_unknown_choices(file: str, table: Mapping[str, Any]) -> None:
     settings = table.get("settings")
-    for name, choices in (("sampler", SAMPLERS), ("dtype", get_args(Dtype))):
+    for name, choices in (("sampler", SAMPLERS), ("schedule", get_args(Schedule)), ("dtype", get_args(Dtype))):
         value = settings.get(name) if isinstance(settings, dict) else None
         if isinstance(value, str) and value not in choices:
             raise SuiteError(
@@ -160,7 +154,7 @@ def _check_ranges(file: str, suite: SuiteFile) -> None:
         ("settings.width", settings.width, 8, 8192),
         ("settings.height", settings.height, 8, 8192),
         ("settings.steps", settings.steps, 1, MAX_STEPS),
-        ("settings.guidance", settings.guidance, 0, 100),
+        ("settings.guidance_scale", settings.guidance_scale, 0, 100),
         ("settings.batch", 1 if settings.batch is None else settings.batch, 1, 1024),
         ("settings.eta", settings.eta, 0, 1),
         ("measure.rounds", plan.rounds, 1, 1000),
@@ -178,6 +172,11 @@ def _check_settings(file: str, suite: SuiteFile) -> None:
         if pixels % 8:
             near = max(8, round(pixels / 8) * 8)
             raise SuiteError(f"{file}: settings.{field} is {pixels}; it must be a multiple of 8, such as {near}.")
+    if settings.schedule == "karras" and settings.sampler not in KARRAS_SAMPLERS:
+        raise SuiteError(
+            f"{file}: the sampler {settings.sampler} cannot follow the schedule karras; "
+            f"{listed(KARRAS_SAMPLERS)} can, or leave the schedule out."
+        )
     if settings.eta and settings.sampler != "ddim":
         raise SuiteError(
             f"{file}: settings.eta is {settings.eta}, but only the sampler ddim has an eta, "

@@ -84,7 +84,7 @@ def check_metric_limit(limit: Limit, facts: MetricFacts) -> None:
         UsageError: a metric without a better direction or of distance to the reference; a relative limit where
             0 does not mean none; a limit that no loss could exceed.
     """
-    if facts.higher_is_better is None or facts.axis == "distance":
+    if facts.higher_is_better is None or facts.category == "distance":
         raise UsageError(
             f"limits.{limit.name}: this metric only describes, no direction of it is better, so it has no limit.",
             "hotart-bench list metrics",

@@ -25,11 +25,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bench import documents as strict_json
+from bench import documents
 from bench.documents import read_text
 from bench.errors import SuiteError
 from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed
-from bench.records import Case
+from bench.records import Prompt
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 """The prompt files that can be read."""
@@ -42,7 +42,7 @@ _TAG_FIELDS = ("category", "challenge")
 class Located(NamedTuple):
     """A case and where it stands, as ``mini.jsonl:3``, for error messages."""
 
-    case: Case
+    prompt: Prompt
     where: str
 
 
@@ -54,8 +54,8 @@ class Entry(NamedTuple):
     """A string or an object, as decoded."""
 
 
-def read_prompts(path: str | Path) -> tuple[Case, ...]:
-    """The cases of one prompt file, in the file's order.
+def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
+    """The prompts of one prompt file, in the file's order.
 
     Where an entry has no id it gets ``<first words>-<first 8 hex digits of sha256(prompt)>``, which depends
     on neither its line nor its neighbours.
@@ -64,11 +64,11 @@ def read_prompts(path: str | Path) -> tuple[Case, ...]:
         SuiteError: the file is missing, no prompt file, empty, binary, or an entry of it is wrong; the
             sentence names file and line.
     """
-    return tuple(located.case for located in read_located(Path(path)))
+    return tuple(located.prompt for located in read_located(Path(path)))
 
 
 def read_located(path: Path) -> tuple[Located, ...]:
-    """As ``read_prompts``, with the place of each case."""
+    """As ``read_prompts``, with the place of each prompt."""
     readers = {".jsonl": json_lines, ".json": _json, ".csv": _table, ".tsv": _table, ".txt": _txt}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -77,34 +77,34 @@ def read_located(path: Path) -> tuple[Located, ...]:
     located: list[Located] = []
     made: dict[str, str] = {}
     for entry in reader(path, read_text(path)):
-        case = _case(entry, own_format)
-        if not case.id:
-            if case.prompt in made:
+        prompt = _case(entry, own_format)
+        if not prompt.id:
+            if prompt.text in made:
                 raise SuiteError(
-                    f"{entry.where}: the same prompt as {made[case.prompt]}: {_short(case.prompt)}.",
+                    f"{entry.where}: the same prompt as {made[prompt.text]}: {_short(prompt.text)}.",
                     "take one of them out, or give both an id",
                 )
-            made[case.prompt] = entry.where
-            case = msgspec.structs.replace(case, id=make_id(case.prompt))
-        located.append(Located(case, entry.where))
+            made[prompt.text] = entry.where
+            prompt = msgspec.structs.replace(prompt, id=make_id(prompt.text))
+        located.append(Located(prompt, entry.where))
     if not located:
         raise SuiteError(f"{path}: holds no prompts.")
     refuse_double_ids(located)
     return tuple(located)
 
 
-def refuse_double_ids(cases: Iterable[Located]) -> None:
-    """Refuse two cases whose ids are equal without case: their images would be one file on some systems.
+def refuse_double_ids(prompts: Iterable[Located]) -> None:
+    """Refuse two prompts whose ids are equal without case: their images would be one file on some systems.
 
     Raises:
         SuiteError: naming both places.
     """
     first: dict[str, Located] = {}
-    for located in cases:
-        other = first.setdefault(located.case.id.lower(), located)
+    for located in prompts:
+        other = first.setdefault(located.prompt.id.lower(), located)
         if other is not located:
             raise SuiteError(
-                f"{located.where}: the id {located.case.id!r} is used twice (case does not count); "
+                f"{located.where}: the id {located.prompt.id!r} is used twice (case does not count); "
                 f"first at {other.where}."
             )
 
@@ -179,7 +179,7 @@ def _tsv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _unquote(cell: str) -> str:
-    # Published TSVs hold bare quotes (PartiPrompts), so a quote is a character. Only what a spreadsheet alone
+    # LdmTensor TSVs hold bare quotes (PartiPrompts), so a quote is a character. Only what a spreadsheet alone
     # writes, a cell in quotes with its inner quotes doubled, is undone.
     inner = cell[1:-1]
     quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
@@ -195,48 +195,48 @@ def _txt(path: Path, text: str) -> Iterator[Entry]:
 
 def _decode(where: str, text: str) -> Any:
     try:
-        return strict_json.loads(text)
+        return documents.loads(text)
     except UnicodeEncodeError as error:
         raise SuiteError(f"{where}: a string holds half of a surrogate pair (\\ud800 to \\udfff).") from error
     except ValueError as error:
         raise SuiteError(f"{where}: is no JSON: {error}.") from error
 
 
-# --- entries -> cases ----------------------------------------------------------------------
+# --- entries -> prompts ----------------------------------------------------------------------
 
 
-def _case(entry: Entry, own_format: bool) -> Case:
+def _case(entry: Entry, own_format: bool) -> Prompt:
     """A checked case; its id is empty where one must be made."""
     if isinstance(entry.value, str):
-        case = Case(id="", prompt=entry.value)
+        prompt = Prompt(id="", text=entry.value)
     elif not isinstance(entry.value, dict):
         raise SuiteError(f"{entry.where}: a prompt is a string or an object, not {_kind(entry.value)}.")
     elif own_format and "id" in entry.value:
         return _own_case(entry)
     else:
-        case = _published_case(entry)
-    if not case.prompt.strip():
+        prompt = _published_case(entry)
+    if not prompt.text.strip():
         raise SuiteError(f"{entry.where}: the prompt is empty, as only a .jsonl line with an id may be.")
-    return case
+    return prompt
 
 
-def _own_case(entry: Entry) -> Case:
-    known = [field.name for field in msgspec.structs.fields(Case)]
+def _own_case(entry: Entry) -> Prompt:
+    known = [field.encode_name for field in msgspec.structs.fields(Prompt)]
     for name in entry.value:
         if name not in known:
             near = did_you_mean(name, known)
             raise SuiteError(f"{entry.where}: unknown field {name!r}{near}; the fields are {', '.join(known)}.")
     try:
-        case = strict_json.convert(entry.value, Case)
+        prompt = documents.convert(entry.value, Prompt)
     except ValueError as error:
         raise SuiteError(f"{entry.where}: {error}.") from error
-    _refuse_bad_id(entry.where, case.id)
-    if not all(tag.strip() for tag in case.tags) or len(set(case.tags)) < len(case.tags):
-        raise SuiteError(f"{entry.where}: a tag is empty or given twice: {list(case.tags)}.")
-    return case
+    _refuse_bad_id(entry.where, prompt.id)
+    if not all(tag.strip() for tag in prompt.tags) or len(set(prompt.tags)) < len(prompt.tags):
+        raise SuiteError(f"{entry.where}: a tag is empty or given twice: {list(prompt.tags)}.")
+    return prompt
 
 
-def _published_case(entry: Entry) -> Case:
+def _published_case(entry: Entry) -> Prompt:
     fields = {str(name).lower(): value for name, value in entry.value.items()}
     prompt = next((fields[name] for name in _PROMPT_FIELDS if name in fields), None)
     if not isinstance(prompt, str):
@@ -247,11 +247,11 @@ def _published_case(entry: Entry) -> Case:
     negative = next((fields[name] for name in _NEGATIVE_FIELDS if fields.get(name)), "")
     if not isinstance(negative, str):
         raise SuiteError(f"{entry.where}: the negative prompt is {_kind(negative)}, not a text.")
-    case_id = fields.get("id")
-    case_id = "" if case_id is None else str(case_id)
-    if case_id:
-        _refuse_bad_id(entry.where, case_id)
-    return Case(id=case_id, prompt=prompt, negative=negative, tags=_published_tags(fields))
+    prompt_id = fields.get("id")
+    prompt_id = "" if prompt_id is None else str(prompt_id)
+    if prompt_id:
+        _refuse_bad_id(entry.where, prompt_id)
+    return Prompt(id=prompt_id, text=prompt, negative=negative, tags=_published_tags(fields))
 
 
 def _published_tags(fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -262,9 +262,9 @@ def _published_tags(fields: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(slug for slug in slugs if slug))
 
 
-def _refuse_bad_id(where: str, case_id: str) -> None:
-    if not is_good_name(case_id):
-        raise SuiteError(f"{where}: the id {_short(case_id)} will not do; an id is {NAME_RULE}.")
+def _refuse_bad_id(where: str, prompt_id: str) -> None:
+    if not is_good_name(prompt_id):
+        raise SuiteError(f"{where}: the id {_short(prompt_id)} will not do; an id is {NAME_RULE}.")
 
 
 def _slug(text: str) -> str:

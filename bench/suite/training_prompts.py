@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bench.errors import MachineError
-from bench.records import Case
+from bench.records import Prompt
 
 HASH_DIGITS = 16
 
@@ -40,9 +40,9 @@ def is_training_prompt(prompt: str) -> bool:
     return bool(plain) and hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()[:HASH_DIGITS] in _hashes()
 
 
-def training_cases(cases: Iterable[Case]) -> tuple[str, ...]:
-    """The ids of the cases whose prompts SPO was trained on, in their order; raises as ``is_training_prompt``."""
-    return tuple(case.id for case in cases if is_training_prompt(case.prompt))
+def training_prompts_in(prompts: Iterable[Prompt]) -> tuple[str, ...]:
+    """The ids of the prompts whose prompts SPO was trained on, in their order; raises as ``is_training_prompt``."""
+    return tuple(prompt.id for prompt in prompts if is_training_prompt(prompt.text))
 
 
 @functools.cache

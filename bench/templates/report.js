@@ -192,7 +192,7 @@
     const row = rows[current];
     const [a, b] = sides.map((side) => Number(side.value));
     const place = shown.indexOf(current);
-    byId("view-title").textContent = `${row.case} \u00b7 sample ${row.sample}`;
+    byId("view-title").textContent = `${row.prompt_id} \u00b7 sample ${row.sample}`;
     byId("view-count").textContent = `${place + 1} of ${shown.length}`;
     byId("previous").disabled = place <= 0;
     byId("next").disabled = place >= shown.length - 1;

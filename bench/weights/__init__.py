@@ -1,6 +1,6 @@
 """The weights of the judges: found, downloaded, and checked before anything is read from them. Imports no torch.
 
-A tower or head asks for them by their name in the catalogue::
+An encoder or head asks for them by their name in the catalogue::
 
     path = find_weights("hpsv2.1", place)       # a file, or the folder of an entry of several files
     tensors = read_tensors(path)["state_dict"]

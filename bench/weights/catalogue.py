@@ -29,7 +29,7 @@ class File(Record, frozen=True):
 
 
 class Entry(Record, frozen=True):
-    """What a tower or head asks for by name: one file, or several of one repository."""
+    """What an encoder or head asks for by name: one file, or several of one repository."""
 
     name: str
     what: str
@@ -135,7 +135,7 @@ def find_entry(name: str) -> Entry:
     """The entry of that name.
 
     Raises:
-        UsageError: there is none; a plug-in's tower or metric names weights that are not of this catalogue.
+        UsageError: there is none; a plug-in's encoder or metric names weights that are not of this catalogue.
     """
     if name not in CATALOGUE:
         near = did_you_mean(name, sorted(CATALOGUE))

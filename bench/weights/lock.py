@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import documents as strict_json
+from bench import documents
 from bench.errors import MachineError, WeightsError
 from bench.records import Record
 
@@ -68,7 +68,7 @@ def read_lock() -> Lock:
     """
     path = lock_path()
     try:
-        lock = strict_json.convert(strict_json.loads(path.read_text("utf-8")), Lock)
+        lock = documents.convert(documents.loads(path.read_text("utf-8")), Lock)
     except FileNotFoundError:
         return Lock()
     except OSError as error:

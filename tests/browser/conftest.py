@@ -59,11 +59,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Eight prompts, two samples, three variants; one image failed, and the prompts are hostile."""
     made = make_run("run", prompts=len(HOSTILE), samples=2, failed={FAILED})
-    cases = tuple(
-        msgspec.structs.replace(case, prompt=prompt)
-        for case, prompt in zip(made.info.suite.cases, HOSTILE, strict=True)
+    prompts = tuple(
+        msgspec.structs.replace(prompt_id, prompt=prompt)
+        for prompt_id, prompt in zip(made.info.suite.prompts, HOSTILE, strict=True)
     )
-    made = with_suite(made, cases=cases)
+    made = with_suite(made, prompts=prompts)
     folder = write_run(made, tmp_path_factory.mktemp("runs") / "run")
     return msgspec.structs.replace(made, path=str(folder))
 

@@ -25,10 +25,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The report of a run with hostile prompts and a gate of every outcome between two of its variants."""
     folder = tmp_path_factory.mktemp("gated") / "run"
     run = make_run(folder, prompts=len(HOSTILE), samples=2, failed={("spo", "case-001", 0)})
-    cases = tuple(
-        msgspec.structs.replace(case, prompt=prompt) for case, prompt in zip(run.info.suite.cases, HOSTILE, strict=True)
+    prompts = tuple(
+        msgspec.structs.replace(prompt_id, prompt=prompt)
+        for prompt_id, prompt in zip(run.info.suite.prompts, HOSTILE, strict=True)
     )
-    run = with_suite(run, cases=cases)
+    run = with_suite(run, prompts=prompts)
     write_run(run, folder)
     gate = gate_on(
         run, verdicts(run, run), "invalid", baseline=str(folder), baseline_id=run.info.id, baseline_is_run=True

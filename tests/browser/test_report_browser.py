@@ -24,26 +24,26 @@ def choose(page: Chrome, name: str, text: str) -> None:
 
 
 def shown_rows(page: Chrome) -> list[tuple[str, int]]:
-    """(case, sample) of the visible rows, from top to bottom."""
+    """(prompt, sample) of the visible rows, from top to bottom."""
     rows = page.execute_script(
         "const data = JSON.parse(document.getElementById('data').textContent);"
-        "return [...document.querySelectorAll('.case')].filter((card) => card.checkVisibility())"
-        ".map((card) => data.rows[card.dataset.row]).map((row) => [row.case, row.sample]);"
+        "return [...document.querySelectorAll('.prompt_id')].filter((card) => card.checkVisibility())"
+        ".map((card) => data.rows[card.dataset.row]).map((row) => [row.prompt_id, row.sample]);"
     )
-    return [(case, sample) for case, sample in rows]
+    return [(prompt_id, sample) for prompt_id, sample in rows]
 
 
 def differences(run: Run, metric: str, candidate: str, reference: str) -> dict[tuple[str, int], float | None]:
-    values = {(one.variant, one.case, one.sample): one.value for one in run.scores if one.metric == metric}
+    values = {(one.variant, one.prompt_id, one.sample): one.value for one in run.scores if one.metric == metric}
     found: dict[tuple[str, int], float | None] = {}
-    for _, case, sample in values:
-        above, below = values[candidate, case, sample], values[reference, case, sample]
-        found[case, sample] = None if above is None or below is None else above - below
+    for _, prompt_id, sample in values:
+        above, below = values[candidate, prompt_id, sample], values[reference, prompt_id, sample]
+        found[prompt_id, sample] = None if above is None or below is None else above - below
     return found
 
 
-def open_large(page: Chrome, case: str, sample: int, variant: str) -> None:
-    label = f"Large view of {variant}, {case}, sample {sample}"
+def open_large(page: Chrome, prompt_id: str, sample: int, variant: str) -> None:
+    label = f"Large view of {variant}, {prompt_id}, sample {sample}"
     button = element(page, f"button[aria-label='{label}']")
     page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", button)
     button.click()
@@ -64,17 +64,17 @@ def is_open(page: Chrome) -> bool:
 
 def test_opening_runs_no_prompt_and_shows_every_image(page: Chrome) -> None:
     page.execute_script(
-        "document.querySelectorAll('.case').forEach((one) => { one.style.contentVisibility = 'visible'; })"
+        "document.querySelectorAll('.prompt_id').forEach((one) => { one.style.contentVisibility = 'visible'; })"
     )
     loaded = "return [...document.images].every((image) => image.complete && image.naturalWidth > 0)"
     WebDriverWait(page, 20).until(lambda driver: driver.execute_script(loaded))
     assert len(page.find_elements(By.CSS_SELECTOR, "#grid img")) == 8 * 2 * 3 - 1
     prompts = page.execute_script(
-        "return [...document.querySelectorAll('.case:nth-child(odd) .prompt')].map((one) => one.textContent)"
+        "return [...document.querySelectorAll('.prompt_id:nth-child(odd) .prompt')].map((one) => one.textContent)"
     )
     assert prompts == list(HOSTILE)
     directions = page.execute_script(
-        "return [...document.querySelectorAll('.case .prompt')].map((one) => getComputedStyle(one).direction)"
+        "return [...document.querySelectorAll('.prompt_id .prompt')].map((one) => getComputedStyle(one).direction)"
     )
     assert directions[4] == "rtl"
     assert directions[0] == "ltr"
@@ -93,7 +93,7 @@ def test_rows_sort_by_difference(page: Chrome, run: Run, order: str, sign: int) 
     shown = shown_rows(page)
     assert shown[:-1] == expected
     assert shown[-1] == ("case-001", 0), "the row with the failed image has no difference and comes last"
-    line = element(page, ".case .difference").text
+    line = element(page, ".prompt_id .difference").text
     assert line.startswith("mini-clip, spo − dpo: ")
     assert float(line.rsplit(" ", 1)[1].replace("−", "-")) == pytest.approx(known[expected[0]], abs=5e-4)
 
@@ -101,14 +101,16 @@ def test_rows_sort_by_difference(page: Chrome, run: Run, order: str, sign: int) 
 def test_scores_follow_the_chosen_metric(page: Chrome, run: Run) -> None:
     choose(page, "metric", "saturation")
     shown = [one.text for one in page.find_elements(By.CSS_SELECTOR, "#row-0 [data-score]")]
-    expected = [one.value for one in run.scores if (one.metric, one.case, one.sample) == ("saturation", "case-000", 0)]
+    expected = [
+        one.value for one in run.scores if (one.metric, one.prompt_id, one.sample) == ("saturation", "case-000", 0)
+    ]
     assert [float(text) for text in shown] == pytest.approx(expected, abs=5e-3)
 
 
 def test_rows_filter_by_tag_words_and_failure(page: Chrome, run: Run) -> None:
-    tagged = [case.id for case in run.info.suite.cases if "portrait" in case.tags]
+    tagged = [prompt.id for prompt in run.info.suite.prompts if "portrait" in prompt.tags]
     choose(page, "tag", "portrait")
-    assert shown_rows(page) == [(case, sample) for case in tagged for sample in (0, 1)]
+    assert shown_rows(page) == [(prompt, sample) for prompt in tagged for sample in (0, 1)]
     assert element(page, "#count").text == f"{2 * len(tagged)} of 16 rows"
     element(page, "#search").send_keys("RAIN dancer")
     assert shown_rows(page) == []
@@ -156,9 +158,9 @@ def test_the_large_view_goes_through_the_sorted_rows(page: Chrome) -> None:
     order = shown_rows(page)
     open_large(page, *order[0], "dpo")
     assert not element(page, "#previous").is_enabled()
-    for case, sample in order[1:4]:
+    for prompt_id, sample in order[1:4]:
         element(page, "#next").click()
-        assert element(page, "#view-title").text == f"{case} · sample {sample}"
+        assert element(page, "#view-title").text == f"{prompt_id} · sample {sample}"
     element(page, "#close").click()
     assert not is_open(page)
 
@@ -174,7 +176,7 @@ def test_the_divide_follows_the_pointer_and_sides_can_be_chosen(page: Chrome, ru
     values = {
         one.variant: one.value
         for one in run.scores
-        if (one.metric, one.case, one.sample) == ("mini-preference", "case-002", 0)
+        if (one.metric, one.prompt_id, one.sample) == ("mini-preference", "case-002", 0)
     }
     cells = [
         one.text.replace("−", "-") for one in page.find_elements(By.CSS_SELECTOR, "#view-scores tr:first-child td")

@@ -167,9 +167,9 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", BROKEN)
-def test_what_is_no_such_folder(case: str, folder: Path) -> None:
-    damage, words = BROKEN[case]
+@pytest.mark.parametrize("prompt_id", BROKEN)
+def test_what_is_no_such_folder(prompt_id: str, folder: Path) -> None:
+    damage, words = BROKEN[prompt_id]
     damage(folder)
     with pytest.raises(WeightsError, match=words) as caught:
         open_folder(folder, "x")

@@ -9,11 +9,11 @@ import torch
 
 from bench.checkpoints.checkpoint import Tensor
 from bench.checkpoints.families import family_tensors
-from bench.checkpoints.ldm_layout import Published, join, published
+from bench.checkpoints.ldm_layout import LdmTensor, join, published
 from bench.errors import WeightsError
 
 
-def entries(family: str) -> dict[str, Published]:
+def entries(family: str) -> dict[str, LdmTensor]:
     return {entry.key: entry for entry in published(family_tensors(family))}
 
 
@@ -73,7 +73,7 @@ def test_joins() -> None:
     assert join(positions, []).dtype == torch.int64
 
 
-def split(entry: Published, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def split(entry: LdmTensor, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The parts of a published tensor, by its definition."""
     if entry.join == "positions":
         return ()

@@ -223,9 +223,9 @@ OTHERS: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", OTHERS)
-def test_what_is_no_such_checkpoint(case: str, tiny: Tensors, tmp_path: Path) -> None:
-    make, words = OTHERS[case]
+@pytest.mark.parametrize("prompt_id", OTHERS)
+def test_what_is_no_such_checkpoint(prompt_id: str, tiny: Tensors, tmp_path: Path) -> None:
+    make, words = OTHERS[prompt_id]
     path = write(tmp_path / "x.safetensors", make(tiny))
     with pytest.raises(WeightsError, match=words) as caught:
         open_single(path, "x.safetensors")
@@ -243,9 +243,9 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("case", DAMAGES)
-def test_what_is_damaged(case: str, tiny: Tensors, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prompt_id", DAMAGES)
+def test_what_is_damaged(prompt_id: str, tiny: Tensors, tmp_path: Path) -> None:
     path = write(tmp_path / "x.safetensors", tiny)
-    path.write_bytes(DAMAGES[case](path.read_bytes()))
+    path.write_bytes(DAMAGES[prompt_id](path.read_bytes()))
     with pytest.raises(WeightsError, match=r"x\.safetensors: is damaged, cut short, or no \.safetensors file"):
         open_single(path, "x")

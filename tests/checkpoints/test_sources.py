@@ -384,12 +384,12 @@ def test_needs_of_a_suite_say_what_is_missing_and_how_to_get_it() -> None:
     suite = Suite(
         schema=SCHEMA,
         name="both",
+        prompt_files=(),
         prompts=(),
-        cases=(),
         samples=1,
         seed=0,
         metrics=(),
-        settings=Settings(width=64, height=64, steps=1, guidance=1.0, sampler="ddim"),
+        settings=Settings(width=64, height=64, steps=1, guidance_scale=1.0, sampler="ddim"),
         variants=(
             Variant(name="base", checkpoint="mini", loras=(Lora(path="mini:spo"),)),
             Variant(name="big", checkpoint="owner/name"),

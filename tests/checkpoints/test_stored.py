@@ -90,9 +90,9 @@ LIES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", LIES)
-def test_a_header_that_lies(case: str, tmp_path: Path) -> None:
-    header, data, length = LIES[case]
+@pytest.mark.parametrize("prompt_id", LIES)
+def test_a_header_that_lies(prompt_id: str, tmp_path: Path) -> None:
+    header, data, length = LIES[prompt_id]
     path = write(tmp_path / "x.safetensors", header, data, length)
     with pytest.raises(WeightsError, match=r"x\.safetensors: is damaged, cut short, or no \.safetensors") as caught:
         read_header(path)

@@ -28,8 +28,8 @@ def made() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def prompts() -> list[str]:
     """Every shipped prompt, where neither CLIP's cleaning nor the second tokenizer's ``!`` come in."""
-    cases = [case for name in list_prompt_sets() for case in read_prompts(prompts_folder() / name)]
-    return [*TEXTS, *(case.prompt for case in cases if "!" not in case.prompt and "&" not in case.prompt)]
+    prompts = [prompt for name in list_prompt_sets() for prompt in read_prompts(prompts_folder() / name)]
+    return [*TEXTS, *(prompt.text for prompt in prompts if "!" not in prompt.text and "&" not in prompt.text)]
 
 
 def ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:

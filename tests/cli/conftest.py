@@ -89,7 +89,7 @@ def here(gate_place, monkeypatch):
 
 
 SUITE = """\
-schema = 1
+schema = 2
 name = "own"
 prompts = ["two.txt"]
 samples = 2
@@ -100,7 +100,7 @@ metrics = ["saturation"]
 width = 64
 height = 64
 steps = 4
-guidance = 3.0
+guidance_scale = 3.0
 sampler = "ddim"
 
 [variants.base]

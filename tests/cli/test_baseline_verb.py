@@ -102,7 +102,7 @@ def test_what_cannot_be_frozen(arguments, code, words, here, cli):
 def calibration(run, **changes):
     info = load_run(run).info
     fields = {
-        "schema": 1,
+        "schema": 2,
         "kind": "hotart-bench calibration",
         "suite": "fake",
         "protocol_digest": info.protocol_digest,

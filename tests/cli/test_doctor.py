@@ -2,13 +2,13 @@ import json
 import shutil
 from collections import namedtuple
 
-import bench.checkpoints.fingerprint
 import pytest
 from msgspec.structs import replace
 
+import bench.checkpoints.fingerprint
 from bench import machine
 from bench.checkpoints.fingerprint import Needed
-from bench.cli.doctor import clock_words, foretell, time_words
+from bench.cli.doctor import clock_words, estimate, time_words
 from bench.plan.pilot import seconds_a_cell
 from bench.records import Machine
 from bench.store import load_run
@@ -105,16 +105,16 @@ def test_in_20_columns(cli, weights, monkeypatch):
     assert "device\n" in cli("doctor", "own.toml").out
 
 
-# --- what is foretold ----------------------------------------------------------------------
+# --- what is estimated ----------------------------------------------------------------------
 
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 FULL = {"width = 64": "width = 1024", "height = 64": "height = 1024", 'sampler = "ddim"': 'sampler = "ddim"\nbatch = 4'}
 
 
 def write_full(home, dtype, lora=False):
-    """The suite at SDXL's size; without its LoRA, unless wished, beside which the base's weights are kept."""
+    """The suite at SDXL's size; without its LoRA, unless target, beside which the base's weights are kept."""
     text = (home / "own.toml").read_text(encoding="utf-8").replace('"mini"', f'"{SDXL}"')
-    for old, new in (FULL | {"guidance = 3.0": f'guidance = 3.0\ndtype = "{dtype}"'}).items():
+    for old, new in (FULL | {"guidance_scale = 3.0": f'guidance_scale = 3.0\ndtype = "{dtype}"'}).items():
         assert old in text
         text = text.replace(old, new)
     if not lora:
@@ -154,7 +154,7 @@ def test_memory_that_does_not_fit_names_the_settings_that_would(cli, weights, ho
 def test_time_is_that_of_the_folders_own_timings(cli, weights, run_folder):
     run = load_run(run_folder)
     suite_of_run = replace(run.info.suite, source="own.toml")
-    found = foretell(suite_of_run, run.info.machine, (), run_folder)[1]
+    found = estimate(suite_of_run, run.info.machine, (), run_folder)[1]
     assert found.render_s == pytest.approx(8 * suite_of_run.samples * seconds_a_cell(suite_of_run, run))
     assert time_words(found).startswith("about ")
 

@@ -10,7 +10,7 @@ from huggingface_hub.utils.tqdm import enable_progress_bars
 import bench.metrics
 from bench.checkpoints import locate as sources
 from bench.errors import WeightsError
-from bench.metrics import Tower, metric, registry_of
+from bench.metrics import Encoder, metric, registry_of
 from bench.metrics.pixels import saturation, sharpness
 from bench.records import MetricFacts
 from bench.weights import CATALOGUE, Entry, File
@@ -23,11 +23,15 @@ HEAD = Entry(
     files=(File(name="head.pth", about_bytes=4_000),),
 )
 TOWER = Entry(
-    name="tower", what="A tower", host="github", repository="owner/tower", files=(File(name="t.pt", about_bytes=9_000),)
+    name="encoder",
+    what="An encoder",
+    host="github",
+    repository="owner/encoder",
+    files=(File(name="t.pt", about_bytes=9_000),),
 )
 
 
-def needing(name, tower, weights):
+def needing(name, encoder, weights):
     facts = MetricFacts(
         name=name,
         version="1",
@@ -36,10 +40,10 @@ def needing(name, tower, weights):
         higher_is_better=True,
         low=None,
         high=None,
-        axis="aesthetic",
-        tower=tower,
+        category="aesthetic",
+        encoder=encoder,
         trained_on="nothing",
-        standing="held-out",
+        training_overlap="none",
         licence="none",
         reference="none",
     )
@@ -48,7 +52,7 @@ def needing(name, tower, weights):
 
 @pytest.fixture
 def judged(home, monkeypatch, tmp_path):
-    """A suite with two metrics on one tower, one with a head of its own; its checkpoints are there."""
+    """A suite with two metrics on one encoder, one with a head of its own; its checkpoints are there."""
     for entry in (HEAD, TOWER):
         monkeypatch.setitem(CATALOGUE, entry.name, entry)
     registry = registry_of(
@@ -56,7 +60,7 @@ def judged(home, monkeypatch, tmp_path):
         sharpness,
         needing("pretty", "conv", ("head",)),
         needing("fitting", "conv", ()),
-        Tower("conv", lambda place: pytest.fail("fetch loads nothing"), ("tower",)),
+        Encoder("conv", lambda place: pytest.fail("fetch loads nothing"), ("encoder",)),
     )
     for module in ("bench.metrics.registry", "bench.metrics", "bench.metrics.registry"):
         monkeypatch.setattr(f"{module}.installed", lambda: registry)
@@ -89,9 +93,9 @@ def test_fetch_gets_each_file_once_and_says_what_is_unpinned(cli, judged, networ
     answer = cli("fetch", "own.toml")
     assert answer.code == 0, answer.err
     assert sorted(network) == ["head.pth", "t.pt"]
-    (tower,) = [line for line in answer.out.splitlines() if "owner/tower/t.pt" in line]
-    assert "pretty, fitting" in tower
-    assert "recorded here" in tower
+    (encoder,) = [line for line in answer.out.splitlines() if "owner/encoder/t.pt" in line]
+    assert "pretty, fitting" in encoder
+    assert "recorded here" in encoder
     assert "lock.json" in answer.out
     assert answer.err.splitlines()[-1] == "Ready: hotart-bench run own.toml"
     again = cli("fetch", "own.toml", "--quiet")
@@ -103,7 +107,7 @@ def test_judges_are_fetched_for_metrics_that_no_suite_names(cli, judged, network
     answer = cli("fetch", "own.toml", "--metrics", "fitting")
     assert answer.code == 0, answer.err
     assert network == ["t.pt"]
-    assert "owner/tower/t.pt" in answer.out
+    assert "owner/encoder/t.pt" in answer.out
     unknown = cli("fetch", "own.toml", "--metrics", "fiting")
     assert unknown.code == 2
     assert "did you mean 'fitting'?" in unknown.err
@@ -135,7 +139,7 @@ def test_fetch_gets_checkpoints_too(cli, judged, network, monkeypatch):
 def test_doctor_lists_the_weights_of_judges_and_names_the_command(cli, judged, network):
     before = cli("doctor", "own.toml")
     assert before.code == 3
-    assert "owner/tower/t.pt" in before.out
+    assert "owner/encoder/t.pt" in before.out
     assert "unpinned" in before.out
     assert "next: hotart-bench fetch own.toml" in before.err
     assert network == []
@@ -143,7 +147,7 @@ def test_doctor_lists_the_weights_of_judges_and_names_the_command(cli, judged, n
     after = cli("doctor", "own.toml", "--json")
     assert after.code == 0, after.err
     judges = json.loads(after.out)["judges"]
-    assert [row["file"]["what"] for row in judges] == ["owner/tower/t.pt", "owner/heads/head.pth"]
+    assert [row["file"]["what"] for row in judges] == ["owner/encoder/t.pt", "owner/heads/head.pth"]
     assert [row["metrics"] for row in judges] == [["pretty", "fitting"], ["pretty"]]
     assert {row["file"]["trust"] for row in judges} == {"locked"}
 

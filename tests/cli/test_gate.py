@@ -39,9 +39,9 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize("case", GOLDEN)
-def test_golden_runs(case, here, cli, tmp_path):
-    run, baseline, code, outcome, of_clip, words = GOLDEN[case]
+@pytest.mark.parametrize("prompt_id", GOLDEN)
+def test_golden_runs(prompt_id, here, cli, tmp_path):
+    run, baseline, code, outcome, of_clip, words = GOLDEN[prompt_id]
     files = {name: tmp_path / "ci" / f"gate.{name}" for name in ("xml", "md", "json")}
     flags = ("--junit", files["xml"], "--summary", files["md"], "--json", files["json"])
     answer = cli("gate", run, "--baseline", baseline, *flags)
@@ -232,9 +232,9 @@ def test_gate_json_reads_as_it_was_written(tmp_path):
     ("text", "code", "words"),
     [
         ("", 5, "is no record of a gate"),
-        ('{"schema": 1}', 5, "missing field outcome"),
+        ('{"schema": 2}', 5, "missing field outcome"),
         ('{"schema": 1, "schema": 1}', 5, "given twice"),
-        ('{"schema": 2}', 4, "up to schema 1"),
+        ('{"schema": 3}', 4, "of schema 2 only"),
         ("[]", 5, "is no record of a gate"),
     ],
 )

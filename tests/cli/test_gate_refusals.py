@@ -28,9 +28,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_gated(case, here, cli):
-    arguments, code, words = REFUSED[case]
+@pytest.mark.parametrize("prompt_id", REFUSED)
+def test_what_cannot_be_gated(prompt_id, here, cli):
+    arguments, code, words = REFUSED[prompt_id]
     (here / "same" / "gate.json").unlink(missing_ok=True)
     answer = cli("gate", *arguments)
     assert answer.code == code, answer.err
@@ -54,9 +54,9 @@ BAD_RUNS = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_RUNS)
-def test_runs_and_limits_that_make_no_sense(case, cli, tmp_path):
-    ours, theirs, code, words = BAD_RUNS[case]
+@pytest.mark.parametrize("prompt_id", BAD_RUNS)
+def test_runs_and_limits_that_make_no_sense(prompt_id, cli, tmp_path):
+    ours, theirs, code, words = BAD_RUNS[prompt_id]
     for name, seed, fields in (("new", 1, ours), ("old", 0, theirs)):
         run = changed(make_run("fake", variants=("base", "spo"), seed=seed), **{"limits": LIMITS, **fields})
         write_run(replace(run, renders=()), tmp_path / name)
@@ -86,12 +86,12 @@ NOT_GREEN = {
 }
 
 
-@pytest.mark.parametrize("case", NOT_GREEN)
-def test_never_green_by_accident(case, cli, tmp_path):
-    prompts, value = NOT_GREEN[case]
+@pytest.mark.parametrize("prompt_id", NOT_GREEN)
+def test_never_green_by_accident(prompt_id, cli, tmp_path):
+    prompts, value = NOT_GREEN[prompt_id]
     old = changed(make_run("fake", prompts=prompts, variants=("base", "spo")), limits={"mini-clip": "0.01sd"})
     new = changed(make_run("fake", prompts=prompts, variants=("base", "spo"), seed=1), limits={"mini-clip": "0.01sd"})
-    old = scored(old, lambda score, n: 0.5) if case == "constant scores" else old
+    old = scored(old, lambda score, n: 0.5) if prompt_id == "constant scores" else old
     for name, run in (("old", old), ("new", by_variant(scored(new, value), "f" * 64))):
         write_run(replace(run, renders=()), tmp_path / name)
     answer = cli("gate", tmp_path / "new", "--baseline", tmp_path / "old", "--candidate", "spo")

@@ -14,7 +14,7 @@ def test_suites(cli):
     found = {row["suite"]: row for row in json.loads(answer.out)}
     assert tuple(found) == list_suites()
     mini = load_suite("mini")
-    assert found["mini"]["images"] == len(mini.cases) * mini.samples * len(mini.variants)
+    assert found["mini"]["images"] == len(mini.prompts) * mini.samples * len(mini.variants)
     table = cli("list", "suites")
     assert all(f"\n{name} " in table.out for name in list_suites())
 
@@ -45,7 +45,14 @@ def test_one_metric_says_all_of_itself(name, cli):
     assert (answer.code, answer.err) == (0, "")
     (facts,) = [facts for facts in all_facts() if facts.name == name]
     told = " ".join(answer.out.split())
-    for fact in (facts.version, facts.unit, facts.standing, facts.tower or "none", facts.trained_on, facts.licence):
+    for fact in (
+        facts.version,
+        facts.unit,
+        facts.training_overlap,
+        facts.encoder or "none",
+        facts.trained_on,
+        facts.licence,
+    ):
         assert fact in told
     assert facts.reference in told
     assert [row["name"] for row in json.loads(cli("list", "metrics", name, "--json").out)] == [name]
@@ -67,13 +74,13 @@ def test_prompt_sets(cli):
     rows = json.loads(cli("list", "prompts", "--json").out)
     assert len(rows) == len(list_prompt_sets())
     for row in rows:
-        cases = read_prompts(prompts_folder() / f"{row['set']}.jsonl")
-        tokens = [count_tokens(case.prompt) for case in cases]
-        assert row["prompts"] == len(cases)
+        prompts = read_prompts(prompts_folder() / f"{row['set']}.jsonl")
+        tokens = [count_tokens(prompt.text) for prompt in prompts]
+        assert row["prompts"] == len(prompts)
         assert row["tokens_median"] == statistics.median(tokens)
         assert (row["tokens_min"], row["tokens_max"]) == (min(tokens), max(tokens))
         assert row["over_77"] == sum(count > 77 for count in tokens)
-        assert sum(row["tags"].values()) == sum(len(case.tags) for case in cases)
+        assert sum(row["tags"].values()) == sum(len(prompt.tags) for prompt in prompts)
 
 
 def test_the_set_of_long_prompts_is_over_77_tokens(cli):
@@ -84,7 +91,7 @@ def test_the_set_of_long_prompts_is_over_77_tokens(cli):
 @pytest.mark.parametrize("name", ["people", "people.jsonl"])
 def test_one_set_by_name_with_all_its_tags(name, cli):
     out = cli("list", "prompts", name).out
-    tags = {tag for case in read_prompts(prompts_folder() / "people.jsonl") for tag in case.tags}
+    tags = {tag for prompt in read_prompts(prompts_folder() / "people.jsonl") for tag in prompt.tags}
     assert tags <= {line.split()[0] for line in out.splitlines() if line}
 
 

@@ -14,7 +14,7 @@ from fakes import make_run, write_run
 from msgspec.structs import replace
 
 import bench.calibrate
-from bench import documents as strict_json
+from bench import documents
 from bench.cli.planning import round_up
 from bench.records import Calibration, MetricNoise, SessionNoise, SizePlan, SourceNoise
 from bench.suite import load_suite, protocol_digest
@@ -39,7 +39,7 @@ def pilot(home) -> Path:
 def test_plan_prints_prompts_by_samples_and_what_the_runs_cost(cli, pilot):
     answer = cli("plan", "own.toml", "--from", "pilot")
     assert (answer.code, answer.err) == (0, "")
-    plan = strict_json.convert(json.loads(cli("plan", "own.toml", "--from", "pilot", "--json").out), SizePlan)
+    plan = documents.convert(json.loads(cli("plan", "own.toml", "--from", "pilot", "--json").out), SizePlan)
     lines = answer.out.splitlines()
     row = next(line for line in lines if line.startswith("mini-clip") and "spo - base" in line).split()
     (metric,) = [one for one in plan.metrics if (one.metric, one.candidate) == ("mini-clip", "spo")]
@@ -55,7 +55,7 @@ def test_plan_prints_prompts_by_samples_and_what_the_runs_cost(cli, pilot):
 
 def test_wished_margins_and_power_arrive(cli, pilot):
     flags = "--margin mini-clip=0.05 --margin mini-aesthetic=0.1 --power 0.9 --candidate spo --reference dpo --json"
-    plan = strict_json.convert(json.loads(cli("plan", "own.toml", "--from", "pilot", *flags.split()).out), SizePlan)
+    plan = documents.convert(json.loads(cli("plan", "own.toml", "--from", "pilot", *flags.split()).out), SizePlan)
     assert {one.metric: one.limit.text for one in plan.metrics} == {"mini-clip": "0.05", "mini-aesthetic": "0.1"}
     assert {(one.candidate, one.reference) for one in plan.metrics} == {("spo", "dpo")}
     assert plan.power == 0.9
@@ -133,11 +133,11 @@ def calls(monkeypatch):
         flags.pop("progress")("first: render", 1, 1)
         found.append({"suite": suite, "folder": folder, **flags})
         return Calibration(
-            schema=1,
+            schema=2,
             kind="hotart-bench calibration",
             suite=suite.name,
             protocol_digest=protocol_digest(suite),
-            prompts=len(suite.cases),
+            prompts=len(suite.prompts),
             samples=suite.samples,
             machine=info.machine,
             packages=info.packages,
@@ -155,7 +155,7 @@ def test_calibrate_writes_its_file_and_prints_the_noise(cli, calls, home):
     answer = cli("calibrate", "own.toml")
     assert answer.code == 0
     file = Path("reports/runs/calibrate-own/calibration.json")
-    written = strict_json.convert(strict_json.loads(file.read_text("utf-8")), Calibration)
+    written = documents.convert(documents.loads(file.read_text("utf-8")), Calibration)
     assert written.suite == "own"
     assert f"--calibration {file}" in answer.err
     rows = [line.split() for line in answer.out.splitlines()]
@@ -193,7 +193,7 @@ def test_every_flag_of_calibrate_arrives(cli, calls, home):
     assert (call["folder"], call["variants"], call["metrics"]) == (Path("there"), ("spo",), ("sharpness",))
     assert (call["device"], call["beside"], call["seeds"], call["sessions"]) == ("cpu", "cuda:1", 4, 0)
     assert (call["fresh"], call["weights_dir"]) == (True, Path())
-    assert strict_json.convert(json.loads(answer.out), Calibration) == msgspec.json.decode(
+    assert documents.convert(json.loads(answer.out), Calibration) == msgspec.json.decode(
         Path("there/calibration.json").read_bytes(), type=Calibration
     )
 

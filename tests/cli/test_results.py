@@ -105,8 +105,8 @@ def test_a_metric_that_only_describes_has_no_winner(cli, run_folder):
 
 
 def test_what_is_missing_is_counted(cli, tmp_path):
-    cases = [("spo", "case-001", 0), ("spo", "case-002", 1)]
-    folder = write_run(make_run(tmp_path, prompts=4, failed=cases), tmp_path)
+    prompts = [("spo", "case-001", 0), ("spo", "case-002", 1)]
+    folder = write_run(make_run(tmp_path, prompts=4, failed=prompts), tmp_path)
     assert "2 pairs of images left out" in cli("compare", folder, "--pairs", "spo:base").out
 
 

@@ -22,7 +22,7 @@ def test_run_without_flags_means_the_whole_suite_in_its_own_folder(cli, stages, 
         "device": "auto",
         "fresh": False,
         "weights_dir": None,
-        "tower_dtype": None,
+        "metric_dtype": None,
         "ray": None,
     }
 
@@ -54,7 +54,7 @@ def test_the_weights_folder_comes_from_the_environment_too(cli, stages, home, mo
 def test_a_limited_suite_is_another_suite_in_another_folder(cli, stages, home):
     cli("run", "own.toml", "--limit", "1")
     suite = stages.calls[0]["suite"]
-    assert (len(suite.cases), suite.limit) == (1, 1)
+    assert (len(suite.prompts), suite.limit) == (1, 1)
     assert called(stages)["path"] == Path("reports/runs/own-limit-1")
 
 
@@ -157,12 +157,12 @@ def test_a_bug_shows_its_traceback_and_where_to_report_it(cli, stages, home):
 
 @pytest.mark.parametrize("verb", ["run", "score"])
 def test_the_dtype_of_towers_arrives(cli, stages, home, verb):
-    assert cli(verb, "own.toml", "--tower-dtype", "bfloat16").code == 0
-    assert called(stages)["tower_dtype"] == "bfloat16"
+    assert cli(verb, "own.toml", "--encoder-dtype", "bfloat16").code == 0
+    assert called(stages)["metric_dtype"] == "bfloat16"
 
 
 def test_a_dtype_that_is_none_is_refused_with_the_nearest(cli, stages, home):
-    answer = cli("score", "own.toml", "--tower-dtype", "float61")
+    answer = cli("score", "own.toml", "--encoder-dtype", "float61")
     assert answer.code == 2
     assert "float32, float16, bfloat16" in answer.err
     assert "did you mean" in answer.err.lower()

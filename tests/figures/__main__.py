@@ -70,8 +70,8 @@ def figure_switch() -> tuple[Figure, ...]:
 
 
 def figure_fleet() -> tuple[Figure, ...]:
-    """See ``fleet``; imported late, as the others are."""
-    from .fleet import figure_fleet
+    """See ``pool``; imported late, as the others are."""
+    from .pool import figure_fleet
 
     return figure_fleet()
 
@@ -96,7 +96,7 @@ FIGURES: dict[str, Callable[[], tuple[Figure, ...]]] = {
     "gate_catches_loss": figure_gating,
     "gate_seconds": figure_gate,
     "panel_over_separate": figure_panel,
-    "score_over_towers": figure_panel,
+    "score_over_encoders": figure_panel,
     "panel_memory_over_largest": figure_memory,
     "merge_over_io": figure_merge,
     "merge_peak_gib": figure_merge,

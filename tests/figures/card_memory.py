@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from bench.pipeline.switch import turn_into
+from bench.pipeline.switch import switch_variant
 from bench.render import draw_batch, encode_cases
 
 from .commands import GIB
@@ -46,7 +46,7 @@ def reserved_gib(size: Size, place: Path, batch: int) -> float:
     suite = msgspec.structs.replace(suite, settings=settings)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    model, _ = turn_into(None, suite.variants[1], settings, device=size.device, weights_dir=None)
+    model, _ = switch_variant(None, suite.variants[1], settings, device=size.device, weights_dir=None)
     cells = next(batches(suite))
     draw_batch(model.pipe, settings, cells, encode_cases(model.pipe, suite, [cells]))
     return torch.cuda.max_memory_reserved() / GIB

@@ -19,8 +19,8 @@ import torch
 import bench.render
 from bench.checkpoints.fingerprint import fingerprint
 from bench.machine import machine_facts, package_versions
-from bench.pipeline.switch import turn_into
-from bench.ray_workers import Fleet, render_on_fleet
+from bench.pipeline.switch import switch_variant
+from bench.ray_workers import WorkerPool, render_on_workers
 from bench.records import SCHEMA, RunInfo, Suite, Variant
 from bench.render import render
 from bench.store import RunFolder
@@ -64,21 +64,21 @@ def figure_fleet() -> tuple[Figure, ...]:
 def alone_s(suite: Suite) -> float:
     """Wall seconds of ``bench.render.render`` with a model that is loaded already."""
     variant = suite.variants[0]
-    held = turn_into(None, variant, suite.settings, device="cpu", weights_dir=None)
-    real = bench.render.turn_into
-    bench.render.turn_into = lambda *_, **__: held
+    held = switch_variant(None, variant, suite.settings, device="cpu", weights_dir=None)
+    real = bench.render.switch_variant
+    bench.render.switch_variant = lambda *_, **__: held
     try:
         return _second_s(suite, lambda folder: render(suite, folder, variants=[variant], device="cpu"))
     finally:
-        bench.render.turn_into = real
+        bench.render.switch_variant = real
 
 
 def fleet_s(suite: Suite, cores: Sequence[int]) -> float:
     """Wall seconds with one worker on each of these cores, and everything of Ray's on them too."""
     with _pinned(cores), _cluster(len(cores)):
-        place = Fleet("auto", suite, device="cpu", threads=1, weights_dir=None)
-        with place as fleet:
-            return _second_s(suite, lambda folder: render_on_fleet(suite, folder, fleet, variants=suite.variants[:1]))
+        place = WorkerPool("auto", suite, device="cpu", threads=1, weights_dir=None)
+        with place as pool:
+            return _second_s(suite, lambda folder: render_on_workers(suite, folder, pool, variants=suite.variants[:1]))
 
 
 def _second_s(suite: Suite, work: Callable[[RunFolder], Any]) -> float:

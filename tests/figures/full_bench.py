@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import torch
 
-from bench.metrics import Place, Registry, Tower
+from bench.metrics import Encoder, Place, Registry
 from bench.records import Dtype, Lora, Settings, Suite, Variant
 from bench.suite import load_suite
 from tests.metrics.official_imagereward import Layout
@@ -53,7 +53,7 @@ class Bench:
     place: Path
     suite: Suite
     registry: Registry
-    """The panel on towers that are in memory already."""
+    """The panel on encoders that are in memory already."""
 
     @property
     def weights(self) -> Path:
@@ -92,7 +92,7 @@ def suite_of(size: Size, place: Path) -> Suite:
     return msgspec.structs.replace(
         known,
         name="full-size",
-        cases=known.cases[: size.prompts],
+        prompts=known.prompts[: size.prompts],
         samples=size.samples,
         metrics=PANEL,
         limits={},
@@ -100,7 +100,7 @@ def suite_of(size: Size, place: Path) -> Suite:
             width=size.side_px,
             height=size.side_px,
             steps=size.steps,
-            guidance=5.0,
+            guidance_scale=5.0,
             sampler="ddim",
             dtype=size.dtype,
             batch=size.batch,
@@ -111,11 +111,11 @@ def suite_of(size: Size, place: Path) -> Suite:
 
 
 def loaded(registry: Registry, size: Size, weights: Path) -> Registry:
-    """The registry with its towers in memory, so that loading is no part of a figure."""
+    """The registry with its encoders in memory, so that loading is no part of a figure."""
     place = Place(size.device, weights)
-    towers = {name: tower.load(place) for name, tower in registry.towers.items()}
-    kept = {name: Tower(name, lambda _, tower=tower: tower) for name, tower in towers.items()}
-    return replace(registry, towers=kept)
+    encoders = {name: encoder.load(place) for name, encoder in registry.encoders.items()}
+    kept = {name: Encoder(name, lambda _, encoder=encoder: encoder) for name, encoder in encoders.items()}
+    return replace(registry, encoders=kept)
 
 
 def timed(size: Size, work: Callable[[], Any]) -> float:

@@ -1,4 +1,4 @@
-"""``score_over_towers`` at full size: what scoring costs beyond the forwards of the towers."""
+"""``score_over_encoders`` at full size: what scoring costs beyond the forwards of the encoders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from bench.metrics import LoadedJointTower, Place
+from bench.metrics import LoadedRewardModel, Place
 from bench.run import run_stage
 from bench.score import score
 from bench.store import RunFolder
@@ -21,21 +21,21 @@ from .full_bench import Bench, timed
 from .random_judges import PANEL
 
 
-def score_over_towers(bench_: Bench) -> Figure:
-    """Wall of ``score`` with the whole panel over the bare forwards of its towers on pixels and prompts that lie ready.
+def score_over_encoders(bench_: Bench) -> Figure:
+    """Wall of ``score`` with the whole panel over the bare forwards of its encoders on ready pixels and prompts.
 
-    Images are read from PNG. The same batches on both sides, the last one padded; towers are loaded.
+    Images are read from PNG. The same batches on both sides, the last one padded; encoders are loaded.
     """
     size, suite = bench_.size, bench_.suite
     path = bench_.place / "scored"
     run_stage("render", suite, path, device=size.device)
     with RunFolder.reopen(path) as folder:
         files = [folder.path / (item.image or "") for item in folder.renders()]
-        prompts = {case.id: case.prompt for case in suite.cases}
-        texts = [prompts[item.case] for item in folder.renders()]
+        prompts = {prompt.id: prompt.text for prompt in suite.prompts}
+        texts = [prompts[item.prompt_id] for item in folder.renders()]
     bare = [bare_forwards(bench_, files, texts) for _ in range(size.turns)]
     whole = [timed(size, partial(score_all, bench_, path, turn)) for turn in range(size.turns)]
-    return held_ratio("score_over_towers", whole, bare, "<=", 1.25)
+    return held_ratio("score_over_encoders", whole, bare, "<=", 1.25)
 
 
 def score_all(bench_: Bench, path: Path, turn: int) -> None:
@@ -55,14 +55,14 @@ def score_all(bench_: Bench, path: Path, turn: int) -> None:
 
 @torch.inference_mode()
 def bare_forwards(bench_: Bench, files: Sequence[Path], texts: Sequence[str]) -> float:
-    """Seconds of the towers' forwards alone: each distinct prompt once, each image once a view."""
+    """Seconds of the encoders' forwards alone: each distinct prompt once, each image once a view."""
     size, seconds = bench_.size, 0.0
-    for name, tower in bench_.registry.towers.items():
-        judge: Any = tower.load(Place(size.device, bench_.weights))
-        metrics = [metric for metric in bench_.registry.metrics.values() if metric.facts.tower == name]
+    for name, encoder in bench_.registry.encoders.items():
+        judge: Any = encoder.load(Place(size.device, bench_.weights))
+        metrics = [metric for metric in bench_.registry.metrics.values() if metric.facts.encoder == name]
         images = [Image.open(file).convert("RGB") for file in files]
         rows = [judge.preprocess(image, metrics[0].view) for image in images]
-        joint = isinstance(judge, LoadedJointTower)
+        joint = isinstance(judge, LoadedRewardModel)
         prompts = list(dict.fromkeys(texts))
 
         def forward(judge: Any = judge, rows: list[Any] = rows, joint: bool = joint, own: list[str] = prompts) -> None:

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 import bench.render
-from bench.metrics import Inputs, LoadedJointTower, Metric, Place
+from bench.metrics import Inputs, LoadedRewardModel, Metric, Place
 from bench.pipeline.switch import load_pipeline
 from bench.records import Suite
 from bench.run import run_stage
-from bench.suite import plan_cells
+from bench.suite import plan_images
 
 from .figure import Figure, held_ratio
 from .full_bench import Bench, timed
@@ -35,13 +35,13 @@ def script_over_render(bench_: Bench) -> Figure:
     """
     size, suite = bench_.size, bench_.suite
     run_stage("render", one_batch(suite), bench_.place / "warm", device=size.device)
-    real, clock = bench.render.turn_into, Clock(bench.render.turn_into)
-    bench.render.turn_into = clock
+    real, clock = bench.render.switch_variant, Clock(bench.render.switch_variant)
+    bench.render.switch_variant = clock
     path = bench_.place / "ours"
     try:
         ours_s = timed(size, lambda: run_stage("render", suite, path, device=size.device)) - clock.seconds
     finally:
-        bench.render.turn_into = real
+        bench.render.switch_variant = real
     ours_s += timed(size, partial(score_all, bench_, path, size.turns))
     script_s = timed_script(bench_)
     return held_ratio("script_over_render", [script_s], [ours_s], ">=", 2.7)
@@ -49,15 +49,17 @@ def script_over_render(bench_: Bench) -> Figure:
 
 def one_batch(suite: Suite) -> Suite:
     """The suite with as many prompts as fill one batch."""
-    return msgspec.structs.replace(suite, cases=suite.cases[: math.ceil((suite.settings.batch or 1) / suite.samples)])
+    return msgspec.structs.replace(
+        suite, prompts=suite.prompts[: math.ceil((suite.settings.batch or 1) / suite.samples)]
+    )
 
 
 def timed_script(bench_: Bench) -> float:
     """Seconds of the script without loading."""
     size, suite, seconds = bench_.size, bench_.suite, 0.0
     eager = msgspec.structs.replace(suite.settings, compile=False)
-    prompts = {case.id: case.prompt for case in suite.cases}
-    cells = plan_cells(suite)
+    prompts = {prompt.id: prompt.text for prompt in suite.prompts}
+    cells = plan_images(suite)
     place = bench_.place / "script"
     place.mkdir()
     for variant in suite.variants:
@@ -67,44 +69,44 @@ def timed_script(bench_: Bench) -> float:
         def draw(pipe: Any = pipe, name: str = variant.name) -> None:
             for cell in cells:
                 image = pipe(
-                    prompts[cell.case],
+                    prompts[cell.prompt_id],
                     num_inference_steps=size.steps,
-                    guidance_scale=suite.settings.guidance,
+                    guidance_scale=suite.settings.guidance_scale,
                     height=size.side_px,
                     width=size.side_px,
                     generator=torch.Generator("cpu").manual_seed(cell.seed),
                 ).images[0]
-                image.save(place / f"{name}-{cell.case}-{cell.sample}.png")
+                image.save(place / f"{name}-{cell.prompt_id}-{cell.sample}.png")
 
         seconds += timed(size, draw)
         del pipe, draw
     files = [
-        (place / f"{variant.name}-{cell.case}-{cell.sample}.png", prompts[cell.case])
+        (place / f"{variant.name}-{cell.prompt_id}-{cell.sample}.png", prompts[cell.prompt_id])
         for variant in suite.variants
         for cell in cells
     ]
     where = Place(size.device, bench_.weights)
     for metric in bench_.registry.metrics.values():
-        tower = bench_.registry.towers[metric.facts.tower or ""].load(where)
+        encoder = bench_.registry.encoders[metric.facts.encoder or ""].load(where)
         head = None if metric.load_head is None else metric.load_head(where)
-        seconds += timed(size, partial(call_each, metric, tower, head, files, size.device))
+        seconds += timed(size, partial(call_each, metric, encoder, head, files, size.device))
     return seconds
 
 
 @torch.inference_mode()
-def call_each(metric: Metric, tower: Any, head: Any, files: Sequence[tuple[Path, str]], device: str) -> list[float]:
+def call_each(metric: Metric, encoder: Any, head: Any, files: Sequence[tuple[Path, str]], device: str) -> list[float]:
     """A metric on one image at a time."""
     values = []
     for file, prompt in files:
-        pixels = tower.preprocess(Image.open(file).convert("RGB"), metric.view)[None].to(device)
-        joint = tower.score(pixels, [prompt]) if isinstance(tower, LoadedJointTower) else None
+        pixels = encoder.preprocess(Image.open(file).convert("RGB"), metric.view)[None].to(device)
+        joint = encoder.score(pixels, [prompt]) if isinstance(encoder, LoadedRewardModel) else None
         inputs = Inputs(
             prompts=(prompt,),
             pixels=pixels.new_empty((0, 3, 0, 0)),
             reference_pixels=None,
-            image_embeds=None if joint is not None else tower.embed_images(pixels),
-            text_embeds=None if joint is not None or not metric.needs_text else tower.embed_texts([prompt]),
-            logit_scale=1.0 if joint is not None else tower.logit_scale,
+            image_embeds=None if joint is not None else encoder.embed_images(pixels),
+            text_embeds=None if joint is not None or not metric.needs_text else encoder.embed_texts([prompt]),
+            logit_scale=1.0 if joint is not None else encoder.logit_scale,
             head=head,
             joint=joint,
         )

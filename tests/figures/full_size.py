@@ -23,7 +23,7 @@ import msgspec
 import torch
 
 import bench.render
-from bench.pipeline.switch import load_pipeline, turn_into
+from bench.pipeline.switch import load_pipeline, switch_variant
 from bench.records import Variant
 from bench.store import RunFolder
 from bench.suite import protocol_digest
@@ -31,12 +31,12 @@ from bench.suite import protocol_digest
 from .card_memory import CARDS, peak_figure
 from .figure import Figure, Lost, held, held_ratio, told
 from .full_bench import FULL, Bench, Size, device_name, set_up, timed
-from .full_judging import score_over_towers
+from .full_judging import score_over_encoders
 from .full_script import script_over_render
 from .rendering import batches, denoise_and_decode, prepare
 from .switching import figure_switch
 
-Given = TypeVar("Given")
+ExternalImages = TypeVar("ExternalImages")
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
         sys.stdout.write("There is no CUDA device here: the figures of a full-size run were not computed.\n")
         return
     lost = False
-    # Those of memory come first, since the judges' towers are in memory for the others.
+    # Those of memory come first, since the judges' encoders are in memory for the others.
     cards = chain.from_iterable(attempt(name, partial(one, partial(peak_figure, name), FULL)) for name in CARDS)
     rest = attempt("full_size", partial(figures, FULL)), attempt("reload_over_switch", figure_switch)
     for found in chain(cards, *rest):
@@ -69,12 +69,12 @@ def figures(size: Size) -> Iterator[Figure | Lost]:
 def figures_of(bench_: Bench) -> Iterator[Figure | Lost]:
     """The figures of what was set up."""
     first = (compile_s,) if bench_.size.compile else ()  # later ones find everything compiled
-    for figure in (*first, render_over_floor, switch, score_over_towers, script_over_render):
+    for figure in (*first, render_over_floor, switch, score_over_encoders, script_over_render):
         for found in attempt(figure.__name__, partial(one, figure, bench_)):
             yield msgspec.structs.replace(found, where=device_name(bench_.size.device))
 
 
-def one(figure: Callable[[Given], Figure], given: Given) -> tuple[Figure]:
+def one(figure: Callable[[ExternalImages], Figure], given: ExternalImages) -> tuple[Figure]:
     """A figure alone, as ``attempt`` takes them."""
     return (figure(given),)
 
@@ -136,10 +136,10 @@ def render_over_floor(bench_: Bench) -> Figure:
 def switch(bench_: Bench) -> Figure:
     """Seconds of turning the loaded model from one variant with a LoRA into the other, the LoRA's file read anew."""
     size, suite = bench_.size, bench_.suite
-    model, _ = turn_into(None, suite.variants[1], suite.settings, device=size.device, weights_dir=None)
+    model, _ = switch_variant(None, suite.variants[1], suite.settings, device=size.device, weights_dir=None)
 
     def turn(variant: Variant) -> None:
-        turn_into(model, variant, suite.settings, device=size.device, weights_dir=None)
+        switch_variant(model, variant, suite.settings, device=size.device, weights_dir=None)
 
     others = [suite.variants[2 - number % 2] for number in range(2 * size.turns)]
     return held("switch_s", [timed(size, partial(turn, variant)) for variant in others], "<=", 0.5)

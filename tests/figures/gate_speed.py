@@ -17,9 +17,9 @@ from bench.metrics import facts_for
 from bench.records import (
     SCHEMA,
     Acceptance,
-    Case,
     Fingerprint,
     Machine,
+    Prompt,
     Record,
     Render,
     RunInfo,
@@ -30,7 +30,7 @@ from bench.records import (
     Variant,
 )
 from bench.store import load_run
-from bench.suite import plan_cells, protocol_digest
+from bench.suite import plan_images, protocol_digest
 
 from .commands import installed_command
 from .figure import Figure, held
@@ -98,12 +98,12 @@ def _suite(metrics: list[str]) -> Suite:
     return Suite(
         schema=SCHEMA,
         name="large",
-        prompts=("large.jsonl",),
-        cases=tuple(Case(id=f"case-{number:03d}", prompt=f"prompt {number}") for number in range(PROMPTS)),
+        prompt_files=("large.jsonl",),
+        prompts=tuple(Prompt(id=f"case-{number:03d}", text=f"prompt {number}") for number in range(PROMPTS)),
         samples=SAMPLES,
         seed=0,
         metrics=tuple(metrics),
-        settings=Settings(width=1024, height=1024, steps=30, guidance=5.0, sampler="ddim"),
+        settings=Settings(width=1024, height=1024, steps=30, guidance_scale=5.0, sampler="ddim"),
         variants=tuple(Variant(name=f"variant-{number}", checkpoint="none") for number in range(VARIANTS)),
         limits=dict.fromkeys(metrics, "0.2sd"),
     )
@@ -114,40 +114,42 @@ def _fingerprint(name: str, seed: int) -> Fingerprint:
     return Fingerprint(name=name, digest=digest, checkpoint="none", pipeline="none", files=())
 
 
-def _image(variant: str, case: str, sample: int, seed: int) -> str:
-    return hashlib.sha256(f"{variant} {case} {sample} {seed}".encode()).hexdigest()
+def _image(variant: str, prompt_id: str, sample: int, seed: int) -> str:
+    return hashlib.sha256(f"{variant} {prompt_id} {sample} {seed}".encode()).hexdigest()
 
 
 def _renders(suite: Suite, seed: int) -> Iterator[Render]:
     for variant in suite.variants:
-        for cell in plan_cells(suite):
+        for cell in plan_images(suite):
             yield Render(
                 variant=variant.name,
-                case=cell.case,
+                prompt_id=cell.prompt_id,
                 sample=cell.sample,
                 seed=cell.seed,
                 batch=cell.batch,
                 decode_dtype="float32",
-                image=f"images/{variant.name}/{cell.case}-{cell.sample}.png",
-                sha256=_image(variant.name, cell.case, cell.sample, seed),
+                image=f"images/{variant.name}/{cell.prompt_id}-{cell.sample}.png",
+                sha256=_image(variant.name, cell.prompt_id, cell.sample, seed),
             )
 
 
 def _scores(suite: Suite, seed: int) -> Iterator[Score]:
     rng = np.random.default_rng(seed)
     version = facts_for(("saturation",))[0].version
-    prompts = dict(zip((case.id for case in suite.cases), np.random.default_rng(7).normal(5, 1, PROMPTS), strict=True))
+    prompts = dict(
+        zip((prompt.id for prompt in suite.prompts), np.random.default_rng(7).normal(5, 1, PROMPTS), strict=True)
+    )
     for variant in suite.variants:
-        for cell in plan_cells(suite):
+        for cell in plan_images(suite):
             for metric, noise in zip(suite.metrics, rng.normal(0, 0.5, METRICS), strict=True):
                 yield Score(
                     variant=variant.name,
-                    case=cell.case,
+                    prompt_id=cell.prompt_id,
                     sample=cell.sample,
                     metric=metric,
                     version=version,
-                    image_sha256=_image(variant.name, cell.case, cell.sample, seed),
-                    value=float(np.float32(prompts[cell.case] + noise)),
+                    image_sha256=_image(variant.name, cell.prompt_id, cell.sample, seed),
+                    value=float(np.float32(prompts[cell.prompt_id] + noise)),
                 )
 
 

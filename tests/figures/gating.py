@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.gate.check import Question
+from bench.gate.check import Check
 from bench.gate.quality import judge_metric
 from bench.records import Limit, MetricFacts
 from bench.stats import wilson_interval
@@ -75,7 +75,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedImage:
     """All gates of one shape, size and true loss: this gate's, and of two others on the same images."""
 
     shape: str
@@ -99,10 +99,10 @@ class Power:
 class Results:
     """Every cell of the simulation."""
 
-    at_margin: list[Cell]
-    stress: list[Cell]
-    identical: list[Cell]
-    beyond: list[Cell]
+    at_margin: list[PlannedImage]
+    stress: list[PlannedImage]
+    identical: list[PlannedImage]
+    beyond: list[PlannedImage]
     power: list[Power]
 
 
@@ -118,23 +118,23 @@ class Bench:
             higher_is_better=True,
             low=None,
             high=None,
-            axis="preference",
-            tower=None,
+            category="preference",
+            encoder=None,
             trained_on="nothing",
-            standing="held-out",
+            training_overlap="none",
             licence="Apache-2.0",
             reference="tests/figures/gating.py",
         )
         limit = Limit(name="simulated", text=f"{margin:g}", kind="absolute", amount=margin)
-        self.question = Question(limit, "metric", "sd", "candidate", "base", SAMPLES)
-        self.cases = [f"prompt-{number:04d}" for number in range(prompts)]
+        self.question = Check(limit, "metric", "sd", "candidate", "base", SAMPLES)
+        self.prompts = [f"prompt-{number:04d}" for number in range(prompts)]
         self.below = np.random.default_rng(0).normal(size=prompts)
         self.theirs = self.below.tolist()
 
     def outcome(self, losses: Floats) -> str:
         """The verdict's outcome on per-prompt losses."""
         ours = (self.below - losses).tolist()
-        return judge_metric(self.question, self.facts, self.cases, ours, self.theirs).outcome
+        return judge_metric(self.question, self.facts, self.prompts, ours, self.theirs).outcome
 
 
 def images(rng: np.random.Generator, shape: Shape, prompts: int, true_loss: float) -> Floats:
@@ -157,10 +157,10 @@ def unclustered(rng: np.random.Generator, values: Floats, margin: float) -> str:
     return "pass" if high <= margin else "fail" if low > margin else "inconclusive"
 
 
-def simulate_cell(name: str, shape: Shape, prompts: int, true_loss: float) -> Cell:
+def simulate_cell(name: str, shape: Shape, prompts: int, true_loss: float) -> PlannedImage:
     """All gates of one cell, over the fixed seeds."""
     bench = Bench(prompts, MARGIN)
-    cell = Cell(name, prompts, Tally(), Tally(), Tally())
+    cell = PlannedImage(name, prompts, Tally(), Tally(), Tally())
     for seed in SEEDS:
         rng = np.random.default_rng([seed, prompts])
         for number in range(GATES // len(SEEDS)):
@@ -186,7 +186,7 @@ def simulate_power(prompts: int, margin: float) -> Power:
 def simulate() -> Results:
     """The whole simulation, one core, a few minutes."""
 
-    def cells(shapes: dict[str, Shape], sizes: tuple[int, ...], true_loss: float) -> list[Cell]:
+    def cells(shapes: dict[str, Shape], sizes: tuple[int, ...], true_loss: float) -> list[PlannedImage]:
         return [simulate_cell(name, shapes[name], n, true_loss) for name in shapes for n in sizes]
 
     return Results(
@@ -221,7 +221,7 @@ def figures(results: Results) -> tuple[Figure, ...]:
     )
 
 
-def _at_most(name: str, cells: list[Cell], what: str, bound: float) -> Figure:
+def _at_most(name: str, cells: list[PlannedImage], what: str, bound: float) -> Figure:
     rates = [getattr(cell.gate, what) / cell.gate.gates for cell in cells]
     worst = max(rates)
     return Figure(name, worst, f"<= {bound:g}", worst <= bound, cells[0].gate.gates, min(rates), worst)
@@ -247,7 +247,7 @@ def tables(results: Results) -> Iterator[str]:
         yield f"| {one.prompts} | {one.margin:g} | {rates} |"
 
 
-def _cells(cells: list[Cell]) -> Iterator[str]:
+def _cells(cells: list[PlannedImage]) -> Iterator[str]:
     others = [f"{gate} {what}" for gate in ("naive", "unclustered") for what in ("passes", "fails")]
     yield ""
     yield f"| {' | '.join(['per-prompt differences', 'prompts', 'passes', 'fails', *others])} |"
@@ -256,7 +256,7 @@ def _cells(cells: list[Cell]) -> Iterator[str]:
     yield ""
 
 
-def _row(cell: Cell) -> str:
+def _row(cell: PlannedImage) -> str:
     ours = [_rate(count, cell.gate.gates) for count in (cell.gate.passes, cell.gate.fails)]
     others = [
         f"{100 * count / tally.gates:.1f} %"

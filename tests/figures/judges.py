@@ -1,4 +1,4 @@
-"""Figures of the judges: what sharing a tower saves, what ``score`` costs beyond it, and the memory of a panel.
+"""Figures of the judges: what sharing an encoder saves, what ``score`` costs beyond it, and the memory of a panel.
 
 Weights are random: they cost the same time and memory as the published ones.
 """
@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench.metrics import Metric, Place, Registry, Tower, registry_of
+from bench.metrics import Encoder, Metric, Place, Registry, registry_of
 from bench.metrics.aesthetic import aesthetic_v1, aesthetic_v2
-from bench.metrics.encoders import VIT_L14, ClipTower
+from bench.metrics.encoders import VIT_L14, ClipEncoder
 from bench.metrics.openai_clip import clip_score, load_openai_clip
-from bench.records import SCHEMA, Case, Fingerprint, Machine, Render, RunInfo
+from bench.records import SCHEMA, Fingerprint, Machine, Prompt, Render, RunInfo
 from bench.score import score
 from bench.store import RunFolder
-from bench.suite import load_suite, plan_cells, protocol_digest
+from bench.suite import load_suite, plan_images, protocol_digest
 from tests.metrics.official_layouts import random_clip, random_head
 
 from .figure import Figure, held, held_ratio
@@ -35,37 +35,37 @@ IMAGES, SIDE_PX = 24, 1024
 PANEL_TURNS, REPEATS = 2, 3
 NAMES = ("aesthetic-v1", "aesthetic-v2", "clip-l14")
 LARGEST = ("pickscore", "hpsv2")
-"""The metrics of which either's tower may be the largest: equal in size, stored in single and in half precision."""
+"""The metrics of which either's encoder may be the largest: equal in size, stored in single and in half precision."""
 
 
 def figure_panel() -> tuple[Figure, ...]:
     """The three metrics of ViT-L/14 over 24 pictures of 1024x1024: together, one by one, and the bare forwards.
 
-    In turns, in one process, with one loaded tower, after a forward that is not counted; a turn is ten forwards of
+    In turns, in one process, with one loaded encoder, after a forward that is not counted; a turn is ten forwards of
     16 pictures, minutes on two cores, so there are only two. ``panel_over_separate`` is how
     many times as fast the panel is as three calls of one metric each, at the same batch and dtype;
-    ``score_over_towers`` its wall over that of the forwards alone, on pictures and prompts that lie ready.
+    ``score_over_encoders`` its wall over that of the forwards alone, on pictures and prompts that lie ready.
     """
-    tower = load_openai_clip(random_clip(VIT_L14, 0), Place(), Path("random"))
-    registry = panel_registry(tower)
+    encoder = load_openai_clip(random_clip(VIT_L14, 0), Place(), Path("random"))
+    registry = panel_registry(encoder)
     with tempfile.TemporaryDirectory() as place:
         pictures = [picture(number) for number in range(IMAGES)]
-        bare_s(tower, pictures[:1])
-        turns = [turn(Path(place) / str(number), tower, registry, pictures) for number in range(PANEL_TURNS)]
+        bare_s(encoder, pictures[:1])
+        turns = [turn(Path(place) / str(number), encoder, registry, pictures) for number in range(PANEL_TURNS)]
     together, separate, bare = zip(*turns, strict=True)
     return (
         held_ratio("panel_over_separate", separate, together, ">=", 2.5),
-        held_ratio("score_over_towers", together, bare, "<=", 1.15),
+        held_ratio("score_over_encoders", together, bare, "<=", 1.15),
     )
 
 
-def panel_registry(tower: ClipTower) -> Registry:
-    """The three metrics on a tower that is loaded already, with heads that are."""
+def panel_registry(encoder: ClipEncoder) -> Registry:
+    """The three metrics on an encoder that is loaded already, with heads that are."""
     heads = {"aesthetic-v1": aesthetic_v1, "aesthetic-v2": aesthetic_v2}
     return registry_of(
         *(with_head(metric, name) for name, metric in heads.items()),
         clip_score,
-        Tower("openai-vit-l14", lambda place: tower),
+        Encoder("openai-vit-l14", lambda place: encoder),
     )
 
 
@@ -77,7 +77,9 @@ def with_head(metric: Metric, name: str) -> Metric:
     return dataclasses.replace(metric, load_head=lambda place: layers, weights=())
 
 
-def turn(place: Path, tower: ClipTower, registry: Registry, pictures: Sequence[bytes]) -> tuple[float, float, float]:
+def turn(
+    place: Path, encoder: ClipEncoder, registry: Registry, pictures: Sequence[bytes]
+) -> tuple[float, float, float]:
     """Wall seconds of the panel, of its metrics one by one, and of the bare forwards.
 
     Raises:
@@ -90,7 +92,7 @@ def turn(place: Path, tower: ClipTower, registry: Registry, pictures: Sequence[b
         separate_s, separate = separate_s + wall_s, separate | values
     if together != separate or None in together.values():
         raise SystemExit("The panel and three separate calls gave different scores.")
-    return together_s, separate_s, bare_s(tower, pictures)
+    return together_s, separate_s, bare_s(encoder, pictures)
 
 
 def scored_s(
@@ -101,28 +103,28 @@ def scored_s(
         start = time.perf_counter()
         score(folder, metrics=names, registry=registry)
         wall_s = time.perf_counter() - start
-        return wall_s, {(item.metric, item.case): item.value for item in folder.scores()}
+        return wall_s, {(item.metric, item.prompt_id): item.value for item in folder.scores()}
 
 
-def bare_s(tower: ClipTower, pictures: Sequence[bytes]) -> float:
+def bare_s(encoder: ClipEncoder, pictures: Sequence[bytes]) -> float:
     """Wall seconds of the forwards that the panel needs, the last batches padded as ``score`` pads them."""
-    ready = [tower.preprocess(Image.open(io.BytesIO(data)), "torchvision") for data in pictures]
+    ready = [encoder.preprocess(Image.open(io.BytesIO(data)), "torchvision") for data in pictures]
     prompts = [f"prompt {number}" for number in range(len(pictures))]
     start = time.perf_counter()
-    for first in range(0, len(ready), tower.batch):
-        rows, texts = ready[first : first + tower.batch], prompts[first : first + tower.batch]
-        padding = tower.batch - len(rows)
-        tower.embed_images(torch.stack(rows + [rows[-1]] * padding))
-        tower.embed_texts(texts + [texts[-1]] * padding)
+    for first in range(0, len(ready), encoder.batch):
+        rows, texts = ready[first : first + encoder.batch], prompts[first : first + encoder.batch]
+        padding = encoder.batch - len(rows)
+        encoder.embed_images(torch.stack(rows + [rows[-1]] * padding))
+        encoder.embed_texts(texts + [texts[-1]] * padding)
     return time.perf_counter() - start
 
 
 def run_folder(place: Path, names: Sequence[str], pictures: Sequence[bytes]) -> RunFolder:
     """A run of one variant with these pictures and no scores."""
-    cases = tuple(Case(id=f"case-{number:02d}", prompt=f"prompt {number}") for number in range(len(pictures)))
+    prompts = tuple(Prompt(id=f"case-{number:02d}", text=f"prompt {number}") for number in range(len(pictures)))
     base = load_suite("mini")
     suite = msgspec.structs.replace(
-        base, cases=cases, samples=1, metrics=tuple(names), variants=base.variants[:1], limits={}
+        base, prompts=prompts, samples=1, metrics=tuple(names), variants=base.variants[:1], limits={}
     )
     variant = suite.variants[0].name
     info = RunInfo(
@@ -142,11 +144,11 @@ def run_folder(place: Path, names: Sequence[str], pictures: Sequence[bytes]) -> 
     place.mkdir(parents=True)
     (place / "run.json").write_bytes(msgspec.json.encode(info))
     folder = RunFolder.reopen(place)
-    for cell, data in zip(plan_cells(suite), pictures, strict=True):
-        image, sha256 = folder.write_image(variant, cell.case, cell.sample, data)
+    for cell, data in zip(plan_images(suite), pictures, strict=True):
+        image, sha256 = folder.write_image(variant, cell.prompt_id, cell.sample, data)
         render = Render(
             variant=variant,
-            case=cell.case,
+            prompt_id=cell.prompt_id,
             sample=cell.sample,
             seed=cell.seed,
             batch=cell.batch,
@@ -169,9 +171,9 @@ def picture(number: int) -> bytes:
 
 
 def figure_memory() -> tuple[Figure, ...]:
-    """Peak resident memory of ``score`` with all seven metrics over that with the largest tower's alone.
+    """Peak resident memory of ``score`` with all seven metrics over that with the largest encoder's alone.
 
-    In processes of their own, from files in the official layouts. The five towers are about a fifth of the published
+    In processes of their own, from files in the official layouts. The five encoders are about a fifth of the published
     ones each, so that the figure fits a small machine. Interpreter and libraries count on both sides, as a user
     sees it.
     """

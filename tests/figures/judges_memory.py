@@ -1,4 +1,4 @@
-"""Score a few pictures with the named metrics, one tower after another, and print the peak resident memory in bytes."""
+"""Score a few pictures with the named metrics, one encoder after another; print the peak resident memory in bytes."""
 
 from __future__ import annotations
 

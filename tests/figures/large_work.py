@@ -15,7 +15,7 @@ import numpy as np
 
 import bench.render
 from bench.pipeline.switch import base_of
-from bench.records import Audit, Case, Cell, CheckpointFacts, Settings, Suite, Variant
+from bench.records import Audit, CheckpointFacts, PlannedImage, Prompt, Settings, Suite, Variant
 from bench.render.images import Drawn
 from bench.run import run_stage
 
@@ -34,14 +34,14 @@ class Enough(Exception):
 def suite_of(images: int) -> Suite:
     """Two variants, half of the images each."""
     return Suite(
-        schema=1,
+        schema=2,
         name="painted",
-        prompts=("painted.jsonl",),
-        cases=tuple(Case(id=f"case-{number:05d}", prompt=f"painting {number}") for number in range(images // 4)),
+        prompt_files=("painted.jsonl",),
+        prompts=tuple(Prompt(id=f"case-{number:05d}", text=f"painting {number}") for number in range(images // 4)),
         samples=2,
         seed=0,
         metrics=(),
-        settings=Settings(width=SIDE, height=SIDE, steps=1, guidance=1.0, sampler="ddim", batch=BATCH),
+        settings=Settings(width=SIDE, height=SIDE, steps=1, guidance_scale=1.0, sampler="ddim", batch=BATCH),
         variants=(Variant(name="base", checkpoint="mini"), Variant(name="other", checkpoint="mini")),
     )
 
@@ -50,7 +50,7 @@ def paint(on_batch: Callable[[], None]) -> None:
     """Put a picture tinted by the seed in the place of a model's, and call ``on_batch`` for each batch asked for."""
     ramp = np.indices((SIDE, SIDE)).sum(axis=0)[..., None] * np.ones(3)
 
-    def launch(pipe: Any, settings: Settings, cells: Sequence[Cell], encoded: Any) -> Any:
+    def launch(pipe: Any, settings: Settings, cells: Sequence[PlannedImage], encoded: Any) -> Any:
         on_batch()
         return SimpleNamespace(cells=tuple(cells))
 
@@ -59,7 +59,7 @@ def paint(on_batch: Callable[[], None]) -> None:
 
     pipe = SimpleNamespace(device=SimpleNamespace(type="cpu"))
     audit = Audit(checkpoint=CheckpointFacts(layout="diffusers", family="sdxl"), dtype="float32")
-    bench.render.turn_into = lambda _, variant, *__, **___: (
+    bench.render.switch_variant = lambda _, variant, *__, **___: (
         SimpleNamespace(base=base_of(variant), pipe=pipe, checkpoint=None),
         audit,
     )

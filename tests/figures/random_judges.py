@@ -19,12 +19,12 @@ from pathlib import Path
 
 import msgspec
 
-from bench.metrics import Place, Registry, Tower, registry_of
+from bench.metrics import Encoder, Place, Registry, registry_of
 from bench.metrics.aesthetic import aesthetic_v1, aesthetic_v2
 from bench.metrics.blip import VisionShape
 from bench.metrics.encoders import VIT_H14, VIT_L14, ClipShape
 from bench.metrics.hps import hpsv2, hpsv2_vit_h14, hpsv21, hpsv21_vit_h14, load_hps
-from bench.metrics.imagereward import ImageRewardTower, imagereward, imagereward_tower
+from bench.metrics.imagereward import ImageRewardModel, imagereward, imagereward_model
 from bench.metrics.openai_clip import clip_score, load_openai_clip, openai_vit_l14
 from bench.metrics.pickscore import pickscore, pickscore_vit_h14
 from bench.weights import CATALOGUE, find_weights, read_tensors
@@ -38,7 +38,7 @@ LOCK = "weights.lock.json"
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the three kinds of towers; PickScore and both HPS have the second."""
+    """Of the three kinds of encoders; PickScore and both HPS have the second."""
 
     l14: ClipShape
     h14: ClipShape
@@ -51,7 +51,7 @@ SMALL_SIZES = Sizes(
     ClipShape(1024, 768, 12, 64, 768, 12, 12, quick_gelu=False, patch_px=56),
     reward.Layout(224, 56, 512, 12, 8, 512, 2048, 6, 8, 512, reward.PUBLISHED.tokens),
 )
-"""About a fifth of the published towers each, so that their sizes stand to each other as theirs do."""
+"""About a fifth of the published encoders each, so that their sizes stand to each other as theirs do."""
 
 
 def write_judges(place: Path, sizes: Sizes, metrics: Sequence[str] = PANEL) -> None:
@@ -75,7 +75,7 @@ def write_judges(place: Path, sizes: Sizes, metrics: Sequence[str] = PANEL) -> N
 
 
 def panel_of(sizes: Sizes) -> Registry:
-    """The seven metrics as they are, on towers of these sizes that are found and checked as the real ones are."""
+    """The seven metrics as they are, on encoders of these sizes that are found and checked as the real ones are."""
 
     def openai(place: Place):
         file = find_weights("openai-vit-l14", place)
@@ -88,19 +88,19 @@ def panel_of(sizes: Sizes) -> Registry:
 
         return load
 
-    def joint(place: Place) -> ImageRewardTower:
+    def joint(place: Place) -> ImageRewardModel:
         at = sizes.reward
         shape = VisionShape(at.image_px, at.patch_px, at.vision_width, at.vision_depth, at.vision_heads)
-        folder, vocabulary = (find_weights(name, place) for name in imagereward_tower.weights)
-        return ImageRewardTower(folder, vocabulary, place, shape)
+        folder, vocabulary = (find_weights(name, place) for name in imagereward_model.weights)
+        return ImageRewardModel(folder, vocabulary, place, shape)
 
     return registry_of(
         *METRICS,
-        Tower(openai_vit_l14.name, openai),
+        Encoder(openai_vit_l14.name, openai),
         pickscore_vit_h14,
-        Tower(hpsv2_vit_h14.name, hps("hpsv2")),
-        Tower(hpsv21_vit_h14.name, hps("hpsv2.1")),
-        Tower(imagereward_tower.name, joint),
+        Encoder(hpsv2_vit_h14.name, hps("hpsv2")),
+        Encoder(hpsv21_vit_h14.name, hps("hpsv2.1")),
+        Encoder(imagereward_model.name, joint),
     )
 
 

@@ -12,10 +12,10 @@ import torch
 
 from bench.pipeline import denoise as stages
 from bench.pipeline.switch import load_pipeline
-from bench.records import Cell, Suite, Variant
+from bench.records import PlannedImage, Suite, Variant
 from bench.render import render
 from bench.store import RunFolder
-from bench.suite import load_suite, plan_cells, protocol_digest
+from bench.suite import load_suite, plan_images, protocol_digest
 
 from .figure import Figure, held_ratio
 
@@ -57,20 +57,20 @@ def floor_s(pipe: Any, suite: Suite, ready: list[dict[str, torch.Tensor]]) -> fl
     return time.perf_counter() - start
 
 
-def batches(suite: Suite) -> Iterator[tuple[Cell, ...]]:
+def batches(suite: Suite) -> Iterator[tuple[PlannedImage, ...]]:
     """The planned batches of a variant."""
-    cells = plan_cells(suite)
+    cells = plan_images(suite)
     for number in range(cells[-1].batch + 1):
         yield tuple(cell for cell in cells if cell.batch == number)
 
 
-def prepare(pipe: Any, suite: Suite, cells: tuple[Cell, ...], device: str = "cpu") -> dict[str, torch.Tensor]:
+def prepare(pipe: Any, suite: Suite, cells: tuple[PlannedImage, ...], device: str = "cpu") -> dict[str, torch.Tensor]:
     """What the loop starts from, on the device: noise, and the embeddings of negative and then positive prompts."""
-    cases = {case.id: case for case in suite.cases}
+    prompts = {prompt.id: prompt for prompt in suite.prompts}
     with torch.inference_mode():
         text, negative, pooled, negative_pooled = pipe.encode_prompt(
-            prompt=[cases[cell.case].prompt for cell in cells],
-            negative_prompt=[cases[cell.case].negative for cell in cells],
+            prompt=[prompts[cell.prompt_id].prompt for cell in cells],
+            negative_prompt=[prompts[cell.prompt_id].negative for cell in cells],
             do_classifier_free_guidance=True,
         )
         size = (suite.settings.height, suite.settings.width)
@@ -103,7 +103,7 @@ def denoise_and_decode(
         doubled = pipe.scheduler.scale_model_input(torch.cat([latents, latents]), step)
         predicted = pipe.unet(doubled, step, encoder_hidden_states=text, added_cond_kwargs=conditions).sample
         without, given = predicted.chunk(2)
-        guided = without + settings.guidance * (given - without)
+        guided = without + settings.guidance_scale * (given - without)
         latents = pipe.scheduler.step(guided, step, latents).prev_sample
     return decode(pipe, latents)
 

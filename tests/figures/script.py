@@ -17,11 +17,11 @@ from PIL import Image
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
 import bench.render
-from bench.mini.networks import judge_tokens, load_judge
+from bench.mini.networks import load_mini_clip, mini_clip_tokens
 from bench.mini.weights import lora_file, pipeline_folder, weight_file
 from bench.records import Suite
 from bench.run import run_stage
-from bench.suite import load_suite, plan_cells
+from bench.suite import load_suite, plan_images
 
 from .figure import Figure, held_ratio
 
@@ -70,47 +70,47 @@ def figure_script() -> tuple[Figure, ...]:
 
 def ours_s(suite: Suite, path: Path) -> tuple[float, float]:
     """Seconds of rendering and scoring without loading the pipeline or turning it into a variant, and of that."""
-    real, clock = bench.render.turn_into, Clock(bench.render.turn_into)
-    bench.render.turn_into = clock
+    real, clock = bench.render.switch_variant, Clock(bench.render.switch_variant)
+    bench.render.switch_variant = clock
     try:
         start = time.perf_counter()
         run_stage("render", suite, path, device="cpu")
         run_stage("score", suite, path, device="cpu")
         return time.perf_counter() - start - clock.seconds, clock.seconds
     finally:
-        bench.render.turn_into = real
+        bench.render.switch_variant = real
 
 
 def script_s(suite: Suite, place: Path) -> tuple[float, float]:
     """Seconds of the script without loading, and of loading."""
-    prompts = {case.id: case.prompt for case in suite.cases}
-    cells = plan_cells(suite)
+    prompts = {prompt.id: prompt.text for prompt in suite.prompts}
+    cells = plan_images(suite)
     load, steady = Clock(load_variant), 0.0
     for name in LORAS:
         pipe = load(name)
         start = time.perf_counter()
         for cell in cells:
             image = pipe(
-                prompts[cell.case],
+                prompts[cell.prompt_id],
                 num_inference_steps=suite.settings.steps,
-                guidance_scale=suite.settings.guidance,
+                guidance_scale=suite.settings.guidance_scale,
                 height=suite.settings.height,
                 width=suite.settings.width,
                 generator=torch.Generator("cpu").manual_seed(cell.seed),
             ).images[0]
-            image.save(place / f"{name}-{cell.case}-{cell.sample}.png")
+            image.save(place / f"{name}-{cell.prompt_id}-{cell.sample}.png")
         steady += time.perf_counter() - start
     judge = Clock(Judges)
     judges = judge()
     start = time.perf_counter()
     for name in LORAS:
         for cell in cells:
-            path = place / f"{name}-{cell.case}-{cell.sample}.png"
-            prompt = prompts[cell.case]
+            path = place / f"{name}-{cell.prompt_id}-{cell.sample}.png"
+            prompt = prompts[cell.prompt_id]
             judges.clip(path, prompt)
             judges.aesthetic(path)
             judges.preference(path, prompt)
-            judges.similarity(path, place / f"base-{cell.case}-{cell.sample}.png")
+            judges.similarity(path, place / f"base-{cell.prompt_id}-{cell.sample}.png")
     steady += time.perf_counter() - start
     return steady, load.seconds + judge.seconds
 
@@ -133,8 +133,8 @@ class Judges:
     def __init__(self) -> None:
         from safetensors.torch import load_file
 
-        self._clip, self._tokens = load_judge("mini-clip")
-        self._preference, _ = load_judge("mini-preference")
+        self._clip, self._tokens = load_mini_clip("mini-clip")
+        self._preference, _ = load_mini_clip("mini-preference")
         self._head = {
             key: value.float() for key, value in load_file(weight_file("judges/mini-aesthetic.safetensors")).items()
         }
@@ -142,7 +142,7 @@ class Judges:
     @torch.inference_mode()
     def clip(self, path: Path, prompt: str) -> float:
         """CLIPScore."""
-        text = self._clip.embed_tokens(judge_tokens(self._tokens, [prompt]))
+        text = self._clip.embed_tokens(mini_clip_tokens(self._tokens, [prompt]))
         return 100 * float((self._clip.embed_images(pixels(path)) * text).sum().clamp(min=0))
 
     @torch.inference_mode()
@@ -153,7 +153,7 @@ class Judges:
     @torch.inference_mode()
     def preference(self, path: Path, prompt: str) -> float:
         """The preference model's logit."""
-        text = self._preference.embed_tokens(judge_tokens(self._tokens, [prompt]))
+        text = self._preference.embed_tokens(mini_clip_tokens(self._tokens, [prompt]))
         return float(self._preference.score(pixels(path), text))
 
     def similarity(self, path: Path, base: Path) -> float:

@@ -10,14 +10,14 @@ from pathlib import Path
 import msgspec
 import torch
 
-from bench.pipeline.switch import Model, load_pipeline, turn_into
+from bench.pipeline.switch import Model, load_pipeline, switch_variant
 from bench.records import Lora, Settings, Variant
 
 from .figure import Figure, held_ratio
 from .merge_work import write_inputs
 
 TURNS = 3
-SETTINGS = Settings(width=1024, height=1024, steps=20, guidance=5.0, sampler="euler", dtype="float16", batch=1)
+SETTINGS = Settings(width=1024, height=1024, steps=20, guidance_scale=5.0, sampler="euler", dtype="float16", batch=1)
 
 
 def figure_switch(shape: str = "sdxl") -> tuple[Figure, ...]:
@@ -36,7 +36,7 @@ def figure_switch(shape: str = "sdxl") -> tuple[Figure, ...]:
         for variant in variants:
             loaded_s(variant, device)  # the files are in the page cache from here on
         loaded = [sum(loaded_s(variant, device) for variant in variants) for _ in range(TURNS)]
-        model, _ = turn_into(None, base, SETTINGS, device=device, weights_dir=None)
+        model, _ = switch_variant(None, base, SETTINGS, device=device, weights_dir=None)
         for variant in variants:
             turned_s(model, variant, device)  # keeps what the LoRA changes beside, once
         turned = [sum(turned_s(model, variant, device) for variant in variants) for _ in range(TURNS)]
@@ -57,7 +57,7 @@ def turned_s(model: Model, variant: Variant, device: str) -> float:
     """Seconds of turning the loaded model into a variant."""
     settle(device)
     start = time.perf_counter()
-    turn_into(model, variant, SETTINGS, device=device, weights_dir=None)
+    switch_variant(model, variant, SETTINGS, device=device, weights_dir=None)
     settle(device)
     return time.perf_counter() - start
 

@@ -147,7 +147,7 @@ def test_it_says_what_was_judged_against_what(changes, words) -> None:
 def test_the_worst_prompts_come_with_text_scores_and_the_files_of_both_images(pair) -> None:
     text = summary(LOST, runs=pair)
     first, *_ = found = rows(text, 1)
-    prompt = pair.candidate.info.suite.cases[0].prompt
+    prompt = pair.candidate.info.suite.prompts[0].prompt
     assert first[0] == f"<strong>case-000</strong><br>{prompt}"
     assert first[1] == "+0.1000"  # three figures of the typical loss, 0.095
     assert len(found) == 3
@@ -168,15 +168,15 @@ def test_the_pair_is_of_the_sample_that_lost_most(pair) -> None:
                 next(
                     score.value
                     for score in run.scores
-                    if (score.variant, score.case, score.sample, score.metric)
-                    == (variant, worst.case, sample, "mini-aesthetic")
+                    if (score.variant, score.prompt_id, score.sample, score.metric)
+                    == (variant, worst.prompt_id, sample, "mini-aesthetic")
                 )
                 for run, variant in zip(pair, ("spo", "base"), strict=True)
             )
             losses[sample] = theirs - ours
         expected = max(losses, key=lambda sample: losses[sample])
-        assert f"{worst.case}-{expected}.png" in row[2]
-        assert f"{worst.case}-{expected}.png" in row[3]
+        assert f"{worst.prompt_id}-{expected}.png" in row[2]
+        assert f"{worst.prompt_id}-{expected}.png" in row[3]
 
 
 def test_an_address_makes_them_images(pair) -> None:
@@ -196,7 +196,7 @@ def test_a_pair_of_which_one_image_is_gone_is_not_shown(pair) -> None:
 
 def test_a_frozen_baseline_has_no_images_and_the_summary_says_so(pair) -> None:
     text = summary_markdown(make_gate(LOST), pair.candidate, None)
-    assert pair.candidate.info.suite.cases[0].prompt in text
+    assert pair.candidate.info.suite.prompts[0].prompt in text
     assert ".png" not in text
     assert "a frozen baseline holds numbers only" in text
 
@@ -261,8 +261,8 @@ def test_any_text_leaves_the_form_alone(sentence, note) -> None:
 
 def test_a_prompt_with_markup_is_text_in_its_cell(pair) -> None:
     suite = pair.candidate.info.suite
-    cases = tuple(msgspec.structs.replace(case, prompt="x | <b>y</b>\n" * 100) for case in suite.cases)
-    info = msgspec.structs.replace(pair.candidate.info, suite=msgspec.structs.replace(suite, cases=cases))
+    prompts = tuple(msgspec.structs.replace(prompt, prompt="x | <b>y</b>\n" * 100) for prompt in suite.prompts)
+    info = msgspec.structs.replace(pair.candidate.info, suite=msgspec.structs.replace(suite, prompts=prompts))
     text = summary(LOST, runs=Pair(msgspec.structs.replace(pair.candidate, info=info), pair.reference))
     (first, *_) = rows(text, 1)
     assert len(first) == 4

@@ -59,7 +59,8 @@ def test_the_simulation_notices_a_gate_that_errs(small, monkeypatch):
 
 def test_a_figure_is_that_of_its_worst_cell():
     good, bad = (
-        gating.Cell("normal", 100, gating.Tally(100, passes, 95), gating.Tally(), gating.Tally()) for passes in (2, 7)
+        gating.PlannedImage("normal", 100, gating.Tally(100, passes, 95), gating.Tally(), gating.Tally())
+        for passes in (2, 7)
     )
     results = gating.Results([good, bad], [], [good], [bad, replace(good, prompts=400)], [])
     by_name = {figure.figure: figure for figure in gating.figures(results)}

@@ -74,7 +74,7 @@ def test_other_weights_that_changed_no_score_are_noted():
 def test_the_values_of_a_case_meet_those_of_the_same_case():
     found = gate(side(1), side())
     worst = of(found, "mini-clip").worst[0]
-    at = [case.id for case in side().cases].index(worst.case)
+    at = [prompt.id for prompt in side().prompts].index(worst.prompt_id)
     assert worst.reference == side().variants[2].values["mini-clip"][at]
     assert worst.candidate == side(1).variants[2].values["mini-clip"][at]
 
@@ -161,13 +161,13 @@ def test_a_reference_that_is_not_there_is_refused(pairs, words):
 
 def test_another_protocol_is_refused_with_all_that_differs():
     reference = side()
-    cases = (replace(reference.cases[0], digest="0" * 12), *reference.cases[2:], reference.cases[1])
+    prompts = (replace(reference.prompts[0], digest="0" * 12), *reference.prompts[2:], reference.prompts[1])
     other = replace(
         reference,
         protocol_digest="e" * 64,
         settings=replace(reference.settings, steps=30),
         seed=7,
-        cases=(*cases, replace(cases[0], id="new-case")),
+        prompts=(*prompts, replace(prompts[0], id="new-case")),
         metrics=tuple(replace(one, version="2") if one.name == "mini-clip" else one for one in reference.metrics),
     )
     with pytest.raises(IncomparableError) as caught:

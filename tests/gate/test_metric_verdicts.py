@@ -1,4 +1,4 @@
-"""Verdicts on one metric, from values whose answer is known."""
+"""Verdicts on one metric, from values whose statistics is known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bench.gate.check import Question
+from bench.gate.check import Check
 from bench.gate.quality import judge_metric
 from bench.stats.bounds import detectable_loss, mean_bounds, prompts_for
 from bench.suite.limits import parse_limit
@@ -22,8 +22,8 @@ LOWER = replace(FACTS, higher_is_better=False)
 
 
 def verdict(ours, theirs, limit="0.1", facts=FACTS, equal=False, reference="spo"):
-    question = Question(parse_limit("mini-aesthetic", limit), "metric", "points", "spo", reference, 2, equal)
-    return judge_metric(question, facts, [f"p{at:02d}" for at in range(len(ours))], ours, theirs)
+    check = Check(parse_limit("mini-aesthetic", limit), "metric", "points", "spo", reference, 2, equal)
+    return judge_metric(check, facts, [f"p{at:02d}" for at in range(len(ours))], ours, theirs)
 
 
 def pair(n, loss, sd, seed=0):
@@ -91,7 +91,18 @@ def test_the_ten_worst_prompts_stand_first_and_gains_are_not_among_them():
     theirs = [1.0] * 20 + [2.0]
     ours = [1.0 - loss for loss in (0.5, 0.9, 0.1, *([0.2] * 8), *([-0.3] * 9))] + [2.0]
     found = verdict(ours, theirs)
-    assert [one.case for one in found.worst] == ["p01", "p00", "p03", "p04", "p05", "p06", "p07", "p08", "p09", "p10"]
+    assert [one.prompt_id for one in found.worst] == [
+        "p01",
+        "p00",
+        "p03",
+        "p04",
+        "p05",
+        "p06",
+        "p07",
+        "p08",
+        "p09",
+        "p10",
+    ]
     assert (found.worst[0].candidate, found.worst[0].reference) == (pytest.approx(0.1), 1.0)
     assert found.worst[0].loss == pytest.approx(0.9)
     assert verdict([1.0, 1.2] * 6, [1.0] * 12).worst == ()

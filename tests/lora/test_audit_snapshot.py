@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from tiny_checkpoints import write_tiny
 
 from bench.mini import weights
-from bench.pipeline.switch import turn_into
+from bench.pipeline.switch import switch_variant
 from bench.records import Audit, Lora, MergeAudit, Settings, Variant
 from bench.report.audits import recipe_text
 
@@ -28,14 +28,14 @@ method = "copy"
 models = ["mini"]
 loras = [{ path = "mini:spo", weight = 0.5, blocks = { M00 = 0.25 } }]
 """
-SETTINGS = Settings(width=64, height=64, steps=2, guidance=3.0, sampler="ddim", batch=1)
+SETTINGS = Settings(width=64, height=64, steps=2, guidance_scale=3.0, sampler="ddim", batch=1)
 
 
 def audit(folder: Path) -> Audit:
     path = folder / "recipe.toml"
     path.write_text(RECIPE, encoding="utf-8")
     variant = Variant(name="x", checkpoint=str(path), loras=(Lora(path="mini:dpo", weight=0.8, text_encoder=0.0),))
-    return turn_into(None, variant, SETTINGS, device="cpu", weights_dir=None)[1]
+    return switch_variant(None, variant, SETTINGS, device="cpu", weights_dir=None)[1]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def merged(folder: Path, alpha: float, dtype: str) -> MergeAudit:
     write_tiny(folder / "a.safetensors", 1)
     settings = msgspec.structs.replace(SETTINGS, dtype=dtype)
     variant = Variant(name="x", checkpoint=str(folder / "r.toml"))
-    found = turn_into(None, variant, settings, device="cpu", weights_dir=None)[1].merge
+    found = switch_variant(None, variant, settings, device="cpu", weights_dir=None)[1].merge
     assert found is not None
     return found
 
@@ -143,7 +143,7 @@ def test_what_a_merge_loses_to_rounding_is_told(tmp_path: Path) -> None:
 
 def test_any_other_checkpoint_has_no_merge() -> None:
     variant = Variant(name="x", checkpoint="mini")
-    assert turn_into(None, variant, SETTINGS, device="cpu", weights_dir=None)[1].merge is None
+    assert switch_variant(None, variant, SETTINGS, device="cpu", weights_dir=None)[1].merge is None
 
 
 if __name__ == "__main__":

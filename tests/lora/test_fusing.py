@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from bench.lora import apply as fusing
 from bench.lora import audit
 from bench.lora.algorithms import Change
-from bench.lora.apply import Strong, fuse_into
+from bench.lora.apply import ScaledChange, fuse_into
 from bench.lora.audit import measure_change
 
 OUT, IN, RANK = 24, 20, 3
 
 
-def lora(seed: int, strength: float, size: float = 0.1, *, dora: bool = False) -> Strong:
+def lora(seed: int, strength: float, size: float = 0.1, *, dora: bool = False) -> ScaledChange:
     dice = torch.Generator().manual_seed(seed)
     parts = {
         "up": torch.randn(OUT, RANK, generator=dice) * size,
@@ -25,22 +25,22 @@ def lora(seed: int, strength: float, size: float = 0.1, *, dora: bool = False) -
         **({"dora_scale": torch.rand(OUT, 1, generator=dice) + 0.5} if dora else {}),
     }
     change = Change("unet.x.weight", "lora", dora, RANK, None, 0.5, {role: role for role in parts})
-    return Strong(change, parts, strength)
+    return ScaledChange(change, parts, strength)
 
 
-def tucker(seed: int, strength: float) -> Strong:
+def tucker(seed: int, strength: float) -> ScaledChange:
     dice = torch.Generator().manual_seed(seed)
     shapes = {"up": (OUT, RANK, 1, 1), "down": (RANK, IN, 1, 1), "mid": (RANK, RANK, 3, 3)}
     parts = {role: torch.randn(shape, generator=dice) * 0.3 for role, shape in shapes.items()}
     change = Change("unet.x.weight", "tucker", False, RANK, None, 0.5, {role: role for role in parts})
-    return Strong(change, parts, strength)
+    return ScaledChange(change, parts, strength)
 
 
 def weight(seed: int, *more: int) -> torch.Tensor:
     return torch.randn(OUT, IN, *more, generator=torch.Generator().manual_seed(seed))
 
 
-def in_float64(before: torch.Tensor, changes: list[Strong]) -> list[np.ndarray]:
+def in_float64(before: torch.Tensor, changes: list[ScaledChange]) -> list[np.ndarray]:
     """The tensor before the first change and after each, by numpy."""
     found = [before.double().numpy()]
     for change, parts, strength in changes:

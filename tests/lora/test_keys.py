@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.lora.parse import take_apart
+from bench.lora.parse import parse_key
 
 UNET = "unet.mid_block.attentions.0.transformer_blocks.0.attn1"
 
@@ -34,7 +34,7 @@ UNET = "unet.mid_block.attentions.0.transformer_blocks.0.attn1"
     ],
 )
 def test_a_key_is_a_module_and_a_part(key: str, module: str, role: str) -> None:
-    part = take_apart(key)
+    part = parse_key(key)
     assert part is not None
     assert part[:2] == (module, role)
 
@@ -54,4 +54,4 @@ def test_a_key_is_a_module_and_a_part(key: str, module: str, role: str) -> None:
     ],
 )
 def test_other_keys_are_none(key: str) -> None:
-    assert take_apart(key) is None
+    assert parse_key(key) is None

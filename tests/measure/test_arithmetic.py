@@ -11,7 +11,7 @@ import torch
 from bench.measure.meters import arithmetic_note
 from bench.records import Settings
 
-SETTINGS = Settings(width=64, height=64, steps=3, guidance=3.0, sampler="ddim", dtype="bfloat16")
+SETTINGS = Settings(width=64, height=64, steps=3, guidance_scale=3.0, sampler="ddim", dtype="bfloat16")
 
 
 class Unet(torch.nn.Sequential):

@@ -23,7 +23,7 @@ from bench.records import Settings, Variant
 
 REQUEST = Request(
     variant=Variant(name="spo", checkpoint="mini"),
-    settings=Settings(width=64, height=64, steps=3, guidance=3.0, sampler="ddim"),
+    settings=Settings(width=64, height=64, steps=3, guidance_scale=3.0, sampler="ddim"),
     device="cpu",
     weights_dir=None,
     round=0,

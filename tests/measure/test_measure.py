@@ -202,10 +202,10 @@ def test_variants_come_in_the_suites_order() -> None:
 
 def test_timed_images_take_the_cases_in_turn_with_the_seeds_of_the_run() -> None:
     shots = plan_shots(SUITE)
-    first, second = SUITE.cases
+    first, second = SUITE.prompts
     wanted = [(first, 0), (first, 0), (first, 0), (second, 0), (first, 1)]
-    assert [shot.prompt for shot in shots] == [case.prompt for case, _ in wanted]
-    assert [shot.seed for shot in shots] == [image_seed(SUITE.seed, case.id, n) for case, n in wanted]
+    assert [shot.prompt for shot in shots] == [prompt.text for prompt, _ in wanted]
+    assert [shot.seed for shot in shots] == [image_seed(SUITE.seed, prompt.id, n) for prompt, n in wanted]
 
 
 def complete_records(variant: str = "base", round_number: int = 0, process: int = 9) -> tuple[Timing, ...]:

@@ -27,7 +27,7 @@ from bench.pipeline import denoise as variant_stages
 from bench.pipeline.denoise import Decoded
 from bench.records import Conditions, Lora, Settings, Variant
 
-SETTINGS = Settings(width=64, height=64, steps=3, guidance=3.0, sampler="ddim")
+SETTINGS = Settings(width=64, height=64, steps=3, guidance_scale=3.0, sampler="ddim")
 CLOCK = Clock(lambda: 0.0, lambda before, after: after - before, lambda: None)
 
 

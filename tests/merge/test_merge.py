@@ -201,7 +201,7 @@ def test_a_suite_renders_a_recipe_and_its_file_alike(place: Path) -> None:
     from bench.records import Settings
 
     run(place, SUM + 'loras = [{ path = "lora.safetensors" }]\n')
-    settings = Settings(width=64, height=64, steps=1, guidance=1.0, sampler="ddim", dtype="float16")
+    settings = Settings(width=64, height=64, steps=1, guidance_scale=1.0, sampler="ddim", dtype="float16")
     variants = [Variant(name=name, checkpoint=str(place / name)) for name in ("r.toml", "out.safetensors")]
     recipe, file = (load_pipeline(variant, settings, device="cpu") for variant in variants)
     for component in ("unet", "vae", "text_encoder", "text_encoder_2"):

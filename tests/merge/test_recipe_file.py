@@ -52,8 +52,8 @@ def test_what_is_left_out_is_filled_in_and_part_of_the_recipe(tmp_path: Path) ->
 
 
 BAD = {
-    "no TOML": ("schema = ", "is no TOML"),
-    "doubled": (SUM + "alpha = 0.5\n", "is no TOML"),
+    "no TOML": ("schema = ", "is not valid TOML"),
+    "doubled": (SUM + "alpha = 0.5\n", "is not valid TOML"),
     "no schema": ('method = "copy"', "schema is missing; a recipe begins with schema = 1"),
     "schema a text": ('schema = "1"', "schema is '1'"),
     "unknown field": (SUM + "alfa = 1\n", r"unknown field alfa \(did you mean 'alpha'\?\); at the top stand"),

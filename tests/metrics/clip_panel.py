@@ -85,21 +85,21 @@ def judged(
 ) -> dict[str, list[Score]]:
     """The engine's scores of pictures with their prompts, in that order, by metric."""
     run = make_run(place, prompts=len(pairs), samples=1, variants=("base",))
-    cases = tuple(
-        msgspec.structs.replace(case, prompt=prompt)
-        for case, (_, prompt) in zip(run.info.suite.cases, pairs, strict=True)
+    prompts = tuple(
+        msgspec.structs.replace(prompt, prompt=prompt)
+        for prompt, (_, prompt) in zip(run.info.suite.prompts, pairs, strict=True)
     )
-    suite = msgspec.structs.replace(run.info.suite, cases=cases, metrics=tuple(metrics))
+    suite = msgspec.structs.replace(run.info.suite, prompts=prompts, metrics=tuple(metrics))
     info = msgspec.structs.replace(run.info, suite=suite, metrics=())
     write_run(msgspec.structs.replace(run, info=info, scores=()), place)
     with RunFolder.reopen(place) as folder:
-        for case, (image, _) in zip(cases, pairs, strict=True):
-            put_image(folder, ("base", case.id, 0), image)
+        for prompt, (image, _) in zip(prompts, pairs, strict=True):
+            put_image(folder, ("base", prompt.id, 0), image)
         with pytest.MonkeyPatch.context() as patch:  # a fixture of a module may call, before conftest's patch holds
             patch.setenv("HOTART_WEIGHTS_LOCK", str(place.with_suffix(".lock.json")))
-            score(folder, metrics=metrics, registry=registry, weights_dir=weights_dir, tower_dtype=dtype)
-        found = {(item.metric, item.case): item for item in folder.scores()}
-    return {name: [found[name, case.id] for case in cases] for name in metrics}
+            score(folder, metrics=metrics, registry=registry, weights_dir=weights_dir, metric_dtype=dtype)
+        found = {(item.metric, item.prompt_id): item for item in folder.scores()}
+    return {name: [found[name, prompt.id] for prompt in prompts] for name in metrics}
 
 
 @functools.cache

@@ -29,7 +29,7 @@ AESTHETIC_LAYERS = {0: (1024, 768), 2: (128, 1024), 4: (64, 128), 6: (16, 64), 7
 
 SMALL_L14 = ClipShape(768, 64, 2, 16, 64, 4, 2, quick_gelu=True, patch_px=28)
 SMALL_H14 = ClipShape(48, 64, 2, 16, 64, 4, 2, quick_gelu=False, patch_px=28)
-"""The published geometry of 224 pixels and the published width of what heads read, and little between them."""
+"""The published preprocessing of 224 pixels and the published width of what heads read, and little between them."""
 
 
 def open_clip_shapes(shape: ClipShape) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from official_layouts import AESTHETIC_LAYERS, SMALL_L14, random_clip, random_he
 from test_geometry import openai_official
 
 from bench.errors import WeightsError
-from bench.metrics import Inputs, Place, Tower, registry_of
+from bench.metrics import Encoder, Inputs, Place, registry_of
 from bench.metrics.aesthetic import aesthetic_v1, aesthetic_v2, load_v1, load_v2
 from bench.metrics.openai_clip import load_openai_clip
 from bench.weights import read_tensors
@@ -34,13 +34,13 @@ def collapsed(head: dict[str, torch.Tensor]) -> tuple[np.ndarray, float]:
 
 @pytest.fixture(scope="module")
 def panel(tmp_path_factory):
-    """A folder of weights with both heads, the tower's file and state, and the engine's scores of every case."""
+    """A folder of weights with both heads, the encoder's file and state, and the engine's scores of every case."""
     place, state = tmp_path_factory.mktemp("aesthetic"), random_clip(SMALL_L14, 6)
     file = write_openai(place, state)
     heads = {name: random_head(name, 7) for name in NAMES}
     for name, head in heads.items():
         write_head(place, name, head)
-    small = Tower("openai-vit-l14", lambda at: load_openai_clip(read_tensors(file), at, file, SMALL_L14))
+    small = Encoder("openai-vit-l14", lambda at: load_openai_clip(read_tensors(file), at, file, SMALL_L14))
     return place, state, heads, registry_of(aesthetic_v1, aesthetic_v2, small)
 
 
@@ -63,14 +63,14 @@ def test_they_are_the_official_ratings(panel, tmp_path) -> None:
     model = transformers_clip(state, SMALL_L14)
     for name in NAMES:
         weight, bias = collapsed(heads[name])
-        expected = [float(weight @ unit(model, case)) + bias for case in CASES]
+        expected = [float(weight @ unit(model, prompt_id)) + bias for prompt_id in CASES]
         np.testing.assert_allclose([item.value for item in found[name]], expected, rtol=0, atol=1e-4)
         assert np.ptp(expected) > 0.1
         assert not any(item.prompt_cut for item in found[name])
 
 
-def unit(model, case) -> np.ndarray:
-    width, height, mode, _ = case
+def unit(model, prompt_id) -> np.ndarray:
+    width, height, mode, _ = prompt_id
     with torch.inference_mode():
         features = model.get_image_features(pixel_values=openai_official(draw(width, height, mode))[None])
     row = features.pooler_output[0].double().numpy()
@@ -139,10 +139,10 @@ def test_an_embedding_that_is_not_of_unit_norm_is_refused(panel, tmp_path) -> No
             return [False] * len(prompts)
 
     place, *_ = panel
-    registry = registry_of(aesthetic_v1, aesthetic_v2, Tower("openai-vit-l14", lambda at: Unnormalised()))
+    registry = registry_of(aesthetic_v1, aesthetic_v2, Encoder("openai-vit-l14", lambda at: Unnormalised()))
     found = judged(tmp_path, all_pairs()[:2], NAMES, registry, weights_dir=place)
     reasons = {item.reason for items in found.values() for item in items}
-    assert reasons == {"the tower gave an embedding of L2 norm 13.86, not 1"}
+    assert reasons == {"the encoder gave an embedding of L2 norm 13.86, not 1"}
 
 
 def broken(head: dict[str, torch.Tensor], how: str) -> object:

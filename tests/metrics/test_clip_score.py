@@ -11,7 +11,7 @@ from official_layouts import SMALL_L14, random_clip, write_openai
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from bench.errors import WeightsError
-from bench.metrics import Inputs, Place, Tower, registry_of
+from bench.metrics import Encoder, Inputs, Place, registry_of
 from bench.metrics.openai_clip import clip_score, load_openai_clip, openai_vit_l14
 from bench.weights import read_tensors
 
@@ -21,13 +21,13 @@ def scores(tmp_path_factory):
     """Ours, by the engine, from the published file; and transformers' on the same weights."""
     place, state = tmp_path_factory.mktemp("clip"), random_clip(SMALL_L14, 5)
     file = write_openai(place, state)
-    small = Tower("openai-vit-l14", lambda place: load_openai_clip(read_tensors(file), place, file, SMALL_L14))
+    small = Encoder("openai-vit-l14", lambda place: load_openai_clip(read_tensors(file), place, file, SMALL_L14))
     found = judged(place / "run", all_pairs(), ["clip-l14"], registry_of(clip_score, small))["clip-l14"]
     return found, transformers_clip(state, SMALL_L14)
 
 
-def official(model, case, ids=plain_ids, crop=None) -> float:
-    width, height, mode, prompt = case
+def official(model, prompt_id, ids=plain_ids, crop=None) -> float:
+    width, height, mode, prompt = prompt_id
     image = draw(width, height, mode)
     pixels = CLIPImageProcessorPil()(image.convert("RGB"), return_tensors="pt").pixel_values[0]
     picture, text = transformers_features(model, pixels if crop is None else crop(pixels), ids(prompt))
@@ -36,7 +36,7 @@ def official(model, case, ids=plain_ids, crop=None) -> float:
 
 def test_it_is_the_official_number(scores) -> None:
     found, model = scores
-    expected = [official(model, case) for case in CASES]
+    expected = [official(model, prompt_id) for prompt_id in CASES]
     np.testing.assert_allclose([item.value for item in found], expected, rtol=0, atol=1e-3)
     assert np.ptp(expected) > 1  # weights on which every picture scored the same would show nothing
 
@@ -72,6 +72,6 @@ def test_a_negative_cosine_is_0_for_that_picture_alone() -> None:
     torch.testing.assert_close(clip_score(inputs), torch.tensor([0.0, 100.0, 60.0]))
 
 
-def test_its_tower_asks_for_the_catalogued_file(tmp_path) -> None:
+def test_its_encoder_asks_for_the_catalogued_file(tmp_path) -> None:
     with pytest.raises(WeightsError, match=r"open_clip_model\.safetensors is not in"):
         openai_vit_l14.load(Place(weights_dir=tmp_path))

@@ -22,13 +22,13 @@ ROOT = Path(__file__).parents[2]
 OWN = ("bench.metrics.pixels",)
 
 DECLARE = """
-from bench.metrics import metric, tower
+from bench.metrics import metric, encoder
 from bench.records import MetricFacts
 
-def declare(name, tower=None):
+def declare(name, encoder=None):
     facts = MetricFacts(
         name=name, version="1", summary="A test's.", unit="share", higher_is_better=True, low=None, high=None,
-        axis="aesthetic", tower=tower, trained_on="nothing", standing="held-out", licence="none",
+        category="aesthetic", encoder=encoder, trained_on="nothing", training_overlap="none", licence="none",
         reference="none",
     )
     return metric(facts)(lambda inputs: inputs.pixels.mean(dim=(1, 2, 3)))
@@ -43,7 +43,7 @@ class Site:
         (path / "declaring.py").write_text(DECLARE)
 
     def install(self, package: str, module: str, body: str) -> None:
-        (self.path / f"{module}.py").write_text(f"from declaring import declare, tower\n{body}\n")
+        (self.path / f"{module}.py").write_text(f"from declaring import declare, encoder\n{body}\n")
         info = self.path / f"{package}-2.1.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 2.1\n")
@@ -73,12 +73,12 @@ def test_a_plugin_adds_its_metrics_and_towers_to_ours(site: Site) -> None:
     site.install(
         "nice-judges",
         "one",
-        "vit = tower('vit')(print)\nfirst = declare('first', 'vit')\nsecond = declare('second')",
+        "vit = encoder('vit')(print)\nfirst = declare('first', 'vit')\nsecond = declare('second')",
     )
     registry = site.registry()
     assert set(registry.metrics) == OURS | {"first", "second"}
     assert list(registry.metrics)[:4] == ["saturation", "contrast", "sharpness", "clipped"]
-    assert set(registry.towers) == {"vit"}
+    assert set(registry.encoders) == {"vit"}
     assert registry.problems == ()
 
 
@@ -91,10 +91,10 @@ def test_a_plugin_adds_its_metrics_and_towers_to_ours(site: Site) -> None:
         ("good = declare('good'", "SyntaxError: '\\(' was never closed"),
         ("good = declare('good')\ntaken = declare('contrast')", "'contrast' is declared twice"),
         ("good = declare('good')\nagain = declare('good')", "'good' is declared twice"),
-        ("good = declare('good', 'vit')", "'good' names the unknown tower 'vit'"),
+        ("good = declare('good', 'vit')", "'good' names the unknown encoder 'vit'"),
         ("good = declare('good')\nbad = declare('Not A Name')", "Metric name 'Not A Name'"),
-        ("a = tower('t')(print)\nb = tower('t')(print)", "The tower 't' is declared twice"),
-        ("nothing = 1", "declares no metric and no tower"),
+        ("a = encoder('t')(print)\nb = encoder('t')(print)", "The encoder 't' is declared twice"),
+        ("nothing = 1", "declares no metric and no encoder"),
     ],
 )
 def test_a_broken_plugin_is_left_out_whole_and_named(site: Site, body: str, why: str) -> None:
@@ -102,7 +102,7 @@ def test_a_broken_plugin_is_left_out_whole_and_named(site: Site, body: str, why:
     site.install("nice-judges", "two", "fine = declare('fine')")
     registry = site.registry()
     assert set(registry.metrics) == OURS | {"fine"}
-    assert registry.towers == {}
+    assert registry.encoders == {}
     (problem,) = registry.problems
     assert problem.startswith("The metric plug-in one of broken-judges 2.1 was left out: ")
     with pytest.raises(UsageError, match=why):
@@ -135,13 +135,13 @@ def test_two_plugins_with_one_name_are_both_left_out(site: Site) -> None:
     assert [problem.endswith(both) for problem in registry.problems] == [True, True]
 
 
-def test_a_plugin_may_share_another_ones_tower_by_importing_it(site: Site) -> None:
-    site.install("a-judges", "one", "vit = tower('vit')(lambda device: None)\nfirst = declare('first', 'vit')")
+def test_a_plugin_may_share_another_ones_encoder_by_importing_it(site: Site) -> None:
+    site.install("a-judges", "one", "vit = encoder('vit')(lambda device: None)\nfirst = declare('first', 'vit')")
     site.install("b-judges", "two", "from one import vit\nsecond = declare('second', 'vit')")
     registry = site.registry()
     assert registry.problems == ()
     assert set(registry.metrics) == OURS | {"first", "second"}
-    assert set(registry.towers) == {"vit"}
+    assert set(registry.encoders) == {"vit"}
 
 
 def test_our_own_entries_are_not_registered_twice() -> None:

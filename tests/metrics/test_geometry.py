@@ -131,20 +131,22 @@ def test_a_picture_keeps_its_edges_and_stands_on_black() -> None:
 
 
 @pytest.mark.parametrize(
-    ("geometry", "size", "reason"),
+    ("preprocessing", "size", "reason"),
     [
         (torchvision_crop, (20000, 3), "the image is 20000 x 3 pixels; with a short side of 224"),
         (transformers_crop, (3, 20000), "the image is 3 x 20000 pixels; with a short side of 224"),
         (whole_on_black, (20000, 3), "the image is 20000 x 3 pixels; its short side vanishes"),
     ],
 )
-def test_a_picture_too_long_to_judge_is_refused_with_its_size(geometry, size, reason: str) -> None:
+def test_a_picture_too_long_to_judge_is_refused_with_its_size(preprocessing, size, reason: str) -> None:
     with pytest.raises(NoScoreError, match=reason):
-        geometry(Image.new("RGB", size), 224)
+        preprocessing(Image.new("RGB", size), 224)
 
 
-@pytest.mark.parametrize(("geometry", "_official"), OFFICIAL, ids=lambda made: made.__name__)
-def test_a_single_pixel_is_judged(geometry, _official) -> None:
+@pytest.mark.parametrize(("preprocessing", "_official"), OFFICIAL, ids=lambda made: made.__name__)
+def test_a_single_pixel_is_judged(preprocessing, _official) -> None:
     colour = torch.tensor([200, 100, 50]) / 255
     expected = ((colour - torch.tensor(MEAN)) / torch.tensor(STD))[:, None, None].expand(3, 224, 224)
-    torch.testing.assert_close(geometry(Image.new("RGB", (1, 1), (200, 100, 50)), 224), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        preprocessing(Image.new("RGB", (1, 1), (200, 100, 50)), 224), expected, atol=1e-4, rtol=0
+    )

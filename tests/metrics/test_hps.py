@@ -13,19 +13,19 @@ from open_clip import tokenize
 from test_geometry import hps_official, transformers_official
 
 from bench.errors import WeightsError
-from bench.metrics import Inputs, Place, Tower, registry_of
+from bench.metrics import Encoder, Inputs, Place, registry_of
 from bench.metrics.hps import hpsv2, hpsv2_vit_h14, hpsv21, hpsv21_vit_h14, load_hps
 from bench.weights import find_weights, read_tensors
 
 
-def small(name: str) -> Tower:
-    """The tower of a metric, of a small shape, found where the real one is."""
+def small(name: str) -> Encoder:
+    """The encoder of a metric, of a small shape, found where the real one is."""
 
     def load(place: Place):
         file = find_weights(name, place)
         return load_hps(read_tensors(file), place, file, SMALL_H14)
 
-    return Tower(f"{name}-vit-h14", load, (name,))
+    return Encoder(f"{name}-vit-h14", load, (name,))
 
 
 @pytest.fixture(autouse=True)
@@ -47,16 +47,16 @@ def scored(tmp_path_factory):
     return judged(place / "run", all_pairs(), list(models), registry, weights_dir=place), models
 
 
-def official(model, case, geometry=hps_official, ids=tokenize) -> float:
-    width, height, mode, prompt = case
-    picture, text = transformers_features(model, geometry(draw(width, height, mode)), ids(prompt))
+def official(model, prompt_id, preprocessing=hps_official, ids=tokenize) -> float:
+    width, height, mode, prompt = prompt_id
+    picture, text = transformers_features(model, preprocessing(draw(width, height, mode)), ids(prompt))
     return 100 * float(picture @ text)
 
 
 @pytest.mark.parametrize("name", ["hpsv2", "hpsv2.1"])
 def test_it_is_the_official_number(scored, name: str) -> None:
     found, models = scored
-    expected = [official(models[name], case) for case in CASES]
+    expected = [official(models[name], prompt_id) for prompt_id in CASES]
     np.testing.assert_allclose([item.value for item in found[name]], expected, rtol=0, atol=1e-3)
     assert np.ptp(expected) > 1
     assert [place for place, item in enumerate(found[name]) if item.prompt_cut] == list(LONG)
@@ -64,9 +64,9 @@ def test_it_is_the_official_number(scored, name: str) -> None:
 
 def test_cropping_or_cleaning_the_text_less_would_give_other_numbers(scored) -> None:
     model = scored[1]["hpsv2"]
-    assert abs(official(model, CASES[1], geometry=transformers_official) - official(model, CASES[1])) > 0.1
-    for case in (CASES[1], CASES[2]):  # mojibake, HTML entities
-        assert abs(official(model, case, ids=plain_ids) - official(model, case)) > 0.01
+    assert abs(official(model, CASES[1], preprocessing=transformers_official) - official(model, CASES[1])) > 0.1
+    for prompt_id in (CASES[1], CASES[2]):  # mojibake, HTML entities
+        assert abs(official(model, prompt_id, ids=plain_ids) - official(model, prompt_id)) > 0.01
 
 
 def test_there_is_no_logit_scale_and_nothing_is_clamped() -> None:
@@ -78,7 +78,7 @@ def test_there_is_no_logit_scale_and_nothing_is_clamped() -> None:
 
 def test_the_two_have_weights_and_columns_of_their_own() -> None:
     assert hpsv2.facts.name != hpsv21.facts.name
-    assert (hpsv2.facts.tower, hpsv21.facts.tower) == (hpsv2_vit_h14.name, hpsv21_vit_h14.name)
+    assert (hpsv2.facts.encoder, hpsv21.facts.encoder) == (hpsv2_vit_h14.name, hpsv21_vit_h14.name)
     assert (hpsv2_vit_h14.weights, hpsv21_vit_h14.weights) == (("hpsv2",), ("hpsv2.1",))
 
 

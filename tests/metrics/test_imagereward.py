@@ -30,9 +30,9 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Norma
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from bench.machine import pick_device
-from bench.metrics import Inputs, LoadedJointTower, NoScoreError, Place, registry_of
+from bench.metrics import Inputs, LoadedRewardModel, NoScoreError, Place, registry_of
 from bench.metrics.blip import VisionShape
-from bench.metrics.imagereward import BATCH, ImageRewardTower, imagereward, imagereward_tower
+from bench.metrics.imagereward import BATCH, ImageRewardModel, imagereward, imagereward_model
 from bench.score import score
 from bench.score.images import by_row
 from bench.weights import CATALOGUE
@@ -93,12 +93,12 @@ def place_of_weights(tmp_path_factory) -> Path:
     return folder
 
 
-def load_from(folder: Path, place: Place | None = None) -> ImageRewardTower:
-    return ImageRewardTower(folder, folder / "vocab.txt", place or Place(), SHAPE)
+def load_from(folder: Path, place: Place | None = None) -> ImageRewardModel:
+    return ImageRewardModel(folder, folder / "vocab.txt", place or Place(), SHAPE)
 
 
 @pytest.fixture(scope="module")
-def loaded(place_of_weights) -> ImageRewardTower:
+def loaded(place_of_weights) -> ImageRewardModel:
     torch.set_num_threads(1)
     return load_from(place_of_weights)
 
@@ -178,7 +178,7 @@ def test_the_reward_is_standardised_with_the_published_constants(rewards: list[f
 
 
 def test_a_metric_without_its_joint_value_says_so() -> None:
-    with pytest.raises(ValueError, match="joint tower"):
+    with pytest.raises(ValueError, match="reward models"):
         imagereward(Inputs(("a",), torch.empty(0, 3, 0, 0), None, None, None, 1.0, None))
 
 
@@ -188,12 +188,12 @@ CROWD = [(seed, PROMPTS[seed % len(PROMPTS)]) for seed in range(32)]
 PIXELS = [official_pixels(SMALL.image_px)(draw_scene(40, 32, seed=seed)) for seed, _ in CROWD]
 
 
-def in_batches(tower: ImageRewardTower, rows: Sequence[tuple[int, str]]) -> dict[tuple[int, str], float]:
+def in_batches(encoder: ImageRewardModel, rows: Sequence[tuple[int, str]]) -> dict[tuple[int, str], float]:
     """The scores as the engine makes them: always ``BATCH`` rows, the last batch filled up."""
 
     def run(batch: list[tuple[int, str]]) -> torch.Tensor:
         assert len(batch) == BATCH
-        return tower.score(torch.stack([PIXELS[seed] for seed, _ in batch]), [prompt for _, prompt in batch])
+        return encoder.score(torch.stack([PIXELS[seed] for seed, _ in batch]), [prompt for _, prompt in batch])
 
     parts = [by_row(run, list(rows[start : start + BATCH]), BATCH) for start in range(0, len(rows), BATCH)]
     return {row: float(value) for row, value in zip(rows, [value for part in parts for value in part], strict=True)}
@@ -219,12 +219,12 @@ def test_any_order_gives_the_same_bits(loaded, crowd_scores, order: list[int]) -
 def test_company_moves_no_score_anywhere_by_more_than_it_is_held_to(place_of_weights, dtype) -> None:
     """On whatever device there is: by 1e-4, and in float32 on a CPU by nothing."""
     device = pick_device("auto")
-    tower = load_from(place_of_weights, Place(device, dtype=dtype))
+    encoder = load_from(place_of_weights, Place(device, dtype=dtype))
     bound = 0.0 if (device, dtype) == ("cpu", "float32") else 1e-4
-    together, backwards = in_batches(tower, CROWD), in_batches(tower, CROWD[::-1])
+    together, backwards = in_batches(encoder, CROWD), in_batches(encoder, CROWD[::-1])
     for row in CROWD:
         assert abs(backwards[row] - together[row]) <= bound
-        assert abs(in_batches(tower, [row])[row] - together[row]) <= bound
+        assert abs(in_batches(encoder, [row])[row] - together[row]) <= bound
 
 
 # --- half precision ------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_company_moves_no_score_anywhere_by_more_than_it_is_held_to(place_of_wei
 def test_half_precision_is_near_and_ends_in_float32(loaded, place_of_weights, dtype, tolerance: float) -> None:
     half = load_from(place_of_weights, Place(dtype=dtype))
     pixels = torch.stack([loaded.preprocess(draw_scene(40, 32, seed=seed)) for seed in range(4)])
-    exact, found = (tower.score(pixels, PROMPTS[:4]) for tower in (loaded, half))
+    exact, found = (encoder.score(pixels, PROMPTS[:4]) for encoder in (loaded, half))
     assert found.dtype == torch.float32
     assert 0 < float((found - exact).abs().max()) < tolerance
     parameters = {name: value.dtype for name, value in half._network.named_parameters()}
@@ -297,31 +297,31 @@ def test_words_after_the_cut_change_nothing(loaded) -> None:
 
 
 def test_a_run_is_scored_from_a_folder_of_weights(tmp_path, monkeypatch, official_ids) -> None:
-    for name in imagereward_tower.weights:  # random weights have other hashes than the published ones
+    for name in imagereward_model.weights:  # random weights have other hashes than the published ones
         files = [msgspec.structs.replace(file, sha256=None, size_bytes=None) for file in CATALOGUE[name].files]
         monkeypatch.setitem(CATALOGUE, name, msgspec.structs.replace(CATALOGUE[name], files=tuple(files)))
         folder = tmp_path / "weights" / CATALOGUE[name].repository
         write_published(folder, SMALL, WEIGHTS) if name == "imagereward" else write_vocabulary(folder)
     monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path / "lock.json"))
     monkeypatch.setattr("bench.metrics.blip.VisionShape", lambda: SHAPE)
-    registry = registry_of(imagereward, imagereward_tower)
+    registry = registry_of(imagereward, imagereward_model)
     with rendered(tmp_path / "run", metrics=("imagereward",), prompts=3) as run:
-        prompts = {case.id: case.prompt for case in run.info.suite.cases}
+        prompts = {prompt.id: prompt.text for prompt in run.info.suite.prompts}
         assert score(run, weights_dir=tmp_path / "weights", registry=registry) == 3 * 3 * 2
-        images = {(item.variant, item.case, item.sample): item.image for item in run.renders()}
+        images = {(item.variant, item.prompt_id, item.sample): item.image for item in run.renders()}
         for item in of_metric(run, "imagereward"):
-            image = Image.open(run.path / images[item.variant, item.case, item.sample])
-            ids = official_ids(prompts[item.case])
+            image = Image.open(run.path / images[item.variant, item.prompt_id, item.sample])
+            ids = official_ids(prompts[item.prompt_id])
             wanted = official_score(WEIGHTS, SMALL, ids, official_pixels(SMALL.image_px)(image))
             assert item.value == pytest.approx(wanted, abs=1e-5)
-            assert item.prompt_cut == (len(ids) == 35 and len(prompts[item.case]) > 35)
+            assert item.prompt_cut == (len(ids) == 35 and len(prompts[item.prompt_id]) > 35)
 
 
-def test_it_is_a_joint_tower_and_names_its_weights(loaded) -> None:
-    assert isinstance(loaded, LoadedJointTower)
-    assert set(imagereward_tower.weights) <= set(CATALOGUE)
-    assert imagereward.facts.tower == imagereward_tower.name
-    assert imagereward.facts.standing == "held-out"
+def test_it_is_a_joint_encoder_and_names_its_weights(loaded) -> None:
+    assert isinstance(loaded, LoadedRewardModel)
+    assert set(imagereward_model.weights) <= set(CATALOGUE)
+    assert imagereward.facts.encoder == imagereward_model.name
+    assert imagereward.facts.training_overlap == "none"
 
 
 def test_declaring_it_needs_no_torch() -> None:

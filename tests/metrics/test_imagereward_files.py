@@ -24,15 +24,15 @@ from tokenizers import BertWordPieceTokenizer
 from bench.errors import WeightsError
 from bench.metrics import Place
 from bench.metrics.blip import NOT_NEEDED, RewardNetwork, VisionShape, read_text_shape
-from bench.metrics.imagereward import ImageRewardTower
+from bench.metrics.imagereward import ImageRewardModel
 
 SMALL = Layout()
 SHAPE = VisionShape(SMALL.image_px, SMALL.patch_px, SMALL.vision_width, SMALL.vision_depth, SMALL.vision_heads)
 WEIGHTS = draw_weights(SMALL)
 
 
-def load_from(folder: Path) -> ImageRewardTower:
-    return ImageRewardTower(folder, folder / "vocab.txt", Place(), SHAPE)
+def load_from(folder: Path) -> ImageRewardModel:
+    return ImageRewardModel(folder, folder / "vocab.txt", Place(), SHAPE)
 
 
 def written(folder: Path, weights: dict[str, torch.Tensor]) -> Path:
@@ -113,9 +113,9 @@ def test_something_else_in_the_file_is_refused(tmp_path, content: object) -> Non
 
 
 def test_the_vocabulary_ends_with_the_two_added_tokens(tmp_path) -> None:
-    tower = load_from(written(tmp_path, WEIGHTS))
+    encoder = load_from(written(tmp_path, WEIGHTS))
     plain = BertWordPieceTokenizer(str(tmp_path / "vocab.txt"))
     assert plain.get_vocab_size() == len(VOCABULARY) == SMALL.tokens - ADDED
     assert set(LETTERS) <= set(VOCABULARY)
-    added = [tower._tokenizer.token_to_id(token) for token in ("[DEC]", "[ENC]")]
+    added = [encoder._tokenizer.token_to_id(token) for token in ("[DEC]", "[ENC]")]
     assert added == [len(VOCABULARY), len(VOCABULARY) + 1]

@@ -1,4 +1,4 @@
-"""The shared tower: one forward for equal pixels, the same bits in any company, half precision, strict loading."""
+"""The shared encoder: one forward for equal pixels, the same bits in any company, half precision, strict loading."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from official_layouts import SMALL_L14, random_clip, random_head, write_openai
 
 from bench.errors import WeightsError
 from bench.machine import pick_device
-from bench.metrics import Place, Tower, registry_of
+from bench.metrics import Encoder, Place, registry_of
 from bench.metrics.aesthetic import aesthetic_v1, aesthetic_v2
 from bench.metrics.encoders import VIT_H14, VIT_L14, ClipShape
 from bench.metrics.openai_clip import clip_score, load_openai_clip
@@ -28,26 +28,26 @@ def file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tower(file):
+def encoder(file):
     return load_openai_clip(read_tensors(file), Place(), file, SMALL_L14)
 
 
 @pytest.fixture(scope="module")
-def embedded(tower):
-    """Sixteen pictures and prompts in one order, and what the tower makes of them."""
-    sizes = [(400 + 16 * n, 700 - 24 * n) for n in range(tower.batch)]
-    pixels = torch.stack([tower.preprocess(draw(*size), "torchvision") for size in sizes])
-    prompts = [f"{number} {PROMPTS[number % len(PROMPTS)]}" for number in range(tower.batch)]
-    return pixels, prompts, tower.embed_images(pixels), tower.embed_texts(prompts)
+def embedded(encoder):
+    """Sixteen pictures and prompts in one order, and what the encoder makes of them."""
+    sizes = [(400 + 16 * n, 700 - 24 * n) for n in range(encoder.batch)]
+    pixels = torch.stack([encoder.preprocess(draw(*size), "torchvision") for size in sizes])
+    prompts = [f"{number} {PROMPTS[number % len(PROMPTS)]}" for number in range(encoder.batch)]
+    return pixels, prompts, encoder.embed_images(pixels), encoder.embed_texts(prompts)
 
 
 @settings(deadline=None, max_examples=8)
 @given(st.permutations(range(16)), st.integers(1, 16))
-def test_an_embedding_has_the_same_bits_in_any_place_and_company(tower, embedded, order, kept: int) -> None:
+def test_an_embedding_has_the_same_bits_in_any_place_and_company(encoder, embedded, order, kept: int) -> None:
     pixels, prompts, images, texts = embedded
     chosen = order[:kept] + [order[kept - 1]] * (16 - kept)  # a last batch, padded as the engine does
-    assert torch.equal(tower.embed_images(pixels[chosen])[:kept], images[chosen[:kept]])
-    assert torch.equal(tower.embed_texts([prompts[at] for at in chosen])[:kept], texts[chosen[:kept]])
+    assert torch.equal(encoder.embed_images(pixels[chosen])[:kept], images[chosen[:kept]])
+    assert torch.equal(encoder.embed_texts([prompts[at] for at in chosen])[:kept], texts[chosen[:kept]])
 
 
 def test_embeddings_are_float32_of_unit_norm(embedded) -> None:
@@ -60,14 +60,14 @@ def test_embeddings_are_float32_of_unit_norm(embedded) -> None:
 def test_company_moves_no_score_anywhere_by_more_than_it_is_held_to(file, embedded, dtype: str) -> None:
     """On whatever device there is: CLIPScore by 1e-3, a rating by 1e-4, and in float32 on a CPU by nothing."""
     device = pick_device("auto")
-    tower = load_openai_clip(read_tensors(file), Place(device, dtype=dtype), file, SMALL_L14)
+    encoder = load_openai_clip(read_tensors(file), Place(device, dtype=dtype), file, SMALL_L14)
     pixels, prompts, *_ = embedded
 
     rating = random_head("aesthetic-v1", 0)["weight"][0]
 
     def scores(order: list[int]) -> torch.Tensor:
-        images = tower.embed_images(pixels[order]).cpu()
-        texts = tower.embed_texts([prompts[at] for at in order]).cpu()
+        images = encoder.embed_images(pixels[order]).cpu()
+        texts = encoder.embed_texts([prompts[at] for at in order]).cpu()
         return torch.stack([100 * (images * texts).sum(dim=1) / 1e-3, images @ rating / 1e-4])
 
     together = scores(list(range(16)))
@@ -89,22 +89,24 @@ def test_half_precision_stays_near_and_is_normalised_in_float32(file, embedded, 
     assert half.logit_scale == pytest.approx(100.0, rel=1e-6)
 
 
-def counting(tower, seen: list[int]):
-    """The tower, and how many distinct pictures each forward was given."""
+def counting(encoder, seen: list[int]):
+    """The encoder, and how many distinct pictures each forward was given."""
 
     class Counting:
-        batch, logit_scale = tower.batch, tower.logit_scale
-        preprocess, embed_texts, truncated = tower.preprocess, tower.embed_texts, tower.truncated
+        batch, logit_scale = encoder.batch, encoder.logit_scale
+        preprocess, embed_texts, truncated = encoder.preprocess, encoder.embed_texts, encoder.truncated
 
         def embed_images(self, pixels):
             seen.append(len(pixels.flatten(1).unique(dim=0)))
-            return tower.embed_images(pixels)
+            return encoder.embed_images(pixels)
 
     return Counting()
 
 
 @pytest.mark.parametrize(("size", "distinct"), [((512, 512), 1), ((513, 385), 1), ((832, 1216), 2)])
-def test_three_metrics_share_one_forward_where_their_crops_agree(tmp_path, monkeypatch, tower, size, distinct) -> None:
+def test_three_metrics_share_one_forward_where_their_crops_agree(
+    tmp_path, monkeypatch, encoder, size, distinct
+) -> None:
     seen: list[int] = []
     heads = {"aesthetic-v1": random_head("aesthetic-v1", 0), "aesthetic-v2": random_head("aesthetic-v2", 0)}
     files = {name: tmp_path / f"{name}.pth" for name in heads}
@@ -112,7 +114,7 @@ def test_three_metrics_share_one_forward_where_their_crops_agree(tmp_path, monke
         torch.save(head, files[name])
     monkeypatch.setattr("bench.metrics.aesthetic.find_weights", lambda name, place: files[name])
     registry = registry_of(
-        aesthetic_v1, aesthetic_v2, clip_score, Tower("openai-vit-l14", lambda place: counting(tower, seen))
+        aesthetic_v1, aesthetic_v2, clip_score, Encoder("openai-vit-l14", lambda place: counting(encoder, seen))
     )
     names = ["aesthetic-v1", "aesthetic-v2", "clip-l14"]
     found = judged(tmp_path / "run", [(encoded(draw(*size)), "a disc")], names, registry)
@@ -120,9 +122,9 @@ def test_three_metrics_share_one_forward_where_their_crops_agree(tmp_path, monke
     assert all(items[0].value is not None for items in found.values())
 
 
-def test_the_prompts_that_do_not_fit_are_told(tower) -> None:
-    assert tower.truncated(PROMPTS) == [count_tokens(prompt) > 77 for prompt in PROMPTS]
-    assert tower.truncated(["cat " * 5000, "cat"]) == [True, False]
+def test_the_prompts_that_do_not_fit_are_told(encoder) -> None:
+    assert encoder.truncated(PROMPTS) == [count_tokens(prompt) > 77 for prompt in PROMPTS]
+    assert encoder.truncated(["cat " * 5000, "cat"]) == [True, False]
 
 
 @pytest.mark.parametrize("how", ["missing", "unknown"])

@@ -31,8 +31,8 @@ def state():
     return random_clip(SMALL_H14, 8)
 
 
-def official(model, case, ids=plain_ids) -> float:
-    width, height, mode, prompt = case
+def official(model, prompt_id, ids=plain_ids) -> float:
+    width, height, mode, prompt = prompt_id
     pixels = transformers_official(draw(width, height, mode))
     picture, text = open_clip_features(model, pixels, ids(prompt))
     return 100 * float(picture @ text)
@@ -41,24 +41,24 @@ def official(model, case, ids=plain_ids) -> float:
 @pytest.mark.parametrize("pickled", [False, True], ids=["safetensors", "bin"])
 def test_it_is_the_official_number_from_either_file(tmp_path, state, pickled: bool) -> None:
     write_pickscore(tmp_path, state, SMALL_H14, pickled=pickled)
-    cases = CASES[:3] if pickled else CASES  # the tensors are the same
-    pairs = all_pairs()[: len(cases)]
+    prompts = CASES[:3] if pickled else CASES  # the tensors are the same
+    pairs = all_pairs()[: len(prompts)]
     found = judged(tmp_path / "run", pairs, ["pickscore"], REGISTRY, weights_dir=tmp_path)["pickscore"]
     model = open_clip_clip(state, SMALL_H14)
-    expected = [official(model, case) for case in cases]
+    expected = [official(model, prompt) for prompt in prompts]
     np.testing.assert_allclose([item.value for item in found], expected, rtol=0, atol=1e-3)
     assert np.ptp(expected) > 1
-    assert [place for place, item in enumerate(found) if item.prompt_cut] == [at for at in LONG if at < len(cases)]
+    assert [place for place, item in enumerate(found) if item.prompt_cut] == [at for at in LONG if at < len(prompts)]
     assert abs(official(model, CASES[1], open_clip.tokenize) - expected[1]) > 0.01  # openai's cleaning would show
 
 
 def test_the_scale_is_the_exponential_of_the_files(tmp_path, state) -> None:
     scaled = {**state, "logit_scale": torch.tensor(math.log(26.0))}
     write_pickscore(tmp_path, scaled, SMALL_H14)
-    tower = pickscore_vit_h14.load(Place(weights_dir=tmp_path))
-    assert tower.logit_scale == pytest.approx(26.0, rel=1e-6)
+    encoder = pickscore_vit_h14.load(Place(weights_dir=tmp_path))
+    assert encoder.logit_scale == pytest.approx(26.0, rel=1e-6)
     embeds = torch.tensor([[0.6, 0.8]])
-    inputs = Inputs(("x",), torch.empty(0), None, embeds, torch.tensor([[1.0, 0.0]]), tower.logit_scale, None)
+    inputs = Inputs(("x",), torch.empty(0), None, embeds, torch.tensor([[1.0, 0.0]]), encoder.logit_scale, None)
     assert float(pickscore(inputs)) == pytest.approx(0.6 * 26.0, rel=1e-6)
 
 

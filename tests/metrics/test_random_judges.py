@@ -28,10 +28,10 @@ def judges(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def scored(place: Path, weights: Path, judges: ModuleType, metrics: tuple[str, ...]) -> dict[tuple[str, ...], float]:
     with judges.unpinned(weights), rendered(place, metrics=metrics, prompts=2, samples=1, variants=("base",)) as folder:
         for number, item in enumerate(folder.renders()):
-            put_image(folder, (item.variant, item.case, item.sample), encoded(draw(96 + 40 * number, 128)))
+            put_image(folder, (item.variant, item.prompt_id, item.sample), encoded(draw(96 + 40 * number, 128)))
         score(folder, metrics=metrics, weights_dir=weights, registry=judges.panel_of(tiny(judges)))
         assert all(item.value is not None for item in folder.scores())
-        return {(item.metric, item.case): item.value for item in folder.scores()}
+        return {(item.metric, item.prompt_id): item.value for item in folder.scores()}
 
 
 def tiny(judges: ModuleType) -> object:
@@ -49,7 +49,7 @@ def test_the_panel_scores_from_them_as_each_metric_does_alone(judges: ModuleType
     assert str(weights) not in (lock_path().read_text("utf-8") if lock_path().exists() else "")
 
 
-def test_the_published_sizes_are_those_of_the_towers(judges: ModuleType) -> None:
+def test_the_published_sizes_are_those_of_the_encoders(judges: ModuleType) -> None:
     from bench.metrics.blip import VisionShape
     from bench.metrics.encoders import VIT_H14, VIT_L14
 

@@ -1,4 +1,4 @@
-"""How metrics and towers are declared, and which facts are refused."""
+"""How metrics and encoders are declared, and which facts are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from fake_judges import ConvTower
 
 from bench.errors import UsageError
-from bench.metrics import Inputs, LoadedJointTower, Metric, Tower, metric, registry_of, tower
+from bench.metrics import Encoder, Inputs, LoadedRewardModel, Metric, encoder, metric, registry_of
 from bench.records import MetricFacts
 
 FACTS = MetricFacts(
@@ -21,10 +21,10 @@ FACTS = MetricFacts(
     higher_is_better=None,
     low=0.0,
     high=1.0,
-    axis="pixels",
-    tower=None,
+    category="pixels",
+    encoder=None,
     trained_on="nothing",
-    standing="held-out",
+    training_overlap="none",
     licence="Apache-2.0",
     reference="none",
 )
@@ -42,9 +42,9 @@ def test_the_decorated_function_becomes_a_metric_that_is_called_as_before() -> N
     assert (brightness.load_head, brightness.needs_reference, brightness.needs_text) == (None, False, True)
 
 
-def test_a_metric_and_a_tower_cannot_change() -> None:
-    declared = tower("vit")(lambda device: pytest.fail("a tower is not loaded when it is declared"))
-    assert isinstance(declared, Tower)
+def test_a_metric_and_a_encoder_cannot_change() -> None:
+    declared = encoder("vit")(lambda device: pytest.fail("an encoder is not loaded when it is declared"))
+    assert isinstance(declared, Encoder)
     with pytest.raises(dataclasses.FrozenInstanceError):
         declared.name = "other"  # type: ignore[misc]
 
@@ -58,8 +58,8 @@ def test_a_metric_and_a_tower_cannot_change() -> None:
         ({"version": ""}, "empty version"),
         ({"version": 1}, "Expected `str`, got `int`"),
         ({"low": 1.0, "high": 0.0}, "low 1.0 is not below high 0.0"),
-        ({"axis": "beauty"}, "Invalid enum value 'beauty'"),
-        ({"standing": "good"}, "Invalid enum value 'good'"),
+        ({"category": "beauty"}, "Invalid enum value 'beauty'"),
+        ({"training_overlap": "good"}, "Invalid enum value 'good'"),
     ],
 )
 def test_facts_that_cannot_be_are_refused(change: dict[str, object], message: str) -> None:
@@ -67,11 +67,11 @@ def test_facts_that_cannot_be_are_refused(change: dict[str, object], message: st
         metric(msgspec.structs.replace(FACTS, **change))
 
 
-def test_a_metric_on_a_tower_has_no_reference_and_a_tower_a_proper_name() -> None:
-    with pytest.raises(UsageError, match="needs_reference is for a metric without a tower"):
-        metric(msgspec.structs.replace(FACTS, tower="vit"), needs_reference=True)
-    with pytest.raises(UsageError, match="Tower name 'ViT'"):
-        tower("ViT")
+def test_a_metric_on_a_encoder_has_no_reference_and_a_encoder_a_proper_name() -> None:
+    with pytest.raises(UsageError, match="needs_reference is for a metric without an encoder"):
+        metric(msgspec.structs.replace(FACTS, encoder="vit"), needs_reference=True)
+    with pytest.raises(UsageError, match="Encoder name 'ViT'"):
+        encoder("ViT")
 
 
 def test_a_version_with_a_plus_is_refused_since_a_dtype_follows_one() -> None:
@@ -79,8 +79,8 @@ def test_a_version_with_a_plus_is_refused_since_a_dtype_follows_one() -> None:
         metric(msgspec.structs.replace(FACTS, version="1+x"))
 
 
-def test_weights_and_view_are_stated_where_the_metric_and_the_tower_are() -> None:
-    declared = tower("vit", weights=("openai-vit-l14",), dtypes=("float32",))(lambda place: pytest.fail("not loaded"))
+def test_weights_and_view_are_stated_where_the_metric_and_the_encoder_are() -> None:
+    declared = encoder("vit", weights=("openai-vit-l14",), dtypes=("float32",))(lambda place: pytest.fail("not loaded"))
     judged = metric(FACTS, weights=["aesthetic-v2"], view="torchvision")(lambda inputs: inputs.pixels)
     assert (declared.weights, declared.dtypes) == (("openai-vit-l14",), ("float32",))
     assert (judged.weights, judged.view, judged.dtype) == (("aesthetic-v2",), "torchvision", "float32")
@@ -93,7 +93,7 @@ def test_weights_that_the_catalogue_has_not_leave_the_registry_unmade() -> None:
         registry_of(judged)
 
 
-def test_only_what_has_a_score_of_its_own_is_a_joint_tower() -> None:
+def test_only_what_has_a_score_of_its_own_is_a_joint_encoder() -> None:
     class Joint:
         batch = 1
 
@@ -101,5 +101,5 @@ def test_only_what_has_a_score_of_its_own_is_a_joint_tower() -> None:
         def score(self, pixels: object, prompts: object) -> None: ...
         def truncated(self, prompts: object) -> None: ...
 
-    assert isinstance(Joint(), LoadedJointTower)
-    assert not isinstance(ConvTower(1, 1, [], []), LoadedJointTower)
+    assert isinstance(Joint(), LoadedRewardModel)
+    assert not isinstance(ConvTower(1, 1, [], []), LoadedRewardModel)

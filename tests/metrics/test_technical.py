@@ -20,7 +20,7 @@ WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 
 
 
 def inputs(*images: torch.Tensor) -> Inputs:
-    """The first image as the one to judge, the others as its siblings."""
+    """The first image as the one to judge, the others as its other_samples."""
     return Inputs(
         prompts=("a",) * len(images[0]),
         pixels=images[0],
@@ -29,7 +29,7 @@ def inputs(*images: torch.Tensor) -> Inputs:
         text_embeds=None,
         logit_scale=1.0,
         head=None,
-        sibling_pixels=images[1:],
+        other_sample_pixels=images[1:],
     )
 
 

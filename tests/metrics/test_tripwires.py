@@ -22,10 +22,10 @@ def flat(*colour: int) -> np.ndarray:
     return np.tile(np.array(colour, dtype=np.uint8), (32, 48, 1))
 
 
-def render(variant: str, case: str, sample: int, sha256: str | None) -> Render:
+def render(variant: str, prompt_id: str, sample: int, sha256: str | None) -> Render:
     return Render(
         variant=variant,
-        case=case,
+        prompt_id=prompt_id,
         sample=sample,
         seed=1,
         batch=0,

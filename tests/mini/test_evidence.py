@@ -118,7 +118,7 @@ def test_settings_table_has_a_row_for_each_setting_and_reuses_what_is_known(
         evidence_renders,
         "render",
         lambda loras, prompts, seeds, settings: (
-            asked.append((settings.guidance, settings.eta)) or real(loras, prompts, seeds, settings)
+            asked.append((settings.guidance_scale, settings.eta)) or real(loras, prompts, seeds, settings)
         ),
     )
     evidence_renders.print_settings((3.0, 5.0), found)

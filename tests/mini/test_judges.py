@@ -1,4 +1,4 @@
-"""The family's judges as metrics: their facts, their towers, and each formula anew."""
+"""The family's judges as metrics: their facts, their encoders, and each formula anew."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bench.metrics import Inputs, Place
 from bench.metrics.registry import installed
 from bench.mini import draw, weights, world
 from bench.mini import metrics as judges
-from bench.mini.metrics import MiniTower, load_aesthetic, mini_aesthetic, mini_clip, mini_preference
-from bench.mini.networks import load_instrument, load_judge
+from bench.mini.metrics import MiniEncoder, load_aesthetic, mini_aesthetic, mini_clip, mini_preference
+from bench.mini.networks import load_instrument, load_mini_clip
 from bench.score.images import by_row
 
 NAMES = ("mini-aesthetic", "mini-clip", "mini-preference")
@@ -24,9 +24,9 @@ TOWERS = ("mini-clip", "mini-preference")
 
 
 @pytest.fixture(scope="module", params=TOWERS)
-def tower(request: pytest.FixtureRequest) -> MiniTower:
+def encoder(request: pytest.FixtureRequest) -> MiniEncoder:
     torch.set_num_threads(1)
-    return MiniTower(request.param, "cpu")
+    return MiniEncoder(request.param, "cpu")
 
 
 def pictures(n: int) -> list[Image.Image]:
@@ -45,21 +45,21 @@ def test_judges_are_found_by_their_entry_point() -> None:
     registry = installed()
     assert not registry.problems
     assert set(NAMES) <= set(registry.metrics)
-    assert set(TOWERS) <= set(registry.towers)
-    assert registry.metrics["mini-aesthetic"].facts.tower == "mini-clip"
+    assert set(TOWERS) <= set(registry.encoders)
+    assert registry.metrics["mini-aesthetic"].facts.encoder == "mini-clip"
 
 
 @pytest.mark.parametrize(
-    ("metric", "axis", "standing"),
+    ("metric", "category", "training_overlap"),
     [
         (mini_clip, "alignment", "related"),
         (mini_aesthetic, "aesthetic", "related"),
-        (mini_preference, "preference", "in-family"),
+        (mini_preference, "preference", "same data"),
     ],
 )
 def test_facts_are_stated(metric: object, axis: str, standing: str) -> None:
     facts = metric.facts  # type: ignore[attr-defined]
-    assert (facts.axis, facts.standing, facts.higher_is_better) == (axis, standing, True)
+    assert (facts.category, facts.training_overlap, facts.higher_is_better) == (axis, standing, True)
     assert all((facts.version, facts.summary, facts.unit, facts.trained_on, facts.licence, facts.reference))
 
 
@@ -67,12 +67,12 @@ def test_only_the_judges_of_a_prompt_read_it() -> None:
     assert (mini_clip.needs_text, mini_preference.needs_text, mini_aesthetic.needs_text) == (True, True, False)
 
 
-# --- towers --------------------------------------------------------------------------------
+# --- encoders --------------------------------------------------------------------------------
 
 
-def test_embeddings_are_unit_vectors_in_float32(tower: MiniTower) -> None:
-    images = tower.embed_images(torch.stack([tower.preprocess(image) for image in pictures(3)]))
-    texts = tower.embed_texts(["a red tent", "Grüße 🏕️", "tent " * 100])
+def test_embeddings_are_unit_vectors_in_float32(encoder: MiniEncoder) -> None:
+    images = encoder.embed_images(torch.stack([encoder.preprocess(image) for image in pictures(3)]))
+    texts = encoder.embed_texts(["a red tent", "Grüße 🏕️", "tent " * 100])
     for embeds in (images, texts):
         assert (embeds.shape, embeds.dtype) == ((3, 96), torch.float32)
         torch.testing.assert_close(embeds.norm(dim=1), torch.ones(3))
@@ -81,41 +81,41 @@ def test_embeddings_are_unit_vectors_in_float32(tower: MiniTower) -> None:
 @pytest.mark.parametrize("name", TOWERS)
 def test_temperature_is_the_exponential_of_the_stored_one(name: str) -> None:
     stored = float(load_file(weights.weight_file(f"judges/{name}.safetensors"))["logit_scale"])
-    assert MiniTower(name, "cpu").logit_scale == pytest.approx(np.exp(stored), rel=1e-5)
+    assert MiniEncoder(name, "cpu").logit_scale == pytest.approx(np.exp(stored), rel=1e-5)
 
 
-def test_picture_of_the_right_size_is_taken_pixel_by_pixel(tower: MiniTower) -> None:
+def test_picture_of_the_right_size_is_taken_pixel_by_pixel(encoder: MiniEncoder) -> None:
     image = pictures(1)[0]
-    found = tower.preprocess(image)
+    found = encoder.preprocess(image)
     assert (found.shape, found.dtype) == ((3, 64, 64), torch.float32)
     np.testing.assert_array_equal(found.numpy(), np.asarray(image, np.float32).transpose(2, 0, 1) / 255)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
-def test_picture_of_another_mode_is_read_as_rgb(tower: MiniTower, mode: str) -> None:
+def test_picture_of_another_mode_is_read_as_rgb(encoder: MiniEncoder, mode: str) -> None:
     image = pictures(1)[0].convert(mode)
-    np.testing.assert_array_equal(tower.preprocess(image), tower.preprocess(image.convert("RGB")))
+    np.testing.assert_array_equal(encoder.preprocess(image), encoder.preprocess(image.convert("RGB")))
 
 
-def test_picture_of_another_size_is_resized(tower: MiniTower) -> None:
+def test_picture_of_another_size_is_resized(encoder: MiniEncoder) -> None:
     large = Image.new("RGB", (200, 100), (255, 128, 0))
-    found = tower.preprocess(large)
+    found = encoder.preprocess(large)
     assert found.shape == (3, 64, 64)
     np.testing.assert_allclose(found[:, 32, 32], [1.0, 128 / 255, 0.0])
 
 
-def test_results_are_the_same_bits_alone_and_among_others(tower: MiniTower) -> None:
+def test_results_are_the_same_bits_alone_and_among_others(encoder: MiniEncoder) -> None:
     """Through the padding that ``score`` uses: one batch shape, whatever there is to judge."""
-    rows = [tower.preprocess(image) for image in pictures(5)]
+    rows = [encoder.preprocess(image) for image in pictures(5)]
     prompts = [f"a {colour} tent" for colour in ("red", "blue", "yellow", "white")] + ["写真"]
 
     def embed(kind: str) -> object:
-        return (lambda r: tower.embed_images(torch.stack(r))) if kind == "image" else tower.embed_texts
+        return (lambda r: encoder.embed_images(torch.stack(r))) if kind == "image" else encoder.embed_texts
 
     for kind, given in (("image", rows), ("text", prompts)):
-        together = by_row(embed(kind), given, tower.batch)  # type: ignore[arg-type]
-        backwards = by_row(embed(kind), given[::-1], tower.batch)[::-1]  # type: ignore[arg-type]
-        alone = [by_row(embed(kind), [row], tower.batch)[0] for row in given]  # type: ignore[arg-type]
+        together = by_row(embed(kind), given, encoder.batch)  # type: ignore[arg-type]
+        backwards = by_row(embed(kind), given[::-1], encoder.batch)[::-1]  # type: ignore[arg-type]
+        alone = [by_row(embed(kind), [row], encoder.batch)[0] for row in given]  # type: ignore[arg-type]
         for one, two, three in zip(together, backwards, alone, strict=True):
             assert isinstance(one, Tensor)
             assert torch.equal(one, two)  # type: ignore[arg-type]
@@ -155,9 +155,12 @@ def test_aesthetic_is_an_affine_regressor_with_the_shipped_head() -> None:
 
 
 def test_declared_towers_load_the_judges_of_their_names() -> None:
-    for name, declared in (("mini-clip", judges.mini_clip_tower), ("mini-preference", judges.mini_preference_tower)):
+    for name, declared in (
+        ("mini-clip", judges.mini_clip_encoder),
+        ("mini-preference", judges.mini_preference_encoder),
+    ):
         assert declared.name == name
-        judge, _ = load_judge(name)
+        judge, _ = load_mini_clip(name)
         pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             assert torch.equal(declared.load(Place()).embed_images(pixels), judge.embed_images(pixels))
@@ -169,9 +172,9 @@ def test_declared_towers_load_the_judges_of_their_names() -> None:
 @pytest.mark.parametrize(
     "load",
     [
-        partial(load_judge, "mini-clip"),
-        partial(load_judge, "mini-preference"),
-        partial(load_judge, "step-aware", timestep=True),
+        partial(load_mini_clip, "mini-clip"),
+        partial(load_mini_clip, "mini-preference"),
+        partial(load_mini_clip, "step-aware", timestep=True),
         load_instrument,
     ],
 )
@@ -187,7 +190,7 @@ def test_what_is_loaded_is_frozen_in_float32_and_finite(load: object) -> None:
 
 
 def test_prompts_longer_than_the_judge_reads_are_told() -> None:
-    judge = MiniTower("mini-clip", "cpu")
+    judge = MiniEncoder("mini-clip", "cpu")
     words = ["tent"] * 40
     found = [judge.truncated([" ".join(words[:count])])[0] for count in range(1, 41)]
     lengths = [len(judge._tokenizer(" ".join(words[:count])).input_ids) for count in range(1, 41)]

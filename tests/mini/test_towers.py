@@ -1,4 +1,4 @@
-"""The judges' networks: an untrained step-aware tower is the plain one, and each part against its formula."""
+"""The judges' networks: an untrained step-aware encoder is the plain one, and each part against its formula."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.mini import world
-from bench.mini.networks import Block, Instrument, Judge, Shape, judge_tokens, sinusoid, tokenizer
+from bench.mini.networks import Block, Instrument, MiniClip, Shape, mini_clip_tokens, sinusoid, tokenizer
 
 SMALL = Shape(stem=(8, 16, 16, 24), width=32, layers=2, heads=2, text_width=32, text_layers=1, embed=16)
 
 
 @functools.cache
-def judges() -> tuple[Judge, Judge]:
+def judges() -> tuple[MiniClip, MiniClip]:
     """A plain judge, and an untrained step-aware one that starts from it."""
     torch.manual_seed(0)
     words = tokenizer()
-    plain, aware = Judge(words, shape=SMALL), Judge(words, timestep=True, shape=SMALL)
+    plain, aware = MiniClip(words, shape=SMALL), MiniClip(words, timestep=True, shape=SMALL)
     missing, unexpected = aware.load_state_dict(plain.state_dict(), strict=False)
     assert not unexpected
     assert all(".modulation." in name or ".time." in name or ".last." in name for name in missing)
@@ -40,7 +40,7 @@ def pictures(n: int, seed: int) -> Tensor:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 999), min_size=1, max_size=3), st.integers(0, 2**31))
-def test_untrained_step_aware_tower_is_the_plain_one_at_every_timestep(times: list[int], seed: int) -> None:
+def test_untrained_step_aware_encoder_is_the_plain_one_at_every_timestep(times: list[int], seed: int) -> None:
     plain, aware = judges()
     x = pictures(len(times), seed)
     with torch.no_grad():
@@ -48,19 +48,19 @@ def test_untrained_step_aware_tower_is_the_plain_one_at_every_timestep(times: li
         assert torch.equal(aware.embed_images(x), plain.embed_images(x))
 
 
-def test_full_sized_untrained_step_aware_tower_is_the_plain_one() -> None:
+def test_full_sized_untrained_step_aware_encoder_is_the_plain_one() -> None:
     torch.manual_seed(1)
     words = tokenizer()
-    plain, aware = Judge(words).eval(), Judge(words, timestep=True).eval()
+    plain, aware = MiniClip(words).eval(), MiniClip(words, timestep=True).eval()
     aware.load_state_dict(plain.state_dict(), strict=False)
     x, t = pictures(2, 0), torch.tensor([1, 951])
     with torch.no_grad():
         assert torch.equal(aware.embed_images(x, t), plain.embed_images(x))
 
 
-def test_step_aware_tower_learns_of_the_timestep() -> None:
+def test_step_aware_encoder_learns_of_the_timestep() -> None:
     torch.manual_seed(2)
-    aware = Judge(tokenizer(), timestep=True, shape=SMALL)
+    aware = MiniClip(tokenizer(), timestep=True, shape=SMALL)
     x, t = pictures(2, 0), torch.tensor([10, 900])
     optimizer = torch.optim.SGD(aware.parameters(), lr=1.0)
     aware.embed_images(x, t)[:, 0].sum().backward()
@@ -159,17 +159,19 @@ def test_embeddings_are_unit_vectors_and_the_score_is_their_scaled_cosine() -> N
     judge, _ = judges()
     captions = ["a red tent", "close portrait, short brown hair", ""]
     x = pictures(3, 1)
-    images, texts = judge.embed_images(x), judge.embed_tokens(judge_tokens(tokenizer(), captions))
+    images, texts = judge.embed_images(x), judge.embed_tokens(mini_clip_tokens(tokenizer(), captions))
     for embeds in (images, texts):
         assert (embeds.shape, embeds.dtype) == ((3, 16), torch.float32)
         torch.testing.assert_close(embeds.norm(dim=1), torch.ones(3))
-    cosine = functional.cosine_similarity(judge.vision(x), judge.text(judge_tokens(tokenizer(), captions)).text_embeds)
+    cosine = functional.cosine_similarity(
+        judge.vision(x), judge.text(mini_clip_tokens(tokenizer(), captions)).text_embeds
+    )
     torch.testing.assert_close(judge.score(x, texts), cosine / 0.07, rtol=1e-5, atol=1e-5)
 
 
 def test_long_captions_are_cut_with_the_end_token_kept() -> None:
     words = tokenizer()
-    ids = judge_tokens(words, ["a red tent", "tent " * 100, ""])
+    ids = mini_clip_tokens(words, ["a red tent", "tent " * 100, ""])
     assert (ids.shape, ids.dtype) == ((3, 32), torch.int64)
     assert ids[:, 0].tolist() == [words.bos_token_id] * 3
     assert ids[:, -1].tolist() == [words.eos_token_id] * 3

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from bench.checkpoints.fingerprint import fingerprint
 from bench.mini import models, weights
-from bench.mini.networks import load_instrument, load_judge
+from bench.mini.networks import load_instrument, load_mini_clip
 from bench.mini.networks import tokenizer as load_tokenizer
 from bench.mini.train import base, clip, data, decoder, dpo, instrument, loop, preference, ship, spo, step_aware, vae
 from bench.mini.train import dpo as lora
@@ -168,7 +168,7 @@ def test_pictures_that_are_decoded_in_parts_are_those_decoded_at_once() -> None:
 
 def test_later_stages_can_start_from_what_is_shipped(shipped: Path, tmp_path: Path) -> None:
     ship.start(tmp_path, shipped)
-    judge, tokenizer = clip.load_judge(tmp_path, "mini-preference")
+    judge, tokenizer = clip.load_mini_clip(tmp_path, "mini-preference")
     assert torch.equal(judge.logit_scale, load_file(shipped / "judges" / "mini-preference.safetensors")["logit_scale"])
     assert tokenizer.get_vocab() == load_tokenizer().get_vocab()
     assert step_aware.load(tmp_path).vision.time is not None
@@ -217,7 +217,7 @@ def test_lora_of_the_attention_was_trained_and_is_saved_in_peft_layout(work: Pat
     assert any(bool(state[key].any()) for key in sides["B"])  # it began at 0
 
 
-def test_step_aware_model_keeps_the_text_tower_and_temperature_of_the_plain_one(work: Path) -> None:
+def test_step_aware_model_keeps_the_text_encoder_and_temperature_of_the_plain_one(work: Path) -> None:
     plain, aware = (load_file(work / f"{name}.safetensors") for name in ("mini-preference", "step-aware"))
     kept = [key for key in plain if key.startswith("text.") or key == "logit_scale"]
     assert len(kept) > 10
@@ -227,7 +227,7 @@ def test_step_aware_model_keeps_the_text_tower_and_temperature_of_the_plain_one(
 
 def test_aesthetic_head_is_the_ridge_regression_of_noisy_ratings(work: Path, tiny: pytest.MonkeyPatch) -> None:
     head = load_file(work / "mini-aesthetic.safetensors")
-    judge, _ = clip.load_judge(work, "mini-clip")
+    judge, _ = clip.load_mini_clip(work, "mini-clip")
     source = data.pool(work, "train", SCENES)
     with torch.no_grad():
         # Untrained embeddings differ by little more than rounding, which depends on the batch: the stage's own batches.
@@ -282,13 +282,13 @@ def test_shipped_weights_are_the_trained_ones_in_half_precision(work: Path, ship
 
 def test_shipped_judges_load(shipped: Path) -> None:
     for name, timestep in (("mini-clip", False), ("mini-preference", False), ("step-aware", True)):
-        load_judge(name, timestep=timestep)
+        load_mini_clip(name, timestep=timestep)
     load_instrument()
 
 
 @pytest.mark.parametrize("name", weights.LORAS)
 def test_shipped_pipeline_draws_with_a_shipped_lora(shipped: Path, name: str) -> None:
-    settings = Settings(width=64, height=64, steps=1, guidance=3.0, sampler="ddim")
+    settings = Settings(width=64, height=64, steps=1, guidance_scale=3.0, sampler="ddim")
     variant = Variant(name=name, checkpoint="mini", loras=(Lora(path=f"mini:{name}"),))
     assert fingerprint(variant).lora_mode == "fused"
     pipe = load_pipeline(variant, settings, device="cpu")

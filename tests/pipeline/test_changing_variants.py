@@ -19,12 +19,12 @@ from bench.errors import SuiteError, WeightsError
 from bench.mini import weights
 from bench.pipeline import denoise as stages
 from bench.pipeline.build import is_compiled
-from bench.pipeline.switch import Model, apply_loras, load_model, load_pipeline, restore, turn_into
+from bench.pipeline.switch import Model, apply_loras, load_model, load_pipeline, restore, switch_variant
 from bench.records import Lora, Settings, Variant
 from bench.render.unfused import compare_with_runtime
 from bench.suite import load_suite
 
-HALF = Settings(width=64, height=64, steps=2, guidance=3.0, sampler="ddim", batch=2, dtype="bfloat16")
+HALF = Settings(width=64, height=64, steps=2, guidance_scale=3.0, sampler="ddim", batch=2, dtype="bfloat16")
 ATTENTION = "unet.mid_block.attentions.0.transformer_blocks.0.attn2"
 
 
@@ -47,7 +47,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def loaded(request: pytest.FixtureRequest) -> Model:
     """The embedded checkpoint, stored in float16, run in a wider and in another precision."""
-    settings = Settings(width=64, height=64, steps=2, guidance=3.0, sampler="ddim", batch=2, dtype=request.param)
+    settings = Settings(width=64, height=64, steps=2, guidance_scale=3.0, sampler="ddim", batch=2, dtype=request.param)
     return load_model(variant(), settings, device="cpu")
 
 
@@ -70,7 +70,7 @@ def test_weights_are_back_to_the_last_bit_after_100_changes(model: Model) -> Non
     changed = 0
     changes = 100 if model.settings.dtype == "bfloat16" else 20  # where rounding could add up
     for one, flags in itertools.islice(kinds, changes):
-        model, _ = turn_into(model, one, model.settings, device="cpu", weights_dir=None, **flags)
+        model, _ = switch_variant(model, one, model.settings, device="cpu", weights_dir=None, **flags)
         changed += not same(before, state(model))
         restore(model)
     assert changed == changes * 3 // 4
@@ -81,8 +81,8 @@ def test_weights_are_back_to_the_last_bit_after_100_changes(model: Model) -> Non
 
 def test_a_variant_in_place_is_the_variant_loaded_for_itself(model: Model) -> None:
     chosen = variant(mini("dpo", 0.4), mini("spo", 0.9))
-    turn_into(model, variant(mini("spo", -2.0)), model.settings, device="cpu", weights_dir=None)
-    turn_into(model, chosen, model.settings, device="cpu", weights_dir=None)
+    switch_variant(model, variant(mini("spo", -2.0)), model.settings, device="cpu", weights_dir=None)
+    switch_variant(model, chosen, model.settings, device="cpu", weights_dir=None)
     alone = load_pipeline(chosen, model.settings, device="cpu")
     theirs = alone.unet.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in model.pipe.unet.state_dict().items())
@@ -90,7 +90,7 @@ def test_a_variant_in_place_is_the_variant_loaded_for_itself(model: Model) -> No
 
 def test_weights_are_computed_in_float32_and_cast_once() -> None:
     model = load_model(variant(), HALF, device="cpu")
-    turn_into(model, variant(mini("dpo", 0.3), mini("spo", 0.3)), HALF, device="cpu", weights_dir=None)
+    switch_variant(model, variant(mini("dpo", 0.3), mini("spo", 0.3)), HALF, device="cpu", weights_dir=None)
     stored = load_file(weights.pipeline_folder() / "unet" / "diffusion_pytorch_model.safetensors")
     pairs = [
         {key: value.float() for key, value in load_file(weights.lora_file(name)).items()} for name in ("dpo", "spo")
@@ -109,16 +109,16 @@ def test_weights_are_computed_in_float32_and_cast_once() -> None:
 def test_another_checkpoint_is_loaded_anew(settings: Settings, mini_copy: Path) -> None:
     model = load_model(variant(), settings, device="cpu")
     other = Variant(name="y", checkpoint=str(mini_copy))
-    found, _ = turn_into(model, other, model.settings, device="cpu", weights_dir=None)
+    found, _ = switch_variant(model, other, model.settings, device="cpu", weights_dir=None)
     assert found is not model
-    assert turn_into(found, other, model.settings, device="cpu", weights_dir=None)[0] is found
+    assert switch_variant(found, other, model.settings, device="cpu", weights_dir=None)[0] is found
 
 
 # --- weights of components and blocks ------------------------------------------------------
 
 
 def changed_blocks(model: Model, lora: Lora) -> dict[str, float]:
-    audit = turn_into(model, variant(lora), model.settings, device="cpu", weights_dir=None)[1]
+    audit = switch_variant(model, variant(lora), model.settings, device="cpu", weights_dir=None)[1]
     return {name: change for name, change in audit.blocks.items() if change}
 
 
@@ -137,7 +137,7 @@ def test_a_block_that_the_unet_has_not(model: Model) -> None:
         apply_loras(model, variant(mini("spo", blocks={"IN99": 1.0})), None, keep=True)
 
 
-# --- beside the weights --------------------------------------------------------------------
+# --- unfused --------------------------------------------------------------------
 
 
 def test_loras_beside_the_weights_leave_these_alone_and_draw_nearly_the_same(settings: Settings) -> None:
@@ -234,16 +234,16 @@ def spoilt(mini_copy: Path) -> Path:
 
 def test_what_is_not_finite_in_a_checkpoint_is_counted(spoilt: Path) -> None:
     one = Variant(name="x", checkpoint=str(spoilt))
-    _, audit = turn_into(None, one, HALF, device="cpu", weights_dir=None)
+    _, audit = switch_variant(None, one, HALF, device="cpu", weights_dir=None)
     assert audit.non_finite == {f"{ATTENTION}.to_q.weight": 2}
-    _, audit = turn_into(None, variant(), HALF, device="cpu", weights_dir=None)
+    _, audit = switch_variant(None, variant(), HALF, device="cpu", weights_dir=None)
     assert audit.non_finite == {}
 
 
 def test_the_checkpoint_is_blamed_for_what_it_brings(spoilt: Path) -> None:
     one = Variant(name="x", checkpoint=str(spoilt), loras=(mini("spo"),))
     with pytest.raises(WeightsError, match=rf"elsewhere: {ATTENTION}\.to_q\.weight holds values that are not finite"):
-        turn_into(None, one, HALF, device="cpu", weights_dir=None)
+        switch_variant(None, one, HALF, device="cpu", weights_dir=None)
 
 
 # --- recipes -------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_a_recipe_is_audited_wherever_it_stands(mini_copy: Path, tmp_path: Path)
         "unet": Variant(name="x", checkpoint="mini", unet=recipe),
         "nested": Variant(name="x", checkpoint=outer),
     }
-    found = {name: turn_into(None, one, HALF, device="cpu", weights_dir=None)[1] for name, one in places.items()}
+    found = {name: switch_variant(None, one, HALF, device="cpu", weights_dir=None)[1] for name, one in places.items()}
     expected = found["alone"].merge
     assert expected is not None
     assert (expected.base, [lora.path for lora in expected.given]) == ("mini", ["mini:spo"])
@@ -281,10 +281,10 @@ def test_a_recipe_is_audited_wherever_it_stands(mini_copy: Path, tmp_path: Path)
 def test_a_lora_on_a_recipes_unet_starts_from_what_was_computed(tmp_path: Path) -> None:
     """In half precision the recipe's own result is rounded once, not once before the LoRA and once after it."""
     recipe = str(write_recipe(tmp_path / "r.toml", COPY.format(model="mini", weight=0.3)))
-    whole = turn_into(
+    whole = switch_variant(
         None, Variant(name="x", checkpoint=recipe, loras=(mini("dpo", 0.4),)), HALF, device="cpu", weights_dir=None
     )[0]
-    unet = turn_into(
+    unet = switch_variant(
         None,
         Variant(name="x", checkpoint="mini", unet=recipe, loras=(mini("dpo", 0.4),)),
         HALF,
@@ -319,23 +319,23 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_another_checkpoint_of_the_same_shape_fills_the_networks_that_are_loaded(checkpoints) -> None:
     a, b = (Variant(name="x", checkpoint=str(path)) for path in checkpoints)
-    model, _ = turn_into(None, a, HALF, device="cpu", weights_dir=None)
+    model, _ = switch_variant(None, a, HALF, device="cpu", weights_dir=None)
     networks = {part: getattr(model.pipe, part) for part in ("unet", "vae", "text_encoder", "text_encoder_2")}
     old = model
     for variant_, other in ((b, a), (a, b), (b, a)):
-        model, _ = turn_into(model, variant_, HALF, device="cpu", weights_dir=None)
+        model, _ = switch_variant(model, variant_, HALF, device="cpu", weights_dir=None)
         assert {part: getattr(model.pipe, part) for part in networks} == networks
         assert same(state(model), state(load_model(variant_, HALF, device="cpu")))
         assert not same(state(model), state(load_model(other, HALF, device="cpu")))
-    assert (old.pipe, old.parameters, old.pristine) == (None, {}, {}), "it keeps no memory"
+    assert (old.pipe, old.parameters, old.original) == (None, {}, {}), "it keeps no memory"
 
 
 def test_a_lora_beside_the_weights_does_not_stay_with_the_networks(checkpoints) -> None:
     a = Variant(name="x", checkpoint=str(checkpoints[0]))
-    first, _ = turn_into(None, variant(mini("spo"), fuse=False), HALF, device="cpu", weights_dir=None)
+    first, _ = switch_variant(None, variant(mini("spo"), fuse=False), HALF, device="cpu", weights_dir=None)
     hooks = list(first.hooks)
     assert hooks
-    model, _ = turn_into(first, a, HALF, device="cpu", weights_dir=None)
+    model, _ = switch_variant(first, a, HALF, device="cpu", weights_dir=None)
     assert not first.hooks
     assert same(state(model), state(load_model(a, HALF, device="cpu")))
 
@@ -358,7 +358,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     torch._dynamo.reset()
 
 
-COMPILED = Settings(width=64, height=64, steps=1, guidance=1.0, sampler="ddim", batch=1, compile=True)
+COMPILED = Settings(width=64, height=64, steps=1, guidance_scale=1.0, sampler="ddim", batch=1, compile=True)
 
 
 def drawn(model: Model, images: int = 1) -> torch.Tensor:
@@ -371,7 +371,9 @@ def drawn(model: Model, images: int = 1) -> torch.Tensor:
 def test_what_is_compiled_is_compiled_once_for_all_checkpoints_of_a_shape(checkpoints, compiled) -> None:
     model, latents, counts = None, [], []
     for path in (*checkpoints, checkpoints[0]):
-        model, _ = turn_into(model, Variant(name="x", checkpoint=str(path)), COMPILED, device="cpu", weights_dir=None)
+        model, _ = switch_variant(
+            model, Variant(name="x", checkpoint=str(path)), COMPILED, device="cpu", weights_dir=None
+        )
         latents.append(drawn(model))
         counts.append(len(compiled))
     assert counts[0] > 0
@@ -382,7 +384,7 @@ def test_what_is_compiled_is_compiled_once_for_all_checkpoints_of_a_shape(checkp
 
 def test_a_batch_of_another_size_is_compiled_for_itself_and_changes_no_other(checkpoints, compiled) -> None:
     """As the last batch of a run is: what was drawn before it must not be told from its bytes."""
-    model, _ = turn_into(
+    model, _ = switch_variant(
         None, Variant(name="x", checkpoint=str(checkpoints[0])), COMPILED, device="cpu", weights_dir=None
     )
     first, one = drawn(model, 1), len(compiled)
@@ -402,16 +404,16 @@ def sizes_of(graph: Any) -> list[object]:
 
 
 def test_a_lora_beside_the_weights_is_seen_although_blocks_are_compiled(compiled) -> None:
-    model, _ = turn_into(None, variant(), COMPILED, device="cpu", weights_dir=None)
+    model, _ = switch_variant(None, variant(), COMPILED, device="cpu", weights_dir=None)
     base, graphs = drawn(model), len(compiled)
     assert graphs > 0
-    model, _ = turn_into(model, variant(mini("spo", 8), fuse=False), COMPILED, device="cpu", weights_dir=None)
+    model, _ = switch_variant(model, variant(mini("spo", 8), fuse=False), COMPILED, device="cpu", weights_dir=None)
     beside = drawn(model)
-    model, _ = turn_into(model, variant(mini("spo", 8)), COMPILED, device="cpu", weights_dir=None)
+    model, _ = switch_variant(model, variant(mini("spo", 8)), COMPILED, device="cpu", weights_dir=None)
     fused = drawn(model)
     torch.testing.assert_close(beside, fused, rtol=0, atol=1e-4)
     assert float((beside - base).abs().max()) > 1e-3
-    model, _ = turn_into(model, variant(), COMPILED, device="cpu", weights_dir=None)
+    model, _ = switch_variant(model, variant(), COMPILED, device="cpu", weights_dir=None)
     assert torch.equal(drawn(model), base)
     assert len(compiled) == graphs, "nothing was compiled anew"
 
@@ -420,12 +422,12 @@ def test_fused_and_beside_are_compared_without_what_is_compiled(compiled) -> Non
     suite = msgspec.structs.replace(load_suite("mini"), settings=COMPILED)
     for fuse in (True, False):
         wanted = variant(mini("spo"), fuse=fuse)
-        model, _ = turn_into(None, wanted, COMPILED, device="cpu", weights_dir=None)
+        model, _ = switch_variant(None, wanted, COMPILED, device="cpu", weights_dir=None)
         found = compare_with_runtime(model, wanted, suite, None)
         assert found is not None
         assert found.mean < 0.1
         assert not compiled
-        assert is_compiled(model.pipe.unet) is fuse, "a variant beside the weights is drawn as it is written"
+        assert is_compiled(model.pipe.unet) is fuse, "a variant unfused is drawn as it is written"
         torch._dynamo.reset()
     drawn(model)
     assert not compiled

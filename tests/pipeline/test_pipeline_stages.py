@@ -64,7 +64,7 @@ def test_empty_negative_is_the_zero_embedding(mini_pipe: Any, settings: Settings
 
 
 def test_without_guidance_there_is_no_negative(mini_pipe: Any, settings: Settings) -> None:
-    plain = msgspec.structs.replace(settings, guidance=1.0)
+    plain = msgspec.structs.replace(settings, guidance_scale=1.0)
     encoded = stages.encode(mini_pipe, PROMPTS, ["", ""], plain)
     assert encoded.negative is None
     assert encoded.negative_pooled is None
@@ -115,7 +115,7 @@ def ddim_by_hand(pipe: Any, settings: Settings, latents: Tensor, seeds: list[int
                 pipe.unet(x, t, s, added_cond_kwargs={"text_embeds": p, "time_ids": ids}).sample
                 for s, p in ((torch.zeros_like(states), torch.zeros_like(pooled)), (states, pooled))
             )
-        eps = empty + settings.guidance * (conditional - empty)
+        eps = empty + settings.guidance_scale * (conditional - empty)
         now, then = a[t], a[max(t - stride, 0)]
         x0 = (x - (1 - now).sqrt() * eps) / now.sqrt()
         sigma = eta * ((1 - then) / (1 - now)).sqrt() * (1 - now / then).sqrt()
@@ -160,7 +160,7 @@ def test_decoding_gives_the_pictures_of_diffusers_own_call(mini_pipe: Any, setti
         prompt=PROMPTS,
         latents=stages.noise(mini_pipe, settings, SEEDS),
         num_inference_steps=settings.steps,
-        guidance_scale=settings.guidance,
+        guidance_scale=settings.guidance_scale,
         width=64,
         height=64,
         output_type="np",
@@ -281,7 +281,7 @@ def test_vae_that_overflows_in_half_precision_decodes_in_float32(
 
 
 def test_means_and_deviations_of_a_vae_are_undone() -> None:
-    class Mirror:
+    class ObjectStoreSync:
         dtype = torch.float32
         config = SimpleNamespace(
             scaling_factor=0.5, latents_mean=[1.0, -1.0, 0.0], latents_std=[1.0, 2.0, 4.0], force_upcast=False
@@ -291,7 +291,7 @@ def test_means_and_deviations_of_a_vae_are_undone() -> None:
             return (z / 100,)
 
     latents = torch.randn(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    found = stages.decode(SimpleNamespace(vae=Mirror()), latents)
+    found = stages.decode(SimpleNamespace(vae=ObjectStoreSync()), latents)
     for channel, (mean, std) in enumerate(((1.0, 1.0), (-1.0, 2.0), (0.0, 4.0))):
         z = latents[0, channel].numpy() * std / 0.5 + mean
         np.testing.assert_allclose(found[0, ..., channel], z / 200 + 0.5, rtol=1e-6)
@@ -349,7 +349,7 @@ def test_pipeline_with_one_text_encoder_goes_the_same_way(sd15_folder: Path, set
         negative_prompt=["", "blurry"],
         latents=noise,
         num_inference_steps=settings.steps,
-        guidance_scale=settings.guidance,
+        guidance_scale=settings.guidance_scale,
         width=64,
         height=64,
         output_type="np",

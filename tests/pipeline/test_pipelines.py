@@ -167,7 +167,9 @@ def test_lora_of_other_widths(tmp_path: Path, settings: Settings) -> None:
 
 
 def test_settings_reach_the_pipeline(settings: Settings) -> None:
-    changed = Settings(width=64, height=64, steps=1, guidance=1.0, sampler="ddpm", dtype="bfloat16", vae_tiling=True)
+    changed = Settings(
+        width=64, height=64, steps=1, guidance_scale=1.0, sampler="ddpm", dtype="bfloat16", vae_tiling=True
+    )
     pipe = load(changed)
     parts = (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2)
     assert {part.dtype for part in parts} == {torch.bfloat16}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bench.checkpoints.fingerprint import Needed, weights_needed
 from bench.mini.weights import pipeline_folder
 from bench.pipeline import switch as models
-from bench.pipeline.switch import turn_into
+from bench.pipeline.switch import switch_variant
 from bench.plan import memory
 from bench.plan.memory import (
     GIB,
@@ -19,17 +19,17 @@ from bench.plan.memory import (
     SDXL,
     Kept,
     Parts,
-    forecast_memory,
+    estimate_memory,
     kept_of,
     needed_bytes,
     parts_of,
     peaks,
 )
-from bench.records import Case, Lora, Machine, Settings, Suite, Variant
+from bench.records import Lora, Machine, Prompt, Settings, Suite, Variant
 from bench.render import auto_batch as fitting
 
 replace = msgspec.structs.replace
-FULL = Settings(width=1024, height=1024, steps=30, guidance=7.0, sampler="euler", dtype="float16")
+FULL = Settings(width=1024, height=1024, steps=30, guidance_scale=7.0, sampler="euler", dtype="float16")
 FIXED_VAE = KNOWN_VAES["madebyollin/sdxl-vae-fp16-fix"]
 UNET_ALONE = SDXL._replace(text_parameters=0, vae=SDXL.vae._replace(parameters=0))
 
@@ -44,9 +44,8 @@ def machine(gib: float, device: str = "cuda:0") -> Machine:
 
 def suite(settings: Settings = FULL, **variant: str) -> Suite:
     made = Variant(name="base", **({"checkpoint": "stabilityai/stable-diffusion-xl-base-1.0"} | variant))  # type: ignore[arg-type]
-    return Suite(
-        schema=1, name="own", prompts=(), cases=(), samples=1, seed=0, metrics=(), settings=settings, variants=(made,)
-    )  # fmt: skip
+    fields = {"prompt_files": (), "prompts": (), "samples": 1, "seed": 0, "metrics": ()}
+    return Suite(schema=2, name="own", settings=settings, variants=(made,), **fields)
 
 
 # --- measured on an H100 80GB, SDXL's shape, 1024x1024 (docs/performance.md) ---------------
@@ -73,8 +72,8 @@ def test_decoding_takes_what_the_vae_took(dtype: str, batch: int, gib: float) ->
 
 def test_a_process_on_the_cpu_takes_about_what_one_took() -> None:
     here = needed_of("mini", str(pipeline_folder()))
-    settings = Settings(width=64, height=64, steps=4, guidance=3.0, sampler="ddim")
-    found = forecast_memory(suite(settings, checkpoint="mini"), machine(24, "cpu"), here)
+    settings = Settings(width=64, height=64, steps=4, guidance_scale=3.0, sampler="ddim")
+    found = estimate_memory(suite(settings, checkpoint="mini"), machine(24, "cpu"), here)
     assert found is not None
     assert found.needed_bytes == pytest.approx(919_429_120, rel=0.25)
     assert found.weights_bytes == 4 * (3721408 + 1676291 + 147200 + 507392)
@@ -89,7 +88,7 @@ any_settings = st.builds(
     width=sizes,
     height=sizes,
     steps=st.just(30),
-    guidance=st.sampled_from([1.0, 7.0]),
+    guidance_scale=st.sampled_from([1.0, 7.0]),
     sampler=st.just("euler"),
     dtype=st.sampled_from(["float32", "float16", "bfloat16"]),
     batch=st.integers(min_value=1, max_value=64),
@@ -101,7 +100,7 @@ any_settings = st.builds(
 def test_more_work_never_takes_less(settings: Settings, parts: Parts) -> None:
     found = peaks(parts, settings)
     assert found.weights < min(found.denoise, found.decode)
-    for more in ({"batch": settings.batch + 1}, {"width": settings.width + 8}, {"guidance": 7.0}):
+    for more in ({"batch": settings.batch + 1}, {"width": settings.width + 8}, {"guidance_scale": 7.0}):
         bigger = peaks(parts, replace(settings, **more))
         assert bigger.denoise >= found.denoise
         assert bigger.decode >= found.decode
@@ -131,7 +130,7 @@ def test_tiling_helps_only_where_the_image_is_larger_than_a_tile() -> None:
 )
 def test_sdxl_on_usual_cards(gib: int, batch: int, vae: str, fits: bool) -> None:
     named = {"vae": "madebyollin/sdxl-vae-fp16-fix"} if vae == "fixed" else {}
-    found = forecast_memory(suite(replace(FULL, batch=batch), **named), machine(gib), ())
+    found = estimate_memory(suite(replace(FULL, batch=batch), **named), machine(gib), ())
     assert found is not None
     assert found.fits is fits
     assert (found.advice == ()) is fits
@@ -139,7 +138,7 @@ def test_sdxl_on_usual_cards(gib: int, batch: int, vae: str, fits: bool) -> None
 
 
 def advice(gib: float, settings: Settings, **variant: str) -> tuple[str, ...]:
-    found = forecast_memory(suite(settings, **variant), machine(gib), ())
+    found = estimate_memory(suite(settings, **variant), machine(gib), ())
     assert found is not None
     assert not found.fits
     return found.advice
@@ -162,7 +161,7 @@ def test_the_advice_is_what_would_fit() -> None:
 
 @given(any_settings, st.integers(min_value=2, max_value=80))
 def test_whatever_is_advised_fits(settings: Settings, gib: int) -> None:
-    found = forecast_memory(suite(settings), machine(gib), ())
+    found = estimate_memory(suite(settings), machine(gib), ())
     assert found is not None
     assert found.fits == (found.needed_bytes <= gib * GIB)
     for sentence in found.advice:
@@ -177,7 +176,7 @@ def test_whatever_is_advised_fits(settings: Settings, gib: int) -> None:
 # --- weights that LoRAs change are kept beside ---------------------------------------------
 
 LORAS = {name: (Lora(path=f"mini:{name}"),) for name in ("dpo", "spo")}
-MINI = Settings(width=64, height=64, steps=4, guidance=3.0, sampler="ddim")
+MINI = Settings(width=64, height=64, steps=4, guidance_scale=3.0, sampler="ddim")
 ELSEWHERE = (Lora(path="org/lora:lora.safetensors"),)
 
 
@@ -195,8 +194,8 @@ def test_what_is_kept_is_what_changing_variants_keeps() -> None:
     assert kept_of([base], here, parts) == Kept(0, True)
     model = None
     for number, one in enumerate(merged, 1):
-        model, _ = turn_into(model, one, MINI, device="cpu", weights_dir=None)
-        held = sum(kept.numel() * kept.element_size() for kept in model.pristine.values())
+        model, _ = switch_variant(model, one, MINI, device="cpu", weights_dir=None)
+        held = sum(kept.numel() * kept.element_size() for kept in model.original.values())
         assert kept_of([base, *merged[:number]], here, parts) == Kept(held, True)
     assert held > 0
 
@@ -205,8 +204,8 @@ def test_on_a_cpu_all_of_it_lies_beside() -> None:
     base, merged = with_loras(MINI, LORAS["spo"], checkpoint="mini").variants
     whole = replace(suite(MINI, checkpoint="mini"), variants=(base, merged))
     here = weights_needed(whole, None)
-    plain = forecast_memory(replace(whole, variants=(base,)), machine(24, "cpu"), here)
-    found = forecast_memory(whole, machine(24, "cpu"), here)
+    plain = estimate_memory(replace(whole, variants=(base,)), machine(24, "cpu"), here)
+    found = estimate_memory(whole, machine(24, "cpu"), here)
     assert plain is not None
     assert found is not None
     kept = kept_of([merged], here, parts_of(merged, here) or SDXL).size_bytes
@@ -221,7 +220,7 @@ def test_on_a_cpu_all_of_it_lies_beside() -> None:
 def test_on_a_gpu_it_leaves_room_for_drawing(gib: int, kept_gib: float) -> None:
     """The whole UNet in float32, of weights that are not here: 2.567e9 x 4 bytes are 9.56 GiB."""
     settings = replace(FULL, dtype="bfloat16")
-    plain, found = (forecast_memory(one, machine(gib), ()) for one in (suite(settings), with_loras(settings)))
+    plain, found = (estimate_memory(one, machine(gib), ()) for one in (suite(settings), with_loras(settings)))
     assert plain is not None
     assert found is not None
     beside = found.needed_bytes - plain.needed_bytes
@@ -233,7 +232,7 @@ def test_on_a_gpu_it_leaves_room_for_drawing(gib: int, kept_gib: float) -> None:
 
 def test_the_kept_weights_can_be_what_does_not_fit() -> None:
     four = replace(FULL, dtype="bfloat16", batch=4)
-    found = forecast_memory(with_loras(four), machine(24), ())
+    found = estimate_memory(with_loras(four), machine(24), ())
     assert found is not None
     assert (found.variant, found.fits) == ("merged", False)
     assert found.advice == ("batch = 3 would take 23.3 GiB",)
@@ -256,13 +255,13 @@ def test_it_is_told_as_the_other_rooms_do_it() -> None:
 )
 def test_an_open_batch_is_the_one_that_would_be_chosen(gib: int, device: str, images: int, batch: int) -> None:
     """By hand: 1.1 x (6.46 + 0.376 + 1.88 n) GiB within 0.9 of the card, n a power of two."""
-    cases = tuple(Case(id=f"c{number}", prompt="a fox") for number in range(images))
-    open_batch = replace(suite(replace(FULL, dtype="bfloat16", batch=None)), cases=cases)
-    found = forecast_memory(open_batch, machine(gib, device), ())
+    prompts = tuple(Prompt(id=f"c{number}", text="a fox") for number in range(images))
+    open_batch = replace(suite(replace(FULL, dtype="bfloat16", batch=None)), prompts=prompts)
+    found = estimate_memory(open_batch, machine(gib, device), ())
     fixed = replace(open_batch, settings=replace(open_batch.settings, batch=batch))
     assert found is not None
     assert found.basis.endswith(f'batch = "auto" is taken to be {batch}.')
-    same = forecast_memory(fixed, machine(gib, device), ())
+    same = estimate_memory(fixed, machine(gib, device), ())
     assert same is not None
     assert (found.peak_bytes, found.fits, found.advice) == (same.peak_bytes, same.fits, same.advice)
 
@@ -276,12 +275,12 @@ def needed_of(what: str, path: str | None) -> tuple[Needed, ...]:
 
 def test_a_checkpoint_that_nobody_knows_has_no_forecast() -> None:
     strange = suite(checkpoint="someone/something")
-    assert forecast_memory(strange, machine(80), needed_of("someone/something", None)) is None
+    assert estimate_memory(strange, machine(80), needed_of("someone/something", None)) is None
 
 
 def test_the_largest_variant_counts() -> None:
     small = Variant(name="small", checkpoint="stable-diffusion-v1-5/stable-diffusion-v1-5")
     both = replace(suite(), variants=(small, *suite().variants))
-    found = forecast_memory(both, machine(80), ())
+    found = estimate_memory(both, machine(80), ())
     assert found is not None
     assert found.variant == "base"

@@ -9,11 +9,11 @@ import pytest
 from fakes import make_run
 
 from bench.plan.memory import SD15, SDXL
-from bench.plan.time import A100, H100, forecast_time, image_seconds
+from bench.plan.time import A100, H100, estimate_time, image_seconds
 from bench.records import Machine, Plan, Run, Settings, Timing
 
 replace = msgspec.structs.replace
-FULL = Settings(width=1024, height=1024, steps=30, guidance=7.0, sampler="euler", dtype="bfloat16")
+FULL = Settings(width=1024, height=1024, steps=30, guidance_scale=7.0, sampler="euler", dtype="bfloat16")
 
 
 def card(name: str) -> Machine:
@@ -42,7 +42,7 @@ def timed_run(folder: Path) -> Run:
 def test_a_runs_own_timings_by_hand(tmp_path: Path) -> None:
     run = timed_run(tmp_path)
     suite = run.info.suite
-    found = forecast_time(suite, run.info.machine, run, None)
+    found = estimate_time(suite, run.info.machine, run, None)
     assert found.render_s == pytest.approx(5 * suite.samples * (0.5 + 0.25 + 0.25))
     assert found.measure_s == pytest.approx(3 * (3 * (2.0 + 1.0) + 5 * (0.5 + 0.25 + 0.25)))
     assert "upper bound" in found.basis
@@ -59,7 +59,7 @@ def test_a_run_of_another_kind_tells_nothing(tmp_path: Path, what: str) -> None:
         machine = replace(machine, device_name="another")
     else:
         run = replace(run, timings=())
-    found = forecast_time(suite, machine, run, None)
+    found = estimate_time(suite, machine, run, None)
     assert (found.render_s, found.measure_s) == (None, None)
     assert "hotart-bench measure" in found.basis
 
@@ -81,7 +81,7 @@ def test_a_run_of_another_kind_tells_nothing(tmp_path: Path, what: str) -> None:
 def test_an_image_on_an_h100_takes_its_steps_and_one_decode(batch: int, compiled: bool, steps_s: float) -> None:
     found = image_seconds(H100, replace(FULL, compile=compiled), batch)
     assert found == pytest.approx(steps_s + 0.125)
-    assert image_seconds(H100, replace(FULL, compile=compiled, guidance=1.0), batch) < 0.6 * found
+    assert image_seconds(H100, replace(FULL, compile=compiled, guidance_scale=1.0), batch) < 0.6 * found
 
 
 def test_the_published_a100_is_its_3_31_seconds() -> None:
@@ -103,7 +103,7 @@ def test_a_batch_between_two_known_ones_takes_the_smaller_ones_time() -> None:
 
 def test_a_whole_suite_on_a_known_card(tmp_path: Path) -> None:
     suite = replace(timed_run(tmp_path).info.suite, settings=replace(FULL, batch=8))
-    found = forecast_time(suite, card("NVIDIA H100 80GB HBM3"), None, SDXL)
+    found = estimate_time(suite, card("NVIDIA H100 80GB HBM3"), None, SDXL)
     assert found.render_s == pytest.approx(5 * suite.samples * 3 * image_seconds(H100, FULL, 8))
     assert found.measure_s == pytest.approx(3 * 3 * 6 * image_seconds(H100, FULL, 1))
     assert found.basis.startswith("Rough")
@@ -113,5 +113,5 @@ def test_a_whole_suite_on_a_known_card(tmp_path: Path) -> None:
     ("name", "parts"), [("NVIDIA H100 80GB HBM3", SD15), ("NVIDIA H100 80GB HBM3", None), ("NVIDIA H100 PCIe", SDXL)]
 )
 def test_another_card_or_model_is_not_guessed_at(tmp_path: Path, name: str, parts: object) -> None:
-    found = forecast_time(timed_run(tmp_path).info.suite, card(name), None, parts)  # type: ignore[arg-type]
+    found = estimate_time(timed_run(tmp_path).info.suite, card(name), None, parts)  # type: ignore[arg-type]
     assert found.render_s is None

@@ -18,7 +18,7 @@ import tiny
 import torch
 
 from bench.errors import IncomparableError, MachineError, UsageError, WeightsError
-from bench.ray_workers import Fleet, render_on_fleet
+from bench.ray_workers import WorkerPool, render_on_workers
 from bench.ray_workers import cluster as ray_cluster
 from bench.records import Render, Suite
 from bench.render.auto_batch import UNMEASURED_BATCH
@@ -50,18 +50,20 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     return load_suite(str(tiny.write_tiny(tmp_path_factory.mktemp("suite"), "batch = 4", "batch = 1")))
 
 
-def painters() -> set[int]:
+def workers() -> set[int]:
     """Process ids of the workers that hold a pipeline, or are about to."""
     family = psutil.Process().children(recursive=True)
-    return {one.pid for one in family if one.status() != "zombie" and "ray::Painter" in " ".join(one.cmdline()[:1])}
+    return {
+        one.pid for one in family if one.status() != "zombie" and "ray::RenderWorker" in " ".join(one.cmdline()[:1])
+    }
 
 
 def gone(pids: set[int]) -> bool:
     """Whether processes end; Ray's end when it has noticed that they are not wanted."""
     until = time.monotonic() + PATIENCE_S
-    while pids & painters() and time.monotonic() < until:
+    while pids & workers() and time.monotonic() < until:
         time.sleep(0.05)
-    return not pids & painters()
+    return not pids & workers()
 
 
 def pngs(folder: Path) -> dict[str, bytes]:
@@ -85,25 +87,23 @@ def killed(cluster: None, suite: Suite, tmp_path_factory: pytest.TempPathFactory
     first: set[int] = set()
     last: set[int] = set()
     hired: list[object] = []
-    start = ray_cluster.start_painter
+    start = ray_cluster.start_worker
 
     def rob(stage: str, done: int, total: int, note: str = "") -> None:
-        first.update(painters())
+        first.update(workers())
         if done == 3:
-            os.kill(min(painters()), signal.SIGKILL)
+            os.kill(min(workers()), signal.SIGKILL)
         if done == 11:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_cluster, "start_painter", lambda *given: hired.append(given) or start(*given))
+        patch.setattr(ray_cluster, "start_worker", lambda *given: hired.append(given) or start(*given))
         with pytest.raises(KeyboardInterrupt):
             run_stage("render", suite, path, device="cpu", ray="auto", progress=rob)
         assert first
         assert gone(first), "a stopped run leaves no worker behind"
         before = len(hired)
-        outcome = run_stage(
-            "render", suite, path, device="cpu", ray="auto", progress=lambda *_: last.update(painters())
-        )
+        outcome = run_stage("render", suite, path, device="cpu", ray="auto", progress=lambda *_: last.update(workers()))
     assert (outcome.images, outcome.missing, outcome.failed) == (12, 0, 0)
     return Killed(path, (before, len(hired) - before), last)
 
@@ -133,7 +133,7 @@ def test_all_workers_are_gone_at_the_end(killed):
 
 def test_every_image_was_recorded_once_whatever_was_stopped_or_killed(killed):
     lines = [record for _, record in read_records(killed.folder / "renders.jsonl", Render)]
-    assert {(one.variant, one.case, one.sample) for one in lines} == tiny.CELLS
+    assert {(one.variant, one.prompt_id, one.sample) for one in lines} == tiny.CELLS
     assert len(lines) == len(tiny.CELLS)
 
 
@@ -144,7 +144,7 @@ def test_the_card_is_that_of_the_workers(killed):
 
 
 def test_a_finished_run_starts_no_worker(killed, suite, monkeypatch):
-    monkeypatch.setattr(ray_cluster, "start_painter", None)
+    monkeypatch.setattr(ray_cluster, "start_worker", None)
     assert run_stage("render", suite, killed.folder, device="cpu", ray="auto").done_before
 
 
@@ -157,21 +157,21 @@ def test_what_a_worker_refuses_arrives_as_the_error_that_it_is(killed, suite, tm
     elsewhere = msgspec.structs.replace(one_worker, device_name="another processor")
     with RunFolder.open(tmp_path / "run", suite=suite, protocol_digest=protocol_digest(suite)) as place:
         place.write_info(msgspec.structs.replace(info, variants=tuple(forged), machine=one_worker))
-        with _fleet(opened, "cpu", 2) as fleet:
-            assert fleet.largest_batch() == UNMEASURED_BATCH
+        with _fleet(opened, "cpu", 2) as pool:
+            assert pool.largest_batch() == UNMEASURED_BATCH
             with pytest.raises(WeightsError, match="has other weights for variant base than the driver") as caught:
-                render_on_fleet(suite, place, fleet, variants=suite.variants[:1])
+                render_on_workers(suite, place, pool, variants=suite.variants[:1])
             assert caught.value.hint.startswith("give every machine the same files")
             place.write_info(msgspec.structs.replace(info, machine=elsewhere))
             with pytest.raises(IncomparableError, match="device name is another processor there"):
-                render_on_fleet(suite, place, fleet, variants=suite.variants[:1])
+                render_on_workers(suite, place, pool, variants=suite.variants[:1])
         assert place.renders() == ()
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps", "cuda:1"])
 def test_a_device_that_ray_has_not_is_a_usage_error(device, cluster, suite):
-    with pytest.raises(UsageError, match=f"--device is {device}"), _fleet(suite, device, 1) as fleet:
-        fleet.ground(1)
+    with pytest.raises(UsageError, match=f"--device is {device}"), _fleet(suite, device, 1) as pool:
+        pool.environment(1)
 
 
 def test_workers_with_more_threads_than_any_machine_has_cores_are_refused(cluster, suite):
@@ -179,8 +179,8 @@ def test_workers_with_more_threads_than_any_machine_has_cores_are_refused(cluste
         pytest.raises(MachineError, match="no machine of the cluster has 3 free cores"),
         _fleet(suite, "cpu", 3) as some,
     ):
-        some.ground(1)
+        some.environment(1)
 
 
-def _fleet(suite: Suite, device: str, threads: int) -> Fleet:
-    return Fleet("auto", suite, device=device, threads=threads, weights_dir=None)
+def _fleet(suite: Suite, device: str, threads: int) -> WorkerPool:
+    return WorkerPool("auto", suite, device=device, threads=threads, weights_dir=None)

@@ -7,22 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import MachineError
-from bench.ray_workers.pool import MOST_LOSSES, Unit, Work
-from bench.records import Cell, Lora, Variant
+from bench.ray_workers.pool import MOST_LOSSES, Batch, Work
+from bench.records import Lora, PlannedImage, Variant
 
 VARIANTS = [Variant(name=name, checkpoint="mini", loras=(Lora(path="l", blocks={"M00": 0.5}),)) for name in "abc"]
 
 
-def batches(count: int) -> list[tuple[Cell, ...]]:
-    return [(Cell(case=f"c{number}", sample=0, seed=number, batch=number),) for number in range(count)]
+def batches(count: int) -> list[tuple[PlannedImage, ...]]:
+    return [(PlannedImage(prompt_id=f"c{number}", sample=0, seed=number, batch=number),) for number in range(count)]
 
 
 def work_of(*counts: int) -> Work:
     return Work((variant, batches(count)) for variant, count in zip(VARIANTS, counts, strict=False))
 
 
-def named(unit: Unit | None) -> tuple[str, int] | None:
-    return None if unit is None else (unit.variant.name, unit.cells[0].batch)
+def named(batch: Batch | None) -> tuple[str, int] | None:
+    return None if batch is None else (batch.variant.name, batch.cells[0].batch)
 
 
 def test_a_worker_stays_with_its_variant_as_long_as_that_has_batches() -> None:
@@ -40,7 +40,7 @@ def test_a_free_worker_takes_the_variant_with_the_most_batches_for_each_of_its_w
 
 def test_a_lost_workers_batches_are_the_next_ones_in_their_order() -> None:
     work = work_of(4)
-    mine = [unit for unit in (work.next_for("a", {}), work.next_for("a", {})) if unit is not None]
+    mine = [batch for batch in (work.next_for("a", {}), work.next_for("a", {})) if batch is not None]
     work.back(mine)
     assert [named(work.next_for("a", {})) for _ in range(4)] == [("a", number) for number in range(4)]
     assert (work.next_for("a", {}), work.left) == (None, 4)
@@ -64,11 +64,11 @@ def test_whatever_is_lost_every_batch_is_done_once(counts: list[int], data: st.D
     work, workers, lost, finished = work_of(*counts), {1: [], 2: []}, 0, []
     loaded: dict[int, str] = {}
     while work.left:
-        for worker, units in workers.items():
-            while len(units) < 2 and (unit := work.next_for(loaded.get(worker), {})) is not None:
-                units.append(unit)
-                loaded[worker] = unit.variant.name
-        worker = data.draw(st.sampled_from([worker for worker, units in workers.items() if units]))
+        for worker, batches in workers.items():
+            while len(batches) < 2 and (batch := work.next_for(loaded.get(worker), {})) is not None:
+                batches.append(batch)
+                loaded[worker] = batch.variant.name
+        worker = data.draw(st.sampled_from([worker for worker, batches in workers.items() if batches]))
         if lost < MOST_LOSSES - 1 and data.draw(st.booleans()):
             lost += 1
             work.back(workers[worker])

@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from bench.mini import models, world
-from bench.mini.networks import Judge, judge_tokens
+from bench.mini.networks import MiniClip, mini_clip_tokens
 from bench.mini.train.data import Pool, pool
 from bench.mini.train.loop import Dice, Recipe, device, half, put, train
 
@@ -61,7 +61,7 @@ def captions(source: Pool, dice: Dice, index: np.ndarray, spoken: list[tuple[int
     return texts
 
 
-def contrastive(judge: Judge, x: Tensor, ids: Tensor, fits: Tensor) -> Tensor:
+def contrastive(judge: MiniClip, x: Tensor, ids: Tensor, fits: Tensor) -> Tensor:
     """Symmetric cross-entropy against the spread targets."""
     with half():
         image, text = judge.embed_images(x), judge.embed_tokens(ids)
@@ -75,23 +75,23 @@ def run_clip(work: Path) -> None:
     """Train the stage, or go on with it, and save ``mini-clip.safetensors``."""
     torch.manual_seed(RECIPE.seed)
     tokenizer = models.write_tokenizer(work / "tokenizer")
-    judge = Judge(tokenizer)
+    judge = MiniClip(tokenizer)
     source = pool(work, "train", POOL)
 
     def step(iteration: int, dice: Dice) -> Tensor:
         index = dice.numpy.integers(len(source), size=RECIPE.batch)
         spoken = words(source, dice, index)
-        ids = put(judge_tokens(tokenizer, captions(source, dice, index, spoken)))
+        ids = put(mini_clip_tokens(tokenizer, captions(source, dice, index, spoken)))
         return contrastive(judge, pixels(source, index), ids, matches(source, index, spoken))
 
     train(RECIPE, {"judge": judge}, step, work)
     save_file(judge.state_dict(), work / "mini-clip.safetensors")
 
 
-def load_judge(work: Path, name: str, *, timestep: bool = False) -> tuple[Judge, CLIPTokenizer]:
+def load_mini_clip(work: Path, name: str, *, timestep: bool = False) -> tuple[MiniClip, CLIPTokenizer]:
     """A trained judge, frozen, with its tokenizer; its batch norms stay as they are in later training too."""
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    judge = Judge(tokenizer, timestep)
+    judge = MiniClip(tokenizer, timestep)
     judge.load_state_dict(load_file(work / f"{name}.safetensors"))
     return judge.requires_grad_(False).eval().to(device()), tokenizer
 
@@ -99,7 +99,7 @@ def load_judge(work: Path, name: str, *, timestep: bool = False) -> tuple[Judge,
 @torch.no_grad()
 def run_aesthetic(work: Path) -> None:
     """Ridge regression of rated beauty on the unit image embedding; saves ``mini-aesthetic.safetensors``."""
-    judge, _ = load_judge(work, "mini-clip")
+    judge, _ = load_mini_clip(work, "mini-clip")
     source = pool(work, "train", POOL)
     index = np.arange(AESTHETIC_RATINGS)
     embeds = torch.cat([judge.embed_images(pixels(source, part)) for part in np.array_split(index, 48)]).double()

@@ -38,7 +38,7 @@ def add(unet: UNet2DConditionModel, seed: int) -> list[nn.Parameter]:
     return [parameter for parameter in unet.parameters() if parameter.requires_grad]
 
 
-class Trained(nn.Module):
+class AdapterConfig(nn.Module):
     """The LoRA's parameters alone, as what a checkpoint holds."""
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
@@ -106,5 +106,5 @@ def run(work: Path, seed: int = 0) -> None:
         policy = (predict(unet, x, t, states, pooled) - noise).square().mean((1, 2, 3))
         return loss(policy, reference)
 
-    train(recipe, {"lora": Trained(unet)}, step, work, parameters=parameters, log_every=10)
+    train(recipe, {"lora": AdapterConfig(unet)}, step, work, parameters=parameters, log_every=10)
     save(unet, work, recipe.stage)

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.mini import world
-from bench.mini.networks import Judge, judge_tokens
-from bench.mini.train.clip import POOL, load_judge, pixels
+from bench.mini.networks import MiniClip, mini_clip_tokens
+from bench.mini.train.clip import POOL, load_mini_clip, pixels
 from bench.mini.train.data import KIND_NAMES, Pool, pool
 from bench.mini.train.loop import Dice, Recipe, half, put, train
 
@@ -79,21 +79,21 @@ def pair_loss(score_first: Tensor, score_second: Tensor, first_wins: Tensor) -> 
 
 def run(work: Path) -> None:
     """Train the stage, or go on with it, and save ``mini-preference.safetensors``."""
-    judge, tokenizer = load_judge(work, "mini-clip")
+    judge, tokenizer = load_mini_clip(work, "mini-clip")
     judge.requires_grad_(True)
     pairs = Pairs(pool(work, "train", POOL))
 
     def step(iteration: int, dice: Dice) -> Tensor:
         first, second, probability, captions = pairs.draw(dice, RECIPE.batch)
         labels = put((dice.numpy.random(RECIPE.batch) < probability).astype(np.float32))
-        return score_pairs(judge, pairs.source, first, second, put(judge_tokens(tokenizer, captions)), labels)
+        return score_pairs(judge, pairs.source, first, second, put(mini_clip_tokens(tokenizer, captions)), labels)
 
     train(RECIPE, {"judge": judge}, step, work)
     save_file(judge.state_dict(), work / "mini-preference.safetensors")
 
 
 def score_pairs(
-    judge: Judge,
+    judge: MiniClip,
     source: Pool,
     first: NDArray[np.int64],
     second: NDArray[np.int64],

@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.mini import models, world
-from bench.mini.networks import Judge, judge_tokens
+from bench.mini.networks import MiniClip, mini_clip_tokens
 from bench.mini.train import dpo as lora
 from bench.mini.train import step_aware
-from bench.mini.train.clip import load_judge
+from bench.mini.train.clip import load_mini_clip
 from bench.mini.train.diffusion import (
     TextEncoders,
     alphas_cumprod,
@@ -112,14 +112,14 @@ class Sampler:
         self.unet, self.encoders, self.alphas = unet, encoders, alphas
         self.steps = schedule(alphas)
         self.vae = step_aware.load_decoder(work / "pipeline")
-        _, self.tokenizer = load_judge(work, "mini-preference")
-        self.judge: Judge = step_aware.load(work)
+        _, self.tokenizer = load_mini_clip(work, "mini-preference")
+        self.judge: MiniClip = step_aware.load(work)
 
     @torch.no_grad()
     def round(self, captions: list[str], dice: Dice) -> list[tuple[Step, Judged]]:
         """Sample a batch of captions and return the pairs that each judged step kept."""
         states, pooled = self.encoders(self.encoders.tokens(captions))
-        text = self.judge.embed_tokens(put(judge_tokens(self.tokenizer, captions)))
+        text = self.judge.embed_tokens(put(mini_clip_tokens(self.tokenizer, captions)))
         size = world.SIZE_PX // models.VAE_FACTOR
         x = normal((len(captions), models.LATENT_CHANNELS, size, size), dice.torch)
         kept = []
@@ -221,5 +221,5 @@ def run(work: Path, seed: int = 0) -> None:
             total = total + part.detach()
         return total
 
-    train(recipe, {"lora": lora.Trained(unet)}, step, work, parameters=parameters, log_every=1)
+    train(recipe, {"lora": lora.AdapterConfig(unet)}, step, work, parameters=parameters, log_every=1)
     lora.save(unet, work, recipe.stage)

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from bench.mini.networks import Judge, judge_tokens
+from bench.mini.networks import MiniClip, mini_clip_tokens
 from bench.mini.train import base
 from bench.mini.train import vae as vae_stage
-from bench.mini.train.clip import load_judge, pixels
+from bench.mini.train.clip import load_mini_clip, pixels
 from bench.mini.train.data import pool
 from bench.mini.train.diffusion import (
     add_noise,
@@ -40,9 +40,9 @@ DECODED_AT_ONCE = 16
 """Pictures whose activations fit a CPU's cache."""
 
 
-def start_from(plain: Judge, tokenizer: CLIPTokenizer) -> Judge:
+def start_from(plain: MiniClip, tokenizer: CLIPTokenizer) -> MiniClip:
     """A step-aware judge that computes exactly what the plain one does."""
-    aware = Judge(tokenizer, timestep=True)
+    aware = MiniClip(tokenizer, timestep=True)
     aware.load_state_dict(plain.state_dict(), strict=False)
     return aware
 
@@ -72,7 +72,7 @@ def labels(first: Tensor, second: Tensor) -> Tensor:
 def run(work: Path) -> None:
     """Train the stage, or go on with it, and save ``step-aware.safetensors``."""
     torch.manual_seed(RECIPE.seed)
-    plain, tokenizer = load_judge(work, "mini-preference")
+    plain, tokenizer = load_mini_clip(work, "mini-preference")
     aware = start_from(plain, tokenizer).eval()  # its batch norms stay as they are
     aware.text.requires_grad_(False)
     aware.logit_scale.requires_grad_(False)
@@ -92,7 +92,7 @@ def run(work: Path) -> None:
         first, second, _, captions = pairs.draw(dice, RECIPE.batch)
         t = integers(1000, RECIPE.batch, dice.torch)
         noise = normal((RECIPE.batch, *z.shape[1:]), dice.torch)
-        text = plain.embed_tokens(put(judge_tokens(tokenizer, captions)))
+        text = plain.embed_tokens(put(mini_clip_tokens(tokenizer, captions)))
         wins = labels(*(plain.score(pixels(pairs.source, index), text) for index in (first, second)))
         both = torch.cat([z[first], z[second]]).float()
         seen = look(both, noise.repeat(2, 1, 1, 1), t.repeat(2), captions * 2)
@@ -106,9 +106,9 @@ def run(work: Path) -> None:
     save_file(aware.state_dict(), work / "step-aware.safetensors")
 
 
-def load(work: Path) -> Judge:
+def load(work: Path) -> MiniClip:
     """The trained step-aware model, frozen."""
-    _, tokenizer = load_judge(work, "mini-preference")
-    judge = Judge(tokenizer, timestep=True)
+    _, tokenizer = load_mini_clip(work, "mini-preference")
+    judge = MiniClip(tokenizer, timestep=True)
     judge.load_state_dict(load_file(work / "step-aware.safetensors"))
     return judge.requires_grad_(False).eval().to(device())
