@@ -81,7 +81,7 @@ def test_every_differing_fact_is_named_at_once(tmp_path: Path) -> None:
     old = make_run(tmp_path / "old")
     suite = old.info.suite
     prompts = (
-        replace(suite.prompts[1], prompt="another text"),
+        replace(suite.prompts[1], text="another text"),
         replace(suite.prompts[0], negative="blurry"),
         *suite.prompts[2:-1],
         replace(suite.prompts[-1], id="new-case"),

@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> Run:
 
 def test_another_protocol_is_refused_with_every_difference(run: Run) -> None:
     suite = run.info.suite
-    prompts = (replace(suite.prompts[0], prompt="other"), replace(suite.prompts[1], id="new"))
+    prompts = (replace(suite.prompts[0], text="other"), replace(suite.prompts[1], id="new"))
     other = replace(
         suite, prompts=prompts, seed=9, limit=2, settings=replace(suite.settings, steps=30, sampler="euler")
     )
