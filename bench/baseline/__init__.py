@@ -5,7 +5,6 @@ The file is in ``file``, what a calibration brings to it in ``calibration``.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ import msgspec
 
 from bench import documents
 from bench.baseline.file import KIND, read_baseline, write_baseline
-from bench.comparability import check_names
+from bench.comparability import check_names, differences, prompt_digest, timing_facts
 from bench.compare.pairing import NO_CELLS, Cells, usable_scores
 from bench.errors import IncomparableError, InvalidError, MachineError, UsageError
 from bench.records import (
@@ -28,8 +27,6 @@ from bench.records import (
     FrozenPrompt,
     FrozenRound,
     FrozenVariant,
-    Machine,
-    Prompt,
     Run,
     RunInfo,
     SessionNoise,
@@ -106,11 +103,6 @@ def freeze(
         acceptance=acceptance,
         session_noise=tuple(session_noise),
     )
-
-
-def prompt_digest(prompt: Prompt) -> str:
-    """First 12 hex digits of the sha256 of the prompt, a zero byte, and the negative prompt, in UTF-8."""
-    return hashlib.sha256(f"{prompt.text}\0{prompt.negative}".encode()).hexdigest()[:12]
 
 
 def _chosen(run: Run, names: Sequence[str] | None) -> list[Fingerprint]:
@@ -192,7 +184,7 @@ def read_session_noise(path: str | Path, info: RunInfo) -> tuple[SessionNoise, .
 
     Raises:
         UsageError: there is no such file, it is something else, or it has no sessions of timing.
-        IncomparableError: of another protocol or machine, with all that differs, or of a newer schema.
+        IncomparableError: of another protocol or environment, with all that differs, or of another schema.
         InvalidError: the file is damaged.
         MachineError: it cannot be read.
     """
@@ -233,22 +225,11 @@ def _read(path: Path) -> Calibration:
 
 
 def _differences(found: Calibration, info: RunInfo) -> list[str]:
-    ours, theirs = _ground(info.machine), _ground(found.machine)
-    differences = [f"{name} is {theirs[name]} there and {ours[name]} in the run" for name in ours]
-    differences = [text for text, name in zip(differences, ours, strict=True) if ours[name] != theirs[name]]
-    if found.protocol_digest != info.protocol_digest:
-        differences.insert(
-            0, f"the suite is {found.suite} with another protocol (its prompts, samples, seed or settings)"
-        )
-    return differences
-
-
-def _ground(machine: Machine) -> dict[str, object]:
-    """What the time of an image hangs on; the system's version, which every update changes, does not count."""
-    return {
-        "the device": machine.device.split(":")[0],
-        "the device's name": machine.device_name,
-        "the cpu": machine.cpu,
-        "the number of cores": machine.cores,
-        "the number of threads": machine.threads,
-    }
+    theirs, ours = (timing_facts(side.machine, side.packages) for side in (found, info))
+    environment = differences(theirs, ours, ("there", "in the run"))
+    if found.protocol_digest == info.protocol_digest:
+        return environment
+    return [
+        f"the suite is {found.suite} with another protocol (its prompts, samples, seed or settings)",
+        *environment,
+    ]

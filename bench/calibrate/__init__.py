@@ -14,7 +14,7 @@ import msgspec
 from bench import documents
 from bench.calibrate.noise import Table, metric_noise, session_noise
 from bench.calibrate.runs import FIRST, Condition, plan_conditions, run_condition
-from bench.comparability import check_same_machine
+from bench.comparability import check_environment, pixel_facts, timing_facts
 from bench.compare.pairing import usable_scores
 from bench.errors import UsageError
 from bench.formatting import plural
@@ -86,7 +86,8 @@ def calibrate(
         run = load_run(folder / part.name)
         done.append((part, run))
         if part.source != "device":
-            check_same_machine(done[0][1].info, run.info.machine, run.info.packages)
+            facts = timing_facts if part.is_session else pixel_facts
+            check_environment(done[0][1].info, run.info.machine, run.info.packages, facts)
     return _calibration(small, done, names, _notes(suite, done, place, other, sessions))
 
 

@@ -1,7 +1,7 @@
 """Verdicts: is the loss within its margin?
 
 ``judge`` is pure. A metric is judged in ``quality``, a timed quantity in ``timing``; what may be compared is in
-``footing``, what is allowed in ``limits``. The rest shows a gate: ``junit``, ``annotations``, ``summary``.
+``bench.comparability``, what is allowed in ``limits``. The rest shows a gate: ``junit``, ``annotations``, ``summary``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from bench.comparability import machine_differences, refuse_incomparable
 from bench.errors import UsageError
 from bench.formatting import did_you_mean, listed
 from bench.gate.check import Check, facts_by_name, frozen_limits, invalid, is_timed
-from bench.gate.footing import machine_differences, refuse_incomparable
 from bench.gate.outcomes import worst_first
 from bench.gate.quality import judge_metric
 from bench.gate.timing import ONLY_ON, judge_timing

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from bench.comparability import check_same_machine
+from bench.comparability import check_environment
 from bench.errors import UsageError
 from bench.formatting import plural
 from bench.ray_workers.pool import Batch, Work, WorkerPool
@@ -61,7 +61,7 @@ def render_on_workers(
     audited = {variant.name for variant in variants if is_audited(folder, variant)}
 
     def check(environment: Environment) -> None:
-        check_same_machine(info, environment.machine, environment.packages)
+        check_environment(info, environment.machine, environment.packages)
 
     def tell(note: str) -> None:
         if progress is not None:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from bench.checkpoints.fingerprint import fingerprint
-from bench.comparability import check_same_machine, environment_differences
+from bench.comparability import check_environment, differences, timing_facts
 from bench.errors import HotartError
 from bench.formatting import joined as listed
 from bench.machine import git_state, machine_facts, package_versions, pick_device
@@ -156,7 +156,7 @@ def same_environment(work: Work) -> str:
     """The device, once it is sure that what renders may add to the folder."""
     machine, packages = environment_of(work)
     if work.folder.info is not None:
-        check_same_machine(work.folder.info, machine, packages)
+        check_environment(work.folder.info, machine, packages)
     return machine.device
 
 
@@ -167,7 +167,8 @@ def worker_differences(work: Work) -> list[str]:
         return []
     # Timings say their own number of threads.
     here = msgspec.structs.replace(machine_facts(pick_device(work.device)), threads=info.machine.threads)
-    return environment_differences(info, here, package_versions())
+    there = timing_facts(info.machine, info.packages)
+    return differences(there, timing_facts(here, package_versions()), ("there", "here"))
 
 
 # ``run.json``: brought to what is asked for now.
