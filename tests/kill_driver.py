@@ -67,7 +67,7 @@ def in_write(name: str) -> None:
         real_sync(file)
 
     bench.store.write_whole = named(bench.store.write_whole)
-    bench.store.append_records = named(bench.store.append_records)
+    bench.store.journal.append_records = named(bench.store.journal.append_records)
     os.fsync = sync
 
 

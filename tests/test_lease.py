@@ -14,9 +14,8 @@ import pytest
 from object_stores import empty_memory
 
 from bench.errors import MachineError
-from bench.store import object_store as lock
-from bench.store.object_store import LEASE_S, LOCK, Holder, ObjectLock
-from bench.store.objects import Objects
+from bench.store import objects as lock
+from bench.store.objects import LEASE_S, LOCK, Holder, ObjectLock, Objects
 
 
 @pytest.fixture

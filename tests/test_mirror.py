@@ -17,9 +17,9 @@ from object_stores import empty_memory, s3_server
 from bench.errors import MachineError, UsageError
 from bench.records import Render, Run, Suite
 from bench.store import RunFolder, load_run, read_gate
+from bench.store.journal import RENDERS, Journal
 from bench.store.object_store import ObjectStoreSync
 from bench.store.objects import Objects, is_url
-from bench.store.reading import read_renders
 from bench.suite import protocol_digest
 from bench.suite.planned_images import missing_batches
 
@@ -345,7 +345,7 @@ def test_a_run_on_a_store_is_what_it_would_be_in_a_folder(
         assert load_run("memory://b/run").renders == load_run(place / "local").renders
         patch.setenv("HOTART_RUNS_CACHE", str(place / "last"))
         last = ObjectStoreSync("memory://b/run")
-        for one in read_renders(last.folder):
+        for one in Journal(last.folder / RENDERS, Render).records():
             assert one.image
             assert hashlib.sha256((last.folder / one.image).read_bytes()).hexdigest() == one.sha256
         last.release()

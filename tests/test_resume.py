@@ -21,8 +21,7 @@ import bench.run.stages
 from bench.measure import measure
 from bench.records import Render, Score
 from bench.store import load_run
-from bench.store.journal import append_records, read_records
-from bench.store.reading import read_renders, read_scores
+from bench.store.journal import RENDERS, SCORES, Journal, append_records, read_records
 
 TESTS = Path(__file__).parent
 pytestmark = pytest.mark.usefixtures("blank_plots")
@@ -91,14 +90,14 @@ def test_a_kill_loses_at_most_the_batch_that_was_being_made(point, killed, tiny_
     end, renders, scores, torn = STATES[point]
     state = states / point
     assert ends[point] == end, (states / f"{point}.err").read_text("utf-8")
-    assert len(read_renders(state)) == renders
-    assert len(read_scores(state)) == scores
+    assert len(Journal(state / RENDERS, Render).records()) == renders
+    assert len(Journal(state / SCORES, Score).records()) == scores
     ends_torn = [path.name for path in state.glob("*.jsonl") if not path.read_bytes().endswith(b"\n")]
     assert ends_torn == ([torn] if point in ("journal", "scores") else [])
     halves = [path for path in state.rglob("*.tmp") if path.name.startswith(f".{torn}.")]
     assert len(halves) == (point == "png")
     whole = images(tiny_run.folder)
-    assert all(whole[one.image] == one.sha256 for one in read_renders(state))
+    assert all(whole[one.image] == one.sha256 for one in Journal(state / RENDERS, Render).records())
     assert all(whole[name] == digest for name, digest in images(state).items() if name.endswith(".png"))
 
 

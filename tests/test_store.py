@@ -284,7 +284,7 @@ def test_a_damaged_card_is_invalid(content: bytes, run: Run, tmp_path: Path) -> 
     path = write_run(run, tmp_path / "run")
     (path / "run.json").write_bytes(content)
     for reading in (load_run, RunFolder.reopen, lambda path: open_for(run.info.suite, path)):
-        with pytest.raises(InvalidError, match=r"run\.json: is no card of a run"):
+        with pytest.raises(InvalidError, match=r"run\.json: is not a valid run"):
             reading(path)
 
 

@@ -48,7 +48,8 @@ def read_sides(run: str, baseline: str | None) -> Sides:
     """
     from bench.baseline import freeze, read_baseline
     from bench.store import load_run
-    from bench.store.reading import INFO, folder_of
+    from bench.store.journal import INFO
+    from bench.store.reading import folder_of
 
     there = None if baseline is None else at_hand(baseline)
     if baseline is not None and there is not None and not there.exists():
