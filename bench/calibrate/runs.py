@@ -14,7 +14,7 @@ import msgspec
 
 from bench.errors import HotartError, MachineError
 from bench.machine import is_out_of_memory, spare_collector
-from bench.records import NoiseSource, Progress, Record, Suite
+from bench.records import NoiseSource, Progress, Record, RunOptions, Suite
 from bench.run import run_stage
 from bench.suite.file import MAX_SEED
 
@@ -94,7 +94,6 @@ def _render(order: RenderJob, pipe: Connection) -> None:
     # Ctrl-C reaches both; the parent ends this process, which a handler of its own would only make noisy.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     spare_collector()
-    from bench.run import run_stage
 
     def tell(stage: str, done: int, total: int, note: str = "") -> None:
         pipe.send(Step(stage=stage, done=done, total=total, note=note))
@@ -104,9 +103,7 @@ def _render(order: RenderJob, pipe: Connection) -> None:
             "render",
             order.suite,
             order.folder,
-            device=order.device,
-            fresh=order.fresh,
-            weights_dir=order.weights_dir,
+            RunOptions(device=order.device, fresh=order.fresh, weights_dir=order.weights_dir),
             progress=tell,
         )
     except HotartError as error:
@@ -181,14 +178,13 @@ def run_condition(
         HotartError: as ``bench.run.run_stage``.
     """
     path, told = folder / part.name, _told_as(part.name, progress)
+    options = RunOptions(device=part.device, fresh=fresh, weights_dir=weights_dir)
     if part.is_session:
         run_stage(
             "measure",
             part.suite,
             path,
-            device=part.device,
-            fresh=fresh,
-            weights_dir=weights_dir,
+            options,
             progress=told,
         )
         return
@@ -199,12 +195,10 @@ def run_condition(
             "render",
             part.suite,
             path,
-            device=part.device,
-            fresh=fresh,
-            weights_dir=weights_dir,
+            options,
             progress=told,
         )
-    run_stage("score", part.suite, path, metrics=metrics, device=part.device, progress=told)
+    run_stage("score", part.suite, path, RunOptions(metrics=metrics, device=part.device), progress=told)
 
 
 def _told_as(part: str, progress: Progress | None) -> Progress | None:

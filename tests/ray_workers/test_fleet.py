@@ -20,7 +20,7 @@ import torch
 from bench.errors import IncomparableError, MachineError, UsageError, WeightsError
 from bench.ray_workers import WorkerPool, render_on_workers
 from bench.ray_workers import cluster as ray_cluster
-from bench.records import Render, Suite
+from bench.records import Render, RunOptions, Suite
 from bench.render.auto_batch import UNMEASURED_BATCH
 from bench.run import run_stage
 from bench.store import RunFolder, load_run
@@ -99,11 +99,13 @@ def killed(cluster: None, suite: Suite, tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray_cluster, "start_worker", lambda *given: hired.append(given) or start(*given))
         with pytest.raises(KeyboardInterrupt):
-            run_stage("render", suite, path, device="cpu", ray="auto", progress=rob)
+            run_stage("render", suite, path, RunOptions(device="cpu", ray="auto"), progress=rob)
         assert first
         assert gone(first), "a stopped run leaves no worker behind"
         before = len(hired)
-        outcome = run_stage("render", suite, path, device="cpu", ray="auto", progress=lambda *_: last.update(workers()))
+        outcome = run_stage(
+            "render", suite, path, RunOptions(device="cpu", ray="auto"), progress=lambda *_: last.update(workers())
+        )
     assert (outcome.images, outcome.missing, outcome.failed) == (12, 0, 0)
     return Killed(path, (before, len(hired) - before), last)
 
@@ -112,7 +114,7 @@ def test_a_killed_workers_batches_are_drawn_by_others_to_the_same_bytes_as_in_on
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        run_stage("render", suite, tmp_path / "alone", device="cpu")
+        run_stage("render", suite, tmp_path / "alone", RunOptions(device="cpu"))
     finally:
         torch.set_num_threads(threads)
     assert len(pngs(killed.folder)) == 12
@@ -145,7 +147,7 @@ def test_the_card_is_that_of_the_workers(killed):
 
 def test_a_finished_run_starts_no_worker(killed, suite, monkeypatch):
     monkeypatch.setattr(ray_cluster, "start_worker", None)
-    assert run_stage("render", suite, killed.folder, device="cpu", ray="auto").done_before
+    assert run_stage("render", suite, killed.folder, RunOptions(device="cpu", ray="auto")).done_before
 
 
 def test_what_a_worker_refuses_arrives_as_the_error_that_it_is(killed, suite, tmp_path):
