@@ -16,7 +16,7 @@ from bench import documents
 from bench.baseline.file import KIND, read_baseline, write_baseline
 from bench.comparability import check_names, differences, prompt_digest, timing_facts
 from bench.compare.pairing import NO_CELLS, Cells, usable_scores
-from bench.errors import IncomparableError, InvalidError, MachineError, UsageError
+from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.records import (
     BASELINE_SCHEMA,
     SCHEMA,
@@ -189,11 +189,14 @@ def read_session_noise(path: str | Path, info: RunInfo) -> tuple[SessionNoise, .
         MachineError: it cannot be read.
     """
     path = Path(path)
-    found = _read(path)
-    differences = _differences(found, info)
-    if differences:
+    make = "hotart-bench calibrate SUITE"
+    found = documents.read_document(
+        path, Calibration, schema=SCHEMA, what="calibration", make=make, remake=make, kind=CALIBRATION_KIND
+    )
+    unlike = _differences(found, info)
+    if unlike:
         raise IncomparableError(
-            f"{path}: was measured otherwise than the run {info.id}: {'; '.join(differences)}.",
+            f"{path}: was measured otherwise than the run {info.id}: {'; '.join(unlike)}.",
             f"hotart-bench calibrate {info.suite.source or info.suite.name}",
         )
     if not found.session_noise:
@@ -202,26 +205,6 @@ def read_session_noise(path: str | Path, info: RunInfo) -> tuple[SessionNoise, .
             f"hotart-bench calibrate {info.suite.source or info.suite.name} --sessions 3",
         )
     return found.session_noise
-
-
-def _read(path: Path) -> Calibration:
-    try:
-        table = documents.loads(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: there is no calibration here.", "hotart-bench calibrate SUITE") from error
-    except OSError as error:
-        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise InvalidError(f"{path}: is no whole JSON file: {error}.", "hotart-bench calibrate SUITE") from error
-    if not isinstance(table, dict) or table.get("kind") != CALIBRATION_KIND:
-        raise UsageError(
-            f"{path}: is no calibration (its kind is not {CALIBRATION_KIND!r}).", "hotart-bench calibrate SUITE"
-        )
-    documents.refuse_other_schema(path, table.get("schema"), SCHEMA, "calibrations", "hotart-bench calibrate SUITE")
-    try:
-        return documents.convert(table, Calibration)
-    except ValueError as error:
-        raise InvalidError(f"{path}: is no calibration: {error}.", "hotart-bench calibrate SUITE") from error
 
 
 def _differences(found: Calibration, info: RunInfo) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from bench import documents
-from bench.errors import InvalidError, MachineError, UsageError
+from bench.errors import InvalidError, UsageError
 from bench.formatting import listed
 from bench.records import (
     BASELINE_SCHEMA,
@@ -73,9 +72,14 @@ def read_baseline(path: str | Path) -> Baseline:
         MachineError: it cannot be read.
     """
     path = Path(path)
-    table = _decode(path)
-    remake = f"take it away, then: hotart-bench baseline RUN -o {path}"
-    documents.refuse_other_schema(path, table.get("schema"), BASELINE_SCHEMA, "baselines", remake)
+    table = documents.read_table(
+        path,
+        schema=BASELINE_SCHEMA,
+        what="baseline",
+        make=f"make one: hotart-bench baseline RUN -o {path}",
+        remake=_RESTORE,
+        kind=KIND,
+    )
     if table.get("checksum") != _checksum(table):
         raise InvalidError(
             f"{path}: is not as it was frozen: its checksum does not fit its content. Numbers that people rely on "
@@ -85,32 +89,11 @@ def read_baseline(path: str | Path) -> Baseline:
     try:
         return _from_table(table)
     except ValueError as error:
-        raise InvalidError(f"{path}: is no baseline: {error}.", _RESTORE) from error
-
-
-def _decode(path: Path) -> dict[str, Any]:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"{path}: there is no baseline here.", f"make one: hotart-bench baseline RUN -o {path}"
-        ) from error
-    except OSError as error:
-        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
-    try:
-        table = documents.loads(data.decode("utf-8-sig"))
-    except ValueError as error:
-        raise InvalidError(f"{path}: is no whole JSON file, as a baseline is: {error}.", _RESTORE) from error
-    if not isinstance(table, dict) or table.get("kind") != KIND:
-        raise UsageError(
-            f"{path}: is JSON, but no frozen baseline (its kind is not {KIND!r}).",
-            f"make one: hotart-bench baseline RUN -o {path}",
-        )
-    return table
+        raise InvalidError(f"{path}: is not a valid baseline: {error}.", _RESTORE) from error
 
 
 def _checksum(table: Mapping[str, Any]) -> str:
-    return hashlib.sha256(documents.canonical({**table, "checksum": ""})).hexdigest()
+    return documents.sha256_of(documents.canonical({**table, "checksum": ""}))
 
 
 def _to_table(baseline: Baseline) -> dict[str, Any]:

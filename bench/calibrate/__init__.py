@@ -6,7 +6,6 @@ The arithmetic is in ``noise``, the runs in ``parts``, and the rendering in anot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -148,7 +147,7 @@ def _calibration(suite: Suite, done: Sequence[Done], metrics: Sequence[str], not
         noise=_noise(suite, first, done, metrics),
         session_noise=session_noise(sessions, variants) if sessions else (),
         notes=notes,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        time=documents.utc_now(),
     )
 
 

@@ -14,9 +14,10 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import RunFolder, file_option
-from bench.cli.printing import Column, print_table, printable, say, utc_now
+from bench.cli.printing import Column, print_table, printable, say
 from bench.cli.targets import at_hand
 from bench.cli.verbs import group, verb
+from bench.documents import utc_now
 from bench.errors import MachineError, UsageError
 from bench.formatting import plural
 from bench.records import Baseline, FrozenVariant, Gate, Outcome, Run, Verdict

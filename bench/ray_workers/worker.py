@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from bench.checkpoints.fingerprint import fingerprint
 from bench.errors import WeightsError
@@ -16,34 +16,15 @@ from bench.records import Audit, Machine, PlannedImage, Suite, Variant
 if TYPE_CHECKING:
     from bench.pipeline.switch import Model
 
-
-class Environment(NamedTuple):
-    """Where a worker draws: what must agree for images to be of one kind."""
-
-    machine: Machine
-    packages: dict[str, str]
-
-
-class DrawnResult(NamedTuple):
-    """One image as it travels: the bytes of its PNG, or why there are none."""
-
-    png: bytes | None
-    decode_dtype: str
-    error: str | None
-
-
-class BatchResult(NamedTuple):
-    """A batch that was drawn."""
-
-    pieces: tuple[DrawnResult, ...]
-    audit: Audit | None
-    """What was loaded and changed for its variant, where that was asked for, as the next."""
-    doubt: str = ""
-    """What this batch tells of the others."""
+Environment = tuple[Machine, dict[str, str]]
+"""Where a worker draws: its machine, and the versions of its packages."""
+Result = tuple[tuple[tuple[bytes | None, str, str | None], ...], Audit | None, str]
+"""A batch that was drawn: of each image its PNG, the decoder's dtype and the error in the place of a PNG; what was
+loaded and changed for the variant; and a warning about the variant. The last two only where they are wanted."""
 
 
 class RenderWorker:
-    """One worker. Its methods run one after another.
+    """One worker. Its methods run one after another; torch is imported here and not by the driver.
 
     Args:
         suite: what is drawn.
@@ -59,9 +40,8 @@ class RenderWorker:
         torch.set_num_threads(threads)
         self._suite, self._device = suite, device
         self._weights_dir = None if weights_dir is None else Path(weights_dir)
-        self._loaded: str | None = None
-        self._model: Model | None = None
-        self._audit: Audit | None = None
+        self._loaded: tuple[str, Model, Audit] | None = None
+        """Digest of the variant, its pipeline, and what was loaded and changed for it."""
         self._encoded: dict[str, Any] = {}
 
     def environment(self) -> Environment:
@@ -71,7 +51,7 @@ class RenderWorker:
             UsageError: there is no such device here.
         """
         self._device = pick_device(self._device)
-        return Environment(machine_facts(self._device), package_versions())
+        return machine_facts(self._device), package_versions()
 
     def largest_batch(self) -> int:
         """The largest batch that this worker's device holds, where the suite leaves it open.
@@ -83,14 +63,14 @@ class RenderWorker:
 
         return largest_batch(self._suite, device=self._device, weights_dir=self._weights_dir)
 
-    def draw(self, variant: Variant, digest: str, cells: Sequence[PlannedImage], with_audit: bool) -> BatchResult:
+    def draw(self, variant: Variant, digest: str, images: Sequence[PlannedImage], with_audit: bool) -> Result:
         """Draw one batch.
 
         Args:
-            variant: turned into, where the worker holds another one.
+            variant: loaded, where the worker holds another one.
             digest: what the driver knows the variant's weights by.
-            cells: the batch.
-            with_audit: say also what was loaded and changed for the variant.
+            images: the batch.
+            with_audit: return the audit and the warning too.
 
         Raises:
             WeightsError: the variant cannot be loaded here, or has other weights than on the driver.
@@ -99,45 +79,44 @@ class RenderWorker:
         from bench.render import too_large
 
         try:
-            return self._draw(variant, digest, cells, with_audit)
+            return self._draw(variant, digest, images, with_audit)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise too_large(self._suite, self._suite.settings.batch or 1, self._device) from error
 
-    def _draw(self, variant: Variant, digest: str, cells: Sequence[PlannedImage], with_audit: bool) -> BatchResult:
-        from bench.pipeline import denoise as stages
+    def _draw(self, variant: Variant, digest: str, images: Sequence[PlannedImage], with_audit: bool) -> Result:
+        from bench.pipeline import denoise
         from bench.render import draw_batch, encode_cases, encode_png, first_batch_doubt, with_pixels
 
-        model, audit = self._hold(variant, digest)
+        model, audit = self._load(variant, digest)
+        suite, settings = self._suite, self._suite.settings
         if with_audit:
-            audit = with_pixels(model, variant, self._suite, audit, self._weights_dir)
+            audit = with_pixels(model, variant, suite, audit, self._weights_dir)
         # A prompt whose samples go on into the next batch is not encoded twice.
-        known = {cell.prompt_id: self._encoded[cell.prompt_id] for cell in cells if cell.prompt_id in self._encoded}
-        self._encoded = encode_cases(model.pipe, self._suite, [cells], known)
-        drawn = draw_batch(model.pipe, self._suite.settings, cells, self._encoded)
+        known = {one.prompt_id: self._encoded[one.prompt_id] for one in images if one.prompt_id in self._encoded}
+        self._encoded = encode_cases(model.pipe, suite, [images], known)
+        drawn = draw_batch(model.pipe, settings, images, self._encoded)
         with ThreadPoolExecutor() as pool:
-            pngs = list(pool.map(lambda image: None if image.pixels is None else encode_png(image.pixels), drawn))
-        pieces = tuple(
-            DrawnResult(png, image.decode_dtype, image.error) for png, image in zip(pngs, drawn, strict=True)
-        )
-        settings = self._suite.settings
-        doubt = first_batch_doubt(drawn, settings, stages.decode_dtype_name(model.pipe, settings))
-        return BatchResult(pieces, audit if with_audit else None, doubt if with_audit else "")
+            pngs = list(pool.map(lambda one: None if one.pixels is None else encode_png(one.pixels), drawn))
+        results = tuple((png, one.decode_dtype, one.error) for png, one in zip(pngs, drawn, strict=True))
+        if not with_audit:
+            return results, None, ""
+        return results, audit, first_batch_doubt(drawn, settings, denoise.decode_dtype_name(model.pipe, settings))
 
-    def _hold(self, variant: Variant, digest: str) -> tuple[Model, Audit]:
+    def _load(self, variant: Variant, digest: str) -> tuple[Model, Audit]:
         from bench.pipeline.switch import switch_variant
 
-        if self._model is not None and self._audit is not None and self._loaded == digest:
-            return self._model, self._audit
-        self._loaded, self._encoded = None, {}
+        if self._loaded is not None and self._loaded[0] == digest:
+            return self._loaded[1:]
         if fingerprint(variant, self._weights_dir).digest != digest:
             raise WeightsError(
                 f"The worker on {platform.node()} has other weights for variant {variant.name} than the driver.",
                 "give every machine the same files, or a --weights-dir that all of them see",
             )
-        held, self._model = self._model, None  # half turned, it would be neither the one nor the other
+        model = None if self._loaded is None else self._loaded[1]
+        self._loaded, self._encoded = None, {}  # half switched, a pipeline is of neither variant
         settings = self._suite.settings
-        model, audit = switch_variant(held, variant, settings, device=self._device, weights_dir=self._weights_dir)
-        self._model, self._audit, self._loaded = model, audit, digest
-        return model, audit
+        loaded = switch_variant(model, variant, settings, device=self._device, weights_dir=self._weights_dir)
+        self._loaded = (digest, *loaded)
+        return loaded

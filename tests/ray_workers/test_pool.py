@@ -139,7 +139,7 @@ def test_every_image_was_recorded_once_whatever_was_stopped_or_killed(killed):
     assert len(lines) == len(tiny.CELLS)
 
 
-def test_the_card_is_that_of_the_workers(killed):
+def test_run_json_names_the_machine_of_the_workers(killed):
     info = load_run(killed.folder).info
     assert (info.machine.device, info.machine.threads) == ("cpu", 1)
     assert info.packages["torch"] == torch.__version__.partition("+")[0] or info.packages["torch"] == torch.__version__
@@ -159,30 +159,30 @@ def test_what_a_worker_refuses_arrives_as_the_error_that_it_is(killed, suite, tm
     elsewhere = msgspec.structs.replace(one_worker, device_name="another processor")
     with RunFolder.open(tmp_path / "run", suite=suite, protocol_digest=protocol_digest(suite)) as place:
         place.write_info(msgspec.structs.replace(info, variants=tuple(forged), machine=one_worker))
-        with _fleet(opened, "cpu", 2) as pool:
+        with _pool(opened, "cpu", 2) as pool:
             assert pool.largest_batch() == UNMEASURED_BATCH
             with pytest.raises(WeightsError, match="has other weights for variant base than the driver") as caught:
                 render_on_workers(suite, place, pool, variants=suite.variants[:1])
             assert caught.value.hint.startswith("give every machine the same files")
             place.write_info(msgspec.structs.replace(info, machine=elsewhere))
-            with pytest.raises(IncomparableError, match="device name is another processor there"):
+            with pytest.raises(IncomparableError, match="the device name is another processor there"):
                 render_on_workers(suite, place, pool, variants=suite.variants[:1])
         assert place.renders() == ()
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps", "cuda:1"])
 def test_a_device_that_ray_has_not_is_a_usage_error(device, cluster, suite):
-    with pytest.raises(UsageError, match=f"--device is {device}"), _fleet(suite, device, 1) as pool:
+    with pytest.raises(UsageError, match=f"--device is {device}"), _pool(suite, device, 1) as pool:
         pool.environment(1)
 
 
 def test_workers_with_more_threads_than_any_machine_has_cores_are_refused(cluster, suite):
     with (
         pytest.raises(MachineError, match="no machine of the cluster has 3 free cores"),
-        _fleet(suite, "cpu", 3) as some,
+        _pool(suite, "cpu", 3) as some,
     ):
         some.environment(1)
 
 
-def _fleet(suite: Suite, device: str, threads: int) -> WorkerPool:
+def _pool(suite: Suite, device: str, threads: int) -> WorkerPool:
     return WorkerPool("auto", suite, device=device, threads=threads, weights_dir=None)
