@@ -407,7 +407,7 @@ EDITS: dict[str, tuple[str, str, type[HotartError], str]] = {
     "no time in a round": ('"load": [', '"load": [[-0.5,9],', InvalidError, "a round of load without a value over 0"),
     "half a round": ('"load": [', '"load": [[0.5],', InvalidError, "is not a valid baseline"),
     "an unknown timing": ('"load": [', '"laod": [', InvalidError, "invalid enum value 'laod'"),
-    "a number too large": ('"case-000": [', '"case-000": [1' + "0" * 400 + ",", InvalidError, "is not a valid base"),
+    "a number too large": (
         '"case-000": [',
         '"case-000": [1' + "0" * 400 + ",",
         InvalidError,
