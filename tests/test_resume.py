@@ -153,7 +153,7 @@ def test_a_finished_run_is_left_alone_without_importing_torch(tiny_run, tmp_path
 def test_a_lost_report_is_written_again_and_nothing_else(tiny_run, tmp_path, cli, monkeypatch):
     folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
     (folder / "report.md").unlink()
-    monkeypatch.setattr("bench.report.write_report", lambda path: (path / "report.md").write_text("again"))
+    monkeypatch.setattr("bench.run.stages.write_report", lambda run: Path(run.path, "report.md").write_text("again"))
     assert cli("run", tiny_run.suite_file, "-o", folder).code == 0
     assert (folder / "report.md").read_text() == "again"
     assert {**content(tiny_run.folder), "report.md": ""} == {**content(folder), "report.md": ""}
@@ -181,7 +181,7 @@ def test_the_same_weights_at_another_place_are_the_same_variant(moved, cli):
 
 def test_a_variant_whose_lora_changed_is_rendered_anew_and_no_other(moved, tiny_run, cli, no_clock, monkeypatch):
     suite_file, folder = moved
-    monkeypatch.setattr("bench.report.write_report", lambda path: (path / "report.html").write_text("new"))
+    monkeypatch.setattr("bench.run.stages.write_report", lambda run: Path(run.path, "report.html").write_text("new"))
     tiny.write_lora(suite_file.parent / "own.safetensors", 2)
     old = load_run(tiny_run.folder)
     stamps = {path: path.stat().st_mtime_ns for path in (folder / "images" / "base").iterdir()}
@@ -241,7 +241,7 @@ def test_another_protocol_in_the_folder_is_refused_with_every_difference(moved, 
     refused(answer, 4, str(folder), "settings.steps is 3 there and 4 here", "--fresh")
     assert content(folder) == before
     limited = cli("run", moved[0], "-o", folder, "--limit", "1")
-    refused(limited, 4, "limit is not set there and 1 here", "prompts only there: dunes, woman")
+    refused(limited, 4, "limit is not set there and 1 here", "2 prompts only there (dunes, woman)")
     assert content(folder) == before
 
 

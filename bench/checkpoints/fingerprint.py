@@ -109,7 +109,7 @@ def _tokenizers(folder: Path) -> dict[str, str]:
     """sha256 of the files that say which words a prompt is made of; none where they come with the package."""
     names = ("tokenizer.json", "vocab.json", "merges.txt")
     files = [folder / part / name for part in ("tokenizer", "tokenizer_2") for name in names]
-    return {str(file.relative_to(folder).as_posix()): sha256_of(file) for file in files if file.is_file()}
+    return {str(file.relative_to(folder).as_posix()): sha256_of(file.read_bytes()) for file in files if file.is_file()}
 
 
 def _noise_schedule(checkpoint: Checkpoint) -> dict[str, Any]:
