@@ -16,7 +16,7 @@ from bench.records import Lora, Plan, RunOptions, Suite
 from bench.report import write_report
 from bench.report.facts import is_current
 from bench.run import run_all, run_stage
-from bench.run.status import BESIDE, FUSED, lora_notes
+from bench.run.status import FUSED, UNFUSED, lora_notes
 from bench.store import journal, load_run
 
 SUITE = replace(painted.SUITE, measure=Plan(rounds=0))
@@ -253,9 +253,9 @@ def test_how_loras_were_applied_is_told_of_the_variants_that_were_made(worker, t
     assert notes(WIDER) == (FUSED,)
     assert notes(mixed) == (
         FUSED.replace("LoRAs", "LoRAs of spo", 1),
-        BESIDE.replace("LoRAs", "LoRAs of beside", 1),
+        UNFUSED.replace("LoRAs", "LoRAs of beside", 1),
     )
-    assert notes(replace(SUITE, variants=(*SUITE.variants, beside))) == (BESIDE,)
+    assert notes(replace(SUITE, variants=(*SUITE.variants, beside))) == (UNFUSED,)
     assert notes(SUITE) == ()
 
 
@@ -264,10 +264,10 @@ def test_a_note_of_an_older_release_on_loras_that_were_not_fused_is_put_right(wo
     suite = replace(WIDER, variants=(*SUITE.variants, replace(SPO, fuse=False)))
     run(path, suite)
     info = load_run(path).info
-    assert lora_notes(info.variants) == (BESIDE,)
+    assert lora_notes(info.variants) == (UNFUSED,)
     (path / "run.json").write_bytes(msgspec.json.encode(replace(info, settings_notes=(FUSED, "Another note."))))
     run(path, suite)
-    assert load_run(path).info.settings_notes == (BESIDE, "Another note.")
+    assert load_run(path).info.settings_notes == (UNFUSED, "Another note.")
 
 
 # --- what a command reads ------------------------------------------------------------------

@@ -22,7 +22,6 @@ from bench.records import (
     SCHEMA,
     Fingerprint,
     Machine,
-    MetricFacts,
     Progress,
     Record,
     RunInfo,
@@ -128,8 +127,7 @@ def check_device(work: Work) -> str:
 # ``run.json``: brought to what is wanted now.
 
 FUSED = "LoRAs were fused into the weights for the run; a LoRA applied at run time differs slightly in pixels and cost."
-
-BESIDE = (
+UNFUSED = (
     "LoRAs were computed unfused in every step (fuse = false), and no block compiled there; fused into the "
     "weights they differ slightly in pixels and cost."
 )
@@ -142,21 +140,19 @@ def update_info(stages: tuple[Stage, ...], work: Work) -> None:
     """
     folder, old = work.folder, work.folder.info
     found: dict[str, Fingerprint] = {}
-    if stages != ("report",) and stages != ("score",):
+    if stages not in (("report",), ("score",)):
         found = {variant.name: fingerprint(variant, work.options.weights_dir) for variant in work.variants}
-    prints = _prints(old, found)
-    suite = _suite_of(work.suite, old, found)
-    ordered = tuple(prints[variant.name] for variant in suite.variants if variant.name in prints)
-    scored = old.metrics if old is not None else ()
-    every = tuple(dict.fromkeys((*suite.metrics, *(known.name for known in scored), *work.metrics)))
-    facts = facts_of_run(every, scored, work.metrics, work.options.metric_dtype)
+    new = _info(work, old, found)
     if old is None:
-        folder.write_info(_first_info(suite, ordered, facts, work))
+        folder.write_info(new)
         return
-    changed = _changed(folder, old, found)
-    if changed or _renders_here(stages, work):
+    # Results of other weights, or of weights that the folder does not know.
+    known = {one.name: one.digest for one in old.variants}
+    held = known.keys() | {one.variant for one in folder.renders()} | {one.variant for one in folder.timings()}
+    changed = [name for name, one in found.items() if known.get(name) != one.digest and name in held]
+    renders = "render" in stages and work.pool is None and unrendered(work.suite, folder, work.variants)
+    if changed or renders:
         check_device(work)  # or the old results would be gone and no new ones allowed
-    new = _next_info(old, suite, ordered, facts)
     if stages != ("report",) and old.status != "started" and (new != old or not is_complete(folder)):
         folder.write_info(msgspec.structs.replace(old, status="started"))
         new = msgspec.structs.replace(new, status="started")
@@ -166,34 +162,24 @@ def update_info(stages: tuple[Stage, ...], work: Work) -> None:
         folder.write_info(new)
 
 
-def _renders_here(stages: tuple[Stage, ...], work: Work) -> bool:
-    return "render" in stages and work.pool is None and unrendered(work.suite, work.folder, work.variants) > 0
-
-
-def _changed(folder: RunFolder, old: RunInfo, found: dict[str, Fingerprint]) -> list[str]:
-    """The variants of which the folder holds results of other weights, or of weights that it does not know."""
-    known = {one.name: one.digest for one in old.variants}
-    held = {one.variant for one in folder.renders()} | {one.variant for one in folder.timings()}
-    return [name for name in found if known.get(name) != found[name].digest and (name in known or name in held)]
-
-
-def _prints(old: RunInfo | None, found: dict[str, Fingerprint]) -> dict[str, Fingerprint]:
-    """What each variant is: as it was found now, with the audit of the same weights, or as it was before."""
-    known = {one.name: one for one in old.variants} if old is not None else {}
-    audits = {name: one.audit for name, one in known.items() if name in found and one.digest == found[name].digest}
-    return known | {name: msgspec.structs.replace(one, audit=audits.get(name)) for name, one in found.items()}
-
-
-def _suite_of(suite: Suite, old: RunInfo | None, found: dict[str, Fingerprint]) -> Suite:
-    """The suite as ``run.json`` keeps it: a variant that was not looked at now stays what its images were made of."""
-    made = {one.name for one in old.variants} - found.keys() if old is not None else set()
-    kept = {variant.name: variant for variant in old.suite.variants if variant.name in made} if old is not None else {}
-    return msgspec.structs.replace(suite, variants=tuple(kept.get(variant.name, variant) for variant in suite.variants))
-
-
-def _first_info(
-    suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[MetricFacts, ...], work: Work
-) -> RunInfo:
+def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint]) -> RunInfo:
+    """The card with the variants as they were ``found`` now; the others stay what their images were made of."""
+    suite, scored = work.suite, old.metrics if old is not None else ()
+    prints = dict(found)
+    if old is not None:
+        kept = {one.name: one for one in old.variants}
+        same = {name: one.audit for name, one in kept.items() if name in found and one.digest == found[name].digest}
+        prints = kept | {name: msgspec.structs.replace(one, audit=same.get(name)) for name, one in found.items()}
+        made = {one.name: one for one in old.suite.variants if one.name in kept and one.name not in found}
+        suite = msgspec.structs.replace(suite, variants=tuple(made.get(one.name, one) for one in suite.variants))
+    variants = tuple(prints[variant.name] for variant in suite.variants if variant.name in prints)
+    every = tuple(dict.fromkeys((*suite.metrics, *(known.name for known in scored), *work.metrics)))
+    metrics = facts_of_run(every, scored, work.metrics, work.options.metric_dtype)
+    notes = lora_notes(variants)
+    if old is not None:
+        outdated = {FUSED, *lora_notes(old.variants)}
+        notes = (*notes, *(note for note in old.settings_notes if note not in outdated))
+        return msgspec.structs.replace(old, suite=suite, variants=variants, metrics=metrics, settings_notes=notes)
     machine, packages = environment_of(work)
     return RunInfo(
         schema=SCHEMA,
@@ -208,26 +194,18 @@ def _first_info(
         git=git_state(Path.cwd()),
         start=utc_now(),
         end=None,
-        settings_notes=lora_notes(variants),
+        settings_notes=notes,
     )
-
-
-def _next_info(
-    old: RunInfo, suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[MetricFacts, ...]
-) -> RunInfo:
-    outdated = {FUSED, *lora_notes(old.variants)}
-    others = tuple(note for note in old.settings_notes if note not in outdated)
-    notes = (*lora_notes(variants), *others)
-    return msgspec.structs.replace(old, suite=suite, variants=variants, metrics=metrics, settings_notes=notes)
 
 
 def lora_notes(variants: Sequence[Fingerprint]) -> tuple[str, ...]:
     """How the LoRAs of these variants were applied, in a sentence for each way; none where there are none."""
-    ways = {mode: [one.name for one in variants if one.lora_mode == mode] for mode in ("fused", "unfused")}
-    said = [(names, sentence) for names, sentence in ((ways["fused"], FUSED), (ways["unfused"], BESIDE)) if names]
-    if len(said) == 1:
-        return (said[0][1],)
-    return tuple(sentence.replace("LoRAs", f"LoRAs of {joined(names)}", 1) for names, sentence in said)
+    modes = (("fused", FUSED), ("unfused", UNFUSED))
+    ways = [([one.name for one in variants if one.lora_mode == mode], sentence) for mode, sentence in modes]
+    ways = [(names, sentence) for names, sentence in ways if names]
+    if len(ways) == 1:
+        return (ways[0][1],)
+    return tuple(sentence.replace("LoRAs", f"LoRAs of {joined(names)}", 1) for names, sentence in ways)
 
 
 # What is told of a run folder when the work is done.
