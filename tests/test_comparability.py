@@ -61,7 +61,7 @@ def test_like_named_variants_of_two_runs(tmp_path: Path) -> None:
     assert distances == {"dpo@new", "spo@new"}
 
 
-def test_any_pair_of_two_runs_can_be_asked_for(tmp_path: Path) -> None:
+def test_any_pair_of_two_runs_can_be_compared(tmp_path: Path) -> None:
     old = make_run(tmp_path / "old", seed=1, variants=("base", "hotart-1"))
     new = make_run(tmp_path / "new", seed=2, variants=("base", "hotart-2"))
     asked = compare_runs(new, old, pairs=[("hotart-2", "hotart-1")], metrics=PREFERENCE, tags=False)

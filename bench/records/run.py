@@ -95,7 +95,7 @@ class Score(Record, frozen=True):
 
 
 class DeviceState(Record, frozen=True):
-    """Heat and clocks of a CUDA device at one moment; None where the card does not tell."""
+    """Heat and clocks of a CUDA device at one moment; None where the device does not tell."""
 
     temperature_c: int | None
     sm_clock_mhz: int | None

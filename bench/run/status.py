@@ -163,7 +163,7 @@ def update_info(stages: tuple[Stage, ...], work: Work) -> None:
 
 
 def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint]) -> RunInfo:
-    """The card with the variants as they were ``found`` now; the others stay what their images were made of."""
+    """``run.json`` with the variants as they were ``found`` now; the others stay what their images were made of."""
     suite, scored = work.suite, old.metrics if old is not None else ()
     prints = dict(found)
     if old is not None:

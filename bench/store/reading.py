@@ -1,4 +1,4 @@
-"""Reading a run folder without a lock: the run as it stands on disk, its card, and the last gate on it."""
+"""Reading a run folder without a lock: the run as it stands on disk, its ``run.json``, and the last gate on it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from bench.records import Render, Score
 from bench.store import load_run
 from bench.store.journal import RENDERS, SCORES, Journal, append_records, read_records
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures("blank_plots")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
 KILLED = -signal.SIGKILL

@@ -42,7 +42,7 @@ def test_an_old_run_gets_a_new_metric_without_rendering(run, copied):
     assert run_stage("score", run.info.suite, copied, RunOptions(metrics=["contrast"], device="cpu")).done_before
 
 
-def test_a_report_that_is_asked_for_is_written_anew_and_leaves_the_end_of_the_run(run, copied):
+def test_a_report_that_is_wanted_is_written_anew_and_leaves_the_end_of_the_run(run, copied):
     ended = msgspec.structs.replace(run.info, end="2026-01-01T00:00:00+00:00")
     (copied / "run.json").write_bytes(msgspec.json.encode(ended))
     (copied / "report.md").write_text("old", "utf-8")
@@ -136,7 +136,7 @@ def test_other_variants_and_metrics_are_the_same_protocol(worker, tmp_path):
     assert worker.loaded == ["base", "other", "third"]
 
 
-def test_the_ground_is_checked_before_old_results_are_given_up(worker, tmp_path):
+def test_the_environment_is_checked_before_old_results_are_dropped(worker, tmp_path):
     render(tmp_path / "run")
     card = tmp_path / "run" / "run.json"
     info = load_run(tmp_path / "run").info

@@ -19,7 +19,7 @@ from bench.measure import measure
 from bench.store import load_run
 from bench.store.objects import Objects
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 DRIVER = """
 import os, signal, sys, torch
