@@ -8,7 +8,6 @@ import threading
 from typing import Any
 
 from bench.errors import MachineError, UsageError
-from bench.ray_workers.worker import RenderWorker
 
 
 def import_ray() -> Any:
@@ -90,5 +89,7 @@ def most_workers(device: str, threads: int) -> int:
 
 def start_worker(device: str, threads: int, *arguments: Any) -> Any:
     """The handle of a new worker; Ray places it once there are resources, and starts no other in its place."""
+    from bench.ray_workers.worker import RenderWorker  # imports torch
+
     needs = {"num_gpus": 1, "num_cpus": 0} if device == "cuda" else {"num_cpus": threads}
     return import_ray().remote(**needs, max_restarts=0, max_task_retries=0)(RenderWorker).remote(*arguments)

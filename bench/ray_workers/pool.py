@@ -13,9 +13,13 @@ from typing import Any, NamedTuple
 from bench.errors import IncomparableError, MachineError
 from bench.machine import package_versions
 from bench.ray_workers import cluster
-from bench.ray_workers.worker import Environment, Result
-from bench.records import PlannedImage, Suite, Variant
+from bench.records import Audit, Machine, PlannedImage, Suite, Variant
 
+Environment = tuple[Machine, dict[str, str]]
+"""Where a worker draws: its machine, and the versions of its packages."""
+Result = tuple[tuple[tuple[bytes | None, str, str | None], ...], Audit | None, str]
+"""A batch that was drawn: of each image its PNG, the decoder's dtype and the error in the place of a PNG; what was
+loaded and changed for the variant; and a warning about the variant. The last two only where they are wanted."""
 MOST_LOSSES = 3
 """A batch that took so many workers down is not given to another one."""
 MOST_FALSE_STARTS = 3

@@ -1,4 +1,7 @@
-"""What a worker does: hold one pipeline on its device and draw the batches it is given. Runs in a Ray actor."""
+"""What a worker does: hold one pipeline on its device and draw the batches it is given. Runs in a Ray actor.
+
+Imports torch, so that the driver imports it only to start a worker.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,30 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from bench.checkpoints.fingerprint import fingerprint
 from bench.errors import WeightsError
 from bench.machine import is_out_of_memory, machine_facts, package_versions, pick_device, spare_collector
-from bench.records import Audit, Machine, PlannedImage, Suite, Variant
+from bench.pipeline import denoise
+from bench.pipeline.switch import Model, switch_variant
+from bench.records import Audit, PlannedImage, Suite, Variant
+from bench.render import (
+    draw_batch,
+    encode_cases,
+    encode_png,
+    first_batch_doubt,
+    largest_batch,
+    too_large,
+    with_pixels,
+)
 
 if TYPE_CHECKING:
-    from bench.pipeline.switch import Model
-
-Environment = tuple[Machine, dict[str, str]]
-"""Where a worker draws: its machine, and the versions of its packages."""
-Result = tuple[tuple[tuple[bytes | None, str, str | None], ...], Audit | None, str]
-"""A batch that was drawn: of each image its PNG, the decoder's dtype and the error in the place of a PNG; what was
-loaded and changed for the variant; and a warning about the variant. The last two only where they are wanted."""
+    from bench.ray_workers.pool import Environment, Result
 
 
 class RenderWorker:
-    """One worker. Its methods run one after another; torch is imported here and not by the driver.
+    """One worker. Its methods run one after another.
 
     Args:
         suite: what is drawn.
@@ -35,8 +45,6 @@ class RenderWorker:
 
     def __init__(self, suite: Suite, device: str, threads: int, weights_dir: str | None) -> None:
         spare_collector()
-        import torch
-
         torch.set_num_threads(threads)
         self._suite, self._device = suite, device
         self._weights_dir = None if weights_dir is None else Path(weights_dir)
@@ -59,8 +67,6 @@ class RenderWorker:
         Raises:
             OutOfMemory, WeightsError: as ``bench.render.largest_batch``.
         """
-        from bench.render import largest_batch
-
         return largest_batch(self._suite, device=self._device, weights_dir=self._weights_dir)
 
     def draw(self, variant: Variant, digest: str, images: Sequence[PlannedImage], with_audit: bool) -> Result:
@@ -76,8 +82,6 @@ class RenderWorker:
             WeightsError: the variant cannot be loaded here, or has other weights than on the driver.
             OutOfMemory: the device cannot hold the batch.
         """
-        from bench.render import too_large
-
         try:
             return self._draw(variant, digest, images, with_audit)
         except Exception as error:
@@ -86,9 +90,6 @@ class RenderWorker:
             raise too_large(self._suite, self._suite.settings.batch or 1, self._device) from error
 
     def _draw(self, variant: Variant, digest: str, images: Sequence[PlannedImage], with_audit: bool) -> Result:
-        from bench.pipeline import denoise
-        from bench.render import draw_batch, encode_cases, encode_png, first_batch_doubt, with_pixels
-
         model, audit = self._load(variant, digest)
         suite, settings = self._suite, self._suite.settings
         if with_audit:
@@ -105,8 +106,6 @@ class RenderWorker:
         return results, audit, first_batch_doubt(drawn, settings, denoise.decode_dtype_name(model.pipe, settings))
 
     def _load(self, variant: Variant, digest: str) -> tuple[Model, Audit]:
-        from bench.pipeline.switch import switch_variant
-
         if self._loaded is not None and self._loaded[0] == digest:
             return self._loaded[1:]
         if fingerprint(variant, self._weights_dir).digest != digest:

@@ -31,7 +31,8 @@ from bench.store.lock import (
     remove_folders,
     unlock_folder,
 )
-from bench.store.object_store import ObjectStoreSync, forget_empty, is_run_at, is_url, put_file, run_url
+from bench.store.object_store import ObjectStoreSync, forget_empty, is_run_at, run_url
+from bench.store.objects import Objects, is_url
 from bench.store.reading import GATE, folder_of, load_run, read_gate, read_info, run_of, scores_csv
 
 R = TypeVar("R", Render, Score, Timing)
@@ -297,7 +298,7 @@ def write_gate(run_path: str | Path, gate: Gate) -> Path:
     path, data = folder_of(run_path) / GATE, gate_json(gate).encode()
     write_whole(path, data)
     if is_url(run_path):
-        put_file(str(run_path), GATE, data)
+        Objects(run_url(str(run_path))).put(GATE, data)
     return path
 
 

@@ -16,9 +16,7 @@ from bench.formatting import listed
 from bench.records import Record, Render
 from bench.store.journal import INFO, JOURNALS, RENDERS, TEMPORARY, Journal, record_lines, write_whole, writing
 from bench.store.lock import LOCK_NAME
-from bench.store.objects import LOCK, ObjectLock, Objects, at_once, is_url
-
-__all__ = ["ObjectStoreSync", "forget_empty", "is_run_at", "is_url", "put_file", "read_copy", "run_url"]
+from bench.store.objects import LOCK, ObjectLock, Objects, at_once
 
 IMAGES = "images/"
 CHUNKS = "chunks/"
@@ -143,11 +141,6 @@ def forget_empty(url: str) -> bool:
         return False
     objects.delete([INFO])
     return True
-
-
-def put_file(url: str, name: str, data: bytes) -> None:
-    """Write one small file into a run on a store, beside its journals."""
-    Objects(run_url(url)).put(name, data)
 
 
 def run_url(place: str) -> str:

@@ -10,7 +10,8 @@ from bench import documents
 from bench.errors import InvalidError
 from bench.records import SCHEMA, Gate, Render, Run, RunInfo, Score, Timing
 from bench.store.journal import INFO, RENDERS, SCORES, TIMINGS, Journal
-from bench.store.object_store import is_url, read_copy
+from bench.store.object_store import read_copy
+from bench.store.objects import is_url
 
 GATE = "gate.json"
 """The last gate on a run, beside its journals."""
