@@ -62,6 +62,18 @@ def test_a_run_of_workers_like_the_driver_is_timed_there_whatever_threads_they_h
     assert load_run(folder).info.status == "complete"
 
 
+def test_timings_of_another_environment_are_refused_alone_and_left_out_of_a_run_with_a_note(untimed):
+    folder = untimed(cores=61, driver="570.1")
+    suite = load_run(folder).info.suite
+    with pytest.raises(IncomparableError, match="its timings must not mix") as caught:
+        run_stage("measure", suite, folder, RunOptions(device="cpu"))
+    assert "driver is 570.1 there and not set here; " in caught.value.message
+    assert "cores is 61 there" in caught.value.message
+    assert run_all(suite, folder, RunOptions(device="cpu")).timings == 0
+    (note,) = [note for note in load_run(folder).info.settings_notes if note.startswith("No timings")]
+    assert "cores is 61 there" in note
+
+
 def test_a_device_that_scores_cannot_be_made_on_is_told_before_anything_is_rendered(tiny_run, tmp_path):
     suite = load_run(tiny_run.folder).info.suite
     with pytest.raises(UsageError, match="--device is cuda:97"):
