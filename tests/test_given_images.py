@@ -99,7 +99,7 @@ def test_they_are_never_compared_with_a_rendered_run_but_with_their_like(mine: P
     for verb in ("render", "measure"):
         answer = cli(verb, tmp_path / "one", "--device", "cpu")
         assert answer.code == 2
-        assert "were given" in answer.err
+        assert "its images are external" in answer.err
 
 
 def test_an_image_that_changed_is_copied_and_scored_again_alone(mine: Path, tmp_path: Path, cli) -> None:
