@@ -82,20 +82,20 @@ class PixelDifference(Record, frozen=True):
 
 
 class MergeAudit(Record, frozen=True):
-    """What a recipe made, held against its first model."""
+    """What a recipe made, compared with its first model."""
 
     method: str
     models: tuple[str, ...]
     """As the recipe names them."""
-    asked: dict[str, Any] = msgspec.field(default_factory=dict)
+    fields: dict[str, Any] = msgspec.field(default_factory=dict)
     """What else the recipe says, LoRAs left out: ``alpha``, ``blocks``, ``weights``, ``density``, ``drop``, ``seed``,
     ``components``, ``vae``, ``dtype``; under ``recipes`` the same of those that it is made of, by their names here."""
     base: str = ""
     """The model that ``blocks`` are measured from: the first, or the first of that one's where it is a recipe."""
-    given: tuple[Lora, ...] = ()
-    """The LoRAs that it fuses, those of recipes within it first, as named and weighed there; and what each did, the
-    norms of the changes left out."""
+    fused_loras: tuple[Lora, ...] = ()
+    """The LoRAs that it fuses, those of recipes within it first, as named and weighted there."""
     loras: tuple[LoraAudit, ...] = ()
+    """What each of them did, without the norms of the changes."""
     blocks: dict[str, float] = msgspec.field(default_factory=dict)
     """Relative change by block from ``base`` to the result, as it was computed; ``VAE`` too."""
     rounded_away: float | None = None
@@ -140,7 +140,7 @@ class Inspection(Record, frozen=True):
     """How many numbers are NaN or infinite, by tensor; those without any are left out. Of a LoRA with ``against``: in
     the tensors that it changes, once they are changed and rounded to ``dtype``."""
     against: str | None = None
-    """The checkpoint that it was held against."""
+    """The checkpoint that it was compared with."""
     dtype: str | None = None
     """Precision for which ``rounded_away`` holds."""
     equal: int = 0

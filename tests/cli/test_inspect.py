@@ -169,7 +169,7 @@ def test_an_inpainting_checkpoint(tiny, capsys):
     assert run_command_line(["inspect", "inpaint.safetensors", "-q"]) == 0
     assert "inpainting" in capsys.readouterr().out
     assert run_command_line(["inspect", "inpaint.safetensors", "--against", "base.safetensors"]) == 3
-    assert "an inpainting model and one that is none" in capsys.readouterr().err
+    assert "an inpainting model and one that is not" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("spoilt", ["weight", "product", "half"])

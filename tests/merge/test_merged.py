@@ -13,7 +13,8 @@ import torch
 from fake_checkpoints import SDXL, SHAPES, Fake, fake
 
 from bench.errors import SuiteError, WeightsError
-from bench.merge.merged import Merged, finite
+from bench.merge.compute import finite
+from bench.merge.merged import Merged
 from bench.merge.recipe import Recipe
 
 PATH = Path("r.toml")
@@ -242,7 +243,7 @@ def test_other_tensors_and_other_shapes_are_told_at_once() -> None:
 
 
 def test_blocks_that_the_unet_does_not_have() -> None:
-    with pytest.raises(SuiteError, match=r"r\.toml: blocks: 'IN9' is no block of this UNet"):
+    with pytest.raises(SuiteError, match=r"r\.toml: blocks: 'IN9' is not a block of this UNet"):
         merged(recipe(blocks={"IN9": 0.1}), fake(1), fake(2))
 
 

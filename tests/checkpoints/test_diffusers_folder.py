@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from published_files import draw, small_sd15, write
+from single_files import draw, small_sd15, write
 
 from bench.checkpoints.diffusers_folder import open_folder
 from bench.errors import WeightsError
@@ -138,7 +138,7 @@ def test_the_shipped_family() -> None:
 UNET = Path("unet", "diffusion_pytorch_model.safetensors")
 SCHEDULER = Path("scheduler", "scheduler_config.json")
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no index": (lambda folder: (folder / "model_index.json").unlink(), "is no diffusers folder"),
+    "no index": (lambda folder: (folder / "model_index.json").unlink(), "is not a diffusers folder"),
     "another pipeline": (
         lambda folder: change(folder / "model_index.json", _class_name="StableDiffusion3Pipeline"),
         "holds a StableDiffusion3Pipeline; hotart-bench renders",
@@ -158,6 +158,22 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "other widths": (
         lambda folder: change(folder / "vae" / "config.json", block_out_channels=[16, 32, 32, 48]),
         "of another shape",
+    ),
+    "another class": (
+        lambda folder: change(folder / "vae" / "config.json", _class_name="AutoencoderTiny"),
+        r"vae/config\.json: a vae with the class AutoencoderTiny is not of the SD 1\.5 or SDXL kind",
+    ),
+    "other blocks": (
+        lambda folder: change(folder / "unet" / "config.json", down_block_types=["SimpleCrossAttnDownBlock2D"] * 4),
+        "a unet with a SimpleCrossAttnDownBlock2D is not of",
+    ),
+    "other inputs": (
+        lambda folder: change(folder / "unet" / "config.json", addition_embed_type="text_image"),
+        "addition_embed_type = 'text_image'",
+    ),
+    "widths of no model": (
+        lambda folder: change(folder / "unet" / "config.json", block_out_channels=None),
+        "unet that cannot be built",
     ),
     "no scheduler": (lambda folder: (folder / SCHEDULER).unlink(), r"scheduler_config\.json: is missing"),
     "another prediction": (

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from bench.checkpoints.ldm_layout import LdmTensor
 from bench.errors import MachineError
 from bench.merge import write as writer
-from bench.merge.write import Entry, replacing, write_tensors
+from bench.merge.write import replacing, write_tensors
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.int64]
 NAMES = st.text("abz._\u00e4\U0001f600", min_size=1, max_size=6)
@@ -35,13 +36,14 @@ def names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def entries_of(tensors: dict[str, torch.Tensor]) -> list[Entry]:
-    return [Entry(key, tuple(item.shape), str(item.dtype).split(".")[1]) for key, item in tensors.items()]
+def entries_of(tensors: dict[str, torch.Tensor]) -> list[LdmTensor]:
+    return [LdmTensor(key, tuple(item.shape), str(item.dtype).split(".")[1]) for key, item in tensors.items()]
 
 
-def write(path: Path, tensors: dict[str, torch.Tensor], metadata=(), read=None) -> writer.Written:
+def write(path: Path, tensors: dict[str, torch.Tensor], metadata=(), read=None) -> tuple[str, int]:
     with replacing(path) as file:
-        return write_tensors(file, path, entries_of(tensors), dict(metadata), read or tensors.__getitem__, quiet)
+        get = read or tensors.__getitem__
+        return write_tensors(file, path, entries_of(tensors), dict(metadata), lambda entry: get(entry.key), quiet)
 
 
 def some() -> dict[str, torch.Tensor]:
