@@ -147,11 +147,9 @@ def find_lora(name: str, weights_dir: Path | None) -> Place:
     if family in SHIPPED and part:
         return Place(what=name, path=str(mini.lora_file(part)))
     path = Path(name).expanduser()
+    path = lora_in(path) or path
     if os.path.isfile(path):  # noqa: PTH113
         return Place(what=name, path=str(path.resolve()))
-    inside = lora_in(path)
-    if inside is not None:
-        return Place(what=name, path=str(inside.resolve()))
     hub = _parse_hub_name(name)
     if hub is not None and hub.file is not None and hub.file.endswith(".safetensors"):
         return _find_repository(hub, None, weights_dir)
@@ -263,27 +261,23 @@ def fetch(place: Place) -> Place:
                 with contextlib.suppress(EntryNotFoundError):  # reading the file says what it lacks
                     huggingface_hub.hf_hub_download(repository, companion, revision=place.revision)
             return _at(place, Path(huggingface_hub.hf_hub_download(repository, place.file, revision=place.revision)))
-        folder = _download(place, (HALF, *SKIPPED_PARTS))
-        if not _is_whole(folder):  # some repositories hold nothing but the half-precision copies
-            folder = _download(place, SKIPPED_PARTS)
+        for skipped in ((HALF, *SKIPPED_PARTS), SKIPPED_PARTS):  # some hold nothing but half-precision copies
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    repository,
+                    revision=place.revision,
+                    allow_patterns=list(HUB_PATTERNS),
+                    ignore_patterns=list(skipped),
+                )
+            )
+            if _is_whole(folder):
+                break
     except Exception as error:  # the Hub's client, its transport and the disk each have errors of their own
         raise WeightsError(
             f"{place.what}: is not on this machine and could not be downloaded ({type(error).__name__}).",
             f"{get_command(place)}, or give a folder that holds {repository}/ with --weights-dir",
         ) from error
     return _at(place, folder)
-
-
-def _download(place: Place, skipped: tuple[str, ...]) -> Path:
-    import huggingface_hub
-
-    allowed, ignored = list(HUB_PATTERNS), list(skipped)
-    repository, revision = place.repository or "", place.revision
-    return Path(
-        huggingface_hub.snapshot_download(
-            repository, revision=revision, allow_patterns=allowed, ignore_patterns=ignored
-        )
-    )
 
 
 def get_command(place: Place) -> str:
