@@ -1,4 +1,4 @@
-"""What a checkpoint or LoRA file is, and what it would change in another checkpoint; also what cannot be rendered."""
+"""What a checkpoint or LoRA file is, and what it would change; also a file from which no image can be rendered."""
 
 from __future__ import annotations
 
@@ -114,11 +114,11 @@ def inspect_file(
         against: a checkpoint; what a LoRA would change in it, or how far another checkpoint is from it.
         weight: of the LoRA; 1 where it is None.
         dtype: precision for which the share of changes that are rounded away is computed; float16 where it is None.
-        weights_dir: local weights instead of downloads.
+        weights_dir: a folder to look in before the Hub.
         progress: told how many tensors are read.
 
     Raises:
-        UsageError: a weight or dtype, where there is nothing that they could be of.
+        UsageError: a weight or dtype where no LoRA is inspected.
         WeightsError: a file is missing, damaged, neither checkpoint nor LoRA, or its keys do not all fit.
     """
     path = find_lora_file(name, weights_dir)
@@ -235,7 +235,7 @@ def _only_finite(value: torch.Tensor) -> torch.Tensor:
 
 
 def _only_numbers(module: ChangedModule) -> ChangedModule:
-    """The same without ratios that are no numbers, since the weight or its change is not finite."""
+    """The same without ratios that are not finite, since the weight or its change is not."""
     if module.relative_change is None or math.isfinite(module.relative_change):
         return module
     return msgspec.structs.replace(module, relative_change=None, rounded_away=None)

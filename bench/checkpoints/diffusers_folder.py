@@ -1,7 +1,7 @@
 """Diffusers folders: a whole pipeline, or a UNet or VAE alone. No torch before a tensor is read.
 
-Tensors that are not those of a known family are held against the model that their ``config.json`` describes, which is
-built without memory: that takes torch and some seconds.
+Tensors that are not those of a known family are compared with the model that their ``config.json`` describes. It is
+built without memory, which takes torch and some seconds.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ def _read_architecture(component: Component, path: Path) -> dict[str, Any]:
         WeightsError: it is missing; or a UNet or VAE of another class, of other blocks, or with inputs besides prompts.
     """
     config = read_config(path)
-    told = config.get("_class_name", CLASS_NAMES.get(component))
-    odd = [] if told == CLASS_NAMES.get(component, told) else [f"the class {told}"]
+    usual = CLASS_NAMES.get(component)
+    odd = [f"the class {config['_class_name']}"] if usual and config.get("_class_name", usual) != usual else []
     if component == "unet":
         odd += [f"{key} = {config[key]!r}" for key, known in ADDED_TO_UNETS.items() if config.get(key) not in known]
         for key in ("down_block_types", "up_block_types"):

@@ -104,7 +104,7 @@ def component_shapes(component: Component, folder: Path) -> dict[str, Shape]:
     """
     if folder.parent.parent == CONFIGS:
         return of_component(component, family_tensors(folder.parent.name))
-    from bench.checkpoints.meta_model import model_shapes  # torch and diffusers, of which most commands have no need
+    from bench.checkpoints.meta_model import model_shapes  # imports torch, which most commands do not need
 
     return model_shapes(component, folder)
 

@@ -32,7 +32,7 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
     they are made by) and the LoRAs' sha256, scales and weights in order: not of names or paths, so that the same
     weights at another place are the same variant.
 
-    Every file's header is read, so that what is cut short or fits nothing is told before anything is rendered.
+    Every file's header is read, so that what is cut short or does not fit is refused before anything is rendered.
 
     Raises:
         WeightsError: something is missing, damaged or no checkpoint, or a LoRA has a key that fits nothing in it.
@@ -74,7 +74,7 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
 
 
 def _weights(lora: Lora) -> dict[str, Any]:
-    """All weights of a LoRA, those of components and blocks too; its path is no part of what it is."""
+    """All weights of a LoRA, those of components and blocks too; its path does not count."""
     return {name: value for name, value in msgspec.to_builtins(lora).items() if name != "path"}
 
 

@@ -47,7 +47,7 @@ def refuse_pickle(name: str) -> None:
 
 
 def convert_hint(path: Path) -> str:
-    """The command that writes a pickle's tensors as safetensors beside it, under the name that is looked for."""
+    """The command that writes a pickle's tensors as safetensors next to it, under the name that is read."""
     stem = "model" if path.stem == "pytorch_model" else path.stem  # transformers' names
     return f'convert it: python -c "{CONVERT}" {shlex.join([str(path), str(path.with_name(stem + ".safetensors"))])}'
 
@@ -65,7 +65,7 @@ HUB_NAME = re.compile(
 )
 
 HUB_PATTERNS = ("*.json", "*.txt", "README.md", "*/*.safetensors", "diffusion_pytorch_model*.safetensors")
-"""A pipeline's components, or a lone UNet or VAE; not the single-file copies that lie beside them."""
+"""A pipeline's components, or a lone UNet or VAE; not the single-file copies next to them."""
 
 HALF = "*.fp16*"
 
@@ -206,7 +206,7 @@ def _find_repository(place: Place, revision: str | None, weights_dir: Path | Non
 
 
 def _at(place: Place, path: Path | None) -> Place:
-    # A file of the cache is a link whose name tells its kind, so that it is not resolved.
+    # A file of the cache is a link; its own name, and not that of its target, ends in .safetensors.
     resolved = path if path is None or place.file is not None else path.resolve()
     return structs.replace(place, path=None if resolved is None else str(resolved))
 
@@ -223,7 +223,7 @@ def _cached(place: Place) -> Path | None:
 
     companion = _companion(place)
     if companion and try_to_load_from_cache(place.repository or "", companion, revision=place.revision) is None:
-        return None  # it was never asked for; that the repository has none would be known
+        return None  # never downloaded; the cache would know it if the repository had none
     for name in (place.file,) if place.file else ("model_index.json", "config.json", "unet/config.json"):
         found = try_to_load_from_cache(place.repository or "", name, revision=place.revision)
         if isinstance(found, str):

@@ -28,7 +28,7 @@ VARIANCE = 7.0 / 3.0
 """Of numbers whose size is uniform between 1 and 2 and whose sign is drawn."""
 
 BLOCK = 1 << 22
-"""Numbers that are drawn at a time, which bounds the memory beside the tensor."""
+"""Numbers that are drawn at a time, which limits the memory besides the tensor."""
 
 
 def open_random(family: str) -> SourceCheckpoint:

@@ -63,7 +63,7 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """The header of a file, which the library has held against the size of the file.
+    """The header of a file, which the library compares with the size of the file.
 
     Raises:
         WeightsError: the file is missing, cut short or not a safetensors file; its header does not describe just the

@@ -128,7 +128,7 @@ def open_recipe(path: Path, weights_dir: Path | None, within: tuple[Path, ...] =
 
 
 def located(name: str, folder: Path) -> str:
-    """A source as an absolute path where there is such a path beside the recipe, or it cannot be anything else."""
+    """A source as an absolute path where there is such a path next to the recipe, or it cannot be anything else."""
     path = folder / Path(name).expanduser()
     looks_so = name.startswith((".", "/", "~")) or (":" not in name and Path(name).suffix in (*FILES, *PICKLES))
     return str(path.absolute()) if looks_so or exists(path) else name

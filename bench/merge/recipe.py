@@ -51,7 +51,7 @@ class Recipe(Record, frozen=True):
     blocks: dict[str, float] = msgspec.field(default_factory=dict)
     """Instead of ``alpha`` in blocks of the UNet, by name; ``BASE`` is what lies outside its blocks."""
     weights: tuple[float, ...] = ()
-    """Of each model but the first, for ``ties`` and ``dare``; 1 each where none is given."""
+    """Of each model after the first, for ``ties`` and ``dare``; 1 each where the recipe has none."""
     density: float | None = None
     """Share, 0 to 1, of each task vector that ``ties`` keeps: its largest entries."""
     drop: float | None = None

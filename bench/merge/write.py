@@ -68,14 +68,15 @@ def merge(
     Args:
         recipe: the ``.toml`` file.
         output: the file to be.
-        weights_dir: local weights, asked before the Hub.
+        weights_dir: a folder to look in before the Hub.
         force: whether a file that is there may be replaced.
         progress: told of the stages ``hash`` and ``merge``.
 
     Raises:
-        SuiteError: a bad recipe. UsageError: an output that will not do.
-        WeightsError: a source that is missing, damaged or does not fit; values that are not finite; a family that is
-            not published as single files.
+        SuiteError: a bad recipe.
+        UsageError: an output that cannot be used.
+        WeightsError: a source that is missing, damaged or does not fit; values that are not finite; a family that
+            people do not share as single files.
         MachineError: no room on the disk, or it will not write.
     """
     target = _check_output(output, force)
@@ -189,7 +190,7 @@ def _refuse_changed(before: Mapping[Path, object], after: Mapping[Path, object])
     changed = [path.name for path in before if before[path] != after[path]]
     if changed:
         raise WeightsError(
-            f"{', '.join(changed)}: was written to while it was merged, so that its hash is not that of what was read.",
+            f"{', '.join(changed)}: was written to while it was merged: its hash is not the hash of what was read.",
             "give the same command again, once nothing writes to it",
         )
 

@@ -43,7 +43,7 @@ class ChangedModule(Record, frozen=True):
     dora: bool
     """Whether the change also sets the weight's norm (DoRA), so that it is not additive."""
     rank: int | None
-    """None for changes that are no product of thin matrices."""
+    """None for changes that are not a product of thin matrices."""
     alpha: float | None
     """None where the file has none, which means alpha = rank."""
     scale: float
@@ -58,7 +58,7 @@ class ChangedModule(Record, frozen=True):
 
 
 class LoraAudit(Record, frozen=True):
-    """What one LoRA file is and did. There are no left-over keys: such a file stops the run."""
+    """What one LoRA file is and did. Every key was applied: a file with others stops the run."""
 
     path: str
     """As the suite names it."""
@@ -149,7 +149,7 @@ class Inspection(Record, frozen=True):
     """Of two checkpoints, tensors that only the first has; likewise the next."""
     only_there: tuple[str, ...] = ()
     blocks: dict[str, float | None] = msgspec.field(default_factory=dict)
-    """Relative change by block: of a LoRA at the asked weight, or from ``against`` to the checkpoint. None where it is
-    no number, since a weight or its change is not finite."""
+    """Relative change by block: of a LoRA at its weight, or from ``against`` to the checkpoint. None where
+    a weight or its change is not finite."""
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
     """What the file says of itself: ``modelspec.*``, ``ss_*``, a recipe."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 from single_files import draw, small_sd15, write
 
 from bench.checkpoints.diffusers_folder import open_folder
+from bench.checkpoints.families import config_folder, family_tensors
 from bench.errors import WeightsError
 from bench.mini import weights
 
@@ -128,6 +131,20 @@ def test_licence_of_the_model_card(folder: Path, card: str, licence: str | None)
     assert open_folder(folder, "x").facts.licence is None
     (folder / "README.md").write_text(card, encoding="utf-8")
     assert open_folder(folder, "x").facts.licence == licence
+
+
+def test_a_folder_of_a_known_family_is_checked_without_torch(tmp_path: Path) -> None:
+    shutil.copytree(config_folder("tiny"), tmp_path / "model")
+    for component, name in (*NAMES.items(), ("text_encoder_2", "model")):
+        write(tmp_path / "model" / component / f"{name}.safetensors", part(tmp_path / "model", component))
+    code = (
+        "import sys; from pathlib import Path; from bench.checkpoints.diffusers_folder import open_folder\n"
+        "print(len(open_folder(Path(sys.argv[1]), 'x').tensors), {'torch', 'diffusers'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"{len(family_tensors('tiny'))} set()"
 
 
 def test_the_shipped_family() -> None:
