@@ -1,4 +1,4 @@
-"""Small files in the published layout, and small families of configurations, for tests."""
+"""Small files in the single-file layout, and small families of configurations, for tests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def draw(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float16) -> dic
 
 
 def as_single_file(folder: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same tensors by their published names."""
+    """The same tensors by their names in a single file."""
     return {
         entry.key: join(entry, [tensors[part] for part in entry.parts]) for entry in ldm_tensors(folder_tensors(folder))
     }

@@ -36,9 +36,9 @@ def test_diffusers_converts_the_single_file_names_back_to_the_same_weights(famil
     blocks = count_blocks(weights)
     names = {ldm_unet_name(name, blocks): name for name in weights}
     assert len(names) == len(weights)
-    published = {name: weights[ours] for name, ours in names.items()}
+    ldm = {name: weights[ours] for name, ours in names.items()}
     config = dict(make_unet(family).config)
-    back = convert_ldm_unet_checkpoint(published, config)
+    back = convert_ldm_unet_checkpoint(ldm, config)
     assert set(back) == {name.removeprefix("unet.") for name in weights}
     assert all(torch.equal(tensor, weights[f"unet.{name}"]) for name, tensor in back.items())
 
@@ -61,7 +61,7 @@ def test_every_block_has_tensors_and_every_tensor_a_block(weights: Weights) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "published", "block"),
+    ("name", "ldm", "block"),
     [  # read off the released sd_xl_base_1.0.safetensors
         ("conv_in.weight", "input_blocks.0.0.weight", "IN00"),
         ("down_blocks.0.downsamplers.0.conv.bias", "input_blocks.3.0.op.bias", "IN03"),
@@ -74,9 +74,9 @@ def test_every_block_has_tensors_and_every_tensor_a_block(weights: Weights) -> N
         ("conv_norm_out.weight", "out.0.weight", "BASE"),
     ],
 )
-def test_sdxl_names_are_the_released_ones(name: str, published: str, block: str) -> None:
+def test_sdxl_names_are_the_released_ones(name: str, ldm: str, block: str) -> None:
     blocks = BlockMap(3, 2, frozenset({0, 1}))
-    assert ldm_unet_name(f"unet.{name}", blocks) == f"model.diffusion_model.{published}"
+    assert ldm_unet_name(f"unet.{name}", blocks) == f"model.diffusion_model.{ldm}"
     assert block_of(f"unet.{name}", blocks) == block
 
 

@@ -201,7 +201,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("prompt_id", BROKEN)
-def test_what_is_no_such_folder(prompt_id: str, folder: Path) -> None:
+def test_what_is_not_such_a_folder(prompt_id: str, folder: Path) -> None:
     damage, words = BROKEN[prompt_id]
     damage(folder)
     with pytest.raises(WeightsError, match=words) as caught:

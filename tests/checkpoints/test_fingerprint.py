@@ -96,7 +96,7 @@ def test_modules_that_the_loras_change_are_counted_once() -> None:
     assert fingerprint(variant("mini", SPO, SPO)).modules_changed == len(modules)
 
 
-def test_lora_of_another_model_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_lora_of_another_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "foreign.safetensors"
     pair = {"lora_A": np.zeros((2, 640), np.float32), "lora_B": np.zeros((640, 2), np.float32)}
     save_file({f"unet.mid_block.to_q.{side}.weight": values for side, values in pair.items()}, path)
@@ -104,7 +104,7 @@ def test_lora_of_another_model_is_told_before_anything_is_loaded(tmp_path: Path)
         fingerprint(variant("mini", Lora(path=str(path))))
 
 
-def test_component_that_was_cut_short_is_told_before_anything_is_loaded(mini_copy: Path) -> None:
+def test_component_that_was_cut_short_is_refused_before_anything_is_loaded(mini_copy: Path) -> None:
     file = mini_copy / "vae" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(WeightsError, match=r"diffusion_pytorch_model.safetensors: is damaged, cut short"):

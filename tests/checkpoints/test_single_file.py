@@ -88,7 +88,7 @@ def test_marks_of_prediction(
     assert (facts.prediction, facts.zero_terminal_snr) == expected
 
 
-def test_a_prediction_that_is_unknown_is_asked_for(tiny: Tensors, tmp_path: Path) -> None:
+def test_a_prediction_that_is_unknown_is_refused_with_a_question(tiny: Tensors, tmp_path: Path) -> None:
     path = write(tmp_path / "x.safetensors", tiny, **{"modelspec.prediction_type": "x0"})
     with pytest.raises(WeightsError, match="'x0'; was it trained to predict epsilon or v"):
         open_single(path, "x")
@@ -134,7 +134,7 @@ def test_sd15_text_encoders_of_old_merges_have_a_shorter_name(tmp_path: Path) ->
     assert torch.equal(found.read(name), tensors[name])
 
 
-def test_inpainting_is_told(tiny: Tensors, tmp_path: Path) -> None:
+def test_inpainting_is_seen(tiny: Tensors, tmp_path: Path) -> None:
     wide = tiny | {CONV_IN: torch.zeros(32, 9, 3, 3).half()}
     found = open_single(write(tmp_path / "x.safetensors", wide), "x")
     assert found.facts.inpainting
@@ -224,7 +224,7 @@ OTHERS: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
 
 
 @pytest.mark.parametrize("prompt_id", OTHERS)
-def test_what_is_no_such_checkpoint(prompt_id: str, tiny: Tensors, tmp_path: Path) -> None:
+def test_what_is_not_such_a_checkpoint(prompt_id: str, tiny: Tensors, tmp_path: Path) -> None:
     make, words = OTHERS[prompt_id]
     path = write(tmp_path / "x.safetensors", make(tiny))
     with pytest.raises(WeightsError, match=words) as caught:

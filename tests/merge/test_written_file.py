@@ -130,7 +130,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_the_old_file_whole(tmp_path: Path
     assert names_in(tmp_path) == ["x.safetensors"]
 
 
-def test_too_little_room_is_told_before_anything_is_computed(tmp_path: Path, monkeypatch) -> None:
+def test_too_little_room_is_refused_before_anything_is_computed(tmp_path: Path, monkeypatch) -> None:
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(MachineError, match=r"0\.0 GB free, and the file takes"):
@@ -143,7 +143,7 @@ def test_a_folder_that_may_not_be_written_is_a_machine_error(tmp_path: Path) -> 
         write(tmp_path / "no-such-folder" / "x.safetensors", some())
 
 
-def test_a_tensor_that_is_not_as_its_entry_says_is_a_bug_of_ours(tmp_path: Path) -> None:
+def test_a_tensor_that_is_not_as_its_entry_says_is_an_internal_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="t0: is"):
         write(tmp_path / "x.safetensors", some(), read=lambda key: some()[key].half())
     assert names_in(tmp_path) == []
