@@ -19,7 +19,7 @@ from bench.checkpoints.diffusers_folder import open_component
 from bench.checkpoints.families import read_config
 from bench.checkpoints.finite import count_non_finite
 from bench.checkpoints.locate import SHIPPED, fetch, find_checkpoint, find_lora, lora_in, refuse_pickle
-from bench.checkpoints.safetensors_files import read_header, sha256_of, weight_files
+from bench.checkpoints.safetensors_files import read_header, weight_files, weights_sha256
 from bench.errors import UsageError, WeightsError
 from bench.lora.algorithms import Adapter
 from bench.lora.apply import ScaledChange, check_values, fuse_into, read_parts
@@ -159,7 +159,7 @@ def _inspect_lora(
     return Inspection(
         path=name,
         kind="lora",
-        files={path.name: sha256_of(path)},
+        files={path.name: weights_sha256(path)},
         checkpoint=None,
         lora=msgspec.structs.replace(audit, modules=tuple(_only_numbers(one) for one in audit.modules)),
         tensors=adapter.applied,
@@ -268,7 +268,7 @@ def _hashes(files: Iterable[tuple[str, Path]]) -> dict[str, str]:
         (component, path): path.name if component == "checkpoint" else f"{component}/{path.name}"
         for component, path in files
     }
-    known = {path: sha256_of(path) for path in {path for _, path in names}}
+    known = {path: weights_sha256(path) for path in {path for _, path in names}}
     for depth in range(2, 1 + max((len(path.parts) for path in known), default=0)):
         counts = Counter(names.values())
         for file, name in names.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -14,7 +13,8 @@ from bench.checkpoints.checkpoint import Checkpoint, component_of
 from bench.checkpoints.families import PIPELINES, family_tensors, is_provenance, read_config, read_pipeline_class
 from bench.checkpoints.load import scheduler_config
 from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora, get_command
-from bench.checkpoints.safetensors_files import sha256_of
+from bench.checkpoints.safetensors_files import weights_sha256
+from bench.documents import sha256_of
 from bench.errors import WeightsError
 from bench.lora.parse import read_adapter
 from bench.merge.load import every_place, open_checkpoint
@@ -63,7 +63,7 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
         facts["identity"] = checkpoint.identity
     return Fingerprint(
         name=variant.name,
-        digest=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
+        digest=sha256_of(json.dumps(facts, sort_keys=True).encode()),
         checkpoint=variant.checkpoint,
         pipeline=pipeline,
         files=(*files, *loras),
@@ -107,7 +107,7 @@ def _tokenizers(folder: Path) -> dict[str, str]:
 
 
 def _weight_file(component: str, path: Path) -> WeightFile:
-    return WeightFile(component=component, name=path.name, sha256=sha256_of(path), size_bytes=path.stat().st_size)
+    return WeightFile(component=component, name=path.name, sha256=weights_sha256(path), size_bytes=path.stat().st_size)
 
 
 class Needed(Record, frozen=True):

@@ -6,7 +6,6 @@ library's memory map: a mapped file counts as memory of the process, and ends it
 
 from __future__ import annotations
 
-import hashlib
 import math
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from bench.checkpoints.checkpoint import Shape
+from bench.documents import sha256_of
 from bench.errors import WeightsError
 from bench.formatting import listed
 
@@ -142,7 +142,7 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__
 
 
-def sha256_of(path: Path) -> str:
+def weights_sha256(path: Path) -> str:
     """sha256 of a file's bytes, in hex; computed once while the file stays as it is: one of SDXL is 7 GB."""
     path = path.resolve()
     state = path.stat()
@@ -151,5 +151,4 @@ def sha256_of(path: Path) -> str:
 
 @cache
 def _sha256(path: Path, inode: int, size_bytes: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)

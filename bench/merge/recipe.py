@@ -7,7 +7,6 @@ are checked against the UNet, once it is opened (``bench.merge.merged``).
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,8 +14,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from bench import documents
-from bench.errors import IncomparableError, SuiteError
-from bench.formatting import did_you_mean
+from bench.errors import SuiteError
 from bench.records import HEAVIEST_LORA, Component, Dtype, Lora, Record
 
 Method = Literal["weighted_sum", "add_difference", "slerp", "ties", "dare", "copy"]
@@ -91,13 +89,10 @@ def read_recipe(path: Path) -> Recipe:
             allowed.
         IncomparableError: its schema is newer than this program.
     """
-    try:
-        table = tomllib.loads(documents.read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise SuiteError(f"{path}: is not valid TOML: {error}.") from error
-    _refuse_other_schema(path, table)
-    _refuse_unknown_fields(path, table)
-    _refuse_unknown_choices(path, table)
+    table = documents.read_toml(path)
+    remake = f"a recipe begins with schema = {SCHEMA}"
+    documents.refuse_other_schema(path, table.get("schema"), SCHEMA, "recipes", remake, invalid=SuiteError)
+    _refuse_unknown(path, table)
     try:
         recipe = documents.convert(table, Recipe)
     except ValueError as error:
@@ -110,42 +105,18 @@ def read_recipe(path: Path) -> Recipe:
     return recipe
 
 
-def _refuse_other_schema(path: Path, table: Mapping[str, Any]) -> None:
-    schema = table.get("schema")
-    if type(schema) is not int or schema < 1:
-        said = "is missing" if schema is None else f"is {schema!r}"
-        raise SuiteError(f"{path}: the field schema {said}; a recipe begins with schema = {SCHEMA}.")
-    if schema > SCHEMA:
-        raise IncomparableError(
-            f"{path}: has schema {schema}; this hotart-bench knows recipes up to schema {SCHEMA}.",
-            "pip install --upgrade hotart-bench",
-        )
-
-
-def _refuse_unknown_fields(path: Path, table: Mapping[str, Any]) -> None:
-    loras = table.get("loras")
+def _refuse_unknown(path: Path, table: Mapping[str, Any]) -> None:
+    """Refuses unknown fields and choices; what is of a wrong type is left to the type check."""
+    loras, components = (table.get(name) for name in ("loras", "components"))
     tables: list[tuple[str, Any, type]] = [("", table, Recipe), ("metadata.", table.get("metadata"), Metadata)]
     tables += [(f"loras[{index}].", item, Lora) for index, item in enumerate(loras if isinstance(loras, list) else ())]
     for place, inner, kind in tables:
-        known = [field.encode_name for field in msgspec.structs.fields(kind)]
-        # What is not a table where one belongs is left to the type check, which knows how to say it.
-        for name in inner if isinstance(inner, dict) else ():
-            if name not in known:
-                raise SuiteError(
-                    f"{path}: unknown field {place}{name}{did_you_mean(name, known)}; "
-                    f"{'here' if place else 'at the top'} stand {', '.join(known)}."
-                )
-
-
-def _refuse_unknown_choices(path: Path, table: Mapping[str, Any]) -> None:
-    components = table.get("components")
-    chosen = [("method", table.get("method"), get_args(Method)), ("dtype", table.get("dtype"), get_args(Dtype))]
+        if isinstance(inner, dict):
+            documents.refuse_unknown_fields(path, place, inner, kind)
+    documents.refuse_unknown_choice(path, "method", table.get("method"), get_args(Method))
+    documents.refuse_unknown_choice(path, "dtype", table.get("dtype"), get_args(Dtype))
     for index, name in enumerate(components if isinstance(components, list) else ()):
-        chosen.append((f"components[{index}]", name, get_args(Component)))
-    for field, value, allowed in chosen:
-        if isinstance(value, str) and value not in allowed:
-            near = did_you_mean(value, allowed)
-            raise SuiteError(f"{path}: {field} is {value!r}{near}; allowed are {', '.join(allowed)}.")
+        documents.refuse_unknown_choice(path, f"components[{index}]", name, get_args(Component))
 
 
 def _check_method(path: Path, recipe: Recipe, table: Mapping[str, Any]) -> None:

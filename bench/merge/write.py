@@ -24,7 +24,7 @@ from bench import documents
 from bench.checkpoints.checkpoint import Checkpoint, component_of
 from bench.checkpoints.families import CONV_IN, FAMILIES, family_tensors, inpainting_shape
 from bench.checkpoints.ldm_layout import LdmTensor, join, ldm_tensors
-from bench.checkpoints.safetensors_files import read_header, sha256_of
+from bench.checkpoints.safetensors_files import read_header, weights_sha256
 from bench.errors import MachineError, UsageError, WeightsError
 from bench.merge.load import located, open_recipe
 from bench.merge.merged import Merged, components_of
@@ -89,7 +89,7 @@ def merge(
     check_room(target, sum(map(size_of, entries)))
     before = _stamps(merged)
     inputs = _hash(merged, progress)
-    texts = header_texts(merged, {path: file.sha256 for path, file in inputs.items()})
+    texts = modelspec_texts(merged, {path: file.sha256 for path, file in inputs.items()})
     with replacing(target) as file:
         sha256, size_bytes = write_tensors(file, target, entries, texts, lambda one: _tensor(merged, one), progress)
         _refuse_changed(before, _stamps(merged))
@@ -172,7 +172,7 @@ def _hash(merged: Merged, progress: Progress) -> dict[Path, WeightFile]:
         components.setdefault(path, component)
     found: dict[Path, WeightFile] = {}
     with ThreadPoolExecutor(HASHING) as threads:
-        for done, (path, sha256) in enumerate(zip(components, threads.map(sha256_of, components), strict=True)):
+        for done, (path, sha256) in enumerate(zip(components, threads.map(weights_sha256, components), strict=True)):
             progress("hash", done, len(components), path.name)
             size_bytes = path.stat().st_size
             found[path] = WeightFile(component=components[path], name=path.name, sha256=sha256, size_bytes=size_bytes)
@@ -211,7 +211,7 @@ RESOLUTIONS = {"sdxl": "1024x1024", "sd15": "512x512"}
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
-def header_texts(merged: Merged, hashes: Mapping[Path, str]) -> dict[str, str]:
+def modelspec_texts(merged: Merged, hashes: Mapping[Path, str]) -> dict[str, str]:
     """The metadata of the merged file, sorted by name.
 
     Args:
@@ -243,7 +243,7 @@ def recipe_facts(merged: Merged, hashes: Mapping[Path, str]) -> dict[str, Any]:
     recipe["models"] = [_source_facts(model, hashes) for model in merged.models]
     recipe["vae"] = None if merged.vae is None else _source_facts(merged.vae, hashes)
     for lora, one in zip(recipe["loras"], merged.loras, strict=True):
-        scales = hashlib.sha256(documents.canonical(one.adapter.scales)).hexdigest()
+        scales = documents.sha256_of(documents.canonical(one.adapter.scales))
         lora |= {
             "path": without_folder(located(one.lora.path, merged.path.parent)),
             "sha256": hashes[one.adapter.path],

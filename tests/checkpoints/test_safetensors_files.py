@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from bench.checkpoints.safetensors_files import DTYPES, Stored, first_line, read_header, read_stored, sha256_of
+from bench.checkpoints.safetensors_files import DTYPES, Stored, first_line, read_header, read_stored, weights_sha256
 from bench.errors import WeightsError
 
 KINDS = [getattr(torch, name) for name, _ in DTYPES.values()]
@@ -145,4 +145,4 @@ def test_a_hash_is_computed_again_once_the_file_is_another(tmp_path: Path) -> No
     path = tmp_path / "x.bin"
     for data in (b"one", b"another"):
         path.write_bytes(data)
-        assert sha256_of(path) == sha256_of(path) == hashlib.sha256(data).hexdigest()
+        assert weights_sha256(path) == weights_sha256(path) == hashlib.sha256(data).hexdigest()
