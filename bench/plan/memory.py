@@ -13,9 +13,9 @@ import msgspec
 from bench.checkpoints.checkpoint import Checkpoint
 from bench.checkpoints.families import read_config
 from bench.checkpoints.fingerprint import Needed
-from bench.checkpoints.load import open_checkpoint
 from bench.formatting import quantity
 from bench.lora.parse import read_adapter
+from bench.merge.load import open_checkpoint
 from bench.records import Machine, MemoryEstimate, Settings, Suite, Variant
 
 # What a variant is made of, as far as memory and time care: counted from file headers, or known by its name.

@@ -98,7 +98,7 @@ def audit_views(run: Run) -> tuple[AuditView, ...]:
 
 def _view(index: int, known: Fingerprint, audit: Audit) -> AuditView:
     merge = audit.merge
-    fused = [] if merge is None else zip(merge.given, merge.loras, strict=True)
+    fused = [] if merge is None else zip(merge.fused_loras, merge.loras, strict=True)
     first = "" if merge is None else merge.base or merge.models[0]
     pictures = [] if merge is None else [_picture(f"Change from {first} by the recipe", merge.blocks)]
     if audit.blocks:
@@ -120,7 +120,7 @@ def _view(index: int, known: Fingerprint, audit: Audit) -> AuditView:
 def recipe_text(merge: MergeAudit) -> str:
     """What a recipe says, and how much of it rounding left, in a sentence or two."""
     said = [f"Recipe: {merge.method} of {text.joined(merge.models)}"]
-    said += [f"{name} {_value(value)}" for name, value in merge.asked.items()]
+    said += [f"{name} {_value(value)}" for name, value in merge.fields.items()]
     lost = merge.rounded_away
     rounded = "" if lost is None else f" Rounded away, of the numbers that it changes: {text.percent(lost)}."
     return "; ".join(said) + "." + rounded
