@@ -102,7 +102,7 @@ def test_equal_images_of_two_prompts_are_nulls_until_one_is_rendered_anew(tmp_pa
         score(folder, registry=Judges().registry)
         for name in ("contrast", "alignment", "ssim-to-base"):
             reasons = nulls(folder, name)
-            expected = "duplicate image: the same as case 'case-004', sample 0, of this variant"
+            expected = "duplicate image: the same as prompt 'case-004', sample 0, of this variant"
             assert reasons[VICTIM] == expected
             assert "'case-002', sample 1" in str(reasons["dpo", "case-004", 0])
         assert score(folder, registry=Judges().registry) == 0
