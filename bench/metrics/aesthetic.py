@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import WeightsError
 from bench.metrics.openai_clip import openai_vit_l14
 from bench.metrics.registry import Inputs, Place, metric
+from bench.metrics.weights import FETCH_AGAIN, find_weights, read_tensors
 from bench.records import MetricFacts
-from bench.weights import find_weights, read_tensors
-from bench.weights.find import FETCH_AGAIN
 
 if TYPE_CHECKING:
     import torch
@@ -25,13 +24,13 @@ VERSION = "1-pil-bicubic"
 
 def load_v1(place: Place) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
     """Weight (1, 768) and bias (1,) of the first predictor, as one layer."""
-    file = find_weights("aesthetic-v1", place)
+    file = find_weights("aesthetic-v1", place.weights_dir)
     return _layers(read_tensors(file), ("",), (WIDTH, 1), place.device, file)
 
 
 def load_v2(place: Place) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
     """Weight (out, in) and bias (out,) of each of the second predictor's five layers."""
-    file = find_weights("aesthetic-v2", place)
+    file = find_weights("aesthetic-v2", place.weights_dir)
     return _layers(read_tensors(file), tuple(f"layers.{n}." for n in LAYERS), WIDTHS, place.device, file)
 
 
@@ -75,7 +74,7 @@ def _layers(
     load_head=load_v2,
     needs_text=False,
     weights=("aesthetic-v2",),
-    view="torchvision",
+    preprocessing="torchvision",
 )
 def aesthetic_v2(inputs: Inputs) -> torch.Tensor:
     """Rating by five linear layers with nothing between them, so affine: (n, 768) of unit norm -> (n,) float32."""
@@ -104,7 +103,7 @@ def aesthetic_v2(inputs: Inputs) -> torch.Tensor:
     load_head=load_v1,
     needs_text=False,
     weights=("aesthetic-v1",),
-    view="torchvision",
+    preprocessing="torchvision",
 )
 def aesthetic_v1(inputs: Inputs) -> torch.Tensor:
     """Rating w . e + b by one linear layer: embeddings (n, 768) of unit norm -> (n,) float32."""

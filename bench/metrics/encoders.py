@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from bench.errors import WeightsError
 from bench.metrics.registry import NoScoreError, Place
+from bench.metrics.weights import FETCH_AGAIN
 from bench.records import Dtype
 from bench.suite.tokens import CONTEXT
-from bench.weights.find import FETCH_AGAIN
 
 # From a picture to the pixels that an encoder sees: the official preprocessings, each with its own preprocessing.
 
@@ -205,9 +205,9 @@ class ClipEncoder:
     dtype: torch.dtype
     batch: int = BATCH
 
-    def preprocess(self, image: Image.Image, view: str) -> Tensor:
+    def preprocess(self, image: Image.Image, preprocessing: str) -> Tensor:
         """The picture in one of the encoder's preprocessings, float32 (3, side, side) on the CPU."""
-        return self.preprocessings[view](image, self.side_px)
+        return self.preprocessings[preprocessing](image, self.side_px)
 
     @torch.inference_mode()
     def embed_images(self, pixels: Tensor) -> Tensor:

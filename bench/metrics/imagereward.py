@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from bench.errors import WeightsError
 from bench.metrics.registry import Inputs, LoadedRewardModel, Place, encoder, metric
+from bench.metrics.weights import find_weights, read_tensors
 from bench.records import MetricFacts
-from bench.weights import find_weights, read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ class ImageRewardModel:
         self._tokenizer = load_tokenizer(vocabulary, text)
         self._network = build_network(read_tensors(file), place, file, vision, text)
 
-    def preprocess(self, image: Image, view: str = "") -> torch.Tensor:
+    def preprocess(self, image: Image, preprocessing: str = "") -> torch.Tensor:
         """As the official transform: short side to 224, centre crop, RGB last; normalised float32 (3, 224, 224).
 
         Raises:
@@ -111,9 +111,11 @@ def imagereward_model(place: Place) -> LoadedRewardModel:
     up to 0.0013 and bfloat16 by up to 0.021, where pictures and prompts moved it by 0.3.
 
     Raises:
-        WeightsError, MachineError: as ``bench.weights.find_weights`` and ``ImageRewardModel``.
+        WeightsError, MachineError: as ``bench.metrics.weights.find_weights`` and ``ImageRewardModel``.
     """
-    return ImageRewardModel(find_weights("imagereward", place), find_weights("bert-base-uncased", place), place)
+    return ImageRewardModel(
+        find_weights("imagereward", place.weights_dir), find_weights("bert-base-uncased", place.weights_dir), place
+    )
 
 
 @metric(
@@ -136,6 +138,6 @@ def imagereward_model(place: Place) -> LoadedRewardModel:
 )
 def imagereward(inputs: Inputs) -> torch.Tensor:
     """(r - 0.16717362830052426) / 1.0333394966054072 of the raw reward r, (n,) float32, about -2 to 2, unbounded."""
-    if inputs.joint is None:
+    if inputs.reward is None:
         raise ValueError("imagereward reads the value of its reward models, and was given none")
-    return (inputs.joint - REWARD_MEAN) / REWARD_STD
+    return (inputs.reward - REWARD_MEAN) / REWARD_STD

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.metrics.registry import Inputs, LoadedEncoder, Place, encoder, metric
+from bench.metrics.weights import find_weights, read_tensors
 from bench.records import MetricFacts
-from bench.weights import find_weights, read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ WEIGHTS = "openai-vit-l14"
 @encoder(WEIGHTS, weights=(WEIGHTS,))
 def openai_vit_l14(place: Place) -> LoadedEncoder:
     """openai's CLIP ViT-L/14 with QuickGELU, from the file that open_clip takes."""
-    file = find_weights(WEIGHTS, place)
+    file = find_weights(WEIGHTS, place.weights_dir)
     return load_openai_clip(read_tensors(file), place, file)
 
 
@@ -72,7 +72,7 @@ def load_openai_clip(
         licence="MIT",
         reference="J. Hessel et al., CLIPScore, arXiv 2104.08718; A. Radford et al., CLIP, arXiv 2103.00020",
     ),
-    view="transformers",
+    preprocessing="transformers",
 )
 def clip_score(inputs: Inputs) -> torch.Tensor:
     """CLIPScore of each picture: 100 max(cos(image, text), 0), (n,) float32 in [0, 100].

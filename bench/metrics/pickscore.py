@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import WeightsError
 from bench.metrics.registry import Inputs, LoadedEncoder, Place, encoder, metric
+from bench.metrics.weights import FETCH_AGAIN, find_weights, read_tensors
 from bench.records import MetricFacts
-from bench.weights import find_weights, read_tensors
-from bench.weights.find import FETCH_AGAIN
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +21,7 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 @encoder("pickscore-vit-h14", weights=(WEIGHTS,))
 def pickscore_vit_h14(place: Place) -> LoadedEncoder:
     """PickScore's ViT-H/14, from the published folder: ``config.json``, and safetensors or bin."""
-    return load_pickscore(find_weights(WEIGHTS, place), place)
+    return load_pickscore(find_weights(WEIGHTS, place.weights_dir), place)
 
 
 def load_pickscore(folder: Path, place: Place) -> LoadedEncoder:

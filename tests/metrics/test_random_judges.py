@@ -12,8 +12,9 @@ from fake_judges import put_image, rendered
 from official_imagereward import Layout
 from official_layouts import SMALL_H14, SMALL_L14
 
+from bench.metrics.catalogue import CATALOGUE
+from bench.metrics.weights import lock_path
 from bench.score import score
-from bench.weights import CATALOGUE, lock_path
 
 
 @pytest.fixture
