@@ -83,7 +83,7 @@ def load_hps(
 )
 def hpsv2(inputs: Inputs) -> torch.Tensor:
     """HPSv2 as its tables print it: 100 cos(image, text), without the logit scale, (n,) float32 in [-100, 100]."""
-    return _score(inputs)
+    return 100.0 * inputs.cosines()
 
 
 @metric(
@@ -108,8 +108,4 @@ def hpsv2(inputs: Inputs) -> torch.Tensor:
 )
 def hpsv21(inputs: Inputs) -> torch.Tensor:
     """HPSv2.1: 100 cos(image, text), without the logit scale, (n,) float32 in [-100, 100]."""
-    return _score(inputs)
-
-
-def _score(inputs: Inputs) -> torch.Tensor:
-    return 100.0 * (inputs.image_embeds * inputs.text_embeds).sum(dim=1)  # type: ignore[operator]
+    return 100.0 * inputs.cosines()

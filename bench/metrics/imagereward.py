@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from tokenizers import BertWordPieceTokenizer
 
-    from bench.metrics.blip import TextShape, VisionShape
+    from bench.metrics.blip import TextShape
 
 BATCH = 16
 TOKENS = 35
@@ -37,18 +37,18 @@ class ImageRewardModel:
 
     batch = BATCH
 
-    def __init__(self, folder: Path, vocabulary: Path, place: Place, vision: VisionShape | None = None) -> None:
+    def __init__(self, folder: Path, vocabulary: Path, place: Place, vision: dict[str, int] | None = None) -> None:
         """Load ``ImageReward.pt`` and ``med_config.json`` of ``folder``, and bert-base-uncased's ``vocab.txt``.
 
         Raises:
             WeightsError: a file is damaged or of another network, or the files do not belong together.
         """
-        from bench.metrics.blip import VisionShape, build_network, read_text_shape
+        from bench.metrics.blip import VISION, build_network, read_text_shape
 
-        vision = vision or VisionShape()
+        vision = vision or VISION
         text = read_text_shape(folder / "med_config.json")
         file = folder / "ImageReward.pt"
-        self._image_px = vision.image_px
+        self._image_px = vision["img_size"]
         self._device = place.device
         self._tokenizer = load_tokenizer(vocabulary, text)
         self._network = build_network(read_tensors(file), place, file, vision, text)
@@ -83,7 +83,7 @@ def load_tokenizer(vocabulary: Path, text: TextShape) -> BertWordPieceTokenizer:
     """BERT's uncased word pieces, with BLIP's two added tokens, cut and padded to 35.
 
     Raises:
-        WeightsError: it is no vocabulary of BERT, or not of as many tokens as the network has.
+        WeightsError: it is not a vocabulary of BERT, or not of as many tokens as the network has.
     """
     from tokenizers import BertWordPieceTokenizer
 
@@ -139,5 +139,5 @@ def imagereward_model(place: Place) -> LoadedRewardModel:
 def imagereward(inputs: Inputs) -> torch.Tensor:
     """(r - 0.16717362830052426) / 1.0333394966054072 of the raw reward r, (n,) float32, about -2 to 2, unbounded."""
     if inputs.reward is None:
-        raise ValueError("imagereward reads the value of its reward models, and was given none")
+        raise ValueError("imagereward reads the value of its reward model, and got none")
     return (inputs.reward - REWARD_MEAN) / REWARD_STD

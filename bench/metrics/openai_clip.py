@@ -1,4 +1,4 @@
-"""CLIPScore, and openai's CLIP ViT-L/14 that the aesthetic predictors share."""
+"""CLIPScore, and openai's CLIP ViT-L/14 that the aesthetic predictors share. Importing this module imports no torch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import torch
 
     from bench.metrics.encoders import ClipShape
-
-# The encoder of openai's CLIP ViT-L/14, which the aesthetic predictors and CLIPScore share.
 
 WEIGHTS = "openai-vit-l14"
 
@@ -46,11 +44,8 @@ def load_openai_clip(
         what="openai's CLIP ViT-L/14",
         shape=shape or VIT_L14,
         preprocessings={"torchvision": torchvision_crop, "transformers": transformers_crop},
-        tokens=transformers_tokens(),
+        tokenize=transformers_tokens(),
     )
-
-
-# CLIPScore with openai's ViT-L/14: how well a picture fits its prompt. Importing this module imports no torch.
 
 
 @metric(
@@ -80,4 +75,4 @@ def clip_score(inputs: Inputs) -> torch.Tensor:
     No prefix before the prompt and no factor 2.5 (pyiqa has both), and clamped per picture, not on the mean
     (as torchmetrics does).
     """
-    return 100.0 * (inputs.image_embeds * inputs.text_embeds).sum(dim=1).clamp(min=0.0)  # type: ignore[operator]
+    return 100.0 * inputs.cosines().clamp(min=0.0)

@@ -170,6 +170,12 @@ class Inputs:
     other_sample_pixels: tuple[torch.Tensor, ...] | None = None
     """The other samples of the prompt and variant, each (1, 3, H, W); None for a metric that does not ask."""
 
+    def cosines(self) -> torch.Tensor:
+        """The cosine of each image's and its prompt's embedding, (n,) float32 in [-1, 1]."""
+        if self.image_embeds is None or self.text_embeds is None:
+            raise ValueError("cosines need an encoder's embeddings of images and of prompts (needs_text)")
+        return (self.image_embeds * self.text_embeds).sum(dim=1)
+
 
 @dataclass(frozen=True)
 class Metric:

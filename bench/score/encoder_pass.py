@@ -121,11 +121,11 @@ def _forward_batch(
     for start in range(0, len(rows), encoder.batch):
         part = distinct[start : start + encoder.batch]
         results += by_row(partial(_forward, encoder, device), part, encoder.batch)
-    given = dict(zip(rows, results, strict=True))
+    outputs = dict(zip(rows, results, strict=True))
     seen: list[tuple[Job, Preprocessed | Exception]] = []
     for number, (job, made) in enumerate(batch):
         if not isinstance(made, Exception):
-            made = {name: given.get((number, id(pixels)), pixels) for name, pixels in made.items()}
+            made = {name: outputs.get((number, id(pixels)), pixels) for name, pixels in made.items()}
         seen.append((job, made))
     return seen
 
@@ -161,11 +161,9 @@ def _metric_scores(
             continue
         image = made if isinstance(made, Exception) else made[metric.preprocessing]
         text = texts.get(job.prompt) if metric.needs_text else None
-        failed = next(
-            (one for one in (image, reads_text and cut[job.prompt], text) if isinstance(one, Exception)), None
-        )
-        if failed is not None:
-            scores.append(result_score(job, metric, failed))
+        parts = (image, cut[job.prompt] if reads_text else None, text)
+        if faults := [part for part in parts if isinstance(part, Exception)]:
+            scores.append(result_score(job, metric, faults[0]))
         elif isinstance(image, torch.Tensor) and not isinstance(text, Exception):
             rows.append((job, image, text))
     results = by_row(partial(_compute, metric, head, encoder), rows, encoder.batch)

@@ -71,7 +71,7 @@ class ExternalImage:
 
 def import_images(
     pairs: Sequence[Pair],
-    given: ExternalImages,
+    source: ExternalImages,
     output: Path | str,
     *,
     metrics: Sequence[str],
@@ -88,7 +88,7 @@ def import_images(
 
     Args:
         pairs: what ``bench.suite.images_table.read_pairs`` gave.
-        given: folder and table, as the user named them.
+        source: folder and table, as the user named them.
         output: the run folder.
         metrics: what is to be scored.
         limits: how much worse is allowed, for a later gate.
@@ -101,10 +101,10 @@ def import_images(
         IncomparableError, UsageError, MachineError: as ``RunFolder.open``.
     """
     images = _probe_images(pairs, progress)
-    suite = _suite(images, given, metrics, limits)
+    suite = _suite(images, source, metrics, limits)
     with RunFolder.open(output, suite=suite, protocol_digest=protocol_digest(suite), fresh=fresh) as folder:
         known = {(item.variant, item.prompt_id, item.sample): item for item in folder.renders()}
-        unnamed = unnamed_images(tuple(pairs), Path(given.images))
+        unnamed = unnamed_images(tuple(pairs), Path(source.images))
         folder.write_info(_run_info(folder.info, suite, images, machine, unnamed))
         for image in images:
             old = known.pop(image.key, None)
@@ -164,25 +164,25 @@ def probe_image(path: Path) -> tuple[str, tuple[int, int] | None, str, str | Non
     return sha256, image.size, SUFFIX[kind], None
 
 
-# What stands in the run folder.
+# What is written into the run folder.
 
 
 def _suite(
-    images: Sequence[ExternalImage], given: ExternalImages, metrics: Sequence[str], limits: Mapping[str, str]
+    images: Sequence[ExternalImage], source: ExternalImages, metrics: Sequence[str], limits: Mapping[str, str]
 ) -> Suite:
     sizes = Counter(image.size for image in images if image.size is not None)
     if not sizes:
         raise InvalidError(
-            f"{given.images}: none of the {plural(len(images), 'image')} can be scored: {images[0].error}."
+            f"{source.images}: none of the {plural(len(images), 'image')} can be scored: {images[0].error}."
         )
     width, height = sizes.most_common(1)[0][0]
-    name = Path(given.images).resolve().name
+    name = Path(source.images).resolve().name
     prompts = {image.prompt_id: image.pair.prompt for image in images}
     variants = dict.fromkeys(image.pair.variant for image in images)
     return Suite(
         schema=SCHEMA,
         name=name if is_good_name(name) else UNKNOWN,
-        prompt_files=(Path(given.prompts).name,),
+        prompt_files=(Path(source.prompts).name,),
         prompts=tuple(Prompt(id=prompt_id, text=text) for prompt_id, text in prompts.items()),
         samples=1 + max(image.sample for image in images),
         seed=0,
@@ -191,8 +191,8 @@ def _suite(
         variants=tuple(Variant(name=variant, checkpoint=UNKNOWN) for variant in variants),
         limits=dict(limits),
         measure=Plan(rounds=0, images=0, warmups=0),
-        source=given.prompts,
-        external_images=given,
+        source=source.prompts,
+        external_images=source,
     )
 
 

@@ -39,7 +39,7 @@ def run_pass(
     error is added to ``failures`` and nothing is recorded, so that the same command scores them later.
 
     Raises:
-        MachineError: memory ran out. What was given out before holds.
+        MachineError: memory ran out. What was yielded before holds.
     """
     heads: dict[Metric, Any] = {}
     for metric in metrics:

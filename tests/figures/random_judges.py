@@ -21,7 +21,6 @@ import msgspec
 
 from bench.metrics import Encoder, Place, Registry, registry_of
 from bench.metrics.aesthetic import aesthetic_v1, aesthetic_v2
-from bench.metrics.blip import VisionShape
 from bench.metrics.catalogue import CATALOGUE
 from bench.metrics.encoders import VIT_H14, VIT_L14, ClipShape
 from bench.metrics.hps import hpsv2, hpsv2_vit_h14, hpsv21, hpsv21_vit_h14, load_hps
@@ -90,10 +89,8 @@ def panel_of(sizes: Sizes) -> Registry:
         return load
 
     def joint(place: Place) -> ImageRewardModel:
-        at = sizes.reward
-        shape = VisionShape(at.image_px, at.patch_px, at.vision_width, at.vision_depth, at.vision_heads)
         folder, vocabulary = (find_weights(name, place.weights_dir) for name in imagereward_model.weights)
-        return ImageRewardModel(folder, vocabulary, place, shape)
+        return ImageRewardModel(folder, vocabulary, place, sizes.reward.vision())
 
     return registry_of(
         *METRICS,

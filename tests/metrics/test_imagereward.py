@@ -31,14 +31,13 @@ from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegac
 
 from bench.machine import pick_device
 from bench.metrics import Inputs, LoadedRewardModel, NoScoreError, Place, registry_of
-from bench.metrics.blip import VisionShape
 from bench.metrics.catalogue import CATALOGUE
 from bench.metrics.imagereward import BATCH, ImageRewardModel, imagereward, imagereward_model
 from bench.score import score
 from bench.score.batches import by_row
 
 SMALL = Layout()
-SHAPE = VisionShape(SMALL.image_px, SMALL.patch_px, SMALL.vision_width, SMALL.vision_depth, SMALL.vision_heads)
+SHAPE = SMALL.vision()
 WEIGHTS = draw_weights(SMALL)
 LONG = "the painting of an ocean with clouds, birds and a cat at night, low depth of field effect. " * 6
 PROMPTS = (
@@ -303,7 +302,7 @@ def test_a_run_is_scored_from_a_folder_of_weights(tmp_path, monkeypatch, officia
         folder = tmp_path / "weights" / CATALOGUE[name].repository
         write_published(folder, SMALL, WEIGHTS) if name == "imagereward" else write_vocabulary(folder)
     monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path / "lock.json"))
-    monkeypatch.setattr("bench.metrics.blip.VisionShape", lambda: SHAPE)
+    monkeypatch.setattr("bench.metrics.blip.VISION", SHAPE)
     registry = registry_of(imagereward, imagereward_model)
     with rendered(tmp_path / "run", metrics=("imagereward",), prompts=3) as run:
         prompts = {prompt.id: prompt.text for prompt in run.info.suite.prompts}
