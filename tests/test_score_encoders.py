@@ -11,7 +11,8 @@ import torch
 from fake_judges import CUT, WIDTH, ConvTower, facts, nulls, of_metric, rendered, values
 from PIL import Image
 
-from bench.errors import UsageError
+from bench.compare import compare_runs
+from bench.errors import IncomparableError, UsageError
 from bench.metrics import Encoder, Inputs, Metric, Place, facts_of_run, metric, registry_of
 from bench.records import MetricFacts
 from bench.score import missing_scores, score
@@ -238,6 +239,19 @@ def test_an_encoder_without_the_dtype_stays_and_alone_is_refused() -> None:
     assert facts_of_run(names, card, names, "float32", HALF) == (HEADED.facts, SINGLE.facts)
     with pytest.raises(UsageError, match="none of the metrics single has an encoder that computes in it"):
         facts_of_run(("headed", "single"), (), ("single",), "float16", HALF)
+
+
+def test_scores_of_two_dtypes_are_not_compared(tmp_path: Path) -> None:
+    runs = []
+    for dtype in ("float32", "float16"):
+        with rendered(tmp_path / dtype, metrics=("headed",), prompts=1) as folder:
+            assert folder.info is not None
+            card = facts_of_run(("headed",), (), ("headed",), dtype, HALF)
+            folder.write_info(msgspec.structs.replace(folder.info, metrics=card))
+            score(folder, registry=HALF)
+        runs.append(load_run(tmp_path / dtype))
+    with pytest.raises(IncomparableError, match="headed is version 1 in float32 and 1 in float16 in float16"):
+        compare_runs(*runs, tags=False)
 
 
 def test_a_new_version_keeps_the_dtype_of_the_card() -> None:

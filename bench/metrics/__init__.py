@@ -1,4 +1,4 @@
-"""Metrics: one file a family, each metric a decorated function; see ``registry`` for a whole example."""
+"""Metrics: one file a family, each metric a decorated function; docs/plugins.md has a whole example."""
 
 from bench.metrics.registry import Encoder as Encoder
 from bench.metrics.registry import Inputs as Inputs

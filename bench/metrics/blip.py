@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -132,7 +133,7 @@ class TextEncoder(nn.Module):
 class Blip(nn.Module):
     """An image and a text, read together: the text's first token after attention to all of the image."""
 
-    def __init__(self, vision: dict[str, int], text: TextShape) -> None:
+    def __init__(self, vision: dict[str, Any], text: TextShape) -> None:
         super().__init__()
         self.visual_encoder = VisionTransformer(**vision, num_classes=0, global_pool="")
         self.text_encoder = TextEncoder(vision["embed_dim"], text)
@@ -147,7 +148,7 @@ class Blip(nn.Module):
 class RewardNetwork(nn.Module):
     """BLIP, and five linear layers with nothing between them: dropouts in training, the identity here."""
 
-    def __init__(self, vision: dict[str, int], text: TextShape) -> None:
+    def __init__(self, vision: dict[str, Any], text: TextShape) -> None:
         super().__init__()
         self.blip = Blip(vision, text)
         layers = nn.Sequential(
@@ -186,7 +187,7 @@ def read_text_shape(file: Path) -> TextShape:
 
 
 def build_network(
-    state: MutableMapping[str, Tensor], place: Place, file: Path, vision: dict[str, int], text: TextShape
+    state: MutableMapping[str, Tensor], place: Place, file: Path, vision: dict[str, Any], text: TextShape
 ) -> RewardNetwork:
     """The network with the weights of the published file: BLIP in the place's dtype, the MLP in float32, frozen.
 

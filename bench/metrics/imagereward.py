@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import WeightsError
 from bench.metrics.registry import Inputs, LoadedRewardModel, Place, encoder, metric
@@ -37,7 +37,7 @@ class ImageRewardModel:
 
     batch = BATCH
 
-    def __init__(self, folder: Path, vocabulary: Path, place: Place, vision: dict[str, int] | None = None) -> None:
+    def __init__(self, folder: Path, vocabulary: Path, place: Place, vision: dict[str, Any] | None = None) -> None:
         """Load ``ImageReward.pt`` and ``med_config.json`` of ``folder``, and bert-base-uncased's ``vocab.txt``.
 
         Raises:

@@ -2,41 +2,8 @@
 
 A metric is a decorated function from ``Inputs`` (a batch of images, their prompts, and the embeddings
 of the encoder it names) to one number an image. An encoder is an image and text encoder, or a reward model that
-reads both together; it is loaded once and shared by every metric that names it. A complete metric, to be copied:
-
-    # my_package/my_metrics.py
-
-    from __future__ import annotations
-
-    from typing import TYPE_CHECKING
-
-    from bench.metrics import Inputs, metric
-    from bench.records import MetricFacts
-
-    if TYPE_CHECKING:
-        import torch
-
-
-    @metric(
-        MetricFacts(
-            name="brightness",
-            version="1",
-            summary="Mean of all channels: 0 black, 1 white.",
-            unit="share",
-            higher_is_better=None,
-            low=0.0,
-            high=1.0,
-            category="pixels",
-            encoder=None,
-            trained_on="nothing",
-            training_overlap="none",
-            licence="Apache-2.0",
-            reference="none",
-        )
-    )
-    def brightness(inputs: Inputs) -> torch.Tensor:
-        # (n, 3, H, W) in [0, 1] -> (n,)
-        return inputs.pixels.mean(dim=(1, 2, 3))
+reads both together; it is loaded once and shared by every metric that names it. A whole metric, to be copied, is in
+``docs/plugins.md``; the shortest of ours are in ``bench.metrics.pixels``.
 
 A package names its module in the entry-point group ``hotart_bench.metrics``; ours are in ``OWN_MODULES``. A module of
 metrics imports torch inside its functions only (and for type checkers under ``TYPE_CHECKING``): ``list metrics`` needs

@@ -6,17 +6,14 @@ import importlib
 import re
 import subprocess
 import sys
-import textwrap
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 
 import pytest
-import torch
 
 from bench.errors import UsageError
-from bench.metrics import Inputs, Registry, facts_for, registry_of
+from bench.metrics import Registry, facts_for, registry_of
 from bench.metrics.registry import GROUP, OWN_MODULES, build
-from bench.metrics.registry import __doc__ as registry_docs
 
 ROOT = Path(__file__).parents[2]
 OWN = ("bench.metrics.pixels",)
@@ -107,19 +104,6 @@ def test_a_broken_plugin_is_left_out_whole_and_named(site: Site, body: str, why:
     assert problem.startswith("The metric plug-in one of broken-judges 2.1 was left out: ")
     with pytest.raises(UsageError, match=why):
         facts_for(["good"], registry)
-
-
-def test_the_example_in_the_docs_is_a_plugin_as_it_stands(site: Site) -> None:
-    _, _, rest = str(registry_docs).partition("to be copied:\n\n")
-    example, _, _ = rest.partition("\nA package names its module")
-    site.install("my-judges", "one", "")
-    (site.path / "one.py").write_text(textwrap.dedent(example))
-    registry = site.registry()
-    assert registry.problems == ()
-    pixels = torch.full((2, 3, 4, 4), 0.25)
-    brightness = registry.metrics["brightness"]
-    assert brightness.compute(Inputs(("a", "b"), pixels)).tolist() == [0.25, 0.25]
-    assert len(example.splitlines()) <= 40
 
 
 def test_two_plugins_with_one_name_are_both_left_out(site: Site) -> None:

@@ -177,7 +177,7 @@ def test_the_reward_is_standardised_with_the_published_constants(rewards: list[f
 
 
 def test_a_metric_without_its_reward_says_so() -> None:
-    with pytest.raises(ValueError, match="reward models"):
+    with pytest.raises(ValueError, match="reward model"):
         imagereward(Inputs(("a",), torch.empty(0, 3, 0, 0), None, None, None, 1.0, None))
 
 
