@@ -89,6 +89,7 @@ def _scores(run: Run) -> pd.DataFrame:
         "reason": "string",
         "reference_sha256": "string",
         "prompt_cut": "bool",
+        "metric_dtype": "string",
     }
     return _frame(map(structs.astuple, run.scores), dtypes)
 

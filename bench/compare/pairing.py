@@ -50,7 +50,7 @@ def paired_prompts(candidate: Run, reference: Run, variants: tuple[str, str], me
 
 def usable_scores(run: Run) -> dict[tuple[str, str], dict[tuple[str, int], float]]:
     """The scores that count, by (variant, metric), then by (prompt, sample), in the metric's unit."""
-    versions = {facts.name: facts.version for facts in run.info.metrics}
+    versions = {facts.name: facts.full_version for facts in run.info.metrics}
     images = {(render.variant, render.prompt_id, render.sample): render.sha256 for render in run.renders}
     reference = run.info.suite.variants[0].name
     others = other_samples(run.renders)
@@ -58,7 +58,7 @@ def usable_scores(run: Run) -> dict[tuple[str, str], dict[tuple[str, int], float
     for score in run.scores:
         if score.value is None or not math.isfinite(score.value):
             continue
-        if versions.get(score.metric) == score.version and _judges_these(score, reference, images, others):
+        if versions.get(score.metric) == score.full_version and _judges_these(score, reference, images, others):
             table.setdefault((score.variant, score.metric), {})[score.prompt_id, score.sample] = score.value
     return table
 
@@ -109,7 +109,9 @@ def cut_prompts(run: Run) -> tuple[CutPrompts, ...]:
     found = []
     for facts in run.info.metrics:
         own = {
-            s.prompt_id for s in run.scores if s.metric == facts.name and s.version == facts.version and s.prompt_cut
+            s.prompt_id
+            for s in run.scores
+            if s.metric == facts.name and s.full_version == facts.full_version and s.prompt_cut
         }
         prompts = tuple(prompt.id for prompt in run.info.suite.prompts if prompt.id in own)
         if prompts:

@@ -161,7 +161,7 @@ def _metric_view(facts: MetricFacts) -> MetricView:
     bounded = facts.low is not None or facts.high is not None
     return MetricView(
         name=facts.name,
-        version=facts.version,
+        version=facts.full_version,
         summary=facts.summary,
         training_overlap=facts.training_overlap,
         category=facts.category,
