@@ -171,8 +171,8 @@ def test_what_was_run_is_told(page: Page) -> None:
     run = make_run("run", prompts=6)
     for words in (
         "LoRAs were fused for the run.", "+ LoRA mini:spo × 1", "LoRAs fused, 64 modules changed",
-        "ddim, 20 steps, CFG 3, eta 0", "A CPU of two cores", run.info.protocol_digest, "2 min 40 s",
-        "hotart-bench run fake", "in-family judge", "0123456789abcdef0123456789abcdef01234567", "weak",
+        "ddim, leading, 20 steps, CFG 3, eta 0", "A CPU of two cores", run.info.protocol_digest, "2 min 40 s",
+        "hotart-bench run fake", "same data", "0123456789abcdef0123456789abcdef01234567", "weak",
     ):  # fmt: skip
         assert words in told, words
     copies = {one.attributes["data-copy"] for one in page.named("button", class_="copy")}
@@ -392,7 +392,7 @@ def test_two_hundred_prompts_and_eight_variants_are_reported(tmp_path: Path) -> 
     view = build_view(msgspec.structs.replace(run, path=str(tmp_path)), ())
     text = html(view)
     assert len(view.grid.rows) == 220
-    assert text.count('<article class="prompt_id"') == 220
+    assert text.count('<article class="case"') == 220
     assert view.title == "8 variants"
 
 
@@ -432,10 +432,10 @@ def test_the_summary_names_what_is_better_worse_and_not_told_apart(tmp_path: Pat
     assert not any("few" in one for one in view.cautions)
 
 
-def test_no_held_out_judge_is_said(tmp_path: Path) -> None:
+def test_that_every_metric_overlaps_in_training_is_said(tmp_path: Path) -> None:
     run = make_run("run", prompts=3)
     said = build_view(msgspec.structs.replace(run, path=str(tmp_path)), compare_run(run)).cautions
-    assert any("held out" in one for one in said)
+    assert any("shares training data" in one for one in said)
     facts = tuple(msgspec.structs.replace(one, training_overlap="none") for one in run.info.metrics)
     other = with_info(run, metrics=facts)
     said = build_view(msgspec.structs.replace(other, path=str(tmp_path)), compare_run(other)).cautions

@@ -162,7 +162,7 @@ def test_places_in_the_forest_are_shares_of_the_margin(own: Page, run: Run, name
     labels = {one.text for one in inside if one.name == "text"}
     xs = sorted(float(one.attributes["x1"]) for one in ticks)
     assert {f"{MINUS}2", f"{MINUS}1", "0", "1", "2", "3"} <= labels
-    zero = float(next(one for one in inside if one.attributes.get("class") == "category").attributes["x1"])
+    zero = float(next(one for one in inside if one.attributes.get("class") == "axis").attributes["x1"])
     unit = float(next(one for one in inside if one.attributes.get("class") == "limit").attributes["x1"]) - zero
     assert xs == pytest.approx([zero + number * unit for number in range(-2, 4)], abs=0.2)
     bars = [one.attributes for one in inside if one.attributes.get("class") == "bar"]
@@ -309,7 +309,7 @@ def test_the_plot_verb_draws_the_gate_too(tmp_path: Path) -> None:
 
 def test_a_damaged_gate_file_is_refused(tmp_path: Path) -> None:
     written(tmp_path / "run", prompts=2)
-    (tmp_path / "run" / "gate.json").write_text('{"schema": 1}')
+    (tmp_path / "run" / "gate.json").write_text('{"schema": 2}')
     with pytest.raises(InvalidError, match=r"gate\.json"):
         write_report(tmp_path / "run")
 

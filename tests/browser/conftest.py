@@ -60,8 +60,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Eight prompts, two samples, three variants; one image failed, and the prompts are hostile."""
     made = make_run("run", prompts=len(HOSTILE), samples=2, failed={FAILED})
     prompts = tuple(
-        msgspec.structs.replace(prompt_id, prompt=prompt)
-        for prompt_id, prompt in zip(made.info.suite.prompts, HOSTILE, strict=True)
+        msgspec.structs.replace(prompt, text=text)
+        for prompt, text in zip(made.info.suite.prompts, HOSTILE, strict=True)
     )
     made = with_suite(made, prompts=prompts)
     folder = write_run(made, tmp_path_factory.mktemp("runs") / "run")

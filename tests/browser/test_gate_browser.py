@@ -26,8 +26,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("gated") / "run"
     run = make_run(folder, prompts=len(HOSTILE), samples=2, failed={("spo", "case-001", 0)})
     prompts = tuple(
-        msgspec.structs.replace(prompt_id, prompt=prompt)
-        for prompt_id, prompt in zip(run.info.suite.prompts, HOSTILE, strict=True)
+        msgspec.structs.replace(prompt, text=text)
+        for prompt, text in zip(run.info.suite.prompts, HOSTILE, strict=True)
     )
     run = with_suite(run, prompts=prompts)
     write_run(run, folder)
