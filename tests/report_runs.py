@@ -76,7 +76,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         element = Element(tag, {name: value or "" for name, value in attrs})
         self.elements.append(element)
-        if tag not in ("meta", "link", "img", "br", "input", "line", "circle", "path"):
+        if tag not in ("meta", "link", "img", "br", "input", "line", "circle", "path", "use"):
             self._open.append(element)
 
     def handle_endtag(self, tag: str) -> None:

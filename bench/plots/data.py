@@ -11,7 +11,7 @@ from bench.compare.timing import summarize_timings
 from bench.records import Category, Delta, MetricFacts, Run, Suite, TimingSummary
 
 HEADLINE: tuple[Category, ...] = ("preference", "aesthetic", "alignment")
-"""The axes that a judgement goes by, in the order they are shown."""
+"""The categories whose metrics say what is better, in the order they are shown."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class PlotData:
             for one in self.deltas[: self.deltas.index(delta)]
         )
 
+    def by_metric(self) -> list[tuple[MetricFacts, list[Delta]]]:
+        """The metrics that have differences, each with its differences in their order."""
+        found = [(facts, [one for one in self.deltas if one.metric == facts.name]) for facts in self.metrics]
+        return [(facts, deltas) for facts, deltas in found if deltas]
+
     def paired(self, metric: str, candidate: str, reference: str) -> tuple[PromptPair, ...]:
         """Each prompt's paired means of two series, in the suite's order."""
         above, below = (self.series[self.index(label)].cells.get(metric, NO_CELLS) for label in (candidate, reference))
@@ -55,9 +60,9 @@ class PlotData:
 
 
 def headline_metrics(metrics: Sequence[MetricFacts]) -> tuple[MetricFacts, ...]:
-    """The judges among ``metrics``: those on an axis of the headline that know which way is better."""
-    judges = [facts for facts in metrics if facts.category in HEADLINE and facts.higher_is_better is not None]
-    return tuple(sorted(judges, key=lambda facts: HEADLINE.index(facts.category)))
+    """The metrics of a category in ``HEADLINE`` that know which way is better, category by category."""
+    found = [facts for facts in metrics if facts.category in HEADLINE and facts.higher_is_better is not None]
+    return tuple(sorted(found, key=lambda facts: HEADLINE.index(facts.category)))
 
 
 def data_of_run(run: Run, deltas: Sequence[Delta]) -> PlotData:

@@ -16,7 +16,7 @@ from selenium.webdriver.chrome.service import Service
 
 from bench.compare import compare_run
 from bench.records import Run
-from bench.report import html
+from bench.report import draw_figures, html
 from bench.report.page import build_view
 
 FAILED = ("spo", "case-001", 0)
@@ -71,7 +71,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def address(run: Run) -> str:
     path = Path(run.path) / "report.html"
-    path.write_text(html(build_view(run, compare_run(run, tags=False))))
+    view = build_view(run, compare_run(run, tags=False))
+    path.write_text(html(view, draw_figures(view, Path(run.path) / "plots")[1]))
     return path.as_uri()
 
 

@@ -208,14 +208,15 @@ def test_the_theme_can_be_changed(page: Chrome) -> None:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_forest_is_drawn_on_the_papers_ground(page: Chrome, theme: str) -> None:
+def test_the_figures_take_the_colours_of_the_theme(page: Chrome, theme: str) -> None:
     page.execute_script(f"document.documentElement.dataset.theme = '{theme}'")
-    grounds = page.execute_script(
-        "return [...document.querySelectorAll('.forest, .forest *:not(.dot, .bar, .swatch)')]"
-        ".map((one) => getComputedStyle(one).backgroundColor)"
+    ink, colours = page.execute_script(
+        "return [getComputedStyle(document.body).color, "
+        "[...document.querySelectorAll('.figure text')].map((one) => getComputedStyle(one).fill)]"
     )
-    assert len(grounds) > 20
-    assert set(grounds) == {"rgba(0, 0, 0, 0)"}
+    soft = page.execute_script("return getComputedStyle(document.querySelector('.soft')).color")
+    assert len(colours) > 20
+    assert set(colours) == {ink, soft}
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
