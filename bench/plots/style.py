@@ -152,7 +152,7 @@ def panels(figure: Figure, count: int, columns: int) -> Sequence[Axes]:
     axes = figure.subplots(-(-count // columns), columns, squeeze=False).ravel()
     for ax in axes[count:]:
         ax.set_visible(False)
-    return axes[:count]
+    return list(axes[:count])
 
 
 def figure_bytes(figure: Figure, fmt: Format, dpi: int) -> bytes:
@@ -183,8 +183,8 @@ def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
     variables of the page: ``--ink``, ``--soft``, ``--line``, ``--paper``, ``--v0`` to ``--v7``, ``--better``,
     ``--worse`` and ``--unsure``.
     """
-    for part in (figure, *figure.axes):
-        part.patch.set_visible(False)  # the page is the background
+    for patch in (figure.patch, *(ax.patch for ax in figure.axes)):
+        patch.set_visible(False)  # the page is the background
     root = ElementTree.fromstring(figure_bytes(figure, "svg", 72))
     for part in root.findall("{*}metadata") + root.findall("{*}defs[{*}style]"):
         root.remove(part)  # who made the file, and a style sheet that would reach the whole page
