@@ -241,7 +241,7 @@ def test_costs_of_unlike_machines_are_not_drawn_side_by_side(tmp_path: Path) -> 
     assert not unlike_machines(theirs, theirs)
     data = data_of_runs(ours, theirs, compare_runs(ours, theirs))
     assert not any(one.timings for one in data.series)
-    assert any(one.cells for one in data.series)
+    assert any(one.scores for one in data.series)
     assert draw_costs(data) is None
 
 

@@ -113,7 +113,7 @@ def test_the_policy_lets_in_this_script_alone(page: Page) -> None:
     assert "unsafe-eval" not in policy
 
 
-def test_every_cell_is_an_image_or_a_record(folder: Path, page: Page) -> None:
+def test_every_place_of_the_grid_is_an_image_or_a_record(folder: Path, page: Page) -> None:
     shots = page.named("button", class_="shot")
     assert len(shots) == 6 * 2 * 3 - 1
     pictures = [one for one in page.named("img") if one.attributes["alt"].startswith("spo: image for case-000")]
@@ -174,6 +174,7 @@ def test_the_pages_figures_are_named_searchable_text_in_the_pages_colours(page: 
         assert page.named("desc", id=description)[0].text
     assert f"spo {MINUS} base" in figures[0].text
     assert "Preference against alignment" in figures[1].text
+    assert "what is better in both lies up and to the right" in page.named("section", id="headline")[0].text
     styles = {one.attributes["style"] for one in page.named("use") + page.named("path") if "style" in one.attributes}
     assert any("var(--v2)" in style for style in styles)
     assert not any("#" in style.replace("url(#", "") for style in styles), "a colour that no theme changes"

@@ -125,7 +125,7 @@ def _forest_panel(ax: Axes, data: PlotData, facts: MetricFacts, rows: Sequence[D
 
 def draw_distributions(data: PlotData) -> Figure | None:
     """Distribution of the prompts' mean scores: a panel a metric, a box and its points a variant."""
-    shown = [facts for facts in data.metrics if any(facts.name in one.cells for one in data.series)]
+    shown = [facts for facts in data.metrics if any(facts.name in one.scores for one in data.series)]
     if not shown:
         return None
     figure = new_figure(WIDTH_IN, 0.5 + len(shown) * (0.62 + 0.34 * len(data.series)))
@@ -162,7 +162,7 @@ def _distribution(ax: Axes, place: int, means: Sequence[float]) -> None:
 
 def draw_wins(data: PlotData) -> Figure | None:
     """Win-rate matrix: a panel a metric; the row's share of prompts won against the column, ties by half."""
-    shown = [facts for facts in data.metrics if sum(facts.name in one.cells for one in data.series) > 1]
+    shown = [facts for facts in data.metrics if sum(facts.name in one.scores for one in data.series) > 1]
     if not shown:
         return None
     count = len(data.series)

@@ -19,7 +19,7 @@ class Series:
     """One variant of one run: its name in the figures, its scores by metric, its timings by name."""
 
     label: str
-    cells: Mapping[str, Cells]
+    scores: Mapping[str, Cells]
     timings: Mapping[str, TimingSummary]
 
 
@@ -51,7 +51,7 @@ class PlotData:
 
     def paired(self, metric: str, candidate: str, reference: str) -> tuple[PromptPair, ...]:
         """Each prompt's paired means of two series, in the suite's order."""
-        above, below = (self.series[self.index(label)].cells.get(metric, NO_CELLS) for label in (candidate, reference))
+        above, below = (self.series[self.index(label)].scores.get(metric, NO_CELLS) for label in (candidate, reference))
         return pair_prompts(self.suite, above, below)
 
     def prompt_means(self, metric: str, label: str) -> tuple[float, ...]:
@@ -108,7 +108,7 @@ def _series(run: Run, suffix: str) -> tuple[Series, ...]:
     return tuple(
         Series(
             label=variant.name + suffix,
-            cells={metric: cells for (name, metric), cells in table.items() if name == variant.name},
+            scores={metric: found for (name, metric), found in table.items() if name == variant.name},
             timings={one.name: one for one in summaries if one.variant == variant.name},
         )
         for variant in run.info.suite.variants

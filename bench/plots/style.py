@@ -61,6 +61,10 @@ _THEME = {
     OUTCOME_COLOURS["inconclusive"]: "var(--unsure)",
 }
 
+_COLOUR = re.compile(r"#[0-9a-f]{6}\b")
+
+_TARGET = re.compile(r"#([A-Za-z]\w{6,})")  # what a href or url() points to; a colour has six digits only
+
 _RC = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -210,11 +214,6 @@ def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
         said.text = text
         root.insert(place, said)
     return ElementTree.tostring(root, "unicode")
-
-
-_TARGET = re.compile(r"#([A-Za-z]\w{6,})")  # what a href or url() points to; a colour has six digits
-
-_COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 
 
 def write_figures(

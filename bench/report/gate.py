@@ -110,8 +110,8 @@ def unit(verdict: Verdict) -> str:
 class WorstPair:
     """A prompt on which the candidate lost, and the sample that lost most, as images of both sides."""
 
-    prompt: WorstPrompt
-    text: str
+    worst: WorstPrompt
+    prompt: str
     sample: int
     row: int | None
     """Number of the row in the report's grid that shows the same sample."""

@@ -96,6 +96,19 @@ def cautions(data: PlotData) -> tuple[str, ...]:
     return tuple(found)
 
 
+def tradeoff_note(data: PlotData) -> str:
+    """How to read the figure of the trade-off."""
+    across = next((one for one in data.metrics if one.category != "alignment"), None)
+    up = next((one for one in data.metrics if one.category == "alignment"), None)
+    if across is None or up is None:
+        return ""
+    corner = f"{'up' if up.higher_is_better else 'down'} and to the {'right' if across.higher_is_better else 'left'}"
+    return (
+        "Each faint mark is a prompt, each large one a variant's mean difference to its reference with its 95 % "
+        f"intervals. The dashed lines are no difference; what is better in both lies {corner}."
+    )
+
+
 def headline_note(data: PlotData) -> str:
     """How to read the figure and the tables of the headline."""
     method = next((f" ({one.interval.method})" for one in data.deltas if one.interval), "")
