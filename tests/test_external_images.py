@@ -79,7 +79,7 @@ def test_they_become_a_run_folder_that_knows_what_it_does_not_know(mine: Path, t
     assert "Nothing was left to do" in cli("score", *arguments, "--metrics", "saturation,blur").err
     assert cli("report", out, "-q").code == 0
     text = (out / "report.md").read_text(encoding="utf-8")
-    assert "given, not rendered" in text
+    assert "external, not rendered" in text
     assert "Seeds, sampler, weights | unknown" in text
     assert "Every variant started" not in text
     assert "not finished" not in text
