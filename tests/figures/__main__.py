@@ -69,11 +69,11 @@ def figure_switch() -> tuple[Figure, ...]:
     return figure_switch()
 
 
-def figure_fleet() -> tuple[Figure, ...]:
-    """See ``pool``; imported late, as the others are."""
-    from .pool import figure_fleet
+def figure_ray() -> tuple[Figure, ...]:
+    """See ``ray_workers``; imported late, as the others are."""
+    from .ray_workers import figure_ray
 
-    return figure_fleet()
+    return figure_ray()
 
 
 def figure_large() -> tuple[Figure, ...]:
@@ -101,8 +101,8 @@ FIGURES: dict[str, Callable[[], tuple[Figure, ...]]] = {
     "merge_over_io": figure_merge,
     "merge_peak_gib": figure_merge,
     "reload_over_switch": figure_switch,
-    "ray_two_over_one": figure_fleet,
-    "ray_overhead": figure_fleet,
+    "ray_two_over_one": figure_ray,
+    "ray_overhead": figure_ray,
     "resume_start_s": figure_large,
     "cost_per_image_10k_over_100": figure_large,
     "peak_10k_over_100": figure_large,

@@ -69,7 +69,7 @@ def prepare(pipe: Any, suite: Suite, cells: tuple[PlannedImage, ...], device: st
     prompts = {prompt.id: prompt for prompt in suite.prompts}
     with torch.inference_mode():
         text, negative, pooled, negative_pooled = pipe.encode_prompt(
-            prompt=[prompts[cell.prompt_id].prompt for cell in cells],
+            prompt=[prompts[cell.prompt_id].text for cell in cells],
             negative_prompt=[prompts[cell.prompt_id].negative for cell in cells],
             do_classifier_free_guidance=True,
         )

@@ -226,7 +226,7 @@ def test_a_bug_ends_the_process_with_its_traceback() -> None:
 FAKE = """
     import os, sys, time
     sys.path.insert(0, {root!r})
-    from bench import worker
+    from bench.measure import worker
     from bench.measure.stopwatch import Stages, device_clock
 
     def denoise(pipe, encoded, latents, shot, on_step):

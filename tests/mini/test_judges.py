@@ -52,14 +52,14 @@ def test_judges_are_found_by_their_entry_point() -> None:
 @pytest.mark.parametrize(
     ("metric", "category", "training_overlap"),
     [
-        (mini_clip, "alignment", "related"),
-        (mini_aesthetic, "aesthetic", "related"),
+        (mini_clip, "alignment", "related data"),
+        (mini_aesthetic, "aesthetic", "related data"),
         (mini_preference, "preference", "same data"),
     ],
 )
-def test_facts_are_stated(metric: object, axis: str, standing: str) -> None:
+def test_facts_are_stated(metric: object, category: str, training_overlap: str) -> None:
     facts = metric.facts  # type: ignore[attr-defined]
-    assert (facts.category, facts.training_overlap, facts.higher_is_better) == (axis, standing, True)
+    assert (facts.category, facts.training_overlap, facts.higher_is_better) == (category, training_overlap, True)
     assert all((facts.version, facts.summary, facts.unit, facts.trained_on, facts.licence, facts.reference))
 
 
