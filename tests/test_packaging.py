@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -23,3 +24,15 @@ def test_every_data_file_of_the_checkout_is_listed() -> None:
     data = {path for folder in ("bench", "prompts") for path in (ROOT / folder).rglob("*") if path.is_file()}
     data = {path for path in data if path.suffix not in (".py", ".pyc", ".md")}
     assert data - listed == set()
+
+
+def test_only_training_imports_what_only_the_extra_train_installs() -> None:
+    (needed,) = PROJECT["project"]["optional-dependencies"]["train"]
+    package = re.split(r"\W", needed)[0]
+    users = {
+        path.relative_to(ROOT).parent.as_posix()
+        for path in (ROOT / "bench").rglob("*.py")
+        if re.search(rf"^\s*(import|from) {package}\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert users == {"bench/mini/train"}
+    assert package not in {re.split(r"\W", item)[0] for item in PROJECT["project"]["dependencies"]}
