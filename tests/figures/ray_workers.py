@@ -26,7 +26,7 @@ from bench.render import render
 from bench.store import RunFolder
 from bench.suite import load_suite, protocol_digest
 
-from .figure import Figure, held_ratio
+from .figure import Figure, ratio_figure
 
 TURNS = 3
 BATCH = 4
@@ -56,8 +56,8 @@ def figure_ray() -> tuple[Figure, ...]:
     finally:
         torch.set_num_threads(len(cores))
     return (
-        held_ratio("ray_two_over_one", one, two, ">=", 1.7),
-        held_ratio("ray_overhead", one, alone, "<=", 1.1),
+        ratio_figure("ray_two_over_one", one, two, ">=", 1.7),
+        ratio_figure("ray_overhead", one, alone, "<=", 1.1),
     )
 
 
