@@ -15,7 +15,7 @@ nox.options.sessions = ["lint", "types", "tests", "light", "docs"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
-HEAVY = {"diffusers", "open_clip_torch", "peft", "timm", "torch", "torchmetrics", "torchvision", "transformers"}
+HEAVY = {"diffusers", "open_clip_torch", "timm", "torch", "torchmetrics", "torchvision", "transformers"}
 """What only rendering, scoring and measuring need: the packages that are torch or bring it along."""
 
 

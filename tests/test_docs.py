@@ -179,7 +179,7 @@ def test_the_card_of_the_embedded_family_is_true_of_its_files_and_its_session() 
     said = re.search(r"Together ([\d.]+) MiB", card)
     assert said
     assert float(said[1]) == round(sum(int(one["size_bytes"]) for one in manifest().values()) / 2**20, 1)
-    sheet = re.search(r"the sheet below it writes to `([^`]+)`", card)
+    sheet = re.search(r"sheet is written to `([^`]+)`", card)
     assert sheet
     assert f'"bench.mini.evidence", "--sheet", "{sheet[1]}"' in (ROOT / "noxfile.py").read_text(encoding="utf-8")
 

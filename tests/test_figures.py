@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from figures import large_work
 from figures.commands import GIB, timed, watched
-from figures.figure import held, held_ratio, table
+from figures.figure import figure_of, ratio_figure, table
 
 import bench.render
 from bench.store import load_run
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_a_figure_is_one_line_of_json_as_the_contract_has_it() -> None:
-    figure = held("run_s", [100.0, 120.06, 90.0], "<", 180)
+    figure = figure_of("run_s", [100.0, 120.06, 90.0], "<", 180)
     assert json.loads(figure.line()) == {
         "figure": "run_s",
         "value": 100.0,
@@ -37,18 +37,18 @@ def test_a_figure_is_one_line_of_json_as_the_contract_has_it() -> None:
     ("value", "relation", "holds"),
     [(2.99, "<", True), (3.0, "<", False), (3.0, "<=", True), (3.00001, "<=", False), (3.1, "<", False)],
 )
-def test_a_goal_is_judged_before_rounding(value: float, relation: str, holds: bool) -> None:
-    assert held("x", [value], relation, 3).holds is holds  # type: ignore[arg-type]
+def test_a_goal_is_compared_before_rounding(value: float, relation: str, holds: bool) -> None:
+    assert figure_of("x", [value], relation, 3).holds is holds  # type: ignore[arg-type]
 
 
 def test_a_ratio_is_of_medians_and_its_spread_of_turns() -> None:
-    figure = held_ratio("x", [2.0, 9.0, 4.0], [1.0, 3.0, 4.0], "<=", 1.25)
+    figure = ratio_figure("x", [2.0, 9.0, 4.0], [1.0, 3.0, 4.0], "<=", 1.25)
     assert figure.value == 4.0 / 3.0
     assert (figure.min, figure.max, figure.n, figure.holds) == (1.0, 3.0, 3, False)
 
 
 def test_the_table_shows_what_falls_short() -> None:
-    lines = table([held("a", [1.0], "<", 2), held("longer", [3.0], "<", 2)]).splitlines()
+    lines = table([figure_of("a", [1.0], "<", 2), figure_of("longer", [3.0], "<", 2)]).splitlines()
     assert [line.split()[0] for line in lines] == ["figure", "a", "longer"]
     assert lines[1].split()[4] == "yes"
     assert lines[2].split()[4] == "NO"

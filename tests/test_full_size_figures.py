@@ -16,7 +16,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from figures import card_memory, full_script, full_size
 from figures.commands import GIB
-from figures.figure import Figure, Lost, held, told
+from figures.figure import FailedFigure, Figure, figure_of, plain_figure
 from figures.full_bench import FULL, TINY, Bench, Size, set_up, suite_of, timed
 from figures.full_script import call_each
 from figures.rendering import batches, denoise_and_decode, prepare
@@ -29,7 +29,7 @@ from bench.store import load_run
 
 
 @pytest.fixture(scope="module")
-def computed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, list[Figure | Lost]]]:
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, list[Figure | FailedFigure]]]:
     """What was set up for the small size, and every figure of it."""
     with set_up(TINY, tmp_path_factory.mktemp("figures")) as bench_:
         yield bench_, list(full_size.figures_of(bench_))
@@ -110,7 +110,7 @@ def test_compiling_is_told_apart_and_no_part_of_what_is_timed(tmp_path, monkeypa
 def test_the_time_of_compiling_comes_first_where_anything_is_compiled(tmp_path, monkeypatch) -> None:
     names = ("compile_s", "render_over_floor", "switch", "score_over_encoders", "script_over_render")
     for name in names:
-        figure = partial(lambda name, _: told(name, [1.0]), name)
+        figure = partial(lambda name, _: plain_figure(name, [1.0]), name)
         figure.__name__ = name  # type: ignore[attr-defined]
         monkeypatch.setattr(full_size, name, figure)
     monkeypatch.setattr(full_size, "set_up", lambda size, _: nullcontext(SimpleNamespace(size=size)))
@@ -129,17 +129,17 @@ def test_a_figure_that_fails_loses_no_other(capsys, monkeypatch) -> None:
         raise SystemExit("No score: black")
 
     def good(_: object) -> Figure:
-        return held("switch_s", [0.25], "<=", 0.5)
+        return figure_of("switch_s", [0.25], "<=", 0.5)
 
     for name, figure in {"render_over_floor": broken, "score_over_encoders": no_score}.items():
         figure.__name__ = name
         monkeypatch.setattr(full_size, name, figure)
     monkeypatch.setattr(full_size, "switch", good)
     monkeypatch.setattr(full_size, "script_over_render", good)
-    monkeypatch.setattr(full_size, "figure_switch", lambda: (held("reload_over_switch", [12.0], ">=", 10),))
+    monkeypatch.setattr(full_size, "figure_switch", lambda: (figure_of("reload_over_switch", [12.0], ">=", 10),))
     monkeypatch.setattr(full_size, "FULL", TINY)
     monkeypatch.setattr(full_size, "CARDS", {"peak_12gb_batch1": (12, 1)})
-    monkeypatch.setattr(full_size, "peak_figure", lambda name, _: held(name, [9.5], "<=", 12))
+    monkeypatch.setattr(full_size, "peak_figure", lambda name, _: figure_of(name, [9.5], "<=", 12))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     with pytest.raises(SystemExit) as ended:
@@ -166,7 +166,7 @@ def test_what_is_lost_before_the_first_figure_is_said(monkeypatch) -> None:
 
     monkeypatch.setattr(full_size, "set_up", full)
     (lost,) = full_size.attempt("full_size", lambda: full_size.figures(TINY))
-    assert lost == Lost(figure="full_size", error="OSError: No space left on device")
+    assert lost == FailedFigure(figure="full_size", error="OSError: No space left on device")
 
 
 # --- memory on a smaller card --------------------------------------------------------------

@@ -8,33 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from bench.errors import UsageError
-from bench.formatting import did_you_mean, listed
+from bench.formatting import did_you_mean, listed, plural
 from bench.machine import has_context, release_memory
-from bench.measure.meters import kind_of
 from bench.measure.process import WORKER, Reply, Request, run_child
-from bench.measure.stopwatch import Shot
-from bench.records import Progress, Record, Suite, Timing, TimingName, Variant
+from bench.measure.stopwatch import Shot, device_kind
+from bench.records import Progress, Suite, Timing, TimingName, Variant
 from bench.store import RunFolder
 from bench.suite import image_seed
 
-
-class MeasureOutcome(Record, frozen=True):
-    """What ``measure`` did."""
-
-    timings: int
-    """Records appended to ``timings.jsonl``."""
-    notes: tuple[str, ...]
-    """Sentences for ``settings_notes``: how it was timed, and what could not be measured."""
-
-
-class Job(NamedTuple):
-    """One child to start."""
-
-    variant: Variant
-    round: int
+Job = tuple[Variant, int]
+"""One child to start: a variant and the number of the round, from 0."""
+ALWAYS: tuple[TimingName, ...] = (
+    *("load", "first_image", "text_encode", "denoise_step", "vae_decode", "end_to_end"),
+    "peak_rss",
+)
+"""Quantities that every child measures."""
 
 
 def measure(
@@ -46,18 +36,17 @@ def measure(
     weights_dir: Path | None,
     progress: Progress | None,
     command: Sequence[str] = WORKER,
-) -> MeasureOutcome:
+) -> tuple[int, tuple[str, ...]]:
     """Time each variant in fresh processes and append raw values to ``timings.jsonl``, child by child.
 
     Latency is of one image at a time (batch 1), the wait that a user feels, whatever batch the suite renders
-    with. All values in seconds, bytes or joules: ``load`` (pipeline from disk to device, without Python's imports),
+    with. All values are in seconds, bytes or joules: ``load`` (pipeline from disk to device, without Python's imports),
     ``first_image``, then after ``warmups`` images at full shape and step count ``text_encode``,
     ``denoise_step`` (each step of each image), ``vae_decode`` and ``end_to_end`` (prompt to uint8 pixels in
     host memory) of ``suite.measure.images`` images, the same prompts and seeds for every variant and round;
     ``peak_rss`` (the whole process, loading included), and on a GPU, in a pass of its own, ``peak_allocated`` and
-    ``peak_reserved``. ``nvidia-ml-py`` adds ``peak_process`` and ``energy_per_image``, and the conditions under
-    which was timed. With ``settings.compile``, ``compile`` is the step in which torch compiles, each time from
-    nothing.
+    ``peak_reserved``. ``nvidia-ml-py`` adds ``peak_process`` and ``energy_per_image``, and the conditions of the
+    timing. With ``settings.compile``, ``compile`` is the step in which torch compiles, each time from nothing.
 
     A (variant, round) that the folder already holds completely is skipped.
 
@@ -69,6 +58,10 @@ def measure(
         weights_dir: local weights instead of downloads.
         progress: called with stage ``measure`` and images done and to do.
         command: the child, without arguments of the request; tests give their own.
+
+    Returns:
+        How many records were appended, and sentences for ``settings_notes``: how it was timed, and what could not be
+        measured.
 
     Raises:
         UsageError: a name in ``variants`` that the suite does not have.
@@ -87,7 +80,7 @@ def measure(
         reply = run_child(command, _request(suite, job, shots, device, weights_dir), report)
         folder.append_timings(reply.timings)
         replies.append(reply)
-    return MeasureOutcome(timings=sum(len(reply.timings) for reply in replies), notes=outcome_notes(suite, replies))
+    return sum(len(reply.timings) for reply in replies), outcome_notes(suite, replies)
 
 
 # --- what is to do -------------------------------------------------------------------------
@@ -111,40 +104,32 @@ def pick_variants(suite: Suite, names: Sequence[str] | None) -> tuple[Variant, .
 
 def open_jobs(suite: Suite, variants: Sequence[Variant], timings: Sequence[Timing], device: str) -> tuple[Job, ...]:
     """Return the children to start, in order: round by round, in each the variants one after another."""
-    jobs = [Job(variant, number) for number in range(suite.measure.rounds) for variant in variants]
+    jobs = [(variant, number) for number in range(suite.measure.rounds) for variant in variants]
     return tuple(job for job in jobs if not is_complete(job, timings, suite, device))
 
 
 def is_complete(job: Job, timings: Sequence[Timing], suite: Suite, device: str) -> bool:
     """Whether ``timings`` hold every name of a job, from one process, with as many images as are planned.
 
-    ``peak_process`` and ``energy_per_image`` are never asked for: not every machine can tell them.
+    ``peak_process`` and ``energy_per_image`` are never needed: not every machine can measure them.
     """
-    plan = suite.measure
-    found = {t.name: t for t in timings if t.variant == job.variant.name and t.round == job.round}
-    needed: set[TimingName] = {
-        "load",
-        "first_image",
-        "text_encode",
-        "denoise_step",
-        "vae_decode",
-        "end_to_end",
-        "peak_rss",
-    }
+    variant, number = job
+    found = {t.name: t for t in timings if (t.variant, t.round) == (variant.name, number)}
+    needed = {*ALWAYS}
     if suite.settings.compile:
         needed.add("compile")
-    if kind_of(device) in ("cuda", "mps"):
+    if device_kind(device) in ("cuda", "mps"):
         needed |= {"peak_allocated", "peak_reserved"}
     if not needed <= found.keys() or len({found[name].process for name in needed}) != 1:
         return False
     images = found["end_to_end"]
-    return (len(images.values), len(images.warmups)) == (plan.images, plan.warmups)
+    return (len(images.values), len(images.warmups)) == (suite.measure.images, suite.measure.warmups)
 
 
 def plan_shots(suite: Suite) -> tuple[Shot, ...]:
     """Return the images that every child draws: first, warm-ups, timed; over the prompts in turn.
 
-    The timed ones begin with the suite's first case; the first image and the warm-ups are drawn of the same.
+    The timed ones begin with the suite's first prompt; the first image and the warm-ups are of that prompt too.
     """
     plan = suite.measure
     numbers = [0] * (1 + plan.warmups) + list(range(plan.images))
@@ -159,14 +144,14 @@ def plan_shots(suite: Suite) -> tuple[Shot, ...]:
 
 def _request(suite: Suite, job: Job, shots: tuple[Shot, ...], device: str, weights_dir: Path | None) -> Request:
     return Request(
-        variant=job.variant,
+        variant=job[0],
         settings=suite.settings,
         device=device,
         weights_dir=None if weights_dir is None else str(weights_dir),
-        round=job.round,
+        round=job[1],
         warmups=suite.measure.warmups,
         shots=shots,
-        relatives=int(has_context()),
+        parents=int(has_context()),
     )
 
 
@@ -175,7 +160,7 @@ def _image_counter(progress: Progress | None, job: Job, before: int, total: int)
 
     def report(done: int) -> None:
         if progress is not None:
-            progress("measure", before + done, total, f"{job.variant.name}, round {job.round + 1}")
+            progress("measure", before + done, total, f"{job[0].name}, round {job[1] + 1}")
 
     return report
 
@@ -186,16 +171,15 @@ def _image_counter(progress: Progress | None, job: Job, before: int, total: int)
 def outcome_notes(suite: Suite, replies: Sequence[Reply]) -> tuple[str, ...]:
     """Return sentences on how it was timed; none if nothing was timed.
 
-    What makes single figures weak is told on reading, from the timings and their conditions.
+    What makes single figures weak is said on reading, from the timings and their conditions.
     """
     if not replies:
         return ()
     plan, settings = suite.measure, suite.settings
     threads = listed({str(reply.threads) for reply in replies})
-    rounds = "round" if plan.rounds == 1 else "rounds"
     notes = [
         f"Latency is of one image at a time (batch 1, {settings.width}x{settings.height}, {settings.steps} "
-        f"steps): {plan.rounds} interleaved {rounds}, each a fresh process a variant of {plan.images} images "
+        f"steps): {plural(plan.rounds, 'interleaved round')}, each a fresh process a variant of {plan.images} images "
         f"after the first one and {plan.warmups} to warm up.",
         f"CPU threads of the timing processes: {threads}.",
         "peak_rss is the whole timing process: interpreter, libraries, loading and drawing.",

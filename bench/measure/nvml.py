@@ -1,7 +1,7 @@
-"""What the NVIDIA driver tells of a CUDA device: memory by process, energy, clocks, heat, slowdowns.
+"""What the NVIDIA driver knows of a CUDA device: memory by process, energy, clocks, heat, slowdowns.
 
-Through ``nvidia-ml-py`` (module ``pynvml``), which is optional, and of which every question may go unanswered on
-some card, driver or container. So each function gives a ``Reading``: a value, or the sentence why there is none.
+It is read through ``nvidia-ml-py`` (module ``pynvml``), which is optional. Some cards, drivers and containers do not
+answer, so each function gives a ``Reading``: a value, or the reason why there is none.
 
 Source: NVML API reference, "Device Queries"; the functions are called as ``nvidia-ml-py`` 12 and 13 have them.
 """
@@ -39,8 +39,8 @@ class Gpu(NamedTuple):
     nvml: Any
     """The module ``pynvml``, started."""
     handle: Any
-    relatives: int = 0
-    """Processes of this program beside this one that have a context on the device."""
+    parents: int = 0
+    """Other processes of this program that have a context on the device: 1 where the parent rendered before."""
 
 
 class Reading(NamedTuple):
@@ -50,10 +50,10 @@ class Reading(NamedTuple):
     reason: str = ""
 
 
-def find_gpu(device: str, relatives: int = 0) -> tuple[Gpu | None, str]:
-    """Find torch's CUDA ``device`` in the driver, or say why it cannot be found; ``relatives`` as ``Gpu`` has them.
+def find_gpu(device: str, parents: int = 0) -> tuple[Gpu | None, str]:
+    """Find torch's CUDA ``device`` in the driver, or say why it cannot be found; ``parents`` as in ``Gpu``.
 
-    By its UUID: indices differ under CUDA_VISIBLE_DEVICES. A MIG slice has none that the driver takes so.
+    It is found by its UUID: indices differ under CUDA_VISIBLE_DEVICES. A MIG slice has none that the driver accepts.
     """
     if importlib.util.find_spec("pynvml") is None:
         return None, "nvidia-ml-py is not installed (pip install nvidia-ml-py)"
@@ -64,48 +64,48 @@ def find_gpu(device: str, relatives: int = 0) -> tuple[Gpu | None, str]:
         nvml.nvmlInit()
         handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
     except nvml.NVMLError as error:
-        return None, f"NVML does not tell: {error}"
-    return Gpu(nvml, handle, relatives), ""
+        return None, f"NVML reports: {error}"
+    return Gpu(nvml, handle, parents), ""
 
 
 def process_bytes(gpu: Gpu) -> Reading:
     """Read what the driver books for this process, in bytes: tensors, cache, context and libraries, now.
 
-    This process is told by its number or, in a container, whose numbers the driver does not know, by there being
-    no other than those of this program: it has a context, so it is among those that are listed. Beside its relatives
-    it is the one with the most, since a context is all that they keep.
+    This process is known by its number. In a container, whose numbers the driver does not know, it is known by there
+    being no other process than those of this program: it has a context, so it is listed. Next to its parent it is the
+    one with the most memory, since a context is all that the parent keeps.
     """
     processes, reason = _listed(gpu, COMPUTE)
     own = [processes[os.getpid()]] if os.getpid() in processes else [*processes.values()]
-    alone = len(own) == 1 or len(own) == 1 + gpu.relatives
+    alone = len(own) == 1 or len(own) == 1 + gpu.parents
     if not own or not alone or None in own:
         return Reading(None, reason or "the driver does not list this process, as in a container or a MIG slice")
     return Reading(max(int(used) for used in own if used is not None))
 
 
 def other_processes(gpu: Gpu) -> Reading:
-    """Count the processes on the device beside this one, which has a context there already, and its relatives.
+    """Count the foreign processes on the device: not this one, which has a context there already, nor its parent.
 
-    Those that compute and those that draw graphics, one that does both once. By their number alone, so that it holds
-    where the driver knows this process by another number than it has itself. A driver that lists nobody who computes,
-    not even this one, cannot tell; one that does not list graphics has none.
+    Counted are those that compute and those that draw graphics; one that does both counts once. Only their number
+    matters, so that it holds where the driver knows this process by another id. A driver that lists no process that
+    computes, not even this one, cannot know; one that does not list graphics has none.
     """
     processes, reason = _listed(gpu, COMPUTE)
     if not processes:
         return Reading(None, reason or "the driver lists no processes, as in a container")
     graphics, _ = _listed(gpu, GRAPHICS)
-    return Reading(max(0, len(processes.keys() | graphics.keys()) - 1 - gpu.relatives))
+    return Reading(max(0, len(processes.keys() | graphics.keys()) - 1 - gpu.parents))
 
 
 def busy_percent(gpu: Gpu) -> Reading:
     """Read the share of time, 0 to 100, in which the device ran any kernel over the driver's last sample.
 
-    Read before this process gives the device work, all of it is foreign.
+    Before this process gives the device work, all of it is foreign.
     """
     try:
         return Reading(int(gpu.nvml.nvmlDeviceGetUtilizationRates(gpu.handle).gpu))
     except gpu.nvml.NVMLError as error:
-        return Reading(None, f"NVML does not tell: {error}")
+        return Reading(None, f"NVML reports: {error}")
 
 
 def energy_millijoules(gpu: Gpu) -> Reading:
@@ -126,7 +126,7 @@ def clock_reasons(gpu: Gpu) -> Reading:
 
 
 def device_state(gpu: Gpu) -> DeviceState:
-    """Read temperature (degrees Celsius) and clocks (MHz); None where the card does not tell."""
+    """Read temperature (degrees Celsius) and clocks (MHz); None where the card does not say."""
     sensor = gpu.nvml.NVML_TEMPERATURE_GPU
     return DeviceState(
         temperature_c=_ask(gpu, ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"), sensor).value,
@@ -146,7 +146,7 @@ def _listed(gpu: Gpu, function: str) -> tuple[dict[int, int | None], str]:
     try:
         return {one.pid: one.usedGpuMemory for one in getattr(gpu.nvml, function)(gpu.handle)}, ""
     except gpu.nvml.NVMLError as error:
-        return {}, f"NVML does not tell: {error}"
+        return {}, f"NVML reports: {error}"
 
 
 def _ask(gpu: Gpu, names: Sequence[str], *arguments: Any) -> Reading:
@@ -159,5 +159,5 @@ def _ask(gpu: Gpu, names: Sequence[str], *arguments: Any) -> Reading:
         try:
             return Reading(int(function(gpu.handle, *arguments)))
         except gpu.nvml.NVMLError as error:
-            reason = f"NVML does not tell: {error}"
+            reason = f"NVML reports: {error}"
     return Reading(None, reason)

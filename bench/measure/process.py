@@ -19,7 +19,16 @@ from bench.errors import HotartError, IncomparableError, InvalidError, MachineEr
 from bench.measure.stopwatch import Shot
 from bench.records import Record, Settings, Timing, Variant
 
-# What passes between the parent and the child of ``measure``: one JSON line a message.
+WORKER = (sys.executable, "-P", "-m", "bench.measure.worker")
+"""``-P``: a folder ``bench/`` in the working directory is never taken for this package."""
+QUOTED_LINES = 5
+"""How many last lines of a dead child's stderr an error quotes."""
+_ERRORS: dict[int, type[HotartError]] = {
+    kind.exit_code: kind for kind in (UsageError, WeightsError, IncomparableError, InvalidError, MachineError)
+}
+
+
+# --- the messages, one JSON line each ------------------------------------------------------
 
 
 class Request(Record, frozen=True):
@@ -34,14 +43,8 @@ class Request(Record, frozen=True):
     warmups: int
     shots: tuple[Shot, ...]
     """In order: the first image, ``warmups`` warm-ups, the timed images."""
-    relatives: int = 0
-    """Processes of this program beside the child that the driver lists too: a parent that rendered before."""
-
-
-class Tick(Record, frozen=True, tag=True):
-    """``done`` images of this process are drawn."""
-
-    done: int
+    parents: int = 0
+    """Other processes of this program that the driver lists too: 1 where the parent rendered before."""
 
 
 class Reply(Record, frozen=True, tag=True):
@@ -61,7 +64,8 @@ class Failure(Record, frozen=True, tag=True):
     hint: str
 
 
-Message = Tick | Reply | Failure
+Message = int | Reply | Failure
+"""A number is how many images are drawn so far."""
 
 
 def encode(message: Request | Message) -> bytes:
@@ -69,19 +73,7 @@ def encode(message: Request | Message) -> bytes:
     return msgspec.json.encode(message) + b"\n"
 
 
-# Starting one timing process, talking to it, and saying what became of it.
-
-WORKER = (sys.executable, "-P", "-m", "bench.measure.worker")
-
-"""``-P``: a folder ``bench/`` where the user happens to be is never taken for this package."""
-
-QUOTED_LINES = 5
-
-"""How many last lines of a dead child's stderr an error quotes."""
-
-_ERRORS: dict[int, type[HotartError]] = {
-    kind.exit_code: kind for kind in (UsageError, WeightsError, IncomparableError, InvalidError, MachineError)
-}
+# --- the process ---------------------------------------------------------------------------
 
 
 def run_child(command: Sequence[str], request: Request, on_image: Callable[[int], None]) -> Reply:
@@ -91,8 +83,8 @@ def run_child(command: Sequence[str], request: Request, on_image: Callable[[int]
     stdin stays open as long as this process lives, which is how it learns that this one was killed.
 
     Raises:
-        HotartError: what the child sent as its ``Failure``, by class; or, where it ended without a word, a
-            ``MachineError`` for a signal, and else internal error with the last lines of its stderr.
+        HotartError: what the child sent as its ``Failure``, by class; or, where it ended without a message, a
+            ``MachineError`` for a signal, and else an internal error with the last lines of its stderr.
     """
     # An empty cache for each child: what one has compiled would make the next one's compilation look short.
     with tempfile.TemporaryFile() as stderr, tempfile.TemporaryDirectory() as compiled:
@@ -129,12 +121,11 @@ def _listen(child: subprocess.Popen[bytes], request: Request, on_image: Callable
         try:
             message = msgspec.json.decode(line, type=Message)
         except msgspec.DecodeError as error:
-            raise HotartError(
-                f"{_label(request)} wrote a line that is no message: {line[:200]!r} ({error})."
-            ) from error
+            said = f"wrote a line that is not a message: {line[:200]!r} ({error})."
+            raise HotartError(f"{_label(request)} {said}") from error
         match message:
-            case Tick(done=done):
-                on_image(done)
+            case int():
+                on_image(message)
             case Reply():
                 reply = message
             case Failure():

@@ -1,6 +1,6 @@
 """The stopwatch of one timing process: how an image's parts are timed, and how seconds become records.
 
-The parts of drawing an image come as ``Stages`` and time as a ``Clock``, so that none of it knows a pipeline.
+The parts of drawing an image come as ``Stages`` and time as a ``Clock``, so that nothing here knows a pipeline.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import msgspec
+from bench.records import Conditions, Record, Timing, TimingName
 
-from bench.records import Conditions, Record, Timing, TimingName, Unit
+Seconds = dict[TimingName, tuple[float, ...]]
+"""Seconds of one image by quantity: ``text_encode``, ``denoise_step`` (each step), ``vae_decode``, ``end_to_end``."""
 
 
 class Shot(Record, frozen=True):
@@ -40,36 +41,17 @@ class Clock(NamedTuple):
     mark: Callable[[], Any]
     """Notes this point of the device's work."""
     seconds: Callable[[Any, Any], float]
-    """Seconds between two marks; ask only after ``settle``."""
+    """Seconds between two marks; call it only after ``settle``."""
     settle: Callable[[], None]
-    """Waits until the device has done all it was given."""
+    """Waits until the device has done all its work."""
 
 
-class ImageTimes(NamedTuple):
-    """Seconds of one image. The parts leave out the drawing of the noise; ``end_to_end`` holds all."""
-
-    text_encode: float
-    denoise_steps: tuple[float, ...]
-    """The first one carries the preparation of the loop."""
-    vae_decode: float
-    """Up to uint8 pixels in host memory."""
-    end_to_end: float
-
-
-class Laps(NamedTuple):
-    """Seconds of one process, in the order in which they were taken."""
-
-    load: float
-    first: ImageTimes
-    warmups: tuple[ImageTimes, ...]
-    timed: tuple[ImageTimes, ...]
-
-
-def time_image(stages: Stages, clock: Clock, pipe: Any, shot: Shot) -> ImageTimes:
+def time_image(stages: Stages, clock: Clock, pipe: Any, shot: Shot) -> Seconds:
     """Draw one image and time its parts, all by marks of one clock.
 
-    No step waits for the device: on CUDA marks are events in its stream, so that launches run ahead of the
-    kernels as they do for a user.
+    The parts leave out the drawing of the noise; ``end_to_end`` holds all, up to uint8 pixels in host memory. The
+    first step carries the preparation of the loop. No step waits for the device: on CUDA, marks are events in its
+    stream, so that launches run ahead of the kernels as they do for a user.
     """
     clock.settle()
     start = clock.mark()
@@ -82,42 +64,45 @@ def time_image(stages: Stages, clock: Clock, pipe: Any, shot: Shot) -> ImageTime
     stages.decode(pipe, latents)
     end = clock.mark()
     clock.settle()
-    return ImageTimes(
-        text_encode=clock.seconds(start, text_done),
-        denoise_steps=tuple(clock.seconds(before, after) for before, after in pairwise(steps)),
-        vae_decode=clock.seconds(denoised, end),
-        end_to_end=clock.seconds(start, end),
-    )
+    return {
+        "text_encode": (clock.seconds(start, text_done),),
+        "denoise_step": tuple(clock.seconds(before, after) for before, after in pairwise(steps)),
+        "vae_decode": (clock.seconds(denoised, end),),
+        "end_to_end": (clock.seconds(start, end),),
+    }
 
 
 def time_variant(
-    stages: Stages, clock: Clock, shots: Sequence[Shot], warmups: int, tick: Callable[[int], None]
-) -> tuple[Any, Laps]:
-    """Load a variant and draw all shots, one at a time; returns the pipeline and the seconds.
+    stages: Stages, clock: Clock, shots: Sequence[Shot], tick: Callable[[int], None]
+) -> tuple[Any, float, list[Seconds]]:
+    """Load a variant and draw all shots, one at a time.
 
     Args:
         stages: the parts of drawing an image.
         clock: the device's clock, already running.
-        shots: the first image, ``warmups`` warm-ups, then the timed images.
-        warmups: how many images after the first are kept apart.
+        shots: the images, in order.
         tick: called with the number of images drawn so far, outside the timed parts.
+
+    Returns:
+        The pipeline, the seconds of loading, and the seconds of each image.
     """
     clock.settle()
     start = clock.mark()
     pipe = stages.load()
     loaded = clock.mark()
     clock.settle()
-    load = clock.seconds(start, loaded)
-    times = []
+    load_s = clock.seconds(start, loaded)
+    images = []
     for done, shot in enumerate(shots, 1):
-        times.append(time_image(stages, clock, pipe, shot))
+        images.append(time_image(stages, clock, pipe, shot))
         tick(done)
-    first, rest = times[0], tuple(times[1:])
-    return pipe, Laps(load, first, rest[:warmups], rest[warmups:])
+    return pipe, load_s, images
 
 
-def laps_to_timings(
-    laps: Laps,
+def to_timings(
+    load_s: float,
+    images: Sequence[Seconds],
+    warmups: int,
     variant: str,
     round_number: int,
     process: int,
@@ -125,29 +110,44 @@ def laps_to_timings(
     compiled: bool = False,
     conditions: Conditions | None = None,
 ) -> tuple[Timing, ...]:
-    """Write the seconds of one process as records: raw values, in order, warm-ups beside them.
+    """Write the seconds of one process as records: raw values, in order, warm-ups apart.
 
     ``denoise_step`` holds the steps of all images in one row, image by image. With ``compiled``, ``compile`` is the
     first denoise step of the first image, within which torch compiles: a measured time, of which the step itself is
-    a small part. ``first_image`` holds it too. ``conditions`` stand with ``end_to_end``.
+    a small part. ``first_image`` holds it too.
+
+    Args:
+        load_s: seconds of loading.
+        images: the first image, ``warmups`` warm-ups, then the timed images.
+        warmups: how many images after the first are kept apart.
+        variant: name of the variant.
+        round_number: the round, from 0.
+        process: the process id.
+        compiled: whether the first step compiled the UNet's blocks.
+        conditions: of the process; they stand with ``end_to_end``.
     """
-
-    def record(name: TimingName, value_of: Callable[[ImageTimes], tuple[float, ...]]) -> Timing:
-        warm, timed = (
-            tuple(value for image in images for value in value_of(image)) for images in (laps.warmups, laps.timed)
-        )
-        return timing(variant, round_number, process, name, "second", timed, warm)
-
-    once: list[tuple[TimingName, float]] = [("load", laps.load), ("first_image", laps.first.end_to_end)]
+    first, warm, timed = images[0], images[1 : 1 + warmups], images[1 + warmups :]
+    once: Seconds = {"load": (load_s,)}
     if compiled:
-        once.insert(1, ("compile", laps.first.denoise_steps[0]))
-    end_to_end = record("end_to_end", lambda image: (image.end_to_end,))
+        once["compile"] = first["denoise_step"][:1]
+    once["first_image"] = first["end_to_end"]
+
+    def joined(name: TimingName, some: Sequence[Seconds]) -> tuple[float, ...]:
+        return tuple(value for image in some for value in image[name])
+
+    place = (variant, round_number, process)
     return (
-        *(timing(variant, round_number, process, name, "second", (value,)) for name, value in once),
-        record("text_encode", lambda image: (image.text_encode,)),
-        record("denoise_step", lambda image: image.denoise_steps),
-        record("vae_decode", lambda image: (image.vae_decode,)),
-        msgspec.structs.replace(end_to_end, conditions=conditions),
+        *(timing(*place, name, values) for name, values in once.items()),
+        *(
+            timing(
+                *place,
+                name,
+                joined(name, timed),
+                joined(name, warm),
+                conditions=conditions if name == "end_to_end" else None,
+            )
+            for name in first
+        ),
     )
 
 
@@ -156,23 +156,29 @@ def timing(
     round_number: int,
     process: int,
     name: TimingName,
-    unit: Unit,
     values: tuple[float, ...],
     warmups: tuple[float, ...] = (),
+    conditions: Conditions | None = None,
 ) -> Timing:
-    """Make one record of ``timings.jsonl``."""
+    """Make one record of ``timings.jsonl``; the quantity says the unit: seconds, bytes for peaks, joules for energy."""
     return Timing(
         variant=variant,
         name=name,
-        unit=unit,
+        unit="joule" if name == "energy_per_image" else "byte" if name.startswith("peak_") else "second",
         round=round_number,
         process=process,
         warmups=warmups,
         values=values,
+        conditions=conditions,
     )
 
 
 # --- the clocks ----------------------------------------------------------------------------
+
+
+def device_kind(device: str) -> str:
+    """The kind of a torch device string: ``cpu``, ``cuda`` or ``mps``."""
+    return device.split(":")[0]
 
 
 def device_clock(device: str) -> Clock:
@@ -180,10 +186,9 @@ def device_clock(device: str) -> Clock:
 
     On ``mps`` each mark waits for the device, which costs the launches their head start.
     """
-    kind = device.split(":")[0]
-    if kind == "cuda":
+    if device_kind(device) == "cuda":
         return _cuda_clock(device)
-    if kind == "mps":
+    if device_kind(device) == "mps":
         return _mps_clock()
     return Clock(time.perf_counter, lambda before, after: after - before, lambda: None)
 

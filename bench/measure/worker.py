@@ -1,8 +1,8 @@
 """The child of ``measure``: one variant in a fresh process. ``python -P -m bench.measure.worker``.
 
-One JSON line on stdin is the ``Request``. Each JSON line on stdout is a message: a ``Tick`` after every
-image, at the end a ``Reply``, or a ``Failure`` that the user can do something about. Whatever libraries print
-goes to stderr.
+One JSON line on stdin is the ``Request``. Each JSON line on stdout is a message: after every image their number so far,
+at the end a ``Reply``, or a ``Failure`` that the user can do something about. Whatever libraries print goes to stderr;
+that is why torch and the pipelines are imported late, once stdout is taken.
 
 Every image is drawn alone, at batch 1: that is the wait a user feels. The order is: load, the first image,
 warm-ups at full shape and step count, the timed images, and on a GPU some more for energy and one for memory.
@@ -22,10 +22,19 @@ import msgspec
 
 from bench.errors import HotartError, MachineError
 from bench.machine import is_out_of_memory, spare_collector
-from bench.measure.meters import arithmetic_note, kind_of, measure_energy, measure_memory, observe
+from bench.measure.meters import arithmetic_note, measure_energy, measure_memory, observe
 from bench.measure.nvml import find_gpu
-from bench.measure.process import Failure, Message, Reply, Request, Tick, encode
-from bench.measure.stopwatch import Clock, Stages, device_clock, laps_to_timings, time_image, time_variant, timing
+from bench.measure.process import Failure, Message, Reply, Request, encode
+from bench.measure.stopwatch import (
+    Clock,
+    Stages,
+    device_clock,
+    device_kind,
+    time_image,
+    time_variant,
+    timing,
+    to_timings,
+)
 from bench.records import Sampler
 
 # --- one request ---------------------------------------------------------------------------
@@ -35,8 +44,8 @@ def measure_request(request: Request, stages: Stages, clock: Clock, tick: Callab
     """Measure one variant in this process: times first, then energy, then memory, each in a pass of its own."""
     import torch
 
-    gpu, missing = find_gpu(request.device, request.relatives) if kind_of(request.device) == "cuda" else (None, "")
-    (pipe, laps), conditions = observe(gpu, lambda: time_variant(stages, clock, request.shots, request.warmups, tick))
+    gpu, missing = find_gpu(request.device, request.parents) if device_kind(request.device) == "cuda" else (None, "")
+    (pipe, load_s, images), conditions = observe(gpu, lambda: time_variant(stages, clock, request.shots, tick))
     notes = [arithmetic_note(pipe, request.settings, request.device)]
     if missing:
         notes.append(f"Energy, process memory, clocks and heat were not read: {missing}.")
@@ -45,54 +54,59 @@ def measure_request(request: Request, stages: Stages, clock: Clock, tick: Callab
     def draw(number: int = 0) -> None:
         time_image(stages, clock, pipe, timed[number % len(timed)])
 
-    found = []
+    measured = []
     if gpu is not None:
-        found.append(measure_energy(gpu, draw, min(image.end_to_end for image in laps.timed)))
-    found.append(measure_memory(request.device, gpu, draw))
+        shortest_s = min(image["end_to_end"][0] for image in images[1 + request.warmups :])
+        measured.append(measure_energy(gpu, draw, shortest_s))
+    measured.append(measure_memory(request.device, gpu, draw))
     place = (request.variant.name, request.round, os.getpid())
-    values = [pair for one in found for pair in one.values]
+    timings = to_timings(
+        load_s,
+        images,
+        request.warmups,
+        *place,
+        compiled=request.settings.compile,
+        conditions=conditions,
+    )
     return Reply(
-        timings=(
-            *laps_to_timings(laps, *place, compiled=request.settings.compile, conditions=conditions),
-            *(timing(*place, name, "joule" if name == "energy_per_image" else "byte", row) for name, row in values),
-        ),
+        timings=(*timings, *(timing(*place, name, row) for values, _ in measured for name, row in values.items())),
         threads=torch.get_num_threads(),
-        notes=(*notes, *(note for one in found for note in one.notes)),
+        notes=(*notes, *(note for _, reasons in measured for note in reasons)),
     )
 
 
 def pipeline_stages(request: Request) -> Stages:
-    """Bind the stages of drawing to a request, with all imports done that loading would do."""
-    from bench.pipeline import denoise as stages
+    """Bind the stages of drawing to a request, with all imports done that loading would do.
+
+    Decoding ends as in rendering: with uint8 (n, height, width, 3) in host memory.
+    """
+    from bench.pipeline import denoise
     from bench.pipeline.switch import load_pipeline
 
     import_models(request.settings.sampler)
     settings = request.settings
     weights_dir = None if request.weights_dir is None else Path(request.weights_dir)
+
+    def decode(pipe: Any, latents: Any) -> Any:
+        decoded = denoise.decode_levels(pipe, latents)
+        decoded.wait()
+        return decoded.levels
+
     return Stages(
         load=lambda: load_pipeline(request.variant, settings, device=request.device, weights_dir=weights_dir),
-        encode=lambda pipe, shot: stages.encode(pipe, [shot.prompt], [shot.negative], settings),
-        noise=lambda pipe, shot: stages.noise(pipe, settings, [shot.seed]),
-        denoise=lambda pipe, encoded, latents, shot, on_step: stages.denoise(
+        encode=lambda pipe, shot: denoise.encode(pipe, [shot.prompt], [shot.negative], settings),
+        noise=lambda pipe, shot: denoise.noise(pipe, settings, [shot.seed]),
+        denoise=lambda pipe, encoded, latents, shot, on_step: denoise.denoise(
             pipe, settings, encoded, latents, [shot.seed], on_step
         ),
-        decode=decoded_levels,
+        decode=decode,
     )
 
 
-def decoded_levels(pipe: Any, latents: Any) -> Any:
-    """Decode latents as rendering does: uint8 (n, height, width, 3) in host memory, when it returns."""
-    from bench.pipeline import denoise as stages
-
-    decoded = stages.decode_levels(pipe, latents)
-    decoded.wait()
-    return decoded.levels
-
-
 def import_models(sampler: Sampler) -> None:
-    """Import the model classes, which diffusers puts off until they are asked for.
+    """Import the model classes, which diffusers puts off until their first use.
 
-    That takes seconds, more than a small model's weights, and would be booked as ``load``.
+    That takes seconds, longer than reading a small model's weights, and would count as ``load``.
     """
     import diffusers
 
@@ -104,12 +118,12 @@ def import_models(sampler: Sampler) -> None:
 
 
 def answer(request: Request, stages: Stages, clock: Clock, send: Callable[[Message], None]) -> None:
-    """Measure and send ticks and the reply; an error the user can meet is sent as a ``Failure``.
+    """Measure, send the count of images as it grows, and the reply; an error of ``bench.errors`` is a ``Failure``.
 
     Any other exception ends the process with its traceback on stderr, which the parent quotes.
     """
     try:
-        send(measure_request(request, stages, clock, lambda done: send(Tick(done=done))))
+        send(measure_request(request, stages, clock, send))
     except HotartError as error:
         send(Failure(exit_code=error.exit_code, message=error.message, hint=error.hint))
     except Exception as error:
@@ -129,7 +143,7 @@ def answer(request: Request, stages: Stages, clock: Clock, send: Callable[[Messa
 
 
 def claim_stdout() -> TextIO:
-    """Keep the real stdout for messages and send everybody else's prints to stderr, C libraries' too."""
+    """Keep the real stdout for messages and send all other prints to stderr, those of C libraries too."""
     ours = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return ours

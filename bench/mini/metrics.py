@@ -1,4 +1,4 @@
-"""The judges of the embedded family, as metrics: ``mini-clip``, ``mini-aesthetic``, ``mini-preference``.
+"""The metrics of the embedded family: ``mini-clip``, ``mini-aesthetic``, ``mini-preference``.
 
 Importing this module imports no torch; the encoders are loaded from the shipped, checked weights.
 """
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.metrics.registry import Inputs, LoadedEncoder, Place, encoder, metric
-from bench.mini.weights import weight_file
 from bench.records import MetricFacts
 
 if TYPE_CHECKING:
@@ -17,23 +16,21 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 BATCH = 16
-
 LICENCE = "Apache-2.0"
-
 WORLD = "the mini world's drawn scenes"
 
 
 class MiniEncoder:
-    """A judge of the family in memory; reads 64x64 pictures, other sizes are resized to it."""
+    """A MiniClip in memory; it reads 64x64 pictures, other sizes are resized."""
 
     batch = BATCH
 
     def __init__(self, name: str, device: str) -> None:
         from bench.mini.networks import load_mini_clip
 
-        self._judge, self._tokenizer = load_mini_clip(name, device)
+        self._network, self._tokenizer = load_mini_clip(name, device)
         self._device = device
-        self.logit_scale = float(self._judge.logit_scale.exp())
+        self.logit_scale = float(self._network.logit_scale.exp())
 
     def preprocess(self, image: Image, preprocessing: str = "") -> torch.Tensor:
         """RGB, resized to 64x64 (PIL, bicubic, antialiased), float32 (3, 64, 64) in [0, 1]."""
@@ -52,7 +49,7 @@ class MiniEncoder:
         import torch
 
         with torch.inference_mode():
-            return self._judge.embed_images(pixels.to(self._device))
+            return self._network.embed_images(pixels.to(self._device))
 
     def embed_texts(self, prompts: Sequence[str]) -> torch.Tensor:
         """n prompts, cut at 32 tokens with the end token kept -> unit vectors, float32 (n, 96)."""
@@ -61,13 +58,13 @@ class MiniEncoder:
         from bench.mini.networks import mini_clip_tokens
 
         with torch.inference_mode():
-            return self._judge.embed_tokens(mini_clip_tokens(self._tokenizer, list(prompts)).to(self._device))
+            return self._network.embed_tokens(mini_clip_tokens(self._tokenizer, list(prompts)).to(self._device))
 
     def truncated(self, prompts: Sequence[str]) -> list[bool]:
         """Whether a prompt has more than 32 tokens, start and end counted."""
-        from bench.mini.networks import JUDGE_TOKENS
+        from bench.mini.networks import MAX_TOKENS
 
-        return [len(ids) > JUDGE_TOKENS for ids in self._tokenizer(list(prompts), verbose=False).input_ids]
+        return [len(ids) > MAX_TOKENS for ids in self._tokenizer(list(prompts), verbose=False).input_ids]
 
 
 @encoder("mini-clip", dtypes=("float32",))
@@ -106,9 +103,9 @@ def mini_clip(inputs: Inputs) -> torch.Tensor:
 
 def load_aesthetic(place: Place) -> Any:
     """Weight (96,) and bias (1,) of the regressor."""
-    from safetensors.torch import load_file
+    from bench.mini import networks
 
-    return load_file(weight_file("judges/mini-aesthetic.safetensors"), device=place.device)
+    return networks.load_aesthetic(place.device)
 
 
 @metric(
@@ -132,7 +129,7 @@ def load_aesthetic(place: Place) -> Any:
 )
 def mini_aesthetic(inputs: Inputs) -> torch.Tensor:
     """Affine regressor w . e + b on the unit image embedding e, (n,) float32, about 0 to 1."""
-    beauty: torch.Tensor = inputs.image_embeds @ inputs.head["weight"].float() + inputs.head["bias"].float()
+    beauty: torch.Tensor = inputs.image_embeds @ inputs.head["weight"] + inputs.head["bias"]
     return beauty
 
 

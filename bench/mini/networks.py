@@ -1,10 +1,14 @@
-"""Loads the family's judges, step-aware model and instrument from the shipped, checked weights."""
+"""The networks that score pictures of the embedded family, and loading them from the shipped, checked weights.
+
+A small CLIP, which is also the preference model, and with a timestep the step-aware preference model of SPO; and the
+instrument, a convnet that reads a picture's qualities and attributes.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -16,18 +20,17 @@ from bench.mini import world
 from bench.mini.models import text_config
 from bench.mini.weights import pipeline_folder, weight_file
 
-# The networks of the family's judges: a small CLIP, and a vision encoder that can be told the timestep.
-
-JUDGE_TOKENS = 32
-
+MAX_TOKENS = 32
+"""Sequence length of MiniClip's text encoder, start and end token included."""
 SINUSOID = 256
-
 MAX_PERIOD = 10_000.0
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a judge. Each width of the stem halves the picture; the last one gives the tokens."""
+    """Sizes of a MiniClip. Each width of the stem halves the picture; the last one gives the tokens."""
 
     stem: tuple[int, ...] = (24, 48, 96, 128)
     width: int = 128
@@ -99,7 +102,7 @@ class Vision(nn.Module):
             nn.init.zeros_(self.last.bias)
 
     def forward(self, pixels: Tensor, t: Tensor | None = None) -> Tensor:
-        """Embed; ``t`` int64 (n,) in 0..999 is asked for by a step-aware encoder alone."""
+        """Embed; ``t`` int64 (n,) in 0..999 is read by a step-aware encoder only."""
         x = self.stem(pixels * 2 - 1).flatten(2).transpose(1, 2)
         x = torch.cat([self.first.expand(len(x), -1, -1), x], 1) + self.position
         time = self.time(sinusoid(t).to(x.dtype)) if self.time is not None and t is not None else None
@@ -114,7 +117,7 @@ class Vision(nn.Module):
 
 
 def convolutions(widths: tuple[int, ...]) -> list[nn.Module]:
-    """For each width two 3x3 convolutions with batch norm and SiLU, of which the first halves the picture."""
+    """For each width two 3x3 convolutions with batch norm and SiLU; the first one halves the picture."""
     layers: list[nn.Module] = []
     for before, after in zip((3, *widths[:-1]), widths, strict=True):
         layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.SiLU()]
@@ -145,7 +148,7 @@ class MiniClip(nn.Module):
         super().__init__()
         shape = shape or Shape()
         self.vision = Vision(shape, timestep)
-        config = text_config(shape.text_width, shape.text_layers, JUDGE_TOKENS, tokenizer)
+        config = text_config(shape.text_width, shape.text_layers, MAX_TOKENS, tokenizer)
         config.projection_dim = shape.embed
         self.text = CLIPTextModelWithProjection(config)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
@@ -164,8 +167,8 @@ class MiniClip(nn.Module):
 
 
 def mini_clip_tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
-    """Token ids for a judge, int64 (n, 32), cut with the end token kept."""
-    encoded = tokenizer(captions, padding="max_length", truncation=True, max_length=JUDGE_TOKENS, return_tensors="pt")
+    """Token ids for a MiniClip, int64 (n, 32), cut with the end token kept."""
+    encoded = tokenizer(captions, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
     ids: Tensor = encoded.input_ids
     return ids
 
@@ -173,7 +176,7 @@ def mini_clip_tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
 class Instrument(nn.Module):
     """The held-out instrument: a small convnet that reads the six qualities and every attribute of a picture.
 
-    It is trained on scenes that no other stage sees and judges nothing in training.
+    It is trained on scenes that no other stage sees, and no training uses it.
     """
 
     def __init__(self, widths: tuple[int, ...] = (24, 48, 96, 128)) -> None:
@@ -196,9 +199,7 @@ class Instrument(nn.Module):
         return self.craft(x), self.kind(x), {name: head(x) for name, head in self.attributes.items()}
 
 
-# Loads the family's judges, step-aware model and instrument from the shipped, checked weights.
-
-Network = TypeVar("Network", bound=nn.Module)
+# --- loading -------------------------------------------------------------------------------
 
 
 def tokenizer() -> CLIPTokenizer:
@@ -207,20 +208,26 @@ def tokenizer() -> CLIPTokenizer:
 
 
 def load_mini_clip(name: str, device: str = "cpu", *, timestep: bool = False) -> tuple[MiniClip, CLIPTokenizer]:
-    """A judge (``mini-clip``, ``mini-preference``) or the ``step-aware`` model, frozen, float32, with its tokenizer."""
+    """``mini-clip``, ``mini-preference`` or the ``step-aware`` model, frozen, float32, with its tokenizer."""
     words = tokenizer()
-    return _filled(MiniClip(words, timestep), f"judges/{name}.safetensors", device), words
+    return _filled(MiniClip(words, timestep), name, device), words
 
 
 def load_instrument(device: str = "cpu") -> Instrument:
-    """The held-out estimator of craft and attributes, frozen, float32."""
-    return _filled(Instrument(), "judges/instrument.safetensors", device)
+    """The held-out instrument, which reads craft and attributes, frozen, float32."""
+    return _filled(Instrument(), "instrument", device)
+
+
+def load_aesthetic(device: str = "cpu") -> dict[str, Tensor]:
+    """Weight (96,) and bias (1,) of mini-aesthetic's regressor, float32."""
+    return _tensors("mini-aesthetic", device)
 
 
 def _filled(model: Network, name: str, device: str) -> Network:
-    state = {
-        key: value.float() if value.is_floating_point() else value
-        for key, value in load_file(weight_file(name)).items()
-    }
-    model.load_state_dict(state)
+    model.load_state_dict(_tensors(name))
     return model.requires_grad_(False).eval().to(device)
+
+
+def _tensors(name: str, device: str = "cpu") -> dict[str, Tensor]:
+    stored: dict[str, Any] = load_file(weight_file(f"networks/{name}.safetensors"), device=device)
+    return {key: value.float() if value.is_floating_point() else value for key, value in stored.items()}

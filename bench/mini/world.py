@@ -52,7 +52,7 @@ CRAFT_WORDS: dict[str, tuple[str, str]] = {
     "sharpness": ("blurry", "sharp"),
     "noise": ("grainy", "clean"),
 }
-"""Quality -> (word when it is low, word when it is high); only the judge's captions use them."""
+"""Quality -> (word when it is low, word when it is high); only mini-clip's captions use them."""
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "landscape": (
@@ -77,7 +77,7 @@ class Scenes:
     """n scenes of one kind.
 
     ``content``: int64 (n, attributes); ``craft``: float32 (n, 6), qualities in [0, 1] in the order of
-    ``CRAFT_WEIGHTS``; ``nuisance``: float32 (n, 24), uniform in [0, 1]: what neither caption nor craft tells.
+    ``CRAFT_WEIGHTS``; ``nuisance``: float32 (n, 24), uniform in [0, 1]: what neither caption nor craft says.
     """
 
     kind: str
@@ -86,7 +86,7 @@ class Scenes:
     nuisance: NDArray[np.float32]
 
     def beauty(self) -> NDArray[np.float32]:
-        """Environment truth of beauty, (n,) float32 in [0, 1]: the weighted sum of the six qualities."""
+        """Ground truth of beauty, (n,) float32 in [0, 1]: the weighted sum of the six qualities."""
         return self.craft @ np.asarray(list(CRAFT_WEIGHTS.values()), np.float32)
 
 

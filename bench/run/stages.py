@@ -190,7 +190,7 @@ def _measure(work: Work, alone: bool) -> int:
         if unlike := differences(theirs, ours, ("there", "here")):
             folder.add_notes([f"No timings: this machine is not like the one of the run ({'; '.join(unlike)})."])
             return 0
-    outcome = measure(
+    count, notes = measure(
         work.suite,
         folder,
         variants=[variant.name for variant in work.variants],
@@ -198,8 +198,8 @@ def _measure(work: Work, alone: bool) -> int:
         weights_dir=work.options.weights_dir,
         progress=work.progress,
     )
-    folder.add_notes(outcome.notes)
-    return outcome.timings
+    folder.add_notes(notes)
+    return count
 
 
 def _report(work: Work, done: int, alone: bool) -> int:

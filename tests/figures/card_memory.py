@@ -14,7 +14,7 @@ from bench.pipeline.switch import switch_variant
 from bench.render import draw_batch, encode_cases
 
 from .commands import GIB
-from .figure import Figure, held
+from .figure import Figure, figure_of
 from .full_bench import Size, device_name, suite_of
 from .merge_work import write_lora
 from .rendering import batches
@@ -35,7 +35,7 @@ def peak_figure(name: str, size: Size) -> Figure:
     gib, batch = CARDS[name]
     with tempfile.TemporaryDirectory() as place, card_of(gib):
         peak_gib = reserved_gib(size, Path(place), batch)
-    return msgspec.structs.replace(held(name, [peak_gib], "<=", gib), where=device_name(size.device))
+    return msgspec.structs.replace(figure_of(name, [peak_gib], "<=", gib), where=device_name(size.device))
 
 
 def reserved_gib(size: Size, place: Path, batch: int) -> float:
@@ -47,14 +47,14 @@ def reserved_gib(size: Size, place: Path, batch: int) -> float:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     model, _ = switch_variant(None, suite.variants[1], settings, device=size.device, weights_dir=None)
-    cells = next(batches(suite))
-    draw_batch(model.pipe, settings, cells, encode_cases(model.pipe, suite, [cells]))
+    images = next(batches(suite))
+    draw_batch(model.pipe, settings, images, encode_cases(model.pipe, suite, [images]))
     return torch.cuda.max_memory_reserved() / GIB
 
 
 @contextmanager
 def card_of(gib: int) -> Iterator[None]:
-    """The device as a card of this memory: torch can have no more of it, and is told so when it asks what is free."""
+    """The device as a card of this memory: torch cannot have more of it, and sees that when it asks what is free."""
     limit, real = gib * GIB, torch.cuda.mem_get_info
     whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, limit / whole))

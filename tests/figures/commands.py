@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from .figure import Figure, held, held_ratio
+from .figure import Figure, figure_of, ratio_figure
 
 SAMPLE_S = 0.1
 """How often memory is read; a peak shorter than this can be missed."""
@@ -26,9 +26,9 @@ def figure_run() -> tuple[Figure, ...]:
         wall_s, peak_bytes = watched(command)
         again_s = [timed(command) for _ in range(3)]
     return (
-        held("run_s", [wall_s], "<", 180),
-        held("run_peak_gib", [peak_bytes / GIB], "<", 2.5),
-        held("rerun_of_finished_run_s", again_s, "<", 3),
+        figure_of("run_s", [wall_s], "<", 180),
+        figure_of("run_peak_gib", [peak_bytes / GIB], "<", 2.5),
+        figure_of("rerun_of_finished_run_s", again_s, "<", 3),
     )
 
 
@@ -38,7 +38,7 @@ def figure_help() -> tuple[Figure, ...]:
     bare_command = [sys.executable, "-c", "import typer"]
     pairs = [(timed(help_command), timed(bare_command)) for _ in range(8)][1:]
     help_s, bare_s = zip(*pairs, strict=True)
-    return (held_ratio("help_over_python", help_s, bare_s, "<=", 3),)
+    return (ratio_figure("help_over_python", help_s, bare_s, "<=", 3),)
 
 
 def figure_start() -> tuple[Figure, ...]:
@@ -48,7 +48,7 @@ def figure_start() -> tuple[Figure, ...]:
     commands = [[sys.executable, "-W", "ignore", "-c", code] for code in (ours, work)]
     pairs = [[timed(command) for command in commands] for _ in range(6)][1:]
     sparing_s, plain_s = zip(*pairs, strict=True)
-    return (held_ratio("start_over_plain_python", sparing_s, plain_s, "<=", 0.85),)
+    return (ratio_figure("start_over_plain_python", sparing_s, plain_s, "<=", 0.85),)
 
 
 def installed_command() -> str:

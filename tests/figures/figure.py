@@ -1,4 +1,4 @@
-"""A figure: a number, the goal it is held against, and how it is printed."""
+"""A figure: a number, its goal, and how it is printed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Relation = Literal["<", "<=", ">="]
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """One measured number. It informs: a figure that falls short is printed as it is."""
+    """One measured number. A figure that misses its goal is printed as it is."""
 
     figure: str
     value: float
@@ -33,7 +33,7 @@ class Figure(msgspec.Struct, frozen=True):
         return msgspec.json.encode(shown).decode()
 
 
-class Lost(msgspec.Struct, frozen=True):
+class FailedFigure(msgspec.Struct, frozen=True):
     """A figure that could not be computed."""
 
     figure: str
@@ -41,22 +41,22 @@ class Lost(msgspec.Struct, frozen=True):
     where: str = "cpu"
 
     def line(self) -> str:
-        """The loss as one line of JSON."""
+        """The failure as one line of JSON."""
         return msgspec.json.encode(self).decode()
 
 
-def held(name: str, values: Sequence[float], relation: Relation, bound: float) -> Figure:
-    """The median of repeated values, against a bound; judged before it is rounded."""
-    return _judged(name, statistics.median(values), values, relation, bound)
+def figure_of(name: str, values: Sequence[float], relation: Relation, bound: float) -> Figure:
+    """The median of repeated values, against a bound, compared before it is rounded."""
+    return _figure(name, statistics.median(values), values, relation, bound)
 
 
-def told(name: str, values: Sequence[float]) -> Figure:
-    """The median of repeated values that no goal is set for."""
+def plain_figure(name: str, values: Sequence[float]) -> Figure:
+    """The median of repeated values that have no goal."""
     value = statistics.median(values)
     return Figure(figure=name, value=value, goal="none", holds=True, n=len(values), min=min(values), max=max(values))
 
 
-def held_ratio(
+def ratio_figure(
     name: str,
     above: Sequence[float],
     below: Sequence[float],
@@ -65,10 +65,10 @@ def held_ratio(
 ) -> Figure:
     """The ratio of two medians, of values taken in turns; min and max are of the ratios within a turn."""
     ratios = [a / b for a, b in zip(above, below, strict=True)]
-    return _judged(name, statistics.median(above) / statistics.median(below), ratios, relation, bound)
+    return _figure(name, statistics.median(above) / statistics.median(below), ratios, relation, bound)
 
 
-def _judged(name: str, value: float, spread: Sequence[float], relation: Relation, bound: float) -> Figure:
+def _figure(name: str, value: float, spread: Sequence[float], relation: Relation, bound: float) -> Figure:
     return Figure(
         figure=name,
         value=value,

@@ -1,4 +1,4 @@
-"""What the figures of a full-size run share: its size, its suite and judges on random weights, the clock."""
+"""What the figures of a full-size run share: its size, its suite and metrics on random weights, the clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.metrics.official_imagereward import Layout
 from tests.metrics.official_layouts import SMALL_H14, SMALL_L14
 
 from .merge_work import write_lora
-from .random_judges import PANEL, PUBLISHED_SIZES, Sizes, panel_of, unpinned, write_judges
+from .random_metrics import PANEL, PUBLISHED_SIZES, Sizes, panel_of, unpinned, write_weights
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Size:
     samples: int
     batch: int
     dtype: Dtype
-    judges: Sizes
+    metrics: Sizes
     turns: int = 3
     compile: bool = False
 
@@ -57,18 +57,18 @@ class Bench:
 
     @property
     def weights(self) -> Path:
-        """Where the judges' heads lie."""
-        return self.place / "judges"
+        """Where the metrics' weights are."""
+        return self.place / "weights"
 
 
 @contextmanager
 def set_up(size: Size, place: Path) -> Iterator[Bench]:
-    """Random LoRAs, judges and the suite; about 12 GB of disk at full size."""
+    """Random LoRAs, weights of the metrics and the suite; about 12 GB of disk at full size."""
     for number in (1, 2):
         write_lora(place / f"lora-{number}.safetensors", size.shape, seed=number)
-    write_judges(place / "judges", size.judges)
-    with unpinned(place / "judges"), nothing_compiled(place):
-        yield Bench(size, place, suite_of(size, place), loaded(panel_of(size.judges), size, place / "judges"))
+    write_weights(place / "weights", size.metrics)
+    with unpinned(place / "weights"), nothing_compiled(place):
+        yield Bench(size, place, suite_of(size, place), loaded(panel_of(size.metrics), size, place / "weights"))
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def timed(size: Size, work: Callable[[], Any]) -> float:
 
 
 def settle(size: Size) -> None:
-    """Wait until the device has done what it was told."""
+    """Wait until the device has done its work."""
     if size.device == "cuda":
         torch.cuda.synchronize()
 

@@ -19,9 +19,9 @@ from bench.records import RunOptions, Suite
 from bench.run import run_stage
 from bench.suite import plan_images
 
-from .figure import Figure, held_ratio
+from .figure import Figure, ratio_figure
 from .full_bench import Bench, timed
-from .full_judging import score_all
+from .full_scoring import score_all
 from .script import Clock
 
 
@@ -44,7 +44,7 @@ def script_over_render(bench_: Bench) -> Figure:
         bench.render.switch_variant = real
     ours_s += timed(size, partial(score_all, bench_, path, size.turns))
     script_s = timed_script(bench_)
-    return held_ratio("script_over_render", [script_s], [ours_s], ">=", 2.7)
+    return ratio_figure("script_over_render", [script_s], [ours_s], ">=", 2.7)
 
 
 def one_batch(suite: Suite) -> Suite:
@@ -59,7 +59,7 @@ def timed_script(bench_: Bench) -> float:
     size, suite, seconds = bench_.size, bench_.suite, 0.0
     eager = msgspec.structs.replace(suite.settings, compile=False)
     prompts = {prompt.id: prompt.text for prompt in suite.prompts}
-    cells = plan_images(suite)
+    images = plan_images(suite)
     place = bench_.place / "script"
     place.mkdir()
     for variant in suite.variants:
@@ -67,23 +67,23 @@ def timed_script(bench_: Bench) -> float:
         pipe.set_progress_bar_config(disable=True)
 
         def draw(pipe: Any = pipe, name: str = variant.name) -> None:
-            for cell in cells:
+            for planned in images:
                 image = pipe(
-                    prompts[cell.prompt_id],
+                    prompts[planned.prompt_id],
                     num_inference_steps=size.steps,
                     guidance_scale=suite.settings.guidance_scale,
                     height=size.side_px,
                     width=size.side_px,
-                    generator=torch.Generator("cpu").manual_seed(cell.seed),
+                    generator=torch.Generator("cpu").manual_seed(planned.seed),
                 ).images[0]
-                image.save(place / f"{name}-{cell.prompt_id}-{cell.sample}.png")
+                image.save(place / f"{name}-{planned.prompt_id}-{planned.sample}.png")
 
         seconds += timed(size, draw)
         del pipe, draw
     files = [
-        (place / f"{variant.name}-{cell.prompt_id}-{cell.sample}.png", prompts[cell.prompt_id])
+        (place / f"{variant.name}-{planned.prompt_id}-{planned.sample}.png", prompts[planned.prompt_id])
         for variant in suite.variants
-        for cell in cells
+        for planned in images
     ]
     where = Place(size.device, bench_.weights)
     for metric in bench_.registry.metrics.values():

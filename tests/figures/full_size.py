@@ -1,4 +1,4 @@
-"""The figures of a full-size run on a GPU, in one process: random weights of SDXL's shape and of the judges'.
+"""The figures of a full-size run on a GPU, in one process: random weights of the shapes of SDXL and of the metrics.
 
     python -m tests.figures.full_size
 
@@ -29,44 +29,44 @@ from bench.store import RunFolder
 from bench.suite import protocol_digest
 
 from .card_memory import CARDS, peak_figure
-from .figure import Figure, Lost, held, held_ratio, told
+from .figure import FailedFigure, Figure, figure_of, plain_figure, ratio_figure
 from .full_bench import FULL, Bench, Size, device_name, set_up, timed
-from .full_judging import score_over_encoders
+from .full_scoring import score_over_encoders
 from .full_script import script_over_render
 from .rendering import batches, denoise_and_decode, prepare
 from .switching import figure_switch
 
-ExternalImages = TypeVar("ExternalImages")
+Given = TypeVar("Given")
 
 
 def main() -> None:
     """Print every figure as it is known.
 
     Raises:
-        SystemExit: with 1, after the last one, where any was lost.
+        SystemExit: with 1, after the last one, where any failed.
     """
     if not torch.cuda.is_available():
         sys.stdout.write("There is no CUDA device here: the figures of a full-size run were not computed.\n")
         return
     lost = False
-    # Those of memory come first, since the judges' encoders are in memory for the others.
+    # Those of memory come first, since the metrics' encoders are in memory for the others.
     cards = chain.from_iterable(attempt(name, partial(one, partial(peak_figure, name), FULL)) for name in CARDS)
     rest = attempt("full_size", partial(figures, FULL)), attempt("reload_over_switch", figure_switch)
     for found in chain(cards, *rest):
-        lost = lost or isinstance(found, Lost)
+        lost = lost or isinstance(found, FailedFigure)
         sys.stdout.write(found.line() + "\n")
         sys.stdout.flush()
     if lost:
         raise SystemExit(1)
 
 
-def figures(size: Size) -> Iterator[Figure | Lost]:
+def figures(size: Size) -> Iterator[Figure | FailedFigure]:
     """The figures of one size, one after another."""
     with tempfile.TemporaryDirectory() as place, set_up(size, Path(place)) as bench_:
         yield from figures_of(bench_)
 
 
-def figures_of(bench_: Bench) -> Iterator[Figure | Lost]:
+def figures_of(bench_: Bench) -> Iterator[Figure | FailedFigure]:
     """The figures of what was set up."""
     first = (compile_s,) if bench_.size.compile else ()  # later ones find everything compiled
     for figure in (*first, render_over_floor, switch, score_over_encoders, script_over_render):
@@ -74,18 +74,18 @@ def figures_of(bench_: Bench) -> Iterator[Figure | Lost]:
             yield msgspec.structs.replace(found, where=device_name(bench_.size.device))
 
 
-def one(figure: Callable[[ExternalImages], Figure], given: ExternalImages) -> tuple[Figure]:
+def one(figure: Callable[[Given], Figure], given: Given) -> tuple[Figure]:
     """A figure alone, as ``attempt`` takes them."""
     return (figure(given),)
 
 
-def attempt(name: str, compute: Callable[[], Iterable[Figure | Lost]]) -> Iterator[Figure | Lost]:
-    """What is computed, and after an error the words that it was lost for; the device's memory is free after it."""
+def attempt(name: str, compute: Callable[[], Iterable[Figure | FailedFigure]]) -> Iterator[Figure | FailedFigure]:
+    """What is computed, and after an error its message; the device's memory is free after it."""
     try:
         yield from compute()
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        yield Lost(figure=name, error=" ".join(f"{type(error).__name__}: {error}".split()))
+        yield FailedFigure(figure=name, error=" ".join(f"{type(error).__name__}: {error}".split()))
     finally:
         gc.collect()
         if torch.cuda.is_available():
@@ -99,10 +99,10 @@ def compile_s(bench_: Bench) -> Figure:
     """
     size, suite = bench_.size, bench_.suite
     pipe = load_pipeline(suite.variants[0], suite.settings, device=size.device)
-    cells = next(batches(suite))
-    encoded = bench.render.encode_cases(pipe, suite, [cells])
-    draw = partial(bench.render.draw_batch, pipe, suite.settings, cells, encoded)
-    return told("compile_s", [timed(size, draw) - timed(size, draw)])
+    images = next(batches(suite))
+    encoded = bench.render.encode_cases(pipe, suite, [images])
+    draw = partial(bench.render.draw_batch, pipe, suite.settings, images, encoded)
+    return plain_figure("compile_s", [timed(size, draw) - timed(size, draw)])
 
 
 def render_over_floor(bench_: Bench) -> Figure:
@@ -114,7 +114,7 @@ def render_over_floor(bench_: Bench) -> Figure:
     """
     size, suite = bench_.size, bench_.suite
     pipe = load_pipeline(suite.variants[0], suite.settings, device=size.device)
-    ready = [prepare(pipe, suite, cells, size.device) for cells in batches(suite)]
+    ready = [prepare(pipe, suite, images, size.device) for images in batches(suite)]
 
     def drawn(number: int) -> None:
         place = bench_.place / f"floor-{number}"
@@ -130,7 +130,7 @@ def render_over_floor(bench_: Bench) -> Figure:
 
     pairs = [(timed(size, partial(drawn, turn)), timed(size, bare)) for turn in range(size.turns + 1)][1:]
     render_s, floor_s = zip(*pairs, strict=True)
-    return held_ratio("render_over_floor", render_s, floor_s, "<=", 1.05)
+    return ratio_figure("render_over_floor", render_s, floor_s, "<=", 1.05)
 
 
 def switch(bench_: Bench) -> Figure:
@@ -142,7 +142,7 @@ def switch(bench_: Bench) -> Figure:
         switch_variant(model, variant, suite.settings, device=size.device, weights_dir=None)
 
     others = [suite.variants[2 - number % 2] for number in range(2 * size.turns)]
-    return held("switch_s", [timed(size, partial(turn, variant)) for variant in others], "<=", 0.5)
+    return figure_of("switch_s", [timed(size, partial(turn, variant)) for variant in others], "<=", 0.5)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Figure of the gate: one command, from the journals of a large run and a frozen baseline to the verdicts."""
+"""Figure of the gate: one command, from the journals of a large run and a frozen baseline to the outcomes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from bench.store import load_run
 from bench.suite import plan_images, protocol_digest
 
 from .commands import installed_command
-from .figure import Figure, held
+from .figure import Figure, figure_of
 
 PROMPTS, SAMPLES, VARIANTS, METRICS = 500, 4, 8, 10
 ROUNDS, IMAGES = 5, 10
@@ -48,12 +48,12 @@ def figure_gate() -> tuple[Figure, ...]:
         frozen = Path(place) / "baseline.json"
         write_baseline(freeze(load_run(old), acceptance=Acceptance(by="figure", time="2025-01-01T00:00:00Z")), frozen)
         command = [installed_command(), "gate", str(new), "--baseline", str(frozen), "--other-machine"]
-        walls = [_judged(command) for _ in range(REPEATS + 1)][1:]
-    return (held("gate_seconds", walls, "<", 5),)
+        walls = [_decided(command) for _ in range(REPEATS + 1)][1:]
+    return (figure_of("gate_seconds", walls, "<", 5),)
 
 
-def _judged(command: list[str]) -> float:
-    """Wall seconds of a gate that reached its verdicts, whatever they are."""
+def _decided(command: list[str]) -> float:
+    """Wall seconds of a gate that came to an outcome, whatever it is."""
     start = time.perf_counter()
     done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wall_s = time.perf_counter() - start
@@ -120,16 +120,16 @@ def _image(variant: str, prompt_id: str, sample: int, seed: int) -> str:
 
 def _renders(suite: Suite, seed: int) -> Iterator[Render]:
     for variant in suite.variants:
-        for cell in plan_images(suite):
+        for planned in plan_images(suite):
             yield Render(
                 variant=variant.name,
-                prompt_id=cell.prompt_id,
-                sample=cell.sample,
-                seed=cell.seed,
-                batch=cell.batch,
+                prompt_id=planned.prompt_id,
+                sample=planned.sample,
+                seed=planned.seed,
+                batch=planned.batch,
                 decode_dtype="float32",
-                image=f"images/{variant.name}/{cell.prompt_id}-{cell.sample}.png",
-                sha256=_image(variant.name, cell.prompt_id, cell.sample, seed),
+                image=f"images/{variant.name}/{planned.prompt_id}-{planned.sample}.png",
+                sha256=_image(variant.name, planned.prompt_id, planned.sample, seed),
             )
 
 
@@ -140,16 +140,16 @@ def _scores(suite: Suite, seed: int) -> Iterator[Score]:
         zip((prompt.id for prompt in suite.prompts), np.random.default_rng(7).normal(5, 1, PROMPTS), strict=True)
     )
     for variant in suite.variants:
-        for cell in plan_images(suite):
+        for planned in plan_images(suite):
             for metric, noise in zip(suite.metrics, rng.normal(0, 0.5, METRICS), strict=True):
                 yield Score(
                     variant=variant.name,
-                    prompt_id=cell.prompt_id,
-                    sample=cell.sample,
+                    prompt_id=planned.prompt_id,
+                    sample=planned.sample,
                     metric=metric,
                     version=version,
-                    image_sha256=_image(variant.name, cell.prompt_id, cell.sample, seed),
-                    value=float(np.float32(prompts[cell.prompt_id] + noise)),
+                    image_sha256=_image(variant.name, planned.prompt_id, planned.sample, seed),
+                    value=float(np.float32(prompts[planned.prompt_id] + noise)),
                 )
 
 

@@ -1,7 +1,7 @@
 """The error rates of the gate, by simulation through its own code: ``python -m tests.figures.gating``.
 
 One simulated gate draws the losses of n prompts x 4 samples, averages the samples as a frozen run does, and
-asks ``judge_metric``, which ``judge`` calls for each metric. Losses are in standard deviations of the per-prompt
+asks ``judge_metric``, which the gate calls for each metric. Losses are in standard deviations of the per-prompt
 paired differences. With ``--write`` the tables go into ``docs/gate.md``.
 """
 
@@ -75,7 +75,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class PlannedImage:
+class Row:
     """All gates of one shape, size and true loss: this gate's, and of two others on the same images."""
 
     shape: str
@@ -85,29 +85,14 @@ class PlannedImage:
     unclustered: Tally
 
 
-@dataclass(frozen=True)
-class Power:
-    """How often a gate passes at no true loss, simulated and as ``plan`` has it."""
-
-    prompts: int
-    margin: float
-    gate: Tally
-    planned: float
+Results = dict[str, list[Row]]
+"""The rows of each table: ``at_margin``, ``stress``, ``identical`` and ``beyond``."""
+Power = tuple[int, float, Tally, float]
+"""Prompts, margin, gates at no true loss, and how often they pass as ``plan`` computes it."""
 
 
-@dataclass(frozen=True)
-class Results:
-    """Every cell of the simulation."""
-
-    at_margin: list[PlannedImage]
-    stress: list[PlannedImage]
-    identical: list[PlannedImage]
-    beyond: list[PlannedImage]
-    power: list[Power]
-
-
-class Bench:
-    """A gate on one metric of ``prompts`` prompts with an absolute margin, ready to be asked again and again."""
+class OneMetric:
+    """A gate on one metric of ``prompts`` prompts with an absolute margin, ready for many losses."""
 
     def __init__(self, prompts: int, margin: float) -> None:
         self.facts = MetricFacts(
@@ -126,15 +111,15 @@ class Bench:
             reference="tests/figures/gating.py",
         )
         limit = Limit(name="simulated", text=f"{margin:g}", kind="absolute", amount=margin)
-        self.question = Check(limit, "metric", "sd", "candidate", "base", SAMPLES)
+        self.check = Check(limit, "metric", "sd", "candidate", "base", SAMPLES)
         self.prompts = [f"prompt-{number:04d}" for number in range(prompts)]
         self.below = np.random.default_rng(0).normal(size=prompts)
         self.theirs = self.below.tolist()
 
     def outcome(self, losses: Floats) -> str:
-        """The verdict's outcome on per-prompt losses."""
+        """The outcome on per-prompt losses."""
         ours = (self.below - losses).tolist()
-        return judge_metric(self.question, self.facts, self.prompts, ours, self.theirs).outcome
+        return judge_metric(self.check, self.facts, self.prompts, ours, self.theirs).outcome
 
 
 def images(rng: np.random.Generator, shape: Shape, prompts: int, true_loss: float) -> Floats:
@@ -157,113 +142,112 @@ def unclustered(rng: np.random.Generator, values: Floats, margin: float) -> str:
     return "pass" if high <= margin else "fail" if low > margin else "inconclusive"
 
 
-def simulate_cell(name: str, shape: Shape, prompts: int, true_loss: float) -> PlannedImage:
-    """All gates of one cell, over the fixed seeds."""
-    bench = Bench(prompts, MARGIN)
-    cell = PlannedImage(name, prompts, Tally(), Tally(), Tally())
+def simulate_row(name: str, shape: Shape, prompts: int, true_loss: float) -> Row:
+    """All gates of one row, over the fixed seeds."""
+    gate = OneMetric(prompts, MARGIN)
+    row = Row(name, prompts, Tally(), Tally(), Tally())
     for seed in SEEDS:
         rng = np.random.default_rng([seed, prompts])
         for number in range(GATES // len(SEEDS)):
             values = images(rng, shape, prompts, true_loss)
             losses = values.mean(axis=1)
-            cell.gate.add(bench.outcome(losses))
-            cell.naive.add("pass" if losses.mean() <= MARGIN else "fail")
+            row.gate.add(gate.outcome(losses))
+            row.naive.add("pass" if losses.mean() <= MARGIN else "fail")
             if number < BOOTSTRAP_GATES // len(SEEDS):
-                cell.unclustered.add(unclustered(rng, values, MARGIN))
-    return cell
+                row.unclustered.add(unclustered(rng, values, MARGIN))
+    return row
 
 
 def simulate_power(prompts: int, margin: float) -> Power:
     """Gates on normal losses of mean 0."""
-    bench, tally = Bench(prompts, margin), Tally()
+    gate, tally = OneMetric(prompts, margin), Tally()
     for seed in SEEDS:
         rng = np.random.default_rng([seed, prompts, 7])
         for _ in range(POWER_GATES // len(SEEDS)):
-            tally.add(bench.outcome(images(rng, SHAPES["normal"], prompts, 0.0).mean(axis=1)))
-    return Power(prompts, margin, tally, power_of_pass(prompts, 1.0, margin, 0.0))
+            tally.add(gate.outcome(images(rng, SHAPES["normal"], prompts, 0.0).mean(axis=1)))
+    return prompts, margin, tally, power_of_pass(prompts, 1.0, margin, 0.0)
 
 
-def simulate() -> Results:
+def simulate() -> tuple[Results, list[Power]]:
     """The whole simulation, one core, a few minutes."""
 
-    def cells(shapes: dict[str, Shape], sizes: tuple[int, ...], true_loss: float) -> list[PlannedImage]:
-        return [simulate_cell(name, shapes[name], n, true_loss) for name in shapes for n in sizes]
+    def rows(shapes: dict[str, Shape], sizes: tuple[int, ...], true_loss: float) -> list[Row]:
+        return [simulate_row(name, shapes[name], n, true_loss) for name in shapes for n in sizes]
 
-    return Results(
-        at_margin=cells(SHAPES, SIZES, MARGIN),
-        stress=cells(STRESS, SIZES, MARGIN),
-        identical=cells(SHAPES, SIZES, 0.0),
-        beyond=cells(SHAPES, SIZES[1:], MARGIN + BEYOND),
-        power=[simulate_power(n, margin) for n in SIZES for margin in MARGINS],
-    )
+    results = {
+        "at_margin": rows(SHAPES, SIZES, MARGIN),
+        "stress": rows(STRESS, SIZES, MARGIN),
+        "identical": rows(SHAPES, SIZES, 0.0),
+        "beyond": rows(SHAPES, SIZES[1:], MARGIN + BEYOND),
+    }
+    return results, [simulate_power(n, margin) for n in SIZES for margin in MARGINS]
 
 
 def figure_gating() -> tuple[Figure, ...]:
-    """The figures of the gate's error rates; every cell goes to stderr as a table."""
-    results = simulate()
-    sys.stderr.write("\n".join(tables(results)) + "\n")
+    """The figures of the gate's error rates; every row goes to stderr as a table."""
+    results, power = simulate()
+    sys.stderr.write("\n".join(tables(results, power)) + "\n")
     return figures(results)
 
 
 def figures(results: Results) -> tuple[Figure, ...]:
-    """The worst cell of each question, against its goal."""
-    normal = [cell for cell in results.at_margin if cell.shape == "normal"]
-    caught = [cell.gate.fails / cell.gate.gates for cell in results.beyond if cell.prompts == 100]
-    gates = results.beyond[0].gate.gates
+    """The worst row of each table, against its goal."""
+    normal = [row for row in results["at_margin"] if row.shape == "normal"]
+    caught = [row.gate.fails / row.gate.gates for row in results["beyond"] if row.prompts == 100]
+    gates = results["beyond"][0].gate.gates
     return (
         _at_most("gate_passes_at_margin_normal", normal, "passes", 0.06),
-        _at_most("gate_passes_at_margin", results.at_margin, "passes", 0.08),
+        _at_most("gate_passes_at_margin", results["at_margin"], "passes", 0.08),
         _at_most("gate_false_alarms_normal", normal, "fails", 0.06),
-        _at_most("gate_false_alarms", results.at_margin, "fails", 0.08),
-        _at_most("gate_false_alarms_identical", results.identical, "fails", 0.01),
+        _at_most("gate_false_alarms", results["at_margin"], "fails", 0.08),
+        _at_most("gate_false_alarms_identical", results["identical"], "fails", 0.01),
         Figure("gate_catches_loss", min(caught), ">= 0.9", min(caught) >= 0.9, gates, min(caught), max(caught)),
-        _at_most("gate_passes_beyond", [cell for cell in results.beyond if cell.prompts == 400], "passes", 0.0),
+        _at_most("gate_passes_beyond", [row for row in results["beyond"] if row.prompts == 400], "passes", 0.0),
     )
 
 
-def _at_most(name: str, cells: list[PlannedImage], what: str, bound: float) -> Figure:
-    rates = [getattr(cell.gate, what) / cell.gate.gates for cell in cells]
+def _at_most(name: str, rows: list[Row], what: str, bound: float) -> Figure:
+    rates = [getattr(row.gate, what) / row.gate.gates for row in rows]
     worst = max(rates)
-    return Figure(name, worst, f"<= {bound:g}", worst <= bound, cells[0].gate.gates, min(rates), worst)
+    return Figure(name, worst, f"<= {bound:g}", worst <= bound, rows[0].gate.gates, min(rates), worst)
 
 
-def tables(results: Results) -> Iterator[str]:
-    """The cells as markdown, in lines."""
-    gates = f"{GATES:,} gates a cell over {len(SEEDS)} fixed seeds"
+def tables(results: Results, power: list[Power]) -> Iterator[str]:
+    """The rows as markdown, in lines."""
+    gates = f"{GATES:,} gates per row over {len(SEEDS)} fixed seeds"
     yield f"**At a loss of exactly the margin**, {gates}. Nominal: 5 % pass, 5 % fail. Brackets: 95 % Wilson intervals."
-    yield from _cells(results.at_margin)
+    yield from _table(results["at_margin"])
     yield "Beyond the goal: a shape so skewed that this interval does not hold its level with few prompts."
-    yield from _cells(results.stress)
+    yield from _table(results["stress"])
     yield f"**Identical models** (no true loss, other seeds) with a margin of {MARGIN} sd, {gates}."
-    yield from _cells(results.identical)
+    yield from _table(results["identical"])
     yield f"**A loss of the margin and {BEYOND} sd more**, {gates}."
-    yield from _cells(results.beyond)
-    yield f"**Power**: how often a gate passes at no true loss, normal losses, {POWER_GATES:,} gates a cell."
+    yield from _table(results["beyond"])
+    yield f"**Power**: how often a gate passes at no true loss, normal losses, {POWER_GATES:,} gates per row."
     yield ""
-    yield "| prompts | margin in sd | passes | as `plan` has it |"
+    yield "| prompts | margin in sd | passes | as `plan` computes it |"
     yield "|---:|---:|---|---:|"
-    for one in results.power:
-        rates = f"{_rate(one.gate.passes, one.gate.gates)} | {100 * one.planned:.1f} %"
-        yield f"| {one.prompts} | {one.margin:g} | {rates} |"
+    for prompts, margin, gate, planned in power:
+        yield f"| {prompts} | {margin:g} | {_rate(gate.passes, gate.gates)} | {100 * planned:.1f} % |"
 
 
-def _cells(cells: list[PlannedImage]) -> Iterator[str]:
+def _table(rows: list[Row]) -> Iterator[str]:
     others = [f"{gate} {what}" for gate in ("naive", "unclustered") for what in ("passes", "fails")]
     yield ""
     yield f"| {' | '.join(['per-prompt differences', 'prompts', 'passes', 'fails', *others])} |"
     yield "|---|---:|---|---|---:|---:|---:|---:|"
-    yield from (_row(cell) for cell in cells)
+    yield from (_row(row) for row in rows)
     yield ""
 
 
-def _row(cell: PlannedImage) -> str:
-    ours = [_rate(count, cell.gate.gates) for count in (cell.gate.passes, cell.gate.fails)]
+def _row(row: Row) -> str:
+    ours = [_rate(count, row.gate.gates) for count in (row.gate.passes, row.gate.fails)]
     others = [
         f"{100 * count / tally.gates:.1f} %"
-        for tally in (cell.naive, cell.unclustered)
+        for tally in (row.naive, row.unclustered)
         for count in (tally.passes, tally.fails)
     ]
-    return f"| {' | '.join([cell.shape, str(cell.prompts), *ours, *others])} |"
+    return f"| {' | '.join([row.shape, str(row.prompts), *ours, *others])} |"
 
 
 def _rate(count: int, of: int) -> str:
@@ -272,11 +256,11 @@ def _rate(count: int, of: int) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Print every cell, or write the tables into the page between its two marks."""
+    """Print every table, or write the tables into the page between its two marks."""
     if arguments not in ([], ["--write"]):
         raise SystemExit("python -m tests.figures.gating [--write]")
-    results = simulate()
-    shown = "\n".join(tables(results))
+    results, power = simulate()
+    shown = "\n".join(tables(results, power))
     sys.stdout.write(f"{shown}\n\n{table(figures(results))}\n")
     if arguments:
         page = PAGE.read_text(encoding="utf-8")

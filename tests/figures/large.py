@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from .commands import installed_command, timed
-from .figure import Figure, held, held_ratio, told
+from .figure import Figure, figure_of, plain_figure, ratio_figure
 
 SMALL, MIDDLE, LARGE = 100, 1_000, 10_000
 TURNS = 3
@@ -37,19 +37,19 @@ def figure_large() -> tuple[Figure, ...]:
         small_in_memory.append(painted(SMALL, MEMORY))
         large_in_memory.append(painted(LARGE, MEMORY))
     return (
-        held("resume_start_s", [found["resume_start_s"] for found in large], "<", 3),
-        held_ratio(
+        figure_of("resume_start_s", [found["resume_start_s"] for found in large], "<", 3),
+        ratio_figure(
             "cost_per_image_10k_over_100",
             [found["wall_s"] / LARGE for found in large_in_memory],
             [found["wall_s"] / SMALL for found in small_in_memory],
             "<=",
             1.1,
         ),
-        told(
+        plain_figure(
             "cost_per_image_on_disk_10k_over_100",
             [SMALL * b["wall_s"] / (LARGE * a["wall_s"]) for a, b in zip(small, large, strict=True)],
         ),
-        held_ratio(
+        ratio_figure(
             "peak_10k_over_100",
             [found["peak_bytes"] for found in large],
             [found["peak_bytes"] for found in small],
@@ -79,7 +79,7 @@ def report_cost() -> Figure:
             {size: timed([installed_command(), "report", folder, "--quiet"]) for size, folder in folders.items()}
             for _ in range(REPORTS)
         ]
-    return held_ratio(
+    return ratio_figure(
         "report_marginal_10k_over_1k",
         [(wall_s[LARGE] - wall_s[MIDDLE]) / (LARGE - MIDDLE) for wall_s in turns],
         [(wall_s[MIDDLE] - wall_s[SMALL]) / (MIDDLE - SMALL) for wall_s in turns],

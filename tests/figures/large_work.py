@@ -50,12 +50,12 @@ def paint(on_batch: Callable[[], None]) -> None:
     """Put a picture tinted by the seed in the place of a model's, and call ``on_batch`` for each batch asked for."""
     ramp = np.indices((SIDE, SIDE)).sum(axis=0)[..., None] * np.ones(3)
 
-    def launch(pipe: Any, settings: Settings, cells: Sequence[PlannedImage], encoded: Any) -> Any:
+    def launch(pipe: Any, settings: Settings, images: Sequence[PlannedImage], encoded: Any) -> Any:
         on_batch()
-        return SimpleNamespace(cells=tuple(cells))
+        return SimpleNamespace(images=tuple(images))
 
     def settle(launched: Any, settings: Settings) -> tuple[Drawn, ...]:
-        return tuple(Drawn((ramp + cell.seed % 97).astype(np.uint8), "float32", None) for cell in launched.cells)
+        return tuple(Drawn((ramp + planned.seed % 97).astype(np.uint8), "float32", None) for planned in launched.images)
 
     pipe = SimpleNamespace(device=SimpleNamespace(type="cpu"))
     audit = Audit(checkpoint=CheckpointFacts(layout="diffusers", family="sdxl"), dtype="float32")

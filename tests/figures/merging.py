@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from .commands import GIB
-from .figure import Figure, held, held_ratio
+from .figure import Figure, figure_of, ratio_figure
 
 TURNS = 2
 INPUTS = ("a.safetensors", "b.safetensors")
@@ -39,8 +39,8 @@ def figure_merge(shape: str = "sdxl") -> tuple[Figure, ...]:
         turns = [(cold("plain", folder), cold("merge", folder)) for _ in range(TURNS)]
     plain, merged = zip(*turns, strict=True)
     return (
-        held_ratio("merge_over_io", [one.wall_s for one in merged], [one.wall_s for one in plain], "<=", 1.6),
-        held("merge_peak_gib", [(one.peak_bytes - one.largest_bytes) / GIB for one in merged], "<=", 2.5),
+        ratio_figure("merge_over_io", [one.wall_s for one in merged], [one.wall_s for one in plain], "<=", 1.6),
+        figure_of("merge_peak_gib", [(one.peak_bytes - one.largest_bytes) / GIB for one in merged], "<=", 2.5),
     )
 
 

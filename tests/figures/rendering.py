@@ -17,7 +17,7 @@ from bench.render import render
 from bench.store import RunFolder
 from bench.suite import load_suite, plan_images, protocol_digest
 
-from .figure import Figure, held_ratio
+from .figure import Figure, ratio_figure
 
 REPEATS = 3
 
@@ -33,10 +33,10 @@ def figure_render() -> tuple[Figure, ...]:
     suite = load_suite("mini")
     variant = suite.variants[0]
     pipe = load_pipeline(variant, suite.settings, device="cpu", weights_dir=None)
-    ready = [prepare(pipe, suite, cells) for cells in batches(suite)]
+    ready = [prepare(pipe, suite, images) for images in batches(suite)]
     pairs = [(render_s(suite, variant), floor_s(pipe, suite, ready)) for _ in range(REPEATS + 1)][1:]
     rendered, floor = zip(*pairs, strict=True)
-    return (held_ratio("render_over_floor", rendered, floor, "<=", 1.2),)
+    return (ratio_figure("render_over_floor", rendered, floor, "<=", 1.2),)
 
 
 def render_s(suite: Suite, variant: Variant) -> float:
@@ -59,23 +59,23 @@ def floor_s(pipe: Any, suite: Suite, ready: list[dict[str, torch.Tensor]]) -> fl
 
 def batches(suite: Suite) -> Iterator[tuple[PlannedImage, ...]]:
     """The planned batches of a variant."""
-    cells = plan_images(suite)
-    for number in range(cells[-1].batch + 1):
-        yield tuple(cell for cell in cells if cell.batch == number)
+    images = plan_images(suite)
+    for number in range(images[-1].batch + 1):
+        yield tuple(planned for planned in images if planned.batch == number)
 
 
-def prepare(pipe: Any, suite: Suite, cells: tuple[PlannedImage, ...], device: str = "cpu") -> dict[str, torch.Tensor]:
+def prepare(pipe: Any, suite: Suite, images: tuple[PlannedImage, ...], device: str = "cpu") -> dict[str, torch.Tensor]:
     """What the loop starts from, on the device: noise, and the embeddings of negative and then positive prompts."""
     prompts = {prompt.id: prompt for prompt in suite.prompts}
     with torch.inference_mode():
         text, negative, pooled, negative_pooled = pipe.encode_prompt(
-            prompt=[prompts[cell.prompt_id].prompt for cell in cells],
-            negative_prompt=[prompts[cell.prompt_id].negative for cell in cells],
+            prompt=[prompts[planned.prompt_id].text for planned in images],
+            negative_prompt=[prompts[planned.prompt_id].negative for planned in images],
             do_classifier_free_guidance=True,
         )
         size = (suite.settings.height, suite.settings.width)
-        noise = stages.noise(pipe, suite.settings, [cell.seed for cell in cells])
-        time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=text.dtype, device=device).repeat(2 * len(cells), 1)
+        noise = stages.noise(pipe, suite.settings, [planned.seed for planned in images])
+        time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=text.dtype, device=device).repeat(2 * len(images), 1)
         return {
             "latents": noise.to(device, pipe.unet.dtype),
             "text": torch.cat([negative, text]),

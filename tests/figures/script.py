@@ -17,13 +17,13 @@ from PIL import Image
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
 import bench.render
-from bench.mini.networks import load_mini_clip, mini_clip_tokens
-from bench.mini.weights import lora_file, pipeline_folder, weight_file
+from bench.mini.networks import load_aesthetic, load_mini_clip, mini_clip_tokens
+from bench.mini.weights import lora_file, pipeline_folder
 from bench.records import RunOptions, Suite
 from bench.run import run_stage
 from bench.suite import load_suite, plan_images
 
-from .figure import Figure, held_ratio
+from .figure import Figure, ratio_figure
 
 TURNS = 3
 METRICS = ("mini-clip", "mini-aesthetic", "mini-preference", "ssim-to-base")
@@ -65,7 +65,7 @@ def figure_script() -> tuple[Figure, ...]:
         sys.stderr.write(
             f"script {steady:.1f} s and {loading:.1f} s of loading, ours {own_steady:.1f} s and {own_loading:.1f} s\n"
         )
-    return (held_ratio("script_over_render", script, ours, ">=", 2.0),)
+    return (ratio_figure("script_over_render", script, ours, ">=", 2.0),)
 
 
 def ours_s(suite: Suite, path: Path) -> tuple[float, float]:
@@ -84,35 +84,35 @@ def ours_s(suite: Suite, path: Path) -> tuple[float, float]:
 def script_s(suite: Suite, place: Path) -> tuple[float, float]:
     """Seconds of the script without loading, and of loading."""
     prompts = {prompt.id: prompt.text for prompt in suite.prompts}
-    cells = plan_images(suite)
+    images = plan_images(suite)
     load, steady = Clock(load_variant), 0.0
     for name in LORAS:
         pipe = load(name)
         start = time.perf_counter()
-        for cell in cells:
+        for planned in images:
             image = pipe(
-                prompts[cell.prompt_id],
+                prompts[planned.prompt_id],
                 num_inference_steps=suite.settings.steps,
                 guidance_scale=suite.settings.guidance_scale,
                 height=suite.settings.height,
                 width=suite.settings.width,
-                generator=torch.Generator("cpu").manual_seed(cell.seed),
+                generator=torch.Generator("cpu").manual_seed(planned.seed),
             ).images[0]
-            image.save(place / f"{name}-{cell.prompt_id}-{cell.sample}.png")
+            image.save(place / f"{name}-{planned.prompt_id}-{planned.sample}.png")
         steady += time.perf_counter() - start
-    judge = Clock(Judges)
-    judges = judge()
+    load_metrics = Clock(Metrics)
+    metrics = load_metrics()
     start = time.perf_counter()
     for name in LORAS:
-        for cell in cells:
-            path = place / f"{name}-{cell.prompt_id}-{cell.sample}.png"
-            prompt = prompts[cell.prompt_id]
-            judges.clip(path, prompt)
-            judges.aesthetic(path)
-            judges.preference(path, prompt)
-            judges.similarity(path, place / f"base-{cell.prompt_id}-{cell.sample}.png")
+        for planned in images:
+            path = place / f"{name}-{planned.prompt_id}-{planned.sample}.png"
+            prompt = prompts[planned.prompt_id]
+            metrics.clip(path, prompt)
+            metrics.aesthetic(path)
+            metrics.preference(path, prompt)
+            metrics.similarity(path, place / f"base-{planned.prompt_id}-{planned.sample}.png")
     steady += time.perf_counter() - start
-    return steady, load.seconds + judge.seconds
+    return steady, load.seconds + load_metrics.seconds
 
 
 def load_variant(name: str) -> Any:
@@ -127,17 +127,13 @@ def load_variant(name: str) -> Any:
     return pipe
 
 
-class Judges:
+class Metrics:
     """The suite's metrics, each on one file at a time."""
 
     def __init__(self) -> None:
-        from safetensors.torch import load_file
-
         self._clip, self._tokens = load_mini_clip("mini-clip")
         self._preference, _ = load_mini_clip("mini-preference")
-        self._head = {
-            key: value.float() for key, value in load_file(weight_file("judges/mini-aesthetic.safetensors")).items()
-        }
+        self._head = load_aesthetic()
 
     @torch.inference_mode()
     def clip(self, path: Path, prompt: str) -> float:

@@ -13,7 +13,7 @@ import torch
 from bench.pipeline.switch import Model, load_pipeline, switch_variant
 from bench.records import Lora, Settings, Variant
 
-from .figure import Figure, held_ratio
+from .figure import Figure, ratio_figure
 from .merge_work import write_inputs
 
 TURNS = 3
@@ -40,7 +40,7 @@ def figure_switch(shape: str = "sdxl") -> tuple[Figure, ...]:
         for variant in variants:
             turned_s(model, variant, device)  # keeps what the LoRA changes beside, once
         turned = [sum(turned_s(model, variant, device) for variant in variants) for _ in range(TURNS)]
-    figure = held_ratio("reload_over_switch", loaded, turned, ">=", 10.0)
+    figure = ratio_figure("reload_over_switch", loaded, turned, ">=", 10.0)
     return (msgspec.structs.replace(figure, where=device),)
 
 
@@ -63,6 +63,6 @@ def turned_s(model: Model, variant: Variant, device: str) -> float:
 
 
 def settle(device: str) -> None:
-    """Wait until the device has done what it was told."""
+    """Wait until the device has done its work."""
     if device == "cuda":
         torch.cuda.synchronize()

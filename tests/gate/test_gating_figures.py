@@ -40,29 +40,28 @@ def small(monkeypatch):
 
 
 def test_at_the_margin_the_gate_holds_its_level_and_the_others_do_not(small):
-    cell = gating.simulate_cell("normal", gating.SHAPES["normal"], 25, gating.MARGIN)
-    assert (cell.gate.gates, cell.naive.gates, cell.unclustered.gates) == (500, 500, 100)
-    assert cell.gate.passes / 500 <= 0.08
-    assert cell.gate.fails / 500 <= 0.08
-    assert 0.4 < cell.naive.passes / 500 < 0.6
-    assert cell.naive.passes + cell.naive.fails == 500
-    assert cell.unclustered.passes / 100 > 0.1
+    row = gating.simulate_row("normal", gating.SHAPES["normal"], 25, gating.MARGIN)
+    assert (row.gate.gates, row.naive.gates, row.unclustered.gates) == (500, 500, 100)
+    assert row.gate.passes / 500 <= 0.08
+    assert row.gate.fails / 500 <= 0.08
+    assert 0.4 < row.naive.passes / 500 < 0.6
+    assert row.naive.passes + row.naive.fails == 500
+    assert row.unclustered.passes / 100 > 0.1
 
 
 def test_the_simulation_notices_a_gate_that_errs(small, monkeypatch):
-    """With Student's interval alone the left-skewed cell is known to pass about twice as often as it says."""
+    """With Student's interval alone the left-skewed row is known to pass about twice as often as it says."""
     monkeypatch.setattr("bench.gate.quality.mean_bounds", lambda values: t_interval(values, level=0.9))
     name = "left-skewed (exponential)"
-    cell = gating.simulate_cell(name, gating.SHAPES[name], 25, gating.MARGIN)
-    assert cell.gate.passes / 500 > 0.075
+    row = gating.simulate_row(name, gating.SHAPES[name], 25, gating.MARGIN)
+    assert row.gate.passes / 500 > 0.075
 
 
-def test_a_figure_is_that_of_its_worst_cell():
+def test_a_figure_is_that_of_its_worst_row():
     good, bad = (
-        gating.PlannedImage("normal", 100, gating.Tally(100, passes, 95), gating.Tally(), gating.Tally())
-        for passes in (2, 7)
+        gating.Row("normal", 100, gating.Tally(100, passes, 95), gating.Tally(), gating.Tally()) for passes in (2, 7)
     )
-    results = gating.Results([good, bad], [], [good], [bad, replace(good, prompts=400)], [])
+    results = {"at_margin": [good, bad], "identical": [good], "beyond": [bad, replace(good, prompts=400)]}
     by_name = {figure.figure: figure for figure in gating.figures(results)}
     assert (by_name["gate_passes_at_margin"].value, by_name["gate_passes_at_margin"].holds) == (0.07, True)
     assert by_name["gate_passes_at_margin_normal"].holds is False

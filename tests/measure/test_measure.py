@@ -14,9 +14,9 @@ import pytest
 from fakes import make_run
 
 from bench.errors import MachineError, UsageError
-from bench.measure import Job, is_complete, measure, open_jobs, pick_variants, plan_shots
+from bench.measure import is_complete, measure, open_jobs, pick_variants, plan_shots
 from bench.measure.process import Request
-from bench.measure.stopwatch import ImageTimes, Laps, laps_to_timings, timing
+from bench.measure.stopwatch import Seconds, timing, to_timings
 from bench.records import Plan, Suite, Timing
 from bench.store import RunFolder
 from bench.suite import image_seed, protocol_digest
@@ -42,7 +42,7 @@ CHILD = """
         for name, (warm, count) in counts.items()
     ]
     for done in range(1, len(request["shots"]) + 1):
-        print(json.dumps(dict(type="Tick", done=done)), flush=True)
+        print(done, flush=True)
     print(json.dumps(dict(type="Reply", timings=timings, threads=2, notes=["the fan was loud"])))
 """
 
@@ -89,12 +89,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_variants_take_turns_and_every_record_is_kept(bench: Bench) -> None:
-    outcome = bench.measure()
+    count, _ = bench.measure()
     order = [("base", 0), ("dpo", 0), ("spo", 0), ("base", 1), ("dpo", 1), ("spo", 1)]
     assert bench.requests == order
     kept = bench.folder.timings()
     assert [(t.variant, t.round) for t in kept if t.name == "load"] == order
-    assert outcome.timings == len(kept) == 6 * 7
+    assert count == len(kept) == 6 * 7
     assert len({t.process for t in kept}) == 6, "each variant and round has a process of its own"
 
 
@@ -111,8 +111,7 @@ def test_progress_counts_the_images_of_all_children(bench: Bench) -> None:
 def test_what_is_measured_is_not_measured_again(bench: Bench) -> None:
     bench.measure()
     before = bench.folder.timings()
-    outcome = bench.measure()
-    assert (outcome.timings, outcome.notes) == (0, ())
+    assert bench.measure() == (0, ())
     assert len(bench.requests) == 6
     assert bench.folder.timings() == before
 
@@ -122,7 +121,7 @@ def test_a_dead_child_keeps_the_rounds_before_it_and_the_next_call_goes_on(bench
         bench.measure(dies=("dpo", 1))
     assert len(bench.folder.timings()) == 4 * 7
     bench.log.unlink()
-    assert bench.measure().timings == 2 * 7
+    assert bench.measure()[0] == 2 * 7
     assert bench.requests == [("dpo", 1), ("spo", 1)]
 
 
@@ -134,7 +133,7 @@ def test_only_the_wanted_variants_are_measured(bench: Bench) -> None:
 def test_another_plan_is_measured_anew(bench: Bench) -> None:
     bench.measure()
     more = msgspec.structs.replace(SUITE, measure=Plan(rounds=2, images=4, warmups=1))
-    assert bench.measure(suite=more).timings == 6 * 7
+    assert bench.measure(suite=more)[0] == 6 * 7
 
 
 def test_the_request_holds_suite_device_and_weights(bench: Bench) -> None:
@@ -146,19 +145,19 @@ def test_the_request_holds_suite_device_and_weights(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("torch", "relatives"),
+    ("torch", "parents"),
     [(None, 0), (cuda_of(started=False), 0), (cuda_of(started=True), 1)],
     ids=["without torch", "torch alone", "with a context"],
 )
 def test_a_parent_with_a_context_on_the_device_says_so(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, torch: object, relatives: int
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, torch: object, parents: int
 ) -> None:
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     if torch is not None:
         monkeypatch.setitem(sys.modules, "torch", torch)
     bench.measure(variants=["dpo"])
     request = msgspec.json.decode(bench.log.read_bytes().splitlines()[0], type=Request)
-    assert request.relatives == relatives
+    assert request.parents == parents
     assert sys.modules.get("torch") is torch, "torch is not imported for this"
 
 
@@ -200,7 +199,7 @@ def test_variants_come_in_the_suites_order() -> None:
     assert [v.name for v in pick_variants(SUITE, ["spo", "dpo", "spo"])] == ["dpo", "spo"]
 
 
-def test_timed_images_take_the_cases_in_turn_with_the_seeds_of_the_run() -> None:
+def test_timed_images_take_the_prompts_in_turn_with_the_seeds_of_the_run() -> None:
     shots = plan_shots(SUITE)
     first, second = SUITE.prompts
     wanted = [(first, 0), (first, 0), (first, 0), (second, 0), (first, 1)]
@@ -209,14 +208,14 @@ def test_timed_images_take_the_cases_in_turn_with_the_seeds_of_the_run() -> None
 
 
 def complete_records(variant: str = "base", round_number: int = 0, process: int = 9) -> tuple[Timing, ...]:
-    image = ImageTimes(0.1, (0.2,), 0.3, 0.6)
-    laps = Laps(1.0, image, (image,) * PLAN.warmups, (image,) * PLAN.images)
-    times = laps_to_timings(laps, variant=variant, round_number=round_number, process=process)
-    return (*times, timing(variant, round_number, process, "peak_rss", "byte", (1.0,)))
+    image: Seconds = {"text_encode": (0.1,), "denoise_step": (0.2,), "vae_decode": (0.3,), "end_to_end": (0.6,)}
+    images = [image] * (1 + PLAN.warmups + PLAN.images)
+    times = to_timings(1.0, images, PLAN.warmups, variant, round_number, process)
+    return (*times, timing(variant, round_number, process, "peak_rss", (1.0,)))
 
 
 def test_a_job_is_complete_with_every_name_from_one_process() -> None:
-    job, records = Job(SUITE.variants[0], 0), complete_records()
+    job, records = (SUITE.variants[0], 0), complete_records()
     assert is_complete(job, records, SUITE, "cpu")
     for missing in records:
         rest = [record for record in records if record is not missing]
@@ -226,13 +225,13 @@ def test_a_job_is_complete_with_every_name_from_one_process() -> None:
 
 
 def test_a_job_is_complete_only_by_its_own_records() -> None:
-    job = Job(SUITE.variants[0], 0)
+    job = (SUITE.variants[0], 0)
     assert not is_complete(job, complete_records("dpo"), SUITE, "cpu")
     assert not is_complete(job, complete_records(round_number=1), SUITE, "cpu")
 
 
 def test_records_of_a_killed_attempt_do_not_hide_the_complete_one() -> None:
-    job = Job(SUITE.variants[0], 0)
+    job = (SUITE.variants[0], 0)
     torn, whole = complete_records(process=8)[:3], complete_records(process=9)
     assert not is_complete(job, torn, SUITE, "cpu")
     assert is_complete(job, torn + whole, SUITE, "cpu")
@@ -240,25 +239,25 @@ def test_records_of_a_killed_attempt_do_not_hide_the_complete_one() -> None:
 
 @pytest.mark.parametrize("device", ["cuda:0", "mps"])
 def test_a_job_on_a_gpu_needs_torchs_peaks_but_not_the_drivers(device: str) -> None:
-    job, records = Job(SUITE.variants[0], 0), complete_records()
+    job, records = (SUITE.variants[0], 0), complete_records()
     assert not is_complete(job, records, SUITE, device)
-    peaks = [timing("base", 0, 9, name, "byte", (1.0,)) for name in ("peak_allocated", "peak_reserved")]  # type: ignore[arg-type]
+    peaks = [timing("base", 0, 9, name, (1.0,)) for name in ("peak_allocated", "peak_reserved")]  # type: ignore[arg-type]
     assert is_complete(job, [*records, *peaks], SUITE, device)
-    driver = timing("base", 0, 8, "energy_per_image", "joule", (900.0,))
+    driver = timing("base", 0, 8, "energy_per_image", (900.0,))
     assert is_complete(job, [*records, *peaks, driver], SUITE, device), "left by a process that was killed"
 
 
 def test_a_compiled_job_needs_the_time_of_its_compilation() -> None:
-    job, records = Job(SUITE.variants[0], 0), complete_records()
+    job, records = (SUITE.variants[0], 0), complete_records()
     suite = msgspec.structs.replace(SUITE, settings=msgspec.structs.replace(SUITE.settings, compile=True))
     assert not is_complete(job, records, suite, "cpu")
-    assert is_complete(job, [*records, timing("base", 0, 9, "compile", "second", (11.0,))], suite, "cpu")
+    assert is_complete(job, [*records, timing("base", 0, 9, "compile", (11.0,))], suite, "cpu")
 
 
 def test_jobs_are_open_round_by_round() -> None:
     done = complete_records("dpo", 0)
     jobs = open_jobs(SUITE, SUITE.variants, done, "cpu")
-    assert [(job.variant.name, job.round) for job in jobs] == [
+    assert [(variant.name, number) for variant, number in jobs] == [
         ("base", 0),
         ("spo", 0),
         ("base", 1),
@@ -271,7 +270,7 @@ def test_jobs_are_open_round_by_round() -> None:
 
 
 def test_the_notes_say_how_it_was_timed(bench: Bench) -> None:
-    notes = bench.measure().notes
+    _, notes = bench.measure()
     assert "batch 1, 64x64, 20 steps" in notes[0]
     assert "2 interleaved rounds, each a fresh process a variant of 3 images" in notes[0]
     assert notes[1] == "CPU threads of the timing processes: 2."

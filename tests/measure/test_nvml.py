@@ -31,13 +31,13 @@ def gpu_of(driver: FakeDriver) -> Gpu:
 def test_the_device_is_found_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
     install(FakeDriver(), monkeypatch)
     gpu, reason = nvml.find_gpu("cuda:0", 1)
-    assert (gpu and gpu.handle, gpu and gpu.relatives, reason) == ("handle", 1, "")
+    assert (gpu and gpu.handle, gpu and gpu.parents, reason) == ("handle", 1, "")
 
 
 @pytest.mark.parametrize("name", ["nvmlInit", "nvmlDeviceGetHandleByUUID"])
 def test_a_driver_that_is_not_there_is_a_reason(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     install(FakeDriver(errors={name: "Driver Not Loaded"}), monkeypatch)
-    assert nvml.find_gpu("cuda:0") == (None, "NVML does not tell: Driver Not Loaded")
+    assert nvml.find_gpu("cuda:0") == (None, "NVML reports: Driver Not Loaded")
 
 
 def test_without_the_extra_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,9 +80,9 @@ def test_process_memory_that_the_driver_hides_is_none_with_a_reason(
     assert nvml.other_processes(gpu).value == others
 
 
-def test_a_parent_that_rendered_before_is_no_other_process() -> None:
+def test_a_parent_that_rendered_before_is_not_another_process() -> None:
     driver = FakeDriver(processes=[process(os.getppid(), 500 * MIB), process(os.getpid(), 5 * MIB)])
-    gpu = gpu_of(driver)._replace(relatives=1)
+    gpu = gpu_of(driver)._replace(parents=1)
     assert nvml.other_processes(gpu) == Reading(0)
     assert nvml.process_bytes(gpu) == Reading(5 * MIB), "known by its number, whatever the others hold"
     driver.processes.append(process(77, 9 * MIB))
@@ -94,7 +94,7 @@ def test_a_parent_that_rendered_before_is_no_other_process() -> None:
 def test_in_a_container_this_process_is_the_larger_of_the_two_of_this_program() -> None:
     one, two = process(os.getpid() + 1, 500 * MIB), process(os.getpid() + 2, 900 * MIB)
     driver = FakeDriver(processes=[two, one])
-    gpu = gpu_of(driver)._replace(relatives=1)
+    gpu = gpu_of(driver)._replace(parents=1)
     assert nvml.process_bytes(gpu) == Reading(900 * MIB)
     assert nvml.other_processes(gpu) == Reading(0)
     driver.processes.append(process(os.getpid() + 3, 1))
@@ -147,7 +147,7 @@ def test_older_names_are_asked_where_the_newer_are_not_known(how: str) -> None:
 )
 def test_an_error_of_the_driver_becomes_the_reason(name: str, read: object) -> None:
     driver = FakeDriver(errors={name: "Not Supported"}, missing=("nvmlDeviceGetCurrentClocksEventReasons",))
-    assert read(gpu_of(driver)) == Reading(None, "NVML does not tell: Not Supported")  # type: ignore[operator]
+    assert read(gpu_of(driver)) == Reading(None, "NVML reports: Not Supported")  # type: ignore[operator]
 
 
 def test_a_card_that_hides_heat_and_clocks_has_none() -> None:

@@ -18,9 +18,8 @@ from fake_nvml import FakeDriver
 
 from bench.errors import MachineError, WeightsError
 from bench.measure import meters, worker
-from bench.measure.meters import CpuLoad, DevicePeaks
 from bench.measure.nvml import Gpu
-from bench.measure.process import Failure, Message, Reply, Request, Tick, encode
+from bench.measure.process import Failure, Message, Reply, Request, encode
 from bench.measure.stopwatch import Clock, Shot, Stages
 from bench.measure.worker import answer, measure_request
 from bench.pipeline import denoise as variant_stages
@@ -58,7 +57,7 @@ PIPE = SimpleNamespace(unet=Unet())
 
 @pytest.fixture(autouse=True)
 def quiet_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meters, "cpu_load", lambda: CpuLoad(3.0, 0.5))
+    monkeypatch.setattr(meters, "cpu_load", lambda: (3.0, 0.5))
 
 
 def make_stages(load: Callable[[], Any] = lambda: PIPE) -> Stages:
@@ -83,7 +82,7 @@ def test_a_request_survives_the_pipe_as_one_line() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        Tick(done=3),
+        3,
         Reply(timings=(), threads=2, notes=("a note",)),
         Failure(exit_code=3, message="no such file", hint="fetch it"),
     ],
@@ -138,12 +137,12 @@ def test_on_cuda_times_come_first_then_energy_then_memory(monkeypatch: pytest.Mo
         driver.millijoules += 1_400_000
         passes.append("image")
 
-    monkeypatch.setattr(worker, "find_gpu", lambda device, relatives: (Gpu(driver.module(), "handle", relatives), ""))
+    monkeypatch.setattr(worker, "find_gpu", lambda device, parents: (Gpu(driver.module(), "handle", parents), ""))
     monkeypatch.setattr(worker, "arithmetic_note", lambda *_: "as usual")
     monkeypatch.setattr(meters, "reset_device_peaks", lambda device: passes.append("reset"))
-    monkeypatch.setattr(meters, "device_peaks", lambda device: DevicePeaks(700, 1100))
+    monkeypatch.setattr(meters, "device_peaks", lambda device: (700, 1100))
     clock = Clock(lambda: now[0], lambda before, after: after - before, lambda: None)
-    request = msgspec.structs.replace(make_request("cuda:0"), relatives=1)
+    request = msgspec.structs.replace(make_request("cuda:0"), parents=1)
     reply = measure_request(request, make_stages()._replace(decode=drawn), clock, lambda done: None)
     values = {timing.name: timing.values for timing in reply.timings}
     assert values["energy_per_image"] == (1400.0, 1400.0)
@@ -160,7 +159,7 @@ def test_without_the_driver_it_is_said_once_and_torchs_peaks_are_kept(monkeypatc
     monkeypatch.setattr(worker, "find_gpu", lambda *_: (None, "nvidia-ml-py is not installed"))
     monkeypatch.setattr(worker, "arithmetic_note", lambda *_: "as usual")
     monkeypatch.setattr(meters, "reset_device_peaks", lambda device: None)
-    monkeypatch.setattr(meters, "device_peaks", lambda device: DevicePeaks(700, 1100))
+    monkeypatch.setattr(meters, "device_peaks", lambda device: (700, 1100))
     reply = measure_request(make_request("cuda:0"), make_stages(), CLOCK, lambda done: None)
     names = {timing.name for timing in reply.timings}
     assert {"peak_allocated", "peak_reserved"} < names
@@ -226,7 +225,7 @@ def test_a_bug_ends_the_process_with_its_traceback() -> None:
 FAKE = """
     import os, sys, time
     sys.path.insert(0, {root!r})
-    from bench import worker
+    from bench.measure import worker
     from bench.measure.stopwatch import Stages, device_clock
 
     def denoise(pipe, encoded, latents, shot, on_step):
@@ -261,7 +260,7 @@ def test_stdout_holds_messages_alone_whatever_libraries_print() -> None:
         messages = [msgspec.json.decode(line, type=Message) for line in child.stdout]
         noise = child.stderr.read()
     assert child.returncode == 0
-    assert messages[:-1] == [Tick(done=1), Tick(done=2), Tick(done=3), Tick(done=4)]
+    assert messages[:-1] == [1, 2, 3, 4]
     assert isinstance(messages[-1], Reply)
     assert {timing.process for timing in messages[-1].timings} == {child.pid}
     assert noise.count(b"a library prints") == 4

@@ -14,20 +14,16 @@ from PIL import Image
 from scipy import stats
 
 from bench.mini import evidence, world
-from bench.mini import evidence as evidence_judges
-from bench.mini import evidence as evidence_renders
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(evidence_judges, "SCENES", 12)
-    monkeypatch.setattr(evidence_judges, "PAIRS", 6)
-    monkeypatch.setattr(evidence_judges, "STEP_PAIRS", 6)
-    monkeypatch.setattr(evidence_judges, "TIMES", (101, 901))
-    monkeypatch.setattr(
-        evidence_renders, "SETTINGS", msgspec.structs.replace(evidence_renders.SETTINGS, steps=2, batch=4)
-    )
+    monkeypatch.setattr(evidence, "SCENES", 12)
+    monkeypatch.setattr(evidence, "PAIRS", 6)
+    monkeypatch.setattr(evidence, "STEP_PAIRS", 6)
+    monkeypatch.setattr(evidence, "TIMES", (101, 901))
+    monkeypatch.setattr(evidence, "SETTINGS", msgspec.structs.replace(evidence.SETTINGS, steps=2, batch=4))
 
 
 def numbers(cells: tuple[str, ...]) -> list[float]:
@@ -36,15 +32,15 @@ def numbers(cells: tuple[str, ...]) -> list[float]:
 
 def test_scenes_of_the_evidence_are_held_out() -> None:
     for kind in world.KINDS:
-        batch = evidence_judges.scenes(kind, 50, 0)
+        batch = evidence.scenes(kind, 50, 0)
         assert all(world.is_held_out(kind, tuple(int(v) for v in content)) for content in batch.content)
-    prompts = evidence_renders.prompts()
-    assert all(world.is_held_out(prompt.kind, prompt.content) for prompt in prompts)
-    assert len({(prompt.kind, prompt.content) for prompt in prompts}) == len(prompts)
+    prompts = evidence.prompts()
+    assert all(world.is_held_out(kind, content) for kind, content, _ in prompts)
+    assert len({prompt[:2] for prompt in prompts}) == len(prompts)
 
 
-def test_judges_table_has_a_number_for_each_kind() -> None:
-    head, *rows = evidence_judges.rows()
+def test_the_table_of_networks_has_a_number_for_each_kind() -> None:
+    head, *rows = evidence.network_rows()
     assert head == ("figure", "landscape", "portrait")
     assert len(rows) == 7
     for row in rows:
@@ -53,7 +49,7 @@ def test_judges_table_has_a_number_for_each_kind() -> None:
 
 
 def test_untrained_step_aware_model_is_the_plain_one_in_the_table() -> None:
-    _, *rows = evidence_judges.step_aware_rows()
+    _, *rows = evidence.step_aware_rows()
     assert [row[0] for row in rows] == ["101", "901", "501 and later"]
     assert [row[-1] for row in rows] == ["0", "0", "0"]
     assert rows[-1][1:] == rows[-2][1:]  # 901 is the only late one here
@@ -62,7 +58,7 @@ def test_untrained_step_aware_model_is_the_plain_one_in_the_table() -> None:
 
 
 def test_pairs_share_their_content_and_differ_in_craft() -> None:
-    first, second = evidence_judges.same_caption_pairs("portrait", 6)
+    first, second = evidence.same_caption_pairs("portrait", 6)
     np.testing.assert_array_equal(first.content, second.content)
     assert (first.craft != second.craft).any(1).all()
 
@@ -70,15 +66,15 @@ def test_pairs_share_their_content_and_differ_in_craft() -> None:
 def test_renders_table_compares_variants_at_equal_noise(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen = [prompt for prompt in evidence_renders.prompts() if prompt.kind == "landscape"][:3]
-    chosen += [prompt for prompt in evidence_renders.prompts() if prompt.kind == "portrait"][:2]
-    monkeypatch.setattr(evidence_renders, "prompts", lambda: chosen)
-    same = evidence_renders.read(evidence_renders.render((), chosen, 2, evidence_renders.SETTINGS), chosen, 2)
-    evidence_renders.print_main(dict.fromkeys(("base", "dpo", "spo"), same))
+    chosen = [prompt for prompt in evidence.prompts() if prompt[0] == "landscape"][:3]
+    chosen += [prompt for prompt in evidence.prompts() if prompt[0] == "portrait"][:2]
+    monkeypatch.setattr(evidence, "prompts", lambda: chosen)
+    same = evidence.read(evidence.render((), chosen, 2, evidence.SETTINGS), chosen, 2)
+    evidence.print_main(dict.fromkeys(("base", "dpo", "spo"), same))
     printed = capsys.readouterr().out
     assert "5 held-out prompts x 2 seeds" in printed
     lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
-    rows = [line for line in lines if len(line) == 5 and "judge" not in line]
+    rows = [line for line in lines if len(line) == 5 and "metric" not in line]
     assert len(rows) == 6 + 6
     for row in rows:
         assert set(numbers(tuple(row[2:]))) == {0.0}  # the same variant under three names
@@ -93,12 +89,12 @@ def test_renders_table_compares_variants_at_equal_noise(
 def test_seeds_table_has_a_row_for_each_lora(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen = evidence_renders.prompts()[:3]
-    monkeypatch.setattr(evidence_renders, "prompts", lambda: chosen)
-    monkeypatch.setattr(evidence_renders, "LORAS", ("dpo", "spo"))
-    found = evidence_renders.judge_variants(seeds=1)
+    chosen = evidence.prompts()[:3]
+    monkeypatch.setattr(evidence, "prompts", lambda: chosen)
+    monkeypatch.setattr(evidence, "LORAS", ("dpo", "spo"))
+    found = evidence.read_variants(seeds=1)
     assert list(found) == ["base", "dpo", "spo"]
-    evidence_renders.print_seeds(found)
+    evidence.print_seeds(found)
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows] == ["LoRA", "dpo", "spo"]
     assert all(len(numbers(tuple(row[1:]))) == 9 for row in rows[1:])
@@ -108,33 +104,33 @@ def test_seeds_table_has_a_row_for_each_lora(
 def test_settings_table_has_a_row_for_each_setting_and_reuses_what_is_known(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen = evidence_renders.prompts()[:3]
-    monkeypatch.setattr(evidence_renders, "prompts", lambda: chosen)
-    monkeypatch.setattr(evidence_renders, "LORAS", ("dpo", "spo"))
-    found = evidence_renders.judge_variants(seeds=2)
-    asked: list[tuple[float, float]] = []
-    real = evidence_renders.render
+    chosen = evidence.prompts()[:3]
+    monkeypatch.setattr(evidence, "prompts", lambda: chosen)
+    monkeypatch.setattr(evidence, "LORAS", ("dpo", "spo"))
+    found = evidence.read_variants(seeds=2)
+    rendered: list[tuple[float, float]] = []
+    real = evidence.render
     monkeypatch.setattr(
-        evidence_renders,
+        evidence,
         "render",
         lambda loras, prompts, seeds, settings: (
-            asked.append((settings.guidance_scale, settings.eta)) or real(loras, prompts, seeds, settings)
+            rendered.append((settings.guidance_scale, settings.eta)) or real(loras, prompts, seeds, settings)
         ),
     )
-    evidence_renders.print_settings((3.0, 5.0), found)
-    assert asked == [(5.0, 0.0)] * 3 + [(3.0, 1.0)] * 3
+    evidence.print_settings((3.0, 5.0), found)
+    assert rendered == [(5.0, 0.0)] * 3 + [(3.0, 1.0)] * 3
     printed = capsys.readouterr().out
     assert "3 held-out prompts x 2 seeds" in printed
     head, *rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
     assert [row[:2] for row in rows] == [["3", "0"], ["5", "0"], ["3", "1"]]
     assert all(len(row) == len(head) == 8 for row in rows)
-    assert float(rows[0][2]) == pytest.approx(found["base"].craft.mean(), abs=6e-4)
-    assert float(rows[0][5]) == pytest.approx(found["base"].whole.mean(), abs=6e-4)
-    assert numbers((rows[0][4],))[0] == pytest.approx((found["spo"].craft - found["base"].craft).mean(), abs=6e-4)
+    assert float(rows[0][2]) == pytest.approx(found["base"]["craft"].mean(), abs=6e-4)
+    assert float(rows[0][5]) == pytest.approx(found["base"]["whole"].mean(), abs=6e-4)
+    assert numbers((rows[0][4],))[0] == pytest.approx((found["spo"]["craft"] - found["base"]["craft"]).mean(), abs=6e-4)
 
 
 def test_contact_sheet_has_a_row_for_each_variant_and_kind(tmp_path: Path) -> None:
-    evidence_renders.write_sheet(tmp_path / "new" / "sheet.png", columns=2)
+    evidence.write_sheet(tmp_path / "new" / "sheet.png", columns=2)
     with Image.open(tmp_path / "new" / "sheet.png") as sheet:
         assert sheet.size == (2 * 2 * 64, 2 * 6 * 64)
 
@@ -148,5 +144,5 @@ def test_interval_is_a_bootstrap_of_the_mean_over_prompts() -> None:
 
 
 def test_table_is_markdown(capsys: pytest.CaptureFixture[str]) -> None:
-    evidence.print_table([("a", "b"), ("1", "2")])
-    assert capsys.readouterr().out == "| a | b |\n|---|---|\n| 1 | 2 |\n"
+    evidence.print_table("A title", [("a", "b"), ("1", "2")])
+    assert capsys.readouterr().out == "\n### A title\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"

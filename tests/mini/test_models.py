@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from bench.mini import models, weights, world
-from bench.mini.networks import JUDGE_TOKENS
+from bench.mini.networks import MAX_TOKENS as CLIP_TOKENS
 from bench.mini.networks import tokenizer as load_tokenizer
 
 
@@ -41,10 +41,10 @@ def test_every_word_of_the_grammar_is_one_token(tokenizer: CLIPTokenizer) -> Non
         assert tokenizer.decode(ids[1:-1]).strip() == word
 
 
-def test_captions_fit_the_pipeline_and_captions_with_craft_words_the_judges(tokenizer: CLIPTokenizer) -> None:
+def test_captions_fit_the_pipeline_and_captions_with_craft_words_mini_clip(tokenizer: CLIPTokenizer) -> None:
     lengths = [len(ids) for ids in tokenizer(every_caption()).input_ids]
     assert max(lengths) <= models.MAX_TOKENS
-    assert max(lengths) + 2 * 2 <= JUDGE_TOKENS  # two craft words, each after a comma
+    assert max(lengths) + 2 * 2 <= CLIP_TOKENS  # two craft words, each after a comma
 
 
 @settings(max_examples=100, deadline=None)

@@ -180,7 +180,7 @@ def test_dpo_leaves_near_ties_out_and_prefers_the_winner(train: Pool) -> None:
         content_of(caption, train, (int(one), int(two)))
 
 
-# --- captions of the alignment judge -------------------------------------------------------
+# --- captions for mini-clip ----------------------------------------------------------------
 
 
 def test_three_captions_in_four_speak_of_one_to_three_qualities(train: Pool) -> None:
@@ -236,15 +236,15 @@ def test_dice_depend_on_seed_stage_and_iteration_alone() -> None:
     assert rolled(Recipe(stage="test", iterations=9, batch=7, learning_rate=0.5, warmup=3), 3) == base
 
 
-def test_every_stage_reads_the_pool_that_its_part_may_see() -> None:
-    """By the source: only the instrument reads its own pool, and no stage asks for held-out contents."""
+def test_every_stage_reads_only_the_pool_that_it_may_see() -> None:
+    """By the source: only the instrument reads its own pool, and no stage draws held-out contents."""
     folder = Path(clip.__file__).parent
-    asked = {
+    read = {
         path.stem: set(re.findall(r'pool\(work, "([\w-]+)"', path.read_text("utf-8")))
         for path in folder.glob("*.py")
         if path.stem != "data"
     }
-    readers = {stage: names for stage, names in asked.items() if names}
+    readers = {stage: names for stage, names in read.items() if names}
     assert readers.pop("instrument") == {"instrument"}
     assert set().union(*readers.values()) == {"train"}
     assert not any("held_out=True" in path.read_text("utf-8") for path in folder.glob("*.py"))

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from bench.mini.train import loop
-from bench.mini.train import loop as place
 from bench.mini.train.loop import Dice, Recipe, learning_rate, train
 
 RECIPE = Recipe(stage="toy", iterations=12, batch=4, learning_rate=0.05, warmup=3, weight_decay=0.1, ema=0.9)
@@ -170,11 +169,11 @@ def test_learning_rate_warms_up_linearly_then_falls_by_a_cosine_to_2_percent() -
 
 @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_networks_compute_in_bfloat16_where_the_processor_can(monkeypatch, native, dtype) -> None:
-    monkeypatch.setattr(place, "has_bfloat16", lambda: native)
-    with place.half():
+    monkeypatch.setattr(loop, "has_bfloat16", lambda: native)
+    with loop.half():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 def test_a_torch_that_cannot_tell_is_taken_for_a_processor_without(monkeypatch) -> None:
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
-    assert not place.has_bfloat16()
+    assert not loop.has_bfloat16()

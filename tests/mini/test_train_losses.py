@@ -151,19 +151,19 @@ def test_thinning_keeps_rows_together_and_about_as_many_as_wished(monkeypatch: p
     monkeypatch.setattr(spo, "PAIRS_A_STEP", 100)
     step = spo.schedule(alphas_cumprod())[5]
     rows = torch.arange(400.0).view(-1, 1)
-    kept = [(step, spo.Judged(rows, rows, rows + 1, rows + 2, rows + 3, rows + 4))] * 2
+    kept = [(step, spo.StepPairs(rows, rows, rows + 1, rows + 2, rows + 3, rows + 4))] * 2
     recipe = Recipe(stage="test", iterations=1, batch=1, learning_rate=0.1)
     thinned = spo.thin(kept, dice(recipe, 0))
     assert 60 < sum(len(pairs.x) for _, pairs in thinned) < 140
     for _, pairs in thinned:
         for offset, field in enumerate((pairs.t, pairs.winner, pairs.loser, pairs.states, pairs.pooled)):
             torch.testing.assert_close(field, pairs.x + offset)
-    few = [(step, spo.Judged(*(field[:5] for field in (rows,) * 6)))]
+    few = [(step, spo.StepPairs(*(field[:5] for field in (rows,) * 6)))]
     assert torch.equal(spo.thin(few, dice(recipe, 1))[0][1].x, rows[:5])
     assert spo.thin([], dice(recipe, 2)) == []
 
 
-# --- judges --------------------------------------------------------------------------------
+# --- networks ------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)
@@ -193,7 +193,7 @@ def test_pair_loss_is_the_cross_entropy_of_the_two_way_softmax(scores: np.ndarra
 
 def test_contrastive_loss_spreads_its_targets_over_all_that_fits() -> None:
     images, texts = (torch.nn.functional.normalize(noise(4, 8, seed=seed)) for seed in (0, 1))
-    judge = SimpleNamespace(
+    network = SimpleNamespace(
         embed_images=lambda x: x, embed_tokens=lambda ids: ids, logit_scale=torch.tensor(math.log(20.0))
     )
     fits = torch.tensor([[1.0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]])
@@ -207,7 +207,7 @@ def test_contrastive_loss_spreads_its_targets_over_all_that_fits() -> None:
         return float(np.mean(terms))
 
     expected = (cross_entropy(logits, fits.numpy()) + cross_entropy(logits.T, fits.numpy().T)) / 2
-    found = clip.contrastive(judge, images, texts, fits)  # type: ignore[arg-type]
+    found = clip.contrastive(network, images, texts, fits)  # type: ignore[arg-type]
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 

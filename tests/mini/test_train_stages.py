@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,9 +19,8 @@ from bench.checkpoints.fingerprint import fingerprint
 from bench.mini import models, weights
 from bench.mini.networks import load_instrument, load_mini_clip
 from bench.mini.networks import tokenizer as load_tokenizer
-from bench.mini.train import base, clip, data, decoder, dpo, instrument, loop, preference, ship, spo, step_aware, vae
-from bench.mini.train import dpo as lora
-from bench.mini.train import loop as place
+from bench.mini.train import __main__ as commands
+from bench.mini.train import base, clip, data, dpo, instrument, loop, preference, ship, spo, step_aware, vae
 from bench.mini.train.__main__ import STAGES, stage_function
 from bench.mini.train.loop import Dice, Recipe
 from bench.pipeline import denoise as stages
@@ -31,7 +31,6 @@ SCENES = 128
 BATCHES: dict[ModuleType, int] = {
     vae: 4,
     base: 4,
-    decoder: 4,
     clip: 8,
     preference: 4,
     instrument: 32,
@@ -56,7 +55,7 @@ def tiny() -> Iterator[pytest.MonkeyPatch]:
         for module, batch in BATCHES.items():
             for name, recipe in recipes(module).items():
                 patch.setattr(module, name, dataclasses.replace(recipe, iterations=1, batch=batch))
-        for module in (vae, clip, preference, instrument):
+        for module in (vae, base, step_aware, dpo, clip, preference, instrument):
             patch.setattr(module, "POOL", SCENES)
         patch.setattr(vae, "pool", lambda work, name, n: whole_pool(work, name, SCENES))
         patch.setattr(clip, "AESTHETIC_RATINGS", 96)
@@ -99,6 +98,16 @@ def losses(work: Path, stage: str) -> list[float]:
 def test_every_stage_has_its_function_and_ends_with_ship() -> None:
     assert all(callable(stage_function(name)) for name in STAGES)
     assert STAGES[-1] == "ship"
+
+
+def test_training_without_peft_names_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(commands.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["train", "vae"])
+    with pytest.raises(SystemExit):
+        commands.main()
+    assert "pip install 'hotart-bench[train]'" in capsys.readouterr().err
 
 
 def test_every_stage_trained_once_at_a_finite_loss(work: Path) -> None:
@@ -153,13 +162,13 @@ def test_decoder_loss_is_absolute_and_squared_error_of_the_pictures() -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         error = (vae_.decode(z).sample.float() - x).double().numpy()
     with torch.no_grad():
-        found = float(decoder.loss(vae_, z, x))
+        found = float(vae.decoder_loss(vae_, z, x))
     assert found == pytest.approx(np.abs(error).mean() + 20 * np.square(error).mean(), rel=1e-4)
 
 
 def test_pictures_that_are_decoded_in_parts_are_those_decoded_at_once() -> None:
     vae_, z = models.build_vae().eval(), torch.randn(2 * step_aware.DECODED_AT_ONCE + 3, 16, 8, 8)
-    with torch.no_grad(), place.half():
+    with torch.no_grad(), loop.half():
         whole = (vae_.decode(z).sample.float() / 2 + 0.5).clamp(0, 1)
     found = step_aware.decode(vae_, z)
     torch.testing.assert_close(found, whole, rtol=0, atol=2e-2)  # in bfloat16, where the processor has it
@@ -168,8 +177,10 @@ def test_pictures_that_are_decoded_in_parts_are_those_decoded_at_once() -> None:
 
 def test_later_stages_can_start_from_what_is_shipped(shipped: Path, tmp_path: Path) -> None:
     ship.start(tmp_path, shipped)
-    judge, tokenizer = clip.load_mini_clip(tmp_path, "mini-preference")
-    assert torch.equal(judge.logit_scale, load_file(shipped / "judges" / "mini-preference.safetensors")["logit_scale"])
+    network, tokenizer = clip.load_mini_clip(tmp_path, "mini-preference")
+    assert torch.equal(
+        network.logit_scale, load_file(shipped / "networks" / "mini-preference.safetensors")["logit_scale"]
+    )
     assert tokenizer.get_vocab() == load_tokenizer().get_vocab()
     assert step_aware.load(tmp_path).vision.time is not None
     assert all((tmp_path / f"{name}.safetensors").is_file() for name in weights.LORAS)
@@ -199,7 +210,7 @@ def test_weights_that_cannot_be_shipped_whole_leave_those_that_are_there(shipped
         ship.run(work, target)
     assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
     ship.start(work, shipped)
-    shutil.copyfile(shipped / "judges" / "step-aware.safetensors", work / "step-aware.safetensors")
+    shutil.copyfile(shipped / "networks" / "step-aware.safetensors", work / "step-aware.safetensors")
     ship.run(work, target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["weights", "work"]
     assert (target / "manifest.json").read_bytes() == (shipped / "manifest.json").read_bytes()
@@ -211,9 +222,9 @@ def test_lora_of_the_attention_was_trained_and_is_saved_in_peft_layout(work: Pat
     sides = {side: [key for key in state if key.endswith(f".lora_{side}.weight")] for side in "AB"}
     assert len(sides["A"]) == len(sides["B"]) > 16
     assert len(state) == 2 * len(sides["A"])
-    assert all(key.startswith("unet.") and any(target in key for target in lora.TARGETS) for key in state)
+    assert all(key.startswith("unet.") and any(target in key for target in dpo.TARGETS) for key in state)
     assert {value.dtype for value in state.values()} == {torch.float16}
-    assert all(state[key].shape[0] == lora.RANK for key in sides["A"])
+    assert all(state[key].shape[0] == dpo.RANK for key in sides["A"])
     assert any(bool(state[key].any()) for key in sides["B"])  # it began at 0
 
 
@@ -227,12 +238,12 @@ def test_step_aware_model_keeps_the_text_encoder_and_temperature_of_the_plain_on
 
 def test_aesthetic_head_is_the_ridge_regression_of_noisy_ratings(work: Path, tiny: pytest.MonkeyPatch) -> None:
     head = load_file(work / "mini-aesthetic.safetensors")
-    judge, _ = clip.load_mini_clip(work, "mini-clip")
+    network, _ = clip.load_mini_clip(work, "mini-clip")
     source = data.pool(work, "train", SCENES)
     with torch.no_grad():
         # Untrained embeddings differ by little more than rounding, which depends on the batch: the stage's own batches.
         parts = [torch.from_numpy(np.array(part)).float() / 255 for part in np.array_split(source.images[:96], 48)]
-        x = torch.cat([judge.embed_images(part) for part in parts]).double().numpy()
+        x = torch.cat([network.embed_images(part) for part in parts]).double().numpy()
     rated = source.beauty()[:96] + np.random.default_rng(7).normal(0, 0.1, 96)
     centred, target = x - x.mean(0), rated - rated.mean()
     strength = clip.RIDGE * centred.var(0, ddof=1).mean() * 96
@@ -267,20 +278,20 @@ def test_shipped_files_are_accepted_by_the_package(shipped: Path) -> None:
     found = {path.relative_to(shipped).as_posix() for path in shipped.rglob("*") if path.is_file()}
     assert found == set(listed) | {"manifest.json"}
     assert all(weights.weight_file(name) == shipped / name for name in listed)
-    assert {f"judges/{name}.safetensors" for name in ship.JUDGES} <= set(listed)
+    assert {f"networks/{name}.safetensors" for name in ship.NETWORKS} <= set(listed)
     assert {f"loras/{name}.safetensors" for name in weights.LORAS} <= set(listed)
 
 
 def test_shipped_weights_are_the_trained_ones_in_half_precision(work: Path, shipped: Path) -> None:
-    for name in ship.JUDGES:
-        trained, half = load_file(work / f"{name}.safetensors"), load_file(shipped / "judges" / f"{name}.safetensors")
+    for name in ship.NETWORKS:
+        trained, half = load_file(work / f"{name}.safetensors"), load_file(shipped / "networks" / f"{name}.safetensors")
         assert set(trained) == set(half)
         for key, value in trained.items():
             expected = value.half() if value.is_floating_point() else value
             assert torch.equal(half[key], expected), key
 
 
-def test_shipped_judges_load(shipped: Path) -> None:
+def test_shipped_networks_load(shipped: Path) -> None:
     for name, timestep in (("mini-clip", False), ("mini-preference", False), ("step-aware", True)):
         load_mini_clip(name, timestep=timestep)
     load_instrument()

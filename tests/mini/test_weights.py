@@ -68,7 +68,7 @@ def test_a_copy_at_another_place_is_as_good(damaged: Path) -> None:
         assert weights.weight_file(name) == damaged / name
 
 
-@pytest.mark.parametrize("name", ["judges/mini-clip.safetensors", "pipeline/unet/config.json"])
+@pytest.mark.parametrize("name", ["networks/mini-clip.safetensors", "pipeline/unet/config.json"])
 def test_damaged_file_is_told_with_both_hashes(damaged: Path, name: str) -> None:
     data = bytearray((damaged / name).read_bytes())
     data[len(data) // 2] ^= 1
@@ -101,5 +101,5 @@ def test_manifest_that_cannot_be_read(damaged: Path, text: str | None) -> None:
     if text is not None:
         (damaged / "manifest.json").write_text(text)
     with pytest.raises(WeightsError, match="the list of shipped weights cannot be read") as caught:
-        weights.weight_file("judges/mini-clip.safetensors")
+        weights.weight_file("networks/mini-clip.safetensors")
     assert "pip install" in caught.value.hint

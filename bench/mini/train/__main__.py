@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +26,7 @@ ELSEWHERE = {
     "base-refine": ("base", "refine"),
     "clip": ("clip", "run_clip"),
     "aesthetic": ("clip", "run_aesthetic"),
+    "decoder": ("vae", "run_decoder"),
     "shipped": ("ship", "start"),
 }
 """Stages whose module and function have other names than their own and ``run``."""
@@ -48,6 +49,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     chosen = parser.parse_args()
+    if importlib.util.find_spec("peft") is None:
+        parser.error("peft is missing, which adds the LoRAs: pip install 'hotart-bench[train]'")
     torch.set_num_threads(chosen.threads)
     torch.set_default_device(chosen.device)
     chosen.work.mkdir(parents=True, exist_ok=True)

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 from bench.mini import models
-from bench.mini.train import vae as vae_stage
 from bench.mini.train.data import Pool, pool
 from bench.mini.train.diffusion import (
     TextEncoders,
@@ -28,25 +26,12 @@ from bench.mini.train.diffusion import (
     predict,
 )
 from bench.mini.train.loop import Dice, Recipe, device, half, integers, normal, put, round_to_half, train
+from bench.mini.train.vae import POOL, latents, pipeline_latents
 
 RECIPE = Recipe(stage="base", iterations=3200, batch=64, learning_rate=1e-3, warmup=100, ema=0.998)
 REFINE = Recipe(stage="base-refine", iterations=2400, batch=64, learning_rate=6e-4, warmup=100, ema=0.998)
 SNR_CAP = 5.0
 EMPTY_SHARE = 0.1
-
-
-def latents(path: Path, vae: AutoencoderKL, source: Pool) -> Tensor:
-    """Latents of a pool, float16 (n, 16, 8, 8), encoded once and kept in the file ``path``."""
-    if not path.exists():
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, vae_stage.encode(vae, source).numpy())
-        partial.replace(path)
-    return put(np.load(path))
-
-
-def pipeline_latents(work: Path, vae: AutoencoderKL, source: Pool) -> Tensor:
-    """Latents of the training pool by the pipeline's rounded encoder, float16 (n, 16, 8, 8)."""
-    return latents(work / "pipeline-latents.npy", vae, source)
 
 
 def all_tokens(encoders: TextEncoders, source: Pool) -> Tensor:
@@ -60,7 +45,7 @@ def run(work: Path) -> None:
     """Train stage ``base``, or go on with it, and save the pipeline, rounded to float16, to ``work/pipeline``."""
     torch.manual_seed(RECIPE.seed)
     vae = AutoencoderKL.from_pretrained(work / "vae").eval().to(device())
-    source = pool(work, "train", vae_stage.POOL)
+    source = pool(work, "train", POOL)
     z = latents(work / "latents.npy", vae, source)
     tokenizer = models.write_tokenizer(work / "tokenizer")
     unet = models.build_unet()
@@ -73,7 +58,7 @@ def refine(work: Path) -> None:
     """Train stage ``base-refine``, or go on with it, and save the pipeline, rounded to float16, over the old one."""
     folder = work / "pipeline"
     vae = load_vae(folder)
-    source = pool(work, "train", vae_stage.POOL)
+    source = pool(work, "train", POOL)
     z = pipeline_latents(work, vae, source)
     unet, encoders = load_unet(folder), load_text_encoders(folder)
     for module in (unet, encoders.first, encoders.second):

@@ -1,4 +1,4 @@
-"""Stages ``clip`` and ``aesthetic``: the alignment judge, and a regressor of beauty on its image embedding.
+"""Stages ``clip`` and ``aesthetic``: mini-clip, and a regressor of beauty on its image embedding.
 
 The contrastive loss knows that several pictures of a batch may fit one caption: the target of a caption is
 spread evenly over the pictures that it is true of (same content, and its craft words hold). Three captions in
@@ -61,11 +61,11 @@ def captions(source: Pool, dice: Dice, index: np.ndarray, spoken: list[tuple[int
     return texts
 
 
-def contrastive(judge: MiniClip, x: Tensor, ids: Tensor, fits: Tensor) -> Tensor:
+def contrastive(network: MiniClip, x: Tensor, ids: Tensor, fits: Tensor) -> Tensor:
     """Symmetric cross-entropy against the spread targets."""
     with half():
-        image, text = judge.embed_images(x), judge.embed_tokens(ids)
-    logits = judge.logit_scale.clamp(max=4.6).exp() * text.float() @ image.float().T
+        image, text = network.embed_images(x), network.embed_tokens(ids)
+    logits = network.logit_scale.clamp(max=4.6).exp() * text.float() @ image.float().T
     rows = functional.cross_entropy(logits, fits / fits.sum(1, keepdim=True))
     columns = functional.cross_entropy(logits.T, fits.T / fits.T.sum(1, keepdim=True))
     return (rows + columns) / 2
@@ -75,34 +75,34 @@ def run_clip(work: Path) -> None:
     """Train the stage, or go on with it, and save ``mini-clip.safetensors``."""
     torch.manual_seed(RECIPE.seed)
     tokenizer = models.write_tokenizer(work / "tokenizer")
-    judge = MiniClip(tokenizer)
+    network = MiniClip(tokenizer)
     source = pool(work, "train", POOL)
 
     def step(iteration: int, dice: Dice) -> Tensor:
         index = dice.numpy.integers(len(source), size=RECIPE.batch)
         spoken = words(source, dice, index)
         ids = put(mini_clip_tokens(tokenizer, captions(source, dice, index, spoken)))
-        return contrastive(judge, pixels(source, index), ids, matches(source, index, spoken))
+        return contrastive(network, pixels(source, index), ids, matches(source, index, spoken))
 
-    train(RECIPE, {"judge": judge}, step, work)
-    save_file(judge.state_dict(), work / "mini-clip.safetensors")
+    train(RECIPE, {"network": network}, step, work)
+    save_file(network.state_dict(), work / "mini-clip.safetensors")
 
 
 def load_mini_clip(work: Path, name: str, *, timestep: bool = False) -> tuple[MiniClip, CLIPTokenizer]:
-    """A trained judge, frozen, with its tokenizer; its batch norms stay as they are in later training too."""
+    """A trained MiniClip, frozen, with its tokenizer; its batch norms stay as they are in later training too."""
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    judge = MiniClip(tokenizer, timestep)
-    judge.load_state_dict(load_file(work / f"{name}.safetensors"))
-    return judge.requires_grad_(False).eval().to(device()), tokenizer
+    network = MiniClip(tokenizer, timestep)
+    network.load_state_dict(load_file(work / f"{name}.safetensors"))
+    return network.requires_grad_(False).eval().to(device()), tokenizer
 
 
 @torch.no_grad()
 def run_aesthetic(work: Path) -> None:
     """Ridge regression of rated beauty on the unit image embedding; saves ``mini-aesthetic.safetensors``."""
-    judge, _ = load_mini_clip(work, "mini-clip")
+    network, _ = load_mini_clip(work, "mini-clip")
     source = pool(work, "train", POOL)
     index = np.arange(AESTHETIC_RATINGS)
-    embeds = torch.cat([judge.embed_images(pixels(source, part)) for part in np.array_split(index, 48)]).double()
+    embeds = torch.cat([network.embed_images(pixels(source, part)) for part in np.array_split(index, 48)]).double()
     noise = np.random.default_rng(7).normal(0, RATING_NOISE, AESTHETIC_RATINGS)
     rated = put(source.beauty()[index] + noise)
     mean_x, mean_y = embeds.mean(0), rated.mean()

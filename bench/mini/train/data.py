@@ -33,7 +33,7 @@ class Pool:
         return len(self.images)
 
     def beauty(self) -> NDArray[np.float32]:
-        """Environment truth of beauty, (n,)."""
+        """Ground truth of beauty, (n,)."""
         return self.craft @ np.asarray(list(world.CRAFT_WEIGHTS.values()), np.float32)
 
     def caption(self, index: int, template: int) -> str:

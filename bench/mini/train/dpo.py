@@ -17,29 +17,32 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.mini.train import base
-from bench.mini.train import vae as vae_stage
 from bench.mini.train.data import pool
 from bench.mini.train.diffusion import add_noise, alphas_cumprod, load_text_encoders, load_unet, load_vae, predict
 from bench.mini.train.loop import Dice, Recipe, integers, normal, reseeded, train
 from bench.mini.train.preference import Pairs
+from bench.mini.train.vae import POOL, pipeline_latents
 
-# A LoRA on the UNet's attention, in the diffusers/PEFT layout.
-
+RECIPE = Recipe(stage="dpo", iterations=640, batch=64, learning_rate=1e-3, warmup=20, weight_decay=0.0)
+BETA = 2000.0
+TIE = 0.08
+"""Pairs whose beauty differs by less are left out, as Pick-a-Pic's ties are."""
 RANK = 8
-
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
-def add(unet: UNet2DConditionModel, seed: int) -> list[nn.Parameter]:
+# --- a LoRA on the UNet's attention, in the layout of diffusers and PEFT -------------------
+
+
+def add_lora(unet: UNet2DConditionModel, seed: int) -> list[nn.Parameter]:
     """Add an untrained LoRA (alpha = rank) and return its parameters; it changes nothing yet."""
     torch.manual_seed(seed)
     unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=list(TARGETS)))
     return [parameter for parameter in unet.parameters() if parameter.requires_grad]
 
 
-class AdapterConfig(nn.Module):
-    """The LoRA's parameters alone, as what a checkpoint holds."""
+class LoraParameters(nn.Module):
+    """The LoRA's parameters alone, for a checkpoint."""
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
@@ -47,21 +50,13 @@ class AdapterConfig(nn.Module):
         self.parts = nn.ParameterDict(named)
 
 
-def save(unet: UNet2DConditionModel, folder: Path, name: str) -> None:
+def save_lora(unet: UNet2DConditionModel, folder: Path, name: str) -> None:
     """Write ``<name>.safetensors`` in the diffusers/PEFT layout (``unet.<module>.lora_A.weight``), float16."""
     half = {key: value.half().contiguous() for key, value in get_peft_model_state_dict(unet).items()}
     StableDiffusionXLPipeline.save_lora_weights(folder, unet_lora_layers=half, weight_name=f"{name}.safetensors")
 
 
-# Stage ``dpo``: a LoRA by the Diffusion-DPO loss (arXiv 2311.12908) on preference pairs.
-
-RECIPE = Recipe(stage="dpo", iterations=640, batch=64, learning_rate=1e-3, warmup=20, weight_decay=0.0)
-
-BETA = 2000.0
-
-TIE = 0.08
-
-"""Pairs whose beauty differs by less are left out, as Pick-a-Pic's ties are."""
+# --- the stage -----------------------------------------------------------------------------
 
 
 def loss(errors_policy: Tensor, errors_reference: Tensor) -> Tensor:
@@ -86,9 +81,9 @@ def run(work: Path, seed: int = 0) -> None:
     folder = work / "pipeline"
     vae = load_vae(folder)
     unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
-    pairs = Pairs(pool(work, "train", vae_stage.POOL))
-    z = base.pipeline_latents(work, vae, pairs.source)
-    parameters = add(unet, recipe.seed)
+    pairs = Pairs(pool(work, "train", POOL))
+    z = pipeline_latents(work, vae, pairs.source)
+    parameters = add_lora(unet, recipe.seed)
 
     def step(iteration: int, dice: Dice) -> Tensor:
         winner, loser, captions = draw_pairs(pairs, dice, RECIPE.batch)
@@ -106,5 +101,5 @@ def run(work: Path, seed: int = 0) -> None:
         policy = (predict(unet, x, t, states, pooled) - noise).square().mean((1, 2, 3))
         return loss(policy, reference)
 
-    train(recipe, {"lora": AdapterConfig(unet)}, step, work, parameters=parameters, log_every=10)
-    save(unet, work, recipe.stage)
+    train(recipe, {"lora": LoraParameters(unet)}, step, work, parameters=parameters, log_every=10)
+    save_lora(unet, work, recipe.stage)

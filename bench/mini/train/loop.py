@@ -20,7 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-# Where training computes: torch's default device, which ``--device`` sets. Random numbers are always the CPU's.
+CHECKPOINT_EVERY_S = 120.0
+
+
+# --- where training computes: torch's default device, which --device sets -----------------
 
 
 def device() -> torch.device:
@@ -54,14 +57,12 @@ def half() -> torch.autocast:
 
 
 def has_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16; False too where torch cannot tell."""
-    told = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(told is not None and told())
+    """Whether this CPU has instructions for bfloat16; also False where torch does not know."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported is not None and supported())
 
 
-# The one training loop: seeded, resumable, with a log and checkpoints.
-
-CHECKPOINT_EVERY_S = 120.0
+# --- the loop ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -182,12 +183,7 @@ def _log(work: Path, recipe: Recipe, iteration: int, losses: list[Tensor], began
     elapsed = time.monotonic() - began
     loss = float(torch.stack(losses).mean())
     left = elapsed / done * (recipe.iterations - iteration)
-    line = {
-        "stage": recipe.stage,
-        "iteration": iteration,
-        "loss": round(loss, 6),
-        "elapsed_s": round(elapsed, 1),
-    }
+    line = {"stage": recipe.stage, "iteration": iteration, "loss": round(loss, 6), "elapsed_s": round(elapsed, 1)}
     with (work / f"{recipe.stage}.log.jsonl").open("a") as log:
         log.write(json.dumps(line) + "\n")
     rate = done * recipe.batch / elapsed

@@ -1,4 +1,4 @@
-"""Stage ``preference``: a PickScore in miniature, fine-tuned from the CLIP judge on pairs.
+"""Stage ``preference``: a small PickScore, fine-tuned from mini-clip on pairs.
 
 Two pictures for one caption; a person prefers the first with probability
 sigma(12 (beauty_1 - beauty_2) - 2 (wrong attributes_1 - wrong attributes_2)). In a quarter of the pairs one
@@ -79,21 +79,21 @@ def pair_loss(score_first: Tensor, score_second: Tensor, first_wins: Tensor) -> 
 
 def run(work: Path) -> None:
     """Train the stage, or go on with it, and save ``mini-preference.safetensors``."""
-    judge, tokenizer = load_mini_clip(work, "mini-clip")
-    judge.requires_grad_(True)
+    network, tokenizer = load_mini_clip(work, "mini-clip")
+    network.requires_grad_(True)
     pairs = Pairs(pool(work, "train", POOL))
 
     def step(iteration: int, dice: Dice) -> Tensor:
         first, second, probability, captions = pairs.draw(dice, RECIPE.batch)
         labels = put((dice.numpy.random(RECIPE.batch) < probability).astype(np.float32))
-        return score_pairs(judge, pairs.source, first, second, put(mini_clip_tokens(tokenizer, captions)), labels)
+        return score_pairs(network, pairs.source, first, second, put(mini_clip_tokens(tokenizer, captions)), labels)
 
-    train(RECIPE, {"judge": judge}, step, work)
-    save_file(judge.state_dict(), work / "mini-preference.safetensors")
+    train(RECIPE, {"network": network}, step, work)
+    save_file(network.state_dict(), work / "mini-preference.safetensors")
 
 
 def score_pairs(
-    judge: MiniClip,
+    network: MiniClip,
     source: Pool,
     first: NDArray[np.int64],
     second: NDArray[np.int64],
@@ -102,7 +102,7 @@ def score_pairs(
 ) -> Tensor:
     """The pair loss of plain pictures."""
     with half():
-        images = judge.embed_images(pixels(source, np.concatenate([first, second])))
-        text = judge.embed_tokens(ids)
+        images = network.embed_images(pixels(source, np.concatenate([first, second])))
+        text = network.embed_tokens(ids)
     one, two = (images.float() * text.float().repeat(2, 1)).sum(-1).chunk(2)
-    return pair_loss(judge.logit_scale.exp() * one, judge.logit_scale.exp() * two, labels)
+    return pair_loss(network.logit_scale.exp() * one, network.logit_scale.exp() * two, labels)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from bench.documents import sha256_of
 from bench.mini.weights import FOLDER, LORAS
 
-JUDGES = ("mini-clip", "mini-aesthetic", "mini-preference", "step-aware", "instrument")
+NETWORKS = ("mini-clip", "mini-aesthetic", "mini-preference", "step-aware", "instrument")
 LIMIT_BYTES = 40 * 2**20
 
 
@@ -28,11 +28,11 @@ def run(work: Path, target: Path = FOLDER) -> None:
     (new / "loras").mkdir()
     for name in LORAS:
         shutil.copyfile(work / f"{name}.safetensors", new / "loras" / f"{name}.safetensors")
-    (new / "judges").mkdir()
-    for name in JUDGES:
+    (new / "networks").mkdir()
+    for name in NETWORKS:
         state = load_file(work / f"{name}.safetensors")
         half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-        save_file(half, new / "judges" / f"{name}.safetensors")
+        save_file(half, new / "networks" / f"{name}.safetensors")
     write_manifest(new)
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)
@@ -79,7 +79,7 @@ def start(work: Path, source: Path = FOLDER) -> None:
         stale.unlink()
     shutil.copytree(source / "pipeline", work / "pipeline", dirs_exist_ok=True)
     shutil.copytree(source / "pipeline" / "tokenizer", work / "tokenizer", dirs_exist_ok=True)
-    for folder, names in (("judges", JUDGES), ("loras", LORAS)):
+    for folder, names in (("networks", NETWORKS), ("loras", LORAS)):
         for name in names:
             shutil.copyfile(source / folder / f"{name}.safetensors", work / f"{name}.safetensors")
     filled.write_bytes(manifest)

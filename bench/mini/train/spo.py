@@ -23,7 +23,6 @@ from torch.nn import functional
 
 from bench.mini import models, world
 from bench.mini.networks import MiniClip, mini_clip_tokens
-from bench.mini.train import dpo as lora
 from bench.mini.train import step_aware
 from bench.mini.train.clip import load_mini_clip
 from bench.mini.train.diffusion import (
@@ -34,6 +33,7 @@ from bench.mini.train.diffusion import (
     predict_guided,
     predicted_x0,
 )
+from bench.mini.train.dpo import LoraParameters, add_lora, save_lora
 from bench.mini.train.loop import Dice, Recipe, half, integers, normal, put, reseeded, train
 
 RECIPE = Recipe(stage="spo", iterations=50, batch=24, learning_rate=5e-4, warmup=5, weight_decay=1e-4)
@@ -50,7 +50,7 @@ PAIRS_A_STEP = 192
 
 
 @dataclass(frozen=True)
-class Judged:
+class StepPairs:
     """Pairs of next latents from the same x_t: winner, loser, and what the step was conditioned on."""
 
     x: Tensor
@@ -113,13 +113,13 @@ class Sampler:
         self.steps = schedule(alphas)
         self.vae = step_aware.load_decoder(work / "pipeline")
         _, self.tokenizer = load_mini_clip(work, "mini-preference")
-        self.judge: MiniClip = step_aware.load(work)
+        self.network: MiniClip = step_aware.load(work)
 
     @torch.no_grad()
-    def round(self, captions: list[str], dice: Dice) -> list[tuple[Step, Judged]]:
-        """Sample a batch of captions and return the pairs that each judged step kept."""
+    def round(self, captions: list[str], dice: Dice) -> list[tuple[Step, StepPairs]]:
+        """Sample a batch of captions and return the pairs that each scored step kept."""
         states, pooled = self.encoders(self.encoders.tokens(captions))
-        text = self.judge.embed_tokens(put(mini_clip_tokens(self.tokenizer, captions)))
+        text = self.network.embed_tokens(put(mini_clip_tokens(self.tokenizer, captions)))
         size = world.SIZE_PX // models.VAE_FACTOR
         x = normal((len(captions), models.LATENT_CHANNELS, size, size), dice.torch)
         kept = []
@@ -130,12 +130,12 @@ class Sampler:
             noise = normal((count, *x.shape), dice.torch)
             candidates = mean + step.sigma() * noise
             if count > 1 and step.t_next > 0:
-                kept.append((step, self._judge(x, t, step, candidates, states, pooled, text)))
+                kept.append((step, self._best_and_worst(x, t, step, candidates, states, pooled, text)))
             choice = integers(count, len(x), dice.torch)
             x = candidates[choice, torch.arange(len(x))]
         return kept
 
-    def _judge(
+    def _best_and_worst(
         self,
         x: Tensor,
         t: Tensor,
@@ -144,19 +144,19 @@ class Sampler:
         states: Tensor,
         pooled: Tensor,
         text: Tensor,
-    ) -> Judged:
+    ) -> StepPairs:
         count, n = candidates.shape[:2]
         flat = candidates.flatten(0, 1)
         t_next = torch.full((len(flat),), step.t_next)
         eps = predict_guided(self.unet, flat, t_next, states.repeat(count, 1, 1), pooled.repeat(count, 1), GUIDANCE)
         seen = step_aware.decode(self.vae, predicted_x0(flat, eps, t_next, self.alphas))
         with half():
-            embeds = self.judge.embed_images(seen, t_next)
-        scores = (self.judge.logit_scale.exp() * (embeds.float() * text.repeat(count, 1)).sum(-1)).view(count, n)
+            embeds = self.network.embed_images(seen, t_next)
+        scores = (self.network.logit_scale.exp() * (embeds.float() * text.repeat(count, 1)).sum(-1)).view(count, n)
         best, worst = scores.argmax(0), scores.argmin(0)
         row = torch.arange(n)
         clear = 2 * torch.sigmoid(scores[best, row] - scores[worst, row]) - 1 > KEEP
-        return Judged(
+        return StepPairs(
             x[clear],
             t[clear],
             candidates[best, row][clear],
@@ -175,7 +175,7 @@ def prompts(dice: Dice, n: int) -> list[str]:
     return texts
 
 
-def step_loss(unet: UNet2DConditionModel, step: Step, pairs: Judged) -> Tensor:
+def step_loss(unet: UNet2DConditionModel, step: Step, pairs: StepPairs) -> Tensor:
     """The loss of the kept pairs of one step, summed over pairs."""
     condition = (pairs.x, pairs.t, pairs.states, pairs.pooled, GUIDANCE)
     unet.disable_adapters()
@@ -190,7 +190,7 @@ def step_loss(unet: UNet2DConditionModel, step: Step, pairs: Judged) -> Tensor:
     return loss(densities[0], densities[1]) * len(pairs.x)  # type: ignore[arg-type]
 
 
-def thin(kept: list[tuple[Step, Judged]], dice: Dice) -> list[tuple[Step, Judged]]:
+def thin(kept: list[tuple[Step, StepPairs]], dice: Dice) -> list[tuple[Step, StepPairs]]:
     """A random share of the pairs of each step, ``PAIRS_A_STEP`` in all."""
     total = sum(len(pairs.x) for _, pairs in kept)
     share = min(1.0, PAIRS_A_STEP / max(total, 1))
@@ -199,7 +199,7 @@ def thin(kept: list[tuple[Step, Judged]], dice: Dice) -> list[tuple[Step, Judged
         chosen = put(np.flatnonzero(dice.numpy.random(len(pairs.x)) < share))
         if len(chosen):
             fields = (pairs.x, pairs.t, pairs.winner, pairs.loser, pairs.states, pairs.pooled)
-            thinned.append((step, Judged(*(field[chosen] for field in fields))))
+            thinned.append((step, StepPairs(*(field[chosen] for field in fields))))
     return thinned
 
 
@@ -208,7 +208,7 @@ def run(work: Path, seed: int = 0) -> None:
     recipe = reseeded(RECIPE, seed)
     folder = work / "pipeline"
     unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
-    parameters = lora.add(unet, recipe.seed)
+    parameters = add_lora(unet, recipe.seed)
     sampler = Sampler(work, unet, encoders, alphas)
 
     def step(iteration: int, dice: Dice) -> Tensor:
@@ -221,5 +221,5 @@ def run(work: Path, seed: int = 0) -> None:
             total = total + part.detach()
         return total
 
-    train(recipe, {"lora": lora.AdapterConfig(unet)}, step, work, parameters=parameters, log_every=1)
-    lora.save(unet, work, recipe.stage)
+    train(recipe, {"lora": LoraParameters(unet)}, step, work, parameters=parameters, log_every=1)
+    save_lora(unet, work, recipe.stage)

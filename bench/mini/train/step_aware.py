@@ -1,4 +1,4 @@
-"""Stage ``step_aware``: the preference model that judges any denoising step (SPO, arXiv 2406.04314).
+"""Stage ``step_aware``: the preference model that scores any denoising step (SPO, arXiv 2406.04314).
 
 It starts as the plain preference model, exactly. A pair of pictures gets the same t ~ U{0..999} and the same
 noise; each is noised, the base network predicts eps with guidance, one step gives the predicted x0, the VAE
@@ -17,8 +17,6 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from bench.mini.networks import MiniClip, mini_clip_tokens
-from bench.mini.train import base
-from bench.mini.train import vae as vae_stage
 from bench.mini.train.clip import load_mini_clip, pixels
 from bench.mini.train.data import pool
 from bench.mini.train.diffusion import (
@@ -32,6 +30,7 @@ from bench.mini.train.diffusion import (
 )
 from bench.mini.train.loop import Dice, Recipe, device, half, integers, normal, put, train
 from bench.mini.train.preference import Pairs, pair_loss
+from bench.mini.train.vae import POOL, pipeline_latents
 
 RECIPE = Recipe(stage="step_aware", iterations=480, batch=48, learning_rate=2e-4, warmup=20, ema=0.98)
 GUIDANCE = 3.0
@@ -41,7 +40,7 @@ DECODED_AT_ONCE = 16
 
 
 def start_from(plain: MiniClip, tokenizer: CLIPTokenizer) -> MiniClip:
-    """A step-aware judge that computes exactly what the plain one does."""
+    """A step-aware network that computes exactly what the plain one does."""
     aware = MiniClip(tokenizer, timestep=True)
     aware.load_state_dict(plain.state_dict(), strict=False)
     return aware
@@ -79,8 +78,8 @@ def run(work: Path) -> None:
     folder = work / "pipeline"
     vae = load_decoder(folder)
     unet, encoders, alphas = load_unet(folder), load_text_encoders(folder), alphas_cumprod()
-    pairs = Pairs(pool(work, "train", vae_stage.POOL))
-    z = base.pipeline_latents(work, vae, pairs.source)
+    pairs = Pairs(pool(work, "train", POOL))
+    z = pipeline_latents(work, vae, pairs.source)
 
     @torch.no_grad()
     def look(latents: Tensor, noise: Tensor, t: Tensor, captions: list[str]) -> Tensor:
@@ -102,13 +101,13 @@ def run(work: Path) -> None:
         return pair_loss(one, two, wins)
 
     chosen = [parameter for parameter in aware.parameters() if parameter.requires_grad]
-    train(RECIPE, {"judge": aware}, step, work, parameters=chosen, log_every=10)
+    train(RECIPE, {"network": aware}, step, work, parameters=chosen, log_every=10)
     save_file(aware.state_dict(), work / "step-aware.safetensors")
 
 
 def load(work: Path) -> MiniClip:
     """The trained step-aware model, frozen."""
     _, tokenizer = load_mini_clip(work, "mini-preference")
-    judge = MiniClip(tokenizer, timestep=True)
-    judge.load_state_dict(load_file(work / "step-aware.safetensors"))
-    return judge.requires_grad_(False).eval().to(device())
+    network = MiniClip(tokenizer, timestep=True)
+    network.load_state_dict(load_file(work / "step-aware.safetensors"))
+    return network.requires_grad_(False).eval().to(device())

@@ -16,9 +16,9 @@ from bench.run import RunOptions, run_stage
 from bench.score import score
 from bench.store import RunFolder
 
-from .figure import Figure, held_ratio
+from .figure import Figure, ratio_figure
 from .full_bench import Bench, timed
-from .random_judges import PANEL
+from .random_metrics import PANEL
 
 
 def score_over_encoders(bench_: Bench) -> Figure:
@@ -35,7 +35,7 @@ def score_over_encoders(bench_: Bench) -> Figure:
         texts = [prompts[item.prompt_id] for item in folder.renders()]
     bare = [bare_forwards(bench_, files, texts) for _ in range(size.turns)]
     whole = [timed(size, partial(score_all, bench_, path, turn)) for turn in range(size.turns)]
-    return held_ratio("score_over_encoders", whole, bare, "<=", 1.25)
+    return ratio_figure("score_over_encoders", whole, bare, "<=", 1.25)
 
 
 def score_all(bench_: Bench, path: Path, turn: int) -> None:
@@ -58,22 +58,24 @@ def bare_forwards(bench_: Bench, files: Sequence[Path], texts: Sequence[str]) ->
     """Seconds of the encoders' forwards alone: each distinct prompt once, each image once a view."""
     size, seconds = bench_.size, 0.0
     for name, encoder in bench_.registry.encoders.items():
-        judge: Any = encoder.load(Place(size.device, bench_.weights))
+        network: Any = encoder.load(Place(size.device, bench_.weights))
         metrics = [metric for metric in bench_.registry.metrics.values() if metric.facts.encoder == name]
         images = [Image.open(file).convert("RGB") for file in files]
-        rows = [judge.preprocess(image, metrics[0].preprocessing) for image in images]
-        joint = isinstance(judge, LoadedRewardModel)
+        rows = [network.preprocess(image, metrics[0].preprocessing) for image in images]
+        joint = isinstance(network, LoadedRewardModel)
         prompts = list(dict.fromkeys(texts))
 
-        def forward(judge: Any = judge, rows: list[Any] = rows, joint: bool = joint, own: list[str] = prompts) -> None:
-            for start in range(0, len(rows), judge.batch):
-                pixels = torch.stack(padded(rows[start : start + judge.batch], judge.batch)).to(size.device)
+        def forward(
+            network: Any = network, rows: list[Any] = rows, joint: bool = joint, own: list[str] = prompts
+        ) -> None:
+            for start in range(0, len(rows), network.batch):
+                pixels = torch.stack(padded(rows[start : start + network.batch], network.batch)).to(size.device)
                 if joint:
-                    judge.score(pixels, padded(list(texts[start : start + judge.batch]), judge.batch))
+                    network.score(pixels, padded(list(texts[start : start + network.batch]), network.batch))
                 else:
-                    judge.embed_images(pixels)
-            for start in range(0, 0 if joint else len(own), judge.batch):
-                judge.embed_texts(padded(own[start : start + judge.batch], judge.batch))
+                    network.embed_images(pixels)
+            for start in range(0, 0 if joint else len(own), network.batch):
+                network.embed_texts(padded(own[start : start + network.batch], network.batch))
 
         forward()
         seconds += timed(size, forward)

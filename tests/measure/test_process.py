@@ -17,7 +17,7 @@ import pytest
 
 from bench.errors import HotartError, IncomparableError, InvalidError, MachineError, UsageError, WeightsError
 from bench.measure import process as children
-from bench.measure.process import Failure, Reply, Request, Tick, child_environment, encode, run_child
+from bench.measure.process import Failure, Reply, Request, child_environment, encode, run_child
 from bench.measure.stopwatch import Shot
 from bench.records import Settings, Variant
 
@@ -41,7 +41,7 @@ def make_child(folder: Path, body: str) -> list[str]:
     return [sys.executable, str(script)]
 
 
-def say(*messages: Tick | Reply | Failure) -> str:
+def say(*messages: int | Reply | Failure) -> str:
     """The body of a child that sends ``messages``."""
     return "".join(f"sys.stdout.buffer.write({encode(message)!r})\n" for message in messages)
 
@@ -49,7 +49,7 @@ def say(*messages: Tick | Reply | Failure) -> str:
 def test_the_child_gets_the_request_and_its_reply_comes_back(tmp_path: Path) -> None:
     seen = tmp_path / "seen.json"
     ticks: list[int] = []
-    body = f"open({str(seen)!r}, 'w').write(json.dumps(request))\n" + say(Tick(done=1), Tick(done=2), REPLY)
+    body = f"open({str(seen)!r}, 'w').write(json.dumps(request))\n" + say(1, 2, REPLY)
     assert run_child(make_child(tmp_path, body), REQUEST, ticks.append) == REPLY
     assert ticks == [1, 2]
     assert json.loads(seen.read_text())["shots"][0]["prompt"] == "x" * 200_000
@@ -120,17 +120,17 @@ def test_a_crashed_child_is_named_by_its_signal(tmp_path: Path) -> None:
     [
         ("raise ValueError('a bug')", "exit code 1 and no reply.*ValueError: a bug"),
         ("", r"exit code 0 and no reply\.$"),
-        ("print('hello')", "no message: b'hello"),
-        ("print('{}')", "no message"),
+        ("print('hello')", "not a message: b'hello"),
+        ("print('{}')", "not a message"),
         (
             "sys.stdout.buffer.write(b'\\xff\\x00' * 5000 + b'\\n'); sys.stdout.flush(); time.sleep(600)",
-            "no message",
+            "not a message",
         ),
-        (say(Tick(done=1)) + 'sys.stdout.write(\'{"type": "Reply"\')', "no message"),
+        (say(1) + 'sys.stdout.write(\'{"type": "Reply"\')', "not a message"),
     ],
     ids=["traceback", "nothing", "text", "empty object", "bytes, then hangs", "torn reply"],
 )
-def test_any_other_end_is_a_bug_of_ours(tmp_path: Path, body: str, message: str) -> None:
+def test_any_other_end_is_an_internal_error(tmp_path: Path, body: str, message: str) -> None:
     with pytest.raises(HotartError, match=rf"(?s){message}") as caught:
         run_child(make_child(tmp_path, body), REQUEST, lambda done: None)
     assert type(caught.value) is HotartError

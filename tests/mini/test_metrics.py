@@ -1,4 +1,4 @@
-"""The family's judges as metrics: their facts, their encoders, and each formula anew."""
+"""The family's metrics: their facts, their encoders, and each formula anew."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from torch import Tensor
 
 from bench.metrics import Inputs, Place
 from bench.metrics.registry import installed
-from bench.mini import draw, weights, world
-from bench.mini import metrics as judges
+from bench.mini import draw, metrics, weights, world
 from bench.mini.metrics import MiniEncoder, load_aesthetic, mini_aesthetic, mini_clip, mini_preference
 from bench.mini.networks import load_instrument, load_mini_clip
 from bench.score.batches import by_row
 
 NAMES = ("mini-aesthetic", "mini-clip", "mini-preference")
-TOWERS = ("mini-clip", "mini-preference")
+ENCODERS = ("mini-clip", "mini-preference")
 
 
-@pytest.fixture(scope="module", params=TOWERS)
+@pytest.fixture(scope="module", params=ENCODERS)
 def encoder(request: pytest.FixtureRequest) -> MiniEncoder:
     torch.set_num_threads(1)
     return MiniEncoder(request.param, "cpu")
@@ -41,29 +40,29 @@ def inputs(images: Tensor, texts: Tensor | None, scale: float = 1.0, head: objec
 # --- facts ---------------------------------------------------------------------------------
 
 
-def test_judges_are_found_by_their_entry_point() -> None:
+def test_metrics_are_found_by_their_entry_point() -> None:
     registry = installed()
     assert not registry.problems
     assert set(NAMES) <= set(registry.metrics)
-    assert set(TOWERS) <= set(registry.encoders)
+    assert set(ENCODERS) <= set(registry.encoders)
     assert registry.metrics["mini-aesthetic"].facts.encoder == "mini-clip"
 
 
 @pytest.mark.parametrize(
     ("metric", "category", "training_overlap"),
     [
-        (mini_clip, "alignment", "related"),
-        (mini_aesthetic, "aesthetic", "related"),
+        (mini_clip, "alignment", "related data"),
+        (mini_aesthetic, "aesthetic", "related data"),
         (mini_preference, "preference", "same data"),
     ],
 )
-def test_facts_are_stated(metric: object, axis: str, standing: str) -> None:
+def test_facts_are_stated(metric: object, category: str, training_overlap: str) -> None:
     facts = metric.facts  # type: ignore[attr-defined]
-    assert (facts.category, facts.training_overlap, facts.higher_is_better) == (axis, standing, True)
+    assert (facts.category, facts.training_overlap, facts.higher_is_better) == (category, training_overlap, True)
     assert all((facts.version, facts.summary, facts.unit, facts.trained_on, facts.licence, facts.reference))
 
 
-def test_only_the_judges_of_a_prompt_read_it() -> None:
+def test_only_the_metrics_that_need_a_prompt_read_it() -> None:
     assert (mini_clip.needs_text, mini_preference.needs_text, mini_aesthetic.needs_text) == (True, True, False)
 
 
@@ -78,9 +77,9 @@ def test_embeddings_are_unit_vectors_in_float32(encoder: MiniEncoder) -> None:
         torch.testing.assert_close(embeds.norm(dim=1), torch.ones(3))
 
 
-@pytest.mark.parametrize("name", TOWERS)
+@pytest.mark.parametrize("name", ENCODERS)
 def test_temperature_is_the_exponential_of_the_stored_one(name: str) -> None:
-    stored = float(load_file(weights.weight_file(f"judges/{name}.safetensors"))["logit_scale"])
+    stored = float(load_file(weights.weight_file(f"networks/{name}.safetensors"))["logit_scale"])
     assert MiniEncoder(name, "cpu").logit_scale == pytest.approx(np.exp(stored), rel=1e-5)
 
 
@@ -105,7 +104,7 @@ def test_picture_of_another_size_is_resized(encoder: MiniEncoder) -> None:
 
 
 def test_results_are_the_same_bits_alone_and_among_others(encoder: MiniEncoder) -> None:
-    """Through the padding that ``score`` uses: one batch shape, whatever there is to judge."""
+    """Through the padding that ``score`` uses: one batch shape, whatever there is to score."""
     rows = [encoder.preprocess(image) for image in pictures(5)]
     prompts = [f"a {colour} tent" for colour in ("red", "blue", "yellow", "white")] + ["写真"]
 
@@ -147,23 +146,23 @@ def test_preference_is_the_scaled_cosine() -> None:
 
 def test_aesthetic_is_an_affine_regressor_with_the_shipped_head() -> None:
     head, images = load_aesthetic(Place()), units(6, 4)
-    stored = load_file(weights.weight_file("judges/mini-aesthetic.safetensors"))
+    stored = load_file(weights.weight_file("networks/mini-aesthetic.safetensors"))
     w, b = (stored[name].double().numpy() for name in ("weight", "bias"))
     assert (w.shape, b.shape) == ((96,), (1,))
     expected = [float(np.dot(e, w) + b[0]) for e in images.double().numpy()]
     np.testing.assert_allclose(mini_aesthetic(inputs(images, None, head=head)).numpy(), expected, atol=1e-5)
 
 
-def test_declared_towers_load_the_judges_of_their_names() -> None:
+def test_declared_encoders_load_the_networks_of_their_names() -> None:
     for name, declared in (
-        ("mini-clip", judges.mini_clip_encoder),
-        ("mini-preference", judges.mini_preference_encoder),
+        ("mini-clip", metrics.mini_clip_encoder),
+        ("mini-preference", metrics.mini_preference_encoder),
     ):
         assert declared.name == name
-        judge, _ = load_mini_clip(name)
+        network, _ = load_mini_clip(name)
         pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            assert torch.equal(declared.load(Place()).embed_images(pixels), judge.embed_images(pixels))
+            assert torch.equal(declared.load(Place()).embed_images(pixels), network.embed_images(pixels))
 
 
 # --- loading -------------------------------------------------------------------------------
@@ -189,10 +188,10 @@ def test_what_is_loaded_is_frozen_in_float32_and_finite(load: object) -> None:
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_prompts_longer_than_the_judge_reads_are_told() -> None:
-    judge = MiniEncoder("mini-clip", "cpu")
+def test_prompts_longer_than_the_encoder_reads_are_reported() -> None:
+    encoder = MiniEncoder("mini-clip", "cpu")
     words = ["tent"] * 40
-    found = [judge.truncated([" ".join(words[:count])])[0] for count in range(1, 41)]
-    lengths = [len(judge._tokenizer(" ".join(words[:count])).input_ids) for count in range(1, 41)]
+    found = [encoder.truncated([" ".join(words[:count])])[0] for count in range(1, 41)]
+    lengths = [len(encoder._tokenizer(" ".join(words[:count])).input_ids) for count in range(1, 41)]
     assert found == [length > 32 for length in lengths]
     assert {True, False} == set(found)

@@ -1,4 +1,4 @@
-"""Figures of the judges: what sharing an encoder saves, what ``score`` costs beyond it, and the memory of a panel.
+"""Figures of the metrics: what sharing an encoder saves, what ``score`` costs beyond it, and the memory of a panel.
 
 Weights are random: they cost the same time and memory as the published ones.
 """
@@ -29,7 +29,7 @@ from bench.store import RunFolder
 from bench.suite import load_suite, plan_images, protocol_digest
 from tests.metrics.official_layouts import random_clip, random_head
 
-from .figure import Figure, held, held_ratio
+from .figure import Figure, figure_of, ratio_figure
 
 IMAGES, SIDE_PX = 24, 1024
 PANEL_TURNS, REPEATS = 2, 3
@@ -54,8 +54,8 @@ def figure_panel() -> tuple[Figure, ...]:
         turns = [turn(Path(place) / str(number), encoder, registry, pictures) for number in range(PANEL_TURNS)]
     together, separate, bare = zip(*turns, strict=True)
     return (
-        held_ratio("panel_over_separate", separate, together, ">=", 2.5),
-        held_ratio("score_over_encoders", together, bare, "<=", 1.15),
+        ratio_figure("panel_over_separate", separate, together, ">=", 2.5),
+        ratio_figure("score_over_encoders", together, bare, "<=", 1.15),
     )
 
 
@@ -129,7 +129,7 @@ def run_folder(place: Path, names: Sequence[str], pictures: Sequence[bytes]) -> 
     variant = suite.variants[0].name
     info = RunInfo(
         schema=SCHEMA,
-        id="judges",
+        id="panel",
         status="complete",
         suite=suite,
         protocol_digest=protocol_digest(suite),
@@ -144,14 +144,14 @@ def run_folder(place: Path, names: Sequence[str], pictures: Sequence[bytes]) -> 
     place.mkdir(parents=True)
     (place / "run.json").write_bytes(msgspec.json.encode(info))
     folder = RunFolder.reopen(place)
-    for cell, data in zip(plan_images(suite), pictures, strict=True):
-        image, sha256 = folder.write_image(variant, cell.prompt_id, cell.sample, data)
+    for planned, data in zip(plan_images(suite), pictures, strict=True):
+        image, sha256 = folder.write_image(variant, planned.prompt_id, planned.sample, data)
         render = Render(
             variant=variant,
-            prompt_id=cell.prompt_id,
-            sample=cell.sample,
-            seed=cell.seed,
-            batch=cell.batch,
+            prompt_id=planned.prompt_id,
+            sample=planned.sample,
+            seed=planned.seed,
+            batch=planned.batch,
             decode_dtype="float32",
             image=image,
             sha256=sha256,
@@ -177,14 +177,14 @@ def figure_memory() -> tuple[Figure, ...]:
     ones each, so that the figure fits a small machine. Interpreter and libraries count on both sides, as a user
     sees it.
     """
-    from .random_judges import PANEL
+    from .random_metrics import PANEL
 
     ratios = [_peak_bytes(PANEL) / max(_peak_bytes((name,)) for name in LARGEST) for _ in range(REPEATS)]
-    return (held("panel_memory_over_largest", ratios, "<=", 1.15),)
+    return (figure_of("panel_memory_over_largest", ratios, "<=", 1.15),)
 
 
 def _peak_bytes(metrics: Sequence[str]) -> int:
-    command = [sys.executable, "-m", "tests.figures.judges_memory", *metrics]
+    command = [sys.executable, "-m", "tests.figures.panel_memory", *metrics]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")

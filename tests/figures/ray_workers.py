@@ -26,14 +26,14 @@ from bench.render import render
 from bench.store import RunFolder
 from bench.suite import load_suite, protocol_digest
 
-from .figure import Figure, held_ratio
+from .figure import Figure, ratio_figure
 
 TURNS = 3
 BATCH = 4
 """Twelve batches of the suite's 48 images a variant, so that two workers can share them evenly."""
 
 
-def figure_fleet() -> tuple[Figure, ...]:
+def figure_ray() -> tuple[Figure, ...]:
     """Rendering the base variant of the mini suite, 3 times in turns: on one core without Ray, with Ray and one
     worker on that core, with Ray and two workers on two cores.
 
@@ -51,13 +51,13 @@ def figure_fleet() -> tuple[Figure, ...]:
         for _ in range(TURNS):
             with _pinned(cores[:1]):
                 alone.append(alone_s(suite))
-            one.append(fleet_s(suite, cores[:1]))
-            two.append(fleet_s(suite, cores))
+            one.append(workers_s(suite, cores[:1]))
+            two.append(workers_s(suite, cores))
     finally:
         torch.set_num_threads(len(cores))
     return (
-        held_ratio("ray_two_over_one", one, two, ">=", 1.7),
-        held_ratio("ray_overhead", one, alone, "<=", 1.1),
+        ratio_figure("ray_two_over_one", one, two, ">=", 1.7),
+        ratio_figure("ray_overhead", one, alone, "<=", 1.1),
     )
 
 
@@ -73,7 +73,7 @@ def alone_s(suite: Suite) -> float:
         bench.render.switch_variant = real
 
 
-def fleet_s(suite: Suite, cores: Sequence[int]) -> float:
+def workers_s(suite: Suite, cores: Sequence[int]) -> float:
     """Wall seconds with one worker on each of these cores, and everything of Ray's on them too."""
     with _pinned(cores), _cluster(len(cores)):
         place = WorkerPool("auto", suite, device="cpu", threads=1, weights_dir=None)

@@ -1,4 +1,4 @@
-"""The judges' networks: an untrained step-aware encoder is the plain one, and each part against its formula."""
+"""The networks: an untrained step-aware encoder is the plain one, and each part against its formula."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SMALL = Shape(stem=(8, 16, 16, 24), width=32, layers=2, heads=2, text_width=32, 
 
 
 @functools.cache
-def judges() -> tuple[MiniClip, MiniClip]:
-    """A plain judge, and an untrained step-aware one that starts from it."""
+def networks() -> tuple[MiniClip, MiniClip]:
+    """A plain MiniClip, and an untrained step-aware one that starts from it."""
     torch.manual_seed(0)
     words = tokenizer()
     plain, aware = MiniClip(words, shape=SMALL), MiniClip(words, timestep=True, shape=SMALL)
@@ -41,7 +41,7 @@ def pictures(n: int, seed: int) -> Tensor:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 999), min_size=1, max_size=3), st.integers(0, 2**31))
 def test_untrained_step_aware_encoder_is_the_plain_one_at_every_timestep(times: list[int], seed: int) -> None:
-    plain, aware = judges()
+    plain, aware = networks()
     x = pictures(len(times), seed)
     with torch.no_grad():
         assert torch.equal(aware.embed_images(x, torch.tensor(times)), plain.embed_images(x))
@@ -151,22 +151,22 @@ def test_gate_at_zero_shuts_its_half_of_the_block(half: str) -> None:
     torch.testing.assert_close(block(x, t), expected, rtol=1e-5, atol=1e-5)
 
 
-# --- the judge -----------------------------------------------------------------------------
+# --- the clip -----------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def test_embeddings_are_unit_vectors_and_the_score_is_their_scaled_cosine() -> None:
-    judge, _ = judges()
+    clip, _ = networks()
     captions = ["a red tent", "close portrait, short brown hair", ""]
     x = pictures(3, 1)
-    images, texts = judge.embed_images(x), judge.embed_tokens(mini_clip_tokens(tokenizer(), captions))
+    images, texts = clip.embed_images(x), clip.embed_tokens(mini_clip_tokens(tokenizer(), captions))
     for embeds in (images, texts):
         assert (embeds.shape, embeds.dtype) == ((3, 16), torch.float32)
         torch.testing.assert_close(embeds.norm(dim=1), torch.ones(3))
     cosine = functional.cosine_similarity(
-        judge.vision(x), judge.text(mini_clip_tokens(tokenizer(), captions)).text_embeds
+        clip.vision(x), clip.text(mini_clip_tokens(tokenizer(), captions)).text_embeds
     )
-    torch.testing.assert_close(judge.score(x, texts), cosine / 0.07, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(clip.score(x, texts), cosine / 0.07, rtol=1e-5, atol=1e-5)
 
 
 def test_long_captions_are_cut_with_the_end_token_kept() -> None:

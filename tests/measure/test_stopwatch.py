@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 
 from bench.measure.stopwatch import (
     Clock,
-    ImageTimes,
-    Laps,
+    Seconds,
     Shot,
     Stages,
     device_clock,
-    laps_to_timings,
     time_image,
     time_variant,
+    to_timings,
 )
 from bench.records import Conditions
 
@@ -91,10 +90,12 @@ durations = st.integers(min_value=0, max_value=10_000)
 def test_each_part_gets_the_time_its_stage_took(encode: int, noise: int, steps: list[int], decode: int) -> None:
     device = FakeDevice(encode=encode, noise=noise, steps=tuple(steps), decode=decode, now=99)
     times = time_image(device.stages(), device.clock(), "pipe", SHOT)
-    assert times.text_encode * 1024 == encode
-    assert [step * 1024 for step in times.denoise_steps] == steps
-    assert times.vae_decode * 1024 == decode
-    assert times.end_to_end * 1024 == encode + noise + sum(steps) + decode
+    assert {name: [value * 1024 for value in values] for name, values in times.items()} == {
+        "text_encode": [encode],
+        "denoise_step": steps,
+        "vae_decode": [decode],
+        "end_to_end": [encode + noise + sum(steps) + decode],
+    }
 
 
 def test_an_image_is_drawn_from_its_own_prompt_and_seed() -> None:
@@ -107,41 +108,51 @@ def test_work_that_was_pending_before_an_image_is_not_booked_on_it() -> None:
     settled = []
     clock = Clock(lambda: len(settled), lambda before, after: after - before, lambda: settled.append(1))
     times = time_image(FakeDevice().stages(), clock, "pipe", SHOT)
-    assert times.end_to_end == 0
+    assert times["end_to_end"] == (0,)
     assert len(settled) == 2
 
 
-def test_first_image_and_warmups_are_kept_apart_and_ticks_come_after_each_image() -> None:
+def test_every_image_is_timed_and_ticks_come_after_each() -> None:
     device = FakeDevice(load=512, encode=1, steps=(2, 3), decode=4)
     ticks: list[tuple[int, int]] = []
     shots = [Shot(prompt=str(number), negative="", seed=number) for number in range(5)]
-    pipe, laps = time_variant(device.stages(), device.clock(), shots, 1, lambda done: ticks.append((done, device.now)))
-    assert pipe == "pipe"
-    assert laps.load == 0.5
-    assert laps.first.end_to_end == 10 / 1024
-    assert (len(laps.warmups), len(laps.timed)) == (1, 3)
+    pipe, load_s, images = time_variant(
+        device.stages(), device.clock(), shots, lambda done: ticks.append((done, device.now))
+    )
+    assert (pipe, load_s) == ("pipe", 0.5)
+    assert [image["end_to_end"] for image in images] == [(10 / 1024,)] * 5
     assert ticks == [(number, 512 + 10 * number) for number in range(1, 6)]
     assert [drawn[3].seed for drawn in device.drawn] == [0, 1, 2, 3, 4]
 
 
-def test_without_warmups_all_but_the_first_are_timed() -> None:
-    device = FakeDevice()
-    _, laps = time_variant(device.stages(), device.clock(), [SHOT] * 3, 0, lambda done: None)
-    assert (len(laps.warmups), len(laps.timed)) == (0, 2)
+def image(text: float, steps: tuple[float, ...], decode: float, whole: float) -> Seconds:
+    return {"text_encode": (text,), "denoise_step": steps, "vae_decode": (decode,), "end_to_end": (whole,)}
+
+
+@pytest.mark.parametrize("warmups", [0, 1, 2])
+def test_the_first_image_and_the_warmups_are_kept_apart(warmups: int) -> None:
+    images = [image(0.0, (1.0,), 0.0, float(number)) for number in range(4)]
+    found = {one.name: one for one in to_timings(0.5, images, warmups, "dpo", 0, 42)}
+    assert found["first_image"].values == (0.0,)
+    kept = (1.0, 2.0, 3.0)
+    assert (found["end_to_end"].warmups, found["end_to_end"].values) == (kept[:warmups], kept[warmups:])
 
 
 def test_what_a_tick_costs_is_in_no_time() -> None:
     device = FakeDevice(steps=(2,))
-    _, laps = time_variant(device.stages(), device.clock(), [SHOT] * 3, 0, lambda done: device.work(10_000))
-    assert [image.end_to_end * 1024 for image in laps.timed] == [2, 2]
+    _, _, images = time_variant(device.stages(), device.clock(), [SHOT] * 3, lambda done: device.work(10_000))
+    assert [image["end_to_end"] for image in images] == [(2 / 1024,)] * 3
 
 
 def test_timings_hold_raw_values_in_order() -> None:
-    warm = ImageTimes(0.1, (0.2, 0.3), 0.4, 1.1)
-    timed = (ImageTimes(1.0, (2.0, 3.0), 4.0, 10.5), ImageTimes(5.0, (6.0, 7.0), 8.0, 26.5))
-    first = ImageTimes(0.5, (6.5, 0.25), 0.5, 8.0)
+    images = (
+        image(0.5, (6.5, 0.25), 0.5, 8.0),
+        image(0.1, (0.2, 0.3), 0.4, 1.1),
+        image(1.0, (2.0, 3.0), 4.0, 10.5),
+        image(5.0, (6.0, 7.0), 8.0, 26.5),
+    )
     conditions = Conditions(cpu_percent=3.0, cpu_load=0.5)
-    found = laps_to_timings(Laps(9.0, first, (warm,), timed), "dpo", 1, 42, conditions=conditions)
+    found = to_timings(9.0, images, 1, "dpo", 1, 42, conditions=conditions)
     values = {timing.name: (timing.warmups, timing.values) for timing in found}
     assert values == {
         "load": ((), (9.0,)),
@@ -153,7 +164,7 @@ def test_timings_hold_raw_values_in_order() -> None:
     }
     assert {(t.variant, t.round, t.process, t.unit) for t in found} == {("dpo", 1, 42, "second")}
     assert {t.name: t.conditions for t in found if t.conditions} == {"end_to_end": conditions}
-    compiled = laps_to_timings(Laps(9.0, first, (warm,), timed), "dpo", 1, 42, compiled=True)
+    compiled = to_timings(9.0, images, 1, "dpo", 1, 42, compiled=True)
     assert [(t.name, t.values) for t in compiled[:3]] == [
         ("load", (9.0,)),
         ("compile", (6.5,)),

@@ -1,6 +1,6 @@
-"""The whole panel of judges on seeded random weights in the official layouts, with nothing downloaded.
+"""The whole panel of metrics on seeded random weights in the official layouts, with nothing downloaded.
 
-    python -m tests.figures.random_judges DIR     # every file at its published size, 11 GB
+    python -m tests.figures.random_metrics DIR     # every file at its published size, 11 GB
 
 and then, for what time and memory the published weights would take,
 
@@ -54,7 +54,7 @@ SMALL_SIZES = Sizes(
 """About a fifth of the published encoders each, so that their sizes stand to each other as theirs do."""
 
 
-def write_judges(place: Path, sizes: Sizes, metrics: Sequence[str] = PANEL) -> None:
+def write_weights(place: Path, sizes: Sizes, metrics: Sequence[str] = PANEL) -> None:
     """The files that these metrics need, under ``place``, where ``--weights-dir`` looks for them."""
     if {"aesthetic-v2", "aesthetic-v1", "clip-l14"} & {*metrics}:
         layouts.write_openai(place, layouts.random_clip(sizes.l14, 1))
@@ -121,4 +121,4 @@ def unpinned(place: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    write_judges(Path(sys.argv[1]), PUBLISHED_SIZES)
+    write_weights(Path(sys.argv[1]), PUBLISHED_SIZES)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from bench.score import score
 
-from .judges import picture, run_folder
+from .metric_panel import picture, run_folder
 from .peak import peak_bytes
-from .random_judges import SMALL_SIZES, panel_of, unpinned, write_judges
+from .random_metrics import SMALL_SIZES, panel_of, unpinned, write_weights
 
 PICTURES = 3
 
@@ -23,7 +23,7 @@ def main(metrics: Sequence[str]) -> None:
         weights = Path(place) / "weights"
         child = os.fork()
         if child == 0:
-            write_judges(weights, SMALL_SIZES, metrics)
+            write_weights(weights, SMALL_SIZES, metrics)
             os._exit(0)
         if os.waitpid(child, 0)[1] != 0:
             raise SystemExit("The weights could not be written.")
