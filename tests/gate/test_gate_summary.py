@@ -147,7 +147,7 @@ def test_it_says_what_was_judged_against_what(changes, words) -> None:
 def test_the_worst_prompts_come_with_text_scores_and_the_files_of_both_images(pair) -> None:
     text = summary(LOST, runs=pair)
     first, *_ = found = rows(text, 1)
-    prompt = pair.candidate.info.suite.prompts[0].prompt
+    prompt = pair.candidate.info.suite.prompts[0].text
     assert first[0] == f"<strong>case-000</strong><br>{prompt}"
     assert first[1] == "+0.1000"  # three figures of the typical loss, 0.095
     assert len(found) == 3
@@ -196,7 +196,7 @@ def test_a_pair_of_which_one_image_is_gone_is_not_shown(pair) -> None:
 
 def test_a_frozen_baseline_has_no_images_and_the_summary_says_so(pair) -> None:
     text = summary_markdown(make_gate(LOST), pair.candidate, None)
-    assert pair.candidate.info.suite.prompts[0].prompt in text
+    assert pair.candidate.info.suite.prompts[0].text in text
     assert ".png" not in text
     assert "a frozen baseline holds numbers only" in text
 
@@ -261,7 +261,7 @@ def test_any_text_leaves_the_form_alone(sentence, note) -> None:
 
 def test_a_prompt_with_markup_is_text_in_its_cell(pair) -> None:
     suite = pair.candidate.info.suite
-    prompts = tuple(msgspec.structs.replace(prompt, prompt="x | <b>y</b>\n" * 100) for prompt in suite.prompts)
+    prompts = tuple(msgspec.structs.replace(prompt, text="x | <b>y</b>\n" * 100) for prompt in suite.prompts)
     info = msgspec.structs.replace(pair.candidate.info, suite=msgspec.structs.replace(suite, prompts=prompts))
     text = summary(LOST, runs=Pair(msgspec.structs.replace(pair.candidate, info=info), pair.reference))
     (first, *_) = rows(text, 1)
