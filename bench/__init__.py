@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.compare import compare_run, compare_runs
     from bench.errors import HotartError
     from bench.frames import RunFrames, load_run, scores_wide
-    from bench.gate import judge
+    from bench.gate import check_limits
     from bench.metrics.registry import Encoder, Inputs, Metric, encoder, metric
     from bench.records import MetricFacts
     from bench.run import Outcome, run_all
@@ -31,11 +31,11 @@ __all__ = [
     "MetricFacts",
     "Outcome",
     "RunFrames",
+    "check_limits",
     "compare_run",
     "compare_runs",
     "encoder",
     "freeze",
-    "judge",
     "load_run",
     "load_suite",
     "metric",
@@ -49,7 +49,7 @@ _HOMES = {
     "bench.compare": ("compare_run", "compare_runs"),
     "bench.errors": ("HotartError",),
     "bench.frames": ("RunFrames", "load_run", "scores_wide"),
-    "bench.gate": ("judge",),
+    "bench.gate": ("check_limits",),
     "bench.metrics.registry": ("Inputs", "Metric", "Encoder", "metric", "encoder"),
     "bench.records": ("MetricFacts",),
     "bench.run": ("Outcome", "run_all"),

@@ -147,7 +147,7 @@ def test_a_gate_never_looks_better_than_it_is(run: Run) -> None:
 def test_a_gate_without_verdicts_has_no_forest(run: Run, tmp_path: Path) -> None:
     gate = gate_on(run, (), "invalid")
     page = page_of(html(view_of(run, gate)))
-    assert "nothing was judged" in page.named("section", id="gate")[0].text
+    assert "nothing was checked" in page.named("section", id="gate")[0].text
     assert not page.named("figure", class_="losses")
     assert write_gate_plot(gate, tmp_path) == ()
 

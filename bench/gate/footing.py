@@ -8,8 +8,7 @@ import msgspec
 
 from bench.errors import IncomparableError
 from bench.formatting import listed, plural
-from bench.gate.check import facts_by_name
-from bench.records import Baseline
+from bench.records import Baseline, MetricFacts
 
 TIMING_PACKAGES = ("torch", "diffusers", "transformers")
 """Those whose code runs while something is timed: another version is another speed."""
@@ -104,7 +103,7 @@ def _said(value: object) -> str:
 
 
 def _case_differences(candidate: Baseline, reference: Baseline, labels: tuple[str, str]) -> list[str]:
-    ours, theirs = ({prompt.id: prompt.digest for prompt in side.prompts} for side in (candidate, reference))
+    ours, theirs = (side.prompts for side in (candidate, reference))
     found = [
         f"{plural(len(alone), 'prompt')} only in {label} ({listed(alone, 5)})"
         for label, alone in zip(labels, (ours.keys() - theirs.keys(), theirs.keys() - ours.keys()), strict=True)
@@ -128,3 +127,8 @@ def _version_differences(
         for name in metrics
         if name in ours and name in theirs and ours[name].version != theirs[name].version
     ]
+
+
+def facts_by_name(side: Baseline) -> dict[str, MetricFacts]:
+    """The metrics of a side by name."""
+    return {known.name: known for known in side.metrics}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.comparability import environment_differences, run_labels
-from bench.compare.pairing import NO_CELLS, Cells, PromptPair, pair_prompts, usable_scores
+from bench.compare.pairing import ImageScores, PromptPair, pair_prompts, usable_scores
 from bench.compare.timing import summarize_timings
 from bench.records import Category, Delta, MetricFacts, Run, Suite, TimingSummary
 
@@ -19,7 +19,7 @@ class Series:
     """One variant of one run: its name in the figures, its scores by metric, its timings by name."""
 
     label: str
-    cells: Mapping[str, Cells]
+    cells: Mapping[str, ImageScores]
     timings: Mapping[str, TimingSummary]
 
 
@@ -46,7 +46,7 @@ class PlotData:
 
     def paired(self, metric: str, candidate: str, reference: str) -> tuple[PromptPair, ...]:
         """Each prompt's paired means of two series, in the suite's order."""
-        above, below = (self.series[self.index(label)].cells.get(metric, NO_CELLS) for label in (candidate, reference))
+        above, below = (self.series[self.index(label)].cells.get(metric, {}) for label in (candidate, reference))
         return pair_prompts(self.suite, above, below)
 
     def prompt_means(self, metric: str, label: str) -> tuple[float, ...]:

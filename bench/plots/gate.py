@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bench import formatting as text
-from bench.gate.outcomes import WORDS, shown
+from bench.gate.outcomes import WORDS, formatted
 from bench.plots import TIMING_TITLES
 from bench.plots.style import INK, LINE, SOFT, Format, new_figure, shortened, write_figures
 from bench.records import Gate, Outcome, Verdict
@@ -224,7 +224,7 @@ def _panel(ax: Axes, group: LossGroup, ends: tuple[float, float]) -> None:
 def _numbers(row: LossRow) -> str:
     if row.verdict.loss is None:
         return ""
-    numbers = shown(row.verdict)
+    numbers = formatted(row.verdict)
     interval = "" if row.verdict.interval is None else f"  {numbers.interval}"
     return f"{numbers.loss}{interval}\nmargin {numbers.margin}"
 

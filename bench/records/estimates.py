@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.records.base import Record
-from bench.records.gate import Limit
+from bench.records.suite import Limit
 
 
 class PlannedSize(Record, frozen=True):

@@ -81,9 +81,9 @@ MOST_NAMED = 12
 def cut_notes(run: Run) -> tuple[str, ...]:
     """One sentence for each metric that judged images by the beginning of their prompts alone."""
     return tuple(
-        f"{found.metric} read only the beginning of {text.plural(len(found.prompts), 'prompt')} of "
-        f"{len(run.info.suite.prompts):,}: {_ids(found.prompts)}."
-        for found in cut_prompts(run)
+        f"{metric} read only the beginning of {text.plural(len(prompts), 'prompt')} of "
+        f"{len(run.info.suite.prompts):,}: {_ids(prompts)}."
+        for metric, prompts in cut_prompts(run)
     )
 
 
@@ -246,7 +246,7 @@ def command(run: Run) -> str:
         ]
         words += ["--metrics", ",".join(_scored(run) or suite.metrics), "-o", run.path]
         if suite.limits:
-            words += ["--limits", ",".join(f"{name}={limit}" for name, limit in suite.limits.items())]
+            words += ["--limits", ",".join(f"{limit.name}={limit.text}" for limit in suite.limits)]
         return shlex.join([*words, *_encoder_dtype(run), "--device", run.info.machine.device])
     source = suite.source or suite.name
     if suite.sweep is not None:

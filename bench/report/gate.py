@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from bench import formatting as text
-from bench.compare.pairing import Cells, usable_scores
+from bench.compare.pairing import ImageScores, usable_scores
 from bench.errors import HotartError
-from bench.gate.outcomes import GRAVEST_FIRST, WORDS, shown, unexplained
+from bench.gate.outcomes import WORDS, WORST_FIRST, formatted, unexplained
 from bench.plots.gate import (
     LossGroup,
     LossRow,
@@ -145,7 +145,7 @@ def _line(row: LossRow, layout: Layout, ends: tuple[float, float], top: float) -
     def to_x(share: float) -> float:
         return round(layout.left + (layout.right - layout.left) * (share - ends[0]) / (ends[1] - ends[0]), 1)
 
-    numbers = shown(verdict)
+    numbers = formatted(verdict)
     interval = "" if verdict.interval is None else f" {numbers.interval}"
     return ForestLine(
         title=shortened(row.title, layout.title_characters),
@@ -234,7 +234,7 @@ class _Side:
 
     folder: Path
     renders: Mapping[Key, Render]
-    cells: Mapping[tuple[str, str], Cells]
+    cells: Mapping[tuple[str, str], ImageScores]
 
 
 @dataclass
@@ -407,7 +407,7 @@ class VerdictGroup:
     @property
     def worst_first(self) -> tuple[VerdictView, ...]:
         """The verdicts by outcome, in the gate's order within one."""
-        return tuple(sorted(self.verdicts, key=lambda one: GRAVEST_FIRST.index(one.outcome)))
+        return tuple(sorted(self.verdicts, key=lambda one: WORST_FIRST.index(one.outcome)))
 
 
 @dataclass(frozen=True)
@@ -447,7 +447,7 @@ def gate_view(run: Run, gate: Gate, rows: Mapping[tuple[str, int], int]) -> Gate
         time=when(gate.time),
         groups=tuple(_group(group) for group in groups),
         forests=(forest(groups, WIDE), forest(groups, NARROW)) if drawn else (),
-        legend=tuple((outcome, word(outcome), MEANINGS[outcome]) for outcome in reversed(GRAVEST_FIRST)),
+        legend=tuple((outcome, word(outcome), MEANINGS[outcome]) for outcome in reversed(WORST_FIRST)),
         method=_method(gate.verdicts),
         notes=gate.notes,
         worst=worst_groups(run, gate, rows),
@@ -475,7 +475,7 @@ def lead(gate: Gate) -> str:
 
 
 def _tally(verdicts: Sequence[Verdict]) -> str:
-    counts = {outcome: sum(one.outcome == outcome for one in verdicts) for outcome in reversed(GRAVEST_FIRST)}
+    counts = {outcome: sum(one.outcome == outcome for one in verdicts) for outcome in reversed(WORST_FIRST)}
     verbs = {"pass": ("passes", "pass"), "fail": ("fails", "fail")}
     parts = []
     for outcome, count in counts.items():
@@ -513,7 +513,7 @@ def _group(group: LossGroup) -> VerdictGroup:
 
 
 def _verdict(verdict: Verdict) -> VerdictView:
-    numbers = shown(verdict)
+    numbers = formatted(verdict)
     return VerdictView(
         title=title_of(verdict),
         unit=verdict.unit if verdict.kind == "metric" else "loss in per cent of the median",
@@ -539,9 +539,9 @@ def _extras(verdict: Verdict) -> tuple[str, ...]:
     if verdict.equal_weights:
         found.append("same weights on both sides")
     if verdict.n:
-        found.append(shown(verdict).behind)
+        found.append(formatted(verdict).behind)
     if verdict.detectable is not None:
-        found.append(f"minimum detectable loss {shown(verdict).detectable}")
+        found.append(f"minimum detectable loss {formatted(verdict).detectable}")
     if verdict.needed is not None:
         found.append(f"about {_needed(verdict)} would probably decide it")
     return tuple(found)

@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from bench.records import (
     SCHEMA,
     ExternalImages,
     Fingerprint,
+    Limit,
     Machine,
     Plan,
     Progress,
@@ -126,7 +127,7 @@ def import_images(
     output: Path | str,
     *,
     metrics: Sequence[str],
-    limits: Mapping[str, str],
+    limits: Sequence[Limit],
     machine: Machine,
     fresh: bool = False,
     progress: Progress | None = None,
@@ -177,7 +178,7 @@ def _place(pairs: Sequence[Pair], seen: Sequence[Seen]) -> tuple[Placed, ...]:
     return tuple(placed)
 
 
-def _suite(placed: Sequence[Placed], given: ExternalImages, metrics: Sequence[str], limits: Mapping[str, str]) -> Suite:
+def _suite(placed: Sequence[Placed], given: ExternalImages, metrics: Sequence[str], limits: Sequence[Limit]) -> Suite:
     sizes = Counter(item.seen.size for item in placed if item.seen.size is not None)
     if not sizes:
         raise InvalidError(
@@ -196,7 +197,7 @@ def _suite(placed: Sequence[Placed], given: ExternalImages, metrics: Sequence[st
         metrics=tuple(metrics),
         settings=Settings(width=width, height=height, steps=0, guidance_scale=0.0, sampler="none"),
         variants=tuple(Variant(name=name, checkpoint=KNOWN) for name in _variants(placed)),
-        limits=dict(limits),
+        limits=tuple(limits),
         measure=Plan(rounds=0, images=0, warmups=0),
         source=given.prompts,
         external_images=given,

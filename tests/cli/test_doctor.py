@@ -9,7 +9,7 @@ import bench.checkpoints.fingerprint
 from bench import machine
 from bench.checkpoints.fingerprint import Needed
 from bench.cli.doctor import clock_words, estimate, time_words
-from bench.plan.pilot import seconds_a_cell
+from bench.plan.pilot import seconds_of_all_variants
 from bench.records import Machine
 from bench.store import load_run
 
@@ -155,7 +155,7 @@ def test_time_is_that_of_the_folders_own_timings(cli, weights, run_folder):
     run = load_run(run_folder)
     suite_of_run = replace(run.info.suite, source="own.toml")
     found = estimate(suite_of_run, run.info.machine, (), run_folder)[1]
-    assert found.render_s == pytest.approx(8 * suite_of_run.samples * seconds_a_cell(suite_of_run, run))
+    assert found.render_s == pytest.approx(8 * suite_of_run.samples * seconds_of_all_variants(suite_of_run, run))
     assert time_words(found).startswith("about ")
 
 

@@ -70,10 +70,10 @@ def test_the_headline_is_the_outcome_of_the_whole(outcome, headline) -> None:
     text = summary(make_verdict(), make_verdict(outcome, "mini-clip"))
     assert text.startswith(MARKER)
     assert f"<h2>{headline}</h2>" in MARKDOWN.render(text)
-    assert ("no pass" in text) is (outcome in ("inconclusive", "invalid"))
+    assert ("not a pass" in text) is (outcome in ("inconclusive", "invalid"))
 
 
-def test_the_table_has_a_row_a_verdict_the_gravest_first() -> None:
+def test_the_table_has_a_row_a_verdict_the_worst_first() -> None:
     text = summary(timing_verdict(), make_verdict("inconclusive", "mini-clip"), make_verdict("fail"))
     assert [row[:2] for row in rows(text)] == [
         ["<strong>failed</strong>", "mini-aesthetic"],
@@ -125,7 +125,7 @@ def test_sentences_of_what_did_not_pass_and_the_notes_are_listed() -> None:
 
 def test_a_gate_without_a_verdict_says_so_at_the_top() -> None:
     text = summary_markdown(make_gate(outcome="pass"), None, None)
-    assert "<strong>The gate gave no verdict: nothing was judged.</strong>" in MARKDOWN.render(text)
+    assert "<strong>The gate gave no verdict: nothing was checked.</strong>" in MARKDOWN.render(text)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_passing_and_invalid_metrics_show_no_prompts(pair) -> None:
 
 @pytest.mark.parametrize("base", ["images", "ftp://example.org", "https://a b", 'https://a"onerror=', "javascript:1"])
 def test_an_address_that_is_none_is_refused(base) -> None:
-    with pytest.raises(UsageError, match="no http"):
+    with pytest.raises(UsageError, match="not an http"):
         summary(LOST, base=base)
 
 
