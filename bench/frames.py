@@ -138,8 +138,10 @@ class Run:
 
     @property
     def _variants(self) -> pd.CategoricalDtype:
-        written = (*self.record.renders, *self.record.scores, *self.record.timings)
-        return _ordered([one.name for one in self.info.suite.variants], (one.variant for one in written))
+        written = [one.variant for one in self.record.renders]
+        written += [one.variant for one in self.record.scores]
+        written += [one.variant for one in self.record.timings]
+        return _ordered([one.name for one in self.info.suite.variants], written)
 
 
 class Records(tuple[R, ...]):
@@ -249,9 +251,9 @@ def _rows(record: records.Record) -> Iterable[dict[str, Any]]:
     """The rows of a record, its intervals and limits as plain columns."""
     if isinstance(record, Ranking):
         for strength in record.strengths:
-            (row,) = _rows(strength)
+            (found,) = _rows(strength)
             sets = set_letters(strength.variant, record.tied_sets)
-            yield {"metric": record.metric, **row, "tied_sets": sets, "prompts": record.prompts}
+            yield {"metric": record.metric, **found, "tied_sets": sets, "prompts": record.prompts}
         return
     row: dict[str, Any] = {}
     for name, value in msgspec.structs.asdict(record).items():

@@ -181,9 +181,9 @@ def _problems(baseline: Baseline) -> Iterator[str]:
         # Converting may have made infinity of a number with hundreds of digits.
         columns: list[tuple[str, tuple[float | None, ...]]] = [*variant.values.items()]
         columns += [(name, tuple(one.median for one in rounds)) for name, rounds in variant.timings.items()]
-        for name, values in columns:
+        for column, values in columns:
             if not all(value is None or math.isfinite(value) for value in values):
-                yield f"the variant {variant.fingerprint.name} has a value of {name} that is not finite"
+                yield f"the variant {variant.fingerprint.name} has a value of {column} that is not finite"
 
 
 def _lines(value: object) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import chain, zip_longest
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -87,7 +87,7 @@ def run_condition(
     if condition.source == "process":
         render_in_child(condition, path, fresh=fresh, weights_dir=weights_dir, progress=tell)
     else:
-        stage = "measure" if condition.is_session else "render"
+        stage: Literal["measure", "render"] = "measure" if condition.is_session else "render"
         run_stage(stage, suite, path, device=device, fresh=fresh, weights_dir=weights_dir, progress=tell)
     if not condition.is_session:
         run_stage("score", suite, path, metrics=metrics, device=device, progress=tell)

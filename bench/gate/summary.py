@@ -90,8 +90,10 @@ class _Pictures:
         self.images: list[dict[tuple[str, str], dict[int, str]]] = []
         self.scores: list[dict[tuple[str, str, str], dict[int, float]]] = []
         for run in self.runs:
-            self.images.append(images := defaultdict(dict))
-            self.scores.append(scores := defaultdict(dict))
+            images: defaultdict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+            scores: defaultdict[tuple[str, str, str], dict[int, float]] = defaultdict(dict)
+            self.images.append(images)
+            self.scores.append(scores)
             for render in run.renders:
                 if render.image is not None:
                     images[render.variant, render.prompt_id][render.sample] = render.image

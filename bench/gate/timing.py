@@ -111,7 +111,9 @@ def _error(
         between: variance and degrees of freedom between sessions, where they count.
         rounds: instead of those there are.
     """
-    parts = [(sd(side) ** 2 / (rounds or len(side)), (rounds or len(side)) - 1) for side in sides]
+    parts: list[tuple[float, float]] = [
+        (sd(side) ** 2 / (rounds or len(side)), (rounds or len(side)) - 1) for side in sides
+    ]
     parts += between
     largest = max(variance for variance, _ in parts)
     if largest == 0:

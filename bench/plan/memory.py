@@ -94,7 +94,7 @@ KNOWN = {
     "random:sd15": SD15,
 }
 """The checkpoints of the shipped suites and the random ones, for machines that do not have them yet."""
-KNOWN_VAES = {"madebyollin/sdxl-vae-fp16-fix": {"tile": 512, "force_upcast": False}}
+KNOWN_VAES: dict[str, dict[str, Any]] = {"madebyollin/sdxl-vae-fp16-fix": {"tile": 512, "force_upcast": False}}
 """What of such a VAE is not as in SDXL's."""
 
 

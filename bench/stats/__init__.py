@@ -1,7 +1,7 @@
 """Arithmetic on arrays: intervals, effects, tests, rankings. Imports nothing from the rest of ``bench``.
 
 ``values`` and ``differences`` have one entry a prompt: average its samples first. They are not
-independent, and an interval that takes them for so is too narrow.
+independent, and an interval that treats them so is too narrow.
 
 Arrays are (n,) and finite, n >= 1 unless said otherwise, ``level`` is the two-sided coverage in (0, 1);
 anything else raises ``ValueError``. Nothing returns NaN: where a quantity does not exist the function

@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri, stdtrit
 
-from bench.stats.effects import Floats, chunks, finite, mean, rescaled, sd, tails
+from bench.stats.effects import Floats, finite, mean, rescaled, sd, tails
+
+CHUNK = 2**18
+"""Values drawn at once: fits a cache and bounds the memory."""
 
 
 def bootstrap_bca(
@@ -97,6 +100,8 @@ def _canonical(deviations: Floats) -> tuple[Floats, int]:
 def _resampled_means(data: Floats, resamples: int, seed: int) -> Floats:
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
-    for part in chunks(resamples, len(data)):
-        means[part] = data[rng.integers(len(data), size=(part.stop - part.start, len(data)))].mean(axis=1)
+    rows = max(1, CHUNK // len(data))
+    for start in range(0, resamples, rows):
+        stop = min(start + rows, resamples)
+        means[start:stop] = data[rng.integers(len(data), size=(stop - start, len(data)))].mean(axis=1)
     return means
