@@ -54,7 +54,7 @@ def read_baseline(path: str | Path) -> Baseline:
     """A frozen baseline from its file.
 
     Raises:
-        UsageError: there is no such file, or it is something else than a baseline.
+        UsageError: there is no such file, or it is not a baseline.
         IncomparableError: its schema is another than this program's.
         InvalidError: it is truncated, was edited (the checksum is another), or is damaged otherwise.
         MachineError: it cannot be read.

@@ -63,7 +63,7 @@ def calibrate(
         sessions: how many sessions of timing, 0 or 2 to 100.
         fresh: start over; old runs are kept beside the new ones.
         weights_dir: local weights instead of downloads.
-        progress: told how far each run is.
+        progress: called with how far each run is.
 
     Raises:
         UsageError: a number out of range, fewer than 2 prompts, an unknown variant or metric, a folder that

@@ -30,23 +30,23 @@ def junit_xml(gate: Gate, *, inconclusive: Inconclusive = "fail") -> str:
         verdicts = [one for one in gate.verdicts if one.candidate == name]
         counts = Counter(one.name for one in verdicts)
         # Unique within its candidate: the quantity, with the reference if it must be.
-        cases = [one.name if counts[one.name] == 1 else f"{one.name} vs {one.reference}" for one in verdicts]
+        tests = [one.name if counts[one.name] == 1 else f"{one.name} vs {one.reference}" for one in verdicts]
         numbers = [
-            (f"{case}.{quantity}", value)
-            for case, verdict in zip(cases, verdicts, strict=True)
+            (f"{test}.{quantity}", value)
+            for test, verdict in zip(tests, verdicts, strict=True)
             for quantity, value in _numbers(verdict)
         ]
         suite = _add_suite(root, gate, numbers)
-        for case, verdict in zip(cases, verdicts, strict=True):
-            test = _add_case(suite, name, case)
+        for test, verdict in zip(tests, verdicts, strict=True):
+            element = _add_test(suite, name, test)
             tag = _tag(verdict, inconclusive)
             if tag is not None:
-                _add_reason(test, tag, verdict.outcome, verdict.sentence, _details(verdict))
+                _add_reason(element, tag, verdict.outcome, verdict.sentence, _details(verdict))
         _finish(suite, name, gate, [one.sentence for one in verdicts])
     reason = unexplained(gate)
     if reason is not None:
         suite = _add_suite(root, gate, [])
-        _add_reason(_add_case(suite, "gate", "gate"), "error", "invalid", reason, gate.notes)
+        _add_reason(_add_test(suite, "gate", "gate"), "error", "invalid", reason, gate.notes)
         _finish(suite, "gate", gate, [reason])
     Xml.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + Xml.tostring(root, encoding="unicode") + "\n"
@@ -112,7 +112,7 @@ def _details(verdict: Verdict) -> list[str]:
     return lines
 
 
-def _add_case(suite: Xml.Element, candidate: str, name: str) -> Xml.Element:
+def _add_test(suite: Xml.Element, candidate: str, name: str) -> Xml.Element:
     # Both forms want a duration, and a verdict takes next to none.
     return Xml.SubElement(suite, "testcase", {"classname": plain(candidate), "name": plain(name), "time": "0"})
 
@@ -130,7 +130,7 @@ def _finish(suite: Xml.Element, name: str, gate: Gate, sentences: Sequence[str])
     suite.attrib.update(
         name=plain(name),
         timestamp=f"{_utc(gate.time):%Y-%m-%dT%H:%M:%S}",
-        # Where it ran is in the run's own records; Ant's schema says to write this where a name is not told.
+        # Where it ran is in the run's own records; Ant's schema says to write this where no name is given.
         hostname="localhost",
         tests=str(len(suite.findall("testcase"))),
         failures=str(counts["failure"]),

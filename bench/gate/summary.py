@@ -194,12 +194,12 @@ def summary_markdown(
 
     Args:
         gate: the verdicts.
-        candidate_run: the judged run, for prompts and images; None leaves both out.
-        reference_run: the run it was judged against; None where that is a frozen baseline, which has no images.
+        candidate_run: the candidate's run, for prompts and images; None leaves both out.
+        reference_run: the reference's run; None where that is a frozen baseline, which has no images.
         image_base: http(s) address under which both run folders lie by their names.
 
     Raises:
-        UsageError: ``image_base`` is no such address, or both run folders have one name.
+        UsageError: ``image_base`` is not such an address, or both run folders have one name.
     """
     pictures = _Pictures(candidate_run, reference_run, image_base)
     verdicts = worst_first(gate.verdicts)
@@ -218,12 +218,12 @@ def summary_markdown(
 
 def _headline(gate: Gate) -> Section:
     counts = Counter(verdict.outcome for verdict in gate.verdicts)
-    told = [f"{counts[outcome]} {WORDS[outcome]}" for outcome in WORST_FIRST if counts[outcome]]
+    parts = [f"{counts[outcome]} {WORDS[outcome]}" for outcome in WORST_FIRST if counts[outcome]]
     lines = [
         MARKER,
         f"## Regression gate: {WORDS[gate.outcome]}",
         "",
-        f"{_MEANING[gate.outcome]} Of {wording.plural(len(gate.verdicts), 'verdict')}: {', '.join(told) or 'none'}.",
+        f"{_MEANING[gate.outcome]} Of {wording.plural(len(gate.verdicts), 'verdict')}: {', '.join(parts) or 'none'}.",
     ]
     reason = unexplained(gate)
     if reason is not None:

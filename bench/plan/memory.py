@@ -101,7 +101,7 @@ KNOWN_VAES: dict[str, dict[str, Any]] = {"madebyollin/sdxl-vae-fp16-fix": {"tile
 def parts_of(variant: Variant, needed: Iterable[Needed]) -> Parts | None:
     """Count a variant's parts from the headers of its files, or know them by the checkpoint's name; else None.
 
-    A UNet or VAE that replaces the checkpoint's counts instead of it. What LoRAs take is told by ``lora_bytes``.
+    A UNet or VAE that replaces the checkpoint's counts instead of it. ``lora_bytes`` counts what LoRAs take.
 
     Args:
         variant: one of the suite's.

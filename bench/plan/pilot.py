@@ -24,7 +24,7 @@ class Components(NamedTuple):
     between_sd: float
     """With ``within_sd`` None that of a prompt's single sample, which holds both parts."""
     within_sd: float | None
-    """None where every prompt has one sample: the parts cannot be told apart."""
+    """None where every prompt has one sample: the two cannot be separated."""
     prompts: int
     values: int
 

@@ -88,7 +88,7 @@ class MemoryEstimate(Record, frozen=True):
 
 
 class TimeEstimate(Record, frozen=True):
-    """How long a suite would take from its beginning, in seconds; None where it cannot be told."""
+    """How long a suite would take from its beginning, in seconds; None where it is not known."""
 
     render_s: float | None
     measure_s: float | None

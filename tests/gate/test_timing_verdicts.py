@@ -187,6 +187,16 @@ def test_gates_at_the_margin_pass_and_fail_in_one_of_twenty():
     assert 0.01 < outcomes.count("fail") / count < 0.067
 
 
+def test_energy_is_in_joules():
+    check = new_check(parse_limit("energy_per_image", "5%"), "spo", "base", unit="joule", samples=3)
+    sides = [[FrozenRound(median=size * at, values=3) for at in (1.0, 1.001, 0.999)] for size in (220.0, 200.0)]
+    found = check_timing(check, *sides, one_session=True, noise=None)
+    assert (found.outcome, found.unit) == ("fail", "joule")
+    assert found.sentence.startswith(
+        "energy_per_image of spo against base used 10.0 % more (220 J against 200 J, 3 rounds)"
+    )
+
+
 def test_the_words():
     ours, theirs = rounds(8, 0.2, 0.002, 1), rounds(8, 0.16, 0.002, 2)
     found = verdict(ours, theirs, equal=True).sentence

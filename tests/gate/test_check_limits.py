@@ -266,6 +266,14 @@ def test_what_only_some_devices_have_is_a_note_elsewhere_and_missing_there(name)
     assert of(gate(*cuda), name).outcome == "invalid"
 
 
+def test_every_quantity_has_its_unit():
+    limits = {"mini-clip": "0.5sd", "end_to_end": "30%", "peak_rss": "30%", "energy_per_image": "30%"}
+    sides = [side(seed, limits=limits) for seed in (1, 0)]
+    found = gate(*(replace(one, machine=replace(one.machine, device="cuda:0")) for one in sides))
+    units = {one.name: one.unit for one in found.verdicts}
+    assert units == {"mini-clip": "cosine", "end_to_end": "second", "peak_rss": "byte", "energy_per_image": "joule"}
+
+
 def test_a_gate_without_a_verdict_is_not_green():
     limits = {"peak_allocated": "3%"}
     found = gate(side(1, limits=limits), side(limits=limits))
