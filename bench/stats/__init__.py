@@ -11,10 +11,15 @@ raises ``ValueError`` or, where its docstring says so, returns None.
 from __future__ import annotations
 
 from bench.stats.effects import Quantiles, WinCount, d_z, mean, pearson_r, quantiles, win_rate
-from bench.stats.intervals import bootstrap_bca, t_interval, wilson_interval
+from bench.stats.intervals import (
+    bootstrap_bca,
+    ratio_of_medians,
+    ratio_of_medians_interval,
+    t_interval,
+    wilson_interval,
+)
 from bench.stats.multiplicity import benjamini_hochberg, holm, sign_flip_p
 from bench.stats.ranking import DavidsonFit, fit_davidson, tied_sets
-from bench.stats.timing import ratio_of_medians, ratio_of_medians_interval
 
 __all__ = [
     "DavidsonFit",
