@@ -1,9 +1,9 @@
 """Every record that passes between rooms. Imports nothing from the rest of ``bench``.
 
-All are frozen msgspec structs: they are checked when they are read from disk and cannot change after. Quantities carry
-their unit in the name or in a ``unit`` field. ``suite`` is what a run is asked to do, ``run`` what was done, ``weights``
-what weights were and became, ``statistics`` what the numbers mean, ``gate`` what the gate says of them, and
-``estimates`` what the next run should be like.
+All are frozen msgspec structs: they are checked when they are read from disk and cannot change
+after. Quantities carry their unit in the name or in a ``unit`` field. What is asked for stands in ``asked``,
+what was done in ``done``, what weights were and became in ``weights``, what it means in ``found``, what the gate
+says of it in ``judged``, and what the next run should be like in ``planned``.
 """
 
 from __future__ import annotations
