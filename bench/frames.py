@@ -83,11 +83,9 @@ class Run:
             "metric": _ordered(metrics, (score.metric for score in self.record.scores)),
             "value": "float64",
             "reason": "string",
-            "version": "string",
-            "image_sha256": "string",
-            "reference_sha256": "string",
             "prompt_cut": "bool",
         }
+        dtypes |= {name: "string" for name in records.Score.__struct_fields__ if name not in dtypes}
         rows = []
         for score, seed in zip(self.record.scores, found, strict=True):
             prompt = prompts.get(score.prompt_id)
