@@ -1,20 +1,43 @@
-"""Documents that users write or that we keep: text files, and JSON as the standard means it."""
+"""Documents that users write or that we keep: strict JSON and TOML, text files, sha256 and the time in UTC."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
+import tomllib
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from bench.errors import HotartError, IncomparableError, InvalidError, SuiteError
-
-# JSON as the standard means it, no more.
+from bench.errors import HotartError, IncomparableError, InvalidError, MachineError, SuiteError, UsageError
+from bench.formatting import did_you_mean
 
 T = TypeVar("T")
+
+
+def utc_now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def sha256_of(content: Path | bytes) -> str:
+    """The sha256 of a file's bytes or of these bytes, 64 lower-case hex digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# JSON as the standard means it, no more.
 
 
 def loads(text: str) -> Any:
@@ -79,7 +102,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:
@@ -89,14 +112,114 @@ def _finite(text: str) -> float:
     return value
 
 
-# Reading the text files that users write.
+# JSON documents of our own, which have a schema and most of them a kind.
+
+
+def read_document(
+    path: Path, record: type[T], *, schema: int, what: str, make: str, remake: str, kind: str | None = None
+) -> T:
+    """The record that a JSON document of ours holds; arguments and errors as ``read_table``.
+
+    Raises:
+        InvalidError: a field that the record does not have, lacks or has of another type.
+    """
+    table = read_table(path, schema=schema, what=what, make=make, remake=remake, kind=kind)
+    try:
+        return convert(table, record)
+    except ValueError as error:
+        raise InvalidError(f"{path}: is not a valid {what}: {error}.", remake) from error
+
+
+def read_table(
+    path: Path, *, schema: int, what: str, make: str, remake: str, kind: str | None = None
+) -> dict[str, Any]:
+    """A JSON document of ours, decoded, its kind and schema checked.
+
+    Args:
+        path: the file.
+        schema: the only schema that is read.
+        what: what such a document is called, for the sentences.
+        make: how one is made, the hint where there is none.
+        remake: how it is made anew, the hint where it is damaged or of another schema.
+        kind: its field ``kind``; None where such documents have none.
+
+    Raises:
+        UsageError: there is no such file, or it is of another kind.
+        InvalidError: it is truncated or damaged.
+        IncomparableError: another schema.
+        MachineError: it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{path.parent}: there is no {what} here (no {path.name}).", make) from error
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
+    try:
+        table = loads(data.decode("utf-8-sig"))
+    except ValueError as error:
+        raise InvalidError(f"{path}: is not a valid {what}: {error}.", remake) from error
+    if kind is not None and (not isinstance(table, dict) or table.get("kind") != kind):
+        raise UsageError(f"{path}: is not a {what} (its kind is not {kind!r}).", make)
+    if not isinstance(table, dict):
+        raise InvalidError(f"{path}: is not a valid {what}: expected an object.", remake)
+    refuse_other_schema(path, table.get("schema"), schema, f"{what}s", remake)
+    return table
+
+
+# Text files that users write, and the strict TOML of suites and recipes.
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table of a TOML file; a doubled key is refused.
+
+    Raises:
+        SuiteError: as ``read_text``, or not valid TOML.
+    """
+    try:
+        return tomllib.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise SuiteError(f"{path}: is not valid TOML: {error}.") from error
+
+
+def refuse_unknown_fields(path: Path | str, place: str, table: Mapping[str, Any], record: type) -> None:
+    """Refuse a field that a record does not have.
+
+    Args:
+        path: the file, for the sentence.
+        place: where the table stands in it, such as ``settings.``; empty at the top.
+        table: the table.
+        record: the msgspec type that it will become.
+
+    Raises:
+        SuiteError: naming the field, the nearest match and the known ones.
+    """
+    known = [field.encode_name for field in msgspec.structs.fields(record)]
+    for name in table:
+        if name not in known:
+            raise SuiteError(
+                f"{path}: unknown field {place}{name}{did_you_mean(name, known)}; "
+                f"{'here' if place else 'at the top'} stand {', '.join(known)}."
+            )
+
+
+def refuse_unknown_choice(path: Path | str, field: str, value: object, choices: Collection[str]) -> None:
+    """Refuse a text that is not among a field's choices; any other type is left to the type check.
+
+    Raises:
+        SuiteError: naming the field, the nearest match and the choices.
+    """
+    if isinstance(value, str) and value not in choices:
+        raise SuiteError(
+            f"{path}: {field} is {value!r}{did_you_mean(value, choices)}; allowed are {', '.join(choices)}."
+        )
 
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, a byte order mark taken off.
 
     Raises:
-        SuiteError: missing, no plain file, not readable, binary, or not UTF-8 (with the line).
+        SuiteError: missing, not a plain file, not readable, binary, or not UTF-8 (with the line).
     """
     if not exists(path):
         raise SuiteError(f"{path}: there is no such file.")
@@ -140,10 +263,10 @@ def refuse_other_schema(
         expected: the only schema that is read.
         what: what such documents are called, in the plural.
         remake: how an older one is made anew, as the hint.
-        invalid: what is raised for a schema that is no whole number from 1 on.
+        invalid: what is raised for a schema that is not a whole number from 1 on.
 
     Raises:
-        IncomparableError: another whole number from 1 on; newer ones want a newer program.
+        IncomparableError: another whole number from 1 on; newer ones need a newer program.
         HotartError: ``invalid``.
     """
     if schema == expected and type(schema) is int:

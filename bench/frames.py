@@ -6,14 +6,13 @@ Tables are pandas data frames. pandas is imported when a frame is made, so that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import msgspec
 
-from bench import baseline, compare, gate, records, store
+from bench import baseline, compare, documents, gate, records, store
 from bench.formatting import set_letters
 from bench.records import Baseline, Delta, MetricMean, Ranking, RunInfo, TimingName, Verdict
 
@@ -237,7 +236,7 @@ def check_limits(
         run=candidate.path,
         baseline=reference.path if isinstance(reference, Run) else f"the baseline of {theirs.run_id}",
         baseline_is_run=isinstance(reference, Run),
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        time=documents.utc_now(),
         quality_only=quality_only,
     )
     verdicts = Verdicts(found.verdicts)

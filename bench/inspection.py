@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import shlex
@@ -24,6 +23,7 @@ from bench.checkpoints.finite import count_non_finite
 from bench.checkpoints.load import open_named
 from bench.checkpoints.locate import refuse_pickle
 from bench.checkpoints.safetensors_files import read_header, read_shapes, weight_files
+from bench.documents import sha256_of
 from bench.errors import UsageError, WeightsError
 from bench.lora.algorithms import Adapter
 from bench.lora.apply import ScaledChange, check_values, fuse_into, read_parts
@@ -279,7 +279,7 @@ def _parameters(found: Checkpoint) -> dict[str, int]:
 def _hashes(files: Iterable[tuple[str, Path]]) -> dict[str, str]:
     """sha256 by the file's name, behind its component's; with as many folders as tell files of one name apart."""
     names = {(component, path): _file_name(component, path) for component, path in files}
-    known = {path: sha256(path) for path in {path for _, path in names}}
+    known = {path: sha256_of(path) for path in {path for _, path in names}}
     for depth in range(2, 1 + max((len(path.parts) for path in known), default=0)):
         counts = Counter(names.values())
         for file, name in names.items():
@@ -299,12 +299,6 @@ def _component(tensor: str) -> str:
 def _tell(progress: Progress | None, done: int, total: int, note: str) -> None:
     if progress is not None:
         progress("inspect", done, total, note)
-
-
-def sha256(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_metadata(path: Path) -> dict[str, str]:

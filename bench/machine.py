@@ -18,8 +18,6 @@ from bench.errors import UsageError
 from bench.formatting import did_you_mean
 from bench.records import Git, Machine
 
-# The facts of this machine: device, memory, packages, commit. Imports torch only to ask about devices.
-
 PACKAGES = (
     "hotart-bench",
     "torch",
@@ -33,41 +31,40 @@ PACKAGES = (
     "pillow",
     "safetensors",
 )
-
 """The packages whose versions a run records, beside Python's."""
 
-_PATIENCE_S = 10
+_TIMEOUT_S = 10
 
 
-def pick_device(wish: str) -> str:
-    """The torch device that ``wish`` means here: ``cpu``, ``cuda:<number>`` or ``mps``.
+def pick_device(name: str) -> str:
+    """The torch device that ``--device`` names here: ``cpu``, ``cuda:<number>`` or ``mps``.
 
-    ``auto`` is the first CUDA device, else MPS, else the CPU; ``cuda`` is ``cuda:0``. Only ``cpu`` is
-    answered without importing torch.
+    ``auto`` is the first CUDA device, else MPS, else the CPU; ``cuda`` is ``cuda:0``. Imports torch for all but
+    ``cpu``.
 
     Raises:
-        UsageError: no such device name, or none of it in this machine; the sentence says what there is.
+        UsageError: no such device name, or no such device in this machine; the sentence says what there is.
     """
-    if wish == "cpu":
-        return wish
-    kind, _, number = wish.partition(":")
-    if wish not in ("auto", "mps", "cuda") and not (kind == "cuda" and number.isdecimal() and number.isascii()):
+    if name == "cpu":
+        return name
+    kind, _, number = name.partition(":")
+    if name not in ("auto", "mps", "cuda") and not (kind == "cuda" and number.isdecimal() and number.isascii()):
         near = did_you_mean(kind, ("auto", "cpu", "cuda", "mps"))
-        raise UsageError(f"--device is {wish!r}{near}; allowed are auto, cpu, cuda, cuda:<number> and mps.")
+        raise UsageError(f"--device is {name!r}{near}; allowed are auto, cpu, cuda, cuda:<number> and mps.")
     there = _devices()
-    if wish == "auto":
+    if name == "auto":
         return there[0]
-    device = wish if kind == "mps" else f"cuda:{int(number or 0)}"
+    device = name if kind == "mps" else f"cuda:{int(number or 0)}"
     if device not in there:
-        raise UsageError(f"--device is {wish}, but this machine has only {', '.join(there)}.", "hotart-bench doctor")
+        raise UsageError(f"--device is {name}, but this machine has only {', '.join(there)}.", "hotart-bench doctor")
     return device
 
 
 def other_device(device: str) -> str | None:
-    """Another torch device of this machine to compare ``device`` with; None where there is none that will do.
+    """Another torch device of this machine to compare ``device`` with; None where there is none.
 
-    One of the same kind, else an accelerator. The CPU is never the other one by itself: images of full size take
-    it hours, and half precision it often has not. Imports torch.
+    One of the same kind, else an accelerator, never the CPU: images of full size take it hours, and it often has no
+    half precision. Imports torch.
     """
     others = [name for name in _devices() if name not in (device, "cpu")]
     alike = [name for name in others if name.split(":")[0] == device.split(":")[0]]
@@ -121,12 +118,12 @@ def package_versions() -> dict[str, str]:
 def git_state(folder: str | Path) -> Git | None:
     """The commit that ``folder`` is checked out at, and whether tracked files differ from it.
 
-    None where there is no git, no repository, no commit yet, or no answer within 10 seconds.
+    None where there is no git, no repository, no commit yet, or git takes longer than 10 seconds.
     """
     # A repository may name a program for fsmonitor; asking for a commit must not start one, nor take a lock.
     git = ("git", "-C", str(folder), "--no-optional-locks", "-c", "core.fsmonitor=false")
-    commit = _answer((*git, "rev-parse", "--verify", "HEAD"))
-    status = _answer((*git, "status", "--porcelain", "--untracked-files=no"))
+    commit = _output_of((*git, "rev-parse", "--verify", "HEAD"))
+    status = _output_of((*git, "status", "--porcelain", "--untracked-files=no"))
     if commit is None or status is None:
         return None
     return Git(commit=commit, dirty=bool(status))
@@ -135,7 +132,7 @@ def git_state(folder: str | Path) -> Git | None:
 def git_user(folder: str | Path) -> str | None:
     """Who commits in ``folder``, as git's ``user.name`` and ``user.email`` say it; None without git or a name."""
     git = ("git", "-C", str(folder), "config", "--get")
-    name, email = (_answer((*git, key)) for key in ("user.name", "user.email"))
+    name, email = (_output_of((*git, key)) for key in ("user.name", "user.email"))
     return f"{name} <{email}>" if name and email else name or None
 
 
@@ -145,36 +142,35 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     if sys.platform == "darwin":
-        return _answer(("sysctl", "-n", "machdep.cpu.brand_string")) or platform.machine()
+        return _output_of(("sysctl", "-n", "machdep.cpu.brand_string")) or platform.machine()
     return platform.processor() or platform.machine()
 
 
 def _driver() -> str | None:
-    answer = _answer(("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"))
-    return answer.splitlines()[0].strip() if answer else None
+    output = _output_of(("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"))
+    return output.splitlines()[0].strip() if output else None
 
 
-def _answer(command: Sequence[str]) -> str | None:
+def _output_of(command: Sequence[str]) -> str | None:
     """What a program prints, or None where it is missing, fails, or takes too long."""
     try:
-        done = subprocess.run(
+        ended = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_PATIENCE_S,
+            timeout=_TIMEOUT_S,
             check=True,
             encoding="utf-8",
             errors="replace",
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return ended.stdout.strip()
 
 
 # Memory of a device or machine: whether there was too little of it, and giving it back. Never imports torch.
 
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "memory allocation failed")
-
 """Words, in lower case, of the plain RuntimeErrors that say so: MPS's and the CPU's allocators, cuBLAS, cuDNN."""
 
 

@@ -21,7 +21,7 @@ from bench.cli import run_command_line
 from bench.machine import spare_collector
 from bench.mini import weights
 from bench.plots.style import figure_bytes
-from bench.records import Settings, Variant
+from bench.records import RunOptions, Settings, Variant
 from bench.run import Outcome
 
 spare_collector()
@@ -116,7 +116,7 @@ def make_tiny_run(place: Path) -> None:
         outcome = run_all(
             load_suite(str(suite_file)),
             place / "run",
-            device="cpu",
+            RunOptions(device="cpu"),
             progress=lambda stage, done, total, note="": progress.append((stage, done, total)),
         )
     told = {"outcome": msgspec.to_builtins(outcome), "progress": progress}

@@ -15,7 +15,7 @@ import bench.run
 from bench.errors import OutOfMemory, SuiteError
 from bench.render import auto_batch as fitting
 from bench.render.auto_batch import UNMEASURED_BATCH, largest_batch
-from bench.run import run_stage
+from bench.run import RunOptions, run_stage
 from bench.store import load_run
 from bench.suite import load_suite, plan_images
 
@@ -116,7 +116,11 @@ def test_out_of_memory_halves_the_batch_and_the_run_remembers_it(auto, tmp_path,
     told: list[str] = []
     renderer = Renderer(monkeypatch, most=2)
     run_stage(
-        "render", auto, tmp_path / "run", device="cpu", progress=lambda stage, done, total, note="": told.append(note)
+        "render",
+        auto,
+        tmp_path / "run",
+        RunOptions(device="cpu"),
+        progress=lambda stage, done, total, note="": told.append(note),
     )
     assert renderer.asked == [8, 4, 2]
     info = load_run(tmp_path / "run").info
@@ -124,14 +128,14 @@ def test_out_of_memory_halves_the_batch_and_the_run_remembers_it(auto, tmp_path,
     assert "Batches are of 2: the memory did not hold 4." in info.settings_notes
     assert "out of memory: going on with batches of 4" in told
     renderer.asked.clear()
-    run_stage("render", auto, tmp_path / "run", device="cpu")
+    run_stage("render", auto, tmp_path / "run", RunOptions(device="cpu"))
     assert renderer.asked == [2], "a run that is continued keeps its batch"
 
 
 def test_not_even_one_image_fits(auto, tmp_path, monkeypatch) -> None:
     renderer = Renderer(monkeypatch, most=0)
     with pytest.raises(OutOfMemory):
-        run_stage("render", auto, tmp_path / "run", device="cpu")
+        run_stage("render", auto, tmp_path / "run", RunOptions(device="cpu"))
     assert renderer.asked == [8, 4, 2, 1]
 
 
@@ -139,5 +143,5 @@ def test_a_suite_that_names_its_batch_keeps_it(auto, tmp_path, monkeypatch) -> N
     renderer = Renderer(monkeypatch, most=2)
     named = replace(auto, settings=replace(auto.settings, batch=4))
     with pytest.raises(OutOfMemory):
-        run_stage("render", named, tmp_path / "run", device="cpu")
+        run_stage("render", named, tmp_path / "run", RunOptions(device="cpu"))
     assert renderer.asked == [4]

@@ -353,7 +353,7 @@ def test_a_truncated_file_is_refused(share: float, tmp_path_factory: pytest.Temp
     data = GOLDEN.read_bytes().rstrip()
     path = tmp_path_factory.mktemp("cut") / "baseline.json"
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(InvalidError, match="not a whole JSON file"):
+    with pytest.raises(InvalidError, match="is not a valid baseline"):
         read_baseline(path)
 
 
@@ -382,7 +382,7 @@ NOT_JSON = {
 def test_what_is_no_json(prompt_id: str, tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
     path.write_bytes(NOT_JSON[prompt_id])
-    with pytest.raises(InvalidError, match="not a whole JSON file") as refused:
+    with pytest.raises(InvalidError, match="is not a valid baseline") as refused:
         read_baseline(path)
     assert str(path) in refused.value.message
     assert refused.value.hint
@@ -390,7 +390,7 @@ def test_what_is_no_json(prompt_id: str, tmp_path: Path) -> None:
 
 EDITS: dict[str, tuple[str, str, type[HotartError], str]] = {
     # what is wrong: (what is replaced, by what, the error, what its sentence says); the checksum is made to fit
-    "another kind": ('"hotart-bench baseline"', '"something else"', UsageError, "not a baseline"),
+    "another kind": ('"hotart-bench baseline"', '"something else"', UsageError, "is not a baseline"),
     "a newer schema": ('"schema": 3', '"schema": 4', IncomparableError, "has schema 4; .* of schema 3 only"),
     "an older schema": ('"schema": 3', '"schema": 2', IncomparableError, "has schema 2; .* of schema 3 only"),
     "schema 0": ('"schema": 3', '"schema": 0', InvalidError, "schema is 0"),
@@ -406,9 +406,14 @@ EDITS: dict[str, tuple[str, str, type[HotartError], str]] = {
     "an unknown metric": ('"name": "contrast"', '"name": "contrats"', InvalidError, "values of contrast, unknown"),
     "no values in a round": ('"load": [', '"load": [[0.5,0],', InvalidError, "a round of load without a value"),
     "no time in a round": ('"load": [', '"load": [[-0.5,9],', InvalidError, "a round of load without a value over 0"),
-    "half a round": ('"load": [', '"load": [[0.5],', InvalidError, "is not a baseline"),
+    "half a round": ('"load": [', '"load": [[0.5],', InvalidError, "is not a valid baseline"),
     "an unknown timing": ('"load": [', '"laod": [', InvalidError, "invalid enum value 'laod'"),
-    "a number too large": ('"case-000": [', '"case-000": [1' + "0" * 400 + ",", InvalidError, "is not a baseline"),
+    "a number too large": (
+        '"case-000": [',
+        '"case-000": [1' + "0" * 400 + ",",
+        InvalidError,
+        "is not a valid baseline",
+    ),
     "a value too many": ('"case-000": [', '"case-000": [0.5,', InvalidError, "values for case-000"),
 }
 

@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from bench.pipeline import denoise as stages
-from bench.records import Settings
+from bench.records import RunOptions, Settings
 from bench.render.images import Drawn, first_batch_doubt
 from bench.run import run_stage
 from bench.store import load_run
@@ -54,7 +54,13 @@ def test_a_run_whose_vae_overflows_says_so_from_the_first_batch_on(tmp_path, mon
     suite = msgspec.structs.replace(suite, variants=suite.variants[:1], prompts=suite.prompts[:2])
     told: list[str] = []
     folder = tmp_path / "run"
-    run_stage("render", suite, folder, device="cpu", progress=lambda stage, done, total, note="": told.append(note))
+    run_stage(
+        "render",
+        suite,
+        folder,
+        RunOptions(device="cpu"),
+        progress=lambda stage, done, total, note="": told.append(note),
+    )
     run = load_run(folder)
     assert {(one.decode_dtype, one.error) for one in run.renders} == {("float32", None)}
     (note,) = [note for note in run.info.settings_notes if note.startswith("Variant base")]

@@ -30,7 +30,7 @@ def fake_torch(monkeypatch: pytest.MonkeyPatch, *, cuda: int = 0, mps: bool = Fa
 
 
 @pytest.mark.parametrize(
-    ("wish", "cuda", "mps", "device"),
+    ("name", "cuda", "mps", "device"),
     [
         ("auto", 2, False, "cuda:0"),
         ("auto", 0, True, "mps"),
@@ -42,15 +42,15 @@ def fake_torch(monkeypatch: pytest.MonkeyPatch, *, cuda: int = 0, mps: bool = Fa
         ("cpu", 1, False, "cpu"),
     ],
 )
-def test_a_wish_becomes_a_device_of_this_machine(
-    wish: str, cuda: int, mps: bool, device: str, monkeypatch: pytest.MonkeyPatch
+def test_a_device_name_becomes_a_device_of_this_machine(
+    name: str, cuda: int, mps: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_torch(monkeypatch, cuda=cuda, mps=mps)
-    assert pick_device(wish) == device
+    assert pick_device(name) == device
 
 
 @pytest.mark.parametrize(
-    ("wish", "sentence"),
+    ("name", "sentence"),
     [
         ("cuda", "this machine has only cpu"),
         ("cuda:0", "this machine has only cpu"),
@@ -67,10 +67,10 @@ def test_a_wish_becomes_a_device_of_this_machine(
         ("", "--device is ''"),
     ],
 )
-def test_a_device_that_is_not_there_is_refused(wish: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_not_there_is_refused(name: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_torch(monkeypatch)
     with pytest.raises(UsageError) as caught:
-        pick_device(wish)
+        pick_device(name)
     assert sentence in caught.value.message
 
 
@@ -96,7 +96,7 @@ def test_facts_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_facts_of_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_torch(monkeypatch, cuda=1)
-    monkeypatch.setattr(machine, "_answer", lambda command: "570.1\n570.1" if command[0] == "nvidia-smi" else None)
+    monkeypatch.setattr(machine, "_output_of", lambda command: "570.1\n570.1" if command[0] == "nvidia-smi" else None)
     facts = machine_facts("cuda:0")
     assert (facts.device, facts.device_name) == ("cuda:0", "NVIDIA H200")
     assert (facts.device_memory_bytes, facts.driver) == (150_000_000_000, "570.1")
@@ -148,8 +148,8 @@ def test_no_git_is_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_program_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_PATIENCE_S", 0.05)
-    assert machine._answer((sys.executable, "-c", "import time; time.sleep(30)")) is None
+    monkeypatch.setattr(machine, "_TIMEOUT_S", 0.05)
+    assert machine._output_of((sys.executable, "-c", "import time; time.sleep(30)")) is None
 
 
 @pytest.mark.parametrize(

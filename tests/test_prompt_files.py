@@ -137,7 +137,7 @@ BAD = {
         '{"id":"a","prompt":"x","prompt":"y"}',
         "doubled.jsonl:1: is no JSON: the key 'prompt'",
     ),
-    "nan.json": ('[{"prompt":"x","score":NaN}]', "NaN is no JSON number"),
+    "nan.json": ('[{"prompt":"x","score":NaN}]', "NaN is not a JSON number"),
     "huge.json": ('[{"prompt":"x","score":1e999}]', "too large"),
     "half.jsonl": (r'{"id":"a","prompt":"\ud83d"}', "half of a surrogate pair"),
     "field.jsonl": ('{"id":"a","promt":"x"}', "unknown field 'promt' (did you mean 'prompt'?)"),

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from bench.pipeline.switch import fused_by_recipe, switch_variant
-from bench.records import Lora
+from bench.records import Lora, RunOptions
 from bench.render.unfused import compare_with_runtime
 from bench.run import run_stage
 from bench.store import load_run
@@ -30,7 +30,7 @@ def run(suite, tmp_path_factory):
     _, fused = suite.variants
     variants = (*suite.variants, replace(fused, name="beside", fuse=False))
     folder = tmp_path_factory.mktemp("run") / "run"
-    run_stage("render", replace(suite, variants=variants), folder, device="cpu")
+    run_stage("render", replace(suite, variants=variants), folder, RunOptions(device="cpu"))
     return load_run(folder)
 
 
@@ -82,7 +82,7 @@ def of_recipe(suite, tmp_path_factory):
     alone = replace(suite.variants[0], name="recipe", checkpoint=str(place / "r.toml"))
     own = replace(alone, name="own", loras=(Lora(path="mini:dpo", weight=2.0),))
     variants = (alone, own, replace(own, name="beside", fuse=False))
-    run_stage("render", replace(suite, variants=variants), place / "run", device="cpu")
+    run_stage("render", replace(suite, variants=variants), place / "run", RunOptions(device="cpu"))
     return load_run(place / "run")
 
 
@@ -142,5 +142,5 @@ def test_an_audit_is_made_once_for_the_same_weights(run, suite, tmp_path):
 
     folder = shutil.copytree(run.path, tmp_path / "run")
     (folder / next(one.image for one in run.renders if one.variant == "spo")).unlink()
-    run_stage("render", run.info.suite, folder, device="cpu")
+    run_stage("render", run.info.suite, folder, RunOptions(device="cpu"))
     assert load_run(folder).info.variants == run.info.variants

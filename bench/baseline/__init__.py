@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import msgspec
 
 from bench import documents
-from bench.baseline.file import KIND, prompt_digest, read_baseline, read_document, write_baseline
-from bench.comparability import check_names
+from bench.baseline.file import KIND, read_baseline, write_baseline
+from bench.comparability import check_names, differences, prompt_digest, timing_facts
 from bench.compare.pairing import ImageScores, usable_scores
 from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.records import (
@@ -23,7 +23,6 @@ from bench.records import (
     Fingerprint,
     FrozenRound,
     FrozenVariant,
-    Machine,
     Run,
     RunInfo,
     SessionNoise,
@@ -165,44 +164,24 @@ def read_session_noise(path: str | Path, info: RunInfo) -> tuple[SessionNoise, .
 
     Raises:
         UsageError: there is no such file, it is something else, or it has no sessions of timing.
-        IncomparableError: of another protocol or machine, with all that differs, or of a newer schema.
+        IncomparableError: of another protocol or environment, with all that differs, or of another schema.
         InvalidError: the file is damaged.
         MachineError: it cannot be read.
     """
     path, make = Path(path), "hotart-bench calibrate SUITE"
     again = f"hotart-bench calibrate {info.suite.source or info.suite.name}"
-    table = read_document(path, CALIBRATION_KIND, SCHEMA, "calibration", make=make, repair=make)
-    try:
-        found = documents.convert(table, Calibration)
-    except ValueError as error:
-        raise InvalidError(f"{path}: is not a calibration: {error}.", make) from error
-    differences = _differences(found, info)
-    if differences:
+    found = documents.read_document(
+        path, Calibration, schema=SCHEMA, what="calibration", make=make, remake=make, kind=CALIBRATION_KIND
+    )
+    theirs, ours = (timing_facts(side.machine, side.packages) for side in (found, info))
+    differing = differences(theirs, ours, ("there", "in the run"))
+    if found.protocol_digest != info.protocol_digest:
+        suite = f"the suite is {found.suite} with another protocol (its prompts, samples, seed or settings)"
+        differing = [suite, *differing]
+    if differing:
         raise IncomparableError(
-            f"{path}: was measured otherwise than the run {info.id}: {'; '.join(differences)}.", again
+            f"{path}: was measured otherwise than the run {info.id}: {'; '.join(differing)}.", again
         )
     if not found.session_noise:
         raise UsageError(f"{path}: holds no sessions of timing.", f"{again} --sessions 3")
     return found.session_noise
-
-
-def _differences(found: Calibration, info: RunInfo) -> list[str]:
-    ours, theirs = _ground(info.machine), _ground(found.machine)
-    differences = [f"{name} is {theirs[name]} there and {ours[name]} in the run" for name in ours]
-    differences = [text for text, name in zip(differences, ours, strict=True) if ours[name] != theirs[name]]
-    if found.protocol_digest != info.protocol_digest:
-        differences.insert(
-            0, f"the suite is {found.suite} with another protocol (its prompts, samples, seed or settings)"
-        )
-    return differences
-
-
-def _ground(machine: Machine) -> dict[str, object]:
-    """What the time of an image hangs on; the system's version, which every update changes, does not count."""
-    return {
-        "the device": machine.device.split(":")[0],
-        "the device's name": machine.device_name,
-        "the cpu": machine.cpu,
-        "the number of cores": machine.cores,
-        "the number of threads": machine.threads,
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -12,18 +11,13 @@ from typing import Any, Final, Literal
 import msgspec
 
 from bench import documents
-from bench.errors import InvalidError, MachineError, UsageError
+from bench.errors import InvalidError, UsageError
 from bench.formatting import listed
-from bench.records import BASELINE_SCHEMA, Baseline, FrozenVariant, Prompt
+from bench.records import BASELINE_SCHEMA, Baseline, FrozenVariant
 from bench.store.journal import write_whole, writing
 
 KIND: Final[Literal["hotart-bench baseline"]] = "hotart-bench baseline"
 _RESTORE = "restore the file from version control, or freeze the run anew: hotart-bench baseline RUN -o FILE --replace"
-
-
-def prompt_digest(prompt: Prompt) -> str:
-    """First 12 hex digits of the sha256 of the prompt, a zero byte, and the negative prompt, in UTF-8."""
-    return hashlib.sha256(f"{prompt.text}\0{prompt.negative}".encode()).hexdigest()[:12]
 
 
 def write_baseline(baseline: Baseline, path: str | Path) -> Baseline:
@@ -60,14 +54,13 @@ def read_baseline(path: str | Path) -> Baseline:
         MachineError: it cannot be read.
     """
     path = Path(path)
-    table = read_document(
+    table = documents.read_table(
         path,
-        KIND,
-        BASELINE_SCHEMA,
-        "baseline",
+        schema=BASELINE_SCHEMA,
+        what="baseline",
         make=f"make one: hotart-bench baseline RUN -o {path}",
-        remake=f"remove it, then: hotart-bench baseline RUN -o {path}",
-        repair=_RESTORE,
+        remake=_RESTORE,
+        kind=KIND,
     )
     if table.get("checksum") != _checksum(table):
         raise InvalidError(
@@ -78,45 +71,11 @@ def read_baseline(path: str | Path) -> Baseline:
     try:
         return _from_table(table)
     except ValueError as error:
-        raise InvalidError(f"{path}: is not a baseline: {error}.", _RESTORE) from error
-
-
-def read_document(
-    path: Path, kind: str, schema: int, what: str, *, make: str, repair: str, remake: str | None = None
-) -> dict[str, Any]:
-    """The table of a JSON document that names its kind and schema.
-
-    Args:
-        path: the file.
-        kind: what its field ``kind`` must say.
-        schema: the only schema that is read.
-        what: what such a document is called, such as ``baseline``.
-        make: the hint where there is none.
-        repair: the hint where it is damaged.
-        remake: the hint where its schema is another; None means ``make``.
-
-    Raises:
-        UsageError: there is no such file, or it is something else.
-        IncomparableError: its schema is another than this program's.
-        InvalidError: it is not a whole JSON file.
-        MachineError: it cannot be read.
-    """
-    try:
-        table = documents.loads(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: there is no {what} here.", make) from error
-    except OSError as error:
-        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise InvalidError(f"{path}: is not a whole JSON file, as a {what} is: {error}.", repair) from error
-    if not isinstance(table, dict) or table.get("kind") != kind:
-        raise UsageError(f"{path}: is JSON, but not a {what} (its kind is not {kind!r}).", make)
-    documents.refuse_other_schema(path, table.get("schema"), schema, f"{what}s", remake or make)
-    return table
+        raise InvalidError(f"{path}: is not a valid baseline: {error}.", _RESTORE) from error
 
 
 def _checksum(table: Mapping[str, Any]) -> str:
-    return hashlib.sha256(documents.canonical({**table, "checksum": ""})).hexdigest()
+    return documents.sha256_of(documents.canonical({**table, "checksum": ""}))
 
 
 def _to_table(baseline: Baseline) -> dict[str, Any]:

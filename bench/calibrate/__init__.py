@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -14,7 +13,7 @@ import msgspec
 from bench import documents
 from bench.calibrate.noise import metric_noise, session_noise
 from bench.calibrate.runs import FIRST, Condition, plan_conditions, run_condition
-from bench.comparability import check_same_machine
+from bench.comparability import check_environment, pixel_facts, timing_facts
 from bench.compare.pairing import usable_scores
 from bench.errors import UsageError
 from bench.formatting import plural
@@ -84,7 +83,8 @@ def calibrate(
         run = load_run(folder / condition.name)
         done.append((condition, run))
         if condition.source != "device":
-            check_same_machine(done[0][1].info, run.info.machine, run.info.packages)
+            facts = timing_facts if condition.is_session else pixel_facts
+            check_environment(done[0][1].info, run.info.machine, run.info.packages, facts)
     first = next(run for condition, run in done if condition.name == FIRST)
     timed = [run for condition, run in done if condition.is_session]
     return Calibration(
@@ -99,7 +99,7 @@ def calibrate(
         noise=_noise(small, first, done),
         session_noise=session_noise(timed, [variant.name for variant in small.variants]) if timed else (),
         notes=_notes(suite, [run for _, run in done], main, other, sessions),
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        time=documents.utc_now(),
     )
 
 

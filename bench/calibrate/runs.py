@@ -14,7 +14,7 @@ import msgspec
 
 from bench.errors import HotartError, MachineError
 from bench.machine import is_out_of_memory, spare_collector
-from bench.records import NoiseSource, Progress, Suite
+from bench.records import NoiseSource, Progress, RunOptions, Suite
 from bench.run import run_stage
 from bench.suite.file import MAX_SEED
 
@@ -88,9 +88,10 @@ def run_condition(
         render_in_child(condition, path, fresh=fresh, weights_dir=weights_dir, progress=tell)
     else:
         stage: Literal["measure", "render"] = "measure" if condition.is_session else "render"
-        run_stage(stage, suite, path, device=device, fresh=fresh, weights_dir=weights_dir, progress=tell)
+        options = RunOptions(device=device, fresh=fresh, weights_dir=weights_dir)
+        run_stage(stage, suite, path, options, progress=tell)
     if not condition.is_session:
-        run_stage("score", suite, path, metrics=metrics, device=device, progress=tell)
+        run_stage("score", suite, path, RunOptions(metrics=metrics, device=device), progress=tell)
 
 
 # Rendering in a process of its own: what another process does to the pixels is one source of noise.
@@ -153,13 +154,13 @@ def _render(condition: Condition, path: Path, fresh: bool, weights_dir: Path | N
     def tell(stage: str, done: int, total: int, note: str = "") -> None:
         pipe.send((stage, done, total, note))
 
-    device = condition.device
+    options = RunOptions(device=condition.device, fresh=fresh, weights_dir=weights_dir)
     try:
-        run_stage("render", condition.suite, path, device=device, fresh=fresh, weights_dir=weights_dir, progress=tell)
+        run_stage("render", condition.suite, path, options, progress=tell)
     except HotartError as error:
         pipe.send(error)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         hint = "Free memory on it, or take a smaller batch in [settings]; the same command continues."
-        pipe.send(MachineError(f"Out of memory on {device} while rendering {path}.", hint))
+        pipe.send(MachineError(f"Out of memory on {condition.device} while rendering {path}.", hint))

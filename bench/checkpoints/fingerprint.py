@@ -17,6 +17,7 @@ from bench.checkpoints.families import family_tensors, is_provenance, read_confi
 from bench.checkpoints.load import open_checkpoint, scheduler_config
 from bench.checkpoints.locate import RANDOM, Place, get_command
 from bench.checkpoints.safetensors_files import read_shapes
+from bench.documents import sha256_of
 from bench.errors import WeightsError
 from bench.lora.parse import read_adapter
 from bench.merge.load import every_place
@@ -108,11 +109,7 @@ def _tokenizers(folder: Path) -> dict[str, str]:
     """sha256 of the files that say which words a prompt is made of; none where they come with the package."""
     names = ("tokenizer.json", "vocab.json", "merges.txt")
     files = [folder / part / name for part in ("tokenizer", "tokenizer_2") for name in names]
-    return {
-        str(file.relative_to(folder).as_posix()): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in files
-        if file.is_file()
-    }
+    return {str(file.relative_to(folder).as_posix()): sha256_of(file.read_bytes()) for file in files if file.is_file()}
 
 
 def _noise_schedule(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -130,8 +127,7 @@ def _weight_file(component: str, path: Path) -> WeightFile:
 @cache
 def _sha256(path: Path, inode: int, size_bytes: int, mtime_ns: int) -> str:
     """The hash of a file while it stays as it is: variants share a checkpoint, and one of SDXL is 7 GB."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 # What a suite's variants need, and whether it is on this machine; for ``doctor``. Imports no torch.

@@ -11,8 +11,9 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import RunFolder, Variants, file_option
-from bench.cli.printing import say, utc_now
+from bench.cli.printing import say
 from bench.cli.verbs import group, verb
+from bench.documents import utc_now
 from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.formatting import plural
 from bench.records import Acceptance, Baseline, Gate, Outcome

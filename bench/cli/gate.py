@@ -14,9 +14,10 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import RunFolder, file_option
-from bench.cli.printing import Column, print_table, printable, say, utc_now
+from bench.cli.printing import Column, print_table, printable, say
 from bench.cli.targets import at_hand
 from bench.cli.verbs import group, verb
+from bench.documents import utc_now
 from bench.errors import MachineError, UsageError
 from bench.formatting import plural
 from bench.records import Baseline, FrozenVariant, Gate, Outcome, Run, Verdict
@@ -48,7 +49,8 @@ def read_sides(run: str, baseline: str | None) -> Sides:
     """
     from bench.baseline import freeze, read_baseline
     from bench.store import load_run
-    from bench.store.reading import INFO, folder_of
+    from bench.store.journal import INFO
+    from bench.store.reading import folder_of
 
     there = None if baseline is None else at_hand(baseline)
     if baseline is not None and there is not None and not there.exists():

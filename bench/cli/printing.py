@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -106,11 +105,6 @@ def _print_as_lists(columns: Sequence[Column], rows: Sequence[Sequence[str]]) ->
         for column, cell in fields:
             if cell:
                 print(f"  {column.heading}: {cell}")
-
-
-def utc_now() -> str:
-    """The time in UTC to the second, as ISO 8601 writes it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def format_duration(seconds: float) -> str:

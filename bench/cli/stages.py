@@ -33,7 +33,7 @@ from bench.cli.targets import RUNS, as_place, default_folder, find_target, names
 from bench.cli.verbs import group, verb
 from bench.errors import UsageError
 from bench.formatting import did_you_mean, is_good_name, listed
-from bench.records import Suite
+from bench.records import RunOptions, Suite
 
 if TYPE_CHECKING:
     from bench.run import Outcome
@@ -328,13 +328,15 @@ def do_stage(
         outcome = work(
             suite,
             folder,
-            variants=chosen_variants,
-            metrics=chosen_metrics,
-            device=device,
-            fresh=fresh,
-            weights_dir=weights_dir,
-            metric_dtype=dtype,
-            ray=ray,
+            RunOptions(
+                variants=chosen_variants,
+                metrics=chosen_metrics,
+                device=device,
+                fresh=fresh,
+                weights_dir=weights_dir,
+                metric_dtype=dtype,
+                ray=ray,
+            ),
             progress=progress,
         )
     _tell(stage, outcome, quiet, str(folder))

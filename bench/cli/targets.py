@@ -84,9 +84,10 @@ def names_run(name: str) -> bool:
 
 def recorded_suite(folder: str) -> Suite:
     """The suite that a run was made with."""
-    from bench.store import load_run
+    from bench.store import read_info
+    from bench.store.reading import folder_of
 
-    return load_run(folder).info.suite
+    return read_info(folder_of(folder)).suite
 
 
 def read_suite(name_or_path: str, limit: int | None) -> Suite:

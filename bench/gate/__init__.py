@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from bench.comparability import machine_differences, refuse_incomparable
 from bench.errors import UsageError
 from bench.formatting import did_you_mean, listed
 from bench.gate.check import invalid, is_timed, new_check
-from bench.gate.footing import machine_differences, refuse_incomparable
 from bench.gate.outcomes import worst_first
 from bench.gate.quality import check_metric
 from bench.gate.timing import ONLY_ON, check_timing

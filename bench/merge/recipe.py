@@ -7,7 +7,6 @@ are checked against the UNet, when there is one (``fitting``).
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -15,9 +14,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 
 from bench import documents
-from bench.documents import read_text
-from bench.errors import IncomparableError, SuiteError
-from bench.formatting import did_you_mean
+from bench.documents import read_toml, refuse_other_schema, refuse_unknown_choice, refuse_unknown_fields
+from bench.errors import SuiteError
 from bench.records import HEAVIEST_LORA, Component, Dtype, Lora, Record
 
 Method = Literal["weighted_sum", "add_difference", "slerp", "ties", "dare", "copy"]
@@ -107,12 +105,11 @@ def read_recipe(path: Path) -> Recipe:
             allowed.
         IncomparableError: its schema is newer than this program.
     """
-    try:
-        table = tomllib.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise SuiteError(f"{path}: is not valid TOML: {error}.") from error
-    _refuse_other_schema(path, table)
-    _refuse_unknown_fields(path, table)
+    table = read_toml(path)
+    remake = f"a recipe begins with schema = {SCHEMA}"
+    refuse_other_schema(path, table.get("schema"), SCHEMA, "recipes", remake, invalid=SuiteError)
+    for place, inner, kind in _tables(table):
+        refuse_unknown_fields(path, place, inner, kind)
     _refuse_unknown_choices(path, table)
     try:
         recipe = documents.convert(table, Recipe)
@@ -124,29 +121,6 @@ def read_recipe(path: Path) -> Recipe:
     _check_numbers(path, recipe)
     _check_names(path, recipe)
     return recipe
-
-
-def _refuse_other_schema(path: Path, table: Mapping[str, Any]) -> None:
-    schema = table.get("schema")
-    if type(schema) is not int or schema < 1:
-        said = "is missing" if schema is None else f"is {schema!r}"
-        raise SuiteError(f"{path}: the field schema {said}; a recipe begins with schema = {SCHEMA}.")
-    if schema > SCHEMA:
-        raise IncomparableError(
-            f"{path}: has schema {schema}; this hotart-bench knows recipes up to schema {SCHEMA}.",
-            "pip install --upgrade hotart-bench",
-        )
-
-
-def _refuse_unknown_fields(path: Path, table: Mapping[str, Any]) -> None:
-    for place, inner, kind in _tables(table):
-        known = [field.encode_name for field in msgspec.structs.fields(kind)]
-        for name in inner:
-            if name not in known:
-                raise SuiteError(
-                    f"{path}: unknown field {place}{name}{did_you_mean(name, known)}; "
-                    f"{'here' if place else 'at the top'} stand {', '.join(known)}."
-                )
 
 
 def _tables(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], type]]:
@@ -166,9 +140,7 @@ def _refuse_unknown_choices(path: Path, table: Mapping[str, Any]) -> None:
     named = components if isinstance(components, list) else []
     asked += [(f"components[{index}]", name, get_args(Component)) for index, name in enumerate(named)]
     for field, value, choices in asked:
-        if isinstance(value, str) and value not in choices:
-            near = did_you_mean(value, choices)
-            raise SuiteError(f"{path}: {field} is {value!r}{near}; allowed are {', '.join(choices)}.")
+        refuse_unknown_choice(path, field, value, choices)
 
 
 def _check_method(path: Path, recipe: Recipe, table: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from bench.checkpoints.families import FAMILIES, family_tensors
 from bench.checkpoints.ldm_layout import LdmTensor, join, published
 from bench.checkpoints.safetensors_files import read_header
 from bench.checkpoints.single_file import CONV_IN, INPAINTING_CHANNELS
+from bench.documents import sha256_of
 from bench.errors import MachineError, UsageError, WeightsError
 from bench.merge.load import open_recipe
 from bench.merge.merged import Merged
@@ -450,17 +451,12 @@ def _hash(merged: Merged, progress: Progress) -> dict[Path, WeightFile]:
         components.setdefault(path, component)
     found: dict[Path, WeightFile] = {}
     with ThreadPoolExecutor(HASHING) as threads:
-        for done, (path, sha256) in enumerate(zip(components, threads.map(_sha256, components), strict=True)):
+        for done, (path, sha256) in enumerate(zip(components, threads.map(sha256_of, components), strict=True)):
             progress("hash", done, len(components), path.name)
             size_bytes = path.stat().st_size
             found[path] = WeightFile(component=components[path], name=path.name, sha256=sha256, size_bytes=size_bytes)
     progress("hash", len(components), len(components))
     return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stamps(merged: Merged) -> dict[Path, tuple[int, int]]:

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from pathlib import Path
 
+from bench.documents import sha256_of
 from bench.errors import WeightsError
 
 FOLDER = Path(__file__).parent / "weights"
@@ -47,7 +47,7 @@ def weight_file(name: str) -> Path:
     path = FOLDER / name
     expected = manifest()[name]["sha256"]
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = sha256_of(path)
     except OSError as error:
         raise WeightsError(f"{path}: a shipped weight file is missing.", REINSTALL) from error
     if found != expected:

@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from bench import stats
-from bench.comparability import check_names
+from bench.comparability import check_names, differences, settings_facts
 from bench.compare import variant_pairs
 from bench.compare.pairing import ImageScores
 from bench.errors import IncomparableError, InvalidError, UsageError
@@ -87,8 +86,8 @@ def refuse_other_settings(suite: Suite, pilot: Run) -> None:
     Raises:
         IncomparableError: with every setting that differs.
     """
-    ours, theirs = (msgspec.to_builtins(one.settings) for one in (suite, pilot.info.suite))
-    differing = [f"{name} is {theirs[name]} there and {ours[name]} here" for name in ours if ours[name] != theirs[name]]
+    theirs, ours = (settings_facts(one.settings) for one in (pilot.info.suite, suite))
+    differing = differences(theirs, ours, ("there", "here"))
     if differing:
         raise IncomparableError(
             f"{pilot.path}: cannot be a pilot for the suite {suite.name}, its settings differ: {'; '.join(differing)}.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bench.comparability import environment_differences, run_labels
+from bench.comparability import differences, run_labels, timing_facts
 from bench.compare.pairing import ImageScores, PromptPair, pair_prompts, usable_scores
 from bench.compare.timing import summarize_timings
 from bench.records import Category, Delta, MetricFacts, Run, Suite, TimingSummary
@@ -85,8 +85,9 @@ def data_of_runs(candidate: Run, reference: Run, deltas: Sequence[Delta]) -> Plo
 
 
 def unlike_machines(candidate: Run, reference: Run) -> list[str]:
-    """How the grounds of two runs differ, so that their timings do not compare: device, threads, torch, diffusers."""
-    return environment_differences(reference.info, candidate.info.machine, candidate.info.packages)
+    """How the environments of two runs differ, so that their timings do not compare; one clause a fact."""
+    theirs, ours = (timing_facts(run.info.machine, run.info.packages) for run in (reference, candidate))
+    return differences(theirs, ours, ("there", "here"))
 
 
 def _data(

@@ -10,22 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 
-from bench.comparability import check_same_machine
+from bench.comparability import check_environment
 from bench.errors import UsageError
 from bench.formatting import plural
-from bench.ray_workers.pool import Batch, Work, WorkerPool
-from bench.ray_workers.worker import DrawnResult, Environment
+from bench.ray_workers.pool import Work, WorkerPool
 from bench.records import PlannedImage, Progress, Render, Suite, Variant
 from bench.store import RunFolder
 from bench.suite.planned_images import missing_batches, record_of
 
 __all__ = ["WorkerPool", "render_on_workers"]
 
-# Rendering with workers: this process hands out the planned batches and writes what comes back.
-
 WRITERS = 4
-
 """Threads that write image files; on an object store each file is a request."""
 
 
@@ -45,11 +42,11 @@ def render_on_workers(
 
     Raises:
         UsageError: the folder has no ``run.json`` yet.
-        IncomparableError: a worker is on other environment than the run.
+        IncomparableError: a worker is in another environment than the run.
         WeightsError: a worker cannot load a variant.
         MachineError: workers are lost again and again, or the folder cannot be written.
     """
-    from bench.render import is_audited, keep_audit
+    from bench.render import is_audited, keep_audit  # imports torch
 
     info = folder.info
     if info is None:
@@ -60,33 +57,25 @@ def render_on_workers(
     digests = {known.name: known.digest for known in info.variants}
     audited = {variant.name for variant in variants if is_audited(folder, variant)}
 
-    def check(environment: Environment) -> None:
-        check_same_machine(info, environment.machine, environment.packages)
-
     def tell(note: str) -> None:
         if progress is not None:
             progress("render", done, total, note)
 
+    def write(variant: str, image: PlannedImage, result: tuple[bytes | None, str, str | None]) -> Render:
+        png, decode_dtype, error = result
+        file = None if png is None else folder.write_image(variant, image.prompt_id, image.sample, png)
+        return record_of(variant, image, decode_dtype, error, file)
+
     tell("waiting for Ray workers")
-    with ThreadPoolExecutor(WRITERS) as writers, closing(pool.draw(work, digests, audited, check)) as batches:
-        for batch, (pieces, audit, doubt) in batches:
-            if audit is not None and batch.variant.name not in audited:
-                keep_audit(folder, batch.variant, audit)
-                audited.add(batch.variant.name)
-            if doubt:
-                folder.add_notes([f"Variant {batch.variant.name}: {doubt}."])
-            folder.append_renders(_write(writers, folder, batch, pieces))
-            done += len(pieces)
-            tell(f"{batch.variant.name}, {plural(pool.size, 'worker')}")
+    drawn = pool.draw(work, digests, audited, partial(check_environment, info))
+    with ThreadPoolExecutor(WRITERS) as writers, closing(drawn) as batches:
+        for (variant, images), (results, audit, warning) in batches:
+            if audit is not None and variant.name not in audited:
+                keep_audit(folder, variant, audit)
+                audited.add(variant.name)
+            if warning:
+                folder.add_notes([f"Variant {variant.name}: {warning}."])
+            folder.append_renders(list(writers.map(partial(write, variant.name), images, results)))
+            done += len(images)
+            tell(f"{variant.name}, {plural(pool.size, 'worker')}")
     return done
-
-
-def _write(
-    writers: ThreadPoolExecutor, folder: RunFolder, batch: Batch, pieces: Sequence[DrawnResult]
-) -> tuple[Render, ...]:
-    def write(cell: PlannedImage, piece: DrawnResult) -> Render:
-        name = batch.variant.name
-        file = None if piece.png is None else folder.write_image(name, cell.prompt_id, cell.sample, piece.png)
-        return record_of(name, cell, piece.decode_dtype, piece.error, file)
-
-    return tuple(writers.map(write, batch.cells, pieces))

@@ -1,4 +1,4 @@
-"""The workers of one run: hired when they are needed, given batches, replaced when they are lost."""
+"""The Ray workers of one run: started when they are needed, given batches, replaced when they are lost."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from typing import Any, NamedTuple
 from bench.errors import IncomparableError, MachineError
 from bench.machine import package_versions
 from bench.ray_workers import cluster
-from bench.ray_workers.cluster import WorkerResources
-from bench.ray_workers.worker import BatchResult, Environment
-from bench.records import PlannedImage, Suite, Variant
+from bench.records import Audit, Machine, PlannedImage, Suite, Variant
 
-# What is left to draw, who gets which batch next, and what becomes of a batch whose worker is lost. Knows no Ray.
-
+Environment = tuple[Machine, dict[str, str]]
+"""Where a worker draws: its machine, and the versions of its packages."""
+Result = tuple[tuple[tuple[bytes | None, str, str | None], ...], Audit | None, str]
+"""A batch that was drawn: of each image its PNG, the decoder's dtype and the error in the place of a PNG; what was
+loaded and changed for the variant; and a warning about the variant. The last two only where they are wanted."""
 MOST_LOSSES = 3
-
 """A batch that took so many workers down is not given to another one."""
+MOST_FALSE_STARTS = 3
+"""So many workers lost in a row before they drew anything: the next would be too."""
+IN_FLIGHT = 2
+"""Batches that a worker has: one that it draws, and one so that it need not wait. More would pile up."""
 
 
 class Batch(NamedTuple):
     """One planned batch of one variant."""
 
     variant: Variant
-    cells: tuple[PlannedImage, ...]
+    images: tuple[PlannedImage, ...]
 
 
 class Work:
@@ -36,16 +40,13 @@ class Work:
 
     def __init__(self, batches: Iterable[tuple[Variant, Sequence[tuple[PlannedImage, ...]]]]) -> None:
         self._waiting = {
-            variant.name: deque(Batch(variant, cells) for cells in batches) for variant, batches in batches
+            variant.name: deque(Batch(variant, images) for images in planned) for variant, planned in batches
         }
         self._losses: Counter[tuple[str, int]] = Counter()
         self.left = sum(len(batches) for batches in self._waiting.values())
         """Batches that are not done, those that a worker has included."""
-
-    @property
-    def images(self) -> int:
-        """Images of the batches that no worker has yet."""
-        return sum(len(batch.cells) for batches in self._waiting.values() for batch in batches)
+        self.images = sum(len(batch.images) for batches in self._waiting.values() for batch in batches)
+        """Images of all of them, at the start."""
 
     def next_for(self, loaded: str | None, workers: Mapping[str, int]) -> Batch | None:
         """The next batch for a worker, or None where none waits.
@@ -82,7 +83,7 @@ class Work:
         for batch in reversed(batches):
             self._waiting[batch.variant.name].appendleft(batch)
         for batch in batches[:1]:
-            which = (batch.variant.name, batch.cells[0].batch)
+            which = (batch.variant.name, batch.images[0].batch)
             self._losses[which] += 1
             if self._losses[which] == MOST_LOSSES:
                 raise MachineError(
@@ -93,27 +94,16 @@ class Work:
                 )
 
 
-# The workers of one run: hired when they are needed, given batches, replaced when they are lost.
-
-IN_FLIGHT = 2
-
-"""Batches that a worker has: one that it draws, and one so that it need not wait. More would pile up."""
-
-MOST_FALSE_STARTS = 3
-
-"""So many workers lost in a row before they drew anything: the next would be too."""
-
-
 @dataclass
-class PoolMember:
+class Worker:
     """One worker, as the driver sees it."""
 
     handle: Any
-    joining: Any
-    """The answer it still owes to what it is; None once it has joined."""
+    starting: Any
+    """The reference that its environment will come under; None once it is there."""
     variant: str | None = None
     """The variant of the last batch that it was given."""
-    flying: dict[Any, Batch] = field(default_factory=dict)
+    batches: dict[Any, Batch] = field(default_factory=dict)
     """Its batches by the reference that their images will come under, in order."""
 
 
@@ -129,10 +119,10 @@ class WorkerPool:
     """
 
     def __init__(self, address: str, suite: Suite, *, device: str, threads: int, weights_dir: Path | None) -> None:
-        self._address, self._device, self._threads = address, device, threads
-        self._arguments = (suite, None if weights_dir is None else str(weights_dir.absolute()))
-        self._berth: WorkerResources | None = None
-        self._members: list[PoolMember] = []
+        self._address, self._suite, self._device, self._threads = address, suite, device, threads
+        self._weights_dir = None if weights_dir is None else str(weights_dir.absolute())
+        self._resources: tuple[str, int] | None = None
+        self._workers: list[Worker] = []
         self._connected_here = False
         self._false_starts = 0
         self._first: Environment | None = None
@@ -147,24 +137,22 @@ class WorkerPool:
 
     def close(self) -> None:
         """End every worker, and the cluster where it was started here; a second call does nothing."""
-        if self._berth is None:
+        if self._resources is None:
             return
-        ray = cluster.import_ray()
-        for member in self._members:
-            with contextlib.suppress(ray.exceptions.RayError):  # it may be gone already
-                ray.kill(member.handle)
-        self._members.clear()
-        self._berth = None
+        for worker in self._workers:
+            _kill(worker)
+        self._workers.clear()
+        self._resources = None
         if self._connected_here:
-            ray.shutdown()
+            cluster.import_ray().shutdown()
 
     @property
     def size(self) -> int:
-        """Workers that have joined."""
-        return sum(member.joining is None for member in self._members)
+        """Workers that have started."""
+        return sum(worker.starting is None for worker in self._workers)
 
     def environment(self, batches: int) -> Environment:
-        """What the first worker that joins says of its device; waits for it.
+        """The environment of the first worker that starts; waits for it.
 
         Args:
             batches: how many are to be drawn.
@@ -174,20 +162,21 @@ class WorkerPool:
         """
         self._start(batches)
         while self._first is None:
-            self._settle(self._wait(), Work(()), _anywhere)
+            # The first worker of a new run decides what the others must be like.
+            self._next_result(Work(()), lambda machine, packages: None)
         return self._first
 
     def largest_batch(self) -> int:
-        """The largest batch that a worker's device holds; one worker is hired for it.
+        """The largest batch that a worker's device holds; one worker is started for it.
 
         Raises:
             UsageError, MachineError, OutOfMemory, WeightsError: as ``environment`` and ``bench.render.largest_batch``.
         """
         self.environment(1)
         ray = cluster.import_ray()
-        member = next(one for one in self._members if one.joining is None)
+        worker = next(one for one in self._workers if one.starting is None)
         try:
-            size: int = ray.get(member.handle.largest_batch.remote())
+            size: int = ray.get(worker.handle.largest_batch.remote())
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except ray.exceptions.RayError as error:
@@ -195,15 +184,15 @@ class WorkerPool:
         return size
 
     def draw(
-        self, work: Work, digests: Mapping[str, str], audited: Set[str], check: Callable[[Environment], None]
-    ) -> Generator[tuple[Batch, BatchResult], None, None]:
+        self, work: Work, digests: Mapping[str, str], audited: Set[str], check: Callable[..., None]
+    ) -> Generator[tuple[Batch, Result], None, None]:
         """Every batch of ``work`` with its images, in the order in which they are done.
 
         Args:
             work: the batches; those of a worker that is lost go to others.
             digests: what each variant's weights are known by.
             audited: names of the variants that need no audit any more; the caller may add to it.
-            check: refuses a worker on other environment than the run's.
+            check: called with a worker's machine and packages; refuses another environment than the run's.
 
         Raises:
             HotartError: what a worker raised, as it raised it.
@@ -211,106 +200,93 @@ class WorkerPool:
         """
         self._start(work.left)
         if self._first is not None:
-            check(self._first)
+            check(*self._first)
         while work.left:
             self._hand_out(work, digests, audited)
-            done = self._settle(self._wait(), work, check)
+            done = self._next_result(work, check)
             if done is not None:
                 work.done()
                 yield done
 
     def _start(self, batches: int) -> None:
-        """Hire a worker for each batch, as far as there is room and beyond those that are there."""
-        if self._berth is None:
+        """Start a worker for each batch, as far as there are resources and beyond those that are there."""
+        if self._resources is None:
             self._connected_here = cluster.connect(self._address)
-            self._berth = cluster.resources(self._device, self._threads)
-        room = cluster.room(self._berth)
-        if room == 0:
+            self._resources = cluster.resources(self._device, self._threads)
+        most = cluster.most_workers(*self._resources)
+        if most == 0:
             raise MachineError(
                 f"--ray {self._address}: no machine of the cluster has {self._threads} free cores for a worker.",
                 "give Ray more (ray start --num-cpus N), or fewer threads a worker: OMP_NUM_THREADS=1",
             )
-        for _ in range(len(self._members), min(room, max(batches, 1))):
-            self._hire()
+        for _ in range(len(self._workers), min(most, max(batches, 1))):
+            self._start_one(*self._resources)
 
-    def _hire(self) -> None:
-        if self._berth is None:
-            return
-        suite, weights_dir = self._arguments
-        handle = cluster.start_worker(self._berth, suite, self._berth.device, self._berth.threads, weights_dir)
-        self._members.append(PoolMember(handle, handle.environment.remote()))
+    def _start_one(self, device: str, threads: int) -> None:
+        handle = cluster.start_worker(device, threads, self._suite, device, threads, self._weights_dir)
+        self._workers.append(Worker(handle, handle.environment.remote()))
 
     def _hand_out(self, work: Work, digests: Mapping[str, str], audited: Set[str]) -> None:
         # One batch each before anybody gets a second: the last ones are shared evenly.
         for most in range(1, IN_FLIGHT + 1):
-            for member in self._members:
-                if member.joining is not None or len(member.flying) >= most:
+            for worker in self._workers:
+                if worker.starting is not None or len(worker.batches) >= most:
                     continue
-                busy = Counter(other.variant for other in self._members if other.flying and other.variant)
-                batch = work.next_for(member.variant, busy)
+                busy = Counter(other.variant for other in self._workers if other.batches and other.variant)
+                batch = work.next_for(worker.variant, busy)
                 if batch is None:
                     return
-                member.variant = batch.variant.name
-                name = batch.variant.name
-                reference = member.handle.draw.remote(batch.variant, digests[name], batch.cells, name not in audited)
-                member.flying[reference] = batch
+                worker.variant = name = batch.variant.name
+                reference = worker.handle.draw.remote(batch.variant, digests[name], batch.images, name not in audited)
+                worker.batches[reference] = batch
 
-    def _wait(self) -> Any:
-        """The next reference that something has come under, or whose worker is lost."""
-        references = [member.joining for member in self._members if member.joining is not None]
-        references += [reference for member in self._members for reference in member.flying]
-        ready, _ = cluster.import_ray().wait(references, num_returns=1)
-        return ready[0]
-
-    def _settle(
-        self, reference: Any, work: Work, check: Callable[[Environment], None]
-    ) -> tuple[Batch, BatchResult] | None:
-        """What came: a batch's images; or None, for a worker that joined or was lost."""
+    def _next_result(self, work: Work, check: Callable[..., None]) -> tuple[Batch, Result] | None:
+        """Wait for what comes next: a batch's images; or None, for a worker that started or was lost."""
         ray = cluster.import_ray()
-        member = next(one for one in self._members if reference == one.joining or reference in one.flying)
+        references = [worker.starting for worker in self._workers if worker.starting is not None]
+        references += [reference for worker in self._workers for reference in worker.batches]
+        reference = ray.wait(references, num_returns=1)[0][0]
+        worker = next(one for one in self._workers if reference == one.starting or reference in one.batches)
         try:
-            answer = ray.get(reference)
+            result = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except ray.exceptions.RayError as error:
-            self._replace(member, work, error)
+            self._replace(worker, work, error)
             return None
-        if reference == member.joining:
-            self._join(member, Environment(*answer), check)
-            return None
-        self._false_starts = 0
-        return member.flying.pop(reference), BatchResult(*answer)
-
-    def _join(self, member: PoolMember, environment: Environment, check: Callable[[Environment], None]) -> None:
-        here, there = package_versions().get("hotart-bench"), environment.packages.get("hotart-bench")
+        if reference != worker.starting:
+            self._false_starts = 0
+            return worker.batches.pop(reference), result
+        here, there = package_versions().get("hotart-bench"), result[1].get("hotart-bench")
         if here != there:
             raise IncomparableError(
                 f"A Ray worker has hotart-bench {there}, the driver {here}.", "install one version on every machine"
             )
-        check(environment)
-        member.joining = None
-        self._first = self._first or environment
+        check(*result)
+        worker.starting = None
+        self._first = self._first or result
+        return None
 
-    def _replace(self, member: PoolMember, work: Work, error: Exception) -> None:
-        """Another worker for one that is lost, where the others are fewer than the batches; its own wait again."""
-        ray = cluster.import_ray()
-        with contextlib.suppress(ray.exceptions.RayError):
-            ray.kill(member.handle)  # where only an answer was lost, or it is half dead
-        self._members.remove(member)
-        if member.joining is not None:
+    def _replace(self, worker: Worker, work: Work, error: Exception) -> None:
+        """Start another worker for one that is lost, where there are too few; its batches wait again."""
+        _kill(worker)  # where only a result was lost, or it is half dead
+        self._workers.remove(worker)
+        if worker.starting is not None:
             self._false_starts += 1
             if self._false_starts == MOST_FALSE_STARTS:
                 raise MachineError(
                     f"{MOST_FALSE_STARTS} Ray workers were lost before they could start: {_reason(error)}.",
                     "see that every machine has this hotart-bench installed, in the Python that Ray runs there",
                 ) from error
-        work.back(tuple(member.flying.values()))
-        if len(self._members) < max(work.left, 1):
-            self._hire()
+        work.back(tuple(worker.batches.values()))
+        if len(self._workers) < max(work.left, 1) and self._resources is not None:
+            self._start_one(*self._resources)
 
 
-def _anywhere(_: Environment) -> None:
-    """The first worker of a new run decides what the others must be like."""
+def _kill(worker: Worker) -> None:
+    ray = cluster.import_ray()
+    with contextlib.suppress(ray.exceptions.RayError):  # it may be gone already
+        ray.kill(worker.handle)
 
 
 def _reason(error: Exception) -> str:

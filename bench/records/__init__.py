@@ -1,9 +1,9 @@
 """Every record that passes between rooms. Imports nothing from the rest of ``bench``.
 
 All are frozen msgspec structs: they are checked when they are read from disk and cannot change
-after. Quantities carry their unit in the name or in a ``unit`` field. What is asked for stands in ``asked``,
-what was done in ``done``, what weights were and became in ``weights``, what it means in ``found``, what the gate
-says of it in ``judged``, and what the next run should be like in ``planned``.
+after. Quantities carry their unit in the name or in a ``unit`` field. What is wanted stands in ``suite``, what was
+done in ``run``, what weights were and became in ``weights``, what it means in ``statistics``, what the gate says of it
+in ``gate``, and what the next run should be like in ``estimates``.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from bench.records.run import (
     Render,
     Run,
     RunInfo,
+    RunOptions,
     Score,
     Slowdown,
     Timing,
@@ -145,6 +146,7 @@ __all__ = [
     "Render",
     "Run",
     "RunInfo",
+    "RunOptions",
     "Sampler",
     "Schedule",
     "Score",

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
-from bench.records.base import Category, Record, Status, TimingName, TrainingOverlap, Unit
+from bench.records.base import Category, Dtype, Record, Status, TimingName, TrainingOverlap, Unit
 from bench.records.suite import Lora, Suite
 from bench.records.weights import Audit
+
+
+class RunOptions(Record, frozen=True):
+    """What of a suite is worked on, where, and with which weights; nothing of it is part of the protocol."""
+
+    variants: Sequence[str] | None = None
+    """Names of the variants to work on; None for all."""
+    metrics: Sequence[str] | None = None
+    """Names of the metrics to score; None for the suite's."""
+    device: str = "auto"
+    """As ``bench.machine.pick_device`` takes it."""
+    fresh: bool = False
+    """Start over; the old folder is kept beside it."""
+    weights_dir: Path | None = None
+    """Local weights instead of downloads."""
+    metric_dtype: Dtype | None = None
+    """What the encoders of metrics compute in; None for what the folder's scores were made with."""
+    ray: str | None = None
+    """Address of a Ray cluster that renders, or ``auto``; all else is done by this process."""
 
 
 class WeightFile(Record, frozen=True):
@@ -44,7 +65,7 @@ class Render(Record, frozen=True):
     prompt_id: str
     sample: int
     seed: int | None
-    """None, as ``batch`` and ``decode_dtype``, of an image that was given and not rendered here."""
+    """None, as ``batch`` and ``decode_dtype``, of an external image, which was not rendered here."""
     batch: int | None
     decode_dtype: str | None
     image: str | None
@@ -63,7 +84,7 @@ class Score(Record, frozen=True):
     metric: str
     version: str
     image_sha256: str | None
-    """The image that was judged; None where no judgement was reached, so that the next ``score`` tries again."""
+    """The image that was scored; None where no score was reached, so that the next ``score`` tries again."""
     value: float | None
     reason: str | None = None
     reference_sha256: str | None = None
@@ -74,7 +95,7 @@ class Score(Record, frozen=True):
 
 
 class DeviceState(Record, frozen=True):
-    """Heat and clocks of a CUDA device at one moment; None where the card does not tell."""
+    """Heat and clocks of a CUDA device at one moment; None where the device does not tell."""
 
     temperature_c: int | None
     sm_clock_mhz: int | None
@@ -138,7 +159,7 @@ class MetricFacts(Record, frozen=True):
     """Image/text encoder that it shares with other metrics, or None when it reads pixels."""
     trained_on: str
     training_overlap: TrainingOverlap
-    """What that makes it for preference-optimised variants: a judge that the training used is in-family."""
+    """Whether preference-optimised variants were trained on the same data, on related data, or on none of it."""
     licence: str
     reference: str
 
@@ -166,7 +187,7 @@ class Git(Record, frozen=True):
 
 
 class RunInfo(Record, frozen=True):
-    """``run.json``: the identity card of a run folder."""
+    """``run.json``: what a run folder is."""
 
     schema: int
     id: str
@@ -187,7 +208,7 @@ class RunInfo(Record, frozen=True):
 
 
 class Run(Record, frozen=True):
-    """A run folder as it was read: the newest record of each cell."""
+    """A run folder as it was read: the newest record of each image, score and timing."""
 
     path: str
     info: RunInfo

@@ -14,6 +14,7 @@ from bench.compare import compare_run
 from bench.compare.sweep import sweep_curve
 from bench.plots import write_plots, write_sweep_plot
 from bench.plots.gate import write_gate_plot
+from bench.records import Run
 from bench.report.facts import gate_of
 from bench.report.page import View, build_view
 from bench.report.pictures import GridRow
@@ -33,11 +34,11 @@ _PLOT_TITLES = {
 }
 
 
-def write_report(folder: Path) -> tuple[Path, Path]:
+def write_report(run: Run | Path) -> tuple[Path, Path]:
     """Writes ``report.html``, ``report.md`` and ``plots/`` of a run folder, each file whole or not at all.
 
     Args:
-        folder: a run folder, finished or not.
+        run: a run as it was read, or its folder; finished or not.
 
     Returns:
         The HTML file and the markdown file.
@@ -47,7 +48,9 @@ def write_report(folder: Path) -> tuple[Path, Path]:
         InvalidError: a timing of 0 or less.
         MachineError: the folder cannot be written.
     """
-    run = load_run(folder)
+    if isinstance(run, Path):
+        run = load_run(run)
+    folder = Path(run.path)
     deltas = compare_run(run)
     gate = gate_of(run)
     view = build_view(run, deltas, gate)

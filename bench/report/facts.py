@@ -17,7 +17,7 @@ from bench.formatting import listed
 from bench.metrics.image_checks import duplicates
 from bench.metrics.registry import version_dtype
 from bench.records import ExternalImages, Gate, Machine, Plan, Run, Suite
-from bench.store import load_run, read_gate
+from bench.store import read_gate
 from bench.suite.images_table import NOT_GIVEN
 from bench.suite.training_prompts import training_prompts_in
 
@@ -53,13 +53,13 @@ def gate_of(run: Run) -> Gate | None:
     return found if found is not None and found.run_id == run.info.id else None
 
 
-def is_current(folder: Path) -> bool:
+def is_current(run: Run) -> bool:
     """Whether both reports are there, with their plots, and were written of what the folder holds now.
 
     Raises:
-        HotartError: what ``bench.store.load_run`` and ``bench.report.gate_of`` refuse.
+        HotartError: what ``gate_of`` refuses.
     """
-    run = load_run(folder)
+    folder = Path(run.path)
     digest = records_digest(run, gate_of(run))
     texts = []
     for name in ("report.html", "report.md"):

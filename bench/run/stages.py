@@ -1,90 +1,142 @@
-"""Each stage: what of it the run folder lacks is done. Imports torch only when there is work for it."""
+"""The stages in order, each doing what the run folder lacks. Imports torch only when there is work for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shlex
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import msgspec
 
-from bench.errors import OutOfMemory
-from bench.machine import pick_device
-from bench.measure import measure, open_jobs
-from bench.ray_workers import render_on_workers
-from bench.records import Suite
+from bench.comparability import check_environment, differences, timing_facts
+from bench.documents import utc_now
+from bench.errors import InvalidError, OutOfMemory, UsageError
+from bench.machine import machine_facts, package_versions, pick_device
+from bench.measure import measure, open_jobs, pick_variants
+from bench.metrics import facts_for
+from bench.ray_workers import WorkerPool, render_on_workers
+from bench.records import Progress, RunInfo, RunOptions, Suite
+from bench.report import write_report
+from bench.report.facts import is_current
 from bench.run.status import (
-    Asked,
     Outcome,
     Stage,
     Work,
-    now,
-    pool_for,
-    same_environment,
+    check_device,
+    mark_failed,
+    outcome_of,
     settle,
     unrendered,
-    worker_differences,
+    update_info,
 )
 from bench.score import missing_scores, score
 from bench.store import RunFolder, batch_of, forget_empty_run
+from bench.suite import protocol_digest
 
-# ``batch = "auto"``: a batch that fits is found before the first image, and halved where it did not.
 
+def run_stages(
+    stages: tuple[Stage, ...], suite: Suite, path: Path | str, options: RunOptions, progress: Progress | None
+) -> Outcome:
+    """Do stages in order; where the suite leaves the batch open, find one first, and halve it where memory runs out.
 
-def with_batch(asked: Asked, do: Callable[[Asked], Outcome]) -> Outcome:
-    """Do the work with a batch where the suite leaves it open; images of two batch sizes never meet in one folder."""
-    if asked.suite.settings.batch is not None:
-        return do(asked)
-    batch = _open_batch(asked)
+    Images of two batch sizes never meet in one folder: a smaller one begins a folder again that holds no image yet.
+    """
+    if suite.settings.batch is not None:
+        return _run(stages, suite, path, options, progress)
+    batch, notes = _open_batch(suite, path, options, progress), tuple[str, ...]()
     while True:
+        settings = msgspec.structs.replace(suite.settings, batch=batch)
         try:
-            return do(asked._replace(suite=_with(asked.suite, batch)))
+            return _run(stages, msgspec.structs.replace(suite, settings=settings), path, options, progress, notes)
         except OutOfMemory:
-            if batch == 1 or not forget_empty_run(asked.path):
+            if batch == 1 or not forget_empty_run(path):
                 raise
         # Out here the error is gone, and what it held of the models.
-        _tell(asked, f"out of memory: going on with batches of {batch // 2}")
-        asked = asked._replace(notes=(f"Batches are of {batch // 2}: the memory did not hold {batch}.",))
+        notes = (f"Batches are of {batch // 2}: the memory did not hold {batch}.",)
         batch //= 2
+        if progress is not None:
+            progress("render", 0, 1, f"out of memory: going on with batches of {batch}")
 
 
-def _open_batch(asked: Asked) -> int:
+def _open_batch(suite: Suite, path: Path | str, options: RunOptions, progress: Progress | None) -> int:
     """The batch of the run that is continued, or the largest that the device holds."""
-    found = None if asked.fresh else batch_of(asked.path)
+    found = None if options.fresh else batch_of(path)
     if found is not None:
         return found
-    _tell(asked, "looking for the largest batch that fits")
-    with pool_for(asked, None) as pool:
+    if progress is not None:
+        progress("render", 0, 1, "looking for the largest batch that fits")
+    with _pool_for(suite, options, None) as pool:
         if pool is not None:
             return pool.largest_batch()
-    from bench.render import largest_batch
+    from bench.render import largest_batch  # imports torch
 
-    return largest_batch(asked.suite, device=pick_device(asked.device), weights_dir=asked.weights_dir)
-
-
-def _with(suite: Suite, batch: int) -> Suite:
-    return msgspec.structs.replace(suite, settings=msgspec.structs.replace(suite.settings, batch=batch))
+    return largest_batch(suite, device=pick_device(options.device), weights_dir=options.weights_dir)
 
 
-def _tell(asked: Asked, note: str) -> None:
-    if asked.progress is not None:
-        asked.progress("render", 0, 1, note)
+def _pool_for(suite: Suite, options: RunOptions, info: RunInfo | None) -> AbstractContextManager[WorkerPool | None]:
+    """The Ray workers, with ``--ray``; none is started before it has something to render."""
+    if options.ray is None:
+        return nullcontext()
+    # A run on CPUs goes on with the threads that it was begun with, since they change pixels.
+    known = info.machine.threads if info is not None and info.machine.device == "cpu" else None
+    target = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    threads = known or (int(target) if target.isdecimal() and int(target) else 1)
+    return WorkerPool(options.ray, suite, device=options.device, threads=threads, weights_dir=options.weights_dir)
 
 
-# Each stage: what of it the run folder lacks is done. Imports torch only when there is work for it.
+def _run(
+    stages: tuple[Stage, ...],
+    suite: Suite,
+    path: Path | str,
+    options: RunOptions,
+    progress: Progress | None,
+    notes: tuple[str, ...] = (),
+) -> Outcome:
+    variants = pick_variants(suite, options.variants)
+    metrics = tuple(options.metrics) if options.metrics is not None else suite.metrics
+    facts_for(metrics)
+    if suite.external_images is not None and not {"render", "measure"}.isdisjoint(stages):
+        raise UsageError(
+            f"{path}: its images are external; there is no model to render or to time.",
+            f"hotart-bench score {shlex.quote(str(path))}",
+        )
+    if options.ray is not None and len(stages) > 1:
+        pick_device(options.device)  # scores and timings are made here: a device that is not here is told at once
+    with (
+        RunFolder.open(path, suite=suite, protocol_digest=protocol_digest(suite), fresh=options.fresh) as folder,
+        _pool_for(suite, options, folder.info) as pool,
+    ):
+        work = Work(suite, folder, variants, metrics, options, pool, progress)
+        if stages[0] in ("score", "report") and not folder.renders():
+            hint = "hotart-bench render, or hotart-bench run, first"
+            raise InvalidError(f"{folder.path}: has no images yet.", hint)
+        update_info(stages, work)
+        folder.add_notes(notes)
+        try:
+            done = 0
+            for stage in stages:
+                done += _do(stage, work, done, alone=len(stages) == 1)
+        except Exception:
+            mark_failed(folder)
+            raise
+        outcome = outcome_of(work, done_before=done == 0)
+    if outcome.images == 0 and outcome.failed:
+        raise InvalidError(f"{path}: all {outcome.failed} images failed.", f"see {path}/renders.jsonl")
+    return outcome
 
 
-def do_stage(stage: Stage, work: Work, done: int, *, alone: bool) -> int:
-    """Do what of a stage is missing; returns how much that was.
-
-    Args:
-        stage: which.
-        work: what it works on.
-        done: how much the stages before it did.
-        alone: nothing but this stage is asked for.
-    """
-    if stage == "report":
-        return _report(work, done, alone)
-    work_of_stage = {"render": _render, "score": _score, "measure": _measure}[stage]
-    found = work_of_stage(work)
+def _do(stage: Stage, work: Work, done: int, *, alone: bool) -> int:
+    """Do what of a stage is missing; how much that was, where the stages before it did ``done``."""
+    match stage:
+        case "report":
+            return _report(work, done, alone)
+        case "render":
+            found = _render(work)
+        case "score":
+            found = _score(work)
+        case "measure":
+            found = _measure(work, alone)
     if alone and work.folder.info is not None and work.folder.info.end is not None:
         settle(work.folder, None)  # a run that had ended: what was lost or added since may be all there now
     return found
@@ -96,14 +148,14 @@ def _render(work: Work) -> int:
     if work.pool is not None:
         with work.pool:  # its devices are free again before scores and timings are made here
             return render_on_workers(work.suite, work.folder, work.pool, variants=work.variants, progress=work.progress)
-    from bench.render import render
+    from bench.render import render  # imports torch
 
     return render(
         work.suite,
         work.folder,
         variants=work.variants,
-        device=same_environment(work),
-        weights_dir=work.weights_dir,
+        device=check_device(work),
+        weights_dir=work.options.weights_dir,
         progress=work.progress,
     )
 
@@ -116,48 +168,49 @@ def _score(work: Work) -> int:
         work.folder,
         variants=variants,
         metrics=work.metrics,
-        device=pick_device(work.device),
-        weights_dir=work.weights_dir,
+        device=pick_device(work.options.device),
+        weights_dir=work.options.weights_dir,
         progress=work.progress,
     )
 
 
-def _measure(work: Work) -> int:
-    known = work.folder.info.machine.device if work.folder.info is not None else work.device
-    if not open_jobs(work.suite, work.variants, work.folder.timings(), known):
-        return 0
-    if unlike := worker_differences(work):
-        work.folder.add_notes([f"No timings: the driver's machine is not like the workers' ({'; '.join(unlike)})."])
-        return 0
-    done = measure(
-        work.suite,
-        work.folder,
-        variants=[variant.name for variant in work.variants],
-        device=same_environment(work) if work.pool is None else pick_device(work.device),
-        weights_dir=work.weights_dir,
-        progress=work.progress,
-    )
-    work.folder.add_notes(done.notes)
-    return done.timings
-
-
-def _report(work: Work, done: int, asked_for: bool) -> int:
-    """Write the reports where they tell of anything else; one that is asked for alone is no end of the run."""
+def _measure(work: Work, alone: bool) -> int:
     folder, info = work.folder, work.folder.info
-    settle(folder, now() if done or info is None or info.end is None else None)
-    if not done and not asked_for and _reports_are_current(folder):
+    known = info.machine.device if info is not None else work.options.device
+    if not open_jobs(work.suite, work.variants, folder.timings(), known):
         return 0
-    from bench.report import write_report
+    device = check_device(work) if work.pool is None else pick_device(work.options.device)
+    here, packages = machine_facts(device), package_versions()
+    if info is not None:
+        if alone:
+            check_environment(info, here, packages, timing_facts)
+        ours, theirs = timing_facts(here, packages), timing_facts(info.machine, info.packages)
+        if work.pool is not None:
+            ours["the number of threads"] = theirs["the number of threads"]  # timings say their own
+        if unlike := differences(theirs, ours, ("there", "here")):
+            folder.add_notes([f"No timings: this machine is not like the one of the run ({'; '.join(unlike)})."])
+            return 0
+    outcome = measure(
+        work.suite,
+        folder,
+        variants=[variant.name for variant in work.variants],
+        device=device,
+        weights_dir=work.options.weights_dir,
+        progress=work.progress,
+    )
+    folder.add_notes(outcome.notes)
+    return outcome.timings
 
+
+def _report(work: Work, done: int, alone: bool) -> int:
+    """Write the reports where they tell of anything else; one that is wanted alone does not end the run."""
+    folder, info = work.folder, work.folder.info
+    settle(folder, utc_now() if done or info is None or info.end is None else None)
+    if not done and not alone and is_current(folder.run()):
+        return 0
     if work.progress is not None:
         work.progress("report", 0, 1)
-    write_report(folder.path)
+    write_report(folder.run())
     if work.progress is not None:
         work.progress("report", 1, 1)
     return 1
-
-
-def _reports_are_current(folder: RunFolder) -> bool:
-    from bench.report.facts import is_current
-
-    return is_current(folder.path)

@@ -3,64 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from bench.checkpoints.fingerprint import fingerprint
-from bench.comparability import check_same_machine, environment_differences
+from bench.comparability import check_environment
+from bench.documents import utc_now
 from bench.errors import HotartError
-from bench.formatting import joined as listed
+from bench.formatting import joined
 from bench.machine import git_state, machine_facts, package_versions, pick_device
 from bench.measure import open_jobs
 from bench.metrics import facts_of_run
 from bench.ray_workers import WorkerPool
 from bench.records import (
     SCHEMA,
-    Dtype,
     Fingerprint,
     Machine,
-    MetricFacts,
     Progress,
     Record,
-    Render,
     RunInfo,
+    RunOptions,
     Status,
     Suite,
     Variant,
 )
+from bench.report.facts import cut_notes, left_out_notes
 from bench.score import missing_scores
-from bench.store import RunFolder, load_run, run_id
+from bench.store import RunFolder, run_id
 from bench.suite import protocol_digest
 from bench.suite.planned_images import missing_batches, missing_images
 
-# What a run is asked for, and what its stages work on once that is checked.
-
 Stage = Literal["render", "score", "measure", "report"]
-
 STAGES: tuple[Stage, ...] = ("render", "score", "measure", "report")
-
-
-class Asked(NamedTuple):
-    """The arguments of ``bench.run.run_all``."""
-
-    suite: Suite
-    path: Path | str
-    variants: Sequence[str] | None
-    metrics: Sequence[str] | None
-    device: str
-    fresh: bool
-    weights_dir: Path | None
-    metric_dtype: Dtype | None
-    ray: str | None
-    progress: Progress | None
-    notes: tuple[str, ...] = ()
-    """What the run is to remember of how it came to its settings."""
 
 
 class Work(NamedTuple):
@@ -70,11 +47,9 @@ class Work(NamedTuple):
     folder: RunFolder
     variants: tuple[Variant, ...]
     metrics: tuple[str, ...]
-    device: str
-    weights_dir: Path | None
-    metric_dtype: Dtype | None
+    options: RunOptions
     pool: WorkerPool | None
-    """The workers on Ray; None where this process renders."""
+    """The Ray workers; None where this process renders."""
     progress: Progress | None
 
 
@@ -87,24 +62,17 @@ def unrendered(suite: Suite, folder: RunFolder, chosen: Sequence[Variant]) -> in
     return sum(len(missing_images(suite, variant.name, renders, folder.path)) for variant in chosen)
 
 
-def unrendered_batches(suite: Suite, folder: RunFolder, chosen: Sequence[Variant]) -> int:
-    """How many planned batches those images are in."""
-    renders = folder.renders()
-    return sum(len(missing_batches(suite, variant.name, renders, folder.path)) for variant in chosen)
-
-
 def is_complete(folder: RunFolder) -> bool:
     """Whether the folder holds every image, score and timing of the suite in its ``run.json``."""
     info = folder.info
     if info is None:
         return False
     suite = info.suite
-    checks: tuple[Callable[[], bool], ...] = (
-        lambda: not unrendered(suite, folder, suite.variants),
-        lambda: not missing_scores(folder, suite.metrics),
-        lambda: not open_jobs(suite, suite.variants, folder.timings(), info.machine.device),
+    return not (
+        unrendered(suite, folder, suite.variants)
+        or missing_scores(folder, suite.metrics)
+        or open_jobs(suite, suite.variants, folder.timings(), info.machine.device)
     )
-    return all(check() for check in checks)
 
 
 def mark_failed(folder: RunFolder) -> None:
@@ -131,77 +99,60 @@ def settle(folder: RunFolder, end: str | None) -> None:
         folder.write_info(new)
 
 
-# Where a run is rendered: on this machine, or on the workers of a Ray cluster, and whether that is as before.
-
-
-def pool_for(asked: Asked, info: RunInfo | None) -> AbstractContextManager[WorkerPool | None]:
-    """The workers on Ray, if they are asked for; none is started before it has something to render."""
-    if asked.ray is None:
-        return nullcontext()
-    # A run on CPUs goes on with the threads that it was begun with, since they change pixels.
-    known = info.machine.threads if info is not None and info.machine.device == "cpu" else None
-    target = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    threads = known or (int(target) if target.isdecimal() and int(target) else 1)
-    return WorkerPool(asked.ray, asked.suite, device=asked.device, threads=threads, weights_dir=asked.weights_dir)
+# The environment that renders: this machine, or the Ray workers.
 
 
 def environment_of(work: Work) -> tuple[Machine, dict[str, str]]:
-    """The machine that renders, and its packages: this one, or the workers'."""
-    if work.pool is not None:
-        return work.pool.environment(unrendered_batches(work.suite, work.folder, work.variants))
-    return machine_facts(pick_device(work.device)), package_versions()
+    """The machine that renders, and its packages."""
+    if work.pool is None:
+        return machine_facts(pick_device(work.options.device)), package_versions()
+    renders, path = work.folder.renders(), work.folder.path
+    return work.pool.environment(
+        sum(len(missing_batches(work.suite, variant.name, renders, path)) for variant in work.variants)
+    )
 
 
-def same_environment(work: Work) -> str:
-    """The device, once it is sure that what renders may add to the folder."""
+def check_device(work: Work) -> str:
+    """The device that renders, once it is sure that it may add images to the folder.
+
+    Raises:
+        IncomparableError: it makes other pixels than the run was begun with; every fact that differs is named.
+    """
     machine, packages = environment_of(work)
     if work.folder.info is not None:
-        check_same_machine(work.folder.info, machine, packages)
+        check_environment(work.folder.info, machine, packages)
     return machine.device
 
 
-def worker_differences(work: Work) -> list[str]:
-    """How this machine differs from the workers that rendered: none, and it may time the run."""
-    info = work.folder.info
-    if work.pool is None or info is None:
-        return []
-    # Timings say their own number of threads.
-    here = msgspec.structs.replace(machine_facts(pick_device(work.device)), threads=info.machine.threads)
-    return environment_differences(info, here, package_versions())
-
-
-# ``run.json``: brought to what is asked for now.
+# ``run.json``: brought to what is wanted now.
 
 FUSED = "LoRAs were fused into the weights for the run; a LoRA applied at run time differs slightly in pixels and cost."
-
-BESIDE = (
+UNFUSED = (
     "LoRAs were computed unfused in every step (fuse = false), and no block compiled there; fused into the "
     "weights they differ slightly in pixels and cost."
 )
 
 
-def adopt(stages: tuple[Stage, ...], work: Work) -> None:
-    """Bring ``run.json`` to what is asked for now; a variant whose weights changed loses its old results.
+def update_info(stages: tuple[Stage, ...], work: Work) -> None:
+    """Bring ``run.json`` to what is wanted now; a variant whose weights changed loses its old results.
 
-    It says ``started`` from here on, until all that it asks for is there, or the work ends with an error.
+    It says ``started`` from here on, until all that it names is there, or the work ends with an error.
     """
     folder, old = work.folder, work.folder.info
     found: dict[str, Fingerprint] = {}
-    if stages != ("report",) and stages != ("score",):
-        found = {variant.name: fingerprint(variant, work.weights_dir) for variant in work.variants}
-    prints = _prints(old, found)
-    suite = _suite_of(work.suite, old, found)
-    ordered = tuple(prints[variant.name] for variant in suite.variants if variant.name in prints)
-    scored = old.metrics if old is not None else ()
-    every = tuple(dict.fromkeys((*suite.metrics, *(known.name for known in scored), *work.metrics)))
-    facts = facts_of_run(every, scored, work.metrics, work.metric_dtype)
+    if stages not in (("report",), ("score",)):
+        found = {variant.name: fingerprint(variant, work.options.weights_dir) for variant in work.variants}
+    new = _info(work, old, found)
     if old is None:
-        folder.write_info(_first_info(suite, ordered, facts, work))
+        folder.write_info(new)
         return
-    changed = _changed(folder, old, found)
-    if changed or _renders_here(stages, work):
-        same_environment(work)  # or the old results would be gone and no new ones allowed
-    new = _next_info(old, suite, ordered, facts)
+    # Results of other weights, or of weights that the folder does not know.
+    known = {one.name: one.digest for one in old.variants}
+    held = known.keys() | {one.variant for one in folder.renders()} | {one.variant for one in folder.timings()}
+    changed = [name for name, one in found.items() if known.get(name) != one.digest and name in held]
+    renders = "render" in stages and work.pool is None and unrendered(work.suite, folder, work.variants)
+    if changed or renders:
+        check_device(work)  # or the old results would be gone and no new ones allowed
     if stages != ("report",) and old.status != "started" and (new != old or not is_complete(folder)):
         folder.write_info(msgspec.structs.replace(old, status="started"))
         new = msgspec.structs.replace(new, status="started")
@@ -211,34 +162,24 @@ def adopt(stages: tuple[Stage, ...], work: Work) -> None:
         folder.write_info(new)
 
 
-def _renders_here(stages: tuple[Stage, ...], work: Work) -> bool:
-    return "render" in stages and work.pool is None and unrendered(work.suite, work.folder, work.variants) > 0
-
-
-def _changed(folder: RunFolder, old: RunInfo, found: dict[str, Fingerprint]) -> list[str]:
-    """The variants of which the folder holds results of other weights, or of weights that it does not know."""
-    known = {one.name: one.digest for one in old.variants}
-    held = {one.variant for one in folder.renders()} | {one.variant for one in folder.timings()}
-    return [name for name in found if known.get(name) != found[name].digest and (name in known or name in held)]
-
-
-def _prints(old: RunInfo | None, found: dict[str, Fingerprint]) -> dict[str, Fingerprint]:
-    """What each variant is: as it was found now, with the audit of the same weights, or as it was before."""
-    known = {one.name: one for one in old.variants} if old is not None else {}
-    audits = {name: one.audit for name, one in known.items() if name in found and one.digest == found[name].digest}
-    return known | {name: msgspec.structs.replace(one, audit=audits.get(name)) for name, one in found.items()}
-
-
-def _suite_of(suite: Suite, old: RunInfo | None, found: dict[str, Fingerprint]) -> Suite:
-    """The suite as ``run.json`` keeps it: a variant that was not looked at now stays what its images were made of."""
-    made = {one.name for one in old.variants} - found.keys() if old is not None else set()
-    kept = {variant.name: variant for variant in old.suite.variants if variant.name in made} if old is not None else {}
-    return msgspec.structs.replace(suite, variants=tuple(kept.get(variant.name, variant) for variant in suite.variants))
-
-
-def _first_info(
-    suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[MetricFacts, ...], work: Work
-) -> RunInfo:
+def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint]) -> RunInfo:
+    """``run.json`` with the variants as they were ``found`` now; the others stay what their images were made of."""
+    suite, scored = work.suite, old.metrics if old is not None else ()
+    prints = dict(found)
+    if old is not None:
+        kept = {one.name: one for one in old.variants}
+        same = {name: one.audit for name, one in kept.items() if name in found and one.digest == found[name].digest}
+        prints = kept | {name: msgspec.structs.replace(one, audit=same.get(name)) for name, one in found.items()}
+        made = {one.name: one for one in old.suite.variants if one.name in kept and one.name not in found}
+        suite = msgspec.structs.replace(suite, variants=tuple(made.get(one.name, one) for one in suite.variants))
+    variants = tuple(prints[variant.name] for variant in suite.variants if variant.name in prints)
+    every = tuple(dict.fromkeys((*suite.metrics, *(known.name for known in scored), *work.metrics)))
+    metrics = facts_of_run(every, scored, work.metrics, work.options.metric_dtype)
+    notes = lora_notes(variants)
+    if old is not None:
+        outdated = {FUSED, *lora_notes(old.variants)}
+        notes = (*notes, *(note for note in old.settings_notes if note not in outdated))
+        return msgspec.structs.replace(old, suite=suite, variants=variants, metrics=metrics, settings_notes=notes)
     machine, packages = environment_of(work)
     return RunInfo(
         schema=SCHEMA,
@@ -251,33 +192,20 @@ def _first_info(
         machine=machine,
         packages=packages,
         git=git_state(Path.cwd()),
-        start=now(),
+        start=utc_now(),
         end=None,
-        settings_notes=lora_notes(variants),
+        settings_notes=notes,
     )
-
-
-def _next_info(
-    old: RunInfo, suite: Suite, variants: tuple[Fingerprint, ...], metrics: tuple[MetricFacts, ...]
-) -> RunInfo:
-    outdated = {FUSED, *lora_notes(old.variants)}
-    others = tuple(note for note in old.settings_notes if note not in outdated)
-    notes = (*lora_notes(variants), *others)
-    return msgspec.structs.replace(old, suite=suite, variants=variants, metrics=metrics, settings_notes=notes)
 
 
 def lora_notes(variants: Sequence[Fingerprint]) -> tuple[str, ...]:
     """How the LoRAs of these variants were applied, in a sentence for each way; none where there are none."""
-    ways = {mode: [one.name for one in variants if one.lora_mode == mode] for mode in ("fused", "unfused")}
-    said = [(names, sentence) for names, sentence in ((ways["fused"], FUSED), (ways["unfused"], BESIDE)) if names]
-    if len(said) == 1:
-        return (said[0][1],)
-    return tuple(sentence.replace("LoRAs", f"LoRAs of {listed(names)}", 1) for names, sentence in said)
-
-
-def now() -> str:
-    """The time in UTC, to the second, as ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    modes = (("fused", FUSED), ("unfused", UNFUSED))
+    ways = [([one.name for one in variants if one.lora_mode == mode], sentence) for mode, sentence in modes]
+    ways = [(names, sentence) for names, sentence in ways if names]
+    if len(ways) == 1:
+        return (ways[0][1],)
+    return tuple(sentence.replace("LoRAs", f"LoRAs of {joined(names)}", 1) for names, sentence in ways)
 
 
 # What is told of a run folder when the work is done.
@@ -291,7 +219,7 @@ class Outcome(Record, frozen=True):
     failed: int
     scores: int
     missing: int
-    """Images that were asked for and have no record."""
+    """Images of the chosen variants that have no record."""
     timings: int
     notes: tuple[str, ...]
     done_before: bool
@@ -299,9 +227,13 @@ class Outcome(Record, frozen=True):
 
 def outcome_of(work: Work, done_before: bool) -> Outcome:
     """Count what a run folder holds; ``done_before`` says that there was nothing to do."""
-    folder = work.folder
+    folder, run = work.folder, work.folder.run()
     renders = folder.renders()
     failed = [render for render in renders if render.error is not None]
+    notes = (*cut_notes(run), *left_out_notes(run.info.suite))
+    if failed:
+        one = f"{failed[0].variant}/{failed[0].prompt_id}: {failed[0].error}"
+        notes = (f"{len(failed)} of {len(renders)} images failed, such as {one}.", *notes)
     return Outcome(
         path=str(folder.path),
         images=len(renders) - len(failed),
@@ -309,16 +241,6 @@ def outcome_of(work: Work, done_before: bool) -> Outcome:
         scores=len(folder.scores()),
         missing=unrendered(work.suite, folder, work.variants),
         timings=len(folder.timings()),
-        notes=_outcome_notes(folder, failed, len(renders)),
+        notes=notes,
         done_before=done_before,
     )
-
-
-def _outcome_notes(folder: RunFolder, failed: Sequence[Render], images: int) -> tuple[str, ...]:
-    """What the user should know of the folder: failed images, cut prompts, prompts that were left out."""
-    from bench.report.facts import cut_notes, left_out_notes
-
-    run = load_run(folder.path)
-    one = f"{failed[0].variant}/{failed[0].prompt_id}: {failed[0].error}" if failed else ""
-    broken = (f"{len(failed)} of {images} images failed, such as {one}.",) if failed else ()
-    return (*broken, *cut_notes(run), *left_out_notes(run.info.suite))

@@ -15,7 +15,7 @@ from bench.errors import WeightsError
 from bench.metrics.registry import Metric, Place, Registry, facts_for, installed, metrics_in, metrics_of_run
 from bench.records import Dtype, Progress, Run, Score
 from bench.score.plan import Plan, plan_passes, plan_scores
-from bench.store import RunFolder, load_run
+from bench.store import RunFolder
 
 
 def score(
@@ -53,7 +53,7 @@ def score(
         MachineError: memory ran out, or the folder cannot be written.
     """
     known = registry if registry is not None else installed()
-    run = load_run(folder.path)
+    run = folder.run()
     names = tuple(metrics) if metrics is not None else run.info.suite.metrics
     facts_for(names, known)
     plan = plan_scores(run, _chosen(run, names, metric_dtype, known), variants)
@@ -84,7 +84,7 @@ def missing_scores(
 ) -> int:
     """How many scores ``score`` would have to make; imports no torch."""
     known = registry if registry is not None else installed()
-    run = load_run(folder.path)
+    run = folder.run()
     return plan_scores(run, _chosen(run, metrics, metric_dtype, known), variants).total
 
 

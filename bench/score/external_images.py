@@ -7,19 +7,18 @@ recorded as not known. Imports no torch.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from bench.documents import sha256_of, utc_now
 from bench.errors import InvalidError
 from bench.formatting import is_good_name, plural
 from bench.machine import git_state, package_versions
@@ -82,7 +81,7 @@ def probe_image(path: Path) -> Seen:
         data = path.read_bytes()
     except OSError as error:
         return Seen("", None, "", f"the file {path.name} cannot be read: {error.strerror}")
-    digest = hashlib.sha256(data).hexdigest()
+    digest = sha256_of(data)
     if not data:
         return Seen(digest, None, "", f"the file {path.name} is empty")
     try:
@@ -213,7 +212,7 @@ def _holds(folder: RunFolder, old: Render, seen: Seen) -> bool:
     if seen.error is not None or old.image is None:
         return old.error == seen.error
     copy = folder.path / old.image
-    return old.sha256 == seen.sha256 and copy.is_file() and _digest(copy.read_bytes()) == seen.sha256
+    return old.sha256 == seen.sha256 and copy.is_file() and sha256_of(copy) == seen.sha256
 
 
 def _copy(folder: RunFolder, item: Placed) -> Render:
@@ -221,7 +220,7 @@ def _copy(folder: RunFolder, item: Placed) -> Render:
     image = sha256 = None
     if error is None:
         data = item.pair.image.read_bytes()
-        if _digest(data) == item.seen.sha256:
+        if sha256_of(data) == item.seen.sha256:
             image, sha256 = folder.write_image(variant, item.prompt_id, item.sample, data, item.seen.suffix)
         else:
             error = f"the file {item.pair.image.name} changed while it was read"
@@ -260,7 +259,6 @@ def _write_card(folder: RunFolder, suite: Suite, placed: Sequence[Placed], machi
     old = folder.info
     recorded = old.metrics if old is not None else ()
     names = tuple(dict.fromkeys([*suite.metrics, *(facts.name for facts in recorded)]))
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     info = RunInfo(
         schema=SCHEMA,
         id=old.id if old is not None else run_id(),
@@ -272,7 +270,7 @@ def _write_card(folder: RunFolder, suite: Suite, placed: Sequence[Placed], machi
         machine=machine,
         packages=package_versions(),
         git=git_state(Path.cwd()),
-        start=old.start if old is not None else now,
+        start=old.start if old is not None else utc_now(),
         end=None,
         settings_notes=_notes(suite, placed, unnamed),
     )
@@ -284,7 +282,7 @@ def _fingerprints(placed: Sequence[Placed]) -> tuple[Fingerprint, ...]:
     return tuple(
         Fingerprint(
             name=variant,
-            digest=_digest("".join(_line(item) for item in placed if item.pair.variant == variant).encode()),
+            digest=sha256_of("".join(_line(item) for item in placed if item.pair.variant == variant).encode()),
             checkpoint=KNOWN,
             pipeline="unknown",
             files=(),
@@ -312,7 +310,3 @@ def _notes(suite: Suite, placed: Sequence[Placed], unnamed: int) -> tuple[str, .
     if unnamed:
         notes.append(f"{plural(unnamed, 'image file')} of the folder stand in no line of the table and were left out.")
     return tuple(notes)
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

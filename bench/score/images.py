@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import os
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bench.documents import sha256_of
 from bench.errors import MachineError
 from bench.machine import is_out_of_memory
 from bench.metrics.registry import Inputs, Metric, NoScoreError
@@ -109,7 +109,7 @@ def read_image(folder: Path, render: Render) -> Image.Image:
         data = (folder / name).read_bytes()
     except FileNotFoundError as error:
         raise ImageFileError(f"image file {name} is missing; restore it or render again") from error
-    if hashlib.sha256(data).hexdigest() != render.sha256:
+    if sha256_of(data) != render.sha256:
         raise ImageFileError(
             f"image file {name} changed since it was rendered; restore it, or delete it and render again"
         )

@@ -1,28 +1,27 @@
 """The run folder: write, read, resume. What lies in it is section "A run folder" of the contract.
 
 ``RunFolder`` is a folder that this process holds the lock of; ``load_run`` reads one without a lock. Journals
-only grow, and the newest record of a cell counts, so that work which is done again needs nothing deleted.
+only grow, and the newest record of an image, score or timing counts, so that work which is done again needs nothing
+deleted. An open folder remembers: each of its files is read once, and grows in memory with what is written.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import msgspec
 
 from bench import documents
 from bench.comparability import refuse_other_protocol
-from bench.errors import InvalidError, MachineError
-from bench.records import SCHEMA, Gate, Render, RunInfo, Score, Suite, Timing
-from bench.store.journal import append_records, rewrite_journal, write_whole, writing
+from bench.records import Gate, Render, Run, RunInfo, Score, Suite, Timing
+from bench.store.journal import INFO, RENDERS, SCORES, TIMINGS, Journal, image_name, write_whole, writing
 from bench.store.lock import (
     clear_temporary,
     lock_folder,
@@ -32,114 +31,13 @@ from bench.store.lock import (
     remove_folders,
     unlock_folder,
 )
-from bench.store.objects import is_url
-from bench.store.reading import (
-    INFO,
-    RENDERS,
-    SCORES,
-    TIMINGS,
-    folder_of,
-    image_name,
-    load_run,
-    read_info,
-    read_renders,
-    read_scores,
-    read_timings,
-    scores_csv,
-)
+from bench.store.object_store import ObjectStoreSync, forget_empty, is_run_at, run_url
+from bench.store.objects import Objects, is_url
+from bench.store.reading import GATE, folder_of, load_run, read_gate, read_info, run_of, scores_csv
 
-if TYPE_CHECKING:
-    from bench.store.object_store import ObjectStoreSync
+R = TypeVar("R", Render, Score, Timing)
 
-__all__ = ["RunFolder", "batch_of", "forget_empty_run", "load_run", "read_gate", "run_id", "write_gate"]
-
-# What ``batch = "auto"`` asks of a run folder that was begun before: its batch, and to be begun again.
-
-
-def batch_of(place: Path | str) -> int | None:
-    """The batch size of the run in a folder or at a URL; None where there is none."""
-    if is_url(place):
-        from bench.store.object_store import is_run_at, run_url
-
-        if not is_run_at(run_url(str(place))):
-            return None
-    folder = folder_of(place)
-    return read_info(folder).suite.settings.batch if (folder / INFO).exists() else None
-
-
-def forget_empty_run(place: Path | str) -> bool:
-    """Take ``run.json`` out of a folder that holds no image yet; whether that was so."""
-    if is_url(place):
-        from bench.store.object_store import forget_empty
-
-        return forget_empty(str(place))
-    folder = Path(place)
-    if read_renders(folder):
-        return False
-    with writing(folder):
-        (folder / INFO).unlink(missing_ok=True)
-    return True
-
-
-# ``gate.json``: the last gate on a run, beside its journals.
-
-GATE = "gate.json"
-
-
-def write_gate(run_path: str | Path, gate: Gate) -> Path:
-    """Write ``gate.json`` of a run folder, whole or not at all, in the place of an earlier one; returns its path.
-
-    Raises:
-        MachineError: the disk is full, read-only or otherwise unwilling.
-    """
-    path, data = folder_of(run_path) / GATE, gate_json(gate).encode()
-    write_whole(path, data)
-    if is_url(run_path):
-        from bench.store.object_store import put_file
-
-        put_file(str(run_path), GATE, data)
-    return path
-
-
-def read_gate(run_path: str | Path) -> Gate | None:
-    """The last gate on a run, from its folder or ``run.json``; None where there was none.
-
-    It may have judged what lay in the folder before: ``Gate.run_id`` tells.
-
-    Raises:
-        IncomparableError: its schema is newer than this program.
-        InvalidError: the file is damaged.
-        MachineError: it cannot be read.
-    """
-    path = folder_of(run_path) / GATE
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
-    try:
-        table = documents.loads(data.decode())
-        schema = table.get("schema") if isinstance(table, dict) else None
-        if isinstance(table, dict):
-            documents.refuse_other_schema(path, schema, SCHEMA, "gates", "run hotart-bench gate again")
-        return documents.convert(table, Gate)
-    except ValueError as error:
-        raise InvalidError(
-            f"{path}: is no record of a gate: {error}.", "run hotart-bench gate again, or delete the file"
-        ) from error
-
-
-def gate_json(gate: Gate) -> str:
-    """The gate as indented JSON text that ends with a line feed.
-
-    Raises:
-        ValueError: a number that is not finite (a bug of the caller: JSON has none).
-    """
-    return json.dumps(msgspec.to_builtins(gate), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
-
-
-# The run folder: write, read, resume. What lies in it is section "A run folder" of the contract.
+__all__ = ["RunFolder", "batch_of", "forget_empty_run", "load_run", "read_gate", "read_info", "run_id", "write_gate"]
 
 
 class RunFolder:
@@ -156,6 +54,10 @@ class RunFolder:
         self._made = made
         self._outdated = outdated
         """Whether what lies in the folder is a run that is moved aside before anything is written."""
+        self._renders = Journal(path / RENDERS, Render, empty=outdated)
+        self._scores = Journal(path / SCORES, Score, empty=outdated)
+        self._timings = Journal(path / TIMINGS, Timing, empty=outdated)
+        self._run: Run | None = None
 
     @classmethod
     def open(cls, path: str | Path, *, suite: Suite, protocol_digest: str, fresh: bool = False) -> RunFolder:
@@ -169,15 +71,13 @@ class RunFolder:
 
         Raises:
             UsageError: ``path`` is a file, or a folder with something else in it.
-            IncomparableError: the run in it is of another protocol (each differing fact is named), or of a
-                newer schema.
+            IncomparableError: the run in it is of another protocol (each differing fact is named), or of
+                another schema.
             InvalidError: its ``run.json`` is damaged.
             MachineError: another process holds it, or it cannot be written.
         """
         if not is_url(path):
             return cls._open_here(Path(path), suite, protocol_digest, fresh)
-        from bench.store.object_store import ObjectStoreSync
-
         sync = ObjectStoreSync(str(path), fresh=fresh)
         try:
             folder = cls._open_here(sync.folder, suite, protocol_digest, fresh=False)
@@ -213,7 +113,8 @@ class RunFolder:
             IncomparableError, InvalidError, MachineError: as ``open``.
         """
         path = folder_of(path)
-        read_info(path)
+        if not (path / INFO).exists():
+            read_info(path)  # says what is missing, and makes no lock file
         folder = cls(path, lock_folder(path))
         with _closed_on_error(folder):
             folder._info = read_info(path)
@@ -243,16 +144,44 @@ class RunFolder:
         if self._sync is not None:
             self._sync.release()
 
+    # What the folder holds.
+
     @property
     def info(self) -> RunInfo | None:
         """``run.json`` as it was found or last written; None in a folder without one: a new run."""
         return self._info
 
+    def renders(self) -> tuple[Render, ...]:
+        """The newest record of each (variant, prompt, sample), in the order they were first made."""
+        return self._renders.records()
+
+    def scores(self) -> tuple[Score, ...]:
+        """The newest record of each (variant, prompt, sample, metric), in the order they were first made."""
+        return self._scores.records()
+
+    def timings(self) -> tuple[Timing, ...]:
+        """The newest record of each (variant, name, round), in the order they were made."""
+        return self._timings.records()
+
+    def run(self) -> Run:
+        """The run as ``load_run`` would give it, from memory.
+
+        Raises:
+            UsageError: the folder has no ``run.json`` yet.
+            InvalidError, MachineError: as ``load_run``.
+        """
+        if self._run is None:
+            info = self._info if self._info is not None else read_info(self.path)
+            self._run = run_of(self.path, info, self.renders(), self.scores(), self.timings())
+        return self._run
+
+    # What is written.
+
     def write_info(self, info: RunInfo) -> None:
         """Write ``run.json``, whole or not at all."""
         text = documents.dumps(msgspec.to_builtins(info))
         self.write_bytes(INFO, msgspec.json.format(text.encode(), indent=2) + b"\n")
-        self._info = info
+        self._info, self._run = documents.convert(msgspec.to_builtins(info), RunInfo), None
 
     def add_notes(self, notes: Sequence[str]) -> None:
         """Add notes to the run's in ``run.json``, each once; nothing before there is one."""
@@ -263,43 +192,32 @@ class RunFolder:
 
     def append_renders(self, records: Iterable[Render]) -> None:
         """Append to ``renders.jsonl``; on the disk on return. Write the images first."""
-        self._append(RENDERS, tuple(records))
+        self._append(self._renders, tuple(records))
 
     def append_scores(self, records: Iterable[Score]) -> None:
         """Append to ``scores.jsonl``; on the disk on return."""
-        self._append(SCORES, tuple(records))
+        self._append(self._scores, tuple(records))
 
     def append_timings(self, records: Iterable[Timing]) -> None:
         """Append to ``timings.jsonl``; on the disk on return."""
-        self._append(TIMINGS, tuple(records))
+        self._append(self._timings, tuple(records))
 
-    def renders(self) -> tuple[Render, ...]:
-        """The newest record of each (variant, prompt, sample), in the order they were first made."""
-        return () if self._outdated else read_renders(self.path)
-
-    def scores(self) -> tuple[Score, ...]:
-        """The newest record of each (variant, prompt, sample, metric), in the order they were first made."""
-        return () if self._outdated else read_scores(self.path)
-
-    def timings(self) -> tuple[Timing, ...]:
-        """All timings, in the order they were made."""
-        return () if self._outdated else read_timings(self.path)
-
-    def _append(self, journal: str, records: tuple[Render, ...] | tuple[Score, ...] | tuple[Timing, ...]) -> None:
-        self._make_room()
-        self._drop_verdicts()
-        append_records(self.path / journal, records)
+    def _append(self, journal: Journal[R], records: tuple[R, ...]) -> None:
+        self._move_old_run_aside()
+        self._remove_gate()
+        self._run = None
+        journal.append(records)
         if self._sync is not None:
-            self._sync.append(journal, records)
+            self._sync.append(journal.path.name, records)
 
-    def _make_room(self) -> None:
-        """Move the old run aside before the first write of a fresh one: what is refused until then costs nothing."""
+    def _move_old_run_aside(self) -> None:
+        """Before the first write of a fresh run: what is refused until then costs nothing."""
         if self._outdated and self._lock is not None:
             lock, self._lock = self._lock, None
             self._lock = move_aside(self.path, lock)
             self._outdated = False
 
-    def _drop_verdicts(self) -> None:
+    def _remove_gate(self) -> None:
         """Take a gate's verdicts out: the folder keeps its id, and they were on what it held before."""
         gate = self.path / GATE
         if not gate.exists():
@@ -314,30 +232,25 @@ class RunFolder:
 
         Do this before ``write_info`` records the new fingerprint: then a crash in between repeats it.
         """
-        self._drop_verdicts()
-        journals: tuple[tuple[str, tuple[Render | Score | Timing, ...]], ...] = (
-            (TIMINGS, self.timings()),
-            (SCORES, self.scores()),
-            (RENDERS, self.renders()),
-        )
-        for journal, records in journals:
-            kept = [record for record in records if record.variant != name]
-            if len(kept) < len(records):
-                rewrite_journal(self.path / journal, kept)
+        self._remove_gate()
+        self._run = None
+        self._timings.drop_variant(name)
+        self._scores.drop_variant(name)
+        self._renders.drop_variant(name)
         if self._sync is not None:
             self._sync.compact()  # or the chunks would bring it back
 
     def image_path(self, variant: str, prompt_id: str, sample: int) -> Path:
-        """Where the PNG of a cell lies."""
+        """Where the PNG of an image lies."""
         return self.path / image_name(variant, prompt_id, sample)
 
     def write_image(
         self, variant: str, prompt_id: str, sample: int, data: bytes, suffix: str = ".png"
     ) -> tuple[str, str]:
-        """Write the image file of a cell, whole or not at all; returns ``Render.image`` and ``Render.sha256``."""
+        """Write an image file, whole or not at all; returns ``Render.image`` and ``Render.sha256``."""
         name = image_name(variant, prompt_id, sample, suffix)
         self.write_bytes(name, data)
-        return name, hashlib.sha256(data).hexdigest()
+        return name, documents.sha256_of(data)
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file in UTF-8, ``name`` relative to the folder, whole or not at all."""
@@ -345,7 +258,7 @@ class RunFolder:
 
     def write_bytes(self, name: str, data: bytes) -> Path:
         """Write a file, ``name`` relative to the folder, whole or not at all; its folder is made."""
-        self._make_room()
+        self._move_old_run_aside()
         path = self.path / name
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -357,14 +270,9 @@ class RunFolder:
     def write_scores_csv(self) -> Path:
         """Write ``scores.csv``: one row an image, one column a metric, both in the order of the run.
 
-        Columns: variant, case, sample, seed, image, error, then the metrics. An empty field is "no value".
+        Columns: variant, prompt_id, sample, seed, image, error, then the metrics. An empty field is "no value".
         """
-        return self.write_text("scores.csv", scores_csv(load_run(self.path)))
-
-
-def run_id() -> str:
-    """A new run's id: the time in UTC to the second, and 48 random bits."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(6)}"
+        return self.write_text("scores.csv", scores_csv(self.run()))
 
 
 @contextlib.contextmanager
@@ -374,3 +282,53 @@ def _closed_on_error(folder: RunFolder) -> Iterator[None]:
     except BaseException:
         folder.close()
         raise
+
+
+def run_id() -> str:
+    """A new run's id: the time in UTC to the second, and 48 random bits."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(6)}"
+
+
+def write_gate(run_path: str | Path, gate: Gate) -> Path:
+    """Write ``gate.json`` of a run folder, whole or not at all, in the place of an earlier one; returns its path.
+
+    Raises:
+        MachineError: the disk is full, read-only or otherwise unwilling.
+    """
+    path, data = folder_of(run_path) / GATE, gate_json(gate).encode()
+    write_whole(path, data)
+    if is_url(run_path):
+        Objects(run_url(str(run_path))).put(GATE, data)
+    return path
+
+
+def gate_json(gate: Gate) -> str:
+    """The gate as indented JSON text that ends with a line feed.
+
+    Raises:
+        ValueError: a number that is not finite (an internal error: JSON has none).
+    """
+    return json.dumps(msgspec.to_builtins(gate), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+
+
+# What ``batch = "auto"`` needs of a run folder that was begun before: its batch, and to be begun again.
+
+
+def batch_of(place: Path | str) -> int | None:
+    """The batch size of the run in a folder or at a URL; None where there is none."""
+    if is_url(place) and not is_run_at(run_url(str(place))):
+        return None
+    folder = folder_of(place)
+    return read_info(folder).suite.settings.batch if (folder / INFO).exists() else None
+
+
+def forget_empty_run(place: Path | str) -> bool:
+    """Take ``run.json`` out of a folder that holds no image yet; whether that was so."""
+    if is_url(place):
+        return forget_empty(str(place))
+    folder = Path(place)
+    if Journal(folder / RENDERS, Render).records():
+        return False
+    with writing(folder):
+        (folder / INFO).unlink(missing_ok=True)
+    return True

@@ -1,4 +1,4 @@
-"""Journals (JSON lines) and whole files on disk, such that a crash at any moment leaves them readable.
+"""The files of a run folder: journals (JSON lines) and whole files, readable after a crash at any moment.
 
 A journal line counts when its newline is there. What stands after the last newline is the torn end of a
 write that a crash cut short: reading leaves it out, the next append cuts it off.
@@ -9,19 +9,26 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Generic, TypeVar
 
 import msgspec
 
 from bench import documents
 from bench.errors import InvalidError, MachineError
-from bench.records import Record
+from bench.records import Record, Render, Score, Timing
 
 R = TypeVar("R", bound=Record)
 
+INFO = "run.json"
+RENDERS = "renders.jsonl"
+SCORES = "scores.jsonl"
+TIMINGS = "timings.jsonl"
+JOURNALS = (RENDERS, SCORES, TIMINGS)
+IMAGE_SUFFIXES = (".png", ".jpg", ".webp")
+"""How the name of an image ends: rendered ones are PNG, external ones keep their format."""
 TEMPORARY = ".tmp"
 """How the name of a file ends that is not whole yet; it begins with a dot."""
 
@@ -46,6 +53,77 @@ def writing(path: Path) -> Iterator[None]:
         raise MachineError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
+def image_name(variant: str, prompt_id: str, sample: int, suffix: str = ".png") -> str:
+    """Where an image lies, relative to the run folder, with forward slashes."""
+    return f"images/{variant}/{prompt_id}-{sample}{suffix}"
+
+
+class Journal(Generic[R]):
+    """A journal of a run folder, of which the newest record of each key counts: read once, then kept in memory.
+
+    The key of a render is (variant, prompt, sample), of a score (..., metric), of a timing (variant, name, round).
+    """
+
+    def __init__(self, path: Path, kind: type[R], *, empty: bool = False) -> None:
+        """A journal at ``path``; with ``empty`` what lies there is of an older run and does not count."""
+        self.path, self._kind = path, kind
+        self._newest: dict[tuple[object, ...], R] | None = {} if empty else None
+
+    def records(self) -> tuple[R, ...]:
+        """The newest record of each key, in the order in which the keys were first written.
+
+        Raises:
+            InvalidError: a damaged line, or a render with neither an image at its place nor an error.
+            MachineError: the file cannot be read.
+        """
+        if self._newest is None:
+            newest = {}
+            for where, record in read_records(self.path, self._kind):
+                _check_image(self.path, where, record)
+                newest[_key(record)] = record
+            self._newest = newest
+        return tuple(self._newest.values())
+
+    def append(self, records: Sequence[R]) -> None:
+        """Append records; on the disk on return. Raises as ``append_records``."""
+        append_records(self.path, records)
+        if self._newest is not None:  # as they would be read: a whole number in the place of a float is one
+            written = msgspec.convert(msgspec.to_builtins(records), tuple[self._kind, ...])  # type: ignore[name-defined]
+            self._newest |= {_key(record): record for record in written}
+
+    def drop_variant(self, name: str) -> None:
+        """Take a variant's records out, whole or not at all."""
+        before = self.records()
+        kept = {_key(record): record for record in before if getattr(record, "variant", None) != name}
+        if len(kept) < len(before):
+            write_whole(self.path, record_lines(kept.values()))
+            self._newest = kept
+
+
+def _key(record: Record) -> tuple[object, ...]:
+    match record:
+        case Score():
+            return record.variant, record.prompt_id, record.sample, record.metric
+        case Render():
+            return record.variant, record.prompt_id, record.sample
+        case Timing():
+            return record.variant, record.name, record.round
+    raise TypeError(f"no journal holds a {type(record).__name__}")
+
+
+def _check_image(path: Path, where: str, record: Record) -> None:
+    """Refuse a render whose image is elsewhere: a report embeds these files, and must not read /etc/passwd."""
+    if not isinstance(record, Render) or (record.image is None and record.error is not None):
+        return
+    names = [image_name(record.variant, record.prompt_id, record.sample, suffix) for suffix in IMAGE_SUFFIXES]
+    if record.image not in names or record.sha256 is None:
+        raise InvalidError(
+            f"{path.parent}/{where}: the image is {record.image!r}; it must be {names[0]!r} with a sha256, "
+            "or null with an error.",
+            "take the line out to have its work done again, or start over with --fresh",
+        )
+
+
 def append_records(path: Path, records: Iterable[Record]) -> None:
     """Append records to a journal, one line each, in one write that is on the disk on return.
 
@@ -53,7 +131,7 @@ def append_records(path: Path, records: Iterable[Record]) -> None:
 
     Raises:
         MachineError: the disk is full, read-only or otherwise unwilling.
-        ValueError: a record holds a number that is not finite (a bug of the caller: JSON has none).
+        ValueError: a record holds a number that is not finite (an internal error: JSON has none).
     """
     lines = record_lines(records)
     if not lines:
@@ -69,7 +147,7 @@ def read_records(path: Path, kind: type[R]) -> Iterator[tuple[str, R]]:
     """The records of a journal in order, each with its place ("renders.jsonl:7"); none without a file.
 
     Raises:
-        InvalidError: a line, other than a torn end, that is no such record.
+        InvalidError: a line, other than a torn end, that is not such a record.
         MachineError: the file cannot be read.
     """
     try:
@@ -85,18 +163,9 @@ def read_records(path: Path, kind: type[R]) -> Iterator[tuple[str, R]]:
             yield f"{path.name}:{number}", _read_line(line, decoder, kind)
         except ValueError as error:
             raise InvalidError(
-                f"{path}:{number}: is no {kind.__name__.lower()} record: {error}.",
+                f"{path}:{number}: is not a {kind.__name__.lower()} record: {error}.",
                 "take the line out to have its work done again, or start over with --fresh",
             ) from error
-
-
-def rewrite_journal(path: Path, records: Iterable[Record]) -> None:
-    """Put a journal in the place of another, whole or not at all.
-
-    Raises:
-        MachineError, ValueError: as ``append_records``.
-    """
-    write_whole(path, record_lines(records))
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from bench.errors import MachineError, UsageError
 from bench.formatting import listed
-from bench.store.journal import TEMPORARY, writing
-from bench.store.reading import INFO
+from bench.store.journal import INFO, TEMPORARY, writing
 
 # The lock that keeps a second process out of a run folder.
 

@@ -1,4 +1,4 @@
-"""Reading a run folder: its files by name, and a run as it stands on disk."""
+"""Reading a run folder without a lock: the run as it stands on disk, its ``run.json``, and the last gate on it."""
 
 from __future__ import annotations
 
@@ -7,34 +7,44 @@ import io
 from pathlib import Path
 
 from bench import documents
-from bench.errors import InvalidError, MachineError, UsageError
-from bench.records import SCHEMA, Render, Run, RunInfo, Score, Timing
-from bench.store.journal import read_records
+from bench.errors import InvalidError
+from bench.records import SCHEMA, Gate, Render, Run, RunInfo, Score, Timing
+from bench.store.journal import INFO, RENDERS, SCORES, TIMINGS, Journal
+from bench.store.object_store import read_copy
 from bench.store.objects import is_url
 
-INFO = "run.json"
-RENDERS = "renders.jsonl"
-SCORES = "scores.jsonl"
-TIMINGS = "timings.jsonl"
-IMAGE_SUFFIXES = (".png", ".jpg", ".webp")
-"""How the name of an image ends: rendered ones are PNG, given ones keep their format."""
+GATE = "gate.json"
+"""The last gate on a run, beside its journals."""
 
 
 def load_run(path: str | Path) -> Run:
-    """A run as it stands on disk, from its folder or its ``run.json``.
+    """A run as it stands on disk, from its folder, its ``run.json``, or its URL on an object store.
 
-    The newest record of each cell counts; records come in the suite's order of variants, prompts and samples,
-    scores by metric within. Records of variants that the suite no longer has are left out. A torn last line
-    of a journal is left out too: another process may be writing it.
+    The newest record of each image, score and timing counts; records come in the suite's order of variants, prompts
+    and samples, scores by metric within. Records of variants that the suite no longer has are left out. A torn last
+    line of a journal is left out too: another process may be writing it.
 
     Raises:
         UsageError: there is no run.
-        IncomparableError: its schema is newer than this program.
-        InvalidError: ``run.json`` or a journal line is damaged, or names a prompt that the suite has not.
+        IncomparableError: it is of another schema.
+        InvalidError: ``run.json`` or a journal line is damaged, or names a prompt that the suite does not have.
         MachineError: a file cannot be read.
     """
     folder = folder_of(path)
     info = read_info(folder)
+    renders, scores = Journal(folder / RENDERS, Render), Journal(folder / SCORES, Score)
+    timings = Journal(folder / TIMINGS, Timing)
+    return run_of(folder, info, renders.records(), scores.records(), timings.records())
+
+
+def run_of(
+    folder: Path,
+    info: RunInfo,
+    renders: tuple[Render, ...],
+    scores: tuple[Score, ...],
+    timings: tuple[Timing, ...],
+) -> Run:
+    """The run of these records, in the order and with the errors of ``load_run``."""
     variants = {variant.name: index for index, variant in enumerate(info.suite.variants)}
     prompts = {prompt.id: index for index, prompt in enumerate(info.suite.prompts)}
     metrics = {facts.name: index for index, facts in enumerate(info.metrics)}
@@ -43,24 +53,20 @@ def load_run(path: str | Path) -> Run:
         if record.prompt_id not in prompts:
             journal = RENDERS if isinstance(record, Render) else SCORES
             raise InvalidError(
-                f"{folder / journal}: names the prompt {record.prompt_id!r}, which the suite in {INFO} has not.",
+                f"{folder / journal}: names the prompt {record.prompt_id!r}, which the suite in {INFO} does not have.",
                 "start over with --fresh",
             )
         return variants[record.variant], prompts[record.prompt_id], record.sample
 
-    renders = [item for item in read_renders(folder) if item.variant in variants]
-    scores = read_scores(folder)
+    def place_of_score(record: Score) -> tuple[int, int, int, int, str]:
+        return (*place(record), metrics.get(record.metric, len(metrics)), record.metric)
+
     return Run(
         path=str(folder),
         info=info,
-        renders=tuple(sorted(renders, key=place)),
-        scores=tuple(
-            sorted(
-                (item for item in scores if item.variant in variants),
-                key=lambda item: (*place(item), metrics.get(item.metric, len(metrics)), item.metric),
-            )
-        ),
-        timings=tuple(item for item in read_timings(folder) if item.variant in variants),
+        renders=tuple(sorted((item for item in renders if item.variant in variants), key=place)),
+        scores=tuple(sorted((item for item in scores if item.variant in variants), key=place_of_score)),
+        timings=tuple(item for item in timings if item.variant in variants),
     )
 
 
@@ -70,65 +76,31 @@ def read_info(folder: Path) -> RunInfo:
     Raises:
         UsageError, IncomparableError, InvalidError, MachineError: as ``load_run``.
     """
-    path = folder / INFO
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{folder}: there is no run here (no {INFO}).", f"hotart-bench run -o {folder}") from error
-    except OSError as error:
-        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
-    try:
-        table = documents.loads(data.decode())
-        schema = table.get("schema") if isinstance(table, dict) else None
-        if isinstance(table, dict):
-            documents.refuse_other_schema(path, schema, SCHEMA, "runs", f"hotart-bench run --fresh -o {folder}")
-        return documents.convert(table, RunInfo)
-    except ValueError as error:
-        raise InvalidError(f"{path}: is no card of a run: {error}.", "start over with --fresh") from error
+    return documents.read_document(
+        folder / INFO,
+        RunInfo,
+        schema=SCHEMA,
+        what="run",
+        make=f"hotart-bench run -o {folder}",
+        remake=f"start over with --fresh: hotart-bench run --fresh -o {folder}",
+    )
 
 
-def read_renders(folder: Path) -> tuple[Render, ...]:
-    """The newest record of each (variant, prompt, sample), in the order they were first made.
+def read_gate(run_path: str | Path) -> Gate | None:
+    """The last gate on a run, from its folder or ``run.json``; None where there was none.
+
+    It may be of what lay in the folder before: ``Gate.run_id`` tells.
 
     Raises:
-        InvalidError: a damaged line, or one with neither an image at the cell's place nor an error.
+        IncomparableError: it is of another schema.
+        InvalidError: the file is damaged.
+        MachineError: it cannot be read.
     """
-    newest: dict[tuple[str, str, int], Render] = {}
-    for where, item in read_records(folder / RENDERS, Render):
-        # A report embeds these files: a folder from elsewhere must not name /etc/passwd.
-        names = [image_name(item.variant, item.prompt_id, item.sample, suffix) for suffix in IMAGE_SUFFIXES]
-        good = item.image in names and item.sha256 is not None
-        if not good and (item.image is not None or item.error is None):
-            raise InvalidError(
-                f"{folder}/{where}: the image is {item.image!r}; it must be "
-                f"{image_name(item.variant, item.prompt_id, item.sample)!r} with a sha256, or null with an error.",
-                "take the line out to have its work done again, or start over with --fresh",
-            )
-        newest[item.variant, item.prompt_id, item.sample] = item
-    return tuple(newest.values())
-
-
-def read_scores(folder: Path) -> tuple[Score, ...]:
-    """The newest record of each (variant, prompt, sample, metric), in the order they were first made.
-
-    Raises:
-        InvalidError: a damaged line.
-    """
-    newest = {
-        (item.variant, item.prompt_id, item.sample, item.metric): item
-        for _, item in read_records(folder / SCORES, Score)
-    }
-    return tuple(newest.values())
-
-
-def read_timings(folder: Path) -> tuple[Timing, ...]:
-    """The newest record of each (variant, name, round), in the order they were first made.
-
-    Raises:
-        InvalidError: a damaged line.
-    """
-    newest = {(item.variant, item.name, item.round): item for _, item in read_records(folder / TIMINGS, Timing)}
-    return tuple(newest.values())
+    path = folder_of(run_path) / GATE
+    if not path.exists():
+        return None
+    remake = "run hotart-bench gate again, or delete the file"
+    return documents.read_document(path, Gate, schema=SCHEMA, what="gate", make=remake, remake=remake)
 
 
 def folder_of(path: str | Path) -> Path:
@@ -137,27 +109,20 @@ def folder_of(path: str | Path) -> Path:
     Of a run on an object store it is a copy that was brought here just now, without the images.
     """
     if is_url(path):
-        from bench.store.object_store import read_copy
-
         return read_copy(str(path))
     path = Path(path)
     return path.parent if path.name == INFO else path
 
 
 def scores_csv(run: Run) -> str:
-    """The table of ``write_scores_csv`` as text, lines ended by a line feed."""
+    """The table of ``RunFolder.write_scores_csv`` as text, lines ended by a line feed."""
     values = {(score.variant, score.prompt_id, score.sample, score.metric): score.value for score in run.scores}
     metrics = list(dict.fromkeys([facts.name for facts in run.info.metrics] + [s.metric for s in run.scores]))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["variant", "prompt_id", "sample", "seed", "image", "error", *metrics])
     for item in run.renders:
-        cell = (item.variant, item.prompt_id, item.sample)
-        scores = [values.get((*cell, metric)) for metric in metrics]
-        writer.writerow([*cell, item.seed, item.image, item.error, *scores])
+        image = (item.variant, item.prompt_id, item.sample)
+        scores = [values.get((*image, metric)) for metric in metrics]
+        writer.writerow([*image, item.seed, item.image, item.error, *scores])
     return out.getvalue()
-
-
-def image_name(variant: str, prompt_id: str, sample: int, suffix: str = ".png") -> str:
-    """Where the image of a cell lies, relative to the run folder, with forward slashes."""
-    return f"images/{variant}/{prompt_id}-{sample}{suffix}"

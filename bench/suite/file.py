@@ -6,7 +6,6 @@ with the field and, where there is one, the nearest match.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +13,7 @@ from typing import Any, get_args
 import msgspec
 
 from bench import documents
-from bench.documents import read_text, refuse_other_schema
+from bench.documents import read_toml, refuse_other_schema, refuse_unknown_choice, refuse_unknown_fields
 from bench.errors import SuiteError, UsageError
 from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed
 from bench.records import HEAVIEST_LORA, SCHEMA, Dtype, Lora, Plan, Sampler, Schedule, Settings, TimingName
@@ -73,14 +72,11 @@ def read_suite_file(path: Path, known_metrics: Collection[str] | None) -> SuiteF
             field, what is allowed and the nearest match.
         IncomparableError: its schema is newer than this program.
     """
-    text = read_text(path)
-    try:
-        table = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SuiteError(f"{path}: is not valid TOML: {error}.") from error
+    table = read_toml(path)
     refuse_other_schema(path, table.get("schema"), SCHEMA, "suites", UPGRADE, invalid=SuiteError)
-    _refuse_unknown_fields(str(path), table)
-    _refuse_unknown_choices(str(path), table)
+    for place, inner, kind in _tables(table):
+        refuse_unknown_fields(path, place, inner, kind)
+    _refuse_unknown_choices(path, table)
     _read_auto_batch(table)
     try:
         suite = documents.convert(table, SuiteFile)
@@ -89,17 +85,6 @@ def read_suite_file(path: Path, known_metrics: Collection[str] | None) -> SuiteF
         raise SuiteError(f"{path}: {error}.", hint) from error
     _check_values(str(path), suite, known_metrics)
     return suite
-
-
-def _refuse_unknown_fields(file: str, table: Mapping[str, Any]) -> None:
-    for place, inner, kind in _tables(table):
-        known = [field.encode_name for field in msgspec.structs.fields(kind)]
-        for name in inner:
-            if name not in known:
-                raise SuiteError(
-                    f"{file}: unknown field {place}{name}{did_you_mean(name, known)}; "
-                    f"{'here' if place else 'at the top'} stand {', '.join(known)}."
-                )
 
 
 def _tables(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], type]]:
@@ -125,14 +110,12 @@ def _read_auto_batch(table: dict[str, Any]) -> None:
         settings["batch"] = None
 
 
-def _refuse_unknown_choices(file: str, table: Mapping[str, Any]) -> None:
+def _refuse_unknown_choices(path: Path, table: Mapping[str, Any]) -> None:
     settings = table.get("settings")
     for name, choices in (("sampler", SAMPLERS), ("schedule", get_args(Schedule)), ("dtype", get_args(Dtype))):
-        value = settings.get(name) if isinstance(settings, dict) else None
-        if isinstance(value, str) and value not in choices:
-            raise SuiteError(
-                f"{file}: settings.{name} is {value!r}{did_you_mean(value, choices)}; allowed are {', '.join(choices)}."
-            )
+        refuse_unknown_choice(
+            path, f"settings.{name}", settings.get(name) if isinstance(settings, dict) else None, choices
+        )
 
 
 def _check_values(file: str, suite: SuiteFile, known_metrics: Collection[str] | None) -> None:

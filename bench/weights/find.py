@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from bench.documents import utc_now
 from bench.errors import WeightsError
 from bench.records import Progress, Record
 from bench.weights import lock
@@ -194,7 +195,7 @@ def check_file(entry: Entry, file: File, path: Path) -> None:
     if known is None:
         if not is_whole(path):
             raise _wrong(path, f"is no whole {path.suffix} file", "")
-        lock.record(key, lock.Locked(sha256=found, size_bytes=size, recorded=lock.now()))
+        lock.record(key, lock.Locked(sha256=found, size_bytes=size, recorded=utc_now()))
     elif known.sha256 != found:
         since = f" as it was recorded in {lock.lock_path()} on {known.recorded}"
         raise _wrong(path, f"has sha256 {found}, not {known.sha256}", since)

@@ -7,10 +7,8 @@ once and not at every start.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -99,18 +97,12 @@ def sha256_of(path: Path) -> str:
     facts = (state.st_size, state.st_mtime_ns, state.st_ino)
     if known is not None and (known.size_bytes, known.mtime_ns, known.inode) == facts:
         return known.sha256
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = documents.sha256_of(path)
     lock = read_lock()  # again: another process may have written while this one hashed
     entry = Hashed(sha256=digest, size_bytes=facts[0], mtime_ns=facts[1], inode=facts[2])
     present = {name: item for name, item in lock.hashed.items() if Path(name).exists()}
     _write(msgspec.structs.replace(lock, hashed={**present, str(path): entry}))
     return digest
-
-
-def now() -> str:
-    """The time, ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _write(lock: Lock) -> None:

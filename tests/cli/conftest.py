@@ -4,7 +4,7 @@ from unittest.mock import create_autospec
 import pytest
 from fakes import make_run, write_run
 from gate_runs import PLANTED, make_folder
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 import bench.run
 from bench.baseline import freeze, write_baseline
@@ -23,12 +23,12 @@ class Stages:
         self.outcome = DONE
         self.error = None
 
-    def run_all(self, suite, path, **flags):
-        return self.run_stage("all", suite, path, **flags)
+    def run_all(self, suite, path, options, *, progress):
+        return self.run_stage("all", suite, path, options, progress=progress)
 
-    def run_stage(self, stage, suite, path, **flags):
-        flags.pop("progress")("render", 1, 1)
-        self.calls.append({"stage": stage, "suite": suite, "path": path, **flags})
+    def run_stage(self, stage, suite, path, options, *, progress):
+        progress("render", 1, 1)
+        self.calls.append({"stage": stage, "suite": suite, "path": path, **asdict(options)})
         if self.error is not None:
             raise self.error
         return replace(self.outcome, path=str(path))

@@ -109,7 +109,7 @@ def calibration(run, **changes):
         "prompts": 40,
         "samples": 2,
         "machine": info.machine,
-        "packages": {},
+        "packages": info.packages,
         "noise": (),
         "session_noise": (SessionNoise(name="end_to_end", sd_log_ratio=0.01, sessions=3),),
         "notes": (),
@@ -132,8 +132,30 @@ def test_noise_of_another_suite_or_machine_does_not(here, cli, tmp_path):
     (tmp_path / "c.json").write_bytes(msgspec.json.encode(other))
     answer = cli("baseline", "old", "-o", tmp_path / "b.json", "--by", "me", "--calibration", tmp_path / "c.json")
     assert answer.code == 4
-    for words in ("another protocol", "the cpu is Another CPU there", "the number of threads is 7 there and 2"):
+    for words in ("another protocol", "the CPU is Another CPU there", "the number of threads is 7 there and 2"):
         assert words in answer.err
+
+
+def test_noise_of_another_torch_driver_or_device_memory_is_refused_with_every_difference(here, cli, tmp_path):
+    info = load_run("old").info
+    machine = replace(info.machine, driver="570.1", device_memory_bytes=80 * 2**30)
+    other = calibration("old", machine=machine, packages={**info.packages, "torch": "9.9", "transformers": "9.8"})
+    (tmp_path / "c.json").write_bytes(msgspec.json.encode(other))
+    answer = cli("baseline", "old", "-o", tmp_path / "b.json", "--by", "me", "--calibration", tmp_path / "c.json")
+    assert answer.code == 4
+    for words in (
+        "torch is 9.9 there and 2.8.0 in the run",
+        "transformers is 9.8 there",
+        "the driver is 570.1 there and not set in the run",
+        "the device memory in GiB is 80 there and not set in the run",
+    ):
+        assert words in " ".join(answer.err.split())
+    assert "protocol" not in answer.err
+    assert "hotart-bench calibrate" in answer.err
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_a_calibration_without_timed_sessions_is_refused(here, cli, tmp_path):
     none = calibration("old", session_noise=())
     (tmp_path / "c.json").write_bytes(msgspec.json.encode(none))
     answer = cli("baseline", "old", "-o", tmp_path / "b.json", "--by", "me", "--calibration", tmp_path / "c.json")

@@ -232,11 +232,11 @@ def test_gate_json_reads_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [
-        ("", 5, "is no record of a gate"),
+        ("", 5, "is not a valid gate"),
         ('{"schema": 2}', 5, "missing field outcome"),
         ('{"schema": 1, "schema": 1}', 5, "given twice"),
         ('{"schema": 3}', 4, "of schema 2 only"),
-        ("[]", 5, "is no record of a gate"),
+        ("[]", 5, "is not a valid gate"),
     ],
 )
 def test_a_damaged_gate_json_is_refused(text, code, words, tmp_path):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from bench.metrics import LoadedRewardModel, Place
-from bench.run import run_stage
+from bench.run import RunOptions, run_stage
 from bench.score import score
 from bench.store import RunFolder
 
@@ -28,7 +28,7 @@ def score_over_encoders(bench_: Bench) -> Figure:
     """
     size, suite = bench_.size, bench_.suite
     path = bench_.place / "scored"
-    run_stage("render", suite, path, device=size.device)
+    run_stage("render", suite, path, RunOptions(device=size.device))
     with RunFolder.reopen(path) as folder:
         files = [folder.path / (item.image or "") for item in folder.renders()]
         prompts = {prompt.id: prompt.text for prompt in suite.prompts}

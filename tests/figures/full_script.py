@@ -15,7 +15,7 @@ from PIL import Image
 import bench.render
 from bench.metrics import Inputs, LoadedRewardModel, Metric, Place
 from bench.pipeline.switch import load_pipeline
-from bench.records import Suite
+from bench.records import RunOptions, Suite
 from bench.run import run_stage
 from bench.suite import plan_images
 
@@ -34,12 +34,12 @@ def script_over_render(bench_: Bench) -> Figure:
     drawn before, so that compiling is no part of it (``compile_s`` tells it). Once, since it takes minutes.
     """
     size, suite = bench_.size, bench_.suite
-    run_stage("render", one_batch(suite), bench_.place / "warm", device=size.device)
+    run_stage("render", one_batch(suite), bench_.place / "warm", RunOptions(device=size.device))
     real, clock = bench.render.switch_variant, Clock(bench.render.switch_variant)
     bench.render.switch_variant = clock
     path = bench_.place / "ours"
     try:
-        ours_s = timed(size, lambda: run_stage("render", suite, path, device=size.device)) - clock.seconds
+        ours_s = timed(size, lambda: run_stage("render", suite, path, RunOptions(device=size.device))) - clock.seconds
     finally:
         bench.render.switch_variant = real
     ours_s += timed(size, partial(score_all, bench_, path, size.turns))

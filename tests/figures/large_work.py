@@ -15,7 +15,7 @@ import numpy as np
 
 import bench.render
 from bench.pipeline.switch import base_of
-from bench.records import Audit, CheckpointFacts, PlannedImage, Prompt, Settings, Suite, Variant
+from bench.records import Audit, CheckpointFacts, PlannedImage, Prompt, RunOptions, Settings, Suite, Variant
 from bench.render.images import Drawn
 from bench.run import run_stage
 
@@ -86,7 +86,7 @@ def wall_s(suite: Suite, folder: Path) -> float:
     def progress(stage: str, done: int, total: int, note: str = "") -> None:
         recorded.append(time.perf_counter())
 
-    run_stage("render", suite, folder, device="cpu", progress=progress)
+    run_stage("render", suite, folder, RunOptions(device="cpu"), progress=progress)
     return recorded[-1] - asked[0]
 
 
@@ -106,7 +106,7 @@ def resume_start_s(suite: Suite, images: int, folder: Path) -> float:
         paint(on_batch)
         start = time.perf_counter()
         try:
-            run_stage("render", suite, folder, device="cpu")
+            run_stage("render", suite, folder, RunOptions(device="cpu"))
         except Enough:
             seconds = time.perf_counter() - start
     return seconds

@@ -19,7 +19,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 import bench.render
 from bench.mini.networks import load_mini_clip, mini_clip_tokens
 from bench.mini.weights import lora_file, pipeline_folder, weight_file
-from bench.records import Suite
+from bench.records import RunOptions, Suite
 from bench.run import run_stage
 from bench.suite import load_suite, plan_images
 
@@ -74,8 +74,8 @@ def ours_s(suite: Suite, path: Path) -> tuple[float, float]:
     bench.render.switch_variant = clock
     try:
         start = time.perf_counter()
-        run_stage("render", suite, path, device="cpu")
-        run_stage("score", suite, path, device="cpu")
+        run_stage("render", suite, path, RunOptions(device="cpu"))
+        run_stage("score", suite, path, RunOptions(device="cpu"))
         return time.perf_counter() - start - clock.seconds, clock.seconds
     finally:
         bench.render.switch_variant = real

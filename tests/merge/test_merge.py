@@ -334,7 +334,7 @@ def test_force_replaces_a_file_and_follows_a_link(place: Path) -> None:
 
 def test_no_room_is_told_before_the_inputs_are_hashed(place: Path, monkeypatch) -> None:
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1_000}))
-    monkeypatch.setattr(merging, "_sha256", lambda path: pytest.fail("hashed"))
+    monkeypatch.setattr(merging, "sha256_of", lambda path: pytest.fail("hashed"))
     (place / "out.safetensors").write_bytes(b"old")
     with pytest.raises(MachineError, match="GB free"):
         run(place, force=True)

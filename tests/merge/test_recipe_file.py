@@ -54,7 +54,7 @@ def test_what_is_left_out_is_filled_in_and_part_of_the_recipe(tmp_path: Path) ->
 BAD = {
     "no TOML": ("schema = ", "is not valid TOML"),
     "doubled": (SUM + "alpha = 0.5\n", "is not valid TOML"),
-    "no schema": ('method = "copy"', "schema is missing; a recipe begins with schema = 1"),
+    "no schema": ('method = "copy"', "schema is missing; recipes have schema = 1"),
     "schema a text": ('schema = "1"', "schema is '1'"),
     "unknown field": (SUM + "alfa = 1\n", r"unknown field alfa \(did you mean 'alpha'\?\); at the top stand"),
     "unknown metadata": (COPY + "[metadata]\ntitel = 'x'\n", r"metadata\.titel \(did you mean 'title'\?\); here stand"),
@@ -106,7 +106,7 @@ def test_bad_recipes(tmp_path: Path, name: str) -> None:
 
 
 def test_a_newer_schema_is_not_guessed_at(tmp_path: Path) -> None:
-    with pytest.raises(IncomparableError, match="recipes up to schema 1"):
+    with pytest.raises(IncomparableError, match="recipes of schema 1 only"):
         read(tmp_path, SUM.replace("schema = 1", "schema = 2"))
 
 

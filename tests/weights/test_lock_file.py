@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.documents import utc_now
 from bench.errors import MachineError, WeightsError
 from bench.weights import lock
 
@@ -29,7 +30,7 @@ def count_hashing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         hashed.append(file.name)
         return real(file, kind)
 
-    monkeypatch.setattr(lock.hashlib, "file_digest", noting)
+    monkeypatch.setattr(hashlib, "file_digest", noting)
     return hashed
 
 
@@ -63,7 +64,7 @@ def test_files_that_are_gone_are_forgotten_and_records_are_kept(tmp_path: Path, 
     gone, kept = tmp_path / "gone.pt", tmp_path / "kept.pt"
     gone.write_bytes(b"gone")
     kept.write_bytes(b"kept")
-    lock.record("o/n@unpinned/gone.pt", lock.Locked(sha256="a" * 64, size_bytes=4, recorded=lock.now()))
+    lock.record("o/n@unpinned/gone.pt", lock.Locked(sha256="a" * 64, size_bytes=4, recorded=utc_now()))
     lock.sha256_of(gone)
     gone.unlink()
     lock.sha256_of(kept)
@@ -108,5 +109,5 @@ def test_a_place_that_cannot_be_written_says_which_variable_names_another(
     monkeypatch.setattr(lock, "read_lock", lock.Lock)
     monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path / "file" / "lock.json"))
     with pytest.raises(MachineError, match="cannot be recorded") as refused:
-        lock.record("key", lock.Locked(sha256="a" * 64, size_bytes=1, recorded=lock.now()))
+        lock.record("key", lock.Locked(sha256="a" * 64, size_bytes=1, recorded=utc_now()))
     assert "HOTART_WEIGHTS_LOCK" in refused.value.hint

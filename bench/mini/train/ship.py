@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
+from bench.documents import sha256_of
 from bench.mini.weights import FOLDER, LORAS
 
 JUDGES = ("mini-clip", "mini-aesthetic", "mini-preference", "step-aware", "instrument")
@@ -54,7 +54,7 @@ def write_manifest(target: Path) -> None:
     """
     files: dict[str, dict[str, str | int]] = {
         path.relative_to(target).as_posix(): {
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "sha256": sha256_of(path),
             "size_bytes": path.stat().st_size,
         }
         for path in sorted(target.rglob("*"))

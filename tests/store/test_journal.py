@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bench import documents
 from bench.errors import InvalidError, MachineError
 from bench.records import Score, Timing
-from bench.store.journal import append_records, read_records, rewrite_journal, write_whole
+from bench.store.journal import Journal, append_records, read_records, write_whole
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -149,7 +149,7 @@ GOOD = documents.dumps(
     ("line", "problem"),
     [
         (GOOD.replace('"value":1', '"value":1,"value":2'), "the key 'value' is given twice"),
-        (GOOD.replace('"value":1', '"value":NaN'), "NaN is no JSON number"),
+        (GOOD.replace('"value":1', '"value":NaN'), "NaN is not a JSON number"),
         (GOOD.replace('"value":1', '"value":1e999'), "too large"),
         (GOOD.replace('"value":1', '"value":"1"'), "value: expected float | null, got str"),
         (GOOD.replace('"value":1', '"value":1,"extra":2'), "unknown field extra"),
@@ -165,7 +165,7 @@ def test_a_bad_line_is_named_with_its_file_and_number(line: str, problem: str, t
     path.write_text(f"{GOOD}\n{line}\n{GOOD}\n", encoding="utf-8")
     with pytest.raises(InvalidError) as caught:
         read(path)
-    assert f"{path}:2: is no score record" in caught.value.message
+    assert f"{path}:2: is not a score record" in caught.value.message
     assert problem.lower() in caught.value.message.lower()
     path.write_bytes(f"{GOOD}\n".encode() + b"\xff\xfe\n")
     with pytest.raises(InvalidError, match=r"scores\.jsonl:2"):
@@ -200,11 +200,28 @@ def _umask() -> int:
     return mask
 
 
-def test_rewriting_takes_the_torn_end_along(tmp_path: Path) -> None:
+def test_dropping_a_variant_takes_the_torn_end_along(tmp_path: Path) -> None:
     path = tmp_path / "scores.jsonl"
-    path.write_text(f'{GOOD}\n{{"variant":', encoding="utf-8")
-    rewrite_journal(path, [score(4.0)])
+    append_records(path, [score(4.0), msgspec.structs.replace(score(5.0), variant="gone")])
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"variant":')
+    Journal(path, Score).drop_variant("gone")
     assert [item.value for item in read(path)] == [4.0]
+    assert path.read_bytes().endswith(b"}\n")
+
+
+def test_a_journal_is_read_once_and_remembers_what_is_appended_as_it_would_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scores.jsonl"
+    append_records(path, [score(1.0, "a"), score(2.0, "b")])
+    journal = Journal(path, Score)
+    assert [item.value for item in journal.records()] == [1.0, 2.0]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", None)
+        journal.append([score(3, "a"), score(None, "c")])
+        assert [repr(item.value) for item in journal.records()] == ["3.0", "2.0", "None"]
+    assert Journal(path, Score).records() == journal.records()
 
 
 def test_a_real_full_disk_is_a_machine_error() -> None:

@@ -22,7 +22,7 @@ def work_of(*counts: int) -> Work:
 
 
 def named(batch: Batch | None) -> tuple[str, int] | None:
-    return None if batch is None else (batch.variant.name, batch.cells[0].batch)
+    return None if batch is None else (batch.variant.name, batch.images[0].batch)
 
 
 def test_a_worker_stays_with_its_variant_as_long_as_that_has_batches() -> None:

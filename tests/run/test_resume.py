@@ -21,10 +21,9 @@ import bench.run.stages
 from bench.measure import measure
 from bench.records import Render, Score
 from bench.store import load_run
-from bench.store.journal import append_records, read_records
-from bench.store.reading import read_renders, read_scores
+from bench.store.journal import RENDERS, SCORES, Journal, append_records, read_records
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures("blank_plots")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
 KILLED = -signal.SIGKILL
@@ -91,14 +90,14 @@ def test_a_kill_loses_at_most_the_batch_that_was_being_made(point, killed, tiny_
     end, renders, scores, torn = STATES[point]
     state = states / point
     assert ends[point] == end, (states / f"{point}.err").read_text("utf-8")
-    assert len(read_renders(state)) == renders
-    assert len(read_scores(state)) == scores
+    assert len(Journal(state / RENDERS, Render).records()) == renders
+    assert len(Journal(state / SCORES, Score).records()) == scores
     ends_torn = [path.name for path in state.glob("*.jsonl") if not path.read_bytes().endswith(b"\n")]
     assert ends_torn == ([torn] if point in ("journal", "scores") else [])
     halves = [path for path in state.rglob("*.tmp") if path.name.startswith(f".{torn}.")]
     assert len(halves) == (point == "png")
     whole = images(tiny_run.folder)
-    assert all(whole[one.image] == one.sha256 for one in read_renders(state))
+    assert all(whole[one.image] == one.sha256 for one in Journal(state / RENDERS, Render).records())
     assert all(whole[name] == digest for name, digest in images(state).items() if name.endswith(".png"))
 
 
@@ -154,7 +153,7 @@ def test_a_finished_run_is_left_alone_without_importing_torch(tiny_run, tmp_path
 def test_a_lost_report_is_written_again_and_nothing_else(tiny_run, tmp_path, cli, monkeypatch):
     folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
     (folder / "report.md").unlink()
-    monkeypatch.setattr("bench.report.write_report", lambda path: (path / "report.md").write_text("again"))
+    monkeypatch.setattr("bench.run.stages.write_report", lambda run: Path(run.path, "report.md").write_text("again"))
     assert cli("run", tiny_run.suite_file, "-o", folder).code == 0
     assert (folder / "report.md").read_text() == "again"
     assert {**content(tiny_run.folder), "report.md": ""} == {**content(folder), "report.md": ""}
@@ -182,7 +181,7 @@ def test_the_same_weights_at_another_place_are_the_same_variant(moved, cli):
 
 def test_a_variant_whose_lora_changed_is_rendered_anew_and_no_other(moved, tiny_run, cli, no_clock, monkeypatch):
     suite_file, folder = moved
-    monkeypatch.setattr("bench.report.write_report", lambda path: (path / "report.html").write_text("new"))
+    monkeypatch.setattr("bench.run.stages.write_report", lambda run: Path(run.path, "report.html").write_text("new"))
     tiny.write_lora(suite_file.parent / "own.safetensors", 2)
     old = load_run(tiny_run.folder)
     stamps = {path: path.stat().st_mtime_ns for path in (folder / "images" / "base").iterdir()}
@@ -242,7 +241,7 @@ def test_another_protocol_in_the_folder_is_refused_with_every_difference(moved, 
     refused(answer, 4, str(folder), "settings.steps is 3 there and 4 here", "--fresh")
     assert content(folder) == before
     limited = cli("run", moved[0], "-o", folder, "--limit", "1")
-    refused(limited, 4, "limit is not set there and 1 here", "prompts only there: dunes, woman")
+    refused(limited, 4, "limit is not set there and 1 here", "2 prompts only there (dunes, woman)")
     assert content(folder) == before
 
 

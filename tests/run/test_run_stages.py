@@ -10,7 +10,7 @@ import painted
 import pytest
 
 from bench.errors import IncomparableError, InvalidError, UsageError, WeightsError
-from bench.records import Lora
+from bench.records import Lora, RunOptions
 from bench.run import run_stage
 from bench.store import load_run
 
@@ -31,7 +31,7 @@ def copied(tiny_run, tmp_path, blank_plots) -> Path:
 
 def test_an_old_run_gets_a_new_metric_without_rendering(run, copied):
     before = (copied / "renders.jsonl").read_bytes(), (copied / "scores.jsonl").read_bytes()
-    outcome = run_stage("score", run.info.suite, copied, metrics=["contrast"], device="cpu")
+    outcome = run_stage("score", run.info.suite, copied, RunOptions(metrics=["contrast"], device="cpu"))
     assert (outcome.scores, outcome.done_before) == (len(run.scores) + 12, False)
     after = load_run(copied)
     assert [facts.name for facts in after.info.metrics] == [*run.info.suite.metrics, "contrast"]
@@ -39,10 +39,10 @@ def test_an_old_run_gets_a_new_metric_without_rendering(run, copied):
     assert (copied / "renders.jsonl").read_bytes() == before[0]
     assert (copied / "scores.jsonl").read_bytes().startswith(before[1])
     assert "contrast" in (copied / "scores.csv").read_text("utf-8").splitlines()[0]
-    assert run_stage("score", run.info.suite, copied, metrics=["contrast"], device="cpu").done_before
+    assert run_stage("score", run.info.suite, copied, RunOptions(metrics=["contrast"], device="cpu")).done_before
 
 
-def test_a_report_that_is_asked_for_is_written_anew_and_leaves_the_end_of_the_run(run, copied):
+def test_a_report_that_is_wanted_is_written_anew_and_leaves_the_end_of_the_run(run, copied):
     ended = msgspec.structs.replace(run.info, end="2026-01-01T00:00:00+00:00")
     (copied / "run.json").write_bytes(msgspec.json.encode(ended))
     (copied / "report.md").write_text("old", "utf-8")
@@ -68,7 +68,7 @@ def worker(monkeypatch):
 
 
 def render(path, suite=painted.SUITE, **flags):
-    return run_stage("render", suite, path, device="cpu", **flags)
+    return run_stage("render", suite, path, RunOptions(device="cpu", **flags))
 
 
 def test_chosen_variants_are_rendered_alone_and_the_others_later(worker, tmp_path):
@@ -136,7 +136,7 @@ def test_other_variants_and_metrics_are_the_same_protocol(worker, tmp_path):
     assert worker.loaded == ["base", "other", "third"]
 
 
-def test_the_ground_is_checked_before_old_results_are_given_up(worker, tmp_path):
+def test_the_environment_is_checked_before_old_results_are_dropped(worker, tmp_path):
     render(tmp_path / "run")
     card = tmp_path / "run" / "run.json"
     info = load_run(tmp_path / "run").info

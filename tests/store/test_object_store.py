@@ -17,9 +17,9 @@ from object_stores import empty_memory, s3_server
 from bench.errors import MachineError, UsageError
 from bench.records import Render, Run, Suite
 from bench.store import RunFolder, load_run, read_gate
+from bench.store.journal import RENDERS, Journal
 from bench.store.object_store import ObjectStoreSync
 from bench.store.objects import Objects, is_url
-from bench.store.reading import read_renders
 from bench.suite import protocol_digest
 from bench.suite.planned_images import missing_batches
 
@@ -103,7 +103,7 @@ def test_a_finished_run_lies_there_as_it_would_in_a_folder(url: str, go: Go, run
     assert load_run(f"{url}/run.json").renders == run.renders
 
 
-def test_a_batch_is_one_shard_that_comes_after_its_images(url: str, go: Go, run: Run) -> None:
+def test_a_batch_is_one_chunk_that_comes_after_its_images(url: str, go: Go, run: Run) -> None:
     with suppress(KeyboardInterrupt), open_for(run.info.suite, url) as folder:
         folder.write_info(run.info)
         draw(folder, run.renders[:4])
@@ -111,13 +111,13 @@ def test_a_batch_is_one_shard_that_comes_after_its_images(url: str, go: Go, run:
         folder.write_image("spo", "case-000", 0, b"an image of a batch that never came to be recorded")
         raise KeyboardInterrupt
     names = sorted(stored(url))
-    shards = [name for name in names if name.startswith("shards/")]
-    assert [name[:23] for name in shards] == [
-        "shards/000001-renders-" + shards[0][22],
-        "shards/000002-renders-" + shards[1][22],
+    chunks = [name for name in names if name.startswith("chunks/")]
+    assert [name[:23] for name in chunks] == [
+        "chunks/000001-renders-" + chunks[0][22],
+        "chunks/000002-renders-" + chunks[1][22],
     ]
     assert "renders.jsonl" not in names
-    assert [len(stored(url)[name].splitlines()) for name in shards] == [4, 2]
+    assert [len(stored(url)[name].splitlines()) for name in chunks] == [4, 2]
     assert len([name for name in names if name.startswith("images/")]) == 7
 
 
@@ -134,7 +134,7 @@ def test_a_run_that_was_cut_off_goes_on_on_another_machine(url: str, go: Go, run
         assert len(missing_batches(run.info.suite, "spo", folder.renders(), folder.path)) == 1
         draw(folder, run.renders[6:])
     left = stored(url)
-    assert not [name for name in left if name.startswith((".", "shards/"))]
+    assert not [name for name in left if name.startswith((".", "chunks/"))]
     assert len(left["renders.jsonl"].splitlines()) == len(run.renders)
     go("third")
     assert load_run(url).renders == run.renders
@@ -281,7 +281,7 @@ def test_what_counts_as_a_url(place: str, expected: bool) -> None:
     assert is_url(place) is expected
 
 
-def test_a_reader_looks_again_when_shards_are_compacted_under_it(
+def test_a_reader_looks_again_when_journal_chunks_are_compacted_under_it(
     go: Go, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty_memory()
@@ -345,7 +345,7 @@ def test_a_run_on_a_store_is_what_it_would_be_in_a_folder(
         assert load_run("memory://b/run").renders == load_run(place / "local").renders
         patch.setenv("HOTART_RUNS_CACHE", str(place / "last"))
         last = ObjectStoreSync("memory://b/run")
-        for one in read_renders(last.folder):
+        for one in Journal(last.folder / RENDERS, Render).records():
             assert one.image
             assert hashlib.sha256((last.folder / one.image).read_bytes()).hexdigest() == one.sha256
         last.release()

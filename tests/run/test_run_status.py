@@ -10,13 +10,14 @@ import pytest
 from fakes import make_run, write_run
 from msgspec.structs import replace
 
+from bench import documents
 from bench.errors import WeightsError
-from bench.records import Lora, Plan, Suite
+from bench.records import Lora, Plan, RunOptions, Suite
 from bench.report import write_report
 from bench.report.facts import is_current
 from bench.run import run_all, run_stage
-from bench.run.status import BESIDE, FUSED, lora_notes
-from bench.store import load_run
+from bench.run.status import FUSED, UNFUSED, lora_notes
+from bench.store import journal, load_run
 
 SUITE = replace(painted.SUITE, measure=Plan(rounds=0))
 SPO = replace(SUITE.variants[0], name="spo", loras=(Lora(path="mini:spo"),))
@@ -39,11 +40,11 @@ def path(worker, tmp_path) -> Path:
 
 
 def run(path, suite=SUITE, **flags):
-    return run_all(suite, path, device="cpu", **flags)
+    return run_all(suite, path, RunOptions(device="cpu", **flags))
 
 
 def stage(name, path, suite=SUITE, **flags):
-    return run_stage(name, suite, path, device="cpu", **flags)
+    return run_stage(name, suite, path, RunOptions(device="cpu", **flags))
 
 
 def status(path) -> str:
@@ -64,7 +65,7 @@ def settled(path, suite=SUITE) -> bool:
 
 def test_a_finished_run_is_left_alone(path):
     assert settled(path)
-    assert is_current(path)
+    assert is_current(load_run(path))
 
 
 def test_a_run_that_lost_an_image_is_complete_no_more_until_it_is_there_again(path):
@@ -75,7 +76,7 @@ def test_a_run_that_lost_an_image_is_complete_no_more_until_it_is_there_again(pa
     assert "not finished" in said(path)
     stage("render", path)
     assert (status(path), load_run(path).info.end) == ("complete", end)
-    assert not is_current(path)
+    assert not is_current(load_run(path))
     assert not run(path).done_before
     assert "not finished" not in said(path)
     assert settled(path)
@@ -86,11 +87,11 @@ def test_a_run_without_an_end_that_lost_an_image_is_reported_anew(worker, tmp_pa
     stage("render", path)
     write_report(path)
     (path / "images" / "other" / "b-1.png").unlink()
-    assert not is_current(path)
+    assert not is_current(load_run(path))
     write_report(path)
-    assert is_current(path)
+    assert is_current(load_run(path))
     stage("render", path)
-    assert not is_current(path)
+    assert not is_current(load_run(path))
 
 
 def test_a_metric_that_was_scored_later_comes_into_the_reports(path):
@@ -209,7 +210,7 @@ def test_images_of_a_variant_that_was_away_are_not_taken_for_those_of_other_weig
 @pytest.mark.parametrize("lost", ["report.html", "report.md"])
 def test_a_report_that_lost_a_part_is_written_again(path, lost):
     (path / lost).unlink()
-    assert not is_current(path)
+    assert not is_current(load_run(path))
     assert not run(path).done_before
     assert (path / lost).is_file()
     assert settled(path)
@@ -217,16 +218,16 @@ def test_a_report_that_lost_a_part_is_written_again(path, lost):
 
 def test_a_report_that_lost_a_plot_is_not_current(tmp_path):
     folder = write_run(make_run(tmp_path, prompts=3, samples=1), tmp_path / "run")
-    assert not is_current(folder)
+    assert not is_current(load_run(folder))
     write_report(folder)
-    assert is_current(folder.rename(tmp_path / "elsewhere"))
+    assert is_current(load_run(folder.rename(tmp_path / "elsewhere")))
     (tmp_path / "elsewhere" / "plots" / "wins.png").unlink()
-    assert not is_current(tmp_path / "elsewhere")
+    assert not is_current(load_run(tmp_path / "elsewhere"))
 
 
 def test_a_damaged_report_is_written_again(path):
     (path / "report.md").write_bytes(b"\xff")
-    assert not is_current(path)
+    assert not is_current(load_run(path))
 
 
 def test_other_tags_make_other_reports(path):
@@ -252,9 +253,9 @@ def test_how_loras_were_applied_is_told_of_the_variants_that_were_made(worker, t
     assert notes(WIDER) == (FUSED,)
     assert notes(mixed) == (
         FUSED.replace("LoRAs", "LoRAs of spo", 1),
-        BESIDE.replace("LoRAs", "LoRAs of beside", 1),
+        UNFUSED.replace("LoRAs", "LoRAs of beside", 1),
     )
-    assert notes(replace(SUITE, variants=(*SUITE.variants, beside))) == (BESIDE,)
+    assert notes(replace(SUITE, variants=(*SUITE.variants, beside))) == (UNFUSED,)
     assert notes(SUITE) == ()
 
 
@@ -263,7 +264,30 @@ def test_a_note_of_an_older_release_on_loras_that_were_not_fused_is_put_right(wo
     suite = replace(WIDER, variants=(*SUITE.variants, replace(SPO, fuse=False)))
     run(path, suite)
     info = load_run(path).info
-    assert lora_notes(info.variants) == (BESIDE,)
+    assert lora_notes(info.variants) == (UNFUSED,)
     (path / "run.json").write_bytes(msgspec.json.encode(replace(info, settings_notes=(FUSED, "Another note."))))
     run(path, suite)
-    assert load_run(path).info.settings_notes == (BESIDE, "Another note.")
+    assert load_run(path).info.settings_notes == (UNFUSED, "Another note.")
+
+
+# --- what a command reads ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rendered_before", [False, True])
+def test_a_command_reads_each_file_of_its_run_folder_once_at_most(worker, tmp_path, monkeypatch, rendered_before):
+    path = tmp_path / "run"
+    if rendered_before:
+        stage("render", path)
+    read = []
+    for module, name in ((journal, "read_records"), (documents, "read_table")):
+        real = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda at, *given, real=real, **more: read.append(at) or real(at, *given, **more)
+        )
+    run(path, WIDER)
+    stage("render", path, WIDER)
+    ours = [at for at in read if at.parent == path]
+    files = {"run.json": 1, "renders.jsonl": 2, "scores.jsonl": 2, "timings.jsonl": 2}
+    if rendered_before:
+        files["run.json"] = 2
+    assert {name: sum(at.name == name for at in ours) for name in files} == files, "of two commands"

@@ -97,7 +97,7 @@ def test_variants_that_the_suite_lost_are_left_out_and_foreign_cases_refused(run
         load_run(path)
 
 
-def test_images_are_whole_files_at_the_cells_place(run: Run, tmp_path: Path) -> None:
+def test_images_are_whole_files_at_their_place(run: Run, tmp_path: Path) -> None:
     with open_for(run.info.suite, tmp_path / "run") as folder:
         folder.write_info(run.info)
         name, digest = folder.write_image("base", "case-000", 1, b"png")
@@ -280,11 +280,11 @@ def test_no_run_is_a_usage_error_with_the_next_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"schema":2}', b'{"schema":1,"schema":1}'])
-def test_a_damaged_card_is_invalid(content: bytes, run: Run, tmp_path: Path) -> None:
+def test_a_damaged_run_json_is_invalid(content: bytes, run: Run, tmp_path: Path) -> None:
     path = write_run(run, tmp_path / "run")
     (path / "run.json").write_bytes(content)
     for reading in (load_run, RunFolder.reopen, lambda path: open_for(run.info.suite, path)):
-        with pytest.raises(InvalidError, match=r"run\.json: is no card of a run"):
+        with pytest.raises(InvalidError, match=r"run\.json: is not a valid run"):
             reading(path)
 
 

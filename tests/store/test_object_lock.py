@@ -14,9 +14,8 @@ import pytest
 from object_stores import empty_memory
 
 from bench.errors import MachineError
-from bench.store import object_store as lock
-from bench.store.object_store import LEASE_S, LOCK, Holder, ObjectLock
-from bench.store.objects import Objects
+from bench.store import objects as lock
+from bench.store.objects import LEASE_S, LOCK, Holder, ObjectLock, Objects
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def test_a_second_driver_is_refused_and_told_who_holds_it(objects: Objects) -> N
     ObjectLock(objects).release()
 
 
-def test_a_driver_on_another_machine_is_believed_until_its_lease_ends(objects: Objects) -> None:
+def test_a_driver_on_another_machine_is_believed_until_its_lock_is_void(objects: Objects) -> None:
     left_by(objects, host="elsewhere", process=1, seconds_ago=LEASE_S - 20)
     with pytest.raises(MachineError, match="in use by process 1 on elsewhere"):
         ObjectLock(objects)
@@ -61,7 +60,7 @@ def test_another_process_of_the_same_number_is_not_the_holder(objects: Objects) 
     ObjectLock(objects).release()
 
 
-def test_of_two_that_take_a_void_lease_the_last_one_has_it(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_that_take_a_void_lock_the_last_one_has_it(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     left_by(objects, host="elsewhere", process=1, seconds_ago=LEASE_S + 1)
     monkeypatch.setattr(lock.time, "sleep", lambda _: left_by(objects, host="elsewhere", process=2))
     with pytest.raises(MachineError, match="another driver took it at the same moment"):
@@ -82,7 +81,7 @@ def test_a_driver_that_was_passed_over_may_not_write_any_more(
     assert b"elsewhere" in (objects.get(LOCK) or b""), "the new holder's lock stays"
 
 
-def test_a_lease_is_renewed(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_is_renewed(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "RENEW_S", 0.01)
     held = ObjectLock(objects)
     first, until = objects.get(LOCK), time.monotonic() + 20

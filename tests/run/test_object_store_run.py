@@ -19,11 +19,11 @@ from bench.measure import measure
 from bench.store import load_run
 from bench.store.objects import Objects
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 DRIVER = """
 import os, signal, sys, torch
-from bench.run import run_stage
+from bench.run import RunOptions, run_stage
 from bench.suite import load_suite
 
 def die(stage, done, total, note=""):
@@ -31,7 +31,7 @@ def die(stage, done, total, note=""):
         os.kill(os.getpid(), signal.SIGKILL)
 
 torch.set_num_threads(1)
-run_stage("render", load_suite(sys.argv[1]), sys.argv[2], device="cpu", progress=die)
+run_stage("render", load_suite(sys.argv[1]), sys.argv[2], RunOptions(device="cpu"), progress=die)
 """
 
 

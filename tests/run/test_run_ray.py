@@ -12,12 +12,11 @@ import pytest
 import tiny
 
 import bench.run.stages
-import bench.run.status
 from bench.errors import IncomparableError, OutOfMemory, UsageError
 from bench.machine import machine_facts, package_versions
 from bench.measure import measure
 from bench.ray_workers import cluster
-from bench.run import run_all, run_stage
+from bench.run import RunOptions, run_all, run_stage
 from bench.store import load_run
 
 replace = msgspec.structs.replace
@@ -43,30 +42,42 @@ def untimed(tiny_run, tmp_path, monkeypatch, blank_plots):
 def test_a_run_of_workers_on_gpus_is_not_timed_on_a_driver_without_one(untimed):
     folder = untimed(device="cuda:0", device_name="A GPU")
     suite = load_run(folder).info.suite
-    outcome = run_all(suite, folder, device="cpu", ray="auto")
+    outcome = run_all(suite, folder, RunOptions(device="cpu", ray="auto"))
     assert (outcome.timings, outcome.missing) == (0, 0)
     info = load_run(folder).info
     assert info.status == "started"
     (note,) = [note for note in info.settings_notes if note.startswith("No timings")]
-    assert "device is cuda there and cpu here" in note
+    assert "the kind of device is cuda there and cpu here" in note
     assert note in (folder / "report.md").read_text("utf-8")
     with pytest.raises(IncomparableError):
-        run_stage("measure", suite, folder, device="cpu")
+        run_stage("measure", suite, folder, RunOptions(device="cpu"))
 
 
 def test_a_run_of_workers_like_the_driver_is_timed_there_whatever_threads_they_had(untimed):
     folder = untimed(threads=61)
     suite = load_run(folder).info.suite
     with pytest.raises(IncomparableError, match="threads is 61 there"):
-        run_stage("measure", suite, folder, device="cpu")
-    assert run_all(suite, folder, device="cpu", ray="auto").timings > 0
+        run_stage("measure", suite, folder, RunOptions(device="cpu"))
+    assert run_all(suite, folder, RunOptions(device="cpu", ray="auto")).timings > 0
     assert load_run(folder).info.status == "complete"
+
+
+def test_timings_of_another_environment_are_refused_alone_and_left_out_of_a_run_with_a_note(untimed):
+    folder = untimed(cores=61, driver="570.1")
+    suite = load_run(folder).info.suite
+    with pytest.raises(IncomparableError, match="its timings must not mix") as caught:
+        run_stage("measure", suite, folder, RunOptions(device="cpu"))
+    assert "driver is 570.1 there and not set here; " in caught.value.message
+    assert "cores is 61 there" in caught.value.message
+    assert run_all(suite, folder, RunOptions(device="cpu")).timings == 0
+    (note,) = [note for note in load_run(folder).info.settings_notes if note.startswith("No timings")]
+    assert "cores is 61 there" in note
 
 
 def test_a_device_that_scores_cannot_be_made_on_is_told_before_anything_is_rendered(tiny_run, tmp_path):
     suite = load_run(tiny_run.folder).info.suite
     with pytest.raises(UsageError, match="--device is cuda:97"):
-        run_all(suite, tmp_path / "run", device="cuda:97", ray="auto")
+        run_all(suite, tmp_path / "run", RunOptions(device="cuda:97", ray="auto"))
     assert not (tmp_path / "run").exists()
 
 
@@ -84,23 +95,23 @@ def test_threads_of_workers_are_those_that_openmp_is_told(target, threads, tiny_
         hired.append((address, device, threads))
         raise Asked
 
-    monkeypatch.setattr(bench.run.status, "WorkerPool", pool)
+    monkeypatch.setattr(bench.run.stages, "WorkerPool", pool)
     suite = load_run(tiny_run.folder).info.suite
     with pytest.raises(Asked):
-        run_stage("render", suite, tmp_path / "run", device="cpu", ray="auto")
+        run_stage("render", suite, tmp_path / "run", RunOptions(device="cpu", ray="auto"))
     assert hired == [("auto", "cpu", threads)]
 
 
 def test_a_run_on_cpus_goes_on_with_the_threads_it_was_begun_with(untimed, monkeypatch):
     folder, hired = untimed(threads=7), []
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    real = bench.run.status.WorkerPool
+    real = bench.run.stages.WorkerPool
     monkeypatch.setattr(
-        bench.run.status,
+        bench.run.stages,
         "WorkerPool",
         lambda *given, threads, **more: hired.append(threads) or real(*given, threads=threads, **more),
     )
-    assert run_stage("render", load_run(folder).info.suite, folder, device="cpu", ray="auto").done_before
+    assert run_stage("render", load_run(folder).info.suite, folder, RunOptions(device="cpu", ray="auto")).done_before
     assert hired == [7]
 
 
@@ -136,11 +147,11 @@ def test_an_open_batch_is_the_workers_to_find_and_halved_for_their_lack_of_memor
             raise OutOfMemory("does not fit")
         return 0
 
-    monkeypatch.setattr(bench.run.status, "WorkerPool", Fakes)
+    monkeypatch.setattr(bench.run.stages, "WorkerPool", Fakes)
     monkeypatch.setattr(bench.run.stages, "render_on_workers", draw)
     suite = load_run(tiny_run.folder).info.suite
     opened = replace(suite, settings=replace(suite.settings, batch=None))
-    run_stage("render", opened, tmp_path / "run", device="cpu", ray="auto")
+    run_stage("render", opened, tmp_path / "run", RunOptions(device="cpu", ray="auto"))
     assert sizes == [4, 2, 1]
     assert Fakes.asked == [4, 6, 12], "six images of each of two variants"
     assert load_run(tmp_path / "run").info.suite.settings.batch == 1

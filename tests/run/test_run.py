@@ -70,7 +70,7 @@ def test_no_json_of_the_run_holds_nan_and_each_line_is_a_record(tiny_run):
         assert all(isinstance(line, dict) for line in strict_lines(path))
 
 
-def test_every_cell_was_rendered_once(tiny_run):
+def test_every_planned_image_was_rendered_once(tiny_run):
     lines = strict_lines(tiny_run.folder / "renders.jsonl")
     assert len(lines) == len(tiny.CELLS)
     assert {(line["variant"], line["prompt_id"], line["sample"]) for line in lines} == tiny.CELLS
@@ -147,7 +147,7 @@ def test_scores_are_complete_and_null_only_with_a_reason(run):
             assert one.reason is None
 
 
-def test_scores_say_which_image_was_judged(run):
+def test_scores_say_which_image_was_scored(run):
     images = {(one.variant, one.prompt_id, one.sample): one.sha256 for one in run.renders}
     versions = {facts.name: facts.version for facts in run.info.metrics}
     for one in run.scores:
@@ -198,10 +198,10 @@ def test_parts_of_an_image_take_no_longer_than_the_whole(run):
         assert took["text_encode"] + took["denoise_step"] + took["vae_decode"] <= took["end_to_end"] * 1.01
 
 
-def test_run_json_is_the_identity_card(run, tiny_run):
+def test_run_json_says_what_the_run_is(run, tiny_run):
     info = run.info
     suite = load_suite(str(tiny_run.suite_file))
-    assert (info.status, info.schema, info.suite) == ("complete", 1, suite)
+    assert (info.status, info.schema, info.suite) == ("complete", 2, suite)
     assert info.protocol_digest == protocol_digest(suite)
     assert [facts.name for facts in info.metrics] == METRICS
     assert (info.machine.device, info.machine.threads) == ("cpu", 1)

@@ -20,7 +20,7 @@ import torch
 from bench.errors import IncomparableError, MachineError, UsageError, WeightsError
 from bench.ray_workers import WorkerPool, render_on_workers
 from bench.ray_workers import cluster as ray_cluster
-from bench.records import Render, Suite
+from bench.records import Render, RunOptions, Suite
 from bench.render.auto_batch import UNMEASURED_BATCH
 from bench.run import run_stage
 from bench.store import RunFolder, load_run
@@ -99,11 +99,13 @@ def killed(cluster: None, suite: Suite, tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray_cluster, "start_worker", lambda *given: hired.append(given) or start(*given))
         with pytest.raises(KeyboardInterrupt):
-            run_stage("render", suite, path, device="cpu", ray="auto", progress=rob)
+            run_stage("render", suite, path, RunOptions(device="cpu", ray="auto"), progress=rob)
         assert first
         assert gone(first), "a stopped run leaves no worker behind"
         before = len(hired)
-        outcome = run_stage("render", suite, path, device="cpu", ray="auto", progress=lambda *_: last.update(workers()))
+        outcome = run_stage(
+            "render", suite, path, RunOptions(device="cpu", ray="auto"), progress=lambda *_: last.update(workers())
+        )
     assert (outcome.images, outcome.missing, outcome.failed) == (12, 0, 0)
     return Killed(path, (before, len(hired) - before), last)
 
@@ -112,7 +114,7 @@ def test_a_killed_workers_batches_are_drawn_by_others_to_the_same_bytes_as_in_on
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        run_stage("render", suite, tmp_path / "alone", device="cpu")
+        run_stage("render", suite, tmp_path / "alone", RunOptions(device="cpu"))
     finally:
         torch.set_num_threads(threads)
     assert len(pngs(killed.folder)) == 12
@@ -137,7 +139,7 @@ def test_every_image_was_recorded_once_whatever_was_stopped_or_killed(killed):
     assert len(lines) == len(tiny.CELLS)
 
 
-def test_the_card_is_that_of_the_workers(killed):
+def test_run_json_names_the_machine_of_the_workers(killed):
     info = load_run(killed.folder).info
     assert (info.machine.device, info.machine.threads) == ("cpu", 1)
     assert info.packages["torch"] == torch.__version__.partition("+")[0] or info.packages["torch"] == torch.__version__
@@ -145,7 +147,7 @@ def test_the_card_is_that_of_the_workers(killed):
 
 def test_a_finished_run_starts_no_worker(killed, suite, monkeypatch):
     monkeypatch.setattr(ray_cluster, "start_worker", None)
-    assert run_stage("render", suite, killed.folder, device="cpu", ray="auto").done_before
+    assert run_stage("render", suite, killed.folder, RunOptions(device="cpu", ray="auto")).done_before
 
 
 def test_what_a_worker_refuses_arrives_as_the_error_that_it_is(killed, suite, tmp_path):
@@ -157,30 +159,30 @@ def test_what_a_worker_refuses_arrives_as_the_error_that_it_is(killed, suite, tm
     elsewhere = msgspec.structs.replace(one_worker, device_name="another processor")
     with RunFolder.open(tmp_path / "run", suite=suite, protocol_digest=protocol_digest(suite)) as place:
         place.write_info(msgspec.structs.replace(info, variants=tuple(forged), machine=one_worker))
-        with _fleet(opened, "cpu", 2) as pool:
+        with _pool(opened, "cpu", 2) as pool:
             assert pool.largest_batch() == UNMEASURED_BATCH
             with pytest.raises(WeightsError, match="has other weights for variant base than the driver") as caught:
                 render_on_workers(suite, place, pool, variants=suite.variants[:1])
             assert caught.value.hint.startswith("give every machine the same files")
             place.write_info(msgspec.structs.replace(info, machine=elsewhere))
-            with pytest.raises(IncomparableError, match="device name is another processor there"):
+            with pytest.raises(IncomparableError, match="the device name is another processor there"):
                 render_on_workers(suite, place, pool, variants=suite.variants[:1])
         assert place.renders() == ()
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps", "cuda:1"])
 def test_a_device_that_ray_has_not_is_a_usage_error(device, cluster, suite):
-    with pytest.raises(UsageError, match=f"--device is {device}"), _fleet(suite, device, 1) as pool:
+    with pytest.raises(UsageError, match=f"--device is {device}"), _pool(suite, device, 1) as pool:
         pool.environment(1)
 
 
 def test_workers_with_more_threads_than_any_machine_has_cores_are_refused(cluster, suite):
     with (
         pytest.raises(MachineError, match="no machine of the cluster has 3 free cores"),
-        _fleet(suite, "cpu", 3) as some,
+        _pool(suite, "cpu", 3) as some,
     ):
         some.environment(1)
 
 
-def _fleet(suite: Suite, device: str, threads: int) -> WorkerPool:
+def _pool(suite: Suite, device: str, threads: int) -> WorkerPool:
     return WorkerPool("auto", suite, device=device, threads=threads, weights_dir=None)
