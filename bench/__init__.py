@@ -1,6 +1,7 @@
 """hotart-bench: is the merge better, by how much, at what cost, and did it break anything?
 
-The public names; each is imported when it is first asked for, so that ``import bench`` is instant.
+The public names, which ``docs/python.md`` shows at work. Each is imported when it is first used, so that
+``import bench`` is instant.
 
 >>> import bench
 >>> run = bench.load_run("reports/runs/mini")  # doctest: +SKIP
@@ -13,11 +14,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.baseline import freeze, read_baseline
-    from bench.compare import compare_run, compare_runs
+    from bench.baseline import read_baseline
     from bench.errors import HotartError
-    from bench.frames import RunFrames, load_run, scores_wide
-    from bench.gate import judge
+    from bench.frames import (
+        Run,
+        check_limits,
+        compare_run,
+        compare_runs,
+        freeze,
+        load_run,
+        metric_means,
+        rank_variants,
+    )
     from bench.metrics.registry import Encoder, Inputs, Metric, encoder, metric
     from bench.records import MetricFacts
     from bench.run import Outcome, run_all
@@ -30,27 +38,35 @@ __all__ = [
     "Metric",
     "MetricFacts",
     "Outcome",
-    "RunFrames",
+    "Run",
+    "check_limits",
     "compare_run",
     "compare_runs",
     "encoder",
     "freeze",
-    "judge",
     "load_run",
     "load_suite",
     "metric",
+    "metric_means",
+    "rank_variants",
     "read_baseline",
     "run_all",
-    "scores_wide",
 ]
 
 _HOMES = {
-    "bench.baseline": ("freeze", "read_baseline"),
-    "bench.compare": ("compare_run", "compare_runs"),
+    "bench.baseline": ("read_baseline",),
     "bench.errors": ("HotartError",),
-    "bench.frames": ("RunFrames", "load_run", "scores_wide"),
-    "bench.gate": ("judge",),
-    "bench.metrics.registry": ("Inputs", "Metric", "Encoder", "metric", "encoder"),
+    "bench.frames": (
+        "Run",
+        "check_limits",
+        "compare_run",
+        "compare_runs",
+        "freeze",
+        "load_run",
+        "metric_means",
+        "rank_variants",
+    ),
+    "bench.metrics.registry": ("Encoder", "Inputs", "Metric", "encoder", "metric"),
     "bench.records": ("MetricFacts",),
     "bench.run": ("Outcome", "run_all"),
     "bench.suite": ("load_suite",),
@@ -61,4 +77,8 @@ def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(home), name)
-    raise AttributeError(f"module 'bench' has no attribute {name!r}")
+    raise AttributeError(f"module 'bench' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -35,9 +35,10 @@ def protocol_facts(side: Suite | Baseline) -> dict[str, object]:
 
     Facts of ``bench.suite.protocol_digest``; the prompts stand as a dict from id to ``prompt_digest``, in order.
     """
-    digests = {
-        prompt.id: prompt_digest(prompt) if isinstance(prompt, Prompt) else prompt.digest for prompt in side.prompts
-    }
+    if isinstance(side, Baseline):
+        digests = side.prompts
+    else:
+        digests = {prompt.id: prompt_digest(prompt) for prompt in side.prompts}
     return {
         "samples": side.samples,
         "seed": side.seed,

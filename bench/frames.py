@@ -1,124 +1,266 @@
-"""A run folder as pandas data frames, for notebooks: ``bench.load_run``.
+"""The Python interface to a run folder: ``load_run`` gives a ``Run``, which the other functions here take.
 
-pandas is imported when a frame is made, so that ``import bench`` stays quick.
+Tables are pandas data frames. pandas is imported when a frame is made, so that ``import bench`` stays quick.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from msgspec import structs
+import msgspec
 
-from bench import store
-from bench.records import Run, RunInfo, TimingName
+from bench import baseline, compare, documents, gate, records, store
+from bench.formatting import set_letters
+from bench.records import Baseline, Delta, MetricMean, Ranking, RunInfo, TimingName, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-@dataclass(frozen=True)
-class RunFrames:
-    """A run's journals as tidy tables; ``variant``, ``metric`` and ``name`` are ordered categories."""
-
-    info: RunInfo
-    renders: pd.DataFrame
-    """One row an image: the fields of ``Render``; ``image``, ``sha256`` and ``error`` may be missing."""
-    scores: pd.DataFrame
-    """One row a score: the fields of ``Score``; ``value`` is float64, NaN where there is a ``reason``."""
-    timings: pd.DataFrame
-    """One row a value: variant, name, unit, round, process, warmup (bool), index (from 0), value."""
+R = TypeVar("R", bound=records.Record, covariant=True)
 
 
-def load_run(path: str | Path) -> RunFrames:
-    """The run folder at ``path`` as data frames.
+class Run:
+    """A run folder as it was read: tidy tables, and what the functions of ``bench`` take.
+
+    ``variant``, ``metric`` and ``name`` are ordered categories, in the order of the suite.
+    """
+
+    def __init__(self, record: records.Run) -> None:
+        self.record = record
+        """The same as typed records."""
+
+    def __repr__(self) -> str:
+        return f"<Run {self.path}: {len(self.record.renders)} images, {len(self.record.scores)} scores>"
+
+    @property
+    def path(self) -> str:
+        """The folder, as it was given."""
+        return self.record.path
+
+    @property
+    def info(self) -> RunInfo:
+        """``run.json``: suite, settings, metrics, machine, packages."""
+        return self.record.info
+
+    @cached_property
+    def renders(self) -> pd.DataFrame:
+        """One row an image: the fields of ``Render``; ``image``, ``sha256`` and ``error`` may be missing."""
+        dtypes = {
+            "variant": self._variants,
+            "prompt_id": "string",
+            "sample": "int64",
+            "seed": _whole(render.seed for render in self.record.renders),
+            "batch": _whole(render.batch for render in self.record.renders),
+            "decode_dtype": "string",
+            "image": "string",
+            "sha256": "string",
+            "error": "string",
+        }
+        return _frame(map(msgspec.structs.astuple, self.record.renders), dtypes)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row a score: variant, prompt_id, prompt, tags, seed, sample, metric, value, then the rest of ``Score``.
+
+        ``value`` is float64, NaN where there is a ``reason``; ``tags`` is a tuple; ``seed`` is missing where the
+        image was not rendered here.
+        """
+        prompts = {prompt.id: prompt for prompt in self.info.suite.prompts}
+        seeds = {(one.variant, one.prompt_id, one.sample): one.seed for one in self.record.renders}
+        found = [seeds.get((one.variant, one.prompt_id, one.sample)) for one in self.record.scores]
+        metrics = [facts.name for facts in self.info.metrics]
+        dtypes = {
+            "variant": self._variants,
+            "prompt_id": "string",
+            "prompt": "string",
+            "tags": "object",
+            "seed": _whole(found),
+            "sample": "int64",
+            "metric": _ordered(metrics, (score.metric for score in self.record.scores)),
+            "value": "float64",
+            "reason": "string",
+            "prompt_cut": "bool",
+        }
+        dtypes |= {name: "string" for name in records.Score.__struct_fields__ if name not in dtypes}
+        rows = []
+        for score, seed in zip(self.record.scores, found, strict=True):
+            prompt = prompts.get(score.prompt_id)
+            known = {
+                **msgspec.structs.asdict(score),
+                "prompt": None if prompt is None else prompt.text,
+                "tags": () if prompt is None else prompt.tags,
+                "seed": seed,
+            }
+            rows.append([known[name] for name in dtypes])
+        return _frame(rows, dtypes)
+
+    @cached_property
+    def timings(self) -> pd.DataFrame:
+        """One row a value: variant, name, unit, round, process, warmup (bool), index (from 0), value."""
+        dtypes = {
+            "variant": self._variants,
+            "name": _ordered(get_args(TimingName), ()),
+            "unit": "string",
+            "round": "int64",
+            "process": "int64",
+            "warmup": "bool",
+            "index": "int64",
+            "value": "float64",
+        }
+        rows = (
+            (timing.variant, timing.name, timing.unit, timing.round, timing.process, warmup, index, value)
+            for timing in self.record.timings
+            for warmup, values in ((True, timing.warmups), (False, timing.values))
+            for index, value in enumerate(values)
+        )
+        return _frame(rows, dtypes)
+
+    def scores_wide(self) -> pd.DataFrame:
+        """One row an image (variant, prompt_id, sample, tags, image, error), then one float64 column a metric.
+
+        Images in the order of ``renders``, metrics in the run's order; NaN where there is no score.
+        """
+        import pandas as pd
+
+        keys = ["variant", "prompt_id", "sample"]
+        values = self.scores.pivot(index=keys, columns="metric", values="value")
+        values = values.reindex(columns=list(self.scores["metric"].cat.categories)).rename_axis(columns=None)
+        images = self.renders[[*keys, "image", "error"]].copy()
+        tags = {prompt.id: prompt.tags for prompt in self.info.suite.prompts}
+        images.insert(3, "tags", pd.Series([tags.get(one, ()) for one in images["prompt_id"]], images.index, object))
+        return images.join(values, on=keys)
+
+    @property
+    def _variants(self) -> pd.CategoricalDtype:
+        written = [one.variant for one in self.record.renders]
+        written += [one.variant for one in self.record.scores]
+        written += [one.variant for one in self.record.timings]
+        return _ordered([one.name for one in self.info.suite.variants], written)
+
+
+class Records(tuple[R, ...]):
+    """Typed records, which are also a table."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a record, of rankings one a variant; an interval is two columns, ``..._low`` and ``..._high``."""
+        import pandas as pd
+
+        return pd.DataFrame([row for record in self for row in _rows(record)])
+
+
+class Verdicts(Records[Verdict]):
+    """The verdicts of a gate."""
+
+    gate: records.Gate
+    """The outcome of the whole, its notes, and what was compared."""
+
+
+def load_run(path: str | Path) -> Run:
+    """The run folder at ``path``.
 
     Raises:
-        HotartError: what ``bench.store.load_run`` refuses: no run folder, a damaged one, a newer schema.
+        HotartError: what ``bench.store.load_run`` refuses: no run folder, a damaged one, another schema.
     """
-    return run_frames(store.load_run(path))
+    return Run(store.load_run(path))
 
 
-def run_frames(run: Run) -> RunFrames:
-    """The same frames from a ``Run`` that is already in memory."""
-    return RunFrames(info=run.info, renders=_renders(run), scores=_scores(run), timings=_timings(run))
+def metric_means(run: Run, *, level: float = 0.95) -> Records[MetricMean]:
+    """Each variant's mean of each metric, with its interval over prompts: ``bench.compare.metric_means``."""
+    return Records(compare.metric_means(run.record, level=level))
 
 
-def scores_wide(frames: RunFrames) -> pd.DataFrame:
-    """One row an image (variant, prompt, sample, tags, image, error), then one float64 column a metric.
+def compare_run(
+    run: Run,
+    *,
+    pairs: compare.Pairs | None = None,
+    metrics: Sequence[str] | None = None,
+    tags: bool = True,
+    level: float = 0.95,
+) -> Records[Delta]:
+    """Paired differences between variants of one run: ``bench.compare.compare_run``, which says the arguments."""
+    return Records(compare.compare_run(run.record, pairs=pairs, metrics=metrics, tags=tags, level=level))
 
-    Images in the order of ``frames.renders``, metrics in the run's order; NaN where there is no score.
+
+def compare_runs(
+    candidate: Run,
+    reference: Run,
+    *,
+    pairs: compare.Pairs | None = None,
+    metrics: Sequence[str] | None = None,
+    tags: bool = True,
+    level: float = 0.95,
+) -> Records[Delta]:
+    """Paired differences between two runs of one protocol: ``bench.compare.compare_runs``, which says the arguments."""
+    both = candidate.record, reference.record
+    return Records(compare.compare_runs(*both, pairs=pairs, metrics=metrics, tags=tags, level=level))
+
+
+def rank_variants(run: Run, *, metrics: Sequence[str] | None = None, level: float = 0.95) -> Records[Ranking]:
+    """Three or more variants ranked by each metric: ``bench.compare.rank_variants``, which says the arguments."""
+    return Records(compare.rank_variants(run.record, metrics=metrics, level=level))
+
+
+def freeze(run: Run, *, variants: Sequence[str] | None = None) -> Baseline:
+    """A run frozen to what ``check_limits`` needs: ``bench.baseline.freeze``. Nothing is written."""
+    return baseline.freeze(run.record, variants=variants)
+
+
+def check_limits(
+    candidate: Run,
+    reference: Run | Baseline,
+    *,
+    pairs: compare.Pairs | None = None,
+    quality_only: bool = False,
+) -> Verdicts:
+    """Whether a run lost more than its reference's limits allow: ``bench.gate.check_limits``, as ``hotart-bench gate``.
+
+    Args:
+        candidate: the run that is checked.
+        reference: another run, a baseline from ``freeze`` or ``read_baseline``, or, with ``pairs``, the same run.
+        pairs: (candidate, reference) variants; None means those of like name.
+        quality_only: leave timed quantities out, so that different machines can be compared.
+
+    Raises:
+        UsageError: no limit, an unknown variant, or a variant as its own reference.
+        IncomparableError: another protocol, another version of a metric, or timings of different machines.
     """
-    import pandas as pd
-
-    keys = ["variant", "prompt_id", "sample"]
-    values = frames.scores.pivot(index=keys, columns="metric", values="value")
-    values = values.reindex(columns=list(frames.scores["metric"].cat.categories)).rename_axis(columns=None)
-    images = frames.renders[[*keys, "image", "error"]].copy()
-    tags = {prompt.id: prompt.tags for prompt in frames.info.suite.prompts}
-    images.insert(3, "tags", pd.Series([tags.get(prompt, ()) for prompt in images["prompt_id"]], images.index, object))
-    return images.join(values, on=keys)
-
-
-def _renders(run: Run) -> pd.DataFrame:
-    dtypes = {
-        "variant": _variants(run),
-        "prompt_id": "string",
-        "sample": "int64",
-        "seed": _whole(render.seed for render in run.renders),
-        "batch": _whole(render.batch for render in run.renders),
-        "decode_dtype": "string",
-        "image": "string",
-        "sha256": "string",
-        "error": "string",
-    }
-    return _frame(map(structs.astuple, run.renders), dtypes)
-
-
-def _scores(run: Run) -> pd.DataFrame:
-    dtypes = {
-        "variant": _variants(run),
-        "prompt_id": "string",
-        "sample": "int64",
-        "metric": _ordered([facts.name for facts in run.info.metrics], (score.metric for score in run.scores)),
-        "version": "string",
-        "image_sha256": "string",
-        "value": "float64",
-        "reason": "string",
-        "reference_sha256": "string",
-        "prompt_cut": "bool",
-        "metric_dtype": "string",
-    }
-    return _frame(map(structs.astuple, run.scores), dtypes)
-
-
-def _timings(run: Run) -> pd.DataFrame:
-    dtypes = {
-        "variant": _variants(run),
-        "name": _ordered(get_args(TimingName), ()),
-        "unit": "string",
-        "round": "int64",
-        "process": "int64",
-        "warmup": "bool",
-        "index": "int64",
-        "value": "float64",
-    }
-    rows = (
-        (timing.variant, timing.name, timing.unit, timing.round, timing.process, warmup, index, value)
-        for timing in run.timings
-        for warmup, values in ((True, timing.warmups), (False, timing.values))
-        for index, value in enumerate(values)
+    ours = baseline.freeze(candidate.record)
+    theirs = baseline.freeze(reference.record) if isinstance(reference, Run) else reference
+    found = gate.check_limits(
+        ours,
+        theirs,
+        gate.like_named(ours, theirs) if pairs is None else pairs,
+        run=candidate.path,
+        baseline=reference.path if isinstance(reference, Run) else f"the baseline of {theirs.run_id}",
+        baseline_is_run=isinstance(reference, Run),
+        time=documents.utc_now(),
+        quality_only=quality_only,
     )
-    return _frame(rows, dtypes)
+    verdicts = Verdicts(found.verdicts)
+    verdicts.gate = found
+    return verdicts
 
 
-def _variants(run: Run) -> pd.CategoricalDtype:
-    written = {record.variant: None for record in run.renders}
-    written.update((record.variant, None) for record in run.scores)
-    written.update((record.variant, None) for record in run.timings)
-    return _ordered([variant.name for variant in run.info.suite.variants], written)
+def _rows(record: records.Record) -> Iterable[dict[str, Any]]:
+    """The rows of a record, its intervals and limits as plain columns."""
+    if isinstance(record, Ranking):
+        for strength in record.strengths:
+            (found,) = _rows(strength)
+            sets = set_letters(strength.variant, record.tied_sets)
+            yield {"metric": record.metric, **found, "tied_sets": sets, "prompts": record.prompts}
+        return
+    row: dict[str, Any] = {}
+    for name, value in msgspec.structs.asdict(record).items():
+        if name.endswith(("interval", "small_sample")):
+            row[f"{name}_low"], row[f"{name}_high"] = (value.low, value.high) if value else (None, None)
+        elif isinstance(value, records.Limit):
+            row[name] = value.text
+        elif name != "worst":
+            row[name] = value
+    yield row
 
 
 def _ordered(known: Sequence[str], written: Iterable[str]) -> pd.CategoricalDtype:
@@ -129,7 +271,7 @@ def _ordered(known: Sequence[str], written: Iterable[str]) -> pd.CategoricalDtyp
 
 
 def _whole(values: Iterable[int | None]) -> str:
-    """The dtype of whole numbers; pandas' own one where some are unknown, as of given images."""
+    """The dtype of whole numbers; pandas' own one where some are unknown, as of external images."""
     return "Int64" if None in values else "int64"
 
 

@@ -12,7 +12,7 @@ _NUMBERS: dict[Outcome, tuple[float, float, float]] = {
     "inconclusive": (0.008, -0.002, 0.018),
     "invalid": (0.0, 0.0, 0.0),
 }
-_GRAVEST: tuple[Outcome, ...] = ("invalid", "fail", "inconclusive", "pass")
+_WORST: tuple[Outcome, ...] = ("invalid", "fail", "inconclusive", "pass")
 
 
 def make_verdict(outcome: Outcome = "pass", name: str = "mini-aesthetic", **changes: Any) -> Verdict:
@@ -71,11 +71,11 @@ def worst_prompts(count: int = 10) -> tuple[WorstPrompt, ...]:
 
 
 def make_gate(*verdicts: Verdict, **changes: Any) -> Gate:
-    """A gate of these verdicts against a frozen baseline, its outcome the gravest of theirs."""
+    """A gate of these verdicts against a frozen baseline, its outcome the worst of theirs."""
     outcomes = [verdict.outcome for verdict in verdicts]
     fields: dict[str, Any] = {
         "schema": SCHEMA,
-        "outcome": next((outcome for outcome in _GRAVEST if outcome in outcomes), "invalid"),
+        "outcome": next((outcome for outcome in _WORST if outcome in outcomes), "invalid"),
         "run": "reports/runs/mini",
         "run_id": "fake-0001",
         "baseline": "reports/baseline-mini.json",

@@ -21,7 +21,6 @@ from bench.errors import HotartError, IncomparableError, InvalidError, UsageErro
 from bench.records import (
     Acceptance,
     Baseline,
-    FrozenPrompt,
     FrozenRound,
     FrozenVariant,
     Lora,
@@ -31,6 +30,7 @@ from bench.records import (
     Timing,
 )
 from bench.stats.bounds import mean_bounds
+from bench.suite.limits import parse_limits
 
 ACCEPTED = Acceptance(by="Ada <ada@example.org>", time="2025-01-02T03:04:05+00:00")
 GOLDEN = Path(__file__).parent / "golden" / "baseline.json"
@@ -40,7 +40,7 @@ LIMITS = {"mini-clip": "0.5sd", "end_to_end": "5% floor 20ms"}
 def small_run(**changes: object) -> Run:
     """A run of 3 prompts x 2 samples x 2 variants with limits."""
     run = make_run("fake", prompts=3, variants=("base", "spo"))
-    return replace(run, info=replace(run.info, suite=replace(run.info.suite, limits=LIMITS, **changes)))
+    return replace(run, info=replace(run.info, suite=replace(run.info.suite, limits=parse_limits(LIMITS), **changes)))
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,8 @@ def test_a_prompt_is_the_mean_of_its_samples_to_five_digits(run: Run, frozen: Ba
         samples[score.variant, score.metric, score.prompt_id].append(score.value)
     for one in frozen.variants:
         for metric, means in one.values.items():
-            for prompt, mean in zip(frozen.prompts, means, strict=True):
-                values = samples[one.fingerprint.name, metric, prompt.id]
+            for prompt_id, mean in zip(frozen.prompts, means, strict=True):
+                values = samples[one.fingerprint.name, metric, prompt_id]
                 assert len(values) == 2
                 assert mean == pytest.approx(fmean(values), rel=5.1e-5)
                 assert mean is not None
@@ -79,12 +79,12 @@ def test_what_identifies_the_run_comes_along(run: Run, frozen: Baseline) -> None
     info, suite = run.info, run.info.suite
     assert (frozen.run_id, frozen.protocol_digest) == (info.id, info.protocol_digest)
     assert (frozen.suite, frozen.samples, frozen.seed, frozen.settings) == ("fake", 2, 0, suite.settings)
-    assert (frozen.limits, frozen.metrics, frozen.machine) == (LIMITS, info.metrics, info.machine)
+    assert (frozen.limits, frozen.metrics, frozen.machine) == (parse_limits(LIMITS), info.metrics, info.machine)
     assert (frozen.packages, frozen.git, frozen.acceptance) == (info.packages, info.git, ACCEPTED)
     assert [one.fingerprint.digest for one in frozen.variants] == [one.digest for one in info.variants]
     prompt = suite.prompts[0]
     digest = hashlib.sha256(prompt.text.encode() + b"\0" + prompt.negative.encode()).hexdigest()
-    assert frozen.prompts[0] == FrozenPrompt(id=prompt.id, digest=digest[:12])
+    assert frozen.prompts[prompt.id] == digest[:12]
 
 
 def test_the_first_variant_has_no_distance_to_itself(frozen: Baseline) -> None:
@@ -267,7 +267,7 @@ def test_500_prompts_10_metrics_and_3_variants_stay_under_200_kb(frozen: Baselin
     named = [replace(spo, fingerprint=replace(spo.fingerprint, name=name)) for name in ("base", "dpo", "spo")]
     large = replace(
         frozen,
-        prompts=tuple(FrozenPrompt(id=name, digest="0123456789ab") for name in ids),
+        prompts=dict.fromkeys(ids, "0123456789ab"),
         metrics=tuple(metrics),
         variants=tuple(named),
     )
@@ -306,7 +306,7 @@ def baselines(draw: st.DrawFn) -> Baseline:
 
     return replace(
         template,
-        prompts=tuple(FrozenPrompt(id=name, digest=draw(WORDS)) for name in prompts),
+        prompts={name: draw(WORDS) for name in prompts},
         metrics=tuple(facts),
         variants=tuple(one(name) for name in names),
         acceptance=Acceptance(
@@ -330,7 +330,7 @@ def test_any_baseline_reads_as_it_was_written(one: Baseline, tmp_path_factory: p
     tables = [table.split("\n}")[0].split("\n")[1:] for table in text.split('"values": {')[1:]]
     assert len(tables) == len(one.variants)
     for rows in tables:
-        assert [row.split(": [")[0] for row in rows] == [json.dumps(prompt.id) for prompt in one.prompts]
+        assert [row.split(": [")[0] for row in rows] == [json.dumps(prompt_id) for prompt_id in one.prompts]
 
 
 @settings(max_examples=150, deadline=None)
@@ -398,11 +398,12 @@ EDITS: dict[str, tuple[str, str, type[HotartError], str]] = {
     "an unknown field": ('"seed": 0', '"seed": 0, "sede": 1', InvalidError, "unknown field sede"),
     "a missing field": ('"seed": 0,', "", InvalidError, "missing field seed"),
     "a text for a number": ('"seed": 0', '"seed": "0"', InvalidError, "seed: expected int, got str"),
+    "a limit under 0": ('"amount": 0.5', '"amount": -0.5', InvalidError, "limits.0..amount: expected"),
     "no sample": ('"samples": 2', '"samples": 0', InvalidError, "no prompt, no variant or no sample"),
     "a prompt too few": ('"case-002": "', '"other": "', InvalidError, "a line for each prompt"),
     "a variant twice": ('"name": "spo"', '"name": "base"', InvalidError, "names a variant twice"),
     "a metric twice": ('"name": "contrast"', '"name": "sharpness"', InvalidError, "names a metric twice"),
-    "an unknown metric": ('"name": "contrast"', '"name": "contrats"', InvalidError, "values of contrast, but"),
+    "an unknown metric": ('"name": "contrast"', '"name": "contrats"', InvalidError, "values of contrast, unknown"),
     "no values in a round": ('"load": [', '"load": [[0.5,0],', InvalidError, "a round of load without a value"),
     "no time in a round": ('"load": [', '"load": [[-0.5,9],', InvalidError, "a round of load without a value over 0"),
     "half a round": ('"load": [', '"load": [[0.5],', InvalidError, "is not a valid baseline"),

@@ -24,7 +24,7 @@ import bench.run.stages
 from bench import documents
 from bench.calibrate import calibrate, write_calibration
 from bench.calibrate.noise import metric_noise, session_noise, source_noise
-from bench.calibrate.runs import RenderJob, other_batch, plan_conditions, render_in_child
+from bench.calibrate.runs import Condition, other_batch, plan_conditions, render_in_child
 from bench.compare.pairing import PromptPair, usable_scores
 from bench.errors import IncomparableError, InvalidError, UsageError, WeightsError
 from bench.measure import measure
@@ -229,7 +229,7 @@ def suite(tmp_path_factory):
 
 
 class Done(NamedTuple):
-    """A calibration whose part in another process was stopped by the user after a batch, and went on."""
+    """A calibration whose condition in another process was stopped by the user after a batch, and went on."""
 
     folder: Path
     found: Calibration
@@ -249,12 +249,12 @@ def done(suite, tmp_path_factory):
         if done:
             raise KeyboardInterrupt
 
-    def render_in_two_goes(order, progress):
+    def render_in_two_goes(condition, path, **options):
         with pytest.raises(KeyboardInterrupt):
-            render_in_child(order, stop)
+            render_in_child(condition, path, **{**options, "progress": stop})
         left.extend(multiprocessing.active_children())
-        kept.extend(load_run(order.folder).renders)
-        render_in_child(order, progress)
+        kept.extend(load_run(path).renders)
+        render_in_child(condition, path, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench.calibrate.runs, "render_in_child", render_in_two_goes)
@@ -274,7 +274,7 @@ def counted(switch_variant, told):
     return load
 
 
-def test_every_part_is_a_run_folder_of_the_reference_alone(suite, done):
+def test_every_condition_is_a_run_folder_of_the_reference_alone(suite, done):
     folder, found = done.folder, done.found
     parts = {path.name: load_run(path) for path in folder.iterdir()}
     assert set(parts) == {"first", "process", "batch", "seed-1", "seed-2", "session-1", "session-2"}
@@ -285,9 +285,9 @@ def test_every_part_is_a_run_folder_of_the_reference_alone(suite, done):
     assert found.protocol_digest == parts["first"].info.protocol_digest == protocol_digest(suite)
 
 
-def test_one_part_is_rendered_by_another_process_and_has_the_same_images(done):
+def test_one_condition_is_rendered_by_another_process_and_has_the_same_images(done):
     folder, told = done.folder, done.told
-    assert told.count("loaded here") == 4, "first, batch and two seeds, but not the part 'process'"
+    assert told.count("loaded here") == 4, "first, batch and two seeds, but not the condition 'process'"
     first, process, seed = (load_run(folder / name) for name in ("first", "process", "seed-1"))
     assert [one.sha256 for one in first.renders] == [one.sha256 for one in process.renders]
     assert not {one.sha256 for one in first.renders} & {one.sha256 for one in seed.renders}
@@ -312,7 +312,7 @@ def test_a_finished_calibration_does_nothing_again(suite, done, monkeypatch):
     folder, found = done.folder, done.found
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     monkeypatch.setattr(bench.render, "switch_variant", None)
-    monkeypatch.setattr(bench.calibrate.runs, "render_in_child", lambda order, progress: None)
+    monkeypatch.setattr(bench.calibrate.runs, "render_in_child", lambda *_, **__: None)
     again = calibrate(suite, folder, device="cpu", sessions=2)
     assert replace(again, time=found.time) == found
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
@@ -335,7 +335,13 @@ def test_another_process_that_is_stopped_leaves_nothing_and_goes_on(done):
 def test_what_another_process_meets_is_told_as_if_it_were_this_one(suite, tmp_path):
     broken = replace(suite, variants=(Variant(name="base", checkpoint=str(tmp_path / "gone.safetensors")),))
     with pytest.raises((WeightsError, UsageError)) as caught:
-        render_in_child(RenderJob(broken, tmp_path / "run", "cpu", False, None), None)
+        render_in_child(
+            Condition("process", "process", broken, "cpu"),
+            tmp_path / "run",
+            fresh=False,
+            weights_dir=None,
+            progress=print,
+        )
     assert "gone.safetensors" in caught.value.message
 
 
@@ -368,7 +374,7 @@ def test_one_prompt_and_a_run_folder_are_refused(suite, done, tmp_path):
         calibrate(suite, done.folder / "first", device="cpu")
 
 
-def test_a_part_of_another_machine_is_refused(suite, done, tmp_path, monkeypatch):
+def test_a_run_of_another_machine_is_refused(suite, done, tmp_path, monkeypatch):
     folder = done.folder
     moved = tmp_path / "moved"
     for path in folder.rglob("*"):
@@ -378,6 +384,6 @@ def test_a_part_of_another_machine_is_refused(suite, done, tmp_path, monkeypatch
     info = load_run(moved / "seed-1").info
     other = replace(info, machine=replace(info.machine, device_name="Another CPU"))
     (moved / "seed-1" / "run.json").write_bytes(msgspec.json.encode(other))
-    monkeypatch.setattr(bench.calibrate.runs, "render_in_child", lambda order, progress: None)
+    monkeypatch.setattr(bench.calibrate.runs, "render_in_child", lambda *_, **__: None)
     with pytest.raises(IncomparableError, match="Another CPU"):
         calibrate(suite, moved, device="cpu", sessions=2)

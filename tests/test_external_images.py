@@ -66,7 +66,7 @@ def test_they_become_a_run_folder_that_knows_what_it_does_not_know(mine: Path, t
     assert (suite.samples, [variant.name for variant in suite.variants]) == (2, ["base", "spo"])
     assert {(one.seed, one.batch, one.decode_dtype) for one in run.renders} == {(None, None, None)}
     assert (suite.settings.width, suite.settings.height, suite.settings.sampler) == (48, 40, "none")
-    assert suite.limits == {"blur": "0.02"}
+    assert [(limit.name, limit.text) for limit in suite.limits] == [("blur", "0.02")]
     originals = {hashlib.sha256(path.read_bytes()).hexdigest() for path in mine.iterdir()}
     assert {one.sha256 for one in run.renders} == originals
     assert {Path(str(one.image)).suffix for one in run.renders} == {".png", ".jpg", ".webp"}

@@ -13,7 +13,7 @@ from fakes import make_run, write_run
 
 from bench.compare import metric_means
 from bench.errors import HotartError
-from bench.frames import load_run, run_frames, scores_wide
+from bench.frames import Run, load_run
 from bench.records import Render, Score
 
 FAILED = ("spo", "case-003", 1)
@@ -28,14 +28,16 @@ def test_a_folder_becomes_frames(tmp_path: Path) -> None:
 
 
 def test_columns_are_the_records_fields(tmp_path: Path) -> None:
-    frames = run_frames(make_run(tmp_path))
+    frames = Run(make_run(tmp_path))
     assert tuple(frames.renders.columns) == Render.__struct_fields__
-    assert tuple(frames.scores.columns) == Score.__struct_fields__
+    first = ("variant", "prompt_id", "prompt", "tags", "seed", "sample", "metric", "value")
+    assert tuple(frames.scores.columns)[:8] == first
+    assert set(frames.scores.columns) == {*Score.__struct_fields__, *first}
 
 
 def test_values_and_gaps_survive(tmp_path: Path) -> None:
     run = make_run(tmp_path, failed=[FAILED])
-    frames = run_frames(run)
+    frames = Run(run)
     for record, row in zip(run.scores, frames.scores.to_dict("records"), strict=True):
         for field, expected in msgspec.structs.asdict(record).items():
             assert pd.isna(row[field]) if expected is None else row[field] == expected
@@ -45,7 +47,7 @@ def test_values_and_gaps_survive(tmp_path: Path) -> None:
 
 
 def test_dtypes(tmp_path: Path) -> None:
-    frames = run_frames(make_run(tmp_path))
+    frames = Run(make_run(tmp_path))
     assert frames.scores.dtypes["value"] == "float64"
     assert frames.renders.dtypes["seed"] == "int64"
     assert frames.timings.dtypes["warmup"] == "bool"
@@ -57,7 +59,7 @@ def test_dtypes(tmp_path: Path) -> None:
 
 def test_group_means_agree_with_metric_means(tmp_path: Path) -> None:
     run = make_run(tmp_path, failed=[FAILED])
-    scores = run_frames(run).scores
+    scores = Run(run).scores
     by_prompt = scores.groupby(["variant", "metric", "prompt_id"], observed=True)["value"].mean()
     means = by_prompt.groupby(["variant", "metric"], observed=True).mean()
     for found in metric_means(run):
@@ -66,7 +68,7 @@ def test_group_means_agree_with_metric_means(tmp_path: Path) -> None:
 
 def test_timings_keep_raw_values_in_order(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    timings = run_frames(run).timings
+    timings = Run(run).timings
     for record in run.timings[:9]:
         rows = timings[
             (timings["variant"] == record.variant)
@@ -79,7 +81,7 @@ def test_timings_keep_raw_values_in_order(tmp_path: Path) -> None:
 
 def test_wide_scores_have_one_row_an_image(tmp_path: Path) -> None:
     run = make_run(tmp_path, failed=[FAILED])
-    wide = scores_wide(run_frames(run))
+    wide = Run(run).scores_wide()
     metrics = [facts.name for facts in run.info.metrics]
     assert list(wide.columns) == ["variant", "prompt_id", "sample", "tags", "image", "error", *metrics]
     assert list(wide["image"].dropna()) == [render.image for render in run.renders if render.image]
@@ -93,17 +95,17 @@ def test_wide_scores_have_one_row_an_image(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_has_empty_frames(tmp_path: Path) -> None:
     run = msgspec.structs.replace(make_run(tmp_path), renders=(), scores=(), timings=())
-    frames = run_frames(run)
+    frames = Run(run)
     assert len(frames.renders) == len(frames.scores) == len(frames.timings) == 0
     assert frames.scores.dtypes["value"] == "float64"
-    assert scores_wide(frames).empty
+    assert frames.scores_wide().empty
 
 
 def test_scores_of_a_metric_that_the_run_no_longer_lists_are_kept(tmp_path: Path) -> None:
     run = make_run(tmp_path, prompts=2)
     listed = run.info.metrics[1:]
     older = msgspec.structs.replace(run, info=msgspec.structs.replace(run.info, metrics=listed))
-    scores = run_frames(older).scores
+    scores = Run(older).scores
     assert scores["metric"].isna().sum() == 0
     assert scores["metric"].cat.categories[-1] == "mini-clip"
 

@@ -57,7 +57,7 @@ def test_each_weight_is_a_variant_and_0_the_reference_without_the_lora(mini: Sui
     assert [variant.name for variant in suite.variants] == ["base", "spo-0.25", "spo-1"]
     assert [[lora.weight for lora in variant.loras] for variant in suite.variants] == [[], [0.25], [1.0]]
     assert suite.sweep == Sweep(lora="spo", weights=(0.0, 0.25, 1.0), variants=("base", "spo-0.25", "spo-1"))
-    assert suite.limits == {}
+    assert suite.limits == ()
     assert suite.measure.rounds == 0
     assert protocol_digest(suite) == protocol_digest(mini)
 

@@ -24,6 +24,7 @@ from bench.report.facts import command
 from bench.report.headline import pair_name
 from bench.report.page import build_view
 from bench.report.tables import made_of
+from bench.suite.limits import parse_limits
 
 replace = msgspec.structs.replace
 REVISION = "462165984030d82259a11f4367a4eed129e94a7b"
@@ -187,7 +188,8 @@ def test_the_command_asks_for_the_same_settings(source, limit, variants, own, sc
     dtype=st.sampled_from(["float32", "float16"]),
 )
 def test_the_command_of_external_images_asks_for_the_same_settings(images, prompts, scored, limits, dtype) -> None:
-    suite = replace(BARE.info.suite, external_images=ExternalImages(images=images, prompts=prompts), limits=limits)
+    external = ExternalImages(images=images, prompts=prompts)
+    suite = replace(BARE.info.suite, external_images=external, limits=parse_limits(limits))
     verb, flags = asked(command(scored_run(suite, scored, dtype, "cuda:0", set())))
     assert verb == "score"
     assert (str(flags.pop("images")), str(flags.pop("prompts"))) == (str(Path(images)), str(Path(prompts)))

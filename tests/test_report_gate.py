@@ -153,7 +153,7 @@ def test_a_gate_without_verdicts_has_no_forest(run: Run, tmp_path: Path) -> None
     gate = gate_on(run, (), "invalid")
     view = view_of(run, gate)
     _, figures = draw_figures(view, tmp_path / "plots")
-    assert "nothing was judged" in page_of(html(view, figures)).named("section", id="gate")[0].text
+    assert "nothing was checked" in page_of(html(view, figures)).named("section", id="gate")[0].text
     assert "gate" not in figures
     assert write_gate_plot(gate, tmp_path) == ()
 

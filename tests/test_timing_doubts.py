@@ -9,7 +9,7 @@ import pytest
 from fakes import make_run
 
 from bench.compare import summarize_timings
-from bench.compare.timing import BUSY_PERCENT, TRANSIENT, doubts
+from bench.compare.timing import BUSY_PERCENT, TRANSIENT, weak_conditions
 from bench.measure.nvml import REASONS
 from bench.records import Conditions, DeviceState, Slowdown, Timing
 
@@ -33,13 +33,13 @@ def _process(number: int, name: str = "end_to_end", variant: str = "base") -> Ti
 def _said(*conditions: Conditions) -> str:
     timings = [_process(number) for number in range(len(conditions))]
     known = {("base", number, 100 + number): one for number, one in enumerate(conditions)}
-    return " ".join(doubts(timings, known))
+    return " ".join(weak_conditions(timings, known))
 
 
 def test_quiet_processes_and_those_that_told_nothing_are_not_doubted() -> None:
     assert _said(QUIET, QUIET) == ""
     assert _said(Conditions(cpu_percent=BUSY_PERCENT, cpu_load=9.0)) == ""
-    assert doubts([_process(0)], {}) == ()
+    assert weak_conditions([_process(0)], {}) == ()
 
 
 def test_each_doubt_says_how_much_in_how_many_and_what_to_do() -> None:

@@ -1,7 +1,4 @@
-"""A run, or a file of it, frozen to what a gate needs: per-prompt means, medians of rounds, no images.
-
-The file is in ``file``, what a calibration brings to it in ``calibration``.
-"""
+"""A run frozen to what a gate needs: per-prompt means, medians of rounds, no images. ``file`` reads and writes it."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ import msgspec
 from bench import documents
 from bench.baseline.file import KIND, read_baseline, write_baseline
 from bench.comparability import check_names, differences, prompt_digest, timing_facts
-from bench.compare.pairing import NO_CELLS, Cells, usable_scores
+from bench.compare.pairing import ImageScores, usable_scores
 from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.records import (
     BASELINE_SCHEMA,
@@ -24,29 +21,22 @@ from bench.records import (
     Baseline,
     Calibration,
     Fingerprint,
-    FrozenPrompt,
     FrozenRound,
     FrozenVariant,
     Run,
     RunInfo,
     SessionNoise,
-    Suite,
     TimingName,
 )
 
-__all__ = ["NOT_ACCEPTED", "freeze", "freeze_round", "read_baseline", "write_baseline"]
-
-# A run, or a file of it, frozen to what a gate needs: per-prompt means, medians of rounds, no images.
+__all__ = ["NOT_ACCEPTED", "freeze", "freeze_round", "read_baseline", "read_session_noise", "write_baseline"]
 
 NOT_ACCEPTED = Acceptance(by="", time="")
-
-"""Of a run that is frozen only to be judged; no file is written of it."""
-
+"""Of a run that is frozen only to be checked; no file is written of it."""
 SCORE_DIGITS = 5
-
 """Significant digits of a score: far finer than prompts differ (docs/design/baseline.md has the numbers)."""
-
 TIMING_DIGITS = 7
+CALIBRATION_KIND = "hotart-bench calibration"
 
 
 def freeze(
@@ -59,7 +49,7 @@ def freeze(
     """Each prompt's mean over its samples, of each metric and variant, and each round's median of what was timed.
 
     A mean is None unless every sample of the prompt has a score that counts (``bench.compare.pairing``), so a
-    run that was cut short can be frozen, and what is missing in it shows. A metric of axis "distance" measures
+    run that was cut short can be frozen, and what is missing in it shows. A metric of category "distance" measures
     how far a variant is from the first one, which has none itself. Means are rounded to 5 significant digits and
     medians to 7, here and not on writing, so that a run and the file of it are the same numbers. Of absolute
     paths in the fingerprints the last part is kept.
@@ -71,10 +61,11 @@ def freeze(
         session_noise: of ``calibrate``.
 
     Raises:
-        UsageError: the run is limited to the first prompts of its suite, or has not such a variant.
+        UsageError: the run is limited to the first prompts of its suite, or it does not have such a variant.
         InvalidError: it has neither a score that counts nor a timing.
     """
     suite = run.info.suite
+    check_names(variants or (), [one.name for one in run.info.variants], f"The run {run.path} has no variant")
     if suite.limit is not None:
         raise UsageError(
             f"{run.path}: holds only the first {suite.limit} prompts of its suite (--limit), to try things out; "
@@ -83,7 +74,7 @@ def freeze(
         )
     scores = usable_scores(run)
     if not scores and not any(timing.values for timing in run.timings):
-        raise InvalidError(f"{run.path}: has no score and no timing to judge.", f"hotart-bench score {run.path}")
+        raise InvalidError(f"{run.path}: has no score and no timing to check.", f"hotart-bench score {run.path}")
     return Baseline(
         schema=BASELINE_SCHEMA,
         kind=KIND,
@@ -94,9 +85,13 @@ def freeze(
         samples=suite.samples,
         seed=suite.seed,
         limits=suite.limits,
-        prompts=tuple(FrozenPrompt(id=prompt.id, digest=prompt_digest(prompt)) for prompt in suite.prompts),
+        prompts={prompt.id: prompt_digest(prompt) for prompt in suite.prompts},
         metrics=run.info.metrics,
-        variants=tuple(_variant(run, fingerprint, scores) for fingerprint in _chosen(run, variants)),
+        variants=tuple(
+            _variant(run, fingerprint, scores)
+            for fingerprint in run.info.variants
+            if variants is None or fingerprint.name in variants
+        ),
         machine=run.info.machine,
         packages=run.info.packages,
         git=run.info.git,
@@ -105,51 +100,38 @@ def freeze(
     )
 
 
-def _chosen(run: Run, names: Sequence[str] | None) -> list[Fingerprint]:
-    known = [fingerprint.name for fingerprint in run.info.variants]
-    check_names(names or (), known, f"The run {run.path} has no variant")
-    return [one for one in run.info.variants if names is None or one.name in names]
-
-
-def _variant(run: Run, fingerprint: Fingerprint, scores: Mapping[tuple[str, str], Cells]) -> FrozenVariant:
+def _variant(run: Run, fingerprint: Fingerprint, scores: Mapping[tuple[str, str], ImageScores]) -> FrozenVariant:
     suite, name = run.info.suite, fingerprint.name
-    is_first = name == suite.variants[0].name
+    values = {}
+    for facts in run.info.metrics:
+        if facts.category == "distance" and name == suite.variants[0].name:
+            continue
+        found = scores.get((name, facts.name), {})
+        keys = [[(prompt.id, sample) for sample in range(suite.samples)] for prompt in suite.prompts]
+        values[facts.name] = tuple(_mean([found.get(key) for key in prompt]) for prompt in keys)
+    timings: dict[TimingName, list[FrozenRound]] = {}
+    for timing in sorted(run.timings, key=lambda timing: (timing.name, timing.round)):
+        if timing.variant == name and timing.values:
+            timings.setdefault(timing.name, []).append(freeze_round(timing.values))
     return FrozenVariant(
         fingerprint=_without_folders(fingerprint),
-        values={
-            facts.name: _means(suite, scores.get((name, facts.name), NO_CELLS))
-            for facts in run.info.metrics
-            if not (is_first and facts.category == "distance")
-        },
-        timings=_rounds(run, name),
+        values=values,
+        timings={quantity: tuple(rounds) for quantity, rounds in timings.items()},
     )
-
-
-def _means(suite: Suite, cells: Cells) -> tuple[float | None, ...]:
-    samples = range(suite.samples)
-    return tuple(_mean([cells.get((prompt.id, sample)) for sample in samples]) for prompt in suite.prompts)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None
-    # Divided first, because the sum of two of the largest numbers is none.
+    # Divided first, because the sum of two of the largest numbers is infinite.
     return _rounded(math.fsum(value / len(known) for value in known), SCORE_DIGITS)
-
-
-def _rounds(run: Run, variant: str) -> dict[TimingName, tuple[FrozenRound, ...]]:
-    found: dict[TimingName, list[FrozenRound]] = {}
-    for timing in sorted(run.timings, key=lambda timing: (timing.name, timing.round)):
-        if timing.variant == variant and timing.values:
-            found.setdefault(timing.name, []).append(freeze_round(timing.values))
-    return {name: tuple(rounds) for name, rounds in found.items()}
 
 
 def freeze_round(values: Sequence[float]) -> FrozenRound:
     """The median of a round's values, in their unit to 7 significant digits, and their number, 1 or more.
 
-    The median is None where a value is 0 or less, infinite or no number: the gate calls that invalid.
+    The median is None where a value is 0 or less, infinite or not a number: the gate calls that invalid.
     """
     sound = all(0 < value < math.inf for value in values)
     return FrozenRound(median=_rounded(statistics.median(values), TIMING_DIGITS) if sound else None, values=len(values))
@@ -160,7 +142,7 @@ def _rounded(value: float, digits: int) -> float:
 
 
 def _without_folders(fingerprint: Fingerprint) -> Fingerprint:
-    """The same weights by their own names: where they lay is nobody's business in a file that is committed."""
+    """The same weights by their own names: a file that is committed does not tell where they lay on a disk."""
     loras = tuple(msgspec.structs.replace(lora, path=_own_name(lora.path)) for lora in fingerprint.loras)
     name = _own_name(fingerprint.checkpoint)
     return msgspec.structs.replace(fingerprint, checkpoint=name, loras=loras, audit=None)
@@ -174,9 +156,7 @@ def _own_name(place: str) -> str:
     return place
 
 
-# The noise between sessions that a baseline takes over from a calibration of its suite and machine.
-
-CALIBRATION_KIND = "hotart-bench calibration"
+# The noise between sessions that a baseline takes over from a calibration.
 
 
 def read_session_noise(path: str | Path, info: RunInfo) -> tuple[SessionNoise, ...]:
@@ -188,31 +168,20 @@ def read_session_noise(path: str | Path, info: RunInfo) -> tuple[SessionNoise, .
         InvalidError: the file is damaged.
         MachineError: it cannot be read.
     """
-    path = Path(path)
-    make = "hotart-bench calibrate SUITE"
+    path, make = Path(path), "hotart-bench calibrate SUITE"
+    again = f"hotart-bench calibrate {info.suite.source or info.suite.name}"
     found = documents.read_document(
         path, Calibration, schema=SCHEMA, what="calibration", make=make, remake=make, kind=CALIBRATION_KIND
     )
-    unlike = _differences(found, info)
-    if unlike:
+    theirs, ours = (timing_facts(side.machine, side.packages) for side in (found, info))
+    differing = differences(theirs, ours, ("there", "in the run"))
+    if found.protocol_digest != info.protocol_digest:
+        suite = f"the suite is {found.suite} with another protocol (its prompts, samples, seed or settings)"
+        differing = [suite, *differing]
+    if differing:
         raise IncomparableError(
-            f"{path}: was measured otherwise than the run {info.id}: {'; '.join(unlike)}.",
-            f"hotart-bench calibrate {info.suite.source or info.suite.name}",
+            f"{path}: was measured otherwise than the run {info.id}: {'; '.join(differing)}.", again
         )
     if not found.session_noise:
-        raise UsageError(
-            f"{path}: holds no sessions of timing.",
-            f"hotart-bench calibrate {info.suite.source or info.suite.name} --sessions 3",
-        )
+        raise UsageError(f"{path}: holds no sessions of timing.", f"{again} --sessions 3")
     return found.session_noise
-
-
-def _differences(found: Calibration, info: RunInfo) -> list[str]:
-    theirs, ours = (timing_facts(side.machine, side.packages) for side in (found, info))
-    environment = differences(theirs, ours, ("there", "in the run"))
-    if found.protocol_digest == info.protocol_digest:
-        return environment
-    return [
-        f"the suite is {found.suite} with another protocol (its prompts, samples, seed or settings)",
-        *environment,
-    ]

@@ -13,29 +13,11 @@ import msgspec
 from bench import documents
 from bench.errors import InvalidError, UsageError
 from bench.formatting import listed
-from bench.records import (
-    BASELINE_SCHEMA,
-    Baseline,
-    Fingerprint,
-    FrozenPrompt,
-    FrozenRound,
-    FrozenVariant,
-    Record,
-    TimingName,
-)
+from bench.records import BASELINE_SCHEMA, Baseline, FrozenVariant
 from bench.store.journal import write_whole, writing
 
 KIND: Final[Literal["hotart-bench baseline"]] = "hotart-bench baseline"
 _RESTORE = "restore the file from version control, or freeze the run anew: hotart-bench baseline RUN -o FILE --replace"
-
-
-class _Table(Record, frozen=True):
-    """A variant as the file holds it: ``values`` by prompt, so that a prompt is a line."""
-
-    fingerprint: Fingerprint
-    metrics: tuple[str, ...]
-    values: dict[str, tuple[float | None, ...]]
-    timings: dict[TimingName, tuple[FrozenRound, ...]]
 
 
 def write_baseline(baseline: Baseline, path: str | Path) -> Baseline:
@@ -46,8 +28,8 @@ def write_baseline(baseline: Baseline, path: str | Path) -> Baseline:
 
     Raises:
         UsageError: nobody has accepted it.
-        MachineError: the disk is full, read-only or otherwise unwilling.
-        ValueError: what ``read_baseline`` would refuse (a bug of the caller).
+        MachineError: the disk is full, read-only or cannot be written for another reason.
+        ValueError: what ``read_baseline`` would refuse (an internal error).
     """
     if not baseline.acceptance.by:
         raise UsageError(f"{path}: a baseline needs somebody who accepts it.", "hotart-bench baseline --help")
@@ -66,7 +48,7 @@ def read_baseline(path: str | Path) -> Baseline:
     """A frozen baseline from its file.
 
     Raises:
-        UsageError: there is no such file, or it is something else than a baseline.
+        UsageError: there is no such file, or it is not a baseline.
         IncomparableError: its schema is another than this program's.
         InvalidError: it is truncated, was edited (the checksum is another), or is damaged otherwise.
         MachineError: it cannot be read.
@@ -97,57 +79,43 @@ def _checksum(table: Mapping[str, Any]) -> str:
 
 
 def _to_table(baseline: Baseline) -> dict[str, Any]:
-    prompts = [prompt.id for prompt in baseline.prompts]
+    """The record as the file holds it: of a variant the scores by prompt, so that a prompt is a line."""
     table: dict[str, Any] = msgspec.to_builtins(baseline)
-    table["prompts"] = {prompt.id: prompt.digest for prompt in baseline.prompts}
-    table["variants"] = [
-        {
-            "fingerprint": msgspec.to_builtins(variant.fingerprint),
-            "metrics": list(variant.values),
-            "values": dict(zip(prompts, map(list, _transposed(variant, len(prompts))), strict=True)),
-            "timings": msgspec.to_builtins(variant.timings),
-        }
-        for variant in baseline.variants
-    ]
+    for variant in table["variants"]:
+        columns = variant.pop("values")
+        rows = zip(*columns.values(), strict=True) if columns else [()] * len(baseline.prompts)
+        timings = variant.pop("timings")
+        variant["metrics"] = list(columns)
+        variant["values"] = dict(zip(baseline.prompts, map(list, rows), strict=True))
+        variant["timings"] = timings
     return table
-
-
-def _transposed(variant: FrozenVariant, prompts: int) -> list[tuple[float | None, ...]]:
-    if not variant.values:
-        return [()] * prompts
-    return list(zip(*variant.values.values(), strict=True))
 
 
 def _from_table(table: Mapping[str, Any]) -> Baseline:
     """The record that a decoded file stands for; ValueError with the field where it stands for none."""
-    prompts = documents.convert(table.get("prompts"), dict[str, str])
-    tables = documents.convert(table.get("variants"), tuple[_Table, ...])
-    bare = documents.convert({**table, "prompts": [], "variants": []}, Baseline)
-    baseline = msgspec.structs.replace(
-        bare,
-        prompts=tuple(FrozenPrompt(id=name, digest=digest) for name, digest in prompts.items()),
-        variants=tuple(_variant(one, list(prompts)) for one in tables),
-    )
+    bare = documents.convert({**table, "variants": []}, Baseline)
+    variants = documents.convert(table.get("variants"), tuple[dict[str, Any], ...])
+    baseline = msgspec.structs.replace(bare, variants=tuple(_variant(one, list(bare.prompts)) for one in variants))
     for problem in _problems(baseline):
         raise ValueError(problem)
     return baseline
 
 
-def _variant(table: _Table, prompts: list[str]) -> FrozenVariant:
-    name = table.fingerprint.name
-    if list(table.values) != prompts:
-        raise ValueError(f"the variant {name} has not a line for each prompt, in the order of prompts")
-    wrong = [prompt_id for prompt_id, row in table.values.items() if len(row) != len(table.metrics)]
+def _variant(table: Mapping[str, Any], prompts: list[str]) -> FrozenVariant:
+    metrics = documents.convert(table.get("metrics"), tuple[str, ...])
+    rows = documents.convert(table.get("values"), dict[str, tuple[float | None, ...]])
+    rest = {name: value for name, value in table.items() if name != "metrics"}
+    bare = documents.convert({**rest, "values": {}}, FrozenVariant)
+    name = bare.fingerprint.name
+    if list(rows) != prompts:
+        raise ValueError(f"the variant {name} does not have a line for each prompt, in the order of prompts")
+    wrong = [prompt_id for prompt_id, row in rows.items() if len(row) != len(metrics)]
     if wrong:
-        raise ValueError(f"the variant {name} has not {len(table.metrics)} values for {listed(wrong, 3)}")
-    if len(set(table.metrics)) < len(table.metrics):
+        raise ValueError(f"the variant {name} does not have {len(metrics)} values for {listed(wrong, 3)}")
+    if len(set(metrics)) < len(metrics):
         raise ValueError(f"the variant {name} names a metric twice")
-    columns: list[tuple[float | None, ...]] = list(zip(*table.values.values(), strict=True))
-    return FrozenVariant(
-        fingerprint=table.fingerprint,
-        values=dict(zip(table.metrics, columns, strict=True)),
-        timings=table.timings,
-    )
+    columns: list[tuple[float | None, ...]] = list(zip(*rows.values(), strict=True))
+    return msgspec.structs.replace(bare, values=dict(zip(metrics, columns, strict=True)))
 
 
 def _problems(baseline: Baseline) -> Iterator[str]:
@@ -161,24 +129,20 @@ def _problems(baseline: Baseline) -> Iterator[str]:
     for variant in baseline.variants:
         unknown = set(variant.values) - set(metrics)
         if unknown:
-            yield f"the variant {variant.fingerprint.name} has values of {listed(unknown, 3)}, but metrics has not"
+            yield f"the variant {variant.fingerprint.name} has values of {listed(unknown, 3)}, unknown to metrics"
         for name, rounds in variant.timings.items():
             if not rounds or not all(one.values > 0 and (one.median is None or one.median > 0) for one in rounds):
                 yield f"the variant {variant.fingerprint.name} has a round of {name} without a value over 0"
     for noise in baseline.session_noise:
         if not noise.sd_log_ratio >= 0 or noise.sessions < 2:
             yield f"session_noise of {noise.name} is {noise.sd_log_ratio} from {noise.sessions} sessions"
-    yield from _not_finite(baseline)
-
-
-def _not_finite(baseline: Baseline) -> Iterator[str]:
-    """What converting may have made of a number with hundreds of digits, or a caller may have handed over."""
     for variant in baseline.variants:
+        # Converting may have made infinity of a number with hundreds of digits.
         columns: list[tuple[str, tuple[float | None, ...]]] = [*variant.values.items()]
         columns += [(name, tuple(one.median for one in rounds)) for name, rounds in variant.timings.items()]
-        for name, values in columns:
+        for column, values in columns:
             if not all(value is None or math.isfinite(value) for value in values):
-                yield f"the variant {variant.fingerprint.name} has a value of {name} that is not finite"
+                yield f"the variant {variant.fingerprint.name} has a value of {column} that is not finite"
 
 
 def _lines(value: object) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """A/A test: runs of the same weights, and how far apart chance alone puts them.
 
-The arithmetic is in ``noise``, the runs in ``parts``, and the rendering in another process in ``child``.
+``runs`` makes the runs, ``noise`` computes what they say.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from bench import documents
-from bench.calibrate.noise import Table, metric_noise, session_noise
+from bench.calibrate.noise import metric_noise, session_noise
 from bench.calibrate.runs import FIRST, Condition, plan_conditions, run_condition
 from bench.comparability import check_environment, pixel_facts, timing_facts
 from bench.compare.pairing import usable_scores
@@ -29,7 +29,6 @@ __all__ = ["calibrate", "write_calibration"]
 
 MOST = 100
 """Seeds or sessions."""
-Done = tuple[Condition, Run]
 
 
 def calibrate(
@@ -49,26 +48,26 @@ def calibrate(
     """Noise floor of each metric and timed quantity: the same weights rendered, scored and timed several times.
 
     One run, then others that differ in one thing each: another process, half the batch size, another device
-    where there is one, other seeds. Every part is a run folder below ``folder``; the same call goes on where it
+    where there is one, other seeds. Every condition is a run folder below ``folder``; the same call continues where it
     stopped, and more seeds or sessions are added to those that are there.
 
     Args:
         suite: what is calibrated; its prompts and samples are the size that margins are proposed for.
-        folder: where the parts lie.
+        folder: where the runs lie.
         variants: names; None means the first.
         metrics: names; None means those of the suite. Distances to the reference have no noise of their own.
         device: as ``bench.machine.pick_device`` takes it.
         beside: the other device; None means one like the first, or an accelerator, where there is one.
         seeds: how many runs with other seeds, 1 to 100.
         sessions: how many sessions of timing, 0 or 2 to 100.
-        fresh: start over; old parts are kept beside the new ones.
+        fresh: start over; old runs are kept beside the new ones.
         weights_dir: local weights instead of downloads.
-        progress: told how far each part is.
+        progress: called with how far each run is.
 
     Raises:
         UsageError: a number out of range, fewer than 2 prompts, an unknown variant or metric, a folder that
             is a run.
-        IncomparableError: a part is of another protocol, machine, torch or diffusers.
+        IncomparableError: a run is of another protocol, machine, torch or diffusers.
         WeightsError, InvalidError, MachineError: as ``bench.run.run_stage``.
     """
     _check(suite, folder, seeds, sessions)
@@ -76,25 +75,39 @@ def calibrate(
     small = msgspec.structs.replace(
         suite, variants=pick_variants(suite, variants or [suite.variants[0].name]), metrics=names
     )
-    place = pick_device(device)
-    other = _other(place, beside)
-    parts = plan_conditions(small, place, other, seeds, sessions)
-    done: list[Done] = []
-    for part in parts:
-        run_condition(part, folder, names, fresh=fresh, weights_dir=weights_dir, progress=progress)
-        run = load_run(folder / part.name)
-        done.append((part, run))
-        if part.source != "device":
-            facts = timing_facts if part.is_session else pixel_facts
+    main = pick_device(device)
+    other = _other(main, beside)
+    done: list[tuple[Condition, Run]] = []
+    for condition in plan_conditions(small, main, other, seeds, sessions):
+        run_condition(condition, folder, names, fresh=fresh, weights_dir=weights_dir, progress=progress)
+        run = load_run(folder / condition.name)
+        done.append((condition, run))
+        if condition.source != "device":
+            facts = timing_facts if condition.is_session else pixel_facts
             check_environment(done[0][1].info, run.info.machine, run.info.packages, facts)
-    return _calibration(small, done, names, _notes(suite, done, place, other, sessions))
+    first = next(run for condition, run in done if condition.name == FIRST)
+    timed = [run for condition, run in done if condition.is_session]
+    return Calibration(
+        schema=SCHEMA,
+        kind="hotart-bench calibration",
+        suite=small.name,
+        protocol_digest=protocol_digest(small),
+        prompts=len(small.prompts),
+        samples=small.samples,
+        machine=first.info.machine,
+        packages=first.info.packages,
+        noise=_noise(small, first, done),
+        session_noise=session_noise(timed, [variant.name for variant in small.variants]) if timed else (),
+        notes=_notes(suite, [run for _, run in done], main, other, sessions),
+        time=documents.utc_now(),
+    )
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
     """Write ``calibration.json``, whole or not at all; its folder is made.
 
     Raises:
-        MachineError: the disk would not.
+        MachineError: the file cannot be written.
     """
     text = documents.dumps(msgspec.to_builtins(calibration))
     with writing(path):
@@ -131,44 +144,24 @@ def _other(device: str, beside: str | None) -> str | None:
     return other
 
 
-def _calibration(suite: Suite, done: Sequence[Done], metrics: Sequence[str], notes: tuple[str, ...]) -> Calibration:
-    first = next(run for part, run in done if part.name == FIRST)
-    sessions = [run for part, run in done if part.is_session]
-    variants = [variant.name for variant in suite.variants]
-    return Calibration(
-        schema=SCHEMA,
-        kind="hotart-bench calibration",
-        suite=suite.name,
-        protocol_digest=protocol_digest(suite),
-        prompts=len(suite.prompts),
-        samples=suite.samples,
-        machine=first.info.machine,
-        packages=first.info.packages,
-        noise=_noise(suite, first, done, metrics),
-        session_noise=session_noise(sessions, variants) if sessions else (),
-        notes=notes,
-        time=documents.utc_now(),
-    )
-
-
-def _noise(suite: Suite, first: Run, done: Sequence[Done], metrics: Sequence[str]) -> tuple[MetricNoise, ...]:
-    others: dict[NoiseSource, list[Table]] = {}
-    for part, run in done:
-        if part.source is not None:
-            others.setdefault(part.source, []).append(usable_scores(run))
+def _noise(suite: Suite, first: Run, done: Sequence[tuple[Condition, Run]]) -> tuple[MetricNoise, ...]:
+    others: dict[NoiseSource, list[dict[tuple[str, str], dict[tuple[str, int], float]]]] = {}
+    for condition, run in done:
+        if condition.source is not None:
+            others.setdefault(condition.source, []).append(usable_scores(run))
     table = usable_scores(first)
     return tuple(
         metric_noise(suite, variant.name, facts, table, others)
         for variant in suite.variants
-        for facts in facts_for(metrics)
+        for facts in facts_for(suite.metrics)
     )
 
 
-def _notes(suite: Suite, done: Sequence[Done], device: str, other: str | None, sessions: int) -> tuple[str, ...]:
+def _notes(suite: Suite, runs: Sequence[Run], device: str, other: str | None, sessions: int) -> tuple[str, ...]:
     notes = []
     if other is None:
         notes.append(
-            f"There is no other device to compare {device} with; an --other-device that is named is taken, the CPU too."
+            f"There is no other device to compare {device} with; name one with --other-device, which may be the CPU."
         )
     if sessions == 0:
         notes.append("No sessions were timed, so a gate on timings between two runs stays inconclusive.")
@@ -179,7 +172,7 @@ def _notes(suite: Suite, done: Sequence[Done], device: str, other: str | None, s
         )
     if suite.limit is not None:
         notes.append(f"The suite is limited to {plural(suite.limit, 'prompt')}: for trying out.")
-    failed = sum(render.error is not None for _, run in done for render in run.renders)
+    failed = sum(render.error is not None for run in runs for render in run.renders)
     if failed:
-        notes.append(f"{plural(failed, 'image')} of all parts failed and are left out with their pairs.")
+        notes.append(f"{plural(failed, 'image')} of all runs failed and are left out with their pairs.")
     return tuple(notes)

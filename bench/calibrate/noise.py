@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from bench import stats
-from bench.compare.pairing import NO_CELLS, Cells, PromptPair, pair_prompts
+from bench.compare.pairing import ImageScores, PromptPair, pair_prompts
 from bench.errors import InvalidError
 from bench.records import MetricFacts, MetricNoise, NoiseSource, Run, SessionNoise, SourceNoise, Suite, TimingName
 from bench.stats.bounds import detectable_loss
@@ -19,7 +19,7 @@ from bench.stats.bounds import detectable_loss
 PASSES = 0.9
 """How often a gate on nothing but noise should pass at the proposed margin."""
 
-Table = Mapping[tuple[str, str], Cells]
+Table = Mapping[tuple[str, str], ImageScores]
 """``usable_scores`` of a run: by (variant, metric), then by (prompt, sample)."""
 
 
@@ -48,14 +48,14 @@ def metric_noise(
     key = variant, facts.name
     sources = []
     for source, tables in others.items():
-        sides = [table.get(key, NO_CELLS) for table in (first, *tables)]
+        sides = [table.get(key, {}) for table in (first, *tables)]
         pairs = list(combinations(sides, 2)) if source == "seed" else [(sides[0], side) for side in sides[1:]]
         paired = [pair_prompts(suite, above, below) for below, above in pairs]
         if min(len(prompts) for prompts in paired) < 2:
             raise InvalidError(
-                f"{facts.name} of {variant}: fewer than 2 prompts have scores in both runs of the part {source!r}, "
-                "so there is no noise to be seen.",
-                "look for the reasons in scores.jsonl of the parts, or leave the metric out with --metrics",
+                f"{facts.name} of {variant}: fewer than 2 prompts have scores in both runs of the condition "
+                f"{source!r}, so there is no noise to be seen.",
+                "look for the reasons in scores.jsonl of these runs, or leave the metric out with --metrics",
             )
         sources.append(source_noise(source, paired))
     floor = max((abs(one.mean) + one.half_width for one in sources if one.source != "seed"), default=0.0)
@@ -68,7 +68,7 @@ def metric_noise(
         sources=tuple(sources),
         floor=floor,
         margin=margin,
-        margin_sd=_in_sds(margin, suite, first.get(key, NO_CELLS)),
+        margin_sd=_in_sds(margin, suite, first.get(key, {})),
         reason=reason,
     )
 
@@ -156,8 +156,8 @@ def _margin(
     return max(smallest, floor), None
 
 
-def _in_sds(margin: float | None, suite: Suite, cells: Cells) -> float | None:
-    means = [prompt.reference for prompt in pair_prompts(suite, cells, cells)]
+def _in_sds(margin: float | None, suite: Suite, scores: ImageScores) -> float | None:
+    means = [prompt.reference for prompt in pair_prompts(suite, scores, scores)]
     if margin is None or len(means) < 2 or min(means) == max(means):
         return None
     return margin / float(np.std(means, ddof=1))

@@ -135,7 +135,7 @@ def _verdict_against(previous: Baseline, frozen: Baseline, output: str, run: str
 
 
 def _judge(candidate: Baseline, reference: Baseline, run: str, baseline: str) -> Gate:
-    from bench.gate import judge, like_named
+    from bench.gate import check_limits, like_named
 
     pairs = like_named(candidate, reference)
-    return judge(candidate, reference, pairs, run=run, baseline=baseline, baseline_is_run=False, time=utc_now())
+    return check_limits(candidate, reference, pairs, run=run, baseline=baseline, baseline_is_run=False, time=utc_now())

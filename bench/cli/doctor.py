@@ -39,7 +39,7 @@ def estimate(
 
     run = load_run(folder) if (folder / "run.json").is_file() else None
     parts = parts_of(suite.variants[0], needed)
-    return estimate_memory(suite, machine, needed), estimate_time(suite, machine, run, parts)
+    return estimate_memory(suite, machine, needed, run), estimate_time(suite, machine, run, parts)
 
 
 def memory_words(found: MemoryEstimate | None, weights_bytes: int | None) -> str:

@@ -143,7 +143,7 @@ MEANING: dict[Outcome, str] = {
 
 def print_gate(gate: Gate) -> None:
     """Prints on stdout the verdicts pair by pair, a sentence for each that did not pass, the notes, the whole."""
-    from bench.gate.outcomes import GRAVEST_FIRST, WORDS, unexplained, worst_first
+    from bench.gate.outcomes import WORDS, WORST_FIRST, unexplained, worst_first
 
     for pair in dict.fromkeys((verdict.candidate, verdict.reference) for verdict in gate.verdicts):
         of_pair = [one for one in gate.verdicts if (one.candidate, one.reference) == pair]
@@ -159,7 +159,7 @@ def print_gate(gate: Gate) -> None:
     for note in filter(None, (same, *gate.notes, unexplained(gate))):
         print(printable(f"Note: {note}"))
     counts = Counter(verdict.outcome for verdict in gate.verdicts)
-    parts = [f"{counts[outcome]} {WORDS[outcome]}" for outcome in GRAVEST_FIRST if counts[outcome]]
+    parts = [f"{counts[outcome]} {WORDS[outcome]}" for outcome in WORST_FIRST if counts[outcome]]
     print(
         f"The gate {'' if gate.outcome in ('pass', 'fail') else 'is '}{WORDS[gate.outcome]}: {MEANING[gate.outcome]} "
         f"(of {plural(len(gate.verdicts), 'verdict')}: {', '.join(parts) or 'none'})."
@@ -171,11 +171,11 @@ def _whose(gate: Gate) -> str:
 
 
 def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
-    from bench.gate.outcomes import WORDS, shown
+    from bench.gate.outcomes import WORDS, formatted
 
     rows = []
     for verdict in verdicts:
-        numbers = shown(verdict)
+        numbers = formatted(verdict)
         rows.append(
             [
                 verdict.name,
@@ -273,9 +273,9 @@ def _refuse_overwriting(baseline: str | None, outputs: dict[str, Path | None]) -
 
 
 def _judge(sides: Sides, pairs: Iterable[tuple[str, str]], run: str, *, quality_only: bool) -> Gate:
-    from bench.gate import judge
+    from bench.gate import check_limits
 
-    return judge(
+    return check_limits(
         sides.candidate,
         sides.reference,
         tuple(pairs),

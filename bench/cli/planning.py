@@ -189,11 +189,12 @@ def plan(
     """Prompts, samples and time that margins need, by a pilot run."""
     from bench.plan import plan_sizes
     from bench.store import load_run
+    from bench.suite.limits import parse_limits
 
     found = plan_sizes(
         read_suite(suite, None),
         load_run(pilot),
-        margins=split_margins(margin or ()),
+        margins=parse_limits(split_margins(margin or ())),
         power=power,
         candidate=candidate,
         reference=reference,
@@ -304,7 +305,7 @@ def _hand_over(found: Calibration, file: Path, suite: Suite, quiet: bool, json: 
     if json:
         print_json(found)
     else:
-        print_calibration(found, suite.limits)
+        print_calibration(found, {limit.name: limit.text for limit in suite.limits})
 
 
 def split_margins(texts: Sequence[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bench import records
 from bench.cli import options
 from bench.cli.options import (
     Device,
@@ -117,21 +118,21 @@ def _chosen_metrics(text: str | None, quiet: bool) -> Sequence[str]:
     return light
 
 
-def _limits(text: str | None, metrics: Sequence[str]) -> dict[str, str]:
-    """``NAME=LIMIT,...`` by name, each a limit that says something of its metric."""
+def _limits(text: str | None, metrics: Sequence[str]) -> list[records.Limit]:
+    """``NAME=LIMIT,...``, each a limit that says something of its metric."""
     from bench.metrics import facts_for
     from bench.suite.limits import check_metric_limit, parse_limit
 
-    limits: dict[str, str] = {}
+    limits: dict[str, records.Limit] = {}
     for item in options.split_names(text, "--limits") or ():
         name, found, limit = (part.strip() for part in item.partition("="))
         if not found:
             raise UsageError(f"--limits: {item!r} is no NAME=LIMIT, such as {shlex.quote(metrics[0])}=0.1sd.")
         if name not in metrics:
             raise UsageError(f"--limits: {name!r} is not scored{did_you_mean(name, metrics)}: {listed(metrics)}.")
-        check_metric_limit(parse_limit(name, limit), facts_for((name,))[0])
-        limits[name] = limit
-    return limits
+        limits[name] = parse_limit(name, limit)
+        check_metric_limit(limits[name], facts_for((name,))[0])
+    return list(limits.values())
 
 
 # ``run``, and its stages alone: ``render``, ``score``, ``measure``, ``report``.

@@ -1,19 +1,19 @@
 """Run [x Run] -> paired differences and means of scores, prompts as the unit.
 
-How images are paired is in ``pairing``, what makes runs comparable in ``comparable``, rankings of three or
-more variants in ``ranking``, and the summaries and ratios of timings in ``timing_stats``.
+``pairing`` says which scores count and how images are paired, ``ranking`` ranks three or more variants, ``timing`` sums
+up timings, and ``sweep`` draws a metric over the weight of a LoRA. What makes runs comparable is in
+``bench.comparability``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import msgspec
 
 from bench import stats
 from bench.comparability import check_names, common_metrics, run_labels
-from bench.compare.pairing import NO_CELLS, Cells, PromptPair, pair_prompts, paired_prompts, usable_scores
+from bench.compare.pairing import PromptPair, pair_prompts, paired_prompts, usable_scores
 from bench.compare.ranking import rank_variants
 from bench.compare.timing import summarize_timings, timing_ratios
 from bench.errors import IncomparableError, InvalidError, UsageError
@@ -35,7 +35,128 @@ __all__ = [
     "variant_pairs",
 ]
 
-# What looking at many differences costs: p-values adjusted within families.
+MIN_TAG_PROMPTS = 3
+"""A tag with fewer prompts gets no row of its own."""
+SMALL_SAMPLE_PROMPTS = 30
+"""Under this many prompts the bootstrap covers too little, and a t interval stands beside it."""
+Pairs = Sequence[tuple[str, str]]
+"""(candidate, reference) names of variants."""
+
+
+def variant_pairs(suite: Suite) -> tuple[tuple[str, str], ...]:
+    """Who is compared with whom by default: each variant with the first, and spo with dpo."""
+    reference, *others = (variant.name for variant in suite.variants)
+    pairs = [(name, reference) for name in others]
+    if "spo" in others and "dpo" in others:
+        pairs.append(("spo", "dpo"))
+    return tuple(pairs)
+
+
+def compare_run(
+    run: Run,
+    *,
+    pairs: Pairs | None = None,
+    metrics: Sequence[str] | None = None,
+    tags: bool = True,
+    level: float = 0.95,
+) -> tuple[Delta, ...]:
+    """Paired differences between variants of one run, ordered by pair, metric, tag (None first).
+
+    A metric of category "distance" measures how far a variant is from the reference variant, so pairs with
+    that variant have no such difference. Where no image has both scores there is no record either.
+
+    p-values are adjusted within the metrics of a pair, and those of tags within the tags of a pair and metric
+    (see ``adjust_p_values``).
+
+    Args:
+        run: a run as it was read.
+        pairs: (candidate, reference) variants; None means ``variant_pairs``.
+        metrics: names; None means all metrics of the run.
+        tags: also one record for each tag with at least ``MIN_TAG_PROMPTS`` prompts that have scores.
+        level: two-sided coverage of the intervals.
+
+    Raises:
+        UsageError: an unknown variant or metric, or a variant compared with itself.
+        InvalidError: a pair that was named has no image with a score on both sides.
+    """
+    check_names(metrics or (), [facts.name for facts in run.info.metrics], "The run has no metric")
+    chosen = [facts for facts in run.info.metrics if metrics is None or facts.name in metrics]
+    variants = _variants(run)
+    for pair in pairs or ():
+        check_names(pair, variants, "The run has no variant")
+        if pair[0] == pair[1]:
+            raise UsageError(f"Variant {pair[0]!r} is compared with itself; name two of {listed(variants)}.")
+    wanted = variant_pairs(run.info.suite) if pairs is None else pairs
+    return _compare((run, run), ("", ""), wanted, chosen, tags, level, must_exist=pairs is not None)
+
+
+def compare_runs(
+    candidate: Run,
+    reference: Run,
+    *,
+    pairs: Pairs | None = None,
+    metrics: Sequence[str] | None = None,
+    tags: bool = True,
+    level: float = 0.95,
+) -> tuple[Delta, ...]:
+    """Paired differences between two runs of one protocol, ordered as in ``compare_run``.
+
+    Variants are called ``variant@run``, with the name of the run's folder, or its id where those are equal.
+
+    Args:
+        candidate: a run as it was read.
+        reference: the run that it is compared with.
+        pairs: (variant of the candidate run, variant of the reference run); None means those of like name.
+        metrics: names; None means all that both runs have.
+        tags: as in ``compare_run``, by the tags in the candidate's suite.
+        level: two-sided coverage of the intervals.
+
+    Raises:
+        IncomparableError: another protocol, another version of a metric, or nothing in common, with all
+            that differs in one message.
+        UsageError: both are one run folder, or a variant or metric that is not there.
+        InvalidError: a pair that was named has no image with a score on both sides.
+    """
+    labels = run_labels(candidate, reference)
+    chosen = common_metrics(candidate, reference, labels, metrics)
+    ours, theirs = _variants(candidate), _variants(reference)
+    for pair in pairs or ():
+        check_names(pair[:1], ours, f"The run {labels[0]} has no variant")
+        check_names(pair[1:], theirs, f"The run {labels[1]} has no variant")
+    like_named = [(name, name) for name in ours if name in theirs]
+    if pairs is None and not like_named:
+        raise IncomparableError(
+            f"The runs share no variant: {labels[0]} has {listed(ours)}, {labels[1]} has {listed(theirs)}.",
+        )
+    wanted = like_named if pairs is None else pairs
+    suffixes = f"@{labels[0]}", f"@{labels[1]}"
+    return _compare((candidate, reference), suffixes, wanted, chosen, tags, level, must_exist=pairs is not None)
+
+
+def metric_means(run: Run, *, level: float = 0.95) -> tuple[MetricMean, ...]:
+    """Each variant's mean of each metric with its BCa interval over prompts, ordered by metric, variant.
+
+    The reference variant has no distance from itself, so it has no row for metrics of category "distance".
+    """
+    suite, table = run.info.suite, usable_scores(run)
+    found = []
+    for facts in run.info.metrics:
+        for number, variant in enumerate(suite.variants):
+            if number == 0 and facts.category == "distance":
+                continue
+            scores = table.get((variant.name, facts.name), {})
+            means = [pair.candidate for pair in pair_prompts(suite, scores, scores)]
+            found.append(
+                MetricMean(
+                    variant=variant.name,
+                    metric=facts.name,
+                    mean=stats.mean(means) if means else None,
+                    interval=_bca(means, level),
+                    prompts=len(means),
+                    missing=len(suite.prompts) * suite.samples - len(scores),
+                )
+            )
+    return tuple(found)
 
 
 def adjust_p_values(deltas: Sequence[Delta]) -> tuple[Delta, ...]:
@@ -60,155 +181,13 @@ def adjust_p_values(deltas: Sequence[Delta]) -> tuple[Delta, ...]:
     return tuple(adjusted)
 
 
-# Run [x Run] -> paired differences and means of scores, prompts as the unit.
-
-MIN_TAG_PROMPTS = 3
-
-"""A tag with fewer prompts gets no row of its own."""
-
-SMALL_SAMPLE_PROMPTS = 30
-
-"""Under this many prompts the bootstrap covers too little, and a t interval stands beside it."""
-
-Pairs = Sequence[tuple[str, str]]
-
-"""(candidate, reference) names of variants."""
-
-
-class _Side(NamedTuple):
-    """A run, its usable scores by variant and metric, and what stands behind its variants' names."""
-
-    run: Run
-    cells: Mapping[tuple[str, str], Cells]
-    suffix: str
-
-    @property
-    def variants(self) -> list[str]:
-        return [variant.name for variant in self.run.info.suite.variants]
-
-
-def variant_pairs(suite: Suite) -> tuple[tuple[str, str], ...]:
-    """Who is compared with whom unless asked otherwise: each with the first, and spo with dpo."""
-    reference, *others = (variant.name for variant in suite.variants)
-    pairs = [(name, reference) for name in others]
-    if "spo" in others and "dpo" in others:
-        pairs.append(("spo", "dpo"))
-    return tuple(pairs)
-
-
-def compare_run(
-    run: Run,
-    *,
-    pairs: Pairs | None = None,
-    metrics: Sequence[str] | None = None,
-    tags: bool = True,
-    level: float = 0.95,
-) -> tuple[Delta, ...]:
-    """Paired differences between variants of one run, ordered by pair, metric, tag (None first).
-
-    A metric of axis "distance" measures how far a variant is from the reference variant, so pairs with
-    that variant have no such difference. Where no image has both scores there is no record either.
-
-    p-values are adjusted within the metrics of a pair, and those of tags within the tags of a pair and
-    metric (see ``bench.compare``).
-
-    Args:
-        run: a run as it was read.
-        pairs: (candidate, reference) variants; None means ``variant_pairs``.
-        metrics: names; None means all metrics of the run.
-        tags: also one record for each tag with at least ``MIN_TAG_PROMPTS`` prompts that have scores.
-        level: two-sided coverage of the intervals.
-
-    Raises:
-        UsageError: an unknown variant or metric, or a variant compared with itself.
-        InvalidError: a pair that was asked for has not one image scored on both sides.
-    """
-    facts = run.info.metrics
-    check_names(metrics or (), [known.name for known in facts], "The run has no metric")
-    chosen = [known for known in facts if metrics is None or known.name in metrics]
-    side = _Side(run, usable_scores(run), "")
-    for pair in pairs or ():
-        check_names(pair, side.variants, "The run has no variant")
-        if pair[0] == pair[1]:
-            raise UsageError(f"Variant {pair[0]!r} is compared with itself; name two of {listed(side.variants)}.")
-    wanted = variant_pairs(run.info.suite) if pairs is None else pairs
-    return _compare(side, side, wanted, chosen, tags, level, must_exist=pairs is not None)
-
-
-def compare_runs(
-    candidate: Run,
-    reference: Run,
-    *,
-    pairs: Pairs | None = None,
-    metrics: Sequence[str] | None = None,
-    tags: bool = True,
-    level: float = 0.95,
-) -> tuple[Delta, ...]:
-    """Paired differences between two runs of one protocol, ordered as in ``compare_run``.
-
-    Variants are called ``variant@run``, with the name of the run's folder, or its id where those are equal.
-
-    Args:
-        candidate: the run that is judged.
-        reference: the run that it is compared with.
-        pairs: (variant of the candidate run, variant of the reference run); None means those of like name.
-        metrics: names; None means all that both runs have.
-        tags: as in ``compare_run``, by the tags in the candidate's suite.
-        level: two-sided coverage of the intervals.
-
-    Raises:
-        IncomparableError: another protocol, another version of a metric, or nothing in common, with all
-            that differs in one message.
-        UsageError: both are one run folder, or a variant or metric that is not there.
-        InvalidError: a pair that was asked for has not one image scored on both sides.
-    """
-    labels = run_labels(candidate, reference)
-    chosen = common_metrics(candidate, reference, labels, metrics)
-    ours = _Side(candidate, usable_scores(candidate), f"@{labels[0]}")
-    theirs = _Side(reference, usable_scores(reference), f"@{labels[1]}")
-    for pair in pairs or ():
-        check_names(pair[:1], ours.variants, f"The run {labels[0]} has no variant")
-        check_names(pair[1:], theirs.variants, f"The run {labels[1]} has no variant")
-    like_named = [(name, name) for name in ours.variants if name in theirs.variants]
-    if pairs is None and not like_named:
-        raise IncomparableError(
-            f"The runs share no variant: {labels[0]} has {listed(ours.variants)}, "
-            f"{labels[1]} has {listed(theirs.variants)}.",
-        )
-    wanted = like_named if pairs is None else pairs
-    return _compare(ours, theirs, wanted, chosen, tags, level, must_exist=pairs is not None)
-
-
-def metric_means(run: Run, *, level: float = 0.95) -> tuple[MetricMean, ...]:
-    """Each variant's mean of each metric with its BCa interval over prompts, ordered by metric, variant.
-
-    The reference variant has no distance from itself, so it has no row for metrics of axis "distance".
-    """
-    suite = run.info.suite
-    table = usable_scores(run)
-    return tuple(
-        _metric_mean(variant.name, facts.name, table.get((variant.name, facts.name), NO_CELLS), suite, level)
-        for facts in run.info.metrics
-        for number, variant in enumerate(suite.variants)
-        if number > 0 or facts.category != "distance"
-    )
-
-
-def _metric_mean(variant: str, metric: str, cells: Cells, suite: Suite, level: float) -> MetricMean:
-    means = [pair.candidate for pair in pair_prompts(suite, cells, cells)]
-    return MetricMean(
-        variant=variant,
-        metric=metric,
-        mean=stats.mean(means) if means else None,
-        interval=_bca(means, level),
-        prompts=len(means),
-        missing=len(suite.prompts) * suite.samples - len(cells),
-    )
+def _variants(run: Run) -> list[str]:
+    return [variant.name for variant in run.info.suite.variants]
 
 
 def _compare(
-    ours: _Side,
-    theirs: _Side,
+    runs: tuple[Run, Run],
+    suffixes: tuple[str, str],
     pairs: Pairs,
     metrics: Sequence[MetricFacts],
     tags: bool,
@@ -216,29 +195,22 @@ def _compare(
     *,
     must_exist: bool,
 ) -> tuple[Delta, ...]:
+    suite, table = runs[0].info.suite, usable_scores(runs[0])
+    other_table = table if runs[1] is runs[0] else usable_scores(runs[1])
+    firsts = [_variants(run)[0] for run in runs]
     deltas: list[Delta] = []
     for one, other in pairs:
-        names = one + ours.suffix, other + theirs.suffix
-        found: list[Delta] = []
+        names, before = (one + suffixes[0], other + suffixes[1]), len(deltas)
         for facts in metrics:
-            if facts.category == "distance" and (one == ours.variants[0] or other == theirs.variants[0]):
+            if facts.category == "distance" and (one == firsts[0] or other == firsts[1]):
                 continue
-            above = ours.cells.get((one, facts.name), NO_CELLS)
-            below = theirs.cells.get((other, facts.name), NO_CELLS)
-            found += _deltas(
-                names,
-                facts,
-                ours.run.info.suite,
-                pair_prompts(ours.run.info.suite, above, below),
-                tags,
-                level,
-            )
-        if must_exist and metrics and not found:
+            above, below = table.get((one, facts.name), {}), other_table.get((other, facts.name), {})
+            deltas += _deltas(names, facts, suite, pair_prompts(suite, above, below), tags, level)
+        if must_exist and metrics and len(deltas) == before:
             raise InvalidError(
                 f"{names[0]} and {names[1]} have no image with a score on both sides.",
-                hint=f"hotart-bench score {ours.run.path}",
+                hint=f"hotart-bench score {runs[0].path}",
             )
-        deltas += found
     return adjust_p_values(deltas)
 
 

@@ -2,7 +2,7 @@
 
 The unit is the prompt. Images are paired by prompt and sample, which share their noise; the samples of a
 prompt are averaged over the pairs that have both scores. A score counts if it is finite, was made by the
-metric's version in ``run.json``, and judges the images that the run folder now holds; every other pair is
+metric's version in ``run.json``, and is of the images that the run folder now holds; every other pair is
 missing.
 """
 
@@ -16,13 +16,8 @@ from bench import stats
 from bench.metrics.image_checks import digest_of, other_samples
 from bench.records import Prompt, Render, Run, Score, Suite
 
-# Which scores count, and how two variants' scores are paired.
-
-Cells = Mapping[tuple[str, int], float]
-
+ImageScores = Mapping[tuple[str, int], float]
 """Scores of one metric of one variant by prompt id and sample number."""
-
-NO_CELLS: Cells = {}
 
 
 class PromptPair(NamedTuple):
@@ -43,8 +38,8 @@ def paired_prompts(candidate: Run, reference: Run, variants: tuple[str, str], me
     ``variants`` names one of the candidate run and one of the reference run, which may be the same run.
     Nothing is refused here: ``bench.compare`` does that.
     """
-    above = usable_scores(candidate).get((variants[0], metric), NO_CELLS)
-    below = usable_scores(reference).get((variants[1], metric), NO_CELLS)
+    above = usable_scores(candidate).get((variants[0], metric), {})
+    below = usable_scores(reference).get((variants[1], metric), {})
     return pair_prompts(candidate.info.suite, above, below)
 
 
@@ -58,17 +53,17 @@ def usable_scores(run: Run) -> dict[tuple[str, str], dict[tuple[str, int], float
     for score in run.scores:
         if score.value is None or not math.isfinite(score.value):
             continue
-        if versions.get(score.metric) == score.full_version and _judges_these(score, reference, images, others):
+        if versions.get(score.metric) == score.full_version and _is_of_these_images(score, reference, images, others):
             table.setdefault((score.variant, score.metric), {})[score.prompt_id, score.sample] = score.value
     return table
 
 
-def pair_prompts(suite: Suite, candidate: Cells, reference: Cells) -> tuple[PromptPair, ...]:
+def pair_prompts(suite: Suite, candidate: ImageScores, reference: ImageScores) -> tuple[PromptPair, ...]:
     """The suite's prompts with at least one pair of scores, in its order, with their paired means."""
     found = []
     for prompt in suite.prompts:
-        cells = [(prompt.id, sample) for sample in range(suite.samples)]
-        both = [(candidate[cell], reference[cell]) for cell in cells if cell in candidate and cell in reference]
+        keys = [(prompt.id, sample) for sample in range(suite.samples)]
+        both = [(candidate[key], reference[key]) for key in keys if key in candidate and key in reference]
         if both:
             above, below = zip(*both, strict=True)
             difference = stats.mean([one - other for one, other in both])
@@ -76,36 +71,27 @@ def pair_prompts(suite: Suite, candidate: Cells, reference: Cells) -> tuple[Prom
     return tuple(found)
 
 
-def _judges_these(
+def _is_of_these_images(
     score: Score,
     reference: str,
     images: Mapping[tuple[str, str, int], str | None],
     others: Mapping[tuple[str, str, int], Sequence[Render]],
 ) -> bool:
+    key = score.variant, score.prompt_id, score.sample
     # A run kept without its images has no renders to check against.
-    own = images.get((score.variant, score.prompt_id, score.sample), score.image_sha256)
-    other = images.get((reference, score.prompt_id, score.sample), score.reference_sha256)
-    if own != score.image_sha256:
+    if images.get(key, score.image_sha256) != score.image_sha256:
         return False
-    if score.reference_sha256 in (None, other):
+    compared = images.get((reference, score.prompt_id, score.sample), score.reference_sha256)
+    if score.reference_sha256 in (None, compared):
         return True
-    mates = others.get((score.variant, score.prompt_id, score.sample), ())
-    return score.reference_sha256 == digest_of(mate.sha256 for mate in mates)
+    return score.reference_sha256 == digest_of(other.sha256 for other in others.get(key, ()))
 
 
-# Which prompts a metric's encoder cut: what stands after its last token took no part in the score.
+def cut_prompts(run: Run) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The metrics whose encoder read only the beginning of some prompts, in the run's order, each with their ids.
 
-
-class CutPrompts(NamedTuple):
-    """The prompts of which a metric read only the beginning."""
-
-    metric: str
-    prompts: tuple[str, ...]
-    """Ids, in the suite's order; at least one."""
-
-
-def cut_prompts(run: Run) -> tuple[CutPrompts, ...]:
-    """Each metric that cut prompts, in the run's order, by its scores of the version that counts."""
+    By the scores of the version that counts; ids in the suite's order, at least one.
+    """
     found = []
     for facts in run.info.metrics:
         own = {
@@ -115,5 +101,5 @@ def cut_prompts(run: Run) -> tuple[CutPrompts, ...]:
         }
         prompts = tuple(prompt.id for prompt in run.info.suite.prompts if prompt.id in own)
         if prompts:
-            found.append(CutPrompts(facts.name, prompts))
+            found.append((facts.name, prompts))
     return tuple(found)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from bench import stats
 from bench.comparability import check_names
-from bench.compare.pairing import Cells, usable_scores
+from bench.compare.pairing import ImageScores, usable_scores
 from bench.records import Interval, MetricFacts, Ranking, Run, Strength, Suite
 
 MIN_RANKED = 3
-"""Two variants are a pair, and ``compare_run`` says all there is to say of them."""
+"""Two variants are a pair, which ``compare_run`` covers."""
 TOLD_APART_P = 0.05
 
 
@@ -23,7 +23,7 @@ def rank_variants(run: Run, *, metrics: Sequence[str] | None = None, level: floa
     direction; prompts are the unit (see ``bench.stats.fit_davidson``). It goes by how often a variant is
     better, not by how much: ``compare_run`` says that.
 
-    There is none for a metric of axis "distance" or without a better direction, nor where fewer than 3
+    There is none for a metric of category "distance" or without a better direction, nor where fewer than 3
     variants have scores or fewer than 2 prompts have scores of all that do.
 
     Args:
@@ -42,28 +42,28 @@ def rank_variants(run: Run, *, metrics: Sequence[str] | None = None, level: floa
     for facts in run.info.metrics:
         if facts.name not in wanted or facts.higher_is_better is None or facts.category == "distance":
             continue
-        cells: dict[str, Cells] = {
+        scores: dict[str, ImageScores] = {
             variant.name: table[variant.name, facts.name]
             for variant in run.info.suite.variants
             if (variant.name, facts.name) in table
         }
-        found = _ranking(facts, run.info.suite, cells, level)
+        found = _ranking(facts, run.info.suite, scores, level)
         if found is not None:
             rankings.append(found)
     return tuple(rankings)
 
 
-def _ranking(facts: MetricFacts, suite: Suite, cells: dict[str, Cells], level: float) -> Ranking | None:
-    if len(cells) < MIN_RANKED:
+def _ranking(facts: MetricFacts, suite: Suite, scores: dict[str, ImageScores], level: float) -> Ranking | None:
+    if len(scores) < MIN_RANKED:
         return None
-    shared = _shared_samples(suite, list(cells.values()))
+    shared = _shared_samples(suite, list(scores.values()))
     if len(shared) < 2:
         return None
     better = 1 if facts.higher_is_better else -1
     # Sums of the same number of samples rank as means do, and exactly rounded ones tie where images do.
-    totals = [[better * math.fsum(own[cell] for cell in prompt) for own in cells.values()] for prompt in shared]
+    totals = [[better * math.fsum(own[key] for key in prompt) for own in scores.values()] for prompt in shared]
     fit = stats.fit_davidson(totals, level=level)
-    names = list(cells)
+    names = list(scores)
     # Equal strengths come out equal up to rounding, and keep the suite's order.
     order = sorted(range(len(names)), key=lambda index: -round(fit.strengths[index], 9))
     samples = sum(map(len, shared))
@@ -75,16 +75,15 @@ def _ranking(facts: MetricFacts, suite: Suite, cells: dict[str, Cells], level: f
         prompts=len(shared),
         samples=samples,
         missing=len(suite.prompts) * suite.samples - samples,
-        left_out=tuple(variant.name for variant in suite.variants if variant.name not in cells),
+        left_out=tuple(variant.name for variant in suite.variants if variant.name not in scores),
     )
 
 
-def _shared_samples(suite: Suite, sides: Sequence[Cells]) -> list[list[tuple[str, int]]]:
-    """For each prompt that has any, the (prompt, sample) cells that all of ``sides`` have a score for."""
+def _shared_samples(suite: Suite, sides: Sequence[ImageScores]) -> list[list[tuple[str, int]]]:
+    """For each prompt that has any, the (prompt, sample) keys that all of ``sides`` have a score for."""
     shared = set(sides[0]).intersection(*sides[1:])
-    cells = ([(prompt.id, sample) for sample in range(suite.samples)] for prompt in suite.prompts)
-    prompts = ([cell for cell in prompt if cell in shared] for prompt in cells)
-    return [prompt for prompt in prompts if prompt]
+    keys = ([(prompt.id, sample) for sample in range(suite.samples)] for prompt in suite.prompts)
+    return [found for prompt in keys if (found := [key for key in prompt if key in shared])]
 
 
 def _tied_places(fit: stats.DavidsonFit, order: Sequence[int]) -> tuple[tuple[int, ...], ...]:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from bench import stats
-from bench.compare.pairing import NO_CELLS, pair_prompts, usable_scores
+from bench.compare.pairing import pair_prompts, usable_scores
 from bench.records import Category, Delta, MetricFacts, Run, SweepCurve, SweepPoint
 
 PIXEL_SHIFT = "pixel shift"
@@ -18,7 +18,7 @@ PIXEL_SHIFT = "pixel shift"
 def sweep_curve(run: Run, deltas: Sequence[Delta]) -> SweepCurve | None:
     """The points of a run of ``hotart-bench sweep``, from the deltas of ``compare_run``; None for another run.
 
-    The front is over the first judge of preference (else of aesthetics), the first of alignment, and the pixel
+    The front is over the first metric of preference (else of aesthetics), the first of alignment, and the pixel
     shift, by mean differences: the intervals say how sure each is.
     """
     sweep = run.info.suite.sweep
@@ -45,8 +45,8 @@ def _spreads(run: Run, reference: str) -> dict[str, float]:
     found = {}
     for facts in run.info.metrics:
         if facts.category == "pixels":
-            cells = table.get((reference, facts.name), NO_CELLS)
-            means = [prompt.reference for prompt in pair_prompts(run.info.suite, cells, cells)]
+            scores = table.get((reference, facts.name), {})
+            means = [prompt.reference for prompt in pair_prompts(run.info.suite, scores, scores)]
             spread = float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
             if spread > 0:
                 found[facts.name] = spread
@@ -61,12 +61,13 @@ def _shift(deltas: dict[str, Delta], spreads: dict[str, float]) -> float | None:
 def _goals(metrics: Sequence[MetricFacts], *, with_pixels: bool) -> list[tuple[str, int]]:
     """Name and sign of what the front is about: +1 where more is better."""
 
-    def first(*axes: Category) -> list[tuple[str, int]]:
-        judges = [one for axis in axes for one in metrics if one.category == axis and one.higher_is_better is not None]
-        return [(one.name, 1 if one.higher_is_better else -1) for one in judges[:1]]
+    def first(*categories: Category) -> list[tuple[str, int]]:
+        found = [one for category in categories for one in metrics if one.category == category]
+        directed = [(one.name, 1 if one.higher_is_better else -1) for one in found if one.higher_is_better is not None]
+        return directed[:1]
 
-    judges = [*first("preference", "aesthetic"), *first("alignment")]
-    return [*judges, (PIXEL_SHIFT, -1)] if judges and with_pixels else judges
+    goals = [*first("preference", "aesthetic"), *first("alignment")]
+    return [*goals, (PIXEL_SHIFT, -1)] if goals and with_pixels else goals
 
 
 def _mark_front(

@@ -11,87 +11,29 @@ from bench.errors import InvalidError
 from bench.formatting import plural
 from bench.records import Conditions, Interval, Ratio, Run, Timing, TimingName, TimingSummary
 
-# What in a process's conditions makes its times and its energy weak, and what to do about it.
-
 BUSY_PERCENT = 25.0
-
 """From this share of all cores, or of the device's time, on, other programs are taken to disturb a timing."""
-
 TRANSIENT = frozenset({"hardware slowdown", "heat (software slowdown)", "heat (hardware slowdown)", "power brake"})
-
 """Slowdowns that come and go. A power limit or set clocks are the card's own steady state: they are recorded."""
-
-
-def conditions_by_process(run: Run) -> dict[tuple[str, int, int], Conditions]:
-    """The conditions that a run recorded, by variant, round and process."""
-    return {_place(timing): timing.conditions for timing in run.timings if timing.conditions is not None}
-
-
-def doubts(timings: Sequence[Timing], known: dict[tuple[str, int, int], Conditions]) -> tuple[str, ...]:
-    """Why times or energies of these processes are weak, a sentence a reason; processes that told nothing count not."""
-    places = dict.fromkeys(_place(timing) for timing in timings)
-    found = [known[place] for place in places if place in known]
-    busy = [one for one in found if one.cpu_percent > BUSY_PERCENT]
-    shared = [one for one in found if (one.device_percent or 0) > BUSY_PERCENT]
-    crowded = [one for one in found if one.other_processes]
-    slowed = [{slow.reason for slow in one.slowdowns} & TRANSIENT for one in found]
-    said = []
-    if busy:
-        most = max(one.cpu_percent for one in busy)
-        said.append(
-            f"Others kept up to {most:.0f}% of the CPU busy before {_of(busy, found)}; measure on a quiet machine."
-        )
-    if shared:
-        most = max(one.device_percent or 0 for one in shared)
-        said.append(
-            f"Others kept the device busy for up to {most}% of the time before {_of(shared, found)}; "
-            "measure while it is idle."
-        )
-    if crowded:
-        most = max(one.other_processes or 0 for one in crowded)
-        others = plural(most, "other process", "other processes")
-        said.append(f"Up to {others} had the device in {_of(crowded, found)}; measure while it is free.")
-    if any(slowed):
-        why = ", ".join(sorted(set().union(*slowed)))
-        hit = [reasons for reasons in slowed if reasons]
-        said.append(f"The device slowed down ({why}) in {_of(hit, found)}; let it cool, or set lower clocks.")
-    return tuple(said)
-
-
-def _of(some: Sequence[object], every: Sequence[object]) -> str:
-    return f"{len(some)} of {plural(len(every), 'process', 'processes')}"
-
-
-def _place(timing: Timing) -> tuple[str, int, int]:
-    return timing.variant, timing.round, timing.process
-
-
-# Timings -> what they sum up to, how weak that is, and the ratios between variants.
-
 FIRM_PROCESSES = 5
-
 FIRM_VALUES = 10
-
 FIRM_SPREAD = 0.10
-
 """Interquartile range, and range of the processes' medians, as a share of the median."""
-
 ONCE_A_PROCESS: frozenset[TimingName] = frozenset(
     {"load", "compile", "first_image", "peak_allocated", "peak_reserved", "peak_process", "peak_rss"}
 )
-
 """What a process can measure only once; of these one value from each process is all there can be."""
 
 
 def summarize_timings(run: Run) -> tuple[TimingSummary, ...]:
     """Median, 90 % quantile, interquartile range and minimum over all rounds, ordered by name, variant.
 
-    ``weak`` says why a figure should not be leaned on: few values or processes, a spread over 10 % of the
+    ``weak`` says why a figure should not be relied on: few values or processes, a spread over 10 % of the
     median within or between processes and, for times and energy, what the process's conditions say: foreign load
-    or processes, slowdowns. Conditions that a run did not record cannot speak. Quantities without a value have no
+    or processes, slowdowns. Conditions that a run did not record do not count. Quantities without a value have no
     record.
     """
-    known = conditions_by_process(run)
+    known = {_process(timing): timing.conditions for timing in run.timings if timing.conditions is not None}
     summaries = []
     for name, variant, timings in _grouped(run):
         values = [value for timing in timings for value in timing.values]
@@ -118,7 +60,7 @@ def timing_ratios(
 ) -> tuple[Ratio, ...]:
     """Ratio of medians of each quantity, each variant over the first, ordered by name, candidate.
 
-    The interval is Student's t of the logs of the rounds' medians, so that it widens as few rounds ask for; there is
+    The interval is Student's t of the logs of the rounds' medians, so that it is wide with few rounds; there is
     none where a side has fewer than 2 rounds.
 
     Args:
@@ -198,7 +140,7 @@ def _weakness(
     enough = FIRM_PROCESSES if name in ONCE_A_PROCESS else FIRM_VALUES
     if n < enough or processes < FIRM_PROCESSES:
         said.append(
-            f"{_count(n, 'value')} from {_count(processes, 'process', 'es')}; "
+            f"{plural(n, 'value')} from {plural(processes, 'process', 'processes')}; "
             f"{enough} or more from {FIRM_PROCESSES} or more processes would be firm."
         )
     limit = FIRM_SPREAD * found.median
@@ -215,9 +157,47 @@ def _weakness(
             f"{FIRM_SPREAD:.0%} or less would be firm."
         )
     if timings[0].unit != "byte":
-        said += doubts(timings, known)
+        said += weak_conditions(timings, known)
     return " ".join(said) or None
 
 
-def _count(n: int, noun: str, ending: str = "s") -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}{ending}"
+def weak_conditions(timings: Sequence[Timing], known: dict[tuple[str, int, int], Conditions]) -> tuple[str, ...]:
+    """Why times or energies of these processes are weak, a sentence a reason.
+
+    A process that recorded no conditions does not count.
+    """
+    processes = dict.fromkeys(_process(timing) for timing in timings)
+    found = [known[process] for process in processes if process in known]
+    busy = [one for one in found if one.cpu_percent > BUSY_PERCENT]
+    shared = [one for one in found if (one.device_percent or 0) > BUSY_PERCENT]
+    crowded = [one for one in found if one.other_processes]
+    slowed = [{slow.reason for slow in one.slowdowns} & TRANSIENT for one in found]
+    said = []
+    if busy:
+        most = max(one.cpu_percent for one in busy)
+        said.append(
+            f"Others kept up to {most:.0f}% of the CPU busy before {_of(busy, found)}; measure on a quiet machine."
+        )
+    if shared:
+        most = max(one.device_percent or 0 for one in shared)
+        said.append(
+            f"Others kept the device busy for up to {most}% of the time before {_of(shared, found)}; "
+            "measure while it is idle."
+        )
+    if crowded:
+        most = max(one.other_processes or 0 for one in crowded)
+        others = plural(most, "other process", "other processes")
+        said.append(f"Up to {others} had the device in {_of(crowded, found)}; measure while it is free.")
+    if any(slowed):
+        why = ", ".join(sorted(set().union(*slowed)))
+        hit = [reasons for reasons in slowed if reasons]
+        said.append(f"The device slowed down ({why}) in {_of(hit, found)}; let it cool, or set lower clocks.")
+    return tuple(said)
+
+
+def _of(some: Sequence[object], every: Sequence[object]) -> str:
+    return f"{len(some)} of {plural(len(every), 'process', 'processes')}"
+
+
+def _process(timing: Timing) -> tuple[str, int, int]:
+    return timing.variant, timing.round, timing.process

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 from xml.etree import ElementTree as Xml
 
 from bench.formatting import plain, plural
-from bench.gate.outcomes import WORDS, Inconclusive, case_names, shown, unexplained, worst_first
+from bench.gate.outcomes import WORDS, Inconclusive, formatted, unexplained, worst_first
 from bench.records import Gate, Verdict
 
-# The verdicts as JUnit XML, which Jenkins, GitLab and the reporters of other forges show as tests.
+# JUnit XML, which Jenkins, GitLab and the reporters of other forges show as tests.
 
 
 def junit_xml(gate: Gate, *, inconclusive: Inconclusive = "fail") -> str:
@@ -22,44 +23,33 @@ def junit_xml(gate: Gate, *, inconclusive: Inconclusive = "fail") -> str:
         inconclusive: "fail" shows inconclusive verdicts as failures, "warn" as skipped.
 
     Raises:
-        ValueError: ``gate.time`` is no ISO 8601 time.
+        ValueError: ``gate.time`` is not an ISO 8601 time.
     """
     root = Xml.Element("testsuites")
-    for number, (name, verdicts) in enumerate(_by_candidate(gate)):
-        suite = Xml.SubElement(root, "testsuite", {"id": str(number), "package": "hotart-bench.gate"})
-        _fill(suite, name, gate, verdicts, inconclusive)
+    for name in dict.fromkeys(verdict.candidate for verdict in gate.verdicts):
+        verdicts = [one for one in gate.verdicts if one.candidate == name]
+        counts = Counter(one.name for one in verdicts)
+        # Unique within its candidate: the quantity, with the reference if it must be.
+        tests = [one.name if counts[one.name] == 1 else f"{one.name} vs {one.reference}" for one in verdicts]
+        numbers = [
+            (f"{test}.{quantity}", value)
+            for test, verdict in zip(tests, verdicts, strict=True)
+            for quantity, value in _numbers(verdict)
+        ]
+        suite = _add_suite(root, gate, numbers)
+        for test, verdict in zip(tests, verdicts, strict=True):
+            element = _add_test(suite, name, test)
+            tag = _tag(verdict, inconclusive)
+            if tag is not None:
+                _add_reason(element, tag, verdict.outcome, verdict.sentence, _details(verdict))
+        _finish(suite, name, gate, [one.sentence for one in verdicts])
     reason = unexplained(gate)
     if reason is not None:
-        _add_whole(root, gate, reason)
+        suite = _add_suite(root, gate, [])
+        _add_reason(_add_test(suite, "gate", "gate"), "error", "invalid", reason, gate.notes)
+        _finish(suite, "gate", gate, [reason])
     Xml.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + Xml.tostring(root, encoding="unicode") + "\n"
-
-
-def _by_candidate(gate: Gate) -> list[tuple[str, list[Verdict]]]:
-    names = dict.fromkeys(verdict.candidate for verdict in gate.verdicts)
-    return [(name, [one for one in gate.verdicts if one.candidate == name]) for name in names]
-
-
-def _fill(suite: Xml.Element, name: str, gate: Gate, verdicts: Sequence[Verdict], inconclusive: Inconclusive) -> None:
-    cases = case_names(verdicts)
-    about = _about(gate)
-    for case, verdict in zip(cases, verdicts, strict=True):
-        about += [(f"{case}.{quantity}", value) for quantity, value in _numbers(verdict)]
-    _add_properties(suite, about)
-    for case, verdict in zip(cases, verdicts, strict=True):
-        test = _add_case(suite, verdict.candidate, case)
-        tag = _tag(verdict, inconclusive)
-        if tag is not None:
-            _add_reason(test, tag, verdict.outcome, verdict.sentence, _details(verdict))
-    _finish(suite, name, gate, [one.sentence for one in verdicts])
-
-
-def _add_whole(root: Xml.Element, gate: Gate, reason: str) -> None:
-    suite = Xml.SubElement(root, "testsuite", {"id": str(len(root)), "package": "hotart-bench.gate"})
-    _add_properties(suite, _about(gate))
-    test = _add_case(suite, "gate", "gate")
-    _add_reason(test, "error", "invalid", reason, list(gate.notes))
-    _finish(suite, "gate", gate, [reason])
 
 
 def _tag(verdict: Verdict, inconclusive: Inconclusive) -> str | None:
@@ -68,8 +58,10 @@ def _tag(verdict: Verdict, inconclusive: Inconclusive) -> str | None:
     return {"pass": None, "fail": "failure", "invalid": "error"}[verdict.outcome]
 
 
-def _about(gate: Gate) -> list[tuple[str, str]]:
-    return [
+def _add_suite(root: Xml.Element, gate: Gate, numbers: Sequence[tuple[str, str]]) -> Xml.Element:
+    suite = Xml.SubElement(root, "testsuite", {"id": str(len(root)), "package": "hotart-bench.gate"})
+    holder = Xml.SubElement(suite, "properties")
+    about = [
         ("gate.outcome", gate.outcome),
         ("gate.run", gate.run),
         ("gate.run_id", gate.run_id),
@@ -78,6 +70,9 @@ def _about(gate: Gate) -> list[tuple[str, str]]:
         ("gate.protocol_digest", gate.protocol_digest),
         *((f"gate.note.{number}", note) for number, note in enumerate(gate.notes, start=1)),
     ]
+    for name, value in (*about, *numbers):
+        Xml.SubElement(holder, "property", {"name": plain(name), "value": plain(value)})
+    return suite
 
 
 def _numbers(verdict: Verdict) -> list[tuple[str, str]]:
@@ -106,7 +101,7 @@ def _numbers(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def _details(verdict: Verdict) -> list[str]:
-    words = shown(verdict)
+    words = formatted(verdict)
     lines = [
         f"loss {words.loss}, interval {words.interval}, allowed {words.margin} (limit {verdict.limit.text})",
         f"{verdict.candidate} {words.candidate}, {verdict.reference} {words.reference}, {words.behind}",
@@ -117,13 +112,7 @@ def _details(verdict: Verdict) -> list[str]:
     return lines
 
 
-def _add_properties(suite: Xml.Element, pairs: Sequence[tuple[str, str]]) -> None:
-    holder = Xml.SubElement(suite, "properties")
-    for name, value in pairs:
-        Xml.SubElement(holder, "property", {"name": plain(name), "value": plain(value)})
-
-
-def _add_case(suite: Xml.Element, candidate: str, name: str) -> Xml.Element:
+def _add_test(suite: Xml.Element, candidate: str, name: str) -> Xml.Element:
     # Both forms want a duration, and a verdict takes next to none.
     return Xml.SubElement(suite, "testcase", {"classname": plain(candidate), "name": plain(name), "time": "0"})
 
@@ -141,7 +130,7 @@ def _finish(suite: Xml.Element, name: str, gate: Gate, sentences: Sequence[str])
     suite.attrib.update(
         name=plain(name),
         timestamp=f"{_utc(gate.time):%Y-%m-%dT%H:%M:%S}",
-        # Where it ran is in the run's own records; Ant's schema says to write this where a name is not told.
+        # Where it ran is in the run's own records; Ant's schema says to write this where no name is given.
         hostname="localhost",
         tests=str(len(suite.findall("testcase"))),
         failures=str(counts["failure"]),
@@ -156,27 +145,25 @@ def _utc(time: str) -> datetime:
     return found.astimezone(UTC) if found.tzinfo is not None else found
 
 
-# The verdicts as annotations of a GitHub Actions job: one line of a workflow command each.
+# Annotations of a GitHub Actions job: one line of a workflow command each.
 
 Level = Literal["error", "warning", "notice"]
-
 MAX_A_LEVEL = 10
-
 """GitHub shows at most so many errors and so many warnings of one step and drops the rest without a word."""
 
 
 def github_annotations(gate: Gate) -> list[str]:
-    """One workflow command a verdict that did not pass, the gravest first, or one notice where the whole passed.
+    """One workflow command a verdict that did not pass, the worst first, or one notice where the whole passed.
 
     Fail and invalid are errors, inconclusive is a warning. Beyond ``MAX_A_LEVEL`` of a level the last one
     counts and names those left out. Each string is one line: ``::error title=...::message``.
     """
-    reason = unexplained(gate)
+    reason, verdicts = unexplained(gate), worst_first(gate.verdicts)
     errors = [] if reason is None else [_command("error", "hotart-bench gate", reason)]
-    verdicts = worst_first(gate.verdicts)
     errors += _commands("error", [one for one in verdicts if one.outcome in ("fail", "invalid")], len(errors))
     warnings = _commands("warning", [one for one in verdicts if one.outcome == "inconclusive"], 0)
-    return errors + warnings or [_passed(gate)]
+    passed = f"{plural(len(verdicts), 'verdict')}, all passed, against {gate.baseline}."
+    return errors + warnings or [_command("notice", "hotart-bench gate passed", passed)]
 
 
 def _commands(level: Level, verdicts: list[Verdict], taken: int) -> list[str]:
@@ -192,11 +179,6 @@ def _commands(level: Level, verdicts: list[Verdict], taken: int) -> list[str]:
 def _verdict(level: Level, verdict: Verdict) -> str:
     title = f"hotart-bench gate: {verdict.name} of {verdict.candidate} {WORDS[verdict.outcome]}"
     return _command(level, title, verdict.sentence)
-
-
-def _passed(gate: Gate) -> str:
-    count = plural(len(gate.verdicts), "verdict")
-    return _command("notice", "hotart-bench gate passed", f"{count}, all passed, against {gate.baseline}.")
 
 
 def _command(level: Level, title: str, message: str) -> str:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from bench import formatting as wording
 from bench.errors import UsageError
-from bench.formatting import joined as listed
-from bench.formatting import plural
-from bench.gate.outcomes import GRAVEST_FIRST, WORDS, shown, unexplained, worst_first
+from bench.formatting import joined, plural
+from bench.gate.outcomes import WORDS, WORST_FIRST, formatted, unexplained, worst_first
 from bench.records import Gate, Outcome, Run, Verdict, WorstPrompt
 
 # Markdown that is cut by whole rows to a size, and says so.
 
-_ROOM_FOR_NOTE_BYTES = 1_000
+_BYTES_FOR_NOTE = 1_000
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def fitted(sections: Sequence[Section], most_bytes: int, rest: str) -> str:
     Rows are left out from the end of a section that does not fit; the last line then counts them by kind and
     ends with ``rest``, a sentence on where they stand.
     """
-    left = most_bytes - _ROOM_FOR_NOTE_BYTES
+    left = most_bytes - _BYTES_FOR_NOTE
     parts: list[str] = []
     dropped: Counter[str] = Counter()
     for section in sections:
@@ -50,7 +49,7 @@ def fitted(sections: Sequence[Section], most_bytes: int, rest: str) -> str:
             left -= _size(parts[-1])
     cut = [plural(count, what) for what, count in dropped.items() if count]
     if cut:
-        parts.append(f"_Cut to fit here: {listed(cut)} left out. {rest}_\n")
+        parts.append(f"_Cut to fit here: {joined(cut)} left out. {rest}_\n")
     return "\n".join(parts)
 
 
@@ -72,133 +71,108 @@ def _size(text: str) -> int:
     return len(text.encode()) + 1
 
 
-# The images of the prompts that lost most, as pairs: which sample is shown, and how a summary names it.
+# The images of the prompts that lost most, as pairs: which sample is taken, and how a summary names it.
 
 SHOWN_WIDTH_PX = 192
-
 _ADDRESS = re.compile(r"https?://[^\s\"'<>`\\]+")
 
 
-class _Side:
-    """One run's images and scores by prompt, read once."""
+class _Pictures:
+    """Prompts, images and scores of the candidate's and the reference's run; either may be missing.
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.name = Path(run.path).resolve().name
-        self._images: defaultdict[tuple[str, str], dict[int, str]] = defaultdict(dict)
-        self._scores: defaultdict[tuple[str, str, str], dict[int, float]] = defaultdict(dict)
-        for render in run.renders:
-            if render.image is not None:
-                self._images[render.variant, render.prompt_id][render.sample] = render.image
-        for score in run.scores:
-            if score.value is not None:
-                self._scores[score.variant, score.prompt_id, score.metric][score.sample] = score.value
+    Raises:
+        UsageError: ``base`` is not an http(s) address, or the folders of two runs have one name, so that no single
+            address can hold both.
+    """
 
-    def images(self, variant: str, prompt_id: str) -> dict[int, str]:
-        """Path in the run folder by sample, of the images that are still there."""
-        found = self._images.get((variant, prompt_id), {})
-        return {sample: image for sample, image in found.items() if Path(self.run.path, image).is_file()}
-
-    def scores(self, variant: str, prompt_id: str, metric: str) -> Mapping[int, float]:
-        return self._scores.get((variant, prompt_id, metric), {})
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Prompts and images of the two runs of a gate; a run that is not there brings none."""
-
-    candidate: _Side | None
-    reference: _Side | None
-    base: str | None
+    def __init__(self, candidate: Run | None, reference: Run | None, base: str | None) -> None:
+        self.runs, self.base = [run for run in (candidate, reference) if run is not None], base
+        self.images: list[dict[tuple[str, str], dict[int, str]]] = []
+        self.scores: list[dict[tuple[str, str, str], dict[int, float]]] = []
+        for run in self.runs:
+            images: defaultdict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+            scores: defaultdict[tuple[str, str, str], dict[int, float]] = defaultdict(dict)
+            self.images.append(images)
+            self.scores.append(scores)
+            for render in run.renders:
+                if render.image is not None:
+                    images[render.variant, render.prompt_id][render.sample] = render.image
+            for score in run.scores:
+                if score.value is not None:
+                    scores[score.variant, score.prompt_id, score.metric][score.sample] = score.value
+        if base is None:
+            return
+        if _ADDRESS.fullmatch(base) is None:
+            raise UsageError(
+                f"The address of the images {base!r} is not an http:// or https:// address without spaces and quotes.",
+                "Give the address under which both run folders lie by their names, or leave it out.",
+            )
+        names, ids = {_folder(run) for run in self.runs}, {run.info.id for run in self.runs}
+        if len(names) < len(ids):
+            raise UsageError(
+                f"Both run folders are called {names.pop()!r}: one address cannot hold both.",
+                "Rename one of the folders, or leave the address of the images out.",
+            )
 
     def prompt(self, prompt_id: str) -> str:
-        """The text of a prompt; empty where no run is there to ask."""
-        side = self.candidate or self.reference
-        prompts = () if side is None else side.run.info.suite.prompts
+        """The text of a prompt; empty where no run is there."""
+        prompts = self.runs[0].info.suite.prompts if self.runs else ()
         return next((one.text for one in prompts if one.id == prompt_id), "")
 
-    def pair(self, verdict: Verdict, worst: WorstPrompt) -> tuple[str, str] | None:
-        """Markdown of the candidate's and the reference's image of one sample; None where one of them is gone.
+    def pair(self, verdict: Verdict, worst: WorstPrompt) -> list[str]:
+        """Markdown of the candidate's and the reference's image of one sample; empty where one of them is gone.
 
         The sample is the one with the largest loss by the verdict's metric, the first of equals.
         """
-        if self.candidate is None or self.reference is None:
-            return None
-        ours = self.candidate.images(verdict.candidate, worst.prompt_id)
-        theirs = self.reference.images(verdict.reference, worst.prompt_id)
-        common = sorted(ours.keys() & theirs.keys())
+        if len(self.runs) < 2:
+            return []
+        variants, prompt_id = (verdict.candidate, verdict.reference), worst.prompt_id
+        found = [
+            {sample: image for sample, image in images[variant, prompt_id].items() if Path(run.path, image).is_file()}
+            for run, images, variant in zip(self.runs, self.images, variants, strict=True)
+        ]
+        common = sorted(found[0].keys() & found[1].keys())
         if not common:
-            return None
-        losses = _losses(self.candidate, self.reference, verdict, worst)
+            return []
+        ours, theirs = (
+            scores[variant, prompt_id, verdict.name] for scores, variant in zip(self.scores, variants, strict=True)
+        )
+        sign = 1.0 if worst.reference >= worst.candidate else -1.0
+        losses = {sample: sign * (theirs[sample] - ours[sample]) for sample in ours.keys() & theirs.keys()}
         sample = max(common, key=lambda number: (losses.get(number, float("-inf")), -number))
-        return self._show(self.candidate, ours[sample]), self._show(self.reference, theirs[sample])
+        return [self._markdown(run, images[sample]) for run, images in zip(self.runs, found, strict=True)]
 
     def where(self) -> str:
         """A sentence on where the images are, or why there are none."""
-        if self.candidate is None or self.reference is None:
+        if len(self.runs) < 2:
             return "No pairs of images: they need both run folders, and a frozen baseline holds numbers only."
         if self.base is not None:
             return "The images are those of the sample with the largest loss."
-        ours, theirs = (_place_text(side.run.path) for side in (self.candidate, self.reference))
+        ours, theirs = (_text(run.path, None) for run in self.runs)
         folders = f"the run folder {ours}" if ours == theirs else f"the run folders {ours} and {theirs}"
         return f"The images lie in {folders}; named is the sample with the largest loss."
 
-    def _show(self, side: _Side, image: str) -> str:
+    def _markdown(self, run: Run, image: str) -> str:
         if self.base is None:
-            return _place_text(image)
-        # A bar would end the cell of the table, and the address that was given may hold one.
-        address = f"{self.base.rstrip('/')}/{quote(side.name)}/{quote(image)}".replace("|", "%7C")
+            return _text(image, None)
+        # A bar would end the table's cell, and the given address may hold one.
+        address = f"{self.base.rstrip('/')}/{quote(_folder(run))}/{quote(image)}".replace("|", "%7C")
         return f'<img src="{html.escape(address)}" width="{SHOWN_WIDTH_PX}" alt="{quote(image)}">'
 
 
-def pictures_for(candidate: Run | None, reference: Run | None, base: str | None) -> Pictures:
-    """The images of two runs, checked against the address under which both folders are said to lie.
-
-    Raises:
-        UsageError: no http(s) address, or one name for two folders, which no single address can hold.
-    """
-    if base is not None and _ADDRESS.fullmatch(base) is None:
-        raise UsageError(
-            f"The address of the images {base!r} is no http:// or https:// address without spaces and quotes.",
-            "Give the address under which both run folders lie by their names, or leave it out.",
-        )
-    ours, theirs = (None if run is None else _Side(run) for run in (candidate, reference))
-    if base is not None and ours and theirs and _clash(ours, theirs):
-        raise UsageError(
-            f"Both run folders are called {ours.name!r}: one address cannot hold both.",
-            "Rename one of the folders, or leave the address of the images out.",
-        )
-    return Pictures(ours, theirs, base)
+def _folder(run: Run) -> str:
+    return Path(run.path).resolve().name
 
 
-def _clash(ours: _Side, theirs: _Side) -> bool:
-    return ours.name == theirs.name and ours.run.info.id != theirs.run.info.id
-
-
-def _losses(candidate: _Side, reference: _Side, verdict: Verdict, worst: WorstPrompt) -> Mapping[int, float]:
-    """Loss by sample, where both have a score; the direction is that of the prompt's own loss."""
-    sign = 1.0 if worst.reference >= worst.candidate else -1.0
-    ours = candidate.scores(verdict.candidate, worst.prompt_id, verdict.name)
-    theirs = reference.scores(verdict.reference, worst.prompt_id, verdict.name)
-    return {sample: sign * (theirs[sample] - ours[sample]) for sample in ours.keys() & theirs.keys()}
-
-
-def _place_text(text: str) -> str:
-    return wording.markdown(wording.plain(text))
-
-
-# The verdicts as markdown for people: a job summary, or a comment on a pull request.
+# The whole summary.
 
 MARKER = "<!-- hotart-bench gate -->"
-
 """First line of every summary: how a comment of an earlier gate is found again."""
 
 MAX_BYTES = 65_535
-
 """A comment holds fewer than 65,536 characters; bytes of UTF-8 are at least as many, and a job summary holds more."""
 
 _PROMPT_CHARACTERS = 160
-
 _TEXT_CHARACTERS = 1_000
 
 
@@ -220,14 +194,14 @@ def summary_markdown(
 
     Args:
         gate: the verdicts.
-        candidate_run: the judged run, for prompts and images; None leaves both out.
-        reference_run: the run it was judged against; None where that is a frozen baseline, which has no images.
+        candidate_run: the candidate's run, for prompts and images; None leaves both out.
+        reference_run: the reference's run; None where that is a frozen baseline, which has no images.
         image_base: http(s) address under which both run folders lie by their names.
 
     Raises:
-        UsageError: ``image_base`` is no such address, or both run folders have one name.
+        UsageError: ``image_base`` is not such an address, or both run folders have one name.
     """
-    pictures = pictures_for(candidate_run, reference_run, image_base)
+    pictures = _Pictures(candidate_run, reference_run, image_base)
     verdicts = worst_first(gate.verdicts)
     lost = [one for one in verdicts if one.worst and one.outcome in ("fail", "inconclusive")]
     sections = [
@@ -236,7 +210,7 @@ def summary_markdown(
         _sentences(verdicts),
         Section("note", tuple(f"- {_text(note)}" for note in gate.notes), ("**Notes**", "")),
         *(_worst(verdict, pictures, "" if _within_run(gate) else " of the baseline") for verdict in lost),
-        _where_images_are(lost, pictures),
+        Section("remark", (pictures.where(),) if lost else ()),
     ]
     rest = "All of it stands in the run folder's `gate.json` and in the file of `--json`."
     return fitted(sections, MAX_BYTES, rest)
@@ -244,12 +218,12 @@ def summary_markdown(
 
 def _headline(gate: Gate) -> Section:
     counts = Counter(verdict.outcome for verdict in gate.verdicts)
-    told = [f"{counts[outcome]} {WORDS[outcome]}" for outcome in GRAVEST_FIRST if counts[outcome]]
+    parts = [f"{counts[outcome]} {WORDS[outcome]}" for outcome in WORST_FIRST if counts[outcome]]
     lines = [
         MARKER,
         f"## Regression gate: {WORDS[gate.outcome]}",
         "",
-        f"{_MEANING[gate.outcome]} Of {wording.plural(len(gate.verdicts), 'verdict')}: {', '.join(told) or 'none'}.",
+        f"{_MEANING[gate.outcome]} Of {wording.plural(len(gate.verdicts), 'verdict')}: {', '.join(parts) or 'none'}.",
     ]
     reason = unexplained(gate)
     if reason is not None:
@@ -260,8 +234,8 @@ def _headline(gate: Gate) -> Section:
 _MEANING: dict[Outcome, str] = {
     "pass": "Nothing that is gated lost more than its limit allows.",
     "fail": "Something that is gated lost more than its limit allows.",
-    "inconclusive": "What was measured does not decide it; this is no pass.",
-    "invalid": "No judgement is possible: something is missing or broken. This is no pass.",
+    "inconclusive": "What was measured does not decide it; this is not a pass.",
+    "invalid": "No outcome is possible: something is missing or broken. This is not a pass.",
 }
 
 
@@ -272,7 +246,7 @@ def _provenance(gate: Gate) -> str:
     else:
         kind = "the run" if gate.baseline_is_run else "the frozen baseline"
         what = f"{run} ({_text(gate.run_id)}) against {kind} {baseline} ({_text(gate.baseline_id)})"
-    return f"{what}, protocol {_text(gate.protocol_digest[:12])}, judged {_text(gate.time)}."
+    return f"{what}, protocol {_text(gate.protocol_digest[:12])}, checked {_text(gate.time)}."
 
 
 def _within_run(gate: Gate) -> bool:
@@ -280,19 +254,8 @@ def _within_run(gate: Gate) -> bool:
 
 
 def _table(verdicts: Sequence[Verdict]) -> Section:
-    columns = (
-        "outcome",
-        "quantity",
-        "candidate",
-        "reference",
-        "loss",
-        "interval",
-        "allowed",
-        "detectable",
-        "behind it",
-    )
     head = (
-        f"| {' | '.join(columns)} |",
+        "| outcome | quantity | candidate | reference | loss | interval | allowed | detectable | behind it |",
         "|---|---|---|---|---:|---|---:|---:|---|",
     )
     tail = (
@@ -305,7 +268,7 @@ def _table(verdicts: Sequence[Verdict]) -> Section:
 
 
 def _row(verdict: Verdict) -> str:
-    words = shown(verdict)
+    words = formatted(verdict)
     outcome = WORDS[verdict.outcome]
     behind = words.behind if verdict.needed is None else f"{words.behind}; about {verdict.needed:,} would decide"
     cells = [
@@ -333,7 +296,7 @@ def _sentences(verdicts: Sequence[Verdict]) -> Section:
     )
 
 
-def _worst(verdict: Verdict, pictures: Pictures, whose: str) -> Section:
+def _worst(verdict: Verdict, pictures: _Pictures, whose: str) -> Section:
     pair = f"{_text(verdict.candidate)} against {_text(verdict.reference)}{whose}"
     head = (
         "<details>",
@@ -347,19 +310,15 @@ def _worst(verdict: Verdict, pictures: Pictures, whose: str) -> Section:
     return Section("prompt", rows, head, ("", "</details>"))
 
 
-def _worst_row(verdict: Verdict, worst: WorstPrompt, decimals: int, pictures: Pictures) -> str:
+def _worst_row(verdict: Verdict, worst: WorstPrompt, decimals: int, pictures: _Pictures) -> str:
     prompt = pictures.prompt(worst.prompt_id)
     name = f"**{_text(worst.prompt_id)}**" + (f"<br>{_text(prompt, _PROMPT_CHARACTERS)}" if prompt else "")
-    candidate, reference = (wording.number(value, decimals) for value in (worst.candidate, worst.reference))
+    cells = [wording.number(value, decimals) for value in (worst.candidate, worst.reference)]
     pair = pictures.pair(verdict, worst)
-    if pair is not None:
-        candidate, reference = f"{candidate}<br>{pair[0]}", f"{reference}<br>{pair[1]}"
-    return f"| {name} | {wording.signed(worst.loss, decimals)} | {candidate} | {reference} |"
+    if pair:
+        cells = [f"{score}<br>{image}" for score, image in zip(cells, pair, strict=True)]
+    return f"| {name} | {wording.signed(worst.loss, decimals)} | {' | '.join(cells)} |"
 
 
-def _where_images_are(lost: Sequence[Verdict], pictures: Pictures) -> Section:
-    return Section("remark", (pictures.where(),) if lost else ())
-
-
-def _text(text: str, limit: int = _TEXT_CHARACTERS) -> str:
+def _text(text: str, limit: int | None = _TEXT_CHARACTERS) -> str:
     return wording.markdown(wording.plain(text), limit)

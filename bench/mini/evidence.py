@@ -143,8 +143,8 @@ def network_rows() -> list[tuple[str, ...]]:
         return float(np.mean(np.stack(read, 1) == batch.content))
 
     figures: dict[str, Callable[[world.Scenes, Tensor], float]] = {
-        "mini-clip: own caption first among all held-out ones": lambda *drawn: _own_first(*drawn, clip, tokenizer),
-        "mini-clip: own caption over one attribute wrong": lambda *drawn: _own_over_wrong(*drawn, clip, tokenizer),
+        "mini-clip: own caption first among all held-out ones": lambda batch, x: _own_first(batch, x, clip, tokenizer),
+        "mini-clip: own caption over one attribute wrong": lambda batch, x: _own_over_wrong(batch, x, clip, tokenizer),
         "mini-aesthetic: Spearman with true beauty": aesthetic,
         "mini-preference: same-caption pairs in the true order": lambda batch, _: _pair_accuracy(
             batch.kind, preference, tokenizer

@@ -11,12 +11,10 @@ import numpy as np
 from bench import stats
 from bench.comparability import check_names, differences, settings_facts
 from bench.compare import variant_pairs
-from bench.compare.pairing import NO_CELLS, Cells
+from bench.compare.pairing import ImageScores
 from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.formatting import listed
-from bench.records import MetricFacts, Run, Suite
-
-# How much of a paired difference is the prompt's, and how much the sample's.
+from bench.records import Run, Suite
 
 
 class Components(NamedTuple):
@@ -25,7 +23,7 @@ class Components(NamedTuple):
     between_sd: float
     """With ``within_sd`` None that of a prompt's single sample, which holds both parts."""
     within_sd: float | None
-    """None where every prompt has one sample: the parts cannot be told apart."""
+    """None where every prompt has one sample: the two cannot be separated."""
     prompts: int
     values: int
 
@@ -76,24 +74,10 @@ def variance_components(prompts: Sequence[Sequence[float]]) -> Components:
     return Components(scale * math.sqrt(between), scale * math.sqrt(within), len(counts), total)
 
 
-# What a pilot run shows: the spread of paired differences, and the seconds an image takes.
+# What a run shows.
 
 _ROUNDING = 1e-12
-
 """Spreads under this share of the scores' size are rounding."""
-
-
-class Pilot(NamedTuple):
-    """One metric of one pair of a pilot's variants, in the metric's unit."""
-
-    facts: MetricFacts
-    candidate: str
-    reference: str
-    differences: Components
-    """Of candidate - reference, image by image."""
-    scores: Components
-    """Of the reference's own scores."""
-    reference_mean: float
 
 
 def refuse_other_settings(suite: Suite, pilot: Run) -> None:
@@ -106,7 +90,7 @@ def refuse_other_settings(suite: Suite, pilot: Run) -> None:
     differing = differences(theirs, ours, ("there", "here"))
     if differing:
         raise IncomparableError(
-            f"{pilot.path}: is no pilot for the suite {suite.name}, its settings differ: {'; '.join(differing)}.",
+            f"{pilot.path}: cannot be a pilot for the suite {suite.name}, its settings differ: {'; '.join(differing)}.",
             f"hotart-bench run {suite.source or suite.name} --limit 30",
         )
 
@@ -121,7 +105,7 @@ def choose_pairs(pilot: Run, candidate: str | None, reference: str | None) -> tu
     check_names([name for name in (candidate, reference) if name is not None], names, f"{pilot.path} has no variant")
     if len(names) < 2:
         raise UsageError(
-            f"{pilot.path}: has the variant {names[0]} alone; a plan needs the differences between two.",
+            f"{pilot.path}: has only the variant {names[0]}; a plan needs the differences between two.",
             f"hotart-bench run {pilot.info.suite.source or pilot.info.suite.name}",
         )
     below = reference if reference is not None else names[0]
@@ -133,7 +117,9 @@ def choose_pairs(pilot: Run, candidate: str | None, reference: str | None) -> tu
     return tuple(known) or tuple((name, below) for name in names if name != below)
 
 
-def read_pilot(pilot: Run, table: Mapping[tuple[str, str], Cells], pair: tuple[str, str], metric: str) -> Pilot:
+def read_pilot(
+    pilot: Run, table: Mapping[tuple[str, str], ImageScores], pair: tuple[str, str], metric: str
+) -> tuple[Components, Components, float]:
     """The spread of one metric between and within prompts, from the images that both sides have scores of.
 
     Args:
@@ -142,10 +128,20 @@ def read_pilot(pilot: Run, table: Mapping[tuple[str, str], Cells], pair: tuple[s
         pair: (candidate, reference) variants.
         metric: its name; one of the run's.
 
+    Returns:
+        The components of candidate - reference, those of the reference's own scores, and the reference's mean, all
+        in the metric's unit.
+
     Raises:
         InvalidError: no pair of scores, one prompt, or differences that are all equal.
     """
-    found = _pairs_by_prompt(pilot.info.suite, *(table.get((name, metric), NO_CELLS) for name in pair))
+    above, below = (table.get((name, metric), {}) for name in pair)
+    found = []
+    for prompt in pilot.info.suite.prompts:
+        keys = [(prompt.id, sample) for sample in range(pilot.info.suite.samples)]
+        both = [(above[key], below[key]) for key in keys if key in above and key in below]
+        if both:
+            found.append(both)
     where = f"{pilot.path}: {metric} of {pair[0]} and {pair[1]}"
     if not found:
         raise InvalidError(f"{where}: no image has a score on both sides.", f"hotart-bench score {pilot.path}")
@@ -156,25 +152,27 @@ def read_pilot(pilot: Run, table: Mapping[tuple[str, str], Cells], pair: tuple[s
         )
     differences = variance_components([[one - other for one, other in both] for both in found])
     scores = variance_components([[other for _, other in both] for both in found])
-    size = max(abs(score) for both in found for cell in both for score in cell)
+    size = max(abs(score) for both in found for image in both for score in image)
     if not _spreads(differences, size):
         why = "the difference is the same on every image" if _spreads(scores, size) else "every score is the same"
         raise InvalidError(
             f"{where}: {why}, so the pilot shows no spread to plan by.",
             "take another variant with --candidate, or a metric that tells images apart",
         )
-    (facts,) = (known for known in pilot.info.metrics if known.name == metric)
-    mean = stats.mean([stats.mean([other for _, other in both]) for both in found])
-    return Pilot(facts, *pair, differences, scores, mean)
+    return differences, scores, stats.mean([stats.mean([other for _, other in both]) for both in found])
 
 
-def seconds_a_cell(suite: Suite, pilot: Run) -> float | None:
+def _spreads(parts: Components, size: float) -> bool:
+    return max(parts.between_sd, parts.within_sd or 0.0) > _ROUNDING * size
+
+
+def seconds_of_all_variants(suite: Suite, run: Run) -> float | None:
     """Seconds for one image of each of the suite's variants, one after another; None without timings.
 
-    The sum of the medians of ``end_to_end``; a variant that the pilot has not timed counts as its slowest.
+    The sum of the medians of ``end_to_end``; a variant that the run has not timed counts as its slowest.
     """
     values: dict[str, list[float]] = {}
-    for timing in pilot.timings:
+    for timing in run.timings:
         if timing.name == "end_to_end":
             values.setdefault(timing.variant, []).extend(timing.values)
     medians = {name: stats.quantiles(found).median for name, found in values.items() if found}
@@ -182,17 +180,3 @@ def seconds_a_cell(suite: Suite, pilot: Run) -> float | None:
         return None
     slowest = max(medians.values())
     return math.fsum(medians.get(variant.name, slowest) for variant in suite.variants)
-
-
-def _pairs_by_prompt(suite: Suite, above: Cells, below: Cells) -> Sequence[Sequence[tuple[float, float]]]:
-    found = []
-    for prompt in suite.prompts:
-        cells = [(prompt.id, sample) for sample in range(suite.samples)]
-        both = [(above[cell], below[cell]) for cell in cells if cell in above and cell in below]
-        if both:
-            found.append(both)
-    return found
-
-
-def _spreads(parts: Components, size: float) -> bool:
-    return max(parts.between_sd, parts.within_sd or 0.0) > _ROUNDING * size

@@ -7,15 +7,14 @@ from typing import NamedTuple
 
 from bench import stats
 from bench.plan.memory import MEGAPIXEL, SDXL_UNET_PARAMETERS, Parts
-from bench.plan.pilot import seconds_a_cell
+from bench.plan.pilot import seconds_of_all_variants
 from bench.records import Machine, Run, Settings, Suite, TimeEstimate, TimingName
 
 LIKE_SDXL = 0.05
-
 """How far the UNet's parameters may lie from SDXL's, as a share, for SDXL's times to be taken."""
 
 
-class Pace(NamedTuple):
+class Throughput(NamedTuple):
     """Seconds of SDXL at 1024x1024 with guidance on one card."""
 
     step_s: Mapping[int, float]
@@ -26,26 +25,25 @@ class Pace(NamedTuple):
     source: str
 
 
-H100 = Pace(
+H100 = Throughput(
     {1: 0.0757, 2: 0.0425, 4: 0.0365, 8: 0.0346},
     {1: 1.87 / 30, 4: 1.035 / 30, 8: 0.995 / 30},
     0.125,
     "figures measured on an H100 80GB (docs/performance.md)",
 )
 
-A100 = Pace({1: 3.31 / 30}, {1: 2.54 / 30}, 0.0, "published figures of an A100 80GB, of one image at a time")
+A100 = Throughput({1: 3.31 / 30}, {1: 2.54 / 30}, 0.0, "published figures of an A100 80GB, of one image at a time")
 
-PACES = {
+THROUGHPUTS = {
     "NVIDIA H100 80GB HBM3": H100,
     "NVIDIA A100-SXM4-80GB": A100,
     "NVIDIA A100 80GB PCIe": A100,
 }
-
-"""By the device's name as torch gives it; a card that is not named is not guessed at."""
+"""By the device's name as torch gives it; no other card is guessed at."""
 
 
 def estimate_time(suite: Suite, machine: Machine, run: Run | None, parts: Parts | None) -> TimeEstimate:
-    """Foretell how long rendering and measuring a suite take from their beginning; scoring comes on top.
+    """How long rendering and measuring a suite take from their beginning; scoring comes on top.
 
     From a run of the same settings on a device of the same name: images x the median ``end_to_end`` of their
     variant, and for measuring rounds x (load + first image + warm-ups and timed images). ``end_to_end`` is of one
@@ -59,45 +57,38 @@ def estimate_time(suite: Suite, machine: Machine, run: Run | None, parts: Parts 
         parts: of one of the variants; None where they are not known.
     """
     images = len(suite.prompts) * suite.samples
-    children = suite.measure.rounds * len(suite.variants)
-    shots = 1 + suite.measure.warmups + suite.measure.images
-    own = None if run is None else _own_pace(suite, machine, run)
-    if own is not None:
-        cell_s, start_s = own
-        return TimeEstimate(
-            render_s=images * cell_s,
-            measure_s=children * start_s + suite.measure.rounds * (shots - 1) * cell_s,
-            basis=f"From the timings in {run.path if run else ''}, of one image at a time: for batches an upper bound. "
-            "Loading comes on top.",
-        )
-    pace = PACES.get(machine.device_name)
-    if pace is None or parts is None or abs(parts.unet_parameters / SDXL_UNET_PARAMETERS - 1) > LIKE_SDXL:
-        how = f"hotart-bench measure {suite.source or suite.name}"
-        basis = f"Cannot be told for this device and model before a first timing: {how}"
-        return TimeEstimate(render_s=None, measure_s=None, basis=basis)
+    processes = suite.measure.rounds * len(suite.variants)
+    drawn = 1 + suite.measure.warmups + suite.measure.images
     settings = suite.settings
+    alike = run is not None and run.info.suite.settings == settings
+    if run is not None and alike and run.info.machine.device_name == machine.device_name:
+        image_s = seconds_of_all_variants(suite, run)
+        if image_s is not None:
+            start_s = _median(run, "load") + _median(run, "first_image")
+            return TimeEstimate(
+                render_s=images * image_s,
+                measure_s=processes * start_s + suite.measure.rounds * (drawn - 1) * image_s,
+                basis=f"From the timings in {run.path}, of one image at a time: for batches an upper bound. "
+                "Loading comes on top.",
+            )
+    card = THROUGHPUTS.get(machine.device_name)
+    if card is None or parts is None or abs(parts.unet_parameters / SDXL_UNET_PARAMETERS - 1) > LIKE_SDXL:
+        how = f"hotart-bench measure {suite.source or suite.name}"
+        basis = f"Not known for this device and model before a first timing: {how}"
+        return TimeEstimate(render_s=None, measure_s=None, basis=basis)
     return TimeEstimate(
-        render_s=images * len(suite.variants) * image_seconds(pace, settings, settings.batch or 1),
-        measure_s=children * shots * image_seconds(pace, settings, 1),
-        basis=f"Rough, from {pace.source}, scaled by steps and pixels; without loading and compiling.",
+        render_s=images * len(suite.variants) * image_seconds(card, settings, settings.batch or 1),
+        measure_s=processes * drawn * image_seconds(card, settings, 1),
+        basis=f"Rough, from {card.source}, scaled by steps and pixels; without loading and compiling.",
     )
 
 
-def image_seconds(pace: Pace, settings: Settings, batch: int) -> float:
+def image_seconds(card: Throughput, settings: Settings, batch: int) -> float:
     """Seconds for one image within a batch on a known card: steps x step + decode, by the nearest smaller batch."""
-    table = pace.compiled_step_s if settings.compile else pace.step_s
+    table = card.compiled_step_s if settings.compile else card.step_s
     step_s = table[max(known for known in table if known <= batch)]
     guided = 1.0 if settings.guidance_scale > 1 else 0.5
-    return (settings.steps * step_s * guided + pace.decode_s) * settings.width * settings.height / MEGAPIXEL
-
-
-def _own_pace(suite: Suite, machine: Machine, run: Run) -> tuple[float, float] | None:
-    """Seconds of one image of every variant, and of a process's start with its first image; None if not of this."""
-    alike = run.info.suite.settings == suite.settings and run.info.machine.device_name == machine.device_name
-    cell_s = seconds_a_cell(suite, run) if alike else None
-    if cell_s is None:
-        return None
-    return cell_s, _median(run, "load") + _median(run, "first_image")
+    return (settings.steps * step_s * guided + card.decode_s) * settings.width * settings.height / MEGAPIXEL
 
 
 def _median(run: Run, name: TimingName) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.comparability import differences, run_labels, timing_facts
-from bench.compare.pairing import NO_CELLS, Cells, PromptPair, pair_prompts, usable_scores
+from bench.compare.pairing import ImageScores, PromptPair, pair_prompts, usable_scores
 from bench.compare.timing import summarize_timings
 from bench.records import Category, Delta, MetricFacts, Run, Suite, TimingSummary
 
@@ -19,7 +19,7 @@ class Series:
     """One variant of one run: its name in the figures, its scores by metric, its timings by name."""
 
     label: str
-    scores: Mapping[str, Cells]
+    scores: Mapping[str, ImageScores]
     timings: Mapping[str, TimingSummary]
 
 
@@ -51,7 +51,7 @@ class PlotData:
 
     def paired(self, metric: str, candidate: str, reference: str) -> tuple[PromptPair, ...]:
         """Each prompt's paired means of two series, in the suite's order."""
-        above, below = (self.series[self.index(label)].scores.get(metric, NO_CELLS) for label in (candidate, reference))
+        above, below = (self.series[self.index(label)].scores.get(metric, {}) for label in (candidate, reference))
         return pair_prompts(self.suite, above, below)
 
     def prompt_means(self, metric: str, label: str) -> tuple[float, ...]:

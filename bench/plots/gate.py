@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from bench import formatting as text
-from bench.gate.outcomes import WORDS, shown
+from bench.gate.outcomes import WORDS, formatted
 from bench.plots.style import (
     INK,
     LINE,
@@ -165,7 +165,7 @@ def _panel(ax: Axes, title: str, verdicts: Sequence[Verdict], ends: tuple[float,
 def _numbers(verdict: Verdict) -> str:
     if verdict.loss is None:
         return ""
-    numbers = shown(verdict)
+    numbers = formatted(verdict)
     interval = "" if verdict.interval is None else f"  {numbers.interval}"
     return f"{numbers.loss}{interval}\nmargin {numbers.margin}"
 

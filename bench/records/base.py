@@ -12,7 +12,8 @@ SCHEMA = 2
 
 BASELINE_SCHEMA = 3
 
-"""Version of the frozen baseline's file. 1 held seven digits of a score and every timed value."""
+"""Version of the frozen baseline's file. 1 held seven digits of a score and every timed value,
+2 had limits as text."""
 
 Sampler = Literal["ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "none"]
 

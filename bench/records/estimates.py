@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.records.base import Record
-from bench.records.gate import Limit
+from bench.records.suite import Limit
 
 
 class PlannedSize(Record, frozen=True):
@@ -88,7 +88,7 @@ class MemoryEstimate(Record, frozen=True):
 
 
 class TimeEstimate(Record, frozen=True):
-    """How long a suite would take from its beginning, in seconds; None where it cannot be told."""
+    """How long a suite would take from its beginning, in seconds; None where it is not known."""
 
     render_s: float | None
     measure_s: float | None

@@ -1,4 +1,4 @@
-"""Records of the gate: limits, verdicts, and the frozen baseline that they are judged against."""
+"""Records of the gate: verdicts, the frozen baseline that a run is compared with, and the noise of a calibration."""
 
 from __future__ import annotations
 
@@ -9,25 +9,10 @@ import msgspec
 from bench.records.base import Record, TimingName
 from bench.records.run import Fingerprint, Git, Machine, MetricFacts
 from bench.records.statistics import Interval
-from bench.records.suite import Settings
+from bench.records.suite import Limit, Settings
 
 Outcome = Literal["pass", "fail", "inconclusive", "invalid"]
-
-"""From the mildest to the gravest for the whole gate: pass, inconclusive, fail, invalid."""
-
-
-class Limit(Record, frozen=True):
-    """How much worse is still allowed. The margin is ``max(amount in its kind, floor)``."""
-
-    name: str
-    """A metric or a timed quantity."""
-    text: str
-    """As the suite writes it, such as ``0.1sd`` or ``5% floor 20ms``."""
-    kind: Literal["absolute", "sd", "relative"]
-    amount: float
-    """In the metric's unit, in standard deviations of the reference's prompt means, or a share (0.05 is 5 %)."""
-    floor: float | None = None
-    """In the quantity's own unit (seconds and bytes for timed quantities)."""
+"""A gate as a whole has its worst outcome: invalid, then fail, then inconclusive, then pass."""
 
 
 class WorstPrompt(Record, frozen=True):
@@ -40,8 +25,8 @@ class WorstPrompt(Record, frozen=True):
     """How much worse the candidate is, in the metric's unit; over 0 is worse."""
 
 
-class Verdict(Record, frozen=True):
-    """The judgement on one metric or timed quantity of one candidate.
+class Verdict(Record, frozen=True, kw_only=True):
+    """The outcome for one metric or timed quantity of one candidate.
 
     A *loss* is how much worse the candidate is: over 0 is worse, whatever the metric's direction. For timed
     quantities it is the ratio of medians minus 1.
@@ -52,33 +37,33 @@ class Verdict(Record, frozen=True):
     unit: str
     candidate: str
     reference: str
-    outcome: Outcome
-    sentence: str
+    outcome: Outcome = "invalid"
+    sentence: str = ""
     """Why, in one sentence that needs no statistics."""
     limit: Limit
-    margin: float | None
+    margin: float | None = None
     """The largest allowed loss, in the unit of the loss; None where it could not be computed."""
-    loss: float | None
-    interval: Interval | None
+    loss: float | None = None
+    interval: Interval | None = None
     """Two-sided 90 % interval of the loss; its upper end is the one-sided 95 % bound that the margin must hold."""
-    candidate_mean: float | None
+    candidate_mean: float | None = None
     """Mean over prompts; the median of a timed quantity."""
-    reference_mean: float | None
-    n: int
+    reference_mean: float | None = None
+    n: int = 0
     """Prompts, or rounds of a timed quantity."""
-    samples: int
+    samples: int = 0
     """Images a prompt, or values a round."""
-    detectable: float | None
+    detectable: float | None = None
     """The smallest true loss beyond the margin that such a gate calls in 80 of 100 runs, in the unit of the loss."""
-    needed: int | None
+    needed: int | None = None
     """Prompts (rounds) that would probably decide it; only where the outcome is inconclusive."""
-    equal_weights: bool
+    equal_weights: bool = False
     worst: tuple[WorstPrompt, ...] = ()
     """Of a metric, the up to ten prompts with the largest losses, the largest first."""
 
 
 class Gate(Record, frozen=True):
-    """``gate.json``: all verdicts of one gate and what it judged."""
+    """``gate.json``: all verdicts of one gate, and what was compared."""
 
     schema: int
     outcome: Outcome
@@ -119,14 +104,6 @@ class FrozenVariant(Record, frozen=True):
     """Quantity -> its rounds, in their order."""
 
 
-class FrozenPrompt(Record, frozen=True):
-    """A prompt of the baseline, by id, with a digest of its texts."""
-
-    id: str
-    digest: str
-    """First 12 hex digits of the sha256 of the prompt, a zero byte, and the negative prompt, in UTF-8."""
-
-
 class Acceptance(Record, frozen=True):
     """Who accepted these numbers as the baseline, against which earlier one."""
 
@@ -137,7 +114,7 @@ class Acceptance(Record, frozen=True):
     previous: str | None = None
     """Checksum of the baseline that this one replaced; None for the first one."""
     verdict: Outcome | None = None
-    """What the gate said of this run against the previous baseline."""
+    """The outcome of a gate of this run against the previous baseline."""
 
 
 class SessionNoise(Record, frozen=True):
@@ -161,8 +138,9 @@ class Baseline(Record, frozen=True):
     settings: Settings
     samples: int
     seed: int
-    limits: dict[str, str]
-    prompts: tuple[FrozenPrompt, ...]
+    limits: tuple[Limit, ...]
+    prompts: dict[str, str]
+    """Prompt id -> first 12 hex digits of the sha256 of the prompt, a zero byte, and the negative prompt, in UTF-8."""
     metrics: tuple[MetricFacts, ...]
     variants: tuple[FrozenVariant, ...]
     machine: Machine
@@ -175,7 +153,6 @@ class Baseline(Record, frozen=True):
 
 
 NoiseSource = Literal["process", "batch", "device", "seed"]
-
 """What alone differs between two runs of the same weights."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
 
 from bench.records.base import Dtype, Record, Sampler, Schedule
@@ -102,6 +104,20 @@ class Sweep(Record, frozen=True):
     """The variant of each weight; that of 0 is the reference, which has no LoRA."""
 
 
+class Limit(Record, frozen=True):
+    """How much worse is still allowed. The margin is ``max(amount in its kind, floor)``."""
+
+    name: str
+    """A metric or a timed quantity."""
+    text: str
+    """As the user wrote it, such as ``0.1sd`` or ``5% floor 20ms``."""
+    kind: Literal["absolute", "sd", "relative"]
+    amount: Annotated[float, msgspec.Meta(gt=0)]
+    """In the metric's unit, in standard deviations of the reference's prompt means, or a share (0.05 is 5 %)."""
+    floor: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """In the quantity's own unit (seconds, bytes and joules for timed quantities)."""
+
+
 class Suite(Record, frozen=True):
     """A checked suite: everything that a run needs to know. Made by ``bench.suite.load_suite``."""
 
@@ -116,8 +132,8 @@ class Suite(Record, frozen=True):
     settings: Settings
     variants: tuple[Variant, ...]
     """The first one is the reference ("base")."""
-    limits: dict[str, str] = msgspec.field(default_factory=dict)
-    """How much worse is still allowed, by metric or timing name; judged by the gate."""
+    limits: tuple[Limit, ...] = ()
+    """How much worse is still allowed: what the gate checks."""
     measure: Plan = Plan()
     limit: int | None = None
     """``--limit N`` in force: a suite for trying out, which no gate takes."""

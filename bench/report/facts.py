@@ -72,9 +72,9 @@ def is_current(run: Run) -> bool:
 def cut_notes(run: Run) -> tuple[str, ...]:
     """One sentence for each metric that read only the beginning of prompts."""
     return tuple(
-        f"{found.metric} read only the beginning of {text.plural(len(found.prompts), 'prompt')} of "
-        f"{len(run.info.suite.prompts):,}: {text.listed(found.prompts)}."
-        for found in cut_prompts(run)
+        f"{metric} read only the beginning of {text.plural(len(prompts), 'prompt')} of "
+        f"{len(run.info.suite.prompts):,}: {text.listed(prompts)}."
+        for metric, prompts in cut_prompts(run)
     )
 
 
@@ -210,7 +210,7 @@ def command(run: Run) -> str:
     if external is not None:
         words = ["score", "--images", external.images, "--prompts", external.prompts, *metrics, "-o", run.path]
         if suite.limits:
-            words += ["--limits", ",".join(f"{name}={limit}" for name, limit in suite.limits.items())]
+            words += ["--limits", ",".join(f"{limit.name}={limit.text}" for limit in suite.limits)]
         return shlex.join(["hotart-bench", *words, *dtype, "--device", run.info.machine.device])
     words = ["run" if sweep is None else "sweep", suite.source or suite.name]
     if sweep is not None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from bench import formatting as text
-from bench.compare.pairing import NO_CELLS, Cells, usable_scores
+from bench.compare.pairing import ImageScores, usable_scores
 from bench.errors import HotartError
-from bench.gate.outcomes import WORDS, shown, unexplained
+from bench.gate.outcomes import WORDS, formatted, unexplained
 from bench.plots.gate import within_run
 from bench.records import Gate, Outcome, Render, Run, Verdict, WorstPrompt
 from bench.report.pictures import Key, Picture, picture
@@ -89,8 +89,8 @@ def method(verdicts: Sequence[Verdict]) -> str:
 def extras(verdict: Verdict) -> list[str]:
     """What stands beside a verdict: prompts and samples, the minimum detectable loss, what would decide it."""
     found = ["same weights on both sides"] if verdict.equal_weights else []
-    found += [shown(verdict).behind] if verdict.n else []
-    found += [f"minimum detectable loss {shown(verdict).detectable}"] if verdict.detectable is not None else []
+    found += [formatted(verdict).behind] if verdict.n else []
+    found += [f"minimum detectable loss {formatted(verdict).detectable}"] if verdict.detectable is not None else []
     return found + ([f"about {needed(verdict)} would probably decide it"] if verdict.needed is not None else [])
 
 
@@ -146,8 +146,8 @@ def worst_pairs(
     texts = {prompt.id: prompt.text for prompt in run.info.suite.prompts}
     found = []
     for verdict in chosen:
-        ours = scores.get((verdict.candidate, verdict.name), NO_CELLS)
-        theirs = other_scores.get((verdict.reference, verdict.name), NO_CELLS)
+        ours = scores.get((verdict.candidate, verdict.name), {})
+        theirs = other_scores.get((verdict.reference, verdict.name), {})
         pairs = []
         for worst in verdict.worst:
             sample = _worst_sample(run, verdict.name, worst.prompt_id, ours, theirs)
@@ -158,7 +158,7 @@ def worst_pairs(
     return note, tuple(found)
 
 
-def _worst_sample(run: Run, metric: str, prompt_id: str, ours: Cells, theirs: Cells) -> int:
+def _worst_sample(run: Run, metric: str, prompt_id: str, ours: ImageScores, theirs: ImageScores) -> int:
     """The prompt's sample with the largest loss of its own; the first one where that is not known."""
     better = next((one.higher_is_better for one in run.info.metrics if one.name == metric), None)
     sign = -1 if better is False else 1

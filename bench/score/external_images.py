@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from bench.records import (
     SCHEMA,
     ExternalImages,
     Fingerprint,
+    Limit,
     Machine,
     Plan,
     Progress,
@@ -75,7 +76,7 @@ def import_images(
     output: Path | str,
     *,
     metrics: Sequence[str],
-    limits: Mapping[str, str],
+    limits: Sequence[Limit],
     machine: Machine,
     fresh: bool = False,
     progress: Progress | None = None,
@@ -168,7 +169,7 @@ def probe_image(path: Path) -> tuple[str, tuple[int, int] | None, str, str | Non
 
 
 def _suite(
-    images: Sequence[ExternalImage], source: ExternalImages, metrics: Sequence[str], limits: Mapping[str, str]
+    images: Sequence[ExternalImage], source: ExternalImages, metrics: Sequence[str], limits: Sequence[Limit]
 ) -> Suite:
     sizes = Counter(image.size for image in images if image.size is not None)
     if not sizes:
@@ -189,7 +190,7 @@ def _suite(
         metrics=tuple(metrics),
         settings=Settings(width=width, height=height, steps=0, guidance_scale=0.0, sampler="none"),
         variants=tuple(Variant(name=variant, checkpoint=UNKNOWN) for variant in variants),
-        limits=dict(limits),
+        limits=tuple(limits),
         measure=Plan(rounds=0, images=0, warmups=0),
         source=source.prompts,
         external_images=source,

@@ -1,7 +1,7 @@
 """Arithmetic on arrays: intervals, effects, tests, rankings. Imports nothing from the rest of ``bench``.
 
 ``values`` and ``differences`` have one entry a prompt: average its samples first. They are not
-independent, and an interval that takes them for so is too narrow.
+independent, and an interval that treats them so is too narrow.
 
 Arrays are (n,) and finite, n >= 1 unless said otherwise, ``level`` is the two-sided coverage in (0, 1);
 anything else raises ``ValueError``. Nothing returns NaN: where a quantity does not exist the function
@@ -11,10 +11,15 @@ raises ``ValueError`` or, where its docstring says so, returns None.
 from __future__ import annotations
 
 from bench.stats.effects import Quantiles, WinCount, d_z, mean, pearson_r, quantiles, win_rate
-from bench.stats.intervals import bootstrap_bca, t_interval, wilson_interval
+from bench.stats.intervals import (
+    bootstrap_bca,
+    ratio_of_medians,
+    ratio_of_medians_interval,
+    t_interval,
+    wilson_interval,
+)
 from bench.stats.multiplicity import benjamini_hochberg, holm, sign_flip_p
 from bench.stats.ranking import DavidsonFit, fit_davidson, tied_sets
-from bench.stats.timing import ratio_of_medians, ratio_of_medians_interval
 
 __all__ = [
     "DavidsonFit",

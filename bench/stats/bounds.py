@@ -1,4 +1,4 @@
-"""The bounds that the gate judges by, and how often a gate of a given size passes."""
+"""The bounds that the gate decides by, and how often a gate of a given size passes."""
 
 from __future__ import annotations
 

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# What the rest is made of: checked arrays, exact means, standard deviations, bounded memory.
-
 Floats = NDArray[np.float64]
-
-CHUNK = 2**18
-
-"""Values drawn at once: fits a cache and bounds the memory."""
 
 
 def mean(values: ArrayLike) -> float:
@@ -71,16 +64,6 @@ def rescaled(deviations: Floats) -> tuple[Floats, float]:
     return deviations / scale, scale
 
 
-def chunks(resamples: int, width: int) -> Iterator[slice]:
-    """Slices that cover ``resamples`` rows, each of at most about ``CHUNK`` values when a row has ``width``."""
-    rows = max(1, CHUNK // width)
-    for start in range(0, resamples, rows):
-        yield slice(start, min(start + rows, resamples))
-
-
-# Sizes of paired effects, and order statistics.
-
-
 class Quantiles(NamedTuple):
     """Order statistics of a sample, in the sample's unit."""
 
@@ -111,15 +94,10 @@ def d_z(differences: ArrayLike) -> float | None:
     return None if is_constant(data) else mean(data) / sd(data)
 
 
-def win_rate(differences: ArrayLike, *, tie: float = 0.0) -> WinCount:
-    """Share of paired differences that are positive, ties by half.
-
-    A difference of at most ``tie`` >= 0, either way, is a tie; 0 means exact equality.
-    """
-    if not tie >= 0:
-        raise ValueError(f"tie must be 0 or more, not {tie}")
+def win_rate(differences: ArrayLike) -> WinCount:
+    """Share of paired differences that are positive, ties by half; a tie is a difference of exactly 0."""
     data = finite(differences)
-    wins, losses = int(np.sum(data > tie)), int(np.sum(data < -tie))
+    wins, losses = int(np.sum(data > 0)), int(np.sum(data < 0))
     ties = len(data) - wins - losses
     return WinCount(wins, ties, losses, (wins + ties / 2) / len(data))
 

@@ -14,6 +14,7 @@ from bench.errors import SuiteError, UsageError
 from bench.formatting import did_you_mean, listed
 from bench.records import PlannedImage, Prompt, Settings, Suite, Variant
 from bench.suite.file import VariantTable, read_suite_file
+from bench.suite.limits import parse_limits
 from bench.suite.prompt_files import SUFFIXES, Located, read_located, read_prompts, refuse_double_ids
 from bench.suite.sweep import sweep_suite
 from bench.suite.training_prompts import training_prompts_in
@@ -64,7 +65,7 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
         metrics=written.metrics,
         settings=written.settings,
         variants=tuple(_variant(path.parent, name, table) for name, table in written.variants.items()),
-        limits=written.limits,
+        limits=parse_limits(written.limits),
         measure=written.measure,
         limit=limit if cut else None,
         source=name_or_path,

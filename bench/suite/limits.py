@@ -1,32 +1,38 @@
-"""Limits as a suite writes them: ``0.05``, ``0.1sd``, ``2%``, ``5% floor 20ms``."""
+"""Limits as a suite or a flag writes them: ``0.05``, ``0.1sd``, ``2%``, ``5% floor 20ms``. Read once, here."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 from bench.errors import UsageError
 from bench.records import Limit, MetricFacts, TimingName
 
+Quantity = Literal["metric", "time", "memory", "energy"]
+
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 _LIMIT = re.compile(
     rf"(?P<amount>{_NUMBER})(?P<unit>[A-Za-z%]*)(?: floor (?P<floor>{_NUMBER})(?P<floor_unit>[A-Za-z]*))?"
 )
-
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
-_BYTES = {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
-_JOULES = {"J": 1.0, "mJ": 1e-3, "kJ": 1e3}
-_NO_UNIT = {"": 1.0}
-
-_FORMS = {
+_UNITS: dict[Quantity, dict[str, float]] = {
+    "metric": {"": 1.0},
+    "time": {"s": 1.0, "ms": 1e-3, "us": 1e-6},
+    "memory": {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
+    "energy": {"J": 1.0, "mJ": 1e-3, "kJ": 1e3},
+}
+_FORMS: dict[Quantity, str] = {
     "metric": '"0.05" in its own unit, "0.1sd" or "2%", and a floor such as "2% floor 0.01"',
     "time": '"5%" or "20ms" (s, ms, us), and a floor such as "5% floor 20ms"',
     "memory": '"3%" or "64MiB" (B, KiB, MiB, GiB), and a floor such as "3% floor 64MiB"',
     "energy": '"5%" or "20J" (J, mJ, kJ), and a floor such as "5% floor 20J"',
 }
-Quantity = Literal["metric", "time", "memory", "energy"]
-_MEMORY: frozenset[TimingName] = frozenset({"peak_allocated", "peak_reserved", "peak_process", "peak_rss"})
+
+
+def parse_limits(texts: Mapping[str, str]) -> tuple[Limit, ...]:
+    """The limits of a table of name and text, in its order; raises as ``parse_limit`` does."""
+    return tuple(parse_limit(name, text) for name, text in texts.items())
 
 
 def parse_limit(name: str, text: str) -> Limit:
@@ -40,31 +46,37 @@ def parse_limit(name: str, text: str) -> Limit:
         UsageError: not of that form, an amount of 0, a unit that does not fit the quantity, or
             ``peak_reserved``, which is reported but not gated.
     """
-    quantity = quantity_of(name)
     if name == "peak_reserved":
         raise UsageError(
-            "limits.peak_reserved will not do: identical work reserves very different amounts of memory, so it is "
+            "limits.peak_reserved is not possible: identical work reserves very different amounts of memory, so it is "
             "reported and not gated.",
             "limit peak_allocated instead",
         )
+    quantity = quantity_of(name)
     found = _LIMIT.fullmatch(text)
     if found is None:
         raise UsageError(
             f"limits.{name} is {text!r}; a limit is a number, with sd or % or a unit after it: {_FORMS[quantity]}."
         )
-    units = {"metric": _NO_UNIT, "time": _SECONDS, "memory": _BYTES, "energy": _JOULES}[quantity]
-    amount, unit = float(found["amount"]), found["unit"]
+
+    def in_units(number: str, unit: str) -> float:
+        if unit not in _UNITS[quantity]:
+            raise UsageError(
+                f"limits.{name} is {text!r}, and {f'the unit {unit!r}' if unit else 'a number without a unit'} does "
+                f"not fit {name}; allowed are {_FORMS[quantity]}."
+            )
+        return float(number) * _UNITS[quantity][unit]
+
     kind: Literal["absolute", "sd", "relative"] = "absolute"
-    if unit == "%":
-        kind, amount = "relative", amount / 100
-    elif unit == "sd" and quantity == "metric":
-        kind = "sd"
+    if found["unit"] == "%":
+        kind, amount = "relative", float(found["amount"]) / 100
+    elif found["unit"] == "sd" and quantity == "metric":
+        kind, amount = "sd", float(found["amount"])
     else:
-        amount *= _factor(name, text, unit, units)
-    floor = None if found["floor"] is None else float(found["floor"]) * _factor(name, text, found["floor_unit"], units)
-    for value in (amount, *(() if floor is None else (floor,))):
-        if not 0 < value < math.inf:
-            raise UsageError(f"limits.{name} is {text!r}; its numbers must be over 0 and finite: {_FORMS[quantity]}.")
+        amount = in_units(found["amount"], found["unit"])
+    floor = None if found["floor"] is None else in_units(found["floor"], found["floor_unit"])
+    if not (0 < amount < math.inf and (floor is None or 0 < floor < math.inf)):
+        raise UsageError(f"limits.{name} is {text!r}; its numbers must be over 0 and finite: {_FORMS[quantity]}.")
     return Limit(name=name, text=text, kind=kind, amount=amount, floor=floor)
 
 
@@ -74,7 +86,7 @@ def quantity_of(name: str) -> Quantity:
         return "metric"
     if name == "energy_per_image":
         return "energy"
-    return "memory" if name in _MEMORY else "time"
+    return "memory" if name.startswith("peak_") else "time"
 
 
 def check_metric_limit(limit: Limit, facts: MetricFacts) -> None:
@@ -98,12 +110,3 @@ def check_metric_limit(limit: Limit, facts: MetricFacts) -> None:
     all_of_it = limit.kind == "relative" and limit.amount >= 1 and facts.higher_is_better
     if all_of_it or (limit.kind == "absolute" and limit.amount >= span) or (limit.floor or 0.0) >= span:
         raise UsageError(f"limits.{limit.name} is {limit.text!r}, which no loss could exceed; take a smaller one.")
-
-
-def _factor(name: str, text: str, unit: str, units: dict[str, float]) -> float:
-    if unit not in units:
-        raise UsageError(
-            f"limits.{name} is {text!r}, and {f'the unit {unit!r}' if unit else 'a number without a unit'} does not "
-            f"fit {name}; allowed are {_FORMS[quantity_of(name)]}."
-        )
-    return units[unit]

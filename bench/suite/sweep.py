@@ -46,7 +46,7 @@ def sweep_suite(suite: Suite, lora: str, weights: Sequence[float]) -> Suite:
         suite,
         name=f"{suite.name}-sweep-{stem}",
         variants=(plain, *swept),
-        limits={},
+        limits=(),
         measure=UNTIMED,
         sweep=Sweep(lora=lora, weights=rising, variants=names),
     )

@@ -89,7 +89,7 @@ def test_a_damaged_baseline_is_not_replaced_in_passing(here, cli, tmp_path):
         (("old", "-o", "b.json", "--variants", "sop"), 2, "did you mean 'spo'"),
         (("old", "-o", "b.json", "--why", "two\nlines"), 2, "--why must be one line"),
         (("old", "-o", "b.json", "--calibration", "none.json"), 2, "no calibration here"),
-        (("old", "-o", "b.json", "--calibration", "old.json"), 2, "is not a calibration"),
+        (("old", "-o", "b.json", "--calibration", "old.json"), 2, "not a calibration"),
     ],
 )
 def test_what_cannot_be_frozen(arguments, code, words, here, cli):

@@ -9,7 +9,7 @@ import bench.checkpoints.fingerprint
 from bench import machine
 from bench.checkpoints.fingerprint import Needed
 from bench.cli.doctor import clock_words, estimate, time_words
-from bench.plan.pilot import seconds_a_cell
+from bench.plan.pilot import seconds_of_all_variants
 from bench.records import Machine
 from bench.store import load_run
 
@@ -122,20 +122,20 @@ def write_full(home, dtype, lora=False):
     (home / "full.toml").write_text(text, encoding="utf-8")
 
 
-def test_memory_that_fits_is_foretold_with_what_it_rests_on(cli, weights, home):
+def test_memory_that_fits_is_estimated_with_what_it_rests_on(cli, weights, home):
     write_full(home, "bfloat16")
     answer = cli("doctor", "full.toml")
     assert answer.code == 0
     assert "about 14.4 GiB at the peak (decoding, base)" in answer.out
     assert "16.3 GiB of 24.0 GiB, which fits" in answer.out
-    assert "Estimate: weights as their files say" in answer.out
+    assert "Counted: the weights of the model of that name and the activations" in answer.out
 
 
-def test_weights_that_are_kept_beside_a_lora_are_foretold(cli, weights, home):
+def test_weights_that_are_kept_beside_a_lora_are_estimated(cli, weights, home):
     write_full(home, "bfloat16", lora=True)
     answer = cli("doctor", "full.toml")
     assert "about 23.4 GiB at the peak (decoding, spo)" in answer.out
-    assert "are kept beside as they were: 9.04 GiB" in answer.out
+    assert "are kept as they were: 9.04 GiB" in answer.out
 
 
 def test_memory_that_does_not_fit_names_the_settings_that_would(cli, weights, home):
@@ -155,7 +155,7 @@ def test_time_is_that_of_the_folders_own_timings(cli, weights, run_folder):
     run = load_run(run_folder)
     suite_of_run = replace(run.info.suite, source="own.toml")
     found = estimate(suite_of_run, run.info.machine, (), run_folder)[1]
-    assert found.render_s == pytest.approx(8 * suite_of_run.samples * seconds_a_cell(suite_of_run, run))
+    assert found.render_s == pytest.approx(8 * suite_of_run.samples * seconds_of_all_variants(suite_of_run, run))
     assert time_words(found).startswith("about ")
 
 
@@ -169,5 +169,5 @@ def test_time_that_cannot_be_told_names_the_command_that_tells_it(cli, weights):
     ("seconds", "words"),
     [(0.2, "1 s"), (89.4, "89 s"), (90, "2 min"), (2700, "45 min"), (5399, "1 h 30 min"), (12_000, "3 h 20 min")],
 )
-def test_spans_are_as_accurate_as_a_forecast(seconds, words):
+def test_spans_are_as_accurate_as_an_estimate(seconds, words):
     assert clock_words(seconds) == words

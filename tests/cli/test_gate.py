@@ -25,6 +25,7 @@ from bench.records import Gate
 from bench.report import html
 from bench.report.page import build_view
 from bench.store import load_run, read_gate, write_gate
+from bench.suite.limits import parse_limits
 
 HEAVY = {"torch", "diffusers", "transformers", "peft", "open_clip", "pandas", "matplotlib", "torchmetrics"}
 JUNIT = etree.XMLSchema(etree.parse(Path(__file__).parents[1] / "gate" / "junit.xsd"))
@@ -122,7 +123,7 @@ def test_one_pair_across_runs(flags, pair, here, cli):
 
 def test_a_variant_that_the_run_lacks_is_invalid_and_a_new_one_a_note(here, cli, tmp_path):
     run = make_run("fake", prompts=40, variants=("base", "new"), seed=1)
-    run = replace(run, info=replace(run.info, suite=replace(run.info.suite, limits=LIMITS)))
+    run = replace(run, info=replace(run.info, suite=replace(run.info.suite, limits=parse_limits(LIMITS))))
     write_run(replace(run, renders=()), tmp_path / "run")
     answer = cli("gate", tmp_path / "run", "--baseline", "old.json")
     found = read_gate(tmp_path / "run")
@@ -136,13 +137,13 @@ def test_a_variant_that_the_run_lacks_is_invalid_and_a_new_one_a_note(here, cli,
 )
 def test_the_exit_code_is_that_of_the_outcome(outcome, fails, warns, here, cli, monkeypatch):
     gate = make_gate(make_verdict(outcome))
-    judge = create_autospec(bench.gate.judge, return_value=gate)
-    monkeypatch.setattr(bench.gate, "judge", judge)
+    check = create_autospec(bench.gate.check_limits, return_value=gate)
+    monkeypatch.setattr(bench.gate, "check_limits", check)
     assert cli("gate", "same", "--baseline", "old.json").code == exit_code(gate, "fail") == fails
     assert cli("gate", "same", "--baseline", "old.json", "--inconclusive", "warn").code == warns
-    assert judge.call_args.kwargs["quality_only"] is False
+    assert check.call_args.kwargs["quality_only"] is False
     cli("gate", "same", "--baseline", "old.json", "--other-machine")
-    assert judge.call_args.kwargs["quality_only"] is True
+    assert check.call_args.kwargs["quality_only"] is True
 
 
 def test_warn_makes_skipped_tests_and_annotations_are_for_github_alone(here, cli, monkeypatch, tmp_path):

@@ -1,5 +1,7 @@
 """What ``gate`` refuses, and what it must never let pass."""
 
+import math
+
 import msgspec
 import pytest
 from fakes import make_run, write_run
@@ -7,6 +9,7 @@ from gate_runs import LIMITS, make_folder
 from msgspec.structs import replace
 
 from bench.store import read_gate
+from bench.suite.limits import parse_limit, parse_limits
 
 REFUSED = {
     # what is wrong: (arguments, exit code, words on stderr)
@@ -43,14 +46,18 @@ def changed(run, **suite):
     return replace(run, info=replace(run.info, suite=replace(run.info.suite, **suite)))
 
 
+def limit(text, **fields):
+    return replace(parse_limit("mini-clip", "0.1"), text=text, **fields)
+
+
 BAD_RUNS = {
     # what is wrong: (how the candidate differs, how the baseline does, exit code, words)
     "a limited run": ({"limit": 12}, {}, 2, "only the first 12 prompts"),
-    "no limits": ({}, {"limits": {}}, 2, "[limits]"),
-    "a negative limit": ({}, {"limits": {"mini-clip": "-0.1"}}, 2, "mini-clip"),
-    "a NaN limit": ({}, {"limits": {"mini-clip": "nan"}}, 2, "mini-clip"),
-    "an unknown metric's limit": ({}, {"limits": {"mini-cilp": "0.1sd"}}, 5, "mini-cilp"),
-    "a unit that does not fit": ({}, {"limits": {"mini-clip": "20ms"}}, 2, "mini-clip"),
+    "no limits": ({}, {"limits": ()}, 2, "[limits]"),
+    "a negative limit": ({}, {"limits": [limit("-0.1", amount=-0.1)]}, 5, "limits[0].amount"),
+    "a NaN limit": ({}, {"limits": [limit("nan", amount=math.nan)]}, 5, "limits[0].amount"),
+    "an unknown metric's limit": ({}, {"limits": parse_limits({"mini-cilp": "0.1sd"})}, 5, "mini-cilp"),
+    "a unit that does not fit": ({}, {"limits": [limit("20ms", kind="time")]}, 5, "limits[0].kind"),
 }
 
 
@@ -58,11 +65,13 @@ BAD_RUNS = {
 def test_runs_and_limits_that_make_no_sense(prompt_id, cli, tmp_path):
     ours, theirs, code, words = BAD_RUNS[prompt_id]
     for name, seed, fields in (("new", 1, ours), ("old", 0, theirs)):
-        run = changed(make_run("fake", variants=("base", "spo"), seed=seed), **{"limits": LIMITS, **fields})
+        run = changed(
+            make_run("fake", variants=("base", "spo"), seed=seed), **{"limits": parse_limits(LIMITS), **fields}
+        )
         write_run(replace(run, renders=()), tmp_path / name)
     answer = cli("gate", tmp_path / "new", "--baseline", tmp_path / "old")
     assert answer.code == code, answer.err
-    assert words in (answer.err if code == 2 else answer.out)
+    assert words in answer.err + answer.out
     assert code != 2 or answer.out == ""
 
 
@@ -89,8 +98,13 @@ NOT_GREEN = {
 @pytest.mark.parametrize("prompt_id", NOT_GREEN)
 def test_never_green_by_accident(prompt_id, cli, tmp_path):
     prompts, value = NOT_GREEN[prompt_id]
-    old = changed(make_run("fake", prompts=prompts, variants=("base", "spo")), limits={"mini-clip": "0.01sd"})
-    new = changed(make_run("fake", prompts=prompts, variants=("base", "spo"), seed=1), limits={"mini-clip": "0.01sd"})
+    old = changed(
+        make_run("fake", prompts=prompts, variants=("base", "spo")), limits=parse_limits({"mini-clip": "0.01sd"})
+    )
+    new = changed(
+        make_run("fake", prompts=prompts, variants=("base", "spo"), seed=1),
+        limits=parse_limits({"mini-clip": "0.01sd"}),
+    )
     old = scored(old, lambda score, n: 0.5) if prompt_id == "constant scores" else old
     for name, run in (("old", old), ("new", by_variant(scored(new, value), "f" * 64))):
         write_run(replace(run, renders=()), tmp_path / name)

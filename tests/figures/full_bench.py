@@ -95,7 +95,7 @@ def suite_of(size: Size, place: Path) -> Suite:
         prompts=known.prompts[: size.prompts],
         samples=size.samples,
         metrics=PANEL,
-        limits={},
+        limits=(),
         settings=Settings(
             width=size.side_px,
             height=size.side_px,

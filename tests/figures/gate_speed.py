@@ -31,6 +31,7 @@ from bench.records import (
 )
 from bench.store import load_run
 from bench.suite import plan_images, protocol_digest
+from bench.suite.limits import parse_limits
 
 from .commands import installed_command
 from .figure import Figure, figure_of
@@ -105,7 +106,7 @@ def _suite(metrics: list[str]) -> Suite:
         metrics=tuple(metrics),
         settings=Settings(width=1024, height=1024, steps=30, guidance_scale=5.0, sampler="ddim"),
         variants=tuple(Variant(name=f"variant-{number}", checkpoint="none") for number in range(VARIANTS)),
-        limits=dict.fromkeys(metrics, "0.2sd"),
+        limits=parse_limits(dict.fromkeys(metrics, "0.2sd")),
     )
 
 

@@ -1,7 +1,7 @@
 """The error rates of the gate, by simulation through its own code: ``python -m tests.figures.gating``.
 
 One simulated gate draws the losses of n prompts x 4 samples, averages the samples as a frozen run does, and
-asks ``judge_metric``, which the gate calls for each metric. Losses are in standard deviations of the per-prompt
+asks ``check_metric``, which ``check_limits`` calls for each metric. Losses are in standard deviations of the per-prompt
 paired differences. With ``--write`` the tables go into ``docs/gate.md``.
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.gate.check import Check
-from bench.gate.quality import judge_metric
+from bench.gate.check import new_check
+from bench.gate.quality import check_metric
 from bench.records import Limit, MetricFacts
 from bench.stats import wilson_interval
 from bench.stats.bounds import power_of_pass
@@ -111,7 +111,7 @@ class OneMetric:
             reference="tests/figures/gating.py",
         )
         limit = Limit(name="simulated", text=f"{margin:g}", kind="absolute", amount=margin)
-        self.check = Check(limit, "metric", "sd", "candidate", "base", SAMPLES)
+        self.check = new_check(limit, "candidate", "base", unit="sd", samples=SAMPLES)
         self.prompts = [f"prompt-{number:04d}" for number in range(prompts)]
         self.below = np.random.default_rng(0).normal(size=prompts)
         self.theirs = self.below.tolist()
@@ -119,7 +119,7 @@ class OneMetric:
     def outcome(self, losses: Floats) -> str:
         """The outcome on per-prompt losses."""
         ours = (self.below - losses).tolist()
-        return judge_metric(self.check, self.facts, self.prompts, ours, self.theirs).outcome
+        return check_metric(self.check, self.facts, self.prompts, ours, self.theirs).outcome
 
 
 def images(rng: np.random.Generator, shape: Shape, prompts: int, true_loss: float) -> Floats:

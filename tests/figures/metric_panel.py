@@ -124,7 +124,7 @@ def run_folder(place: Path, names: Sequence[str], pictures: Sequence[bytes]) -> 
     prompts = tuple(Prompt(id=f"case-{number:02d}", text=f"prompt {number}") for number in range(len(pictures)))
     base = load_suite("mini")
     suite = msgspec.structs.replace(
-        base, prompts=prompts, samples=1, metrics=tuple(names), variants=base.variants[:1], limits={}
+        base, prompts=prompts, samples=1, metrics=tuple(names), variants=base.variants[:1], limits=()
     )
     variant = suite.variants[0].name
     info = RunInfo(

@@ -70,10 +70,10 @@ def test_the_headline_is_the_outcome_of_the_whole(outcome, headline) -> None:
     text = summary(make_verdict(), make_verdict(outcome, "mini-clip"))
     assert text.startswith(MARKER)
     assert f"<h2>{headline}</h2>" in MARKDOWN.render(text)
-    assert ("no pass" in text) is (outcome in ("inconclusive", "invalid"))
+    assert ("not a pass" in text) is (outcome in ("inconclusive", "invalid"))
 
 
-def test_the_table_has_a_row_a_verdict_the_gravest_first() -> None:
+def test_the_table_has_a_row_a_verdict_the_worst_first() -> None:
     text = summary(timing_verdict(), make_verdict("inconclusive", "mini-clip"), make_verdict("fail"))
     assert [row[:2] for row in rows(text)] == [
         ["<strong>failed</strong>", "mini-aesthetic"],
@@ -125,7 +125,7 @@ def test_sentences_of_what_did_not_pass_and_the_notes_are_listed() -> None:
 
 def test_a_gate_without_a_verdict_says_so_at_the_top() -> None:
     text = summary_markdown(make_gate(outcome="pass"), None, None)
-    assert "<strong>The gate gave no verdict: nothing was judged.</strong>" in MARKDOWN.render(text)
+    assert "<strong>The gate gave no verdict: nothing was checked.</strong>" in MARKDOWN.render(text)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_it_says_what_was_judged_against_what(changes, words) -> None:
 def test_the_worst_prompts_come_with_text_scores_and_the_files_of_both_images(pair) -> None:
     text = summary(LOST, runs=pair)
     first, *_ = found = rows(text, 1)
-    prompt = pair.candidate.info.suite.prompts[0].prompt
+    prompt = pair.candidate.info.suite.prompts[0].text
     assert first[0] == f"<strong>case-000</strong><br>{prompt}"
     assert first[1] == "+0.1000"  # three figures of the typical loss, 0.095
     assert len(found) == 3
@@ -196,7 +196,7 @@ def test_a_pair_of_which_one_image_is_gone_is_not_shown(pair) -> None:
 
 def test_a_frozen_baseline_has_no_images_and_the_summary_says_so(pair) -> None:
     text = summary_markdown(make_gate(LOST), pair.candidate, None)
-    assert pair.candidate.info.suite.prompts[0].prompt in text
+    assert pair.candidate.info.suite.prompts[0].text in text
     assert ".png" not in text
     assert "a frozen baseline holds numbers only" in text
 
@@ -210,7 +210,7 @@ def test_passing_and_invalid_metrics_show_no_prompts(pair) -> None:
 
 @pytest.mark.parametrize("base", ["images", "ftp://example.org", "https://a b", 'https://a"onerror=', "javascript:1"])
 def test_an_address_that_is_none_is_refused(base) -> None:
-    with pytest.raises(UsageError, match="no http"):
+    with pytest.raises(UsageError, match="not an http"):
         summary(LOST, base=base)
 
 
@@ -261,7 +261,7 @@ def test_any_text_leaves_the_form_alone(sentence, note) -> None:
 
 def test_a_prompt_with_markup_is_text_in_its_cell(pair) -> None:
     suite = pair.candidate.info.suite
-    prompts = tuple(msgspec.structs.replace(prompt, prompt="x | <b>y</b>\n" * 100) for prompt in suite.prompts)
+    prompts = tuple(msgspec.structs.replace(prompt, text="x | <b>y</b>\n" * 100) for prompt in suite.prompts)
     info = msgspec.structs.replace(pair.candidate.info, suite=msgspec.structs.replace(suite, prompts=prompts))
     text = summary(LOST, runs=Pair(msgspec.structs.replace(pair.candidate, info=info), pair.reference))
     (first, *_) = rows(text, 1)

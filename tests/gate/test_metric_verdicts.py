@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bench.gate.check import Check
-from bench.gate.quality import judge_metric
+from bench.gate.check import new_check
+from bench.gate.quality import check_metric
 from bench.stats.bounds import detectable_loss, mean_bounds, prompts_for
 from bench.suite.limits import parse_limit
 
@@ -22,8 +22,10 @@ LOWER = replace(FACTS, higher_is_better=False)
 
 
 def verdict(ours, theirs, limit="0.1", facts=FACTS, equal=False, reference="spo"):
-    check = Check(parse_limit("mini-aesthetic", limit), "metric", "points", "spo", reference, 2, equal)
-    return judge_metric(check, facts, [f"p{at:02d}" for at in range(len(ours))], ours, theirs)
+    check = new_check(
+        parse_limit("mini-aesthetic", limit), "spo", reference, unit="points", samples=2, equal_weights=equal
+    )
+    return check_metric(check, facts, [f"p{at:02d}" for at in range(len(ours))], ours, theirs)
 
 
 def pair(n, loss, sd, seed=0):
@@ -168,9 +170,9 @@ def test_the_same_change_on_every_prompt_needs_no_interval():
         ([], [], "there is no prompt"),
         ([1.0, None, 2.0], [1.0, 2.0, 3.0], r"the candidate lacks scores of 1 prompt of 3 \(p01\)"),
         ([1.0, 2.0], [None, None], "the reference lacks scores of 2 prompts of 2"),
-        ([math.inf] + [1.0] * 20, [1.0] * 21, "the candidate has scores that are infinite or no number, on p00"),
+        ([math.inf] + [1.0] * 20, [1.0] * 21, "the candidate has scores that are infinite or not a number, on p00"),
         ([1.0] * 21, [1.0] * 20 + [math.nan], "the reference has scores .* on p20"),
-        ([1e200] * 20, [float(at) for at in range(20)], "infinite or no number"),
+        ([1e200] * 20, [float(at) for at in range(20)], "infinite or not a number"),
         ([3.0] * 20, [3.0] * 20, "the same score on both sides"),
         ([3.0] * 20, [2.0] * 20, "the same score on both sides"),
     ],

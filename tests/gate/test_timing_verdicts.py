@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from bench.baseline import freeze_round
-from bench.gate.check import Check
-from bench.gate.timing import judge_timing
+from bench.gate.check import new_check
+from bench.gate.timing import check_timing
 from bench.records import FrozenRound, SessionNoise
 from bench.suite.limits import parse_limit
 
 
 def verdict(ours, theirs, *, limit="5%", name="end_to_end", one_session=True, noise=None, equal=False):
     unit = "byte" if name.startswith("peak") else "second"
-    check = Check(parse_limit(name, limit), "timing", unit, "spo", "base", 10, equal)
+    check = new_check(parse_limit(name, limit), "spo", "base", unit=unit, samples=10, equal_weights=equal)
     frozen = ([freeze_round(values) for values in side] for side in (ours, theirs))
-    return judge_timing(check, *frozen, one_session=one_session, noise=noise)
+    return check_timing(check, *frozen, one_session=one_session, noise=noise)
 
 
 def noise(sd, sessions=4, name="end_to_end"):
@@ -155,10 +155,10 @@ def test_what_no_clock_gives_is_invalid(ours, theirs, words):
 
 @pytest.mark.parametrize("median", [None, 0.0, -1.0, math.inf, math.nan])
 def test_a_frozen_median_that_no_clock_gives_is_invalid(median):
-    check = Check(parse_limit("end_to_end", "5%"), "timing", "second", "spo", "base", 10)
+    check = new_check(parse_limit("end_to_end", "5%"), "spo", "base", unit="second", samples=10)
     sound, strange = FrozenRound(median=1.0, values=3), FrozenRound(median=median, values=3)
     for sides in (([sound, strange], [sound] * 2), ([sound] * 2, [strange, sound])):
-        assert judge_timing(check, *sides, one_session=True, noise=None).outcome == "invalid"
+        assert check_timing(check, *sides, one_session=True, noise=None).outcome == "invalid"
 
 
 @given(st.lists(st.tuples(st.floats(1e-300, 1e300), st.floats(1e-300, 1e300)), min_size=2, max_size=5), st.booleans())
@@ -185,6 +185,16 @@ def test_gates_at_the_margin_pass_and_fail_in_one_of_twenty():
     # The rounds' noise counts twice, so less than the nominal 5 %; three standard errors above it would be 6.7 %.
     assert 0.01 < outcomes.count("pass") / count < 0.067
     assert 0.01 < outcomes.count("fail") / count < 0.067
+
+
+def test_energy_is_in_joules():
+    check = new_check(parse_limit("energy_per_image", "5%"), "spo", "base", unit="joule", samples=3)
+    sides = [[FrozenRound(median=size * at, values=3) for at in (1.0, 1.001, 0.999)] for size in (220.0, 200.0)]
+    found = check_timing(check, *sides, one_session=True, noise=None)
+    assert (found.outcome, found.unit) == ("fail", "joule")
+    assert found.sentence.startswith(
+        "energy_per_image of spo against base used 10.0 % more (220 J against 200 J, 3 rounds)"
+    )
 
 
 def test_the_words():

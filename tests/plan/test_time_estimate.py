@@ -1,4 +1,4 @@
-"""The forecast of time: by hand from a run's timings, and against the figures that the known cards' table rests on."""
+"""The estimate of time: by hand from a run's timings, and against the figures that the known cards' table rests on."""
 
 from __future__ import annotations
 
