@@ -66,7 +66,7 @@ def test_fusing_moves_pixels_by_rounding_alone_and_the_audit_says_so(run):
         assert found[name].mean == pytest.approx(distance.mean(), abs=0.02)
 
 
-RECIPE = """schema = 2
+RECIPE = """schema = 1
 method = "copy"
 models = ["mini"]
 loras = [{ path = "own.safetensors", weight = 0.5 }]
