@@ -15,7 +15,7 @@ from bench.checkpoints.checkpoint import Checkpoint, Tensor
 from bench.checkpoints.file_checkpoint import stored_dtypes
 from bench.checkpoints.load import CompositeCheckpoint, own_config
 from bench.errors import WeightsError
-from bench.lora.algorithms import Adapter, Change
+from bench.lora.algorithms import Adapter, Change, changed
 from bench.merge.compatibility import check_fit, tells_prediction
 from bench.merge.recipe import Recipe
 from bench.records import CheckpointFacts, Lora
@@ -210,8 +210,6 @@ class Merged:
     def _with_loras(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
         import torch
 
-        from bench.lora.apply import changed
-
         for number, change, strength in self._changes_of(name):
             parts = self._parts[number].of(change)
             tensor = changed(change, tensor.to(torch.float32), parts, strength)
@@ -234,11 +232,11 @@ class Merged:
     @functools.cached_property
     def _parts(self) -> list[AdapterParts]:
         """The LoRA files, opened once; every value in them is looked at before the first is used."""
-        from bench.lora.apply import check_values, read_parts
+        from bench.lora.apply import AdapterParts, check_values
 
         for one in self.loras:
             check_values(one.adapter)
-        return [read_parts(one.file) for one in self.loras]
+        return [AdapterParts(one.file) for one in self.loras]
 
 
 def recipe_in(checkpoint: Checkpoint) -> Merged | None:

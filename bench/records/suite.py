@@ -119,6 +119,8 @@ class Suite(Record, frozen=True):
     limits: dict[str, str] = msgspec.field(default_factory=dict)
     """How much worse is still allowed, by metric or timing name; judged by the gate."""
     measure: Plan = Plan()
+    compare_unfused: bool = True
+    """Whether one image a LoRA file is drawn with unfused LoRAs too, to see how far fusing moves pixels."""
     limit: int | None = None
     """``--limit N`` in force: a suite for trying out, which no gate takes."""
     source: str = ""

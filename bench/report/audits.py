@@ -18,7 +18,6 @@ from bench.records import (
     Lora,
     LoraAudit,
     MergeAudit,
-    PixelDifference,
     Run,
 )
 
@@ -83,20 +82,21 @@ class AuditView:
     loras: tuple[LoraView, ...]
     """Those that its recipe fuses, then its own."""
     pictures: tuple[BlockPicture, ...]
-    runtime: str
+    unfused: str
+    """How far fusing the LoRAs moves pixels, in a sentence; empty where this was not to be seen with this variant."""
 
 
 def audit_views(run: Run) -> tuple[AuditView, ...]:
     """The audits of a run's variants, in the suite's order; those that were never loaded have none."""
     prints = {one.name: one for one in run.info.variants}
     return tuple(
-        _view(index, prints[variant.name], audit)
+        _view(index, prints[variant.name], audit, compared=run.info.suite.compare_unfused)
         for index, variant in enumerate(run.info.suite.variants)
         if variant.name in prints and (audit := prints[variant.name].audit) is not None
     )
 
 
-def _view(index: int, known: Fingerprint, audit: Audit) -> AuditView:
+def _view(index: int, known: Fingerprint, audit: Audit, *, compared: bool) -> AuditView:
     merge = audit.merge
     fused = [] if merge is None else zip(merge.given, merge.loras, strict=True)
     first = "" if merge is None else merge.base or merge.models[0]
@@ -113,7 +113,7 @@ def _view(index: int, known: Fingerprint, audit: Audit) -> AuditView:
             *_rows(zip(known.loras, audit.loras, strict=True)),
         ),
         pictures=tuple(pictures),
-        runtime="" if audit.fused_against_runtime is None else difference(audit.fused_against_runtime),
+        unfused=_unfused(audit, compared),
     )
 
 
@@ -183,12 +183,17 @@ def weight_text(lora: Lora) -> str:
     return f"{lora.weight:g}" + (f" ({', '.join(own)})" if own else "")
 
 
-def difference(found: PixelDifference) -> str:
-    """What fusing does to the pixels, in a sentence."""
-    return (
-        f"Fused against run time, {text.plural(found.images, 'image')}: pixels differ by {found.mean:.3g} of 255 "
-        f"levels in the mean and {found.max} at most; {100 * found.changed:.3g} % of the values differ at all."
-    )
+def _unfused(audit: Audit, compared: bool) -> str:
+    """How far fusing LoRAs moves pixels, or that this was not to be compared."""
+    found = audit.fused_against_unfused
+    if found is not None:
+        return (
+            f"Fused against unfused LoRAs, first image of prompt {found.prompt_id}: pixels differ by "
+            f"{found.mean:.3g} of 255 levels in the mean and {found.max} at most; "
+            f"{100 * found.changed:.3g} % of the values differ at all."
+        )
+    has_loras = bool(audit.loras) or (audit.merge is not None and bool(audit.merge.loras))
+    return "Fused and unfused LoRAs were not compared (compare_unfused = false)." if has_loras and not compared else ""
 
 
 def change_text(modules: Sequence[ChangedModule]) -> str:

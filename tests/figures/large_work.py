@@ -55,7 +55,7 @@ def paint(on_batch: Callable[[], None]) -> None:
         return SimpleNamespace(cells=tuple(cells))
 
     def settle(launched: Any, settings: Settings) -> tuple[Drawn, ...]:
-        return tuple(Drawn((ramp + cell.seed % 97).astype(np.uint8), "float32", None) for cell in launched.cells)
+        return tuple(Drawn((ramp + cell.seed % 97).astype(np.uint8), "float32", None) for cell in launched.images)
 
     pipe = SimpleNamespace(device=SimpleNamespace(type="cpu"))
     audit = Audit(checkpoint=CheckpointFacts(layout="diffusers", family="sdxl"), dtype="float32")
@@ -63,7 +63,7 @@ def paint(on_batch: Callable[[], None]) -> None:
         SimpleNamespace(base=base_of(variant), pipe=pipe, checkpoint=None),
         audit,
     )
-    bench.render.encode_cases = lambda *_: {}
+    bench.render.encode_prompts = lambda *_: {}
     bench.render.launch, bench.render.settle = launch, settle
 
 
