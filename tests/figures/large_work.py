@@ -52,7 +52,7 @@ def paint(on_batch: Callable[[], None]) -> None:
 
     def launch(pipe: Any, settings: Settings, cells: Sequence[PlannedImage], encoded: Any) -> Any:
         on_batch()
-        return SimpleNamespace(cells=tuple(cells))
+        return SimpleNamespace(images=tuple(cells))
 
     def settle(launched: Any, settings: Settings) -> tuple[Drawn, ...]:
         return tuple(Drawn((ramp + cell.seed % 97).astype(np.uint8), "float32", None) for cell in launched.images)
