@@ -47,7 +47,7 @@ class Variant(Record, frozen=True):
     """Commit of a Hub checkpoint; None where it is not pinned."""
     loras: tuple[Lora, ...] = ()
     fuse: bool = True
-    """Whether LoRAs become part of the weights; else they are computed beside them in every step, as at run time."""
+    """Whether LoRAs become part of the weights; else they run unfused: computed in every step."""
     unet: str | None = None
     vae: str | None = None
 
