@@ -22,7 +22,7 @@ from bench.checkpoints.locate import SHIPPED, fetch, find_checkpoint, find_lora,
 from bench.checkpoints.safetensors_files import read_header, weight_files, weights_sha256
 from bench.errors import UsageError, WeightsError
 from bench.lora.algorithms import Adapter
-from bench.lora.apply import ScaledChange, check_values, fuse_into, read_parts
+from bench.lora.apply import AdapterParts, check_values, fuse_into
 from bench.lora.audit import Step, audit_lora, block_changes, measure_change
 from bench.lora.parse import parse_key, read_adapter
 from bench.merge.load import open_named
@@ -143,18 +143,18 @@ def _inspect_lora(
     lora = Lora(path=name, weight=weight)
     check_values(adapter)
     blocks = count_blocks(matched.tensors)
-    steps = []
+    steps: list[Step] = []
     bad: dict[str, int] = {}
-    with read_parts(path) as parts:
-        for done, change in enumerate(adapter.changes):
-            numbers = None
-            if base is not None:
-                strong = ScaledChange(change, parts.of(change), weight)
-                numbers = fuse_into(base.read(change.tensor), [strong], getattr(torch, dtype), None).whole
-                bad[change.tensor] = int(numbers[-1])
-            steps.append(Step(0, change, weight, numbers))
-            _tell(progress, done + 1, len(adapter.changes), name)
-    totals = [(block_of(step.change.tensor, blocks), step.numbers) for step in steps if step.numbers is not None]
+    parts = AdapterParts(path)
+    for done, change in enumerate(adapter.changes):
+        sizes = None
+        if base is not None:
+            scaled = (change, parts.of(change), weight)
+            sizes = fuse_into(base.read(change.tensor), [scaled], getattr(torch, dtype), None)[-1]
+            bad[change.tensor] = int(sizes[-1])
+        steps.append((change, weight, sizes))
+        _tell(progress, done + 1, len(adapter.changes), name)
+    totals = [(block_of(change.tensor, blocks), sizes) for change, _, sizes in steps if sizes is not None]
     audit = audit_lora(lora, adapter, steps)
     return Inspection(
         path=name,

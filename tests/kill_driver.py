@@ -81,7 +81,7 @@ def arm(point: str) -> None:
         case "journal":
             in_write("renders.jsonl")
         case "interrupt":
-            in_step(5, signal.SIGINT)  # two before it compare fused with run time, for the audit
+            in_step(5, signal.SIGINT)  # two before it compare fused and unfused LoRAs, for the audit
         case "scores":
             in_write("scores.jsonl")
         case "measure":

@@ -52,11 +52,11 @@ class RenderWorker:
         shape = (settings.height, settings.width, 3)
         return tuple(
             Drawn(
-                None if self.error else np.random.default_rng(cell.seed).integers(0, 256, shape, np.uint8),
+                None if self.error else np.random.default_rng(image.seed).integers(0, 256, shape, np.uint8),
                 "float32",
                 self.error,
             )
-            for cell in launched.cells
+            for image in launched.images
         )
 
 
@@ -64,8 +64,8 @@ def paint(monkeypatch) -> RenderWorker:
     """Puts a worker in the place of the model, for as long as the test runs."""
     stand_in = RenderWorker()
     monkeypatch.setattr(bench.render, "switch_variant", stand_in.switch_variant)
-    monkeypatch.setattr(bench.render, "encode_cases", lambda pipe, suite, batches, known: {})
+    monkeypatch.setattr(bench.render, "encode_prompts", lambda pipe, suite, batches, known: {})
     monkeypatch.setattr(bench.render, "launch", stand_in.launch)
     monkeypatch.setattr(bench.render, "settle", stand_in.settle)
-    monkeypatch.setattr(bench.render, "with_pixels", lambda model, variant, suite, audit, weights_dir: audit)
+    monkeypatch.setattr(bench.render, "with_pixel_difference", lambda model, variant, suite, audit: audit)
     return stand_in

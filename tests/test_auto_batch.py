@@ -54,7 +54,7 @@ class Card:
         self.network._compiled_call_impl = lambda *_: None  # type: ignore[assignment]
         model = SimpleNamespace(pipe=SimpleNamespace(unet=self.network))
         monkeypatch.setattr(fitting, "switch_variant", lambda *_, **__: (model, None))
-        monkeypatch.setattr(fitting, "encode_cases", lambda *_: {})
+        monkeypatch.setattr(fitting, "encode_prompts", lambda *_: {})
         monkeypatch.setattr(fitting, "draw_batch", self.draw)
         monkeypatch.setattr(fitting, "release_memory", lambda: setattr(self, "held", 5.0))
         bytes_of = {

@@ -70,7 +70,7 @@ def test_the_peak_is_not_that_of_the_process_that_started_this_one() -> None:
 
 
 def test_a_painted_run_is_made_whole_and_resumed_from_its_half(tmp_path, monkeypatch, capsys) -> None:
-    for name in ("switch_variant", "encode_cases", "launch", "settle"):
+    for name in ("switch_variant", "encode_prompts", "launch", "settle"):
         monkeypatch.setattr(bench.render, name, None)  # put back afterwards: the worker takes their places
     large_work.main(40, tmp_path)
     found = json.loads(capsys.readouterr().out)

@@ -9,7 +9,7 @@ import torch
 
 from bench.pipeline import denoise as stages
 from bench.records import RunOptions, Settings
-from bench.render.images import Drawn, first_batch_doubt
+from bench.render.images import Drawn, first_batch_warning
 from bench.run import run_stage
 from bench.store import load_run
 from bench.suite import load_suite
@@ -20,25 +20,25 @@ BLACK = Drawn(None, "float32", "black image: no value is above 0 of 255")
 
 
 def test_a_good_batch_tells_nothing() -> None:
-    assert first_batch_doubt([GOOD, GOOD], HALF, "float16") == ""
+    assert first_batch_warning([GOOD, GOOD], HALF, "float16") == ""
     upcast = "float32"  # a VAE that says of itself that it overflows
-    assert first_batch_doubt([AGAIN, AGAIN], HALF, upcast) == ""
-    one_broken = first_batch_doubt([GOOD, Drawn(None, "float16", "uniform image")], HALF, "float16")
+    assert first_batch_warning([AGAIN, AGAIN], HALF, upcast) == ""
+    one_broken = first_batch_warning([GOOD, Drawn(None, "float16", "uniform image")], HALF, "float16")
     assert one_broken == "", "one broken image is no reason to expect more"
 
 
 @pytest.mark.parametrize("images", [[AGAIN, GOOD], [AGAIN, AGAIN]])
 def test_an_overflow_is_told_with_its_remedy(images: list[Drawn]) -> None:
-    told = first_batch_doubt(images, HALF, "float16")
+    told = first_batch_warning(images, HALF, "float16")
     assert f"overflows in float16: {images.count(AGAIN)} of the first 2 images" in told
     assert "madebyollin/sdxl-vae-fp16-fix" in told
 
 
 def test_a_batch_without_any_image_is_told_with_its_reason() -> None:
-    told = first_batch_doubt([BLACK, BLACK], HALF, "float16")
+    told = first_batch_warning([BLACK, BLACK], HALF, "float16")
     assert told.startswith("every image of the first batch is broken (black image: no value is above 0 of 255)")
     assert "fp16-fix" in told
-    assert "go together" in first_batch_doubt([BLACK], msgspec.structs.replace(HALF, dtype="float32"), "float32")
+    assert "go together" in first_batch_warning([BLACK], msgspec.structs.replace(HALF, dtype="float32"), "float32")
 
 
 def test_a_run_whose_vae_overflows_says_so_from_the_first_batch_on(tmp_path, monkeypatch) -> None:

@@ -50,7 +50,7 @@ AUDIT = Audit(checkpoint=CheckpointFacts(layout="diffusers", family="sdxl"), dty
 SEED_OF = {
     (prompt.id, n): image_seed(SUITE.seed, prompt.id, n) for prompt in SUITE.prompts for n in range(SUITE.samples)
 }
-CELL_OF = {seed: cell for cell, seed in SEED_OF.items()}
+IMAGE_OF = {seed: key for key, seed in SEED_OF.items()}
 
 
 def paint(seed):
@@ -58,10 +58,18 @@ def paint(seed):
     return np.random.default_rng(seed).random((SETTINGS.height, SETTINGS.width, 3), np.float32)
 
 
+class Encoded(str):
+    """Stands for an encoded prompt: its text."""
+
+    def to(self, device):
+        assert device == "cpu", "a device would not hold those of thousands of prompts"
+        return self
+
+
 class Paint:
     """Stands for ``bench.pipeline.denoise``: latents are seeds, pixels are painted from them.
 
-    ``spoil`` says what comes out of a cell instead; ``log`` keeps what was asked for.
+    ``spoil`` says what comes out of an image instead; ``log`` keeps what was asked for.
     """
 
     def __init__(self):
@@ -71,10 +79,7 @@ class Paint:
 
     def encode(self, pipe, prompts, negatives, settings):
         self.encoded.append((*prompts, *negatives))
-        return prompts[0]
-
-    def to_host(self, encoded):
-        return encoded
+        return Encoded(prompts[0])
 
     def stack(self, rows):
         return tuple(rows)
@@ -83,16 +88,16 @@ class Paint:
         return list(seeds)
 
     def denoise(self, pipe, settings, conditions, latents, seeds):
-        assert [f"a {CELL_OF[seed][0]}" for seed in seeds] == list(conditions)
+        assert [f"a {IMAGE_OF[seed][0]}" for seed in seeds] == list(conditions)
         assert latents == list(seeds)
         self.before_batch(len(self.batches))
-        self.batches.append([CELL_OF[seed] for seed in seeds])
+        self.batches.append([IMAGE_OF[seed] for seed in seeds])
         return latents
 
     def decode_levels(self, pipe, latents, dtype=None):
-        self.decoded.append(([CELL_OF[seed] for seed in latents], dtype))
+        self.decoded.append(([IMAGE_OF[seed] for seed in latents], dtype))
         images = np.stack(
-            [self.spoil.get(CELL_OF[seed], lambda image, dtype: image)(paint(seed), dtype) for seed in latents]
+            [self.spoil.get(IMAGE_OF[seed], lambda image, dtype: image)(paint(seed), dtype) for seed in latents]
         )
         bad = (~np.isfinite(images)).sum(axis=(1, 2, 3))
         levels = np.rint(np.nan_to_num(images, posinf=1).clip(0, 1) * 255).astype(np.uint8)
@@ -138,15 +143,15 @@ def records(folder):
 # --- what is drawn -------------------------------------------------------------------------
 
 
-def test_all_cells_are_drawn_in_planned_batches_and_kept_as_they_were_painted(painted, folder):
+def test_all_images_are_drawn_in_planned_batches_and_kept_as_they_were_painted(painted, folder):
     assert render_base(folder) == 9
     assert painted.batches == BATCHES
-    for cell, one in records(folder).items():
+    for key, one in records(folder).items():
         png = (folder.path / one.image).read_bytes()
         assert one.sha256 == hashlib.sha256(png).hexdigest()
-        expected = np.floor(paint(SEED_OF[cell]) * 255 + 0.5)
+        expected = np.floor(paint(SEED_OF[key]) * 255 + 0.5)
         assert np.abs(np.asarray(Image.open(io.BytesIO(png))) - expected).max() <= 1
-        assert (one.seed, one.batch) == (SEED_OF[cell], next(n for n, batch in enumerate(BATCHES) if cell in batch))
+        assert (one.seed, one.batch) == (SEED_OF[key], next(n for n, batch in enumerate(BATCHES) if key in batch))
         assert (one.decode_dtype, one.error) == ("float16", None)
 
 
@@ -155,11 +160,11 @@ def test_each_prompt_is_encoded_once(painted, folder):
     assert painted.encoded == [("a fox", "blur"), ("a pier", "blur"), ("a hen", "blur")]
 
 
-def record(cell, batch=0, image=None):
+def record(key, batch=0, image=None):
     return Render(
         variant="base",
-        prompt_id=cell[0],
-        sample=cell[1],
+        prompt_id=key[0],
+        sample=key[1],
         seed=0,
         batch=batch,
         decode_dtype="float32",
@@ -172,19 +177,19 @@ def record(cell, batch=0, image=None):
 @given(there=st.sets(st.sampled_from(sorted(SEED_OF))))
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_batches_are_those_of_the_suite_whatever_is_left(there, tmp_path_factory):
-    found = missing_batches(SUITE, "base", [record(cell) for cell in sorted(there)], tmp_path_factory.getbasetemp())
-    assert [[(cell.prompt_id, cell.sample) for cell in cells] for cells in found] == [
+    found = missing_batches(SUITE, "base", [record(key) for key in sorted(there)], tmp_path_factory.getbasetemp())
+    assert [[(key.prompt_id, key.sample) for key in batch] for batch in found] == [
         batch for batch in BATCHES if not set(batch) <= there
     ]
-    assert not missing_batches(SUITE, "base", [record(cell) for cell in SEED_OF], tmp_path_factory.getbasetemp())
+    assert not missing_batches(SUITE, "base", [record(key) for key in SEED_OF], tmp_path_factory.getbasetemp())
 
 
 def test_an_image_without_its_file_and_another_variants_image_count_for_nothing(tmp_path):
-    kept = [record(cell, image=f"images/base/{cell[0]}-{cell[1]}.png") for cell in BATCHES[2]]
+    kept = [record(key, image=f"images/base/{key[0]}-{key[1]}.png") for key in BATCHES[2]]
     assert len(missing_batches(SUITE, "base", kept, tmp_path)) == 3
     (tmp_path / "images" / "base").mkdir(parents=True)
     (tmp_path / "images" / "base" / "hen-2.png").touch()
-    assert [cells[0].batch for cells in missing_batches(SUITE, "base", kept, tmp_path)] == [0, 1]
+    assert [batch[0].batch for batch in missing_batches(SUITE, "base", kept, tmp_path)] == [0, 1]
     assert len(missing_batches(SUITE, "spo", kept, tmp_path)) == 3
 
 
@@ -236,7 +241,7 @@ def test_nan_is_decoded_once_more_in_float32_alone(painted, folder):
     assert ([("pier", 2)], torch.float32) in painted.decoded
     assert len(painted.decoded) == len(BATCHES) + 1
     found = records(folder)
-    assert {cell for cell, one in found.items() if one.decode_dtype == "float32"} == {("pier", 2)}
+    assert {key for key, one in found.items() if one.decode_dtype == "float32"} == {("pier", 2)}
     assert {one.error for one in found.values()} == {None}
     with Image.open(folder.image_path("base", "pier", 2)) as image:
         assert np.abs(np.asarray(image) - paint(SEED_OF["pier", 2]) * 255).max() <= 1
@@ -279,9 +284,9 @@ def test_a_broken_image_is_a_record_with_its_reason_and_costs_no_other(kind, pai
 
 
 def test_images_of_the_wrong_size_are_records(painted, folder):
-    painted.spoil = {cell: lambda image, dtype: image[:, 8:] for cell in BATCHES[0]}
+    painted.spoil = {key: lambda image, dtype: image[:, 8:] for key in BATCHES[0]}
     render_base(folder)
-    errors = {cell: one.error for cell, one in records(folder).items() if one.error is not None}
+    errors = {key: one.error for key, one in records(folder).items() if one.error is not None}
     assert errors == dict.fromkeys(BATCHES[0], "wrong size: rows x columns x channels are 32 x 56 x 3, not 32 x 64 x 3")
 
 
@@ -338,7 +343,7 @@ def test_on_a_processor_a_batch_is_on_record_before_the_next_one_is_begun(painte
 
 def test_batches_that_are_decoded_again_are_on_record_before_the_next_one_is_drawn(painted, folder, monkeypatch):
     """Whichever they are; and never do two threads append at once."""
-    overflow = {cell: lambda image, dtype: image * (1 if dtype == torch.float32 else np.nan) for cell in SEED_OF}
+    overflow = {key: lambda image, dtype: image * (1 if dtype == torch.float32 else np.nan) for key in SEED_OF}
     append, at_work, seen = folder.append_renders, threading.Lock(), []
 
     def alone(batch):
@@ -352,7 +357,7 @@ def test_batches_that_are_decoded_again_are_on_record_before_the_next_one_is_dra
     painted.before_batch = lambda number: seen.append(len(folder.renders()))
     render_base(folder)
     assert seen == [0, 4, 8]
-    assert [(one.prompt_id, one.sample) for one in folder.renders()] == [cell for batch in BATCHES for cell in batch]
+    assert [(one.prompt_id, one.sample) for one in folder.renders()] == [key for batch in BATCHES for key in batch]
     assert {one.decode_dtype for one in folder.renders()} == {"float32"}
 
 
@@ -368,7 +373,7 @@ def test_one_batch_in_the_midst_is_decoded_again_by_one_writer(painted, folder, 
     assert render_base(folder) == 9
     assert len(threads) == 1
     assert set(records(folder)) == set(SEED_OF)
-    again = {cell for cell, one in records(folder).items() if one.decode_dtype == "float32"}
+    again = {key for key, one in records(folder).items() if one.decode_dtype == "float32"}
     assert again == set(BATCHES[1])
 
 

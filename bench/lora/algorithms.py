@@ -1,20 +1,26 @@
-"""LoRA algorithms: which tensors make one change, and the change that they multiply to."""
+"""LoRA algorithms: which tensors make one change of a weight, which shape they multiply to, and the changed weight.
+
+Torch is imported only where numbers are computed: a fingerprint needs nothing but the shapes.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.checkpoints.checkpoint import Shape
 from bench.records.weights import ChangeKind
 
-# What a LoRA file changes, known from its header alone.
+if TYPE_CHECKING:
+    import torch
+
+    Parts = Mapping[str, torch.Tensor]
 
 
 class Change(NamedTuple):
-    """What a file does to one tensor of the checkpoint."""
+    """What a LoRA file does to one tensor of the checkpoint."""
 
     tensor: str
     """Canonical name: ``unet.mid_block.attentions.0.proj_in.weight``."""
@@ -32,7 +38,7 @@ class Change(NamedTuple):
 
 
 class Adapter(NamedTuple):
-    """A LoRA file, every key of which has found its place in the checkpoint."""
+    """A LoRA file; each of its keys belongs to a tensor of the checkpoint."""
 
     path: Path
     layout: str
@@ -45,17 +51,28 @@ class Adapter(NamedTuple):
 
     @property
     def scales(self) -> list[tuple[str, float]]:
-        """Tensor and scale of every change: what a file beside this one may say of it, and its bytes do not."""
+        """Tensor and scale of every change: PEFT keeps alpha beside the file, so the file's bytes do not tell it."""
         return [(change.tensor, change.scale) for change in self.changes]
 
 
-# Kinds of changes: which parts make one, what shape they multiply to, and at what rank. Shapes alone, no numbers.
+class Mismatch(Exception):
+    """Tensors of one module that make no change, or none for this checkpoint.
 
-HADA = frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"})
+    Args:
+        words: what is wrong.
+        problem: one of ``bench.lora.parse.PROBLEMS``; empty where parts are missing or do not multiply.
+    """
 
-FIRST = (frozenset({"lokr_w1"}), frozenset({"lokr_w1_a", "lokr_w1_b"}))
+    def __init__(self, words: str, problem: str = "") -> None:
+        super().__init__(words)
+        self.words, self.problem = words, problem
 
-SECOND = (
+
+# Which parts make a change.
+
+_HADA = frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"})
+_KRON_FIRST = (frozenset({"lokr_w1"}), frozenset({"lokr_w1_a", "lokr_w1_b"}))
+_KRON_SECOND = (
     frozenset({"lokr_w2"}),
     frozenset({"lokr_w2_a", "lokr_w2_b"}),
     frozenset({"lokr_w2_a", "lokr_w2_b", "lokr_t2"}),
@@ -64,121 +81,109 @@ SECOND = (
 KINDS: Mapping[frozenset[str], ChangeKind] = {
     frozenset({"up", "down"}): "lora",
     frozenset({"up", "down", "mid"}): "tucker",
-    HADA: "loha",
-    HADA | {"hada_t1", "hada_t2"}: "loha",
-    **{first | second: "lokr" for first in FIRST for second in SECOND},
+    _HADA: "loha",
+    _HADA | {"hada_t1", "hada_t2"}: "loha",
+    **{first | second: "lokr" for first in _KRON_FIRST for second in _KRON_SECOND},
     frozenset({"diff"}): "diff",
     frozenset({"w_norm"}): "norm",
 }
-
 """Parts of a change to a weight -> its kind."""
-
 BIAS_KINDS: Mapping[str, ChangeKind] = {"diff_b": "bias", "b_norm": "norm"}
-
 NORMS = frozenset({"dora_scale", "magnitude"})
-
-"""Parts that make a change a DoRA."""
-
-
-class Mismatch(ValueError):
-    """Parts that make no change: some are missing, or their shapes do not multiply."""
+"""Parts that make a change a DoRA: lycoris's name and PEFT's."""
 
 
-class DeltaShape(NamedTuple):
-    """What parts multiply to."""
-
-    shape: Shape
-    rank: int | None
-
-
-def kind_of(roles: frozenset[str]) -> ChangeKind:
-    """The kind of a change to a weight, from its parts without ``alpha``, ``dora_scale`` and ``magnitude``.
+def changes_of(parts: Mapping[str, str]) -> Iterator[tuple[str, ChangeKind, dict[str, str]]]:
+    """The changes that a module's parts make: ``weight`` or ``bias``, the kind, and the parts (role -> key) of each.
 
     Raises:
-        Mismatch: they make none; says what is missing, or that there are several.
+        Mismatch: parts are missing, or there are too many.
     """
-    if roles in KINDS:
-        return KINDS[roles]
-    whole = [parts for parts in KINDS if roles < parts]
-    if not whole:
-        raise Mismatch(f"has parts of several changes ({_listed(roles)})")
-    nearest = min(whole, key=len)
-    has = f"has {_listed(roles)} and " if roles else ""
-    raise Mismatch(f"{has}lacks {_listed(nearest - roles)}")
+    of_bias = {role: key for role, key in parts.items() if role in BIAS_KINDS}
+    of_weight = {role: key for role, key in parts.items() if role not in BIAS_KINDS}
+    if len(of_bias) > 1:
+        raise _several(of_bias)
+    for role, key in of_bias.items():
+        yield "bias", BIAS_KINDS[role], {role: key}
+    if not of_weight:
+        return
+    norms = NORMS & of_weight.keys()
+    roles = frozenset(of_weight) - NORMS - {"alpha"}
+    kind = KINDS.get(roles)
+    if kind is None:
+        larger = [known for known in KINDS if roles < known]
+        if not larger:
+            raise _several(roles)
+        has = f"has {', '.join(sorted(roles))} and " if roles else ""
+        raise Mismatch(f"{has}lacks {', '.join(sorted(min(larger, key=len) - roles))}")
+    if norms and (len(norms) > 1 or kind in ("diff", "norm")):
+        raise _several(of_weight)
+    yield "weight", kind, of_weight
 
 
-def product_of(kind: ChangeKind, shapes: Mapping[str, Shape]) -> DeltaShape:
-    """Shape and rank of the change that the parts make.
+def _several(roles: Mapping[str, str] | frozenset[str]) -> Mismatch:
+    return Mismatch(f"has parts of several changes ({', '.join(sorted(roles))})")
+
+
+# The shape that the parts multiply to.
+
+
+def delta_shape(kind: ChangeKind, shapes: Mapping[str, Shape]) -> tuple[Shape, int | None]:
+    """Shape and rank of the change that the parts make; the rank is None where no thin matrices are multiplied.
 
     Convolutions are (out, in, height, width), or flat, (out, in * height * width), where the file has them so.
 
     Args:
-        kind: what they are.
-        shapes: role -> shape of the part.
+        kind: as ``changes_of`` gives it.
+        shapes: role -> shape of the part, without alpha and norms.
 
     Raises:
-        Mismatch: matrices that do not multiply, or that have no rank at all.
+        Mismatch: the matrices do not multiply, or their rank is 0.
     """
-    product = _product_of(kind, shapes)
-    if product.rank == 0:
+    match kind:
+        case "lora":
+            shape, rank = _matrix_shape(shapes["up"], shapes["down"])
+        case "tucker":
+            up = shapes["up"]
+            shape, rank = _tucker_shape(shapes["mid"], (*up[1::-1], *up[2:]), shapes["down"])
+        case "loha":
+            (shape, rank), other = _factor_shape(shapes, "hada_w1"), _factor_shape(shapes, "hada_w2")
+            if (shape, rank) != other:
+                halves = " and ".join(f"{list(half)} at rank {width}" for half, width in ((shape, rank), other))
+                raise Mismatch(f"its halves are {halves}")
+        case "lokr":
+            (first, rank), (second, other_rank) = _factor_shape(shapes, "lokr_w1"), _factor_shape(shapes, "lokr_w2")
+            if len(first) != 2 or len(second) < 2:
+                raise Mismatch(f"{list(first)} and {list(second)} have no Kronecker product of a weight's shape")
+            if None not in (rank, other_rank) and rank != other_rank:
+                raise Mismatch(f"its factors are of rank {rank} and {other_rank}")
+            shape = (first[0] * second[0], first[1] * second[1], *second[2:])
+            rank = rank if other_rank is None else other_rank
+        case _:
+            (shape,), rank = shapes.values(), None
+    if rank == 0:
         raise Mismatch("is of rank 0")
-    return product
+    return shape, rank
 
 
-def _product_of(kind: ChangeKind, shapes: Mapping[str, Shape]) -> DeltaShape:
-    if kind == "lora":
-        return _lora(shapes["up"], shapes["down"])
-    if kind == "tucker":
-        return _tucker(shapes["mid"], _flipped(shapes["up"]), shapes["down"])
-    if kind == "loha":
-        halves = [_half(shapes, f"hada_w{n}_a", f"hada_w{n}_b", f"hada_t{n}") for n in (1, 2)]
-        if halves[0] != halves[1]:
-            raise Mismatch(f"its halves are {_words(*halves[0])} and {_words(*halves[1])}")
-        return halves[0]
-    if kind == "lokr":
-        return _lokr(shapes)
-    return DeltaShape(next(iter(shapes.values())), None)
+def _factor_shape(shapes: Mapping[str, Shape], name: str) -> tuple[Shape, int | None]:
+    if name in shapes:
+        return shapes[name], None
+    a, b, core = shapes[f"{name}_a"], shapes[f"{name}_b"], shapes.get(name.replace("_w", "_t"))
+    return _matrix_shape(a, b) if core is None else _tucker_shape(core, a, b)
 
 
-def _lora(up: Shape, down: Shape) -> DeltaShape:
+def _matrix_shape(up: Shape, down: Shape) -> tuple[Shape, int | None]:
     if len(up) < 2 or len(down) < 2 or up[1] != down[0] or math.prod(up[2:]) != 1:
         raise Mismatch(f"up {list(up)} and down {list(down)} do not multiply")
-    return DeltaShape((up[0], *down[1:]), down[0])
+    return (up[0], *down[1:]), down[0]
 
 
-def _tucker(core: Shape, a: Shape, b: Shape) -> DeltaShape:
-    """A core (rank, rank, ...) between a (rank, out) and b (rank, in)."""
-    plain = all(len(shape) >= 2 and math.prod(shape[2:]) == 1 for shape in (a, b))
-    if not plain or len(core) < 2 or core[:2] != (a[0], b[0]):
+def _tucker_shape(core: Shape, a: Shape, b: Shape) -> tuple[Shape, int | None]:
+    matrices = all(len(shape) >= 2 and math.prod(shape[2:]) == 1 for shape in (a, b))
+    if not matrices or len(core) < 2 or core[:2] != (a[0], b[0]):
         raise Mismatch(f"the Tucker core {list(core)} does not multiply with {list(a)} and {list(b)}")
-    return DeltaShape((a[1], b[1], *core[2:]), b[0])
-
-
-def _half(shapes: Mapping[str, Shape], a: str, b: str, core: str) -> DeltaShape:
-    """One factor of a LoHa or LoKr: a (out, rank) times b (rank, in, ...), or with a core, a (rank, out)."""
-    if core in shapes:
-        return _tucker(shapes[core], shapes[a], shapes[b])
-    return _lora(shapes[a], shapes[b])
-
-
-def _lokr(shapes: Mapping[str, Shape]) -> DeltaShape:
-    pair = []
-    for whole in ("lokr_w1", "lokr_w2"):
-        core = whole.replace("w", "t")
-        pair.append(
-            DeltaShape(shapes[whole], None) if whole in shapes else _half(shapes, f"{whole}_a", f"{whole}_b", core)
-        )
-    (first, rank1), (second, rank2) = pair
-    if len(first) != 2 or len(second) < 2:
-        raise Mismatch(f"{list(first)} and {list(second)} have no Kronecker product of a weight's shape")
-    if rank1 is not None and rank2 is not None and rank1 != rank2:
-        raise Mismatch(f"its factors are of rank {rank1} and {rank2}")
-    shape = (first[0] * second[0], first[1] * second[1], *second[2:])
-    return DeltaShape(shape, rank1 if rank2 is None else rank2)
-
-
-def _flipped(up: Shape) -> Shape:
-    return (up[1], up[0], *up[2:]) if len(up) >= 2 else up
+    return (a[1], b[1], *core[2:]), b[0]
 
 
 def fits(found: Shape, shape: Shape) -> bool:
@@ -207,30 +212,96 @@ def norm_axis(role: str, found: Shape, shape: Shape) -> int | None:
     return 1 if by_input and role == "dora_scale" else None
 
 
-def _listed(roles: frozenset[str]) -> str:
-    return ", ".join(sorted(roles))
+# The numbers: float32 in, float32 out, on whatever device the tensors are.
 
 
-def _words(shape: Shape, rank: int | None) -> str:
-    return f"{list(shape)} at rank {rank}"
+def changed(change: Change, weight: torch.Tensor, parts: Parts, strength: float) -> torch.Tensor:
+    """The weight with a change at a strength: W + strength * dW, and for a DoRA W + strength * (W' - W).
 
+    W' is the fully applied DoRA, m * (W + dW) / ||W + dW||, norms per output or per input as the file has them (arXiv
+    2402.09353). It is the only one of the usual three definitions that is the identity at 0.
 
-def parts_of(roles: Mapping[str, str]) -> Iterator[tuple[str, ChangeKind, dict[str, str]]]:
-    """The changes that a module's parts make: ``weight`` or ``bias``, the kind, and the parts (role -> key) of each.
-
-    Raises:
-        Mismatch: parts are missing, or there are too many.
+    Args:
+        change: what to do.
+        weight: W, float32.
+        parts: role -> tensor, as ``bench.lora.apply.AdapterParts`` reads them.
+        strength: the weight that the suite gives this tensor; at 0 the result is ``weight`` itself.
     """
-    of_bias = {role: key for role, key in roles.items() if role in BIAS_KINDS}
-    of_weight = {role: key for role, key in roles.items() if role not in BIAS_KINDS}
-    if len(of_bias) > 1:
-        raise Mismatch(f"has parts of several changes ({_listed(frozenset(of_bias))})")
-    for role, key in of_bias.items():
-        yield "bias", BIAS_KINDS[role], {role: key}
-    if not of_weight:
-        return
-    norms = NORMS & of_weight.keys()
-    kind = kind_of(frozenset(of_weight) - NORMS - {"alpha"})
-    if norms and (len(norms) > 1 or kind in ("diff", "norm")):
-        raise Mismatch(f"has parts of several changes ({_listed(frozenset(of_weight))})")
-    yield "weight", kind, of_weight
+    import torch
+
+    if strength == 0:
+        return weight
+    if change.kind == "lora" and not change.dora:
+        flat, up, down = (values.flatten(1) for values in (weight, parts["up"], parts["down"]))
+        return torch.addmm(flat, up, down, alpha=strength * change.scale).reshape(weight.shape)
+    added = delta(change, parts, weight.shape)
+    if not change.dora:
+        return torch.add(weight, added, alpha=strength, out=added)
+    return torch.lerp(weight, _with_norms(weight + added, parts), strength)
+
+
+def _with_norms(weight: torch.Tensor, parts: Parts) -> torch.Tensor:
+    """A weight scaled to the norms that a DoRA sets; a row of zeros stays one."""
+    import torch
+
+    (role,) = NORMS & parts.keys()
+    axis = norm_axis(role, tuple(parts[role].shape), tuple(weight.shape))
+    others = [dim for dim in range(weight.dim()) if dim != axis]
+    norms: torch.Tensor = torch.linalg.vector_norm(weight, dim=others, keepdim=True)
+    return weight * (parts[role].reshape(norms.shape) / norms.clamp_min(torch.finfo(norms.dtype).tiny))
+
+
+def delta(change: Change, parts: Parts, shape: Sequence[int]) -> torch.Tensor:
+    """dW = scale * product of the parts, float32, reshaped to ``shape``; of a DoRA, what is added before the norms.
+
+    LoRA up @ down (arXiv 2106.09685); Tucker sum_pq core[p,q,...] up[o,p] down[q,i]; LoHa (w1_a @ w1_b) * (w2_a @ w2_b)
+    elementwise (arXiv 2108.06098); LoKr kron(w1, w2) (arXiv 2212.10650); a difference is itself.
+    """
+    match change.kind:
+        case "lora":
+            product = _matrix(parts["up"], parts["down"])
+        case "tucker":
+            product = _tucker(parts["mid"], parts["up"].flatten(1).T, parts["down"].flatten(1))
+        case "loha":
+            product = _factor(parts, "hada_w1") * _factor(parts, "hada_w2")
+        case "lokr":
+            # As matrices: the result's columns are (in of the first, in of the second, height, width) in this order.
+            product = _factor(parts, "lokr_w1").kron(_factor(parts, "lokr_w2").flatten(1))
+        case _:
+            (difference,) = (part for role, part in parts.items() if role != "alpha")
+            product = difference.clone()
+    return product.mul_(change.scale).reshape(tuple(shape))
+
+
+def _factor(parts: Parts, name: str) -> torch.Tensor:
+    """A factor of a LoHa or LoKr: whole, of two matrices, or of two and a Tucker core."""
+    if name in parts:
+        return parts[name]
+    a, b, core = parts[f"{name}_a"], parts[f"{name}_b"], parts.get(name.replace("_w", "_t"))
+    return _matrix(a, b) if core is None else _tucker(core, a, b)
+
+
+def _matrix(up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    """(out, rank) times (rank, ...) -> (out, ...), flat."""
+    return up.flatten(1) @ down.flatten(1)
+
+
+def _tucker(core: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Core (p, q, ...), a (p, out), b (q, in) -> (out, in, ...)."""
+    import torch
+
+    return torch.einsum("pq...,po,qi->oi...", core, a, b)
+
+
+def is_by_rows(change: Change) -> bool:
+    """Whether a row of the change is made of the same row of ``up``, so that rows can be changed alone."""
+    return change.kind in ("lora", "tucker") and not change.dora
+
+
+def can_run_unfused(change: Change) -> bool:
+    """Whether a change can be computed in every step: a plain LoRA on a linear layer or a convolution.
+
+    The other kinds are not two small layers, a DoRA scales the module's own output too, and an embedding is looked up,
+    not multiplied with.
+    """
+    return change.kind == "lora" and not change.dora and not change.tensor.endswith("_embedding.weight")

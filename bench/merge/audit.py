@@ -10,7 +10,7 @@ import torch
 
 from bench.checkpoints.blocks import BlockMap, block_of, count_blocks, weight_of
 from bench.checkpoints.checkpoint import Checkpoint, component_of
-from bench.lora.audit import Step, audit_lora, block_changes, measure_change
+from bench.lora.audit import audit_lora, block_changes, measure_change
 from bench.merge.merged import Fused, Merged, recipe_in, recipe_of
 from bench.merge.write import without_folder
 from bench.records import LoraAudit, MergeAudit
@@ -90,5 +90,5 @@ def _without_norms(one: Fused, blocks: BlockMap) -> LoraAudit:
     return audit_lora(
         one.lora,
         one.adapter,
-        [Step(0, change, weight_of(one.lora, change.tensor, blocks), None) for change in changes],
+        [(change, weight_of(one.lora, change.tensor, blocks), None) for change in changes],
     )

@@ -11,8 +11,8 @@ from bench.checkpoints.blocks import block_of, weight_of
 from bench.checkpoints.checkpoint import component_of
 from bench.checkpoints.finite import count_non_finite
 from bench.errors import WeightsError
-from bench.lora.algorithms import Change
-from bench.lora.apply import AdapterParts, changed, check_values, read_parts
+from bench.lora.algorithms import Change, changed
+from bench.lora.apply import AdapterParts, check_values
 from bench.merge import methods
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Computation:
         """The LoRA files, opened once; every value in them is checked before the first is used."""
         for one in self.merged.loras:
             check_values(one.adapter)
-        return [read_parts(one.adapter.path) for one in self.merged.loras]
+        return [AdapterParts(one.adapter.path) for one in self.merged.loras]
 
     def read(self, name: str, dtype: torch.dtype | None) -> torch.Tensor:
         """As ``Merged.read``."""

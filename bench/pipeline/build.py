@@ -24,13 +24,60 @@ from bench.records import Component, Settings
 from bench.records.weights import Family
 from bench.suite.tokens import CONTEXT, byte_alphabet, merges
 
-# CLIP's tokenizers, made offline from the vocabulary that open_clip ships; single files bring none.
-
+DAMAGED = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, struct.error)
 START, END = "<|startoftext|>", "<|endoftext|>"
+SHAPES = 64
+"""Shapes for which the code of a block may be compiled: a UNet's blocks differ in width, and runs in batch sizes."""
+
+
+def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into: Any = None) -> Any:
+    """A pipeline on a device, with the suite's sampler and dtype, that shows no progress bar.
+
+    Models are made without memory first, and each tensor is put in as it is read, so that the peak is one copy.
+
+    Args:
+        checkpoint: whose tensors. SD 1.5 has none of a second text encoder.
+        settings: of the suite.
+        device: torch device string.
+        into: a pipeline with the same settings on the device whose networks are taken over and filled anew, where
+            they are of the same configuration: no memory for two, and what is compiled stays so. It is of no use
+            afterwards.
+
+    Raises:
+        WeightsError: a tensor is missing, superfluous, damaged or of another shape.
+    """
+    for logging in (diffusers.utils.logging, transformers.utils.logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+    name, config = read_pipeline_class(checkpoint.config), checkpoint.config
+    found = {tensor.partition(".")[0] for tensor in checkpoint.tensors}
+    try:
+        parts: dict[str, Any] = {
+            part: _component(part, checkpoint, settings, device, into) for part in CLASSES if part in found
+        }
+        if not (config / "tokenizer").is_dir():  # the configurations that come with the package have none
+            parts |= tokenizers(checkpoint.facts.family)
+        if name == "StableDiffusionPipeline":
+            parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        pipe = getattr(diffusers, name).from_pretrained(config, local_files_only=True, **parts)
+    except DAMAGED as error:
+        raise WeightsError(f"{checkpoint.what}: could not be loaded as {name}: {first_line(error)}") from error
+    pipe.scheduler = type(pipe.scheduler).from_config(scheduler_config(checkpoint))
+    set_sampler(pipe, settings.sampler, settings.schedule)
+    pipe.set_progress_bar_config(disable=True)
+    if settings.vae_tiling:
+        pipe.vae.enable_tiling()
+    if settings.compile and not is_compiled(pipe.unet):
+        # Anew for every shape of the blocks that repeat: were sizes left open once a second batch size is met, an
+        # image's bytes would depend on what was drawn before it.
+        limits: Any = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, SHAPES)
+        pipe.unet.compile_repeated_blocks(fullgraph=True, dynamic=False)
+    return pipe
 
 
 def tokenizers(family: Family) -> dict[str, Any]:
-    """The tokenizers of a family's pipelines, by the names that diffusers gives them.
+    """The tokenizers of a family's pipelines, by the names that diffusers gives them; single files bring none.
 
     transformers' ``CLIPTokenizer`` with OpenAI's vocabulary of 49408 entries, 77 tokens at most. SDXL's second one
     fills up with ``!`` (0), the others with the end token (49407). As in the folder that SDXL was released in, a ``!``
@@ -44,19 +91,12 @@ def tokenizers(family: Family) -> dict[str, Any]:
 
 
 @cache
-def _vocabulary() -> dict[str, int]:
-    letters = list(byte_alphabet().values())
-    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges()), START, END]
-    return {word: number for number, word in enumerate(words)}
-
-
-@cache
 def _tokenizer(pad: str) -> Any:
     """One for all pipelines of the process, which change nothing of it; making one takes a while."""
-    from transformers import CLIPTokenizer
-
-    return CLIPTokenizer(
-        vocab=dict(_vocabulary()),
+    letters = list(byte_alphabet().values())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges()), START, END]
+    return transformers.CLIPTokenizer(
+        vocab={word: number for number, word in enumerate(words)},
         merges=list(merges()),
         bos_token=START,
         eos_token=END,
@@ -66,62 +106,87 @@ def _tokenizer(pad: str) -> Any:
     )
 
 
-# Builds a diffusers pipeline of a checkpoint's tensors, wherever these come from.
-
-DAMAGED = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, struct.error)
-
-SHAPES = 64
-
-"""Shapes for which the code of a block may be compiled: a UNet's blocks differ in width, and runs in batch sizes."""
+# The network of one component.
 
 
-def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into: Any = None) -> Any:
-    """A pipeline on a device, with the suite's sampler and dtype, that shows no progress bar.
+def _component(part: Component, checkpoint: Checkpoint, settings: Settings, device: str, into: Any) -> torch.nn.Module:
+    module = empty_model(part, checkpoint.other_configs.get(part, checkpoint.config / part))
+    names = own_names(module, part)
+    _refuse_other_names(checkpoint, part, names)
+    dtype = getattr(torch, settings.dtype)
+    old = getattr(into, part, None)
+    if old is not None:
+        setattr(into, part, None)
+        if _is_same_network(module, old):
+            there = old.state_dict()
+            for name, own in names.items():
+                there[own].copy_(checkpoint.read(name).to(device, dtype))
+            reused: torch.nn.Module = old
+            return reused
+    del old  # let go of first, or two would need memory at once
+    state = {own: checkpoint.read(name).to(device, dtype) for name, own in names.items()}
+    module.load_state_dict(state, strict=True, assign=True)
+    for name, buffer in list(module.named_buffers()):
+        if buffer.is_meta:
+            # The one buffer that no checkpoint holds is the numbers of the tokens' places.
+            owner, _, last = name.rpartition(".")
+            if last != "position_ids":
+                raise KeyError(f"{name} is in no file of the checkpoint")
+            places = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
+            module.get_submodule(owner).register_buffer("position_ids", places, persistent=False)
+    return module.eval().requires_grad_(False)
 
-    Models are made without memory first, and each tensor is put in as it is read, so that the peak is one copy.
 
-    Args:
-        checkpoint: whose tensors.
-        settings: of the suite.
-        device: torch device string.
-        into: a pipeline with the same settings on the device whose networks are taken over and filled anew, where
-            they are of the same configuration: no memory for two, and what is compiled stays so. It is of no use
-            afterwards.
+def _refuse_other_names(checkpoint: Checkpoint, part: Component, names: dict[str, str]) -> None:
+    """Refuse a component whose tensors are not just those of its model.
 
     Raises:
-        WeightsError: a tensor is missing, superfluous, damaged or of another shape.
+        WeightsError: naming the first that are missing or superfluous.
     """
-    for logging in (diffusers.utils.logging, transformers.utils.logging):
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-    name = read_pipeline_class(checkpoint.config)
-    try:
-        parts = {
-            part: _component(part, checkpoint, settings, device, _taken(part, into)) for part in components(checkpoint)
-        }
-        pipe = getattr(diffusers, name).from_pretrained(
-            checkpoint.config, local_files_only=True, **parts, **_tokenizers(checkpoint), **_without_checker(name)
-        )
-    except DAMAGED as error:
-        raise WeightsError(f"{checkpoint.what}: could not be loaded as {name}: {first_line(error)}") from error
-    pipe.scheduler = type(pipe.scheduler).from_config(scheduler_config(checkpoint))
-    set_sampler(pipe, settings.sampler, settings.schedule)
-    pipe.set_progress_bar_config(disable=True)
-    if settings.vae_tiling:
-        pipe.vae.enable_tiling()
-    if settings.compile and not is_compiled(pipe.unet):
-        _compile(pipe.unet)
-    return pipe
+    there = {name for name in checkpoint.tensors if name.startswith(f"{part}.")}
+    for what, odd in (("are missing", names.keys() - there), ("belong to no part of it", there - names.keys())):
+        if odd:
+            raise WeightsError(
+                f"{checkpoint.what}: {len(odd)} tensors of {part} {what}: {listed(sorted(odd), 3)}.",
+                "check that the weights and the configuration are of one model",
+            )
 
 
-def _compile(unet: Any) -> None:
-    """Compile the blocks that repeat, anew for every shape of theirs.
+def _is_same_network(one: Any, other: Any) -> bool:
+    """Whether two models compute the same of the same weights, by their configurations."""
 
-    Were sizes left open once a second batch size is met, an image's bytes would depend on what was drawn before it.
-    """
-    config: Any = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, SHAPES)
-    unet.compile_repeated_blocks(fullgraph=True, dynamic=False)
+    def facts(model: Any) -> dict[str, Any]:
+        config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
+        return {key: value for key, value in config.items() if not is_provenance(key)}
+
+    return type(one) is type(other) and facts(one) == facts(other)
+
+
+# Names in a checkpoint, and in a pipeline's networks.
+
+
+def named_parameters(pipe: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of a pipeline's networks, by its name in a checkpoint."""
+    for part in CLASSES:
+        module = getattr(pipe, part, None)
+        if module is not None:
+            state = module.state_dict()
+            yield from ((name, state[own]) for name, own in own_names(module, part).items())
+
+
+def module_of(pipe: Any, tensor: str) -> torch.nn.Module:
+    """The module whose weight a tensor is."""
+    part, _, path = tensor.removesuffix(".weight").partition(".")
+    component: torch.nn.Module = getattr(pipe, part)
+    return component.get_submodule(path.removeprefix(left_out(component, part)))
+
+
+# Compiled blocks.
+
+
+def is_compiled(module: torch.nn.Module) -> bool:
+    """Whether any block of it is compiled."""
+    return any(one._compiled_call_impl is not None for one in module.modules())
 
 
 class Uncompiled:
@@ -141,105 +206,3 @@ class Uncompiled:
         for module, call in self._compiled:
             module._compiled_call_impl = call
         self._compiled.clear()
-
-
-def components(checkpoint: Checkpoint) -> tuple[Component, ...]:
-    """The components that a checkpoint has tensors of; SD 1.5 has no second text encoder."""
-    found = {name.partition(".")[0] for name in checkpoint.tensors}
-    return tuple(part for part in CLASSES if part in found)
-
-
-def _tokenizers(checkpoint: Checkpoint) -> dict[str, Any]:
-    """CLIP's own, where the folder of configurations has none: those that come with the package have not."""
-    return {} if (checkpoint.config / "tokenizer").is_dir() else tokenizers(checkpoint.facts.family)
-
-
-def _without_checker(pipeline: str) -> dict[str, Any]:
-    if pipeline != "StableDiffusionPipeline":
-        return {}
-    return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-
-
-def _component(
-    part: Component, checkpoint: Checkpoint, settings: Settings, device: str, taken: list[torch.nn.Module]
-) -> torch.nn.Module:
-    module = empty_model(part, checkpoint.other_configs.get(part, checkpoint.config / part))
-    names = own_names(module, part)
-    check_names(checkpoint, part, names)
-    dtype = getattr(torch, settings.dtype)
-    if taken and _is_same_network(module, taken[0]):
-        there = taken[0].state_dict()
-        for name, own in names.items():
-            there[own].copy_(checkpoint.read(name).to(device, dtype))
-        return taken[0]
-    taken.clear()  # let go of first, or two would need memory at once
-    state = {own: checkpoint.read(name).to(device, dtype) for name, own in names.items()}
-    module.load_state_dict(state, strict=True, assign=True)
-    for name, buffer in list(module.named_buffers()):
-        if buffer.is_meta:
-            _set_buffer(module, name, buffer, device)
-    return module.eval().requires_grad_(False)
-
-
-def _taken(part: Component, into: Any) -> list[torch.nn.Module]:
-    """A pipeline's network of a component, which the pipeline loses; empty where there is none."""
-    known = getattr(into, part, None)
-    if known is None:
-        return []
-    setattr(into, part, None)
-    return [known]
-
-
-def is_compiled(module: torch.nn.Module) -> bool:
-    """Whether any block of it is compiled."""
-    return any(one._compiled_call_impl is not None for one in module.modules())
-
-
-def _is_same_network(one: Any, other: Any) -> bool:
-    """Whether two models compute the same of the same weights, by their configurations."""
-
-    def facts(model: Any) -> dict[str, Any]:
-        config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
-        return {key: value for key, value in config.items() if not is_provenance(key)}
-
-    return type(one) is type(other) and facts(one) == facts(other)
-
-
-def _set_buffer(module: torch.nn.Module, name: str, buffer: torch.Tensor, device: str) -> None:
-    """The one buffer that no checkpoint holds is the numbers of the tokens' places."""
-    if name.rpartition(".")[2] != "position_ids":
-        raise KeyError(f"{name} is in no file of the checkpoint")
-    owner = module.get_submodule(name.rpartition(".")[0])
-    places = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
-    owner.register_buffer("position_ids", places, persistent=False)
-
-
-def module_of(pipe: Any, tensor: str) -> torch.nn.Module:
-    """The module whose weight a tensor is."""
-    part, _, path = tensor.removesuffix(".weight").partition(".")
-    component: torch.nn.Module = getattr(pipe, part)
-    return component.get_submodule(path.removeprefix(left_out(component, part)))
-
-
-def check_names(checkpoint: Checkpoint, part: Component, names: dict[str, str]) -> None:
-    """Refuse a component whose tensors are not just those of its model.
-
-    Raises:
-        WeightsError: naming the first that are missing or superfluous.
-    """
-    there = {name for name in checkpoint.tensors if name.startswith(f"{part}.")}
-    for what, odd in (("are missing", names.keys() - there), ("belong to no part of it", there - names.keys())):
-        if odd:
-            raise WeightsError(
-                f"{checkpoint.what}: {len(odd)} tensors of {part} {what}: {listed(sorted(odd), 3)}.",
-                "check that the weights and the configuration are of one model",
-            )
-
-
-def named_parameters(pipe: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of a pipeline's models, by its name in a checkpoint."""
-    for part in CLASSES:
-        module = getattr(pipe, part, None)
-        if module is not None:
-            state = module.state_dict()
-            yield from ((name, state[own]) for name, own in own_names(module, part).items())

@@ -1,12 +1,11 @@
 """The parts of drawing an image with a diffusers pipeline: encode, noise, denoise, decode.
 
-``render`` strings them together and ``measure`` times them. ``pipe`` is what ``load_pipeline`` returned.
+``bench.render`` strings them together and ``bench.measure`` times them. ``pipe`` is what ``load_pipeline`` returned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +15,10 @@ from torch import Tensor
 
 from bench.records import Settings
 
+# Text conditioning.
 
-@dataclass(frozen=True)
-class Encoded:
+
+class Encoded(NamedTuple):
     """Prompts as the UNet takes them; row i belongs to image i.
 
     ``prompt`` and ``negative``: (n, tokens, width). ``pooled`` and ``negative_pooled``: (n, width), SDXL alone.
@@ -30,30 +30,21 @@ class Encoded:
     pooled: Tensor | None
     negative_pooled: Tensor | None
 
+    def to(self, device: torch.device | str) -> Encoded:
+        """The same on another device; ``denoise`` takes either."""
+        parts: list[Any] = [None if part is None else part.to(device) for part in self]
+        return Encoded(*parts)
+
 
 def stack(rows: Sequence[Encoded]) -> Encoded:
     """Put single encoded prompts together into a batch."""
-
-    def join(name: str) -> Tensor | None:
-        parts = [getattr(row, name) for row in rows]
-        return None if parts[0] is None else torch.cat(parts)
-
-    return Encoded(torch.cat([row.prompt for row in rows]), join("negative"), join("pooled"), join("negative_pooled"))
-
-
-def to_host(encoded: Encoded) -> Encoded:
-    """The same in the host's memory; ``denoise`` takes either."""
-    return _moved(encoded, torch.device("cpu"))
-
-
-def _moved(encoded: Encoded, device: torch.device) -> Encoded:
-    parts = (encoded.negative, encoded.pooled, encoded.negative_pooled)
-    return Encoded(encoded.prompt.to(device), *(None if part is None else part.to(device) for part in parts))
+    parts: list[Any] = [None if part[0] is None else torch.cat(part) for part in zip(*rows, strict=True)]
+    return Encoded(*parts)
 
 
 @torch.inference_mode()
 def encode(pipe: Any, prompts: Sequence[str], negatives: Sequence[str], settings: Settings) -> Encoded:
-    """Encode prompts one by one, so that an encoding does not depend on its batch-mates.
+    """Encode prompts one by one, so that an encoding does not depend on the others of its batch.
 
     An empty negative prompt is given to diffusers as none, which for SDXL is the zero embedding.
     """
@@ -68,8 +59,10 @@ def _encode_one(pipe: Any, prompt: str, negative: str, settings: Settings) -> En
         num_images_per_prompt=1,
         do_classifier_free_guidance=settings.guidance_scale > 1,
     )
-    prompt_embeds, negative_embeds, pooled, negative_pooled = (*parts, None, None)[:4]
-    return Encoded(prompt_embeds, negative_embeds, pooled, negative_pooled)
+    return Encoded(*(*parts, None, None)[:4])
+
+
+# Noise.
 
 
 def latent_shape(pipe: Any, settings: Settings) -> tuple[int, int, int]:
@@ -80,16 +73,18 @@ def latent_shape(pipe: Any, settings: Settings) -> tuple[int, int, int]:
 
 def noise(pipe: Any, settings: Settings, seeds: Sequence[int]) -> Tensor:
     """Unit Gaussian latents, float32 (n, c, h, w): each from a CPU generator of its own seed."""
-    return torch.cat([_draw(pipe, settings, generator) for generator in generators(seeds)])
+    return _noise(pipe, settings, seeds)[0]
 
 
-def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One CPU generator an image."""
-    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+def _noise(pipe: Any, settings: Settings, seeds: Sequence[int]) -> tuple[Tensor, list[torch.Generator]]:
+    """The latents, and the images' generators, which go on from there."""
+    shape = (1, *latent_shape(pipe, settings))
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    drawn = [torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators]
+    return torch.cat(drawn), generators
 
 
-def _draw(pipe: Any, settings: Settings, generator: torch.Generator) -> Tensor:
-    return torch.randn((1, *latent_shape(pipe, settings)), generator=generator, dtype=torch.float32)
+# Denoising.
 
 
 @torch.inference_mode()
@@ -104,17 +99,15 @@ def denoise(
     """Run the sampler: unit noise (n, c, h, w) to latents of the same shape, on the pipeline's device.
 
     A sampler that adds noise in its steps draws it from the image's own generator, after the initial noise.
+    ``on_step`` is called after each step with its number, from 0.
     """
-    steps = generators(seeds)
-    for generator in steps:
-        _draw(pipe, settings, generator)
 
     def after_step(_: Any, step: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
         if on_step is not None:
             on_step(step)
         return values
 
-    encoded = _moved(encoded, pipe.device)
+    encoded = encoded.to(pipe.device)
     conditions = {"prompt_embeds": encoded.prompt, "negative_prompt_embeds": encoded.negative}
     if encoded.pooled is not None:
         conditions |= {
@@ -129,11 +122,14 @@ def denoise(
         num_inference_steps=settings.steps,
         guidance_scale=settings.guidance_scale,
         eta=settings.eta,
-        generator=steps,
+        generator=_noise(pipe, settings, seeds)[1],
         output_type="latent",
         callback_on_step_end=after_step if on_step is not None else None,
     ).images
     return result
+
+
+# Decoding.
 
 
 @torch.inference_mode()

@@ -1,14 +1,14 @@
-"""Samplers by the names that the field uses, and the diffusers schedulers behind them. Imports no torch."""
+"""Samplers by the names that the field uses, and the diffusers schedulers behind them."""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import diffusers
+
+from bench.records import Sampler, Schedule
 from bench.records.base import KARRAS_SAMPLERS
-
-if TYPE_CHECKING:
-    from bench.records import Sampler, Schedule
 
 SAMPLERS: dict[Sampler, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -23,14 +23,11 @@ SAMPLERS: dict[Sampler, tuple[str, dict[str, Any]]] = {
 """Sampler -> (diffusers class, what is changed in the checkpoint's own scheduler configuration)."""
 
 WHOLE_STEPS = ("ddim", "ddpm")
-
 """Samplers whose step looks its timestep up in tables; the others count steps."""
 
 
 def set_sampler(pipe: Any, sampler: Sampler, schedule: Schedule) -> None:
     """Put the sampler and its schedule into a pipeline, with the betas and the prediction type of its checkpoint."""
-    import diffusers
-
     name, changes = SAMPLERS[sampler]
     changes = {"timestep_spacing": "leading", **changes}
     if sampler in KARRAS_SAMPLERS:  # a checkpoint may name another schedule than the suite

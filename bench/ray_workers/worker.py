@@ -21,12 +21,12 @@ from bench.pipeline.switch import Model, switch_variant
 from bench.records import Audit, PlannedImage, Suite, Variant
 from bench.render import (
     draw_batch,
-    encode_cases,
     encode_png,
-    first_batch_doubt,
+    encode_prompts,
+    first_batch_warning,
     largest_batch,
     too_large,
-    with_pixels,
+    with_pixel_difference,
 )
 
 if TYPE_CHECKING:
@@ -93,17 +93,17 @@ class RenderWorker:
         model, audit = self._load(variant, digest)
         suite, settings = self._suite, self._suite.settings
         if with_audit:
-            audit = with_pixels(model, variant, suite, audit, self._weights_dir)
+            audit = with_pixel_difference(model, variant, suite, audit)
         # A prompt whose samples go on into the next batch is not encoded twice.
         known = {one.prompt_id: self._encoded[one.prompt_id] for one in images if one.prompt_id in self._encoded}
-        self._encoded = encode_cases(model.pipe, suite, [images], known)
+        self._encoded = encode_prompts(model.pipe, suite, [images], known)
         drawn = draw_batch(model.pipe, settings, images, self._encoded)
         with ThreadPoolExecutor() as pool:
             pngs = list(pool.map(lambda one: None if one.pixels is None else encode_png(one.pixels), drawn))
         results = tuple((png, one.decode_dtype, one.error) for png, one in zip(pngs, drawn, strict=True))
         if not with_audit:
             return results, None, ""
-        return results, audit, first_batch_doubt(drawn, settings, denoise.decode_dtype_name(model.pipe, settings))
+        return results, audit, first_batch_warning(drawn, settings, denoise.decode_dtype_name(model.pipe, settings))
 
     def _load(self, variant: Variant, digest: str) -> tuple[Model, Audit]:
         if self._loaded is not None and self._loaded[0] == digest:

@@ -49,7 +49,7 @@ class Variant(Record, frozen=True):
     """Commit of a Hub checkpoint; None where it is not pinned."""
     loras: tuple[Lora, ...] = ()
     fuse: bool = True
-    """Whether LoRAs become part of the weights; else they are computed beside them in every step, as at run time."""
+    """Whether LoRAs become part of the weights; else they run unfused: computed in every step."""
     unet: str | None = None
     vae: str | None = None
 
@@ -135,6 +135,8 @@ class Suite(Record, frozen=True):
     limits: tuple[Limit, ...] = ()
     """How much worse is still allowed: what the gate checks."""
     measure: Plan = Plan()
+    compare_unfused: bool = True
+    """Whether one image a LoRA file is drawn with unfused LoRAs too, to see how far fusing moves pixels."""
     limit: int | None = None
     """``--limit N`` in force: a suite for trying out, which no gate takes."""
     source: str = ""

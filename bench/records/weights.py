@@ -71,9 +71,10 @@ class LoraAudit(Record, frozen=True):
 
 
 class PixelDifference(Record, frozen=True):
-    """The same images from LoRAs applied at run time and from LoRAs fused, in 8-bit levels, 0 to 255."""
+    """One image from unfused LoRAs and from fused ones, in 8-bit levels, 0 to 255."""
 
-    images: int
+    prompt_id: str
+    """Of the suite's first image, which is drawn both ways at the suite's settings."""
     mean: float
     """Mean absolute difference over all pixels and channels."""
     max: int
@@ -115,9 +116,9 @@ class Audit(Record, frozen=True):
     """How many of the checkpoint's own numbers are NaN or infinite in ``dtype``, by tensor; others are left out."""
     merge: MergeAudit | None = None
     """Of a checkpoint that is a recipe; None of any other."""
-    fused_against_runtime: PixelDifference | None = None
-    """Of the variant's LoRAs and of those that its recipe fuses; None without any, and where one of them cannot be
-    applied at run time."""
+    fused_against_unfused: PixelDifference | None = None
+    """Of the variant's LoRAs and of those that its recipe fuses, once a LoRA file. None without LoRAs, with one that
+    can only be fused, where earlier variants of the suite have them all, and with ``compare_unfused = false``."""
 
 
 class Inspection(Record, frozen=True):

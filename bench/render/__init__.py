@@ -23,73 +23,34 @@ from bench.render.auto_batch import largest_batch, too_large
 from bench.render.images import (
     Launched,
     draw_batch,
-    encode_cases,
     encode_png,
-    first_batch_doubt,
+    encode_prompts,
+    first_batch_warning,
     launch,
     settle,
     settle_again,
     write_batch,
 )
-from bench.render.unfused import compare_with_runtime
+from bench.render.unfused import with_pixel_difference
 from bench.store import RunFolder
 from bench.suite.planned_images import missing_batches
 
 __all__ = [
     "draw_batch",
-    "encode_cases",
     "encode_png",
-    "first_batch_doubt",
+    "encode_prompts",
+    "first_batch_warning",
     "is_audited",
     "keep_audit",
     "largest_batch",
     "render",
     "render_batches",
     "too_large",
-    "with_pixels",
+    "with_pixel_difference",
 ]
 
-# What was loaded and changed for a variant, kept in ``run.json`` once for its weights.
-
-
-def fingerprint_of(folder: RunFolder, variant: Variant) -> Fingerprint | None:
-    """What ``run.json`` holds of a variant's weights."""
-    prints = () if folder.info is None else folder.info.variants
-    return next((one for one in prints if one.name == variant.name), None)
-
-
-def is_audited(folder: RunFolder, variant: Variant) -> bool:
-    """Whether there is nothing to keep: the audit is there, or no place for it."""
-    known = fingerprint_of(folder, variant)
-    return known is None or known.audit is not None
-
-
-def with_pixels(model: Model, variant: Variant, suite: Suite, audit: Audit, weights_dir: Path | None) -> Audit:
-    """An audit, completed by how far fusing the variant's LoRAs moves pixels; ``model`` holds the variant."""
-    difference = compare_with_runtime(model, variant, suite, weights_dir)
-    return msgspec.structs.replace(audit, fused_against_runtime=difference)
-
-
-def keep_audit(folder: RunFolder, variant: Variant, audit: Audit) -> None:
-    """Write a variant's audit into ``run.json``."""
-    if folder.info is None:
-        return
-    prints = tuple(
-        msgspec.structs.replace(one, audit=audit) if one.name == variant.name else one for one in folder.info.variants
-    )
-    folder.write_info(msgspec.structs.replace(folder.info, variants=prints))
-    if audit.non_finite:
-        first, count = next(iter(audit.non_finite.items()))
-        more = f" and {len(audit.non_finite) - 1} more tensors" if len(audit.non_finite) > 1 else ""
-        bad = f"{count} values of {first}{more} are not finite in {audit.dtype}, before any LoRA"
-        folder.add_notes([f"Variant {variant.name}: {bad}."])
-
-
-# Suite x Variant -> Renders: seeded, batched, resumable; never scores.
-
 WRITERS = 2
-
-Batches = list[tuple[PlannedImage, ...]]
+"""Threads that write PNGs."""
 
 
 def render(
@@ -119,7 +80,7 @@ def render(
             raise
         raise too_large(suite, suite.settings.batch or 1, device) from error
     finally:
-        release_memory()  # the judges need it
+        release_memory()  # the metrics need it
 
 
 def _render(
@@ -130,45 +91,44 @@ def _render(
     weights_dir: Path | None,
     progress: Progress | None,
 ) -> int:
-    todo = _plan(suite, folder, variants)
-    total = sum(len(cells) for _, batches in todo for cells in batches)
+    renders = folder.renders()
+    bases = list(dict.fromkeys(map(base_of, variants)))
+    ordered = sorted(variants, key=lambda variant: bases.index(base_of(variant)))  # one load a checkpoint
+    todo = [(variant, missing_batches(suite, variant.name, renders, folder.path)) for variant in ordered]
+    total = sum(len(batch) for _, batches in todo for batch in batches)
     encodings: dict[object, dict[str, stages.Encoded]] = {}
     model: Model | None = None
     done = 0
-    for variant, batches in todo:
+
+    def tell(note: str) -> None:
         if progress is not None:
-            progress("render", done, total, f"loading {variant.name}")
+            progress("render", done, total, note)
+
+    for variant, batches in todo:
+        if not batches:
+            continue
+        tell(f"loading {variant.name}")
         model, audit = switch_variant(model, variant, suite.settings, device=device, weights_dir=weights_dir)
         if not is_audited(folder, variant):
-            keep_audit(folder, variant, with_pixels(model, variant, suite, audit, weights_dir))
-        known = encodings.setdefault(_text_key(folder, variant, audit), {})
-        known |= encode_cases(model.pipe, suite, batches, known)
+            keep_audit(folder, variant, with_pixel_difference(model, variant, suite, audit))
+        encoded = encodings.setdefault(_text_key(folder, variant, audit), {})
+        encoded |= encode_prompts(model.pipe, suite, batches, encoded)
         label = ""
-        with closing(render_batches(model.pipe, suite, variant.name, batches, folder, known)) as drawn:
+        with closing(render_batches(model.pipe, suite, variant.name, batches, folder, encoded)) as drawn:
             for written in drawn:
                 done += len(written)
                 label = label or _label(folder, suite, variant, written, model)
-                if progress is not None:
-                    progress("render", done, total, label)
+                tell(label)
     return done
 
 
 def _label(folder: RunFolder, suite: Suite, variant: Variant, written: Sequence[Render], model: Model) -> str:
-    """What progress calls a variant, once its first batch is written; what that batch tells becomes the run's note."""
-    doubt = first_batch_doubt(written, suite.settings, stages.decode_dtype_name(model.pipe, suite.settings))
-    if not doubt:
+    """What progress calls a variant once its first batch is written, with its warning, which becomes a note too."""
+    warning = first_batch_warning(written, suite.settings, stages.decode_dtype_name(model.pipe, suite.settings))
+    if not warning:
         return variant.name
-    folder.add_notes([f"Variant {variant.name}: {doubt}."])
-    return f"{variant.name}: {doubt}"
-
-
-def _plan(suite: Suite, folder: RunFolder, variants: Sequence[Variant]) -> list[tuple[Variant, Batches]]:
-    """The batches that variants lack, those of one checkpoint one after another."""
-    renders = folder.renders()
-    bases = list(dict.fromkeys(base_of(variant) for variant in variants))
-    ordered = sorted(variants, key=lambda variant: bases.index(base_of(variant)))
-    todo = [(variant, missing_batches(suite, variant.name, renders, folder.path)) for variant in ordered]
-    return [(variant, batches) for variant, batches in todo if batches]
+    folder.add_notes([f"Variant {variant.name}: {warning}."])
+    return f"{variant.name}: {warning}"
 
 
 def _text_key(folder: RunFolder, variant: Variant, audit: Audit) -> object:
@@ -208,7 +168,7 @@ def render_batches(
 
         def finish(launched: Launched) -> tuple[Render, ...] | Launched:
             drawn = settle(launched, settings)
-            return launched if drawn is None else write_batch(writers, folder, variant, launched.cells, drawn)
+            return launched if drawn is None else write_batch(writers, folder, variant, launched.images, drawn)
 
         def records_of(future: Future[tuple[Render, ...] | Launched]) -> tuple[Render, ...]:
             nonlocal careful
@@ -217,11 +177,11 @@ def render_batches(
             if not isinstance(found, Launched):
                 return found
             drawn = settle_again(pipe, found, settings)  # here, since the decoder serves one thread at a time
-            return appender.submit(write_batch, writers, folder, variant, found.cells, drawn).result()
+            return appender.submit(write_batch, writers, folder, variant, found.images, drawn).result()
 
         try:
-            for cells in batches:
-                launched = launch(pipe, settings, cells, encoded)
+            for images in batches:
+                launched = launch(pipe, settings, images, encoded)
                 before, pending = pending, appender.submit(finish, launched)
                 if before is not None:
                     yield records_of(before)
@@ -234,3 +194,33 @@ def render_batches(
             raise
         if pending is not None:
             yield records_of(pending)
+
+
+# What was loaded and changed for a variant, kept in ``run.json`` once for its weights.
+
+
+def fingerprint_of(folder: RunFolder, variant: Variant) -> Fingerprint | None:
+    """What ``run.json`` holds of a variant's weights."""
+    prints = () if folder.info is None else folder.info.variants
+    return next((one for one in prints if one.name == variant.name), None)
+
+
+def is_audited(folder: RunFolder, variant: Variant) -> bool:
+    """Whether there is nothing to keep: the audit is there, or no place for it."""
+    known = fingerprint_of(folder, variant)
+    return known is None or known.audit is not None
+
+
+def keep_audit(folder: RunFolder, variant: Variant, audit: Audit) -> None:
+    """Write a variant's audit into ``run.json``."""
+    if folder.info is None:
+        return
+    prints = tuple(
+        msgspec.structs.replace(one, audit=audit) if one.name == variant.name else one for one in folder.info.variants
+    )
+    folder.write_info(msgspec.structs.replace(folder.info, variants=prints))
+    if audit.non_finite:
+        first, count = next(iter(audit.non_finite.items()))
+        more = f" and {len(audit.non_finite) - 1} more tensors" if len(audit.non_finite) > 1 else ""
+        bad = f"{count} values of {first}{more} are not finite in {audit.dtype}, before any LoRA"
+        folder.add_notes([f"Variant {variant.name}: {bad}."])

@@ -13,21 +13,15 @@ from bench.machine import is_out_of_memory, release_memory
 from bench.pipeline.build import Uncompiled
 from bench.pipeline.switch import Model, switch_variant
 from bench.records import Suite
-from bench.render.images import draw_batch, encode_cases
+from bench.render.images import draw_batch, encode_prompts
 from bench.suite import plan_images
 
 UNMEASURED_BATCH = 4
-
 """Where a device's memory is not told apart from the machine's (CPU, MPS): most of what batching gains there."""
-
 LARGEST_BATCH = 64
-
 MARGIN = 0.9
-
 """Share of the memory that is free or ours which a batch may take up at its peak, as the allocator holds it."""
-
 STEPS = 2
-
 """Each step needs the same memory, so a few tell."""
 
 
@@ -61,14 +55,14 @@ def _largest(suite: Suite, planned: int, device: str, weights_dir: Path | None) 
 
 
 def _fits(model: Model, suite: Suite, size: int, device: str) -> bool:
-    one = msgspec.structs.replace(suite.settings, batch=1, steps=STEPS)
-    cells = tuple(islice(cycle(plan_images(msgspec.structs.replace(suite, settings=one))), size))
+    settings = msgspec.structs.replace(suite.settings, batch=1, steps=STEPS)
+    images = tuple(islice(cycle(plan_images(msgspec.structs.replace(suite, settings=settings))), size))
     release_memory()
     torch.cuda.reset_peak_memory_stats(device)
     ours = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     eager = Uncompiled(model.pipe.unet)  # compiled blocks need no more, and would be compiled for each size
     try:
-        draw_batch(model.pipe, one, cells, encode_cases(model.pipe, suite, [cells]))
+        draw_batch(model.pipe, settings, images, encode_prompts(model.pipe, suite, [images]))
     except Exception as error:
         if not is_out_of_memory(error):
             raise

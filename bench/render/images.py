@@ -1,11 +1,11 @@
-"""Planned images of a run: which are missing, how a batch is drawn, checked and written."""
+"""Draws one planned batch, checks its images, and writes them with their records."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +14,13 @@ from PIL import Image
 
 from bench.metrics.image_checks import broken, not_finite
 from bench.pipeline import denoise as stages
-from bench.records import PlannedImage, Prompt, Render, Settings, Suite
+from bench.records import PlannedImage, Render, Settings, Suite
 from bench.store import RunFolder
 from bench.suite.planned_images import record_of
 
-# Draws one planned batch: launched without waiting for the device, settled when its pixels are on the host.
+PNG_LEVEL = 1
+"""zlib level: 6 is 2.5 times as slow for a few percent."""
+REMEDY = 'a VAE that holds in float16 (vae = "madebyollin/sdxl-vae-fp16-fix") or dtype = "bfloat16" helps'
 
 
 class Drawn(NamedTuple):
@@ -32,39 +34,49 @@ class Drawn(NamedTuple):
 class Launched(NamedTuple):
     """A batch that the device may still be at work on."""
 
-    cells: tuple[PlannedImage, ...]
+    images: tuple[PlannedImage, ...]
     latents: torch.Tensor
     decoded: stages.Decoded
 
 
-def encode_cases(
+# Draw and check.
+
+
+def encode_prompts(
     pipe: Any,
     suite: Suite,
     batches: Sequence[Sequence[PlannedImage]],
     known: Mapping[str, stages.Encoded] | None = None,
 ) -> dict[str, stages.Encoded]:
-    """Each case's prompt, encoded once however many samples it has; those in ``known`` are taken from there.
+    """Each prompt of the batches by its id, encoded once however many samples it has; those in ``known`` as they are.
 
     They lie in the host's memory: the device's would not hold those of thousands of prompts.
     """
-    wanted = {cell.prompt_id for cells in batches for cell in cells}
-    prompts: list[Prompt] = [prompt for prompt in suite.prompts if prompt.id in wanted]
-    there = known or {}
+    wanted, known = {image.prompt_id for batch in batches for image in batch}, known or {}
+    return {
+        prompt.id: known.get(prompt.id)
+        or stages.encode(pipe, [prompt.text], [prompt.negative], suite.settings).to("cpu")
+        for prompt in suite.prompts
+        if prompt.id in wanted
+    }
 
-    def encode(prompt: Prompt) -> stages.Encoded:
-        return stages.to_host(stages.encode(pipe, [prompt.text], [prompt.negative], suite.settings))
 
-    return {prompt.id: there.get(prompt.id) or encode(prompt) for prompt in prompts}
+def draw_batch(
+    pipe: Any, settings: Settings, images: Sequence[PlannedImage], encoded: Mapping[str, stages.Encoded]
+) -> tuple[Drawn, ...]:
+    """One batch from noise to checked pixels."""
+    launched = launch(pipe, settings, images, encoded)
+    return settle(launched, settings) or settle_again(pipe, launched, settings)
 
 
 def launch(
-    pipe: Any, settings: Settings, cells: Sequence[PlannedImage], encoded: Mapping[str, stages.Encoded]
+    pipe: Any, settings: Settings, images: Sequence[PlannedImage], encoded: Mapping[str, stages.Encoded]
 ) -> Launched:
     """Noise, denoise and decode one batch; on CUDA it returns while the decoder still works."""
-    seeds = [cell.seed for cell in cells]
-    conditions = stages.stack([encoded[cell.prompt_id] for cell in cells])
+    seeds = [image.seed for image in images]
+    conditions = stages.stack([encoded[image.prompt_id] for image in images])
     latents = stages.denoise(pipe, settings, conditions, stages.noise(pipe, settings, seeds), seeds)
-    return Launched(tuple(cells), latents, stages.decode_levels(pipe, latents))
+    return Launched(tuple(images), latents, stages.decode_levels(pipe, latents))
 
 
 def settle(launched: Launched, settings: Settings) -> tuple[Drawn, ...] | None:
@@ -87,14 +99,6 @@ def settle_again(pipe: Any, launched: Launched, settings: Settings) -> tuple[Dra
     )
 
 
-def draw_batch(
-    pipe: Any, settings: Settings, cells: Sequence[PlannedImage], encoded: Mapping[str, stages.Encoded]
-) -> tuple[Drawn, ...]:
-    """One batch from noise to checked pixels."""
-    launched = launch(pipe, settings, cells, encoded)
-    return settle(launched, settings) or settle_again(pipe, launched, settings)
-
-
 def _in_float32(pipe: Any, latents: torch.Tensor, settings: Settings) -> Drawn:
     decoded = stages.decode_levels(pipe, latents, torch.float32)
     decoded.wait()
@@ -108,33 +112,16 @@ def _checked(pixels: NDArray[np.uint8], dtype: str, settings: Settings) -> Drawn
     return Drawn(None if reason else pixels, dtype, reason)
 
 
-# What a variant's first batch tells of all the others: a VAE that overflows, images that are all broken.
-
-REMEDY = 'a VAE that holds in float16 (vae = "madebyollin/sdxl-vae-fp16-fix") or dtype = "bfloat16" helps'
-
-
-class DrawnImage(Protocol):
-    """What is known of an image; ``Render`` and ``Drawn`` both are."""
-
-    @property
-    def decode_dtype(self) -> str | None:
-        """Precision that it was decoded in."""
-
-    @property
-    def error(self) -> str | None:
-        """Why there is none."""
-
-
-def first_batch_doubt(images: Sequence[DrawnImage], settings: Settings, vae_dtype: str) -> str:
-    """A sentence on a batch from which no better is to be expected of the next; empty where there is nothing.
+def first_batch_warning(images: Sequence[Drawn | Render], settings: Settings, vae_dtype: str) -> str:
+    """A sentence on a variant's first batch, where the next will be no better; empty where there is nothing to say.
 
     Args:
         images: of the batch.
         settings: of the suite.
         vae_dtype: the precision that the VAE decodes in, unless an image is not finite.
     """
-    again = sum(one.decode_dtype == "float32" != vae_dtype for one in images)
-    errors = [one.error for one in images if one.error is not None]
+    again = sum(image.decode_dtype == "float32" != vae_dtype for image in images)
+    errors = [image.error for image in images if image.error is not None]
     if errors and len(errors) == len(images):
         remedy = f"; {REMEDY}" if settings.dtype == "float16" else "; see that checkpoint, VAE and sampler go together"
         return f"every image of the first batch is broken ({errors[0]}){remedy}"
@@ -146,11 +133,7 @@ def first_batch_doubt(images: Sequence[DrawnImage], settings: Settings, vae_dtyp
     return ""
 
 
-# Puts drawn batches on the disk: PNGs by a few threads, then the batch's records at once.
-
-PNG_LEVEL = 1
-
-"""zlib level: 6 is 2.5 times as slow for a few percent."""
+# Write.
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
@@ -161,20 +144,20 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def write_batch(
-    pool: Executor, folder: RunFolder, variant: str, cells: Sequence[PlannedImage], drawn: Sequence[Drawn]
+    pool: Executor, folder: RunFolder, variant: str, images: Sequence[PlannedImage], drawn: Sequence[Drawn]
 ) -> tuple[Render, ...]:
-    """Write a batch's images, and when all are on the disk append its records."""
+    """Write a batch's PNGs with the pool's threads, and when all are on the disk append its records at once."""
 
-    def write(cell: PlannedImage, pixels: NDArray[np.uint8]) -> tuple[str, str]:
-        return folder.write_image(variant, cell.prompt_id, cell.sample, encode_png(pixels))
+    def write(image: PlannedImage, pixels: NDArray[np.uint8]) -> tuple[str, str]:
+        return folder.write_image(variant, image.prompt_id, image.sample, encode_png(pixels))
 
     files = [
-        None if image.pixels is None else pool.submit(write, cell, image.pixels)
-        for cell, image in zip(cells, drawn, strict=True)
+        None if found.pixels is None else pool.submit(write, image, found.pixels)
+        for image, found in zip(images, drawn, strict=True)
     ]
     records = tuple(
-        record_of(variant, cell, image.decode_dtype, image.error, None if file is None else file.result())
-        for cell, image, file in zip(cells, drawn, files, strict=True)
+        record_of(variant, image, found.decode_dtype, found.error, None if file is None else file.result())
+        for image, found, file in zip(images, drawn, files, strict=True)
     )
     folder.append_renders(records)
     return records

@@ -1,68 +1,74 @@
-"""Fused against run time: how far fusing LoRAs into the weights moves pixels."""
+"""Fused against unfused LoRAs: how far fusing them into the weights moves pixels."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from itertools import takewhile
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.lora.algorithms import can_run_unfused
 from bench.pipeline.build import Uncompiled
-from bench.pipeline.switch import Model, apply_loras, can_run_beside, can_unfuse, fused_by_recipe, restore, unfuse
-from bench.records import PixelDifference, Suite, Variant
-from bench.render.images import draw_batch, encode_cases
+from bench.pipeline.switch import Model, change_weights, fused_by_recipe, restore, unfuse_recipe
+from bench.records import Audit, PixelDifference, Suite, Variant
+from bench.render.images import draw_batch, encode_prompts
 from bench.suite import plan_images
 
-IMAGES = 2
 
-"""Images that are drawn both ways: enough to tell rounding from a fault, and soon done."""
+def with_pixel_difference(model: Model, variant: Variant, suite: Suite, audit: Audit) -> Audit:
+    """An audit with how far fusing the variant's LoRAs moves pixels; ``model`` holds the variant.
+
+    It is measured once a LoRA file, with the suite's first variant that has the file or the recipe that fuses it. The
+    other audits, and all where the suite says ``compare_unfused = false``, stay as they are.
+    """
+    known = [_sources(one) for one in takewhile(lambda one: one.name != variant.name, suite.variants)]
+    if not suite.compare_unfused or _sources(variant) <= set().union(*known):
+        return audit
+    return msgspec.structs.replace(audit, fused_against_unfused=compare_unfused(model, variant, suite))
 
 
-def compare_with_runtime(
-    model: Model, variant: Variant, suite: Suite, weights_dir: Path | None
-) -> PixelDifference | None:
-    """Draw the suite's first images with a variant's LoRAs, and those of its recipe, unfused and fused.
+def _sources(variant: Variant) -> set[str]:
+    """The LoRA files and recipes that a variant names."""
+    recipes = {name for name in (variant.checkpoint, variant.unet) if name is not None and name.endswith(".toml")}
+    return {lora.path for lora in variant.loras} | recipes
+
+
+def compare_unfused(model: Model, variant: Variant, suite: Suite) -> PixelDifference | None:
+    """Draw the suite's first image with a variant's LoRAs, and those of its recipe, unfused and fused.
 
     Args:
-        model: holding the variant as the suite wants it, as it will afterwards.
+        model: as ``switch_variant`` gave it for the variant, and as it will be afterwards.
         variant: the model's.
-        suite: whose first images are drawn.
-        weights_dir: local weights instead of downloads.
+        suite: whose first image is drawn, with its settings.
 
     Returns:
-        Differences in 8-bit levels; None where there are no LoRAs, or one that can only be fused.
+        Differences in 8-bit levels; None where there are no LoRAs, one can only be fused, or an image is broken.
     """
     recipe = fused_by_recipe(model)
-    if not variant.loras and not recipe:
+    changes = [change for _, adapter in (*model.loras, *recipe) for change in adapter.changes]
+    if not changes or not all(map(can_run_unfused, changes)):
         return None
-    if not can_run_beside(model, variant, weights_dir) or not can_unfuse(recipe):
-        return None
-    drawn = {}
+    image = plan_images(suite)[0]
+    drawn: list[NDArray[np.uint8] | None] = []
     for fuse in (False, True):
         restore(model)
         if recipe and not fuse:
-            unfuse(model, recipe)
-        apply_loras(model, variant, weights_dir, keep=True, fuse=fuse)
+            unfuse_recipe(model, recipe)
+        change_weights(model, model.loras, fuse=fuse)
         eager = Uncompiled(model.pipe.unet)  # or it would be compiling that moves pixels
-        drawn[fuse] = _draw(model, suite)
+        encoded = encode_prompts(model.pipe, suite, [[image]])  # text encoders are changed too
+        drawn.append(draw_batch(model.pipe, suite.settings, [image], encoded)[0].pixels)
         eager.remove()
     if not variant.fuse:
-        apply_loras(restore(model), variant, weights_dir, keep=True)
-    pairs = [
-        (one, other) for one, other in zip(drawn[True], drawn[False], strict=True) if not (one is None or other is None)
-    ]
-    if not pairs:
+        change_weights(restore(model), model.loras, fuse=False)
+    unfused, fused = drawn
+    if unfused is None or fused is None:
         return None
-    distances = np.stack([np.abs(one.astype(np.int16) - other) for one, other in pairs])
+    distances = np.abs(fused.astype(np.int16) - unfused)
     return PixelDifference(
-        images=len(pairs),
+        prompt_id=image.prompt_id,
         mean=float(distances.mean()),
         max=int(distances.max()),
         changed=float((distances > 0).mean()),
     )
-
-
-def _draw(model: Model, suite: Suite) -> list[NDArray[np.uint8] | None]:
-    cells = plan_images(suite)[:IMAGES]
-    encoded = encode_cases(model.pipe, suite, [cells])
-    return [image.pixels for image in draw_batch(model.pipe, suite.settings, cells, encoded)]

@@ -17,7 +17,7 @@ from bench.records import (
     Lora,
     LoraAudit,
     MergeAudit,
-    PixelDifference,
+    Run,
 )
 
 KINDS = {
@@ -117,12 +117,19 @@ def describe(facts: CheckpointFacts) -> str:
     return f"{facts.title}: {line}" if facts.title else line[0].upper() + line[1:]
 
 
-def difference(found: PixelDifference) -> str:
-    """What fusing does to the pixels, in a sentence."""
-    return (
-        f"Fused against run time, {text.plural(found.images, 'image')}: pixels differ by {found.mean:.3g} of 255 "
-        f"levels in the mean and {found.max} at most; {100 * found.changed:.3g} % of the values differ at all."
-    )
+def unfused(run: Run, audit: Audit) -> str:
+    """How far fusing LoRAs moves pixels, in a sentence, or that it was not compared; empty without LoRAs."""
+    found = audit.fused_against_unfused
+    if found is not None:
+        return (
+            f"Fused against unfused LoRAs, first image of prompt {found.prompt_id}: pixels differ by "
+            f"{found.mean:.3g} of 255 levels in the mean and {found.max} at most; "
+            f"{100 * found.changed:.3g} % of the values differ at all."
+        )
+    has_loras = bool(audit.loras) or (audit.merge is not None and bool(audit.merge.loras))
+    if has_loras and not run.info.suite.compare_unfused:
+        return "Fused and unfused LoRAs were not compared (compare_unfused = false)."
+    return ""
 
 
 def change_text(modules: Sequence[ChangedModule]) -> str:

@@ -67,6 +67,7 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
         variants=tuple(_variant(path.parent, name, table) for name, table in written.variants.items()),
         limits=parse_limits(written.limits),
         measure=written.measure,
+        compare_unfused=written.compare_unfused,
         limit=limit if cut else None,
         source=name_or_path,
         left_out=left_out,
@@ -100,7 +101,7 @@ def protocol_digest(suite: Suite) -> str:
     with the prompts in order and all fields of ``Settings``, defaults too; ``guidance_scale`` and ``eta`` are floats
     (5.0). Where the images are given and not rendered, ``"images": "given"`` stands in it too: their seeds and
     settings are unknown, and they are never taken for a rendered protocol. Name, tags, probes, metrics,
-    variants, limits and timing plan are left out: changing them makes no other protocol.
+    variants, limits, timing plan and ``compare_unfused`` are left out: changing them makes no other protocol.
     """
     # Settings made in Python may hold guidance_scale=5, which a suite file or run.json would give as 5.0.
     settings = msgspec.convert(msgspec.to_builtins(suite.settings), Settings)

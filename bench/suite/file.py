@@ -55,6 +55,8 @@ class SuiteFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     metrics: tuple[str, ...] = ()
     limits: dict[str, str] = {}
     measure: Plan = Plan()
+    compare_unfused: bool = True
+    """Whether one image a LoRA file is drawn with unfused LoRAs too; it changes no pixels of the run."""
     keep_training_prompts: bool = False
     """Keep prompts that SPO was trained on, which are left out otherwise (``bench.suite.training_prompts``)."""
 

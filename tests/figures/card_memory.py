@@ -11,7 +11,7 @@ import msgspec
 import torch
 
 from bench.pipeline.switch import switch_variant
-from bench.render import draw_batch, encode_cases
+from bench.render import draw_batch, encode_prompts
 
 from .commands import GIB
 from .figure import Figure, figure_of
@@ -48,7 +48,7 @@ def reserved_gib(size: Size, place: Path, batch: int) -> float:
     torch.cuda.reset_peak_memory_stats()
     model, _ = switch_variant(None, suite.variants[1], settings, device=size.device, weights_dir=None)
     images = next(batches(suite))
-    draw_batch(model.pipe, settings, images, encode_cases(model.pipe, suite, [images]))
+    draw_batch(model.pipe, settings, images, encode_prompts(model.pipe, suite, [images]))
     return torch.cuda.max_memory_reserved() / GIB
 
 

@@ -100,7 +100,7 @@ def compile_s(bench_: Bench) -> Figure:
     size, suite = bench_.size, bench_.suite
     pipe = load_pipeline(suite.variants[0], suite.settings, device=size.device)
     images = next(batches(suite))
-    encoded = bench.render.encode_cases(pipe, suite, [images])
+    encoded = bench.render.encode_prompts(pipe, suite, [images])
     draw = partial(bench.render.draw_batch, pipe, suite.settings, images, encoded)
     return plain_figure("compile_s", [timed(size, draw) - timed(size, draw)])
 
@@ -120,7 +120,7 @@ def render_over_floor(bench_: Bench) -> Figure:
         place = bench_.place / f"floor-{number}"
         with RunFolder.open(place, suite=suite, protocol_digest=protocol_digest(suite)) as folder:
             planned = list(batches(suite))
-            encoded = bench.render.encode_cases(pipe, suite, planned)
+            encoded = bench.render.encode_prompts(pipe, suite, planned)
             for _ in bench.render.render_batches(pipe, suite, "base", planned, folder, encoded):
                 pass
 

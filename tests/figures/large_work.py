@@ -63,7 +63,7 @@ def paint(on_batch: Callable[[], None]) -> None:
         SimpleNamespace(base=base_of(variant), pipe=pipe, checkpoint=None),
         audit,
     )
-    bench.render.encode_cases = lambda *_: {}
+    bench.render.encode_prompts = lambda *_: {}
     bench.render.launch, bench.render.settle = launch, settle
 
 

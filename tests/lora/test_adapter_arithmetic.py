@@ -13,8 +13,8 @@ from lycoris.functional import lokr, weight_decompose
 from lycoris.modules.locon import LoConModule
 from lycoris.modules.lokr import LokrModule
 
-from bench.lora.algorithms import Change
-from bench.lora.apply import changed, delta, read_parts
+from bench.lora.algorithms import Change, changed, delta
+from bench.lora.apply import AdapterParts
 from bench.lora.parse import read_adapter
 from bench.records.weights import ChangeKind
 
@@ -32,8 +32,8 @@ def read(
     adapter = read_adapter(save(folder, tensors), shapes(checkpoint("sdxl")))
     (change,) = adapter.changes
     assert change.tensor == f"{module}.weight"
-    with read_parts(adapter.path) as read:
-        return change, read.of(change), checkpoint("sdxl")[change.tensor]
+    read = AdapterParts(adapter.path)
+    return change, read.of(change), checkpoint("sdxl")[change.tensor]
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ def test_differences_are_added_whatever_alpha_stands_beside_them(
     path = save(tmp_path, {f"{tensor.rpartition('.')[0]}.{role}": added})
     (change,) = read_adapter(path, shapes(checkpoint("sdxl"))).changes
     assert change[:6] == (tensor, kind, False, None, None, 1.0)
-    with read_parts(path) as parts:
-        assert torch.equal(changed(change, weight, parts.of(change), 1.0), weight + added)
+    parts = AdapterParts(path)
+    assert torch.equal(changed(change, weight, parts.of(change), 1.0), weight + added)
 
 
 def test_all_parts_of_a_full_difference_are_applied(tmp_path: Path) -> None:
@@ -211,8 +211,8 @@ def test_stored_precision_and_alpha_in_any_dtype(dtype: torch.dtype, tmp_path: P
     tensors = {key: tensor.to(dtype) for key, tensor in lora(LINEAR, weight, alpha=1.5).items()}
     (change,) = read_adapter(save(tmp_path, tensors), shapes(checkpoint("sdxl"))).changes
     assert (change.alpha, change.scale) == (1.5, 0.75)
-    with read_parts(tmp_path / "lora.safetensors") as parts:
-        found = delta(change, parts.of(change), weight.shape)
+    parts = AdapterParts(tmp_path / "lora.safetensors")
+    found = delta(change, parts.of(change), weight.shape)
     wanted = 0.75 * tensors[f"{LINEAR}.lora_up.weight"].double() @ tensors[f"{LINEAR}.lora_down.weight"].double()
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), wanted, **CLOSE)

@@ -1,6 +1,6 @@
 """The audit of a variant that is a recipe with a LoRA of its own, held against a snapshot and an independent sum.
 
-After a change that is meant, ``PYTHONPATH=tests python tests/variants/test_audit_snapshot.py`` writes it anew.
+After a change that is meant, ``PYTHONPATH=tests python tests/lora/test_audit_snapshot.py`` writes it anew.
 """
 
 from __future__ import annotations

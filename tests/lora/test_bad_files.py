@@ -12,7 +12,7 @@ import torch
 from checkpoints import Weights, checkpoint, lora, random, save, shapes
 
 from bench.errors import WeightsError
-from bench.lora.apply import check_values, read_parts
+from bench.lora.apply import AdapterParts, check_values
 from bench.lora.parse import read_adapter
 
 TO_Q = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -234,7 +234,8 @@ def test_values_that_are_not_finite_are_counted(tmp_path: Path) -> None:
     told = rf"2 of 24 values of {KOHYA}\.lora_up\.weight are not finite"
     with pytest.raises(WeightsError, match=told):
         check_values(adapter)
-    with read_parts(adapter.path) as parts, pytest.raises(WeightsError, match=told):
+    parts = AdapterParts(adapter.path)
+    with pytest.raises(WeightsError, match=told):
         parts.of(adapter.changes[0])
 
 
@@ -254,9 +255,9 @@ def test_only_a_file_that_is_zero_everywhere_changes_nothing(tmp_path: Path) -> 
     ("text", "told"),
     [
         ("{", "cannot be read"),
-        ('["unet"]', "is no table"),
+        ('["unet"]', "is not a table"),
         ('{"unet.lora_alpha": "much"}', "lora_alpha: expected"),
-        ('{"unet.alpha_pattern": {"(": 1}}', "no regular expression"),
+        ('{"unet.alpha_pattern": {"(": 1}}', "not a regular expression"),
         ('{"unet.r": 4, "unet.lora_alpha": 4}', "of rank 4 by the metadata, and of rank 2 by its matrices"),
         ('{"unet.lora_alpha": 4, "unet.use_dora": true}', "lacks lora_magnitude_vector"),
         ('{"unet.lora_alpha": 0}', "an alpha of 0"),

@@ -50,7 +50,7 @@ def test_kohya_names_with_diffusers_blocks(family: str, tmp_path: Path) -> None:
 def test_a_name_means_one_module_unless_text_encoders_share_it(family: str) -> None:
     weights = checkpoint(family)
     names = module_names(weights, count_blocks(weights))
-    shared = [place.modules for place in names.values() if len(place.modules) > 1]
+    shared = [modules for _, modules in names.values() if len(modules) > 1]
     assert (shared == []) == (family == "sd15")
     for one, other in shared:
         assert one.replace("text_encoder.", "text_encoder_2.") == other
@@ -67,9 +67,9 @@ def test_sgm_names_are_those_that_diffusers_reads() -> None:
     weights = checkpoint("sdxl")  # diffusers' own map takes input_blocks_10 of SD 1.5 for input_blocks_1
     names = module_names(weights, count_blocks(weights))
     sgm = {
-        name: place.modules[0].removeprefix("unet.")
-        for name, place in names.items()
-        if place.layout == "kohya, SGM blocks"
+        name: modules[0].removeprefix("unet.")
+        for name, (layout, modules) in names.items()
+        if layout == "kohya, SGM blocks"
     }
     inside = {name for name in sgm if "blocks_" in name and name != "lora_unet_input_blocks_0_0"}
     inside -= {name for name in inside if "norm" in name or "layers_0" in name or "in_layers_0" in name}

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kinds_of_lycoris import CONV, RANK, low_rank, shape
 
-from bench.lora.algorithms import Change
-from bench.lora.apply import changed
+from bench.lora.algorithms import Change, changed
 from bench.records.weights import ChangeKind
 
 KINDS = st.sampled_from(["lora", "tucker", "loha", "loha tucker"])

@@ -18,8 +18,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from bench.errors import WeightsError
-from bench.lora.algorithms import Adapter, Change
-from bench.lora.apply import attach, changed, check_values, is_runtime, read_parts
+from bench.lora.algorithms import Adapter, Change, can_run_unfused, changed
+from bench.lora.apply import AdapterParts, attach, check_values
 from bench.lora.parse import read_adapter
 
 TARGETS = r".*(to_q|to_v|to_out\.0|ff\.net\.2|proj_in|conv1|conv_shortcut|linear_1)"
@@ -54,11 +54,10 @@ def rendered(unet: nn.Module, family: str) -> torch.Tensor:
 
 def fused(adapter: Adapter, weights: Weights, strength: float) -> Weights:
     """The checkpoint with a LoRA in it."""
-    with read_parts(adapter.path) as parts:
-        found = {
-            change.tensor: changed(change, weights[change.tensor], parts.of(change), strength)
-            for change in adapter.changes
-        }
+    parts = AdapterParts(adapter.path)
+    found = {
+        change.tensor: changed(change, weights[change.tensor], parts.of(change), strength) for change in adapter.changes
+    }
     return weights | found
 
 
@@ -205,16 +204,16 @@ def test_diffusers_text_encoder_files_before_peft(tmp_path: Path) -> None:
     assert adapter.layout == "diffusers (old)"
     assert len(adapter.changes) == 4
     layers = dict(text_encoder.named_modules())
-    with read_parts(adapter.path) as parts:
-        for change in adapter.changes:
-            name = change.tensor.removeprefix("text_encoder.text_model.").removesuffix(".weight")
-            zero = torch.zeros(16, 16)
-            wanted = layers[name].get_delta_weight("default")
-            torch.testing.assert_close(changed(change, zero, parts.of(change), 1.0), wanted, **CLOSE)
+    parts = AdapterParts(adapter.path)
+    for change in adapter.changes:
+        name = change.tensor.removeprefix("text_encoder.text_model.").removesuffix(".weight")
+        zero = torch.zeros(16, 16)
+        wanted = layers[name].get_delta_weight("default")
+        torch.testing.assert_close(changed(change, zero, parts.of(change), 1.0), wanted, **CLOSE)
 
 
 @pytest.mark.parametrize(("family", "strength"), [("sdxl", 0.7), ("mini", -1.0), ("sd15", 1.5)])
-def test_run_time_and_fused_render_the_same_as_peft(family: str, strength: float, tmp_path: Path) -> None:
+def test_unfused_and_fused_render_the_same_as_peft(family: str, strength: float, tmp_path: Path) -> None:
     model = get_peft_model(make_unet(family), LoraConfig(r=3, lora_alpha=5, target_modules=TARGETS))
     randomise(model, "lora_")
     model.save_pretrained(tmp_path, save_embedding_layers=False)
@@ -227,18 +226,18 @@ def test_run_time_and_fused_render_the_same_as_peft(family: str, strength: float
 
     unet = make_unet(family)
     before = rendered(unet, family)
-    with read_parts(adapter.path) as parts:
-        handles = [
-            attach(unet.get_submodule(module_path(change)), change, parts.of(change), strength)
-            for change in adapter.changes
-        ]
-    beside = rendered(unet, family)
+    parts = AdapterParts(adapter.path)
+    handles = [
+        attach(unet.get_submodule(module_path(change)), change, parts.of(change), strength)
+        for change in adapter.changes
+    ]
+    unfused = rendered(unet, family)
     for handle in handles:
         handle.remove()
     assert torch.equal(rendered(unet, family), before)
     unet.load_state_dict(of_unet(fused(adapter, weights, strength)))
     assert (theirs - before).abs().max() > 0.01
-    torch.testing.assert_close(beside, theirs, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(unfused, theirs, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(rendered(unet, family), theirs, rtol=1e-3, atol=1e-4)
 
 
@@ -246,7 +245,7 @@ def module_path(change: Change) -> str:
     return change.tensor.removeprefix("unet.").removesuffix(".weight")
 
 
-def test_flat_and_point_shapes_at_run_time() -> None:
+def test_flat_and_point_shapes_unfused() -> None:
     torch.manual_seed(5)
     for layer, up, down in (
         (nn.Linear(6, 4), torch.randn(4, 2, 1, 1), torch.randn(2, 6, 1, 1)),
@@ -257,23 +256,23 @@ def test_flat_and_point_shapes_at_run_time() -> None:
         parts = {"up": up, "down": down}
         x = torch.randn(3, 6) if isinstance(layer, nn.Linear) else torch.randn(2, 6, 5, 5)
         handle = attach(layer, change, parts, 2.0)
-        beside = layer(x)
+        unfused = layer(x)
         handle.remove()
         layer.weight.data = changed(change, layer.weight.data, parts, 2.0)
-        torch.testing.assert_close(layer(x), beside, **CLOSE)
+        torch.testing.assert_close(layer(x), unfused, **CLOSE)
 
 
-def test_what_cannot_be_applied_at_run_time_is_told() -> None:
+def test_what_cannot_run_unfused_is_told() -> None:
     plain = Change("unet.x.weight", "lora", False, 2, None, 1.0, {})
-    assert is_runtime(plain)
+    assert can_run_unfused(plain)
     others = [
         plain._replace(dora=True),
         plain._replace(kind="loha"),
         plain._replace(kind="bias", tensor="unet.x.bias"),
         plain._replace(tensor="text_encoder.text_model.embeddings.token_embedding.weight"),
     ]
-    assert not any(is_runtime(change) for change in others)
-    with pytest.raises(WeightsError, match="kind loha cannot be applied at run time"):
+    assert not any(can_run_unfused(change) for change in others)
+    with pytest.raises(WeightsError, match="kind loha cannot run unfused"):
         attach(nn.Linear(2, 2), others[1], {}, 1.0)
-    with pytest.raises(WeightsError, match="cannot be applied at run time"):
+    with pytest.raises(WeightsError, match="cannot run unfused"):
         attach(nn.LayerNorm(2), plain, {}, 1.0)

@@ -21,7 +21,7 @@ from bench.pipeline import denoise as stages
 from bench.pipeline.build import is_compiled
 from bench.pipeline.switch import Model, apply_loras, load_model, load_pipeline, restore, switch_variant
 from bench.records import Lora, Settings, Variant
-from bench.render.unfused import compare_with_runtime
+from bench.render.unfused import compare_unfused
 from bench.suite import load_suite
 
 HALF = Settings(width=64, height=64, steps=2, guidance_scale=3.0, sampler="ddim", batch=2, dtype="bfloat16")
@@ -140,7 +140,7 @@ def test_a_block_that_the_unet_has_not(model: Model) -> None:
 # --- unfused --------------------------------------------------------------------
 
 
-def test_loras_beside_the_weights_leave_these_alone_and_draw_nearly_the_same(settings: Settings) -> None:
+def test_unfused_loras_leave_the_weights_alone_and_draw_nearly_the_same(settings: Settings) -> None:
     model = load_model(variant(), settings, device="cpu")
     before = state(model)
     inputs = torch.randn(3, 5, 192, generator=torch.Generator().manual_seed(1))
@@ -148,12 +148,12 @@ def test_loras_beside_the_weights_leave_these_alone_and_draw_nearly_the_same(set
     plain = module(inputs)
     apply_loras(model, variant(mini("spo", 0.8), mini("dpo", -0.5), fuse=False), None, keep=True)
     assert same(before, state(model))
-    beside = module(inputs)
+    unfused = module(inputs)
     restore(model)
     assert torch.equal(module(inputs), plain)
     apply_loras(model, variant(mini("spo", 0.8), mini("dpo", -0.5)), None, keep=True)
-    torch.testing.assert_close(beside, module(inputs), rtol=0, atol=2e-5)
-    assert float((beside - plain).abs().max()) > 1e-3
+    torch.testing.assert_close(unfused, module(inputs), rtol=0, atol=2e-5)
+    assert float((unfused - plain).abs().max()) > 1e-3
 
 
 def test_what_is_no_plain_product_can_only_be_fused(settings: Settings, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_small_changes_are_rounded_away_and_counted() -> None:
 
 
 @pytest.mark.parametrize("fuse", [True, False])
-def test_what_runs_beside_the_weights_is_not_rounded_into_them(fuse: bool) -> None:
+def test_what_runs_unfused_is_not_rounded_into_the_weights(fuse: bool) -> None:
     model = load_model(variant(), HALF, device="cpu")
     audit = apply_loras(model, variant(mini("spo", 0.02), fuse=fuse), None, keep=True)
     shares = [one.rounded_away or 0.0 for one in audit.loras[0].modules]
@@ -330,7 +330,7 @@ def test_another_checkpoint_of_the_same_shape_fills_the_networks_that_are_loaded
     assert (old.pipe, old.parameters, old.original) == (None, {}, {}), "it keeps no memory"
 
 
-def test_a_lora_beside_the_weights_does_not_stay_with_the_networks(checkpoints) -> None:
+def test_an_unfused_lora_does_not_stay_with_the_networks(checkpoints) -> None:
     a = Variant(name="x", checkpoint=str(checkpoints[0]))
     first, _ = switch_variant(None, variant(mini("spo"), fuse=False), HALF, device="cpu", weights_dir=None)
     hooks = list(first.hooks)
@@ -403,27 +403,27 @@ def sizes_of(graph: Any) -> list[object]:
     return [size for value in values if isinstance(value, torch.Tensor) for size in value.shape]
 
 
-def test_a_lora_beside_the_weights_is_seen_although_blocks_are_compiled(compiled) -> None:
+def test_an_unfused_lora_is_seen_although_blocks_are_compiled(compiled) -> None:
     model, _ = switch_variant(None, variant(), COMPILED, device="cpu", weights_dir=None)
     base, graphs = drawn(model), len(compiled)
     assert graphs > 0
     model, _ = switch_variant(model, variant(mini("spo", 8), fuse=False), COMPILED, device="cpu", weights_dir=None)
-    beside = drawn(model)
+    unfused = drawn(model)
     model, _ = switch_variant(model, variant(mini("spo", 8)), COMPILED, device="cpu", weights_dir=None)
     fused = drawn(model)
-    torch.testing.assert_close(beside, fused, rtol=0, atol=1e-4)
-    assert float((beside - base).abs().max()) > 1e-3
+    torch.testing.assert_close(unfused, fused, rtol=0, atol=1e-4)
+    assert float((unfused - base).abs().max()) > 1e-3
     model, _ = switch_variant(model, variant(), COMPILED, device="cpu", weights_dir=None)
     assert torch.equal(drawn(model), base)
     assert len(compiled) == graphs, "nothing was compiled anew"
 
 
-def test_fused_and_beside_are_compared_without_what_is_compiled(compiled) -> None:
+def test_fused_and_unfused_are_compared_without_what_is_compiled(compiled) -> None:
     suite = msgspec.structs.replace(load_suite("mini"), settings=COMPILED)
     for fuse in (True, False):
         wanted = variant(mini("spo"), fuse=fuse)
         model, _ = switch_variant(None, wanted, COMPILED, device="cpu", weights_dir=None)
-        found = compare_with_runtime(model, wanted, suite, None)
+        found = compare_unfused(model, wanted, suite)
         assert found is not None
         assert found.mean < 0.1
         assert not compiled
