@@ -11,6 +11,7 @@ from fakes import png_bytes
 from PIL import Image
 
 from bench.score import score
+from bench.store import RunFolder
 
 VICTIM = ("dpo", "case-002", 1)
 
@@ -116,6 +117,7 @@ def test_a_variant_alone_has_no_reference_to_be_compared_with(tmp_path: Path) ->
         journal = tmp_path / "renders.jsonl"
         kept = [item for item in folder.renders() if item.variant == "spo"]
         journal.write_bytes(b"".join(msgspec.json.encode(item) + b"\n" for item in kept))
+    with RunFolder.reopen(tmp_path) as folder:  # an open folder keeps what it read
         assert score(folder, registry=Judges().registry) == 20
         (reason,) = set(nulls(folder, "ssim-to-base").values())
         assert reason == "the reference variant has no image of this prompt and sample"
