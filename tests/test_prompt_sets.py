@@ -174,7 +174,7 @@ def test_no_two_prompts_are_near_duplicates() -> None:
 
 
 def test_an_exchanged_noun_is_seen_as_a_near_duplicate() -> None:
-    prompt = ALL[0].prompt
+    prompt = ALL[0].text
     variation = prompt.replace(words(prompt)[-1], "lantern")
     assert near_duplicates([prompt, variation]) == [(prompt, variation)]
 
@@ -214,12 +214,12 @@ def test_the_shipped_suites_are_these_and_documented() -> None:
     ],
 )
 def test_a_full_size_suite_holds_all_sets_and_its_settings(
-    name: str, width: int, sampler: str, steps: int, guidance: float, dtype: str
+    name: str, width: int, sampler: str, steps: int, guidance_scale: float, dtype: str
 ) -> None:
     suite = load_suite(name)
     got = suite.settings
     assert (got.width, got.height) == (width, width)
-    assert (got.sampler, got.steps, got.guidance_scale, got.dtype) == (sampler, steps, guidance, dtype)
+    assert (got.sampler, got.steps, got.guidance_scale, got.dtype) == (sampler, steps, guidance_scale, dtype)
     assert suite.prompt_files == tuple(SETS)
     assert len(suite.prompts) == len(ALL)
 

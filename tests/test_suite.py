@@ -113,9 +113,9 @@ def test_shipped_prompt_sets_load(name: str) -> None:
 
 def test_the_digest_is_the_documented_one(suite_file: Path) -> None:
     facts = (
-        '{"prompts":[["a","a fox",""],["b","a pier","blur"]],"samples":2,"schema":1,"seed":7,"settings":'
+        '{"prompts":[["a","a fox",""],["b","a pier","blur"]],"samples":2,"schema":2,"seed":7,"settings":'
         '{"batch":3,"compile":false,"dtype":"float32","eta":0.5,"guidance_scale":5.0,"height":96,"sampler":"ddim",'
-        '"steps":20,"vae_tiling":false,"width":64}}'
+        '"schedule":"leading","steps":20,"vae_tiling":false,"width":64}}'
     )
     assert protocol_digest(load_suite(str(suite_file))) == hashlib.sha256(facts.encode()).hexdigest()
 
@@ -133,7 +133,7 @@ def test_only_the_protocol_changes_the_digest(suite_file: Path) -> None:
         replace(suite, samples=3),
         replace(suite, seed=8),
         replace(suite, prompts=suite.prompts[::-1]),
-        replace(suite, prompts=(replace(suite.prompts[0], prompt="a föx"), suite.prompts[1])),
+        replace(suite, prompts=(replace(suite.prompts[0], text="a föx"), suite.prompts[1])),
         replace(suite, prompts=(replace(suite.prompts[0], negative="blur"), suite.prompts[1])),
         *(
             replace(suite, settings=replace(suite.settings, **change))

@@ -94,7 +94,7 @@ def protocol_digest(suite: Suite) -> str:
     It is the sha256, in hex, of this JSON object in UTF-8, keys sorted, without spaces, non-ASCII unescaped,
     floats in Python's shortest form::
 
-        {"prompts": [[id, prompt, negative], ...], "samples": n, "schema": 1, "seed": n, "settings": {...}}
+        {"prompts": [[id, prompt, negative], ...], "samples": n, "schema": 2, "seed": n, "settings": {...}}
 
     with the prompts in order and all fields of ``Settings``, defaults too; ``guidance_scale`` and ``eta`` are floats
     (5.0). Where the images are given and not rendered, ``"images": "given"`` stands in it too: their seeds and
