@@ -76,8 +76,8 @@ def test_a_suite_of_a_newer_schema(refuses, home):
 
 
 LINES = {
-    "not JSON": ('{"id": "a", "prompt": "x"', "own.jsonl:3: is no JSON"),
-    "NaN": ('{"id": "c", "prompt": "x", "tags": NaN}', "own.jsonl:3: is no JSON: NaN"),
+    "not JSON": ('{"id": "a", "prompt": "x"', "own.jsonl:3: is not valid JSON"),
+    "NaN": ('{"id": "c", "prompt": "x", "tags": NaN}', "own.jsonl:3: is not valid JSON: NaN"),
     "doubled key": ('{"id": "c", "id": "d", "prompt": "x"}', "the key 'id' is given twice"),
     "unknown field": ('{"id": "c", "promt": "x"}', "unknown field 'promt' (did you mean 'prompt'?)"),
     "wrong type": ('{"id": "c", "prompt": 3}', "own.jsonl:3: prompt: expected str, got int"),

@@ -1,4 +1,4 @@
-"""Records of what is asked for: prompts, variants, settings, the suite."""
+"""Records of what is to be run: prompts, variants, settings, the suite."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ class Prompt(Record, frozen=True):
 
 
 HEAVIEST_LORA = 1000.0
-
 """Largest weight of a LoRA that is taken for one, of either sign; with larger ones the arithmetic overflows."""
 
 
@@ -47,7 +46,7 @@ class Variant(Record, frozen=True):
     """Commit of a Hub checkpoint; None where it is not pinned."""
     loras: tuple[Lora, ...] = ()
     fuse: bool = True
-    """Whether LoRAs become part of the weights; else they are computed beside them in every step, as at run time."""
+    """Whether LoRAs become part of the weights; else the model runs them unfused, in every step."""
     unet: str | None = None
     vae: str | None = None
 
@@ -74,7 +73,7 @@ class Settings(Record, frozen=True):
     compile: bool = False
 
 
-class Plan(Record, frozen=True):
+class MeasurePlan(Record, frozen=True):
     """What ``measure`` does for each variant: ``rounds`` fresh processes of ``images`` timed images."""
 
     rounds: int = 2
@@ -102,7 +101,7 @@ class Sweep(Record, frozen=True):
     """The variant of each weight; that of 0 is the reference, which has no LoRA."""
 
 
-class Suite(Record, frozen=True):
+class Suite(Record, frozen=True, kw_only=True):
     """A checked suite: everything that a run needs to know. Made by ``bench.suite.load_suite``."""
 
     schema: int
@@ -110,15 +109,16 @@ class Suite(Record, frozen=True):
     prompt_files: tuple[str, ...]
     """The prompt files as the suite names them; their lines are in ``prompts``."""
     prompts: tuple[Prompt, ...]
-    samples: int
-    seed: int
-    metrics: tuple[str, ...]
+    samples: int = 1
+    """Images of each prompt, each from noise of its own."""
+    seed: int = 0
+    metrics: tuple[str, ...] = ()
     settings: Settings
     variants: tuple[Variant, ...]
     """The first one is the reference ("base")."""
     limits: dict[str, str] = msgspec.field(default_factory=dict)
     """How much worse is still allowed, by metric or timing name; judged by the gate."""
-    measure: Plan = Plan()
+    measure: MeasurePlan = MeasurePlan()
     limit: int | None = None
     """``--limit N`` in force: a suite for trying out, which no gate takes."""
     source: str = ""
@@ -126,7 +126,7 @@ class Suite(Record, frozen=True):
     external_images: ExternalImages | None = None
     """None where the images are rendered; else seeds and settings are unknown."""
     left_out: tuple[str, ...] = ()
-    """Ids of the prompts of the prompt files that were left out because SPO was trained on their prompts."""
+    """Ids of the prompts of the prompt files that were left out because SPO was trained on them."""
     sweep: Sweep | None = None
     """None where the variants are those of the suite file."""
 

@@ -15,8 +15,9 @@ from bench import formatting as text
 from bench.compare.pairing import cut_prompts
 from bench.formatting import listed
 from bench.metrics.image_checks import duplicates
-from bench.records import ExternalImages, Gate, Machine, Plan, Run, Suite
-from bench.store import read_gate
+from bench.metrics.registry import version_dtype
+from bench.records import ExternalImages, Gate, Machine, MeasurePlan, Run, Suite
+from bench.store import load_run, read_gate
 from bench.suite.images_table import NOT_GIVEN
 from bench.suite.training_prompts import training_prompts_in
 
@@ -161,7 +162,7 @@ def setting_facts(run: Run) -> Facts:
     )  # fmt: skip
 
 
-def _timing_plan(plan: Plan) -> str:
+def _timing_plan(plan: MeasurePlan) -> str:
     if not plan.rounds:
         return "none"
     return (

@@ -28,7 +28,7 @@ from bench.records import (
     ExternalImages,
     Fingerprint,
     Machine,
-    Plan,
+    MeasurePlan,
     Progress,
     Prompt,
     Render,
@@ -190,9 +190,9 @@ def _suite(
         settings=Settings(width=width, height=height, steps=0, guidance_scale=0.0, sampler="none"),
         variants=tuple(Variant(name=variant, checkpoint=UNKNOWN) for variant in variants),
         limits=dict(limits),
-        measure=Plan(rounds=0, images=0, warmups=0),
-        source=source.prompts,
-        external_images=source,
+        measure=MeasurePlan(rounds=0, images=0, warmups=0),
+        source=given.prompts,
+        external_images=given,
     )
 
 
