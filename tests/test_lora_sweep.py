@@ -124,11 +124,11 @@ def test_a_file_is_swept_on_the_first_variants_checkpoint(mini: Suite, path: str
 @pytest.mark.parametrize(
     ("lora", "weights", "said"),
     [
-        ("spo", [], "0 weights beside 0"),
-        ("spo", [0.0], "0 weights beside 0"),
+        ("spo", [], "0 weights other than 0"),
+        ("spo", [0.0], "0 weights other than 0"),
         ("spo", [1.0, 1.0], "1 is given twice"),
-        ("spo", [math.nan], "nan is no weight"),
-        ("spo", [math.inf], "inf is no weight"),
+        ("spo", [math.nan], "nan is not a weight"),
+        ("spo", [math.inf], "inf is not a weight"),
         ("spo", [1e308], "from -1000 to 1000"),
         ("spo", [0.1234567, 0.1234568], "share a name"),
         ("spo", [float(n) for n in range(1, 60)], "1 to 49"),
