@@ -227,5 +227,5 @@ def test_hostile_prompts_are_rendered_and_the_run_ends_well(home, cli, monkeypat
     page, note = ((home / "out" / name).read_text("utf-8") for name in ("report.html", "report.md"))
     assert "<img src=x" not in page + note
     assert "<b>tag</b>" not in page + note
-    again = cli("compare", "out", "--json")
+    again = cli("compare", "out", "--format", "json")
     assert (again.code, again.err) == (0, "")

@@ -275,7 +275,7 @@ def test_other_mistakes_with_the_flags(mine: Path, tmp_path: Path, cli) -> None:
         ("mini", *both): "stand alone",
         (*both, "--limit", "2"): "--limit goes with a suite",
         ("mini", "--limits", "blur=0.1"): "goes with --images",
-        (*both, "--metrics", "blur", "--limits", "blur"): "no NAME=LIMIT",
+        (*both, "--metrics", "blur", "--limits", "blur"): "is not NAME=LIMIT",
         (*both, "--metrics", "blur", "--limits", "contrast=0.1"): "is not scored",
         (*both, "--metrics", "contrast", "--limits", "contrast=0.1"): "only describes",
         ("--images", tmp_path / "none", "--prompts", path): "is not a folder",

@@ -280,7 +280,7 @@ def _variants(run: Run) -> list[str]:
 def _encoder_dtype(run: Run) -> list[str]:
     """The flag for encoders that did not compute in float32."""
     scored = _scored(run)
-    dtypes = {facts.metric_dtype for facts in run.info.metrics if facts.name in scored} - {"float32"}
+    dtypes = {version_dtype(facts.version) for facts in run.info.metrics if facts.name in scored} - {"float32"}
     return ["--metric-dtype", min(dtypes)] if dtypes else []
 
 

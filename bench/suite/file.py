@@ -82,7 +82,8 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
     table = _read_table(path)
     suite = _to_suite(str(path), table)
     _check_values(str(path), suite, known_metrics)
-    prompts, left_out = _read_prompts(path, suite.prompt_files), ()
+    prompts = _read_prompts(path, suite.prompt_files)
+    left_out: tuple[str, ...] = ()
     if not table.get("keep_training_prompts", False):
         prompts, left_out = _without_training_prompts(path, prompts)
     return msgspec.structs.replace(

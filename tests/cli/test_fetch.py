@@ -1,4 +1,4 @@
-"""``fetch``: everything a suite needs, what fails told at the end, and what ``doctor`` says of judges."""
+"""``fetch``: everything a suite needs, what fails told at the end, and what ``doctor`` says of metrics' weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEAD = Entry(
     repository="owner/heads",
     files=(File(name="head.pth", about_bytes=4_000),),
 )
-TOWER = Entry(
+ENCODER = Entry(
     name="encoder",
     what="An encoder",
     host="github",
@@ -53,7 +53,7 @@ def needing(name, encoder, weights):
 @pytest.fixture
 def judged(home, monkeypatch, tmp_path):
     """A suite with two metrics on one encoder, one with a head of its own; its checkpoints are there."""
-    for entry in (HEAD, TOWER):
+    for entry in (HEAD, ENCODER):
         monkeypatch.setitem(CATALOGUE, entry.name, entry)
     registry = registry_of(
         saturation,
@@ -62,7 +62,7 @@ def judged(home, monkeypatch, tmp_path):
         needing("fitting", "conv", ()),
         Encoder("conv", lambda place: pytest.fail("fetch loads nothing"), ("encoder",)),
     )
-    for module in ("bench.metrics.registry", "bench.metrics", "bench.metrics.registry"):
+    for module in ("bench.metrics.registry", "bench.metrics", "bench.cli.fetch"):
         monkeypatch.setattr(f"{module}.installed", lambda: registry)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path / "locks" / "lock.json"))
@@ -103,7 +103,7 @@ def test_fetch_gets_each_file_once_and_says_what_is_unpinned(cli, judged, networ
     assert len(network) == 2
 
 
-def test_judges_are_fetched_for_metrics_that_no_suite_names(cli, judged, network):
+def test_weights_are_fetched_for_metrics_that_no_suite_names(cli, judged, network):
     answer = cli("fetch", "own.toml", "--metrics", "fitting")
     assert answer.code == 0, answer.err
     assert network == ["t.pt"]
@@ -136,7 +136,7 @@ def test_fetch_gets_checkpoints_too(cli, judged, network, monkeypatch):
     assert "mini" in found
 
 
-def test_doctor_lists_the_weights_of_judges_and_names_the_command(cli, judged, network):
+def test_doctor_lists_the_weights_of_metrics_and_names_the_command(cli, judged, network):
     before = cli("doctor", "own.toml")
     assert before.code == 3
     assert "owner/encoder/t.pt" in before.out
@@ -146,10 +146,10 @@ def test_doctor_lists_the_weights_of_judges_and_names_the_command(cli, judged, n
     cli("fetch", "own.toml")
     after = cli("doctor", "own.toml", "--json")
     assert after.code == 0, after.err
-    judges = json.loads(after.out)["judges"]
-    assert [row["file"]["what"] for row in judges] == ["owner/encoder/t.pt", "owner/heads/head.pth"]
-    assert [row["metrics"] for row in judges] == [["pretty", "fitting"], ["pretty"]]
-    assert {row["file"]["trust"] for row in judges} == {"locked"}
+    files = json.loads(after.out)["metric_files"]
+    assert [row["file"]["what"] for row in files] == ["owner/encoder/t.pt", "owner/heads/head.pth"]
+    assert [row["metrics"] for row in files] == [["pretty", "fitting"], ["pretty"]]
+    assert {row["file"]["trust"] for row in files} == {"locked"}
 
 
 def test_offline_and_missing_ends_with_3(cli, judged, network, monkeypatch):

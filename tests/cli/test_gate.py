@@ -16,6 +16,7 @@ from lxml import etree
 from msgspec.structs import replace
 from report_runs import page_of
 
+import bench.cli.gate
 import bench.gate
 from bench.cli.gate import exit_code
 from bench.compare import compare_run
@@ -137,7 +138,7 @@ def test_a_variant_that_the_run_lacks_is_invalid_and_a_new_one_a_note(here, cli,
 def test_the_exit_code_is_that_of_the_outcome(outcome, fails, warns, here, cli, monkeypatch):
     gate = make_gate(make_verdict(outcome))
     judge = create_autospec(bench.gate.judge, return_value=gate)
-    monkeypatch.setattr(bench.gate, "judge", judge)
+    monkeypatch.setattr(bench.cli.gate, "judge", judge)
     assert cli("gate", "same", "--baseline", "old.json").code == exit_code(gate, "fail") == fails
     assert cli("gate", "same", "--baseline", "old.json", "--inconclusive", "warn").code == warns
     assert judge.call_args.kwargs["quality_only"] is False
