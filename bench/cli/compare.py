@@ -166,20 +166,17 @@ def _pair_tables(
     deltas: Sequence[Delta], ratios: Sequence[Ratio], timings: Sequence[TimingSummary], describe: set[str]
 ) -> Iterator[Table]:
     """Pair by pair the scores, then the times and the memory; ``describe``: metrics that no side can win."""
-    for candidate, reference in dict.fromkeys((item.candidate, item.reference) for item in (*deltas, *ratios)):
+    both: list[Delta | Ratio] = [*deltas, *ratios]
+    for candidate, reference in dict.fromkeys((item.candidate, item.reference) for item in both):
         scores = _of_pair(deltas, candidate, reference)
         title = f"{candidate} against {reference}{_sizes(scores)}"
         if scores:
-            headings = ("reference", "candidate", "delta", "interval", "wins")
-            yield (
-                title,
-                _numbers("metric", *headings),
-                [_delta_row(delta, delta.metric in describe) for delta in scores],
-            )
+            columns = _numbers("metric", "reference", "candidate", "delta", "interval", "wins")
+            yield title, columns, [_delta_row(delta, delta.metric in describe) for delta in scores]
         times = _of_pair(ratios, candidate, reference)
         if times:
-            headings = ("reference", "candidate", "ratio", "interval")
-            yield title, _numbers("median of", *headings), _ratio_rows(times, timings)
+            columns = _numbers("median of", "reference", "candidate", "ratio", "interval")
+            yield title, columns, _ratio_rows(times, timings)
 
 
 def _of_pair(items: Sequence[Paired], candidate: str, reference: str) -> list[Paired]:

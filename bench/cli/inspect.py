@@ -9,7 +9,7 @@ import typer
 from bench.checkpoints.families import COMPONENTS
 from bench.cli import options
 from bench.cli.options import AsJson, Quiet, WeightsDir
-from bench.cli.printing import print_json, print_table, show
+from bench.cli.printing import Columns, print_json, print_table, show
 from bench.cli.progress import show_progress
 from bench.errors import UsageError
 from bench.formatting import NONE, plural
@@ -160,7 +160,7 @@ def _print_modules(found: Inspection) -> None:
         )
         for one in shown
     ]
-    numbers = {"rank": "number", "scale": "number", "change": "number"}
+    numbers: Columns = {"rank": "number", "scale": "number", "change": "number"}
     print_table({"module": "name", "kind": "name", **numbers}, rows)
 
 

@@ -86,7 +86,7 @@ def print_plan(plan: SizePlan) -> None:
         f"Prompts with which a metric passes in {percent(plan.power)} of gates when nothing was lost, "
         f"by samples a prompt (pilot: {plan.pilot})\n"
     )
-    sizes = dict.fromkeys((plural(run.samples, "sample") for run in plan.runs), "number")
+    sizes: Columns = dict.fromkeys((plural(run.samples, "sample") for run in plan.runs), "number")
     columns: Columns = {"metric": "name", "pair": "name", "limit": "name", "sd": "number", **sizes, "now": "number"}
     print_table(columns, [_metric_row(metric, plan) for metric in plan.metrics])
     now = f"{plural(plan.prompts_now, 'prompt')} x {plural(plan.samples_now, 'sample')}"

@@ -26,5 +26,14 @@ def render(
       hotart-bench render my-suite.toml -o runs/mine --fresh
     """
     suite, folder = find_target(run_or_suite, output, limit)
-    work = {"variants": variants, "ray": ray}
-    do_stage("render", suite, folder, quiet, device=device, weights_dir=weights_dir, fresh=fresh, **work)
+    do_stage(
+        "render",
+        suite,
+        folder,
+        quiet,
+        variants=variants,
+        device=device,
+        weights_dir=weights_dir,
+        ray=ray,
+        fresh=fresh,
+    )

@@ -80,8 +80,17 @@ def score(
         raise UsageError(f"{'--fresh' if fresh else '--limits'} goes with --images here.")
     else:
         suite, folder = find_target(str(run_or_suite), output, limit)
-    work = {"variants": variants, "metrics": metrics, "metric_dtype": metric_dtype}
-    do_stage("score", suite, folder, quiet, device=device, weights_dir=weights_dir, **work)
+    do_stage(
+        "score",
+        suite,
+        folder,
+        quiet,
+        variants=variants,
+        metrics=metrics,
+        device=device,
+        weights_dir=weights_dir,
+        metric_dtype=metric_dtype,
+    )
 
 
 def _refuse_mixture(run_or_suite: str | None, images: Path | None, prompts: Path | None, limit: int | None) -> None:

@@ -25,8 +25,8 @@ def sweep_suite(suite: Suite, lora: str, weights: Sequence[float]) -> Suite:
         suite: prompts, settings and metrics of the sweep, and its checkpoint.
         lora: a variant of the suite that has a LoRA; or a LoRA file as a suite would name it, on the checkpoint of the
             suite's first variant.
-        weights: what the LoRA is applied with, in place of its own weight; at least one other than 0, which is always part
-            of the sweep, as its reference. The LoRA's weights of components and blocks, and the variant's further
+        weights: what the LoRA is applied with, in place of its own weight; at least one other than 0, which is always
+            part of the sweep, as its reference. The LoRA's weights of components and blocks, and the variant's further
             LoRAs, keep their proportion to it. Where its own weight is 0, those are multiplied instead.
 
     Raises:
@@ -55,9 +55,8 @@ def sweep_suite(suite: Suite, lora: str, weights: Sequence[float]) -> Suite:
 def _check_weights(weights: Sequence[float]) -> tuple[float, ...]:
     odd = [weight for weight in weights if not abs(weight) <= HEAVIEST_LORA]  # NaN neither
     if odd:
-        raise UsageError(
-            f"--lora-weights: {odd[0]} is not a weight; it must be a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}."
-        )
+        allowed = f"a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}"
+        raise UsageError(f"--lora-weights: {odd[0]} is not a weight; it must be {allowed}.")
     doubled = [weight for weight in weights if list(weights).count(weight) > 1]
     if doubled:
         raise UsageError(f"--lora-weights: {doubled[0]:g} is given twice.")
