@@ -100,7 +100,7 @@ def _one_line(text: str, flag: str) -> str:
 
 def _refuse_unfit(frozen: Baseline, run: str) -> None:
     """Refuses a baseline that no run could pass against: missing images, limits that make no sense."""
-    itself = _judge(frozen, frozen, run, run)
+    itself = _gate(frozen, frozen, run, run)
     reasons = [f"{one.candidate}: {one.sentence}" for one in itself.verdicts if one.outcome == "invalid"]
     if itself.outcome == "invalid":
         more = f" And {len(reasons) - 3} more such." if len(reasons) > 3 else ""
@@ -117,7 +117,7 @@ def _verdict_against(previous: Baseline, frozen: Baseline, output: str, run: str
         say("Not gated against the baseline that it replaces: both are of one run.")
         return None
     try:
-        found = _judge(frozen, previous, run, output)
+        found = _gate(frozen, previous, run, output)
     except (IncomparableError, UsageError) as error:
         say(f"Not gated against the baseline that it replaces: {error.message}")
         return None
@@ -125,6 +125,6 @@ def _verdict_against(previous: Baseline, frozen: Baseline, output: str, run: str
     return found.outcome
 
 
-def _judge(candidate: Baseline, reference: Baseline, run: str, baseline: str) -> Gate:
+def _gate(candidate: Baseline, reference: Baseline, run: str, baseline: str) -> Gate:
     pairs = like_named(candidate, reference)
     return judge(candidate, reference, pairs, run=run, baseline=baseline, baseline_is_run=False, time=utc_now())

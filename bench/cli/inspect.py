@@ -114,12 +114,12 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
 
 def _checkpoint(found: Inspection, facts: CheckpointFacts) -> list[tuple[str, str]]:
     """What a checkpoint is; for a part of one, no more than the part tells."""
-    held = set(found.tensors)
-    if len(held) == 1:
-        (part,) = held
+    components = set(found.tensors)
+    if len(components) == 1:
+        (part,) = components
         return [("is", _lone(part, facts)), ("give it as", f'{part} = "{found.path}" beside checkpoint = "..."')]
     wanted = COMPONENTS if facts.family == "sdxl" else COMPONENTS[:-1]
-    lacks = [component for component in wanted if component not in held]
+    lacks = [component for component in wanted if component not in components]
     return [("is", describe(facts)), *([("lacks", ", ".join(lacks))] if lacks else [])]
 
 

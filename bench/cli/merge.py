@@ -56,11 +56,11 @@ def merge(
 def _try_it(path: str) -> str:
     """What can be done with the file, by what its header tells when it is read as any other."""
     found = open_named(path, None, None)
-    held = {name.split(".", 1)[0] for name in found.tensors}
+    components = {name.split(".", 1)[0] for name in found.tensors}
     if found.facts.inpainting:
         return f"{path} is an inpainting model: it fills in masked images, so no suite renders it."
-    if len(held) == 1:
-        return f'Try it: {held.pop()} = "{path}" beside a checkpoint in a suite.'
+    if len(components) == 1:
+        return f'Try it: {components.pop()} = "{path}" beside a checkpoint in a suite.'
     return f'Try it: checkpoint = "{path}" in a suite.'
 
 

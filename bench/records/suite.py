@@ -117,7 +117,7 @@ class Suite(Record, frozen=True, kw_only=True):
     variants: tuple[Variant, ...]
     """The first one is the reference ("base")."""
     limits: dict[str, str] = msgspec.field(default_factory=dict)
-    """How much worse is still allowed, by metric or timing name; judged by the gate."""
+    """How much worse is still allowed, by metric or timing name: what the gate checks."""
     measure: MeasurePlan = MeasurePlan()
     limit: int | None = None
     """``--limit N`` in force: a suite for trying out, which no gate takes."""

@@ -16,7 +16,7 @@ DONE = Outcome(path="", images=24, failed=0, scores=48, missing=0, timings=12, n
 
 
 class Stages:
-    """Stands for the work of ``bench.run``: keeps what it was asked for, and ends as it is told to."""
+    """Stands for the work of ``bench.run``: keeps what it was called with, and ends as it is told to."""
 
     def __init__(self):
         self.calls = []

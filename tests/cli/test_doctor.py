@@ -32,7 +32,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture
 def weights(monkeypatch, home):
-    """Weights that a suite needs, and a machine of which torch need not be asked."""
+    """Weights that a suite needs, and a machine of which torch is not needed."""
     found = [needed("base", "mini unet", 3 << 20), needed("base", "mini vae", 1 << 20)]
     found.append(needed("spo", "mini:spo", 1 << 20))
     monkeypatch.setattr(bench.cli.doctor, "weights_needed", lambda suite, folder: tuple(found))
@@ -121,7 +121,7 @@ def write_full(home, dtype, lora=False):
     (home / "full.toml").write_text(text, encoding="utf-8")
 
 
-def test_memory_that_fits_is_foretold_with_what_it_rests_on(cli, weights, home):
+def test_memory_that_fits_is_estimated_with_what_it_rests_on(cli, weights, home):
     write_full(home, "bfloat16")
     answer = cli("doctor", "full.toml")
     assert answer.code == 0
@@ -130,7 +130,7 @@ def test_memory_that_fits_is_foretold_with_what_it_rests_on(cli, weights, home):
     assert "Estimate: weights as their files say" in answer.out
 
 
-def test_weights_that_are_kept_beside_a_lora_are_foretold(cli, weights, home):
+def test_weights_that_are_kept_beside_a_lora_are_estimated(cli, weights, home):
     write_full(home, "bfloat16", lora=True)
     answer = cli("doctor", "full.toml")
     assert "about 23.4 GiB at the peak (decoding, spo)" in answer.out
@@ -168,5 +168,5 @@ def test_time_that_cannot_be_told_names_the_command_that_tells_it(cli, weights):
     ("seconds", "words"),
     [(0.2, "1 s"), (89.4, "89 s"), (90, "2 min"), (2700, "45 min"), (5399, "1 h 30 min"), (12_000, "3 h 20 min")],
 )
-def test_spans_are_as_accurate_as_a_forecast(seconds, words):
+def test_spans_are_as_accurate_as_an_estimate(seconds, words):
     assert clock_words(seconds) == words

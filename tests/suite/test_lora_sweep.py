@@ -166,15 +166,15 @@ def test_pixel_shift_is_the_root_mean_square_in_standard_deviations(swept: Run) 
     curve = sweep_curve(swept, compare_run(swept, tags=False))
     assert curve is not None
     pixels = [facts.name for facts in swept.info.metrics if facts.category == "pixels"]
-    cells = {(s.variant, s.metric, s.prompt_id, s.sample): s.value for s in swept.scores}
+    values = {(s.variant, s.metric, s.prompt_id, s.sample): s.value for s in swept.scores}
     prompts = [prompt.id for prompt in swept.info.suite.prompts]
     for point in curve.points:
         squares = []
         for name in pixels:
-            base = np.array([[cells["base", name, prompt, k] for k in range(2)] for prompt in prompts], float).mean(
+            base = np.array([[values["base", name, prompt, k] for k in range(2)] for prompt in prompts], float).mean(
                 axis=1
             )
-            mine = np.array([[cells[point.variant, name, prompt, k] for k in range(2)] for prompt in prompts], float)
+            mine = np.array([[values[point.variant, name, prompt, k] for k in range(2)] for prompt in prompts], float)
             squares.append(((mine.mean(axis=1) - base).mean() / base.std(ddof=1)) ** 2)
         assert point.pixel_shift == pytest.approx(math.sqrt(sum(squares) / len(squares)))
 

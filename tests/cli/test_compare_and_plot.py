@@ -192,7 +192,7 @@ def test_a_newer_schema_is_refused_with_4(cli, tmp_path, run_folder):
     assert "99" in answer.err
 
 
-def test_plots_lie_where_they_were_asked_for(cli, tmp_path):
+def test_plots_lie_in_the_folder_of_the_flag(cli, tmp_path):
     folder = write_run(make_run(tmp_path / "mine", prompts=4), tmp_path / "mine")
     answer = cli("plot", folder, "-o", tmp_path / "figures", "--format", "svg")
     assert (answer.code, answer.err) == (0, "")
@@ -207,15 +207,15 @@ def test_plots_lie_where_they_were_asked_for(cli, tmp_path):
     [(False, "write_plots", "plots"), (True, "write_plots_for_runs", "plots-against-old")],
 )
 def test_where_plots_lie_by_default(second, draws, folder, cli, run_folder, other_folder, monkeypatch):
-    asked = []
+    called_with = []
 
     def draw(*arguments):
-        asked.extend(arguments)
+        called_with.extend(arguments)
         return ()
 
     monkeypatch.setattr(bench.cli.plot, draws, create_autospec(getattr(bench.cli.plot, draws), side_effect=draw))
     runs = (run_folder / "run.json", other_folder) if second else (run_folder / "run.json",)
     answer = cli("plot", *runs, "--dpi", "300")
     assert answer.code == 0
-    assert asked[-3:] == [run_folder / folder, "png", 300]
+    assert called_with[-3:] == [run_folder / folder, "png", 300]
     assert "nothing to draw" in answer.err
