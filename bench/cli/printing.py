@@ -125,16 +125,20 @@ def _output_width() -> int | None:
 
 
 def markdown_table(columns: Columns, rows: Sequence[Sequence[str]]) -> str:
-    """A table in GitHub's markdown; every cell is literal text."""
-    rules = ["---:" if kind == "number" else "---" for kind in columns.values()]
-    lines = [list(map(markdown, columns)), rules, *(map(markdown, row) for row in rows)]
+    """A table in GitHub's markdown; names and texts are literal, numbers need no escapes."""
+    kinds = list(columns.values())
+    lines = [
+        [cell.strip() if kind == "number" else markdown(cell) for cell, kind in zip(row, kinds, strict=True)]
+        for row in (tuple(columns), *rows)
+    ]
+    lines.insert(1, ["---:" if kind == "number" else "---" for kind in kinds])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def latex_table(columns: Columns, rows: Sequence[Sequence[str]]) -> str:
     r"""A ``tabular`` with the rules of booktabs (``\usepackage{booktabs}``); every cell is literal text."""
     kinds = "".join("r" if kind == "number" else "l" for kind in columns.values())
-    lines = [" & ".join(latex(printable(cell)) for cell in line) + r" \\" for line in (tuple(columns), *rows)]
+    lines = [" & ".join(latex(printable(cell.strip())) for cell in line) + r" \\" for line in (tuple(columns), *rows)]
     body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
     return "\n".join([rf"\begin{{tabular}}{{{kinds}}}", *body, r"\end{tabular}"])
 

@@ -167,6 +167,14 @@ def test_help_and_a_misspelt_verb_import_no_verb(arguments):
     assert HEAVY.isdisjoint(imported)
 
 
+def test_no_verb_needs_torch_to_be_imported():
+    code = f"import sys, {', '.join(sorted(VERB_MODULES))}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=60)
+    imported = set(done.stdout.split())
+    assert imported >= VERB_MODULES
+    assert {"torch", "diffusers", "transformers", "peft", "open_clip", "pandas"}.isdisjoint(imported)
+
+
 def interrupted(*arguments, **named):
     raise KeyboardInterrupt
 

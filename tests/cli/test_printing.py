@@ -70,17 +70,23 @@ def test_markup_and_control_characters_in_a_cell_stay_text(capsys, monkeypatch):
 
 
 def test_cells_of_markdown_and_latex_are_literal_text():
-    columns = {"a_b": "name", "n": "number"}
+    columns = {"a_b": "name", "n": "text"}
     rows = [["<b>|*x*", r"50 % \$ # & {~^} |"]]
     assert markdown_table(columns, rows).splitlines() == [
         r"| a\_b | n |",
-        "| --- | ---: |",
+        "| --- | --- |",
         r"| &lt;b&gt;\|\*x\* | 50 % \\\$ \#<!-- --> &amp; {\~^} \| |",
     ]
     body = latex_table(columns, rows)
-    assert body.startswith("\\begin{tabular}{lr}\n\\toprule\na\\_b & n \\\\\n\\midrule\n")
+    assert body.startswith("\\begin{tabular}{ll}\n\\toprule\na\\_b & n \\\\\n\\midrule\n")
     signs = r"50 \% \textbackslash{}\$ \# \& \{\textasciitilde{}\textasciicircum{}\} \textbar{} \\"
     assert rf"\textless{{}}b\textgreater{{}}\textbar{{}}*x* & {signs}" in body
+
+
+def test_numbers_stand_to_the_right_in_markdown_and_latex():
+    columns, rows = {"a": "name", "n": "number"}, [["x", "+0.5 "]]
+    assert markdown_table(columns, rows) == "| a | n |\n| --- | ---: |\n| x | +0.5 |"
+    assert latex_table(columns, rows).startswith("\\begin{tabular}{lr}\n")
 
 
 class Gone(io.StringIO):
