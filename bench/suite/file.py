@@ -265,17 +265,21 @@ def _convert(place: str, value: object, kind: type[_T]) -> _T:
 
 
 def _check_values(file: str, suite: Suite, known_metrics: Collection[str] | None) -> None:
-    if not is_good_name(suite.name):
-        raise SuiteError(f"{file}: name is {suite.name!r}; a suite's name is {NAME_RULE}.")
-    _check_ranges(file, suite)
-    _check_settings(file, suite)
-    _check_variants(file, suite)
-    _check_lists(file, suite)
-    _check_metrics(file, suite, known_metrics)
+    """Raises SuiteError for the values that cannot be, all of them at once."""
+    problems = [*_problems_of_settings(suite), *_problems_of_variants(suite), *_problems_of_lists(suite)]
+    if problems:
+        raise SuiteError(f"{file}: {'. Also: '.join(dict.fromkeys(problems))}.")
+    for name in suite.metrics if known_metrics is not None else ():
+        if known_metrics is not None and name not in known_metrics:
+            near = did_you_mean(name, known_metrics)
+            raise SuiteError(
+                f"{file}: unknown metric {name!r}{near}; there are {listed(known_metrics)}.",
+                "hotart-bench list metrics",
+            )
     _check_limits(file, suite)
 
 
-def _check_ranges(file: str, suite: Suite) -> None:
+def _problems_of_settings(suite: Suite) -> Iterator[str]:
     settings, plan = suite.settings, suite.measure
     ranges: tuple[tuple[str, float, float, float], ...] = (
         ("samples", suite.samples, 1, 10_000),
@@ -290,79 +294,57 @@ def _check_ranges(file: str, suite: Suite) -> None:
         ("measure.images", plan.images, 1, 1000),
         ("measure.warmups", plan.warmups, 0, 100),
     )
+    if not is_good_name(suite.name):
+        yield f"name is {suite.name!r}; a suite's name is {NAME_RULE}"
     for field, value, low, high in ranges:
         if not low <= value <= high:  # also true of NaN
-            raise SuiteError(f"{file}: {field} is {value}; allowed is {low} to {high}.")
-
-
-def _check_settings(file: str, suite: Suite) -> None:
-    settings = suite.settings
+            yield f"{field} is {value}; allowed is {low} to {high}"
     for field, pixels in (("width", settings.width), ("height", settings.height)):
         if pixels % 8:
             near = max(8, round(pixels / 8) * 8)
-            raise SuiteError(f"{file}: settings.{field} is {pixels}; it must be a multiple of 8, such as {near}.")
+            yield f"settings.{field} is {pixels}; it must be a multiple of 8, such as {near}"
     if settings.schedule == "karras" and settings.sampler not in KARRAS_SAMPLERS:
-        raise SuiteError(
-            f"{file}: the sampler {settings.sampler} cannot follow the schedule karras; "
-            f"{listed(KARRAS_SAMPLERS)} can, or leave the schedule out."
-        )
+        able = listed(KARRAS_SAMPLERS)
+        yield f"the sampler {settings.sampler} cannot follow the schedule karras; {able} can, or leave the schedule out"
     if settings.eta and settings.sampler != "ddim":
-        raise SuiteError(
-            f"{file}: settings.eta is {settings.eta}, but only the sampler ddim has an eta, "
-            f"not {settings.sampler}; leave it out or set it to 0."
-        )
+        only = f"only the sampler ddim has an eta, not {settings.sampler}"
+        yield f"settings.eta is {settings.eta}, but {only}; leave it out or set it to 0"
 
 
-def _check_variants(file: str, suite: Suite) -> None:
+def _problems_of_variants(suite: Suite) -> Iterator[str]:
     if not suite.variants:
-        raise SuiteError(f"{file}: there is no variant; add [variants.base] with a checkpoint.")
+        yield "there is no variant; add [variants.base] with a checkpoint"
     folded: dict[str, str] = {}
     for variant in suite.variants:
         name = variant.name
         if not is_good_name(name):
-            raise SuiteError(f"{file}: the variant name {name!r} will not do; it is {NAME_RULE}.")
+            yield f"the variant name {name!r} will not do; it is {NAME_RULE}"
         other = folded.setdefault(name.lower(), name)
         if other != name:
-            raise SuiteError(
-                f"{file}: the variants {other!r} and {name!r} differ only in case; "
-                "their images would share a folder on some systems."
-            )
+            both = f"the variants {other!r} and {name!r} differ only in case"
+            yield f"{both}; their images would share a folder on some systems"
         texts = {"checkpoint": variant.checkpoint, "unet": variant.unet, "vae": variant.vae}
         texts |= {f"loras[{index}].path": lora.path for index, lora in enumerate(variant.loras)}
         for field, text in texts.items():
             if text is not None and (not text.strip() or "\0" in text):
-                raise SuiteError(f"{file}: variants.{name}.{field} is empty or holds a zero byte.")
+                yield f"variants.{name}.{field} is empty or holds a zero byte"
         for index, lora in enumerate(variant.loras):
-            _check_lora_weights(f"{file}: variants.{name}.loras[{index}]", lora)
+            # Names of blocks depend on the checkpoint's UNet, and are checked where that is read.
+            weights = {field: getattr(lora, field) for field in ("weight", "unet", "text_encoder", "text_encoder_2")}
+            weights |= {f"blocks.{block}": weight for block, weight in lora.blocks.items()}
+            for field, weight in weights.items():
+                if weight is not None and not abs(weight) <= HEAVIEST_LORA:  # NaN neither
+                    allowed = f"a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}"
+                    yield f"variants.{name}.loras[{index}].{field} is {weight}; it must be {allowed}"
 
 
-def _check_lora_weights(where: str, lora: Lora) -> None:
-    # Names of blocks depend on the checkpoint's UNet, and are checked where that is read.
-    weights = {name: getattr(lora, name) for name in ("weight", "unet", "text_encoder", "text_encoder_2")}
-    weights |= {f"blocks.{name}": weight for name, weight in lora.blocks.items()}
-    for name, weight in weights.items():
-        if weight is not None and not abs(weight) <= HEAVIEST_LORA:  # NaN neither
-            raise SuiteError(
-                f"{where}.{name} is {weight}; it must be a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}."
-            )
-
-
-def _check_lists(file: str, suite: Suite) -> None:
+def _problems_of_lists(suite: Suite) -> Iterator[str]:
     if not suite.prompt_files:
-        raise SuiteError(f'{file}: prompts is empty; name at least one prompt file, such as "mini.jsonl".')
+        yield 'prompts is empty; name at least one prompt file, such as "mini.jsonl"'
     for field, names in (("prompts", suite.prompt_files), ("metrics", suite.metrics)):
-        doubled = [name for name in names if names.count(name) > 1]
-        if doubled:
-            raise SuiteError(f"{file}: {field} names {doubled[0]!r} twice.")
-
-
-def _check_metrics(file: str, suite: Suite, known: Collection[str] | None) -> None:
-    for name in suite.metrics if known is not None else ():
-        if known is not None and name not in known:
-            raise SuiteError(
-                f"{file}: unknown metric {name!r}{did_you_mean(name, known)}; there are {listed(known)}.",
-                "hotart-bench list metrics",
-            )
+        for name in names:
+            if names.count(name) > 1:
+                yield f"{field} names {name!r} twice"
 
 
 def _check_limits(file: str, suite: Suite) -> None:

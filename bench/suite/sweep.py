@@ -110,15 +110,7 @@ def _weighted(loras: tuple[Lora, ...], weight: float) -> tuple[Lora, ...]:
 
 def _scaled(lora: Lora, factor: float) -> Lora:
     """A LoRA with each of its weights times a factor."""
-
-    def times(weight: float | None) -> float | None:
-        return None if weight is None else weight * factor
-
-    return msgspec.structs.replace(
-        lora,
-        weight=lora.weight * factor,
-        unet=times(lora.unet),
-        text_encoder=times(lora.text_encoder),
-        text_encoder_2=times(lora.text_encoder_2),
-        blocks={name: weight * factor for name, weight in lora.blocks.items()},
-    )
+    own = {name: getattr(lora, name) for name in ("weight", "unet", "text_encoder", "text_encoder_2")}
+    scaled = {name: weight * factor for name, weight in own.items() if weight is not None}
+    blocks = {name: weight * factor for name, weight in lora.blocks.items()}
+    return msgspec.structs.replace(lora, **scaled, blocks=blocks)

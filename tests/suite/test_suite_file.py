@@ -126,6 +126,15 @@ def test_a_bad_suite_is_refused_in_a_sentence(prompt_id: str, tmp_path: Path) ->
     assert str(path) in caught.value.message
 
 
+def test_every_value_that_cannot_be_is_named_at_once(tmp_path: Path) -> None:
+    path = write_suite(tmp_path, "steps = 20\nguidance_scale = 5", "steps = 0\nguidance_scale = nan")
+    with pytest.raises(SuiteError) as caught:
+        load_suite(str(path))
+    assert caught.value.message == (
+        f"{path}: settings.steps is 0; allowed is 1 to 499. Also: settings.guidance_scale is nan; allowed is 0 to 100."
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
