@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -17,6 +18,7 @@ import typer
 import typer.core
 import typer.main
 
+from bench.cli.printing import stop_writing
 from bench.errors import UsageError
 from bench.formatting import did_you_mean
 from bench.machine import package_versions
@@ -123,6 +125,9 @@ def parse(arguments: Sequence[str]) -> Job | int:
             return job
     except typer.Exit as answered:
         return answered.exit_code
+    except BrokenPipeError:  # whoever read the help has seen enough of it; no verb has begun
+        stop_writing(sys.stdout)
+        return 0
 
 
 def build() -> Any:

@@ -62,8 +62,6 @@ def score(
     """
     _refuse_mixture(run_or_suite, images, prompts, limit)
     if images is not None and prompts is not None:
-        from bench.score.external_images import import_images  # torch, which scoring a run imports only for its work
-
         options.check_device(device)
         chosen = _chosen_metrics(metrics, quiet)
         allowed = _limits(limits, chosen)
@@ -72,6 +70,8 @@ def score(
         pairs = read_pairs(prompts, images)
         machine = machine_facts(pick_device(device))
         source = ExternalImages(images=str(images), prompts=str(prompts))
+        from bench.score.external_images import import_images  # imports torch, which a wrong flag need not wait for
+
         with show_progress(quiet) as progress:
             suite = import_images(
                 pairs, source, folder, metrics=chosen, limits=allowed, machine=machine, fresh=fresh, progress=progress

@@ -115,6 +115,14 @@ def test_a_reader_that_leaves_early_is_not_an_error(run_folder, form):
     assert process.returncode == 0
 
 
+def test_a_reader_that_leaves_the_help_early_is_not_an_error():
+    command = [sys.executable, "-m", "bench", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 class FullDisk(io.StringIO):
     """A stdout whose disk has no room left; its file number is one that may be closed."""
 
