@@ -41,7 +41,7 @@ def calibrate(
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Runs with other seeds.")] = 2,
     sessions: Annotated[int, typer.Option("--sessions", metavar="N", help="Sessions of timing; 0 for none.")] = 3,
     device: Device = "auto",
-    beside: Annotated[
+    other_device: Annotated[
         str | None,
         typer.Option(
             "--other-device",
@@ -68,7 +68,7 @@ def calibrate(
     checked = read_suite(suite, limit)
     folder, file = calibration_places(checked, output)
     chosen, names = options.variants_of(checked, variants), options.split_names(metrics, "--metrics")
-    for name in (device, beside):
+    for name in (device, other_device):
         options.check_device(name or "auto")
     options.check_weights_dir(weights_dir)
     with show_progress(quiet) as progress:
@@ -78,7 +78,7 @@ def calibrate(
             variants=chosen,
             metrics=names,
             device=device,
-            beside=beside,
+            beside=other_device,
             seeds=seeds,
             sessions=sessions,
             fresh=fresh,

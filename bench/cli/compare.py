@@ -93,7 +93,7 @@ def compare(
     timings: tuple[TimingSummary, ...] = ()
     if reference is None:
         deltas = compare_run(candidate, pairs=names, metrics=chosen, tags=tags)
-        # Of two runs there are none: ratios hold within a run, side by side.
+        # Two runs have none: ratios hold within a run, measured side by side.
         ratios = timing_ratios(candidate, pairs=names or variant_pairs(candidate.info.suite))
         timings = summarize_timings(candidate)
     else:
@@ -277,7 +277,7 @@ medians, or a ``strength``, where ``candidate`` is the variant that is ranked.""
 
 
 def tidy_csv(deltas: Sequence[Delta], ratios: Sequence[Ratio], rankings: Sequence[Ranking]) -> str:
-    """Every number of a comparison as a row with unrounded values; empty where there is none."""
+    """Each result of a comparison as a row of unrounded values; a value that does not exist is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, TIDY, restval="", lineterminator="\n")
     writer.writeheader()

@@ -231,7 +231,7 @@ def _memory_words(found: MemoryEstimate | None, weights_bytes: int | None) -> st
 
 
 def _memory_advice(found: MemoryEstimate) -> str:
-    """The settings that would fit, in a sentence; nothing where there are none, or the suite's do."""
+    """The settings that would fit, in a sentence; empty where there are no such settings, or the suite fits already."""
     return f"In [settings], {'; or '.join(found.advice)}. Each makes another protocol." if found.advice else ""
 
 

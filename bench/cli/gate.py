@@ -34,7 +34,7 @@ EXIT_CODES: dict[Outcome, int] = {"pass": 0, "fail": 1, "inconclusive": 5, "inva
 MEANING: dict[Outcome, str] = {
     "pass": "nothing that is gated lost more than its limit allows",
     "fail": "something that is gated lost more than its limit allows",
-    "inconclusive": "what was measured does not decide it, which is no pass",
+    "inconclusive": "what was measured does not decide it, which is not a pass",
     "invalid": "something is missing, is broken or tells nothing, so there is no verdict",
 }
 Inconclusive = Literal["fail", "warn"]

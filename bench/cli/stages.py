@@ -1,4 +1,4 @@
-"""What ``run``, ``sweep`` and the single stages share: flags checked, the work done, and how it went told."""
+"""What ``run``, ``sweep`` and the single stages share: check the flags, do the work, say how it went."""
 
 from __future__ import annotations
 
