@@ -87,6 +87,13 @@ LISTS = {
 }
 """The same of ``hotart-bench list``."""
 
+# Plain help fits 20 columns, and starts twice as fast as typer's rich one.
+_PLAIN: dict[str, Any] = {
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
 Job = Callable[[], int | None]
 """What to do; its value is the exit code, None for 0."""
 
@@ -154,14 +161,6 @@ def _command(name: str, target: str) -> Any:
     app = typer.Typer(add_completion=False, **_PLAIN)
     app.command(name, help=text.strip(), epilog=f"\b\nExamples:\n{examples}")(bind)
     return typer.main.get_command(app)
-
-
-# Plain help fits 20 columns, and starts twice as fast as typer's rich one.
-_PLAIN: dict[str, Any] = {
-    "rich_markup_mode": None,
-    "pretty_exceptions_enable": False,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
-}
 
 
 def _show_version(is_set: bool) -> None:
