@@ -12,7 +12,8 @@ import typer
 from bench.baseline import freeze, read_baseline, read_session_noise, write_baseline
 from bench.cli import options
 from bench.cli.options import RunFolder, Variants, file_option
-from bench.cli.printing import say, show, utc_now
+from bench.cli.printing import say, show
+from bench.documents import utc_now
 from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.formatting import plural
 from bench.gate import judge, like_named

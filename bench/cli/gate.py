@@ -15,8 +15,9 @@ import typer
 from bench.baseline import freeze, read_baseline
 from bench.cli import options
 from bench.cli.options import RunFolder, file_option
-from bench.cli.printing import print_table, say, show, utc_now
+from bench.cli.printing import print_table, say, show
 from bench.cli.targets import at_hand
+from bench.documents import utc_now
 from bench.errors import MachineError, UsageError
 from bench.formatting import plural
 from bench.gate import judge, like_named
@@ -25,8 +26,8 @@ from bench.gate.outcomes import GRAVEST_FIRST, WORDS, shown, unexplained, worst_
 from bench.gate.summary import summary_markdown
 from bench.records import Baseline, FrozenVariant, Gate, Outcome, Run, Verdict
 from bench.store import gate_json, load_run, write_gate
-from bench.store.journal import write_whole, writing
-from bench.store.reading import INFO, folder_of
+from bench.store.journal import INFO, write_whole, writing
+from bench.store.reading import folder_of
 
 HELP = "hotart-bench gate --help"
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "fail": 1, "inconclusive": 5, "invalid": 5}

@@ -12,7 +12,7 @@ from bench.cli import options
 from bench.cli.printing import say, show
 from bench.cli.progress import show_progress
 from bench.metrics import all_metrics
-from bench.records import Suite
+from bench.records import RunOptions, Suite
 from bench.run import Outcome, run_all, run_stage
 
 Stage = Literal["all", "render", "score", "measure", "report"]

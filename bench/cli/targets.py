@@ -11,7 +11,7 @@ from bench.documents import exists
 from bench.errors import UsageError
 from bench.metrics import all_metrics
 from bench.records import Suite
-from bench.store import load_run
+from bench.store import read_info
 from bench.store.object_store import is_run_at, run_url, working_folder
 from bench.store.objects import is_url
 from bench.store.reading import folder_of
@@ -66,7 +66,7 @@ def names_run(name: str) -> bool:
 
 def recorded_suite(folder: str) -> Suite:
     """The suite that a run was made with."""
-    return load_run(folder).info.suite
+    return read_info(folder_of(folder)).suite
 
 
 def read_suite(name_or_path: str, limit: int | None) -> Suite:

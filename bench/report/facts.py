@@ -17,7 +17,7 @@ from bench.formatting import listed
 from bench.metrics.image_checks import duplicates
 from bench.metrics.registry import version_dtype
 from bench.records import ExternalImages, Gate, Machine, MeasurePlan, Run, Suite
-from bench.store import load_run, read_gate
+from bench.store import read_gate
 from bench.suite.images_table import NOT_GIVEN
 from bench.suite.training_prompts import training_prompts_in
 

@@ -173,44 +173,35 @@ def _beside(folder: Path, name: str) -> str:
 
 def _read_table(path: Path) -> dict[str, Any]:
     """The TOML as it stands, of this schema, without unknown fields or choices."""
-    try:
-        table = tomllib.loads(documents.read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise SuiteError(f"{path}: is not valid TOML: {error}.") from error
+    table = documents.read_toml(path)
     found = table.get("settings")
     settings = found if isinstance(found, dict) else {}
     documents.refuse_other_schema(
         path, table.get("schema"), SCHEMA, "suites", _what_to_change(settings), invalid=SuiteError
     )
     for place, inner, known in _tables(table):
-        for name in inner:
-            if name not in known:
-                raise SuiteError(
-                    f"{path}: unknown field {place}{name}{did_you_mean(name, known)}; "
-                    f"{'here' if place else 'at the top'} stand {', '.join(known)}."
-                )
+        documents.refuse_unknown_fields(path, place, inner, known)
+    old_words = _old_sampler(settings)
+    if old_words:
+        raise SuiteError(
+            f"{path}: settings.sampler is {settings['sampler']!r}, a word of schema 1.", f"write {old_words}"
+        )
     for name, choices in (("sampler", SAMPLERS), ("schedule", get_args(Schedule)), ("dtype", get_args(Dtype))):
-        value = settings.get(name)
-        if isinstance(value, str) and value not in choices:
-            near = did_you_mean(value, choices)
-            hint = f"write {_two_words(value)}" if name == "sampler" and value in OLD_SAMPLERS else ""
-            raise SuiteError(f"{path}: settings.{name} is {value!r}{near}; allowed are {', '.join(choices)}.", hint)
+        documents.refuse_unknown_choice(path, f"settings.{name}", settings.get(name), choices)
     return table
 
 
 def _what_to_change(settings: Mapping[str, Any]) -> str:
     """What makes a suite of schema 1 one of schema 2."""
-    changes = [f"schema = {SCHEMA}"]
-    if "guidance" in settings:
-        changes.append("guidance_scale for guidance")
-    sampler = settings.get("sampler")
-    if sampler in OLD_SAMPLERS:
-        changes.append(_two_words(sampler))
-    return f"write {joined(changes)}"
+    guidance = "guidance_scale for guidance" if "guidance" in settings else ""
+    return f"write {joined([word for word in (f'schema = {SCHEMA}', guidance, _old_sampler(settings)) if word])}"
 
 
-def _two_words(old_sampler: str) -> str:
-    return f'sampler = "{OLD_SAMPLERS[old_sampler]}" with schedule = "karras" for sampler = "{old_sampler}"'
+def _old_sampler(settings: Mapping[str, Any]) -> str:
+    """The two words for a sampler of schema 1 that held its schedule; empty for any other value."""
+    old = settings.get("sampler")
+    new = OLD_SAMPLERS.get(old) if isinstance(old, str) else None
+    return f'sampler = "{new}" with schedule = "karras" for sampler = "{old}"' if new else ""
 
 
 def _tables(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], tuple[str, ...]]]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from bench import documents
 from bench.errors import WeightsError
-from bench.records import Lora, MeasurePlan, Suite
+from bench.records import Lora, MeasurePlan, RunOptions, Suite
 from bench.report import write_report
 from bench.report.facts import is_current
 from bench.run import run_all, run_stage
