@@ -11,15 +11,15 @@ from bench.checkpoints import locate
 from bench.cli import options
 from bench.cli.options import MetricsFor, Quiet, SuiteName, Variants, WeightsDir
 from bench.cli.printing import Columns, print_table, say, show
-from bench.cli.progress import Lines
 from bench.cli.targets import read_suite
 from bench.errors import WeightsError
 from bench.formatting import quantity
 from bench.measure import pick_variants
 from bench.merge.load import every_place
 from bench.metrics import all_facts, installed
+from bench.metrics.catalogue import find_entry
+from bench.metrics.weights import Stored, find_weights, lock_path, look_up
 from bench.records import Variant
-from bench.weights import Stored, fetch_weights, find_entry, lock_path
 
 TRUST = {"pinned": "pinned", "locked": "recorded here", "unpinned": "unpinned: will be recorded"}
 

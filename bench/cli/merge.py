@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from bench.checkpoints.load import open_named
 from bench.cli import options
 from bench.cli.options import AsJson, Quiet, WeightsDir
 from bench.cli.printing import Columns, print_json, print_table, say, show
 from bench.cli.progress import show_progress
 from bench.errors import Interrupted
+from bench.merge.load import open_named
 from bench.merge.write import MergedFile
 from bench.merge.write import merge as write_merged
 

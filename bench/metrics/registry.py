@@ -422,7 +422,7 @@ def metrics_of_run(
     reached = {metric.facts.metric_dtype for metric in metrics if metric.facts.name in rescored}
     if dtype not in (None, "float32", *reached):
         raise UsageError(
-            f"--metric-dtype {dtype}: none of the metrics {', '.join(names)} has an encoder that computes in it.",
+            f"--metric-dtype {dtype}: none of the metrics {', '.join(rescored)} has an encoder that computes in it.",
             "hotart-bench list metrics",
         )
     return tuple(metrics)

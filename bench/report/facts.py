@@ -15,7 +15,6 @@ from bench import formatting as text
 from bench.compare.pairing import cut_prompts
 from bench.formatting import listed
 from bench.metrics.image_checks import duplicates
-from bench.metrics.registry import version_dtype
 from bench.records import ExternalImages, Gate, Machine, MeasurePlan, Run, Suite
 from bench.store import read_gate
 from bench.suite.images_table import NOT_GIVEN
@@ -280,7 +279,7 @@ def _variants(run: Run) -> list[str]:
 def _encoder_dtype(run: Run) -> list[str]:
     """The flag for encoders that did not compute in float32."""
     scored = _scored(run)
-    dtypes = {version_dtype(facts.version) for facts in run.info.metrics if facts.name in scored} - {"float32"}
+    dtypes = {facts.metric_dtype for facts in run.info.metrics if facts.name in scored} - {"float32"}
     return ["--metric-dtype", min(dtypes)] if dtypes else []
 
 

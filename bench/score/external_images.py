@@ -191,8 +191,8 @@ def _suite(
         variants=tuple(Variant(name=variant, checkpoint=UNKNOWN) for variant in variants),
         limits=dict(limits),
         measure=MeasurePlan(rounds=0, images=0, warmups=0),
-        source=given.prompts,
-        external_images=given,
+        source=source.prompts,
+        external_images=source,
     )
 
 
