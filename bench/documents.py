@@ -7,7 +7,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -182,19 +182,19 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SuiteError(f"{path}: is not valid TOML: {error}.") from error
 
 
-def refuse_unknown_fields(path: Path | str, place: str, table: Mapping[str, Any], record: type) -> None:
+def refuse_unknown_fields(path: Path | str, place: str, table: Mapping[str, Any], record: type | Sequence[str]) -> None:
     """Refuse a field that a record does not have.
 
     Args:
         path: the file, for the sentence.
         place: where the table stands in it, such as ``settings.``; empty at the top.
         table: the table.
-        record: the msgspec type that it will become.
+        record: the msgspec type that it will become, or the names of its fields.
 
     Raises:
         SuiteError: naming the field, the nearest match and the known ones.
     """
-    known = [field.encode_name for field in msgspec.structs.fields(record)]
+    known = [one.encode_name for one in msgspec.structs.fields(record)] if isinstance(record, type) else record
     for name in table:
         if name not in known:
             raise SuiteError(

@@ -55,13 +55,13 @@ class IncomparableError(HotartError):
 
 
 class InvalidError(HotartError):
-    """Results that allow no verdict: nothing rendered, missing cells (exit code 5)."""
+    """Results that allow no verdict: nothing rendered, missing images (exit code 5)."""
 
     exit_code = 5
 
 
 class MachineError(HotartError):
-    """The machine would not: disk full, read-only, out of memory, folder in use (exit code 6)."""
+    """Environment error: disk full, read-only, out of memory, folder in use (exit code 6)."""
 
     exit_code = 6
 

@@ -23,8 +23,8 @@ from bench.records import (
     Git,
     Lora,
     Machine,
+    MeasurePlan,
     MetricFacts,
-    Plan,
     PlannedImage,
     Prompt,
     Render,
@@ -66,7 +66,7 @@ def _suite(prompts: int, samples: int, variants: Sequence[str]) -> Suite:
         metrics=tuple(METRICS),
         settings=Settings(width=64, height=64, steps=20, guidance_scale=3.0, sampler="ddim", batch=16),
         variants=tuple(_variant(name) for name in variants),
-        measure=Plan(rounds=2, images=5),
+        measure=MeasurePlan(rounds=2, images=5),
         source="fake",
     )
 

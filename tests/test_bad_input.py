@@ -76,8 +76,8 @@ def test_a_suite_of_a_newer_schema(refuses, home):
 
 
 LINES = {
-    "not JSON": ('{"id": "a", "prompt": "x"', "own.jsonl:3: is no JSON"),
-    "NaN": ('{"id": "c", "prompt": "x", "tags": NaN}', "own.jsonl:3: is no JSON: NaN"),
+    "not JSON": ('{"id": "a", "prompt": "x"', "own.jsonl:3: is not valid JSON"),
+    "NaN": ('{"id": "c", "prompt": "x", "tags": NaN}', "own.jsonl:3: is not valid JSON: NaN"),
     "doubled key": ('{"id": "c", "id": "d", "prompt": "x"}', "the key 'id' is given twice"),
     "unknown field": ('{"id": "c", "promt": "x"}', "unknown field 'promt' (did you mean 'prompt'?)"),
     "wrong type": ('{"id": "c", "prompt": 3}', "own.jsonl:3: prompt: expected str, got int"),
@@ -227,5 +227,5 @@ def test_hostile_prompts_are_rendered_and_the_run_ends_well(home, cli, monkeypat
     page, note = ((home / "out" / name).read_text("utf-8") for name in ("report.html", "report.md"))
     assert "<img src=x" not in page + note
     assert "<b>tag</b>" not in page + note
-    again = cli("compare", "out", "--json")
+    again = cli("compare", "out", "--format", "json")
     assert (again.code, again.err) == (0, "")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer.main
 
 from bench.cli.app import build
 from bench.metrics import Inputs, Metric
@@ -101,17 +100,19 @@ def commands_in(document: Path) -> Iterator[str]:
 
 def verbs() -> dict[str, set[str]]:
     """The flags of every verb; a verb in a group is "list suites"."""
-    top = typer.main.get_command(build())
+    top = build()
     found = {"": flags_of(top)}
-    for name, command in top.commands.items():  # type: ignore[attr-defined]
+    for name in top.list_commands(None):
+        command = top.get_command(None, name)
         found[name] = flags_of(command)
-        for inner, nested in getattr(command, "commands", {}).items():
-            found[f"{name} {inner}"] = flags_of(nested)
+        for inner in command.list_commands(None) if name == "list" else ():
+            found[f"{name} {inner}"] = flags_of(command.get_command(None, inner))
     return found
 
 
 def flags_of(command: object) -> set[str]:
-    options = [opt for parameter in command.params for opt in (*parameter.opts, *parameter.secondary_opts)]  # type: ignore[attr-defined]
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]  # type: ignore[attr-defined]
+    options = [opt for parameter in shown for opt in (*parameter.opts, *parameter.secondary_opts)]
     return {"--help", "-h", *(opt for opt in options if opt.startswith("-"))}
 
 

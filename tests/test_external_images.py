@@ -224,11 +224,11 @@ def test_a_sample_that_a_variant_lacks_is_a_null(mine: Path, tmp_path: Path, cli
         ("image,prompt\na.png,'  '\nb.png\n", ":3: has 1 columns"),
         ("image,prompt\nb.png,fox\n", "did you mean 'a.png'"),
         ("image,prompt\n../secret.png,fox\n", "lies outside"),
-        ("image,prompt\na.gif,fox\n", "none by its name"),
+        ("image,prompt\na.gif,fox\n", "is not an image by its name"),
         ("image,prompt,variant\na.png,fox,a/b\n", "the variant name 'a/b'"),
         ("image,prompt\na.png,fox\na.png,dog\n", "named twice"),
         ("image,prompt,variant\na.png,fox,x\na.png,fox,X\n", "differ only in case"),
-        ('image,prompt\na.png,"fox\n', "is no CSV"),
+        ('image,prompt\na.png,"fox\n', "is not valid CSV"),
     ],
 )
 def test_a_table_that_is_wrong_is_refused_with_its_line(text: str, sentence: str, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_table_that_is_wrong_is_refused_with_its_line(text: str, sentence: str
 
 @pytest.mark.parametrize(
     ("line", "sentence"),
-    [('{"image": "a.png", "prompt": 3}', "must be a text"), ("[1]", "a line is an object"), ("{", "is no JSON")],
+    [('{"image": "a.png", "prompt": 3}', "must be a text"), ("[1]", "a line is an object"), ("{", "is not valid JSON")],
 )
 def test_jsonl_lines_are_checked_too(line: str, sentence: str, tmp_path: Path) -> None:
     picture(1).save(tmp_path / "a.png")
@@ -275,7 +275,7 @@ def test_other_mistakes_with_the_flags(mine: Path, tmp_path: Path, cli) -> None:
         ("mini", *both): "stand alone",
         (*both, "--limit", "2"): "--limit goes with a suite",
         ("mini", "--limits", "blur=0.1"): "goes with --images",
-        (*both, "--metrics", "blur", "--limits", "blur"): "no NAME=LIMIT",
+        (*both, "--metrics", "blur", "--limits", "blur"): "is not NAME=LIMIT",
         (*both, "--metrics", "blur", "--limits", "contrast=0.1"): "is not scored",
         (*both, "--metrics", "contrast", "--limits", "contrast=0.1"): "only describes",
         ("--images", tmp_path / "none", "--prompts", path): "is not a folder",

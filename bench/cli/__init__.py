@@ -1,41 +1,36 @@
-"""The command line: the verbs, and the only room that prints or exits.
+"""The command line: the only room that prints or exits.
 
-Typer reads the arguments; the verb itself runs outside of typer, so that every error arrives here and
-ends with one or two sentences and the exit code of the contract (``bench.cli``).
+``bench.cli.app`` finds the verb and reads its arguments, the verb's own module does the work, and every error
+arrives here, where it ends with one or two sentences and the exit code of the contract.
 """
 
 from __future__ import annotations
 
 import errno
 import io
-import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
+from bench.cli.printing import say, stop_writing
 from bench.errors import HotartError, Interrupted, MachineError, SuiteError, UsageError, WeightsError
 from bench.machine import is_out_of_memory
-
-# What a failure means to the user: its exit code, its sentences, and whether a traceback helps.
 
 REPORT = (
     "This is a bug of hotart-bench, not of yours. Please report it in the project's issue tracker with the "
     "traceback above, the command, and what `hotart-bench doctor` prints."
 )
-
 _NEXT: dict[type[HotartError], str] = {
     SuiteError: "Correct the file; then the same command goes on.",
     UsageError: "hotart-bench --help",
     WeightsError: "`hotart-bench doctor SUITE` tells what a suite needs and what is missing.",
     MachineError: "Once that is put right, the same command continues.",
 }
-
 """What to do next, for errors that do not say it themselves."""
-
-_MACHINE_SAYS_NO = {
+_ENVIRONMENT = {
     errno.ENOSPC: "The disk is full",
     errno.EDQUOT: "The disk quota is used up",
     errno.EROFS: "The disk is read-only",
@@ -46,66 +41,8 @@ _MACHINE_SAYS_NO = {
     errno.ENOMEM: "Out of memory",
     errno.EIO: "The disk could not be read or written",
     errno.ENAMETOOLONG: "The name is too long",
+    errno.EPIPE: "A connection or pipe was closed at its other end",
 }
-
-
-@dataclass(frozen=True)
-class Failure:
-    """How the command ends: what is printed on stderr, and the exit code."""
-
-    exit_code: int
-    message: str
-    hint: str = ""
-    traceback: bool = False
-
-
-def explain(error: BaseException) -> Failure:
-    """Failure for any error that reaches the command line, by the exit codes of the contract."""
-    if isinstance(error, HotartError) and error.exit_code != HotartError.exit_code:
-        return Failure(error.exit_code, error.message, error.hint or _NEXT.get(type(error), ""))
-    if isinstance(error, KeyboardInterrupt):
-        return Failure(
-            Interrupted.exit_code,
-            "Stopped. What was finished is kept; the same command continues where it stopped.",
-        )
-    if isinstance(error, OSError) and error.errno in _MACHINE_SAYS_NO:
-        return _explain_os_error(error, _MACHINE_SAYS_NO[error.errno])
-    if is_out_of_memory(error):
-        return Failure(
-            MachineError.exit_code,
-            "Out of memory. What was finished is kept.",
-            "A smaller `batch` in the suite's [settings], or another --device, needs less; "
-            "`hotart-bench doctor SUITE` tells how much there is.",
-        )
-    if _is_bad_usage(error):
-        return _explain_usage(error)
-    return Failure(HotartError.exit_code, REPORT, traceback=True)
-
-
-def _explain_os_error(error: OSError, why: str) -> Failure:
-    where = f": {error.filename}" if error.filename is not None else ""
-    return Failure(
-        MachineError.exit_code,
-        f"{why}{where}. What was finished is kept.",
-        "Make room or choose another folder with -o; then the same command continues.",
-    )
-
-
-def _is_bad_usage(error: BaseException) -> bool:
-    # Typer carries its own copy of click since 0.26 and used the package before: no common class to catch.
-    return hasattr(error, "format_message") and getattr(error, "exit_code", None) == 2
-
-
-def _explain_usage(error: Any) -> Failure:
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "hotart-bench"
-    message = str(error.format_message()).strip()
-    if message == "Missing command." and context is not None:
-        message = f"What should it do? {', '.join(context.command.list_commands(context))}."
-    return Failure(2, message if message.endswith((".", "?", "!")) else f"{message}.", f"{command} --help")
-
-
-# The command line: the verbs, and the only room that prints or exits.
 
 
 def main() -> NoReturn:
@@ -122,47 +59,77 @@ def run_command_line(arguments: Sequence[str]) -> int:
     """Exit code of one command; results go to stdout, messages to stderr.
 
     0 done or passed, 1 a regression, 2 bad usage, 3 bad weights, 4 not comparable, 5 inconclusive or invalid,
-    6 environment error, 70 internal error (with a traceback), 130 interrupted.
+    6 environment error, 70 internal error (with a traceback), 130 interrupted. Only a verb that came to its end, and
+    help that was asked for, end with 0.
     """
-    code = 0
     try:
-        from bench.cli.app import parse
+        from bench.cli.app import parse  # here, so that an interrupt while typer is imported ends with 130 too
 
         job = parse(arguments)
-        if job is not None:
-            code = job() or 0
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (`| head`) has what it wanted; a verdict stands all the same.
-        _abandon_stdout()
-    except (Exception, KeyboardInterrupt) as error:
+        code = job if isinstance(job, int) else job() or 0
+        _flush()
+    except BaseException as error:  # also a SystemExit of some library, which must not end as a success
         return _tell(error)
     return code
 
 
+def explain(error: BaseException) -> tuple[int, str, str]:
+    """Exit code, sentence and next command for any error that reaches the command line, by the contract."""
+    if isinstance(error, HotartError) and error.exit_code != HotartError.exit_code:
+        return error.exit_code, error.message, error.hint or _NEXT.get(type(error), "")
+    if isinstance(error, KeyboardInterrupt):
+        said = "Stopped. What was finished is kept; the same command continues where it stopped."
+        return Interrupted.exit_code, said, ""
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+        where = f": {error.filename}" if error.filename is not None else ""
+        return (
+            MachineError.exit_code,
+            f"{_ENVIRONMENT[error.errno]}{where}. What was finished is kept.",
+            _NEXT[MachineError]
+            if error.errno == errno.EPIPE
+            else "Make room or choose another folder with -o; then the same command continues.",
+        )
+    if is_out_of_memory(error):
+        return (
+            MachineError.exit_code,
+            "Out of memory. What was finished is kept.",
+            "A smaller `batch` in the suite's [settings], or another --device, needs less; "
+            "`hotart-bench doctor SUITE` tells how much there is.",
+        )
+    # Typer carries its own copy of click since 0.26 and used the package before: no common class to catch.
+    if hasattr(error, "format_message") and getattr(error, "exit_code", None) == UsageError.exit_code:
+        return _explain_usage(error)
+    return HotartError.exit_code, REPORT, ""
+
+
+def _explain_usage(error: Any) -> tuple[int, str, str]:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "hotart-bench"
+    message = str(error.format_message()).strip()
+    if message == "Missing command." and context is not None:
+        message = f"What should it do? {', '.join(context.command.list_commands(context))}."
+    return UsageError.exit_code, message if message.endswith((".", "?", "!")) else f"{message}.", f"{command} --help"
+
+
 def _tell(error: BaseException) -> int:
-    from bench.cli.printing import printable
+    exit_code, message, hint = explain(error)
+    if exit_code == HotartError.exit_code:
+        say("".join(traceback.format_exception(error)).rstrip())
+    say(f"hotart-bench: {message}")
+    if hint:
+        say(f"  next: {hint}")
+    try:
+        _flush()
+    except OSError:
+        stop_writing(sys.stdout)
+    return exit_code
 
-    failure = explain(error)
-    if failure.traceback:
-        import traceback
 
-        traceback.print_exception(error)
-    print(f"hotart-bench: {printable(failure.message)}", file=sys.stderr)
-    if failure.hint:
-        print(f"  next: {printable(failure.hint)}", file=sys.stderr)
+def _flush() -> None:
     try:
         sys.stdout.flush()
-    except OSError:
-        _abandon_stdout()
-    return failure.exit_code
-
-
-def _abandon_stdout() -> None:
-    """Points stdout at nothing, or the interpreter would complain again when it flushes at exit."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
-    os.close(nothing)
+    except BrokenPipeError:
+        stop_writing(sys.stdout)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

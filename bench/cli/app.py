@@ -1,15 +1,27 @@
-"""The verbs together, and the first help that a newcomer reads."""
+"""The verbs together: where each one is, and the first help that a newcomer reads.
+
+A verb is a plain function in a module of its own, with an annotated parameter for each argument; its docstring is its
+help, with the examples last. The module is imported when the verb is called, so that help and a misspelt verb import
+none, and a verb that needs no model no torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 import typer
+import typer.core
+import typer.main
 
-from bench.cli import baseline, doctor, fetch, gate, inspect, lists, merge, planning, stages, sweep
-from bench.cli import compare as results
-from bench.cli.verbs import Job, group
+from bench.cli.printing import stop_writing
+from bench.errors import UsageError
+from bench.formatting import did_you_mean
+from bench.machine import package_versions
 
 HELP = """Is the merge better, by how much, at what cost, and did it break anything?
 
@@ -27,13 +39,6 @@ First steps:
   hotart-bench run my-suite.toml -o runs/mine
       your own checkpoints and prompts
 """
-LIST_HELP = "List what there is: suites, variants, metrics or prompts."
-LIST_EXAMPLES = (
-    "hotart-bench list suites",
-    "hotart-bench list variants sdxl",
-    "hotart-bench list metrics --json",
-    "hotart-bench list prompts portraits",
-)
 EXIT_CODES = """\b
 Exit codes:
   0    done, or the gate passed
@@ -46,32 +51,120 @@ Exit codes:
   70   internal error
   130  interrupted; the same command continues
 """
+LIST_EXAMPLES = """\b
+Examples:
+  hotart-bench list suites
+  hotart-bench list variants sdxl
+  hotart-bench list metrics --json
+  hotart-bench list prompts portraits
+"""
+
+VERBS = {
+    "run": ("bench.cli.run:run", "Render, score, measure and report: the main job."),
+    "render": ("bench.cli.render:render", "Render the images that are missing, and nothing else."),
+    "score": ("bench.cli.score:score", "Score the images that are there."),
+    "measure": ("bench.cli.measure:measure", "Time the variants and their memory, each in fresh processes."),
+    "report": ("bench.cli.report:report", "Write report.html, report.md and the plots of a run anew."),
+    "compare": ("bench.cli.compare:compare", "Paired differences between variants, or between two runs."),
+    "plot": ("bench.cli.plot:plot", "Draw the comparison plots of a run, or of two."),
+    "gate": ("bench.cli.gate:gate", "Verdicts: did a variant lose more than is allowed?"),
+    "baseline": ("bench.cli.baseline:baseline", "Freeze a run into one small file that gates compare with."),
+    "sweep": ("bench.cli.sweep:sweep", "Which weight of a LoRA is best: each is a variant of one run."),
+    "merge": ("bench.cli.merge:merge", "Merge checkpoints and LoRAs into one file, as a recipe says."),
+    "inspect": ("bench.cli.inspect:inspect", "What a checkpoint or LoRA file is, and what it would change."),
+    "plan": ("bench.cli.plan:plan", "Prompts, samples and time that margins need, by a pilot run."),
+    "calibrate": ("bench.cli.calibrate:calibrate", "A/A test: how far apart chance alone puts the same weights."),
+    "fetch": ("bench.cli.fetch:fetch", "Download every weight that a suite needs, and check it."),
+    "doctor": ("bench.cli.doctor:doctor", "What this machine has, what a suite needs, what is missing."),
+    "list": ("", "List what there is: suites, variants, metrics or prompts."),
+}
+"""Each verb, where its function is, and what the list of verbs says of it: the first sentence of its docstring."""
+LISTS = {
+    "suites": ("bench.cli.lists:list_suites", "The shipped suites, and how many images each makes."),
+    "variants": ("bench.cli.lists:list_variants", "The variants of a suite: their checkpoints and LoRAs."),
+    "metrics": ("bench.cli.lists:list_metrics", "The metrics, and which way is better."),
+    "prompts": ("bench.cli.lists:list_prompts", "The prompt sets: counts by tag, and CLIP tokens."),
+}
+"""The same of ``hotart-bench list``."""
+
+# Plain help fits 20 columns, and starts twice as fast as typer's rich one.
+_PLAIN: dict[str, Any] = {
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+Job = Callable[[], int | None]
+"""What to do; its value is the exit code, None for 0."""
 
 
-def parse(arguments: Sequence[str]) -> Job | None:
-    """The job that the arguments ask for; None where typer has answered itself (help, version)."""
-    answer = build()(args=list(arguments) or ["--help"], prog_name="hotart-bench", standalone_mode=False)
-    return answer if callable(answer) else None
+class VerbGroup(typer.core.TyperGroup):
+    """Verbs that are imported when they are called: click's pattern of lazily loaded commands."""
+
+    verbs: ClassVar[Mapping[str, Mapping[str, tuple[str, str]]]] = {"hotart-bench": VERBS, "list": LISTS}
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in the order of the help."""
+        return list(self.verbs[self.name or ""])
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name, its module imported; UsageError with the nearest one where there is none."""
+        known = self.verbs[self.name or ""]
+        if cmd_name not in known:
+            near = did_you_mean(cmd_name, known)
+            raise UsageError(f"{cmd_name!r} is not one of {', '.join(known)}{near}.", f"{ctx.command_path} --help")
+        target, text = known[cmd_name]
+        return _command(cmd_name, target) if target else _group(cmd_name, text, LIST_EXAMPLES)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The list of verbs, from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self.verbs[self.name or ""].items()])
 
 
-def build() -> typer.Typer:
-    """The whole command line as a typer application."""
-    app = group(HELP)
-    app.callback(epilog=EXIT_CODES)(_common)
-    rooms = (stages, results, gate, baseline, sweep, merge, inspect, planning, fetch, doctor)
-    for verbs in (room.app for room in rooms):
-        app.registered_commands += verbs.registered_commands
-    listing = group(LIST_HELP, *LIST_EXAMPLES)
-    for verbs in (lists.app,):
-        listing.registered_commands += verbs.registered_commands
-    app.add_typer(listing, name="list")
-    return app
+def parse(arguments: Sequence[str]) -> Job | int:
+    """The job that the arguments ask for, or the exit code where typer has answered by itself (help, version)."""
+    command = build()
+    try:
+        # Not command.main(): it would turn Ctrl-C into a value. The verb runs later, outside of typer.
+        with command.make_context("hotart-bench", list(arguments) or ["--help"]) as context:
+            job: Job = command.invoke(context)
+            return job
+    except typer.Exit as answered:
+        return answered.exit_code
+    except BrokenPipeError:  # whoever read the help has seen enough of it; no verb has begun
+        stop_writing(sys.stdout)
+        return 0
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
-        from bench.machine import package_versions
+def build() -> Any:
+    """The whole command line as a click group."""
+    return _group("hotart-bench", HELP, EXIT_CODES, _common)
 
+
+def _group(name: str, text: str, last: str, callback: Callable[..., None] = lambda: None) -> Any:
+    app = typer.Typer(name=name, cls=VerbGroup, add_completion=False, **_PLAIN)
+    app.callback(help=text, epilog=last)(callback)
+    return typer.main.get_command(app)
+
+
+def _command(name: str, target: str) -> Any:
+    """The function ``module:name`` as a command that gives the job to do."""
+    module, _, function_name = target.partition(":")
+    function: Callable[..., int | None] = getattr(importlib.import_module(module), function_name)
+    text, _, examples = (inspect.getdoc(function) or "").partition("Examples:\n")
+
+    @functools.wraps(function)
+    def bind(**values: Any) -> Job:
+        return functools.partial(function, **values)
+
+    app = typer.Typer(add_completion=False, **_PLAIN)
+    app.command(name, help=text.strip(), epilog=f"\b\nExamples:\n{examples}")(bind)
+    return typer.main.get_command(app)
+
+
+def _show_version(is_set: bool) -> None:
+    if is_set:
         typer.echo(f"hotart-bench {package_versions().get('hotart-bench', '(not installed)')}")
         raise typer.Exit
 

@@ -1,4 +1,4 @@
-"""``baseline``: what later runs are held against, and who accepted it."""
+"""``baseline``: what later runs are compared with, and who accepted it."""
 
 from __future__ import annotations
 
@@ -9,28 +9,22 @@ from typing import Annotated
 import msgspec
 import typer
 
+from bench.baseline import freeze, read_baseline, read_session_noise, write_baseline
 from bench.cli import options
 from bench.cli.options import RunFolder, Variants, file_option
-from bench.cli.printing import say
-from bench.cli.verbs import group, verb
+from bench.cli.printing import say, show
 from bench.documents import utc_now
 from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.formatting import plural
+from bench.gate import check_limits, like_named
+from bench.machine import git_user
 from bench.records import Acceptance, Baseline, Gate, Outcome
-
-app = group("What gates compare with.")
+from bench.store import load_run
 
 HELP = "hotart-bench baseline --help"
 _MOST_CHARACTERS = 1_000
 
 
-@verb(
-    app,
-    "baseline",
-    "hotart-bench baseline reports/runs/mini -o baseline.json",
-    'hotart-bench baseline runs/new -o baseline.json --replace --why "SPO v2"',
-    "hotart-bench baseline runs/new -o new.json --calibration calibration.json",
-)
 def baseline(
     run: RunFolder,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where to.")],
@@ -40,16 +34,18 @@ def baseline(
     by: Annotated[
         str | None, typer.Option("--by", metavar="NAME", help="Who accepts it.  [default: git's user]")
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of the one that is there.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the baseline that is there.")] = False,
 ) -> None:
     """Freeze a run into one small file that gates compare with.
 
     It holds each prompt's means and each round's medians, no images, and is fit to commit. Who accepted it, why,
     and what the gate said of it against the one that it replaces stand in it.
-    """
-    from bench.baseline import freeze, read_session_noise, write_baseline
-    from bench.store import load_run
 
+    Examples:
+      hotart-bench baseline reports/runs/mini -o baseline.json
+      hotart-bench baseline runs/new -o baseline.json --replace --why "SPO v2"
+      hotart-bench baseline runs/new -o new.json --calibration calibration.json
+    """
     reason = _one_line(why, "--why")
     previous = _previous(output, replace, reason)
     who = _accepted_by(by, output)
@@ -68,28 +64,24 @@ def baseline(
     sizes = ((len(written.prompts), "prompt"), (written.samples, "sample"), (len(written.variants), "variant"))
     said = " x ".join(plural(count, noun) for count, noun in sizes)
     say(f"Done: {said}, {output.stat().st_size / 1000:,.0f} kB, accepted by {who}, checksum {written.checksum[:12]}.")
-    print(output)
+    show(str(output))
 
 
 def _previous(output: Path, replace: bool, why: str) -> Baseline | None:
     """The baseline that is to be replaced; None where there is nothing yet."""
-    from bench.baseline import read_baseline
-
     if replace and not why:
         raise UsageError('--replace needs a reason: --why "...". It is kept in the file.', HELP)
     if not output.exists() and not output.is_symlink():
         return None
     if not replace:
         raise UsageError(
-            f"{output}: is there already. Accepting another baseline is an act of its own: add --replace and a reason.",
+            f"{output}: is there already. To accept another baseline, add --replace and a reason.",
             f'hotart-bench baseline RUN -o {shlex.quote(str(output))} --replace --why "..."',
         )
     return read_baseline(output)
 
 
 def _accepted_by(by: str | None, output: Path) -> str:
-    from bench.machine import git_user
-
     folder = next(parent for parent in output.absolute().parents if parent.is_dir())
     who = git_user(folder) if by is None else _one_line(by, "--by")
     if not who:
@@ -108,34 +100,32 @@ def _one_line(text: str, flag: str) -> str:
 
 
 def _refuse_unfit(frozen: Baseline, run: str) -> None:
-    """What no run could be gated against is no baseline: missing cells, limits that make no sense."""
-    itself = _judge(frozen, frozen, run, run)
+    """Refuses a baseline that no run could pass against: missing images, limits that make no sense."""
+    itself = _gate(frozen, frozen, run, run)
     reasons = [f"{one.candidate}: {one.sentence}" for one in itself.verdicts if one.outcome == "invalid"]
     if itself.outcome == "invalid":
         more = f" And {len(reasons) - 3} more such." if len(reasons) > 3 else ""
         raise InvalidError(
             f"{run}: cannot be a baseline, because no run could pass against it. "
             f"{' '.join([*reasons[:3], *itself.notes[: not reasons]])}{more}",
-            "mend the run, or leave variants out with --variants",
+            "repair the run, or leave variants out with --variants",
         )
 
 
 def _verdict_against(previous: Baseline, frozen: Baseline, output: str, run: str) -> Outcome | None:
     """What the gate says of the new baseline against the old one; None, and why on stderr, where it cannot."""
     if previous.run_id == frozen.run_id:
-        say("Not gated against the one that it replaces: both are of one run.")
+        say("Not gated against the baseline that it replaces: both are of one run.")
         return None
     try:
-        found = _judge(frozen, previous, run, output)
+        found = _gate(frozen, previous, run, output)
     except (IncomparableError, UsageError) as error:
-        say(f"Not gated against the one that it replaces: {error.message}")
+        say(f"Not gated against the baseline that it replaces: {error.message}")
         return None
-    say(f"Against the one that it replaces: {found.outcome}.")
+    say(f"Against the baseline that it replaces: {found.outcome}.")
     return found.outcome
 
 
-def _judge(candidate: Baseline, reference: Baseline, run: str, baseline: str) -> Gate:
-    from bench.gate import check_limits, like_named
-
+def _gate(candidate: Baseline, reference: Baseline, run: str, baseline: str) -> Gate:
     pairs = like_named(candidate, reference)
     return check_limits(candidate, reference, pairs, run=run, baseline=baseline, baseline_is_run=False, time=utc_now())

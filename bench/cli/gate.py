@@ -5,26 +5,142 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import typer
 
+from bench.baseline import freeze, read_baseline
 from bench.cli import options
 from bench.cli.options import RunFolder, file_option
-from bench.cli.printing import Column, print_table, printable, say
+from bench.cli.printing import print_table, say, show
 from bench.cli.targets import at_hand
-from bench.cli.verbs import group, verb
 from bench.documents import utc_now
 from bench.errors import MachineError, UsageError
 from bench.formatting import plural
+from bench.gate import check_limits, like_named
+from bench.gate.ci import github_annotations, junit_xml
+from bench.gate.outcomes import WORDS, WORST_FIRST, formatted, unexplained, worst_first
+from bench.gate.summary import summary_markdown
 from bench.records import Baseline, FrozenVariant, Gate, Outcome, Run, Verdict
-
-# What a gate compares: the two sides behind RUN and --baseline, and which of their variants are paired.
+from bench.store import gate_json, load_run, write_gate
+from bench.store.journal import INFO, write_whole, writing
+from bench.store.reading import folder_of
 
 HELP = "hotart-bench gate --help"
+EXIT_CODES: dict[Outcome, int] = {"pass": 0, "fail": 1, "inconclusive": 5, "invalid": 5}
+
+MEANING: dict[Outcome, str] = {
+    "pass": "nothing that is gated lost more than its limit allows",
+    "fail": "something that is gated lost more than its limit allows",
+    "inconclusive": "what was measured does not decide it, which is not a pass",
+    "invalid": "something is missing, is broken or tells nothing, so there is no verdict",
+}
+Inconclusive = Literal["fail", "warn"]
+
+
+def gate(
+    run: RunFolder,
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", metavar="PATH", help="A frozen baseline, or another run folder."),
+    ] = None,
+    candidate: Annotated[
+        str | None,
+        typer.Option("--candidate", metavar="V", help="The variant that is gated.  [default: each, by its name]"),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", metavar="V", help="What it is compared with.  [default: the like-named one]"),
+    ] = None,
+    other_machine: Annotated[
+        bool,
+        typer.Option("--other-machine", help="Quality only: the baseline's timings are of another machine."),
+    ] = False,
+    inconclusive: Annotated[
+        str,
+        typer.Option("--inconclusive", metavar="fail|warn", help="warn: inconclusive alone ends with 0."),
+    ] = "fail",
+    junit: Annotated[Path | None, file_option("--junit", "Write the verdicts as JUnit XML.")] = None,
+    summary: Annotated[Path | None, file_option("--summary", "Write a markdown summary.")] = None,
+    json: Annotated[Path | None, file_option("--json", "Write the verdicts as JSON.")] = None,
+    image_base: Annotated[
+        str | None,
+        typer.Option("--image-base", metavar="URL", help="Where the run folders lie, for images in the summary."),
+    ] = None,
+) -> int:
+    """Verdicts: did a variant lose more than is allowed?
+
+    The suite's [limits] say what is allowed; those of the baseline count. Ends with 0 if all that is gated
+    passed, 1 if something failed, 5 if it is inconclusive or invalid.
+
+    Examples:
+      hotart-bench gate runs/new --baseline baseline.json
+      hotart-bench gate runs/new --baseline runs/old --junit gate.xml
+      hotart-bench gate runs/new --candidate spo --reference base
+    """
+    options.check_known((inconclusive,), "--inconclusive", ("fail", "warn"), HELP)
+    _refuse_overwriting(baseline, {"--junit": junit, "--summary": summary, "--json": json})
+    mode = cast(Inconclusive, inconclusive)
+    sides = read_sides(run, baseline)
+    found = check_limits(
+        sides.candidate,
+        sides.reference,
+        choose_pairs(sides, candidate, reference),
+        quality_only=other_machine,
+        run=run,
+        baseline=sides.baseline,
+        baseline_is_run=sides.reference_run is not None,
+        time=utc_now(),
+    )
+    _keep(found, run)
+    if junit is not None:
+        _write(junit, junit_xml(found, inconclusive=mode))
+    if summary is not None:
+        _write(summary, summary_markdown(found, sides.run, sides.reference_run, image_base=image_base))
+    if json is not None:
+        _write(json, gate_json(found))
+    print_gate(found)
+    for line in github_annotations(found) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
+        show(line)
+    return exit_code(found, mode)
+
+
+def exit_code(found: Gate, inconclusive: Inconclusive) -> int:
+    """0 passed, 1 failed, 5 inconclusive or invalid; "warn" lets inconclusive alone end with 0."""
+    return 0 if found.outcome == "inconclusive" and inconclusive == "warn" else EXIT_CODES[found.outcome]
+
+
+def _refuse_overwriting(baseline: str | None, outputs: dict[str, Path | None]) -> None:
+    """A file that is written must be neither the baseline nor another one that is written."""
+    taken = {} if baseline is None else {Path(baseline).resolve(): "--baseline"}
+    for flag, path in outputs.items():
+        if path is None:
+            continue
+        other = taken.setdefault(path.resolve(), flag)
+        if other != flag:
+            raise UsageError(f"{flag}: {path} is what {other} names already.", HELP)
+
+
+def _keep(found: Gate, run: str) -> None:
+    """Puts the gate into the run folder, for its report; one that cannot be written changes no verdict."""
+    try:
+        path = write_gate(run, found)
+    except MachineError as error:
+        say(f"The verdicts are not kept for the report: {error.message}")
+    else:
+        say(f"Kept in {path}; `hotart-bench report {shlex.quote(str(path.parent))}` shows it.")
+
+
+def _write(path: Path, text: str) -> None:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.encode())
+
+
+# --- what is compared: the two sides, and which of their variants are paired -------------------
 
 
 @dataclass(frozen=True)
@@ -47,11 +163,6 @@ def read_sides(run: str, baseline: str | None) -> Sides:
         UsageError: there is no run or no baseline, or a run is limited.
         IncomparableError, InvalidError, MachineError: as ``load_run``, ``freeze`` and ``read_baseline``.
     """
-    from bench.baseline import freeze, read_baseline
-    from bench.store import load_run
-    from bench.store.journal import INFO
-    from bench.store.reading import folder_of
-
     there = None if baseline is None else at_hand(baseline)
     if baseline is not None and there is not None and not there.exists():
         raise UsageError(
@@ -70,15 +181,13 @@ def read_sides(run: str, baseline: str | None) -> Sides:
 
 
 def choose_pairs(sides: Sides, candidate: str | None, reference: str | None) -> tuple[tuple[str, str], ...]:
-    """(candidate, reference) variants: the pair that was asked for, else those of like name.
+    """(candidate, reference) variants: the pair that the flags name, else those of like name.
 
     A variant of the baseline that the run lacks is paired all the same, so that it comes out as invalid.
 
     Raises:
         UsageError: an unknown variant, one of the two where both are needed, or a variant against itself.
     """
-    from bench.gate import like_named
-
     ours, theirs = by_name(sides.candidate), by_name(sides.reference)
     within = sides.reference is sides.candidate
     listing = f"hotart-bench compare {shlex.quote(sides.run.path)}"
@@ -131,211 +240,38 @@ def _refuse_itself(sides: Sides, ours: FrozenVariant | None, theirs: FrozenVaria
         )
 
 
-# A gate as a table, with a sentence for each verdict that needs one.
-
-MEANING: dict[Outcome, str] = {
-    "pass": "nothing that is gated lost more than its limit allows",
-    "fail": "something that is gated lost more than its limit allows",
-    "inconclusive": "what was measured does not decide it, which is no pass",
-    "invalid": "something is missing, is broken or tells nothing, so there is no verdict",
-}
+# --- the verdicts as a table, with a sentence for each that needs one ----------------------------
 
 
 def print_gate(gate: Gate) -> None:
     """Prints on stdout the verdicts pair by pair, a sentence for each that did not pass, the notes, the whole."""
-    from bench.gate.outcomes import WORDS, WORST_FIRST, unexplained, worst_first
-
     for pair in dict.fromkeys((verdict.candidate, verdict.reference) for verdict in gate.verdicts):
-        of_pair = [one for one in gate.verdicts if (one.candidate, one.reference) == pair]
-        print(printable(f"{pair[0]} against {pair[1]}{_whose(gate)}\n"))
-        _print_verdicts(of_pair)
-    told = [one for one in worst_first(gate.verdicts) if one.outcome != "pass"]
-    for verdict in told:
-        print(printable(f"{WORDS[verdict.outcome].capitalize()}: {verdict.sentence}"))
-    if told:
-        print()
+        of_baseline = "" if gate.run == gate.baseline else f" of {gate.baseline}"
+        show(f"{pair[0]} against {pair[1]}{of_baseline}\n")
+        _print_verdicts([one for one in gate.verdicts if (one.candidate, one.reference) == pair])
+    not_passed = [one for one in worst_first(gate.verdicts) if one.outcome != "pass"]
+    for verdict in not_passed:
+        show(f"{WORDS[verdict.outcome].capitalize()}: {verdict.sentence}")
+    if not_passed:
+        show()
     equal = dict.fromkeys(one.candidate for one in gate.verdicts if one.equal_weights)
     same = f"The weights are equal on both sides: {', '.join(equal)}." if equal else None
     for note in filter(None, (same, *gate.notes, unexplained(gate))):
-        print(printable(f"Note: {note}"))
+        show(f"Note: {note}")
     counts = Counter(verdict.outcome for verdict in gate.verdicts)
     parts = [f"{counts[outcome]} {WORDS[outcome]}" for outcome in WORST_FIRST if counts[outcome]]
-    print(
+    show(
         f"The gate {'' if gate.outcome in ('pass', 'fail') else 'is '}{WORDS[gate.outcome]}: {MEANING[gate.outcome]} "
         f"(of {plural(len(gate.verdicts), 'verdict')}: {', '.join(parts) or 'none'})."
     )
 
 
-def _whose(gate: Gate) -> str:
-    return "" if gate.run == gate.baseline else f" of {gate.baseline}"
-
-
 def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
-    from bench.gate.outcomes import WORDS, formatted
-
     rows = []
     for verdict in verdicts:
-        numbers = formatted(verdict)
-        rows.append(
-            [
-                verdict.name,
-                WORDS[verdict.outcome],
-                numbers.reference,
-                numbers.candidate,
-                numbers.loss,
-                numbers.interval,
-                numbers.margin,
-                numbers.detectable,
-            ]
-        )
+        found = formatted(verdict)
+        numbers = [found.reference, found.candidate, found.loss, found.interval, found.margin, found.detectable]
+        rows.append([verdict.name, WORDS[verdict.outcome], *numbers])
     headings = ("reference", "candidate", "loss", "interval", "allowed", "detectable")
-    print_table([Column("gated"), Column("outcome"), *(Column(one, number=True) for one in headings)], rows)
-    print()
-
-
-# ``gate``: whether a run lost more than is allowed.
-
-app = group("Regression checks.")
-
-EXIT_CODES: dict[Outcome, int] = {"pass": 0, "fail": 1, "inconclusive": 5, "invalid": 5}
-
-Inconclusive = Literal["fail", "warn"]
-
-
-@verb(
-    app,
-    "gate",
-    "hotart-bench gate runs/new --baseline baseline.json",
-    "hotart-bench gate runs/new --baseline runs/old --junit gate.xml",
-    "hotart-bench gate runs/new --candidate spo --reference base",
-)
-def gate(
-    run: RunFolder,
-    baseline: Annotated[
-        str | None,
-        typer.Option("--baseline", metavar="PATH", help="A frozen baseline, or another run folder."),
-    ] = None,
-    candidate: Annotated[
-        str | None,
-        typer.Option("--candidate", metavar="V", help="The variant that is judged.  [default: each, by its name]"),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option("--reference", metavar="V", help="What it is judged against.  [default: the like-named one]"),
-    ] = None,
-    other_machine: Annotated[
-        bool,
-        typer.Option("--other-machine", help="Quality only: the baseline's timings are of another machine."),
-    ] = False,
-    inconclusive: Annotated[
-        str,
-        typer.Option("--inconclusive", metavar="fail|warn", help="warn: inconclusive alone ends with 0."),
-    ] = "fail",
-    junit: Annotated[Path | None, file_option("--junit", "Write the verdicts as JUnit XML.")] = None,
-    summary: Annotated[Path | None, file_option("--summary", "Write a markdown summary.")] = None,
-    json: Annotated[Path | None, file_option("--json", "Write the verdicts as JSON.")] = None,
-    image_base: Annotated[
-        str | None,
-        typer.Option("--image-base", metavar="URL", help="Where the run folders lie, for images in the summary."),
-    ] = None,
-) -> int:
-    """Verdicts: did a variant lose more than is allowed?
-
-    The suite's [limits] say what is allowed; those of the baseline count. Ends with 0 if all that is gated
-    passed, 1 if something failed, 5 if it is inconclusive or invalid.
-    """
-
-    options.check_known((inconclusive,), "--inconclusive", ("fail", "warn"), "hotart-bench gate --help")
-    _refuse_overwriting(baseline, {"--junit": junit, "--summary": summary, "--json": json})
-    mode = cast(Inconclusive, inconclusive)
-    sides = read_sides(run, baseline)
-    found = _judge(sides, choose_pairs(sides, candidate, reference), run, quality_only=other_machine)
-    _keep(found, run)
-    _write_files(found, sides, mode, junit=junit, summary=summary, json=json, image_base=image_base)
-    _print(found)
-    return exit_code(found, mode)
-
-
-def exit_code(found: Gate, inconclusive: Inconclusive) -> int:
-    """0 passed, 1 failed, 5 inconclusive or invalid; "warn" lets inconclusive alone end with 0."""
-    return 0 if found.outcome == "inconclusive" and inconclusive == "warn" else EXIT_CODES[found.outcome]
-
-
-def _refuse_overwriting(baseline: str | None, outputs: dict[str, Path | None]) -> None:
-    """A file that is written must be neither the baseline nor another one that is written."""
-    taken = {} if baseline is None else {Path(baseline).resolve(): "--baseline"}
-    for flag, path in outputs.items():
-        if path is None:
-            continue
-        other = taken.setdefault(path.resolve(), flag)
-        if other != flag:
-            raise UsageError(f"{flag}: {path} is what {other} names already.", "hotart-bench gate --help")
-
-
-def _judge(sides: Sides, pairs: Iterable[tuple[str, str]], run: str, *, quality_only: bool) -> Gate:
-    from bench.gate import check_limits
-
-    return check_limits(
-        sides.candidate,
-        sides.reference,
-        tuple(pairs),
-        quality_only=quality_only,
-        run=run,
-        baseline=sides.baseline,
-        baseline_is_run=sides.reference_run is not None,
-        time=utc_now(),
-    )
-
-
-def _keep(found: Gate, run: str) -> None:
-    """Puts the gate into the run folder, for its report; one that cannot be written changes no verdict."""
-    from bench.store import write_gate
-
-    try:
-        path = write_gate(run, found)
-    except MachineError as error:
-        say(f"The verdicts are not kept for the report: {error.message}")
-    else:
-        say(f"Kept in {path}; `hotart-bench report {shlex.quote(str(path.parent))}` shows it.")
-
-
-def _write_files(
-    found: Gate,
-    sides: Sides,
-    inconclusive: Inconclusive,
-    *,
-    junit: Path | None,
-    summary: Path | None,
-    json: Path | None,
-    image_base: str | None,
-) -> None:
-    from bench.gate.ci import junit_xml
-    from bench.gate.summary import summary_markdown
-    from bench.store import gate_json
-
-    if junit is not None:
-        _write(junit, junit_xml(found, inconclusive=inconclusive))
-    if summary is not None:
-        _write(summary, summary_markdown(found, sides.run, sides.reference_run, image_base=image_base))
-    if json is not None:
-        _write(json, gate_json(found))
-
-
-def _write(path: Path, text: str) -> None:
-    from bench.store.journal import write_whole, writing
-
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text.encode())
-
-
-def _print(found: Gate) -> None:
-    from bench.gate.ci import github_annotations as annotations
-
-    try:
-        print_gate(found)
-        for line in annotations(found) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
-            print(line)
-    except BrokenPipeError:
-        # Whoever read it left early (`| head`); the flush at the end meets it again, and the verdict stands.
-        return
+    print_table({"gated": "name", "outcome": "name", **dict.fromkeys(headings, "number")}, rows)
+    show()

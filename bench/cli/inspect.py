@@ -6,32 +6,25 @@ from typing import Annotated
 
 import typer
 
+from bench.checkpoints.families import COMPONENTS
 from bench.cli import options
 from bench.cli.options import AsJson, Quiet, WeightsDir
-from bench.cli.printing import Column, print_json, print_table, printable
-from bench.cli.verbs import group, verb
+from bench.cli.printing import Columns, print_json, print_table, show
+from bench.cli.progress import show_progress
 from bench.errors import UsageError
 from bench.formatting import NONE, plural
-from bench.records import HEAVIEST_LORA, CheckpointFacts, Inspection
+from bench.records import HEAVIEST_LORA, CheckpointFacts, Inspection, Lora
+from bench.report.audits import KINDS, LAYOUTS, describe, lora_view, share
 
-app = group("What weight files are.")
-BAR_CELLS = 24
+BAR_WIDTH = 24
 SHOWN = 12
 """How many modules, tensors or lines of metadata a table shows; ``--json`` has all."""
 
 
-@verb(
-    app,
-    "inspect",
-    "hotart-bench inspect my-lora.safetensors",
-    "hotart-bench inspect my-lora.safetensors --against sdxl.safetensors",
-    "hotart-bench inspect my-merge.safetensors --against sdxl.safetensors",
-    "hotart-bench inspect mini:spo --against mini --json",
-)
 def inspect(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A checkpoint or a LoRA, as a suite would name it.")],
     against: Annotated[
-        str | None, typer.Option("--against", metavar="BASE", help="The checkpoint to hold it against.")
+        str | None, typer.Option("--against", metavar="BASE", help="The checkpoint to compare it with.")
     ] = None,
     weight: Annotated[float | None, typer.Option("--weight", metavar="W", help="Of the LoRA: 1 if left out.")] = None,
     dtype: Annotated[
@@ -48,12 +41,17 @@ def inspect(
 ) -> None:
     """What a checkpoint or LoRA file is, and what it would change.
 
-    Of a LoRA: its layout, kinds, ranks and alphas; against a checkpoint also the keys applied, the size of the
-    change by module and block, what is rounded away, and how many numbers would be NaN or infinite. A key that fits
-    nothing ends with exit code 3.
+    A LoRA is shown with its layout, kinds, ranks and alphas. Against a checkpoint also: the keys applied, the size
+    of the change by module and block, what is rounded away, and how many numbers would be NaN or infinite. A key that
+    fits nothing ends with exit code 3.
+
+    Examples:
+      hotart-bench inspect my-lora.safetensors
+      hotart-bench inspect my-lora.safetensors --against sdxl.safetensors
+      hotart-bench inspect my-merge.safetensors --against sdxl.safetensors
+      hotart-bench inspect mini:spo --against mini --json
     """
-    from bench.cli.progress import show_progress
-    from bench.inspection import inspect_file
+    from bench.inspection import inspect_file  # imports torch, which --help and a wrong flag need not wait for
 
     options.check_weights_dir(weights_dir)
     chosen = options.check_dtype(dtype, "--dtype")
@@ -72,24 +70,21 @@ def inspect(
 def _print(found: Inspection) -> None:
     rows = [*_facts(found)]
     rows += [(f"sha256 {name}", digest) for name, digest in found.files.items()]
-    print_table([Column(printable(found.path)), Column("", text=True)], rows)
+    print_table({found.path: "name", "": "text"}, rows)
     if found.lora is not None:
         _print_modules(found)
     if found.blocks:
         _print_blocks(found)
     if found.metadata:
-        print()
+        show()
         lines = sorted(found.metadata.items(), key=lambda line: not line[0].startswith(("modelspec.", "hotart.")))
         print_table(
-            [Column("metadata"), Column("", text=True)],
+            {"metadata": "name", "": "text"},
             [(name, value if len(value) <= 200 else f"{value[:200]}…") for name, value in lines[:SHOWN]],
         )
 
 
 def _facts(found: Inspection) -> list[tuple[str, str]]:
-    from bench.records import Lora
-    from bench.report.audits import lora_view
-
     counts = ", ".join(f"{name} {count:,}" for name, count in found.tensors.items())
     sizes = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items())
     rows = []
@@ -118,23 +113,18 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
 
 
 def _checkpoint(found: Inspection, facts: CheckpointFacts) -> list[tuple[str, str]]:
-    """What a checkpoint is; of a part of one, no more than the part tells."""
-    from bench.checkpoints.families import COMPONENTS
-    from bench.report.audits import describe
-
-    held = set(found.tensors)
-    if len(held) == 1:
-        (part,) = held
+    """What a checkpoint is; for a part of one, no more than the part tells."""
+    components = set(found.tensors)
+    if len(components) == 1:
+        (part,) = components
         return [("is", _lone(part, facts)), ("give it as", f'{part} = "{found.path}" beside checkpoint = "..."')]
     wanted = COMPONENTS if facts.family == "sdxl" else COMPONENTS[:-1]
-    lacks = [component for component in wanted if component not in held]
+    lacks = [component for component in wanted if component not in components]
     return [("is", describe(facts)), *([("lacks", ", ".join(lacks))] if lacks else [])]
 
 
 def _lone(part: str, facts: CheckpointFacts) -> str:
-    """A UNet or VAE alone in a line. What a UNet predicts it seldom says, and the VAEs of both families are alike."""
-    from bench.report.audits import LAYOUTS
-
+    """A lone UNet or VAE in a line. A UNet seldom says what it predicts, and the VAEs of both families are alike."""
     words = [LAYOUTS[facts.layout]]
     if part == "unet":
         words += [{"sdxl": "SDXL", "sd15": "SD 1.5"}[facts.family]]
@@ -154,15 +144,12 @@ def _non_finite(found: Inspection) -> str:
 
 
 def _print_modules(found: Inspection) -> None:
-    from bench.report.audits import KINDS, share
-
     modules = found.lora.modules if found.lora is not None else ()
     measured = [one for one in modules if one.relative_change is not None]
     shown = sorted(measured, key=lambda one: -(one.relative_change or 0.0))[:SHOWN]
     if not shown:
         return
-    print(f"\nThe {len(shown)} modules of {len(modules):,} that change most:")
-    columns = [Column("module"), Column("kind"), *(Column(name, number=True) for name in ("rank", "scale", "change"))]
+    show(f"\nThe {len(shown)} modules of {len(modules):,} that change most:")
     rows = [
         (
             one.module,
@@ -173,19 +160,17 @@ def _print_modules(found: Inspection) -> None:
         )
         for one in shown
     ]
-    print_table(columns, rows)
+    numbers: Columns = {"rank": "number", "scale": "number", "change": "number"}
+    print_table({"module": "name", "kind": "name", **numbers}, rows)
 
 
 def _print_blocks(found: Inspection) -> None:
-    from bench.report.audits import share
-
     top = max((change for change in found.blocks.values() if change is not None), default=0.0)
-    print()
-    columns = [Column("block"), Column("change", number=True), Column("")]
+    show()
     rows = [
         (name, NONE, "")
         if change is None
-        else (name, share(change), "█" * round(BAR_CELLS * change / top) if top else "")
+        else (name, share(change), "█" * round(BAR_WIDTH * change / top) if top else "")
         for name, change in found.blocks.items()
     ]
-    print_table(columns, rows)
+    print_table({"block": "name", "change": "number", "": "name"}, rows)

@@ -5,99 +5,68 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bench.cli import options
 from bench.cli.options import AsJson
-from bench.cli.printing import Column, print_json, print_table, printable, say
-from bench.cli.verbs import group, verb
+from bench.cli.printing import Columns, print_json, print_table, say, show
+from bench.documents import exists
 from bench.errors import SuiteError
-from bench.records import Lora, MetricFacts, Prompt, Record, Suite
-
-# ``list suites``, ``variants`` and ``metrics``: what there is to run and to be judged by.
-
-app = group("Suites, variants and metrics.")
+from bench.formatting import did_you_mean, listed
+from bench.metrics import all_facts, plugin_problems
+from bench.records import MetricFacts, Prompt
+from bench.suite import list_prompt_sets, load_suite, prompts_folder, read_prompts
+from bench.suite import list_suites as shipped_suites
+from bench.suite.tokens import CONTEXT, count_tokens
+from bench.suite.training_prompts import training_prompts_in
 
 BETTER = {True: "higher", False: "lower", None: ""}
+MOST_TAGS = 4
+"""How many tags the table of all prompt sets shows of each; the table of one set shows them all."""
 
 
-class SuiteSummary(Record, frozen=True):
-    """One line of ``list suites``."""
-
-    suite: str
-    prompts: int
-    samples: int
-    variants: tuple[str, ...]
-    images: int
-    width: int
-    height: int
-    steps: int
-    sampler: str
-    guidance_scale: float
-
-
-class VariantSummary(Record, frozen=True):
-    """One line of ``list variants``."""
-
-    suite: str
-    variant: str
-    checkpoint: str
-    revision: str | None
-    loras: tuple[Lora, ...]
-    unet: str | None
-    vae: str | None
-
-
-@verb(app, "suites", "hotart-bench list suites", "hotart-bench list suites --json")
 def list_suites(json: AsJson = False) -> None:
-    """The shipped suites, and how many images each makes."""
-    from bench.suite import list_suites, load_suite
+    """The shipped suites, and how many images each makes.
 
-    found = [_summarize_suite(load_suite(name)) for name in list_suites()]
+    Examples:
+      hotart-bench list suites
+      hotart-bench list suites --json
+    """
+    found = []
+    for suite in map(load_suite, shipped_suites()):
+        settings = suite.settings
+        found.append(
+            {
+                "suite": suite.name,
+                "prompts": len(suite.prompts),
+                "samples": suite.samples,
+                "variants": [variant.name for variant in suite.variants],
+                "images": len(suite.prompts) * suite.samples * len(suite.variants),
+                **{name: getattr(settings, name) for name in ("width", "height", "steps", "sampler", "schedule")},
+                "guidance_scale": settings.guidance_scale,
+            }
+        )
     if json:
         print_json(found)
         return
-    columns = [
-        Column("suite"),
-        Column("prompts", number=True),
-        Column("samples", number=True),
-        Column("variants", text=True),
-        Column("images", number=True),
-        Column("settings", text=True),
+    rows = [
+        [
+            one["suite"],
+            str(one["prompts"]),
+            str(one["samples"]),
+            ", ".join(one["variants"]),
+            str(one["images"]),
+            f"{one['width']}x{one['height']}, {one['sampler']}{' karras' if one['schedule'] == 'karras' else ''}, "
+            f"{one['steps']} steps, CFG {one['guidance_scale']:g}",
+        ]
+        for one in found
     ]
-    print_table(columns, [_suite_row(summary) for summary in found])
+    columns: Columns = {"suite": "name", "prompts": "number", "samples": "number", "variants": "text"}
+    print_table({**columns, "images": "number", "settings": "text"}, rows)
 
 
-def _summarize_suite(suite: Suite) -> SuiteSummary:
-    settings = suite.settings
-    return SuiteSummary(
-        suite=suite.name,
-        prompts=len(suite.prompts),
-        samples=suite.samples,
-        variants=tuple(variant.name for variant in suite.variants),
-        images=len(suite.prompts) * suite.samples * len(suite.variants),
-        width=settings.width,
-        height=settings.height,
-        steps=settings.steps,
-        sampler=settings.sampler,
-        guidance_scale=settings.guidance_scale,
-    )
-
-
-def _suite_row(summary: SuiteSummary) -> list[str]:
-    return [
-        summary.suite,
-        str(summary.prompts),
-        str(summary.samples),
-        ", ".join(summary.variants),
-        str(summary.images),
-        f"{summary.width}x{summary.height}, {summary.sampler}, {summary.steps} steps, CFG {summary.guidance_scale:g}",
-    ]
-
-
-@verb(app, "variants", "hotart-bench list variants", "hotart-bench list variants sdxl")
 def list_variants(
     suite: Annotated[
         str | None,
@@ -105,52 +74,31 @@ def list_variants(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """The variants of a suite: their checkpoints and LoRAs."""
-    from bench.suite import list_suites, load_suite
+    """The variants of a suite: their checkpoints and LoRAs.
 
-    names = list_suites() if suite is None else (suite,)
-    found = [summary for name in names for summary in _summarize_variants(load_suite(name))]
+    Examples:
+      hotart-bench list variants
+      hotart-bench list variants sdxl
+    """
+    suites = map(load_suite, shipped_suites() if suite is None else (suite,))
+    found = [(one.name, variant) for one in suites for variant in one.variants]
     if json:
-        print_json(found)
-        return
-    columns = [
-        Column("suite"),
-        Column("variant"),
-        Column("checkpoint", text=True),
-        Column("LoRAs", text=True),
-    ]
-    print_table(columns, [_variant_row(summary) for summary in found])
-
-
-def _summarize_variants(suite: Suite) -> list[VariantSummary]:
-    return [
-        VariantSummary(
-            suite=suite.name,
-            variant=variant.name,
-            checkpoint=variant.checkpoint,
-            revision=variant.revision,
-            loras=variant.loras,
-            unet=variant.unet,
-            vae=variant.vae,
+        fields = ("checkpoint", "revision", "loras", "unet", "vae")
+        print_json(
+            [
+                {"suite": name, "variant": one.name, **{field: getattr(one, field) for field in fields}}
+                for name, one in found
+            ]
         )
-        for variant in suite.variants
-    ]
+        return
+    rows = []
+    for name, variant in found:
+        parts = [("", variant.checkpoint), ("unet ", variant.unet), ("vae ", variant.vae)]
+        loras = [f"{lora.path} at {lora.weight:g}" for lora in variant.loras]
+        rows.append([name, variant.name, ", ".join(label + path for label, path in parts if path), ", ".join(loras)])
+    print_table({"suite": "name", "variant": "name", "checkpoint": "text", "LoRAs": "text"}, rows)
 
 
-def _variant_row(summary: VariantSummary) -> list[str]:
-    parts = [summary.checkpoint]
-    parts += [f"{name} {path}" for name, path in (("unet", summary.unet), ("vae", summary.vae)) if path]
-    loras = [f"{lora.path} at {lora.weight:g}" for lora in summary.loras]
-    return [summary.suite, summary.variant, ", ".join(parts), ", ".join(loras)]
-
-
-@verb(
-    app,
-    "metrics",
-    "hotart-bench list metrics",
-    "hotart-bench list metrics pickscore",
-    "hotart-bench list metrics --json",
-)
 def list_metrics(
     metric: Annotated[
         str | None,
@@ -160,12 +108,15 @@ def list_metrics(
 ) -> None:
     """The metrics, and which way is better.
 
-    Of one that is named, also version, unit, range, encoder, training, licence and source. TrainingOverlap tells how
-    near a judge is to what the variants were trained on: an in-family judge is the one they were trained to
-    please, a held-out one has seen nothing of it. --json has all facts.
-    """
-    from bench.metrics import all_facts, plugin_problems
+    A metric that is named is shown with all its facts: version, unit, range, encoder, training, licence, source.
+    Training overlap tells what a metric shares with the data that the variants were trained on: the same data (they
+    were trained to please it), related data, or none. --json has all facts.
 
+    Examples:
+      hotart-bench list metrics
+      hotart-bench list metrics pickscore
+      hotart-bench list metrics --json
+    """
     for problem in plugin_problems():
         say(problem)
     known = {facts.name: facts for facts in all_facts()}
@@ -175,15 +126,15 @@ def list_metrics(
     if json:
         print_json(tuple(known.values()))
     elif metric is not None:
-        print_table([Column(metric), Column("", text=True)], _facts_rows(known[metric]))
+        print_table({metric: "name", "": "text"}, _facts_rows(known[metric]))
     else:
         rows = [
             [facts.name, facts.category, BETTER[facts.higher_is_better], facts.training_overlap, facts.summary]
             for facts in known.values()
         ]
-        headings = ("metric", "category", "better", "training_overlap")
-        print_table([*map(Column, headings), Column("what it is", text=True)], rows)
-        say("All that one says of itself: hotart-bench list metrics METRIC")
+        columns: Columns = dict.fromkeys(("metric", "category", "better", "training overlap"), "name")
+        print_table({**columns, "what it is": "text"}, rows)
+        say("All facts of one: hotart-bench list metrics METRIC")
 
 
 def _facts_rows(facts: MetricFacts) -> list[tuple[str, str]]:
@@ -197,41 +148,12 @@ def _facts_rows(facts: MetricFacts) -> list[tuple[str, str]]:
         ("category", facts.category),
         ("encoder", facts.encoder or "none"),
         ("trained on", facts.trained_on),
-        ("training_overlap", facts.training_overlap),
+        ("training overlap", facts.training_overlap),
         ("licence", facts.licence),
         ("reference", facts.reference),
     ]
 
 
-# ``list prompts``: the prompt sets that there are, and what is in one.
-
-
-MOST_TAGS = 4
-
-"""How many tags the table of all prompt sets shows of each; the table of one set shows them all."""
-
-
-class PromptSetSummary(Record, frozen=True):
-    """One line of ``list prompts``; token counts are CLIP's, start and end among them."""
-
-    set: str
-    prompts: int
-    tags: dict[str, int]
-    tokens_min: int
-    tokens_median: float
-    tokens_max: int
-    over_77: int
-    spo_training_prompts: tuple[str, ...]
-    """Ids of the prompts that SPO was trained on; a suite leaves them out."""
-
-
-@verb(
-    app,
-    "prompts",
-    "hotart-bench list prompts",
-    "hotart-bench list prompts portraits",
-    "hotart-bench list prompts my-prompts.csv --json",
-)
 def list_prompts(
     prompt_set: Annotated[
         str | None,
@@ -242,80 +164,62 @@ def list_prompts(
     """The prompt sets: counts by tag, and CLIP tokens.
 
     Tokens are counted as SD's and SDXL's text encoders do, start and end among them: they read 77.
-    """
-    from bench.suite import list_prompt_sets, prompts_folder, read_prompts
 
-    if prompt_set is None:
-        files = [prompts_folder() / name for name in list_prompt_sets()]
-    else:
-        files = [_find_set(prompt_set)]
-    found = [_summarize_prompts(file.stem, read_prompts(file)) for file in files]
+    Examples:
+      hotart-bench list prompts
+      hotart-bench list prompts portraits
+      hotart-bench list prompts my-prompts.csv --json
+    """
+    shipped = [prompts_folder() / name for name in list_prompt_sets()]
+    files = shipped if prompt_set is None else [_find_set(prompt_set, shipped)]
+    found = [_summary(file.stem, read_prompts(file)) for file in files]
     if json:
         print_json(found)
         return
-    headings = ("prompts", "tokens min", "median", "max", "over 77")
-    columns = [Column("set"), *(Column(heading, number=True) for heading in headings)]
-    if prompt_set is None:
-        columns.append(Column("tags", text=True))
-    print_table(columns, [_prompts_row(summary)[: len(columns)] for summary in found])
-    for summary in found:
-        if summary.spo_training_prompts:
-            print(f"\nSPO was trained on these of {summary.set}; suites leave them out:")
-            print(printable("\n".join(f"  {prompt_id}" for prompt_id in summary.spo_training_prompts)))
-    if prompt_set is not None and found[0].tags:
-        print()
-        rows = [[tag, str(count)] for tag, count in found[0].tags.items()]
-        print_table([Column("tag"), Column("prompts", number=True)], rows)
+    numbers: Columns = dict.fromkeys(("prompts", "tokens min", "median", "max", "over 77"), "number")
+    tags: Columns = {"tags": "text"} if prompt_set is None else {}
+    print_table({"set": "name", **numbers, **tags}, [_prompts_row(one)[: 6 + len(tags)] for one in found])
+    for one in found:
+        if one["spo_training_prompts"]:
+            show(f"\nSPO was trained on these of {one['set']}; suites leave them out:")
+            show("\n".join(f"  {prompt_id}" for prompt_id in one["spo_training_prompts"]))
+    if prompt_set is not None and found[0]["tags"]:
+        show()
+        rows = [[tag, str(count)] for tag, count in found[0]["tags"].items()]
+        print_table({"tag": "name", "prompts": "number"}, rows)
 
 
-def _find_set(name: str) -> Path:
-    from bench.documents import exists
-    from bench.formatting import did_you_mean, listed
-    from bench.suite import list_prompt_sets, prompts_folder
-
-    shipped = {Path(file).stem: prompts_folder() / file for file in list_prompt_sets()}
-    shipped |= {file: prompts_folder() / file for file in list_prompt_sets()}
-    if name in shipped:
-        return shipped[name]
+def _find_set(name: str, shipped: list[Path]) -> Path:
+    for file in shipped:
+        if name in (file.stem, file.name):
+            return file
     if Path(name).suffix or exists(Path(name)):
         return Path(name)
-    stems = [key for key in shipped if not Path(key).suffix]
+    stems = [file.stem for file in shipped]
     raise SuiteError(
         f"{name!r} is neither a shipped prompt set ({listed(stems)}) nor a file{did_you_mean(name, stems)}.",
         "hotart-bench list prompts",
     )
 
 
-def _summarize_prompts(name: str, prompts: tuple[Prompt, ...]) -> PromptSetSummary:
-    from bench.suite.tokens import CONTEXT, count_tokens
-    from bench.suite.training_prompts import training_prompts_in
-
+def _summary(name: str, prompts: tuple[Prompt, ...]) -> dict[str, Any]:
+    """One set of ``list prompts``; token counts are CLIP's, start and end among them."""
     tokens = [count_tokens(prompt.text) for prompt in prompts]
     tags = Counter(tag for prompt in prompts for tag in prompt.tags)
-    return PromptSetSummary(
-        set=name,
-        prompts=len(prompts),
-        tags=dict(sorted(tags.items(), key=lambda item: (-item[1], item[0]))),
-        tokens_min=min(tokens),
-        tokens_median=statistics.median(tokens),
-        tokens_max=max(tokens),
-        over_77=sum(count > CONTEXT for count in tokens),
-        spo_training_prompts=training_prompts_in(prompts),
-    )
+    return {
+        "set": name,
+        "prompts": len(prompts),
+        "tags": dict(sorted(tags.items(), key=lambda item: (-item[1], item[0]))),
+        "tokens_min": min(tokens),
+        "tokens_median": statistics.median(tokens),
+        "tokens_max": max(tokens),
+        "over_77": sum(count > CONTEXT for count in tokens),
+        "spo_training_prompts": training_prompts_in(prompts),
+    }
 
 
-def _more(summary: PromptSetSummary) -> str:
-    rest = len(summary.tags) - MOST_TAGS
-    return f" and {rest} more" if rest > 0 else ""
-
-
-def _prompts_row(summary: PromptSetSummary) -> list[str]:
-    return [
-        summary.set,
-        str(summary.prompts),
-        str(summary.tokens_min),
-        f"{summary.tokens_median:g}",
-        str(summary.tokens_max),
-        str(summary.over_77),
-        ", ".join(f"{tag} {count}" for tag, count in [*summary.tags.items()][:MOST_TAGS]) + _more(summary),
-    ]
+def _prompts_row(one: dict[str, Any]) -> list[str]:
+    tags = [f"{tag} {count}" for tag, count in one["tags"].items()]
+    more = f" and {len(tags) - MOST_TAGS} more" if len(tags) > MOST_TAGS else ""
+    numbers = (one["prompts"], one["tokens_min"], f"{one['tokens_median']:g}", one["tokens_max"], one["over_77"])
+    return [one["set"], *map(str, numbers), ", ".join(tags[:MOST_TAGS]) + more]

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bench.cli import options
 from bench.cli.options import AsJson, Quiet, WeightsDir
-from bench.cli.printing import Column, print_json, print_table, say
-from bench.cli.verbs import group, verb
+from bench.cli.printing import Columns, print_json, print_table, say, show
+from bench.cli.progress import show_progress
 from bench.errors import Interrupted
-
-if TYPE_CHECKING:
-    from bench.merge.write import MergedFile
-
-app = group("Merges.")
+from bench.merge.load import open_named
+from bench.merge.write import MergedFile
+from bench.merge.write import merge as write_merged
 
 
-@verb(
-    app,
-    "merge",
-    "hotart-bench merge hotart.toml -o hotart.safetensors",
-    "hotart-bench merge hotart.toml -o hotart.safetensors --force --quiet",
-    "hotart-bench merge hotart.toml -o hotart.safetensors --json",
-)
 def merge(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe: a .toml file (docs/merging.md).")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="The .safetensors file to be.", show_default=False)
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The .safetensors file to write.", show_default=False)
     ],
     force: Annotated[
         bool, typer.Option("--force", help="Replace a file that is there, once the new one is whole.")
@@ -42,10 +33,12 @@ def merge(
 
     It is computed in float32, a tensor at a time, and written in the layout that the community publishes.
     The same recipe and inputs give the same bytes. Its header holds the recipe and the sha256 of each input.
-    """
-    from bench.cli.progress import show_progress
-    from bench.merge.write import merge as write_merged
 
+    Examples:
+      hotart-bench merge hotart.toml -o hotart.safetensors
+      hotart-bench merge hotart.toml -o hotart.safetensors --force --quiet
+      hotart-bench merge hotart.toml -o hotart.safetensors --json
+    """
     options.check_weights_dir(weights_dir)
     try:
         with show_progress(quiet) as progress:
@@ -62,26 +55,24 @@ def merge(
 
 def _try_it(path: str) -> str:
     """What can be done with the file, by what its header tells when it is read as any other."""
-    from bench.merge.load import open_named
-
     found = open_named(path, None, None)
-    held = {name.split(".", 1)[0] for name in found.tensors}
+    components = {name.split(".", 1)[0] for name in found.tensors}
     if found.facts.inpainting:
-        return f"{path} is an inpainting model: it fills in masked images, and is rendered by no suite."
-    if len(held) == 1:
-        return f'Try it: {held.pop()} = "{path}" beside a checkpoint in a suite.'
+        return f"{path} is an inpainting model: it fills in masked images, so no suite renders it."
+    if len(components) == 1:
+        return f'Try it: {components.pop()} = "{path}" beside a checkpoint in a suite.'
     return f'Try it: checkpoint = "{path}" in a suite.'
 
 
 def _print(done: MergedFile) -> None:
     print_table(
-        [Column("component"), Column("tensors", number=True), Column("precision")],
+        {"component": "name", "tensors": "number", "precision": "name"},
         [(name, f"{count:,}", done.dtypes.get(name, "")) for name, count in done.tensors.items()],
     )
-    print()
+    show()
     rows = [("input", one.component, one.name, _gb(one.size_bytes), one.sha256) for one in done.inputs]
     rows.append(("output", "checkpoint", done.path, _gb(done.size_bytes), done.sha256))
-    columns = [Column("file"), Column("is"), Column("name", text=True), Column("GB", number=True), Column("sha256")]
+    columns: Columns = {"file": "name", "is": "name", "name": "text", "GB": "number", "sha256": "name"}
     print_table(columns, rows)
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, cast, get_args
 
 import typer
 from typer.models import OptionInfo
 
 from bench.errors import UsageError
 from bench.formatting import did_you_mean
-from bench.records import Dtype
+from bench.records import Dtype, Suite
 
 SuiteName = Annotated[
     str, typer.Argument(metavar="SUITE", help="A shipped suite's name, or a .toml file.", show_default=True)
@@ -61,7 +62,7 @@ Metrics = Annotated[
 ]
 MetricsFor = Annotated[
     str | None,
-    typer.Option("--metrics", metavar="A,B", help="The judges of these metrics.  [default: those of the suite]"),
+    typer.Option("--metrics", metavar="A,B", help="The weights of these metrics.  [default: those of the suite]"),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:<number> or mps.")]
 Limit = Annotated[
@@ -72,13 +73,13 @@ WeightsDir = Annotated[
     Path | None,
     typer.Option("--weights-dir", metavar="DIR", envvar="HOTART_WEIGHTS", help="Local weights instead of downloads."),
 ]
-TowerDtype = Annotated[
+MetricDtype = Annotated[
     str | None,
     typer.Option(
         "--metric-dtype",
         metavar="DTYPE",
-        help="What judges' encoders compute in: float32, float16 or bfloat16. Scores of another dtype are another "
-        "version of the metric.  [default: as the run was scored before, else float32]",
+        help="What the encoders of metrics compute in: float32, float16 or bfloat16. Scores of another dtype are "
+        "another version of the metric.  [default: as the run was scored before, else float32]",
     ),
 ]
 Ray = Annotated[
@@ -120,6 +121,14 @@ def split_names(text: str | None, flag: str) -> tuple[str, ...] | None:
     return names
 
 
+def variants_of(suite: Suite, text: str | None) -> tuple[str, ...] | None:
+    """The variants of a suite that ``--variants`` names; None without it, UsageError for an unknown one."""
+    names = split_names(text, "--variants")
+    known = [variant.name for variant in suite.variants]
+    check_known(names, "--variants", known, f"hotart-bench list variants {shlex.quote(suite.source)}")
+    return names
+
+
 def check_known(names: Sequence[str] | None, flag: str, known: Sequence[str], listing: str) -> None:
     """Raises UsageError, with the nearest match, for the first name that is not ``known``.
 
@@ -141,14 +150,11 @@ def check_device(device: str) -> str:
 
 
 def check_dtype(name: str | None, flag: str = "--metric-dtype") -> Dtype | None:
-    """The dtype as it was given; UsageError where it is none."""
-    known = get_args(Dtype)
-    found = next((dtype for dtype in known if dtype == name), None)
-    if name is not None and found is None:
-        raise UsageError(
-            f"{flag}: {name!r} is not one of {', '.join(known)}{did_you_mean(name, known)}.",
-        )
-    return found
+    """The dtype as it was given; UsageError where it is not one."""
+    if name is not None and name not in get_args(Dtype):
+        near = did_you_mean(name, get_args(Dtype))
+        raise UsageError(f"{flag}: {name!r} is not one of {', '.join(get_args(Dtype))}{near}.")
+    return cast(Dtype | None, name)
 
 
 def check_weights_dir(folder: Path | None) -> Path | None:

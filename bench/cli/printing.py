@@ -1,33 +1,39 @@
-"""How results are printed: tables that fit the terminal, JSON, numbers with their units."""
+"""How results are printed: tables that fit the terminal, markdown, LaTeX, JSON, times and rates in words."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Literal, TextIO
 
 import msgspec
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from bench.formatting import markdown
 
-WRAPPED_CELLS = 24
+WRAPPED_WIDTH = 24
 """The narrowest a column of running text may get before a table is printed as a list instead."""
-_BETWEEN_CELLS = 2
+_BETWEEN = 2
+"""Characters between two columns."""
+_LATEX = str.maketrans(
+    {
+        **{sign: rf"\{sign}" for sign in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "\N{MINUS SIGN}": "$-$",
+        "†": r"\textdagger{}",
+        "–": "--",
+        "µ": r"\textmu{}",
+    }
+)
 
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: its heading, and what its cells hold."""
-
-    heading: str
-    number: bool = False
-    """Aligned to the right."""
-    text: bool = False
-    """May be wrapped over several lines."""
+Columns = Mapping[str, Literal["name", "number", "text"]]
+"""What the column of each heading holds: a name, a number (to the right), or text that may be wrapped."""
 
 
 def printable(text: str) -> str:
@@ -37,39 +43,77 @@ def printable(text: str) -> str:
     )
 
 
+def show(text: str = "") -> None:
+    """Prints a result on stdout. A reader that leaves early (``| head``) stops no verb and changes no exit code."""
+    _write(sys.stdout, printable(text))
+
+
 def say(message: str) -> None:
     """Prints a message on stderr."""
-    print(printable(message), file=sys.stderr, flush=True)
+    _write(sys.stderr, printable(message))
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        stop_writing(stream)
+
+
+def stop_writing(stream: TextIO) -> None:
+    """Points a stream at nothing, or the interpreter would complain again when it flushes at exit."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, stream.fileno())
+    os.close(nothing)
 
 
 def print_json(value: object) -> None:
     """Prints records on stdout as indented JSON; ValueError on NaN, which JSON does not have."""
-    print(json.dumps(msgspec.to_builtins(value), ensure_ascii=False, allow_nan=False, indent=2))
+    _write(sys.stdout, json.dumps(msgspec.to_builtins(value), ensure_ascii=False, allow_nan=False, indent=2))
 
 
-def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+def print_table(columns: Columns, rows: Sequence[Sequence[str]]) -> None:
     """Prints a table on stdout; where the terminal is too narrow, each row as a list of its fields."""
-    from rich.console import Console
-
-    shown = [[printable(cell) for cell in row] for row in rows]
-    longest = _longest(columns, shown)
-    between = _BETWEEN_CELLS * (len(columns) - 1)
-    least = [min(n, WRAPPED_CELLS) if column.text else n for n, column in zip(longest, columns, strict=True)]
-    width = _output_width()
-    if width is not None and width < sum(least) + between:
-        _print_as_lists(columns, shown)
-        return
-    natural = sum(longest) + between
-    console = Console(width=natural if width is None else min(width, natural), highlight=False)
-    console.print(_table(columns, shown, least))
-
-
-def _longest(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
-    """Cells that the longest text of each column takes in a terminal."""
     from rich.cells import cell_len
 
-    texts = zip([column.heading for column in columns], *rows, strict=True)
-    return [max(cell_len(text) for text in column) for column in texts]
+    headings = [printable(heading) for heading in columns]
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
+    least = [min(n, WRAPPED_WIDTH) if kind == "text" else n for n, kind in zip(widths, columns.values(), strict=True)]
+    between = _BETWEEN * (len(columns) - 1)
+    there = _output_width()
+    if there is not None and there < sum(least) + between:
+        for name, *fields in cells:
+            filled = [f"  {heading}: {cell}" for heading, cell in zip(headings[1:], fields, strict=True) if cell]
+            show("\n".join([name, *filled]))
+        return
+    natural = sum(widths) + between
+    drawn = _drawn(dict(zip(headings, columns.values(), strict=True)), cells, least, min(natural, there or natural))
+    _write(sys.stdout, drawn.removesuffix("\n"))
+
+
+def _drawn(columns: Columns, rows: Sequence[Sequence[str]], least: Sequence[int], width: int) -> str:
+    # Imported here: rich takes a tenth of a second, which help and JSON need not wait for.
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for (heading, kind), narrowest in zip(columns.items(), least, strict=True):
+        table.add_column(
+            Text(heading),
+            justify="right" if kind == "number" else "left",
+            no_wrap=kind != "text",
+            overflow="fold",
+            min_width=narrowest,
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console(width=width, highlight=False)
+    with console.capture() as drawn:  # when a reader leaves early, rich by itself would end the program with 1
+        console.print(table)
+    return drawn.get()
 
 
 def _output_width() -> int | None:
@@ -79,32 +123,28 @@ def _output_width() -> int | None:
     return os.get_terminal_size(sys.stdout.fileno()).columns or None if sys.stdout.isatty() else None
 
 
-def _table(columns: Sequence[Column], rows: Sequence[Sequence[str]], least: Sequence[int]) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for column, cells in zip(columns, least, strict=True):
-        table.add_column(
-            Text(column.heading),
-            justify="right" if column.number else "left",
-            no_wrap=not column.text,
-            overflow="fold",
-            min_width=cells,
-        )
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+def markdown_table(columns: Columns, rows: Sequence[Sequence[str]]) -> str:
+    """A table in GitHub's markdown; names and texts are literal, numbers need no escapes."""
+    kinds = list(columns.values())
+    lines = [
+        [cell.strip() if kind == "number" else markdown(cell) for cell, kind in zip(row, kinds, strict=True)]
+        for row in (tuple(columns), *rows)
+    ]
+    lines.insert(1, ["---:" if kind == "number" else "---" for kind in kinds])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _print_as_lists(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    for row in rows:
-        name, *fields = zip(columns, row, strict=True)
-        print(name[1])
-        for column, cell in fields:
-            if cell:
-                print(f"  {column.heading}: {cell}")
+def latex_table(columns: Columns, rows: Sequence[Sequence[str]]) -> str:
+    r"""A ``tabular`` with the rules of booktabs (``\usepackage{booktabs}``); every cell is literal text."""
+    kinds = "".join("r" if kind == "number" else "l" for kind in columns.values())
+    lines = [" & ".join(latex(printable(cell.strip())) for cell in line) + r" \\" for line in (tuple(columns), *rows)]
+    body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
+    return "\n".join([rf"\begin{{tabular}}{{{kinds}}}", *body, r"\end{tabular}"])
+
+
+def latex(text: str) -> str:
+    """``text`` as LaTeX shows it literally."""
+    return text.translate(_LATEX)
 
 
 def format_rate(per_second: float) -> str:

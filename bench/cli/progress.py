@@ -23,7 +23,7 @@ LINE_EVERY_S = 10.0
 def show_progress(quiet: bool) -> Iterator[Progress]:
     """Gives the callback that long work tells its progress to; it writes to stderr, or nowhere when quiet."""
     if quiet:
-        yield _silence
+        yield lambda stage, done, total, note="": None
         return
     console = Console(file=sys.stderr, highlight=False)
     if not console.is_terminal or console.is_dumb_terminal:
@@ -31,10 +31,6 @@ def show_progress(quiet: bool) -> Iterator[Progress]:
         return
     with RichProgress(*_columns(console.width), console=console) as bars:
         yield Bars(bars)
-
-
-def _silence(stage: str, done: int, total: int, note: str = "") -> None:
-    """Progress that nobody wants to see."""
 
 
 class Lines:

@@ -1,56 +1,38 @@
-"""What a verb works on: a suite by name or file with its default folder, or a run folder with its own suite."""
+"""What a verb works on: a suite by name or file with its default folder, or a run folder with its own suite.
+
+A run folder is a path of this machine, or the URL of one on an object store.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from bench.documents import exists
 from bench.errors import UsageError
+from bench.metrics import all_metrics
 from bench.records import Suite
+from bench.store import read_info
+from bench.store.object_store import is_run_at, run_url, working_folder
+from bench.store.objects import is_url
+from bench.store.reading import folder_of
+from bench.suite import list_suites, load_suite
 
-# Where a run folder lies: a path of this machine, or the URL of one on an object store.
+RUNS = Path("reports") / "runs"
 
 
 def as_place(text: str) -> Path | str:
     """What a flag or argument names: a path, or a URL as it was given."""
-    from bench.store.objects import is_url
-
     return text if is_url(text) else Path(text)
-
-
-def is_run(place: str) -> bool:
-    """Whether there is a run at a path or URL."""
-    from bench.documents import exists
-    from bench.store.objects import is_url
-
-    if not is_url(place):
-        return exists(Path(place) / "run.json")
-    from bench.store.object_store import is_run_at
-
-    return is_run_at(place)
 
 
 def at_hand(place: str | Path) -> Path:
     """The run folder as a path of this machine; of a run on an object store, a copy that is brought here just now."""
-    from bench.store.objects import is_url
-    from bench.store.reading import folder_of
-
     return folder_of(place) if is_url(place) else Path(place)
 
 
 def disk_for(place: str | Path) -> Path:
     """The folder of this machine that fills up while a run is made at a path or URL."""
-    from bench.store.objects import is_url
-
-    if not is_url(place):
-        return Path(place)
-    from bench.store.object_store import run_url, working_folder
-
-    return working_folder(run_url(str(place)), "run")
-
-
-# What a verb works on: a suite by name or file with its default folder, or a run folder with its own suite.
-
-RUNS = Path("reports") / "runs"
+    return working_folder(run_url(str(place)), "run") if is_url(place) else Path(place)
 
 
 def default_folder(suite: Suite) -> Path:
@@ -76,26 +58,19 @@ def find_target(run_or_suite: str, output: str | None, limit: int | None) -> tup
 
 
 def names_run(name: str) -> bool:
-    """Whether there is a run of this path or URL; a shipped suite's name is none."""
-    from bench.suite import list_suites
-
-    return name not in list_suites() and is_run(name)
+    """Whether there is a run of this path or URL; a shipped suite's name never means one."""
+    if name in list_suites():
+        return False
+    return is_run_at(name) if is_url(name) else exists(Path(name) / "run.json")
 
 
 def recorded_suite(folder: str) -> Suite:
     """The suite that a run was made with."""
-    from bench.store import read_info
-    from bench.store.reading import folder_of
-
     return read_info(folder_of(folder)).suite
 
 
 def read_suite(name_or_path: str, limit: int | None) -> Suite:
     """The suite of that name or file, its metrics checked against those that are installed."""
-    from bench.documents import exists
-    from bench.metrics import all_metrics
-    from bench.suite import list_suites, load_suite
-
     path = Path(name_or_path)
     if name_or_path not in list_suites() and exists(path) and path.is_dir():
         raise UsageError(

@@ -1,9 +1,9 @@
 """Every record that passes between rooms. Imports nothing from the rest of ``bench``.
 
 All are frozen msgspec structs: they are checked when they are read from disk and cannot change
-after. Quantities carry their unit in the name or in a ``unit`` field. What is wanted stands in ``suite``, what was
-done in ``run``, what weights were and became in ``weights``, what it means in ``statistics``, what the gate says of it
-in ``gate``, and what the next run should be like in ``estimates``.
+after. Quantities carry their unit in the name or in a ``unit`` field. What is to be run stands in ``suite``,
+what was done in ``run``, what weights were and became in ``weights``, what it means in ``statistics``, what the gate
+says of it in ``gate``, and what the next run should be like in ``estimates``.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ from bench.records.suite import (
     ExternalImages,
     Limit,
     Lora,
-    Plan,
+    MeasurePlan,
     PlannedImage,
     Prompt,
     Settings,
@@ -124,6 +124,7 @@ __all__ = [
     "Lora",
     "LoraAudit",
     "Machine",
+    "MeasurePlan",
     "MemoryEstimate",
     "MergeAudit",
     "MetricFacts",
@@ -133,7 +134,6 @@ __all__ = [
     "NoiseSource",
     "Outcome",
     "PixelDifference",
-    "Plan",
     "PlannedImage",
     "PlannedRun",
     "PlannedSize",

@@ -7,7 +7,6 @@ from typing import Literal, Protocol
 import msgspec
 
 SCHEMA = 2
-
 """Version of the suite, run folder and journal formats."""
 
 BASELINE_SCHEMA = 3
@@ -16,14 +15,12 @@ BASELINE_SCHEMA = 3
 2 had limits as text."""
 
 Sampler = Literal["ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "none"]
-
 """Samplers by the names that the field uses; ``bench.pipeline.schedulers`` maps them to diffusers.
 
 ``none`` is what external images have, which were not rendered here; no suite file may name it.
 """
 
 Schedule = Literal["leading", "karras"]
-
 """Which noise levels the steps visit, by the names of diffusers and of k-diffusion: timesteps evenly spaced with the
 first one leading (SDXL's own), or the noise levels of Karras et al. 2022, equation 5, with rho 7."""
 

@@ -1,4 +1,4 @@
-"""Records of what is asked for: prompts, variants, settings, the suite."""
+"""Records of what is to be run: prompts, variants, settings, the suite."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ class Prompt(Record, frozen=True):
 
 
 HEAVIEST_LORA = 1000.0
-
 """Largest weight of a LoRA that is taken for one, of either sign; with larger ones the arithmetic overflows."""
 
 
@@ -76,7 +75,7 @@ class Settings(Record, frozen=True):
     compile: bool = False
 
 
-class Plan(Record, frozen=True):
+class MeasurePlan(Record, frozen=True):
     """What ``measure`` does for each variant: ``rounds`` fresh processes of ``images`` timed images."""
 
     rounds: int = 2
@@ -118,7 +117,7 @@ class Limit(Record, frozen=True):
     """In the quantity's own unit (seconds, bytes and joules for timed quantities)."""
 
 
-class Suite(Record, frozen=True):
+class Suite(Record, frozen=True, kw_only=True):
     """A checked suite: everything that a run needs to know. Made by ``bench.suite.load_suite``."""
 
     schema: int
@@ -126,15 +125,16 @@ class Suite(Record, frozen=True):
     prompt_files: tuple[str, ...]
     """The prompt files as the suite names them; their lines are in ``prompts``."""
     prompts: tuple[Prompt, ...]
-    samples: int
-    seed: int
-    metrics: tuple[str, ...]
+    samples: int = 1
+    """Images of each prompt, each from noise of its own."""
+    seed: int = 0
+    metrics: tuple[str, ...] = ()
     settings: Settings
     variants: tuple[Variant, ...]
     """The first one is the reference ("base")."""
     limits: tuple[Limit, ...] = ()
     """How much worse is still allowed: what the gate checks."""
-    measure: Plan = Plan()
+    measure: MeasurePlan = MeasurePlan()
     compare_unfused: bool = True
     """Whether one image a LoRA file is drawn with unfused LoRAs too, to see how far fusing moves pixels."""
     limit: int | None = None
@@ -144,7 +144,7 @@ class Suite(Record, frozen=True):
     external_images: ExternalImages | None = None
     """None where the images are rendered; else seeds and settings are unknown."""
     left_out: tuple[str, ...] = ()
-    """Ids of the prompts of the prompt files that were left out because SPO was trained on their prompts."""
+    """Ids of the prompts of the prompt files that were left out because SPO was trained on them."""
     sweep: Sweep | None = None
     """None where the variants are those of the suite file."""
 

@@ -29,7 +29,7 @@ from bench.records import (
     Fingerprint,
     Limit,
     Machine,
-    Plan,
+    MeasurePlan,
     Progress,
     Prompt,
     Render,
@@ -191,7 +191,7 @@ def _suite(
         settings=Settings(width=width, height=height, steps=0, guidance_scale=0.0, sampler="none"),
         variants=tuple(Variant(name=variant, checkpoint=UNKNOWN) for variant in variants),
         limits=tuple(limits),
-        measure=Plan(rounds=0, images=0, warmups=0),
+        measure=MeasurePlan(rounds=0, images=0, warmups=0),
         source=source.prompts,
         external_images=source,
     )

@@ -1,4 +1,4 @@
-"""The suite file as it is written: TOML, strict in its fields, types and values.
+"""The suite file: TOML, strict in its fields, types and values -> ``Suite``.
 
 An unknown or doubled field, a wrong type or a value that cannot be is refused before anything is rendered,
 with the field and, where there is one, the nearest match.
@@ -8,130 +8,274 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
 from bench import documents
-from bench.documents import read_toml, refuse_other_schema, refuse_unknown_choice, refuse_unknown_fields
 from bench.errors import SuiteError, UsageError
-from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed
-from bench.records import HEAVIEST_LORA, SCHEMA, Dtype, Lora, Plan, Sampler, Schedule, Settings, TimingName
+from bench.formatting import NAME_RULE, did_you_mean, is_good_name, joined, listed
+from bench.records import (
+    HEAVIEST_LORA,
+    SCHEMA,
+    Dtype,
+    Limit,
+    Lora,
+    MeasurePlan,
+    Prompt,
+    Sampler,
+    Schedule,
+    Settings,
+    Suite,
+    TimingName,
+    Variant,
+)
 from bench.records.base import KARRAS_SAMPLERS
+from bench.suite import prompt_files
 from bench.suite.limits import parse_limit
+from bench.suite.training_prompts import training_prompts_in
 
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 499
 """With more, a sampler that spaces 1,000 timesteps evenly from the clean end starts half way, or past the last one."""
-UPGRADE = (
-    'write schema = 2, guidance_scale for guidance, and sampler = "dpmpp_2m" (or "dpmpp_2m_sde") with '
-    'schedule = "karras" for dpmpp_2m_karras (dpmpp_2m_sde_karras)'
-)
-"""What to change in a suite of schema 1."""
 SAMPLERS = tuple(name for name in get_args(Sampler) if name != "none")
+OLD_SAMPLERS = {"dpmpp_2m_karras": "dpmpp_2m", "dpmpp_2m_sde_karras": "dpmpp_2m_sde"}
+"""Samplers of schema 1 whose names held the schedule ``karras``, and what they are called now."""
+_FIELDS = (
+    "schema",
+    "name",
+    "prompts",
+    "samples",
+    "seed",
+    "metrics",
+    "settings",
+    "variants",
+    "limits",
+    "measure",
+    "compare_unfused",
+    "keep_training_prompts",
+)
+
+_T = TypeVar("_T")
 
 
-class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[variants.<name>]`` of a suite file."""
+def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Collection[str] | None = None) -> Suite:
+    """A checked suite, from the name of a shipped one or from a ``.toml`` file.
 
-    checkpoint: str
-    revision: str | None = None
-    loras: tuple[Lora, ...] = ()
-    fuse: bool = True
-    unet: str | None = None
-    vae: str | None = None
-
-
-class SuiteFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A suite file as it is written; ``load_suite`` makes a ``Suite`` of it."""
-
-    schema: int
-    name: str
-    prompts: tuple[str, ...]
-    settings: Settings
-    variants: dict[str, VariantTable]
-    samples: int = 1
-    seed: int = 0
-    metrics: tuple[str, ...] = ()
-    limits: dict[str, str] = {}
-    measure: Plan = Plan()
-    compare_unfused: bool = True
-    """Whether one image a LoRA file is drawn with unfused LoRAs too; it changes no pixels of the run."""
-    keep_training_prompts: bool = False
-    """Keep prompts that SPO was trained on, which are left out otherwise (``bench.suite.training_prompts``)."""
-
-
-def read_suite_file(path: Path, known_metrics: Collection[str] | None) -> SuiteFile:
-    """A checked suite file.
+    Prompt files are looked up beside the suite file, then among the shipped ones. A checkpoint, LoRA, UNet or
+    VAE that lies beside the suite file becomes an absolute path; every other name stays as it is. Prompts that SPO
+    was trained on are left out, and named in ``Suite.left_out``, unless the file says ``keep_training_prompts``.
 
     Args:
-        path: the ``.toml`` file.
-        known_metrics: the metrics there are, or None to leave metric names unchecked.
+        name_or_path: such as ``mini`` or ``suites/mine.toml``; kept as ``Suite.source``.
+        limit: keep only the first ``limit`` prompts. ``Suite.limit`` is set where that cuts any off.
+        known_metrics: the metrics there are; None leaves metric names unchecked.
 
     Raises:
-        SuiteError: not readable, not TOML, an unknown or doubled field, a wrong type, or a value of the right
-            type that cannot be: a width of 63, a NaN guidance, a variant named "..". The sentence names file,
-            field, what is allowed and the nearest match.
-        IncomparableError: its schema is newer than this program.
+        SuiteError: a file that is missing or wrong: not TOML, an unknown or doubled field, a wrong type, or a value
+            of the right type that cannot be (a width of 63, a guidance scale that is NaN, a variant named ".."). The
+            sentence names file, field, what is allowed and the nearest match.
+        IncomparableError: the suite's schema is another one; the hint says what to change in it.
+        UsageError: ``limit`` is under 1.
     """
-    table = read_toml(path)
-    refuse_other_schema(path, table.get("schema"), SCHEMA, "suites", UPGRADE, invalid=SuiteError)
-    for place, inner, kind in _tables(table):
-        refuse_unknown_fields(path, place, inner, kind)
-    _refuse_unknown_choices(path, table)
-    _read_auto_batch(table)
-    try:
-        suite = documents.convert(table, SuiteFile)
-    except ValueError as error:
-        hint = 'limits are texts, such as "0.1sd"' if str(error).startswith("limits") else ""
-        raise SuiteError(f"{path}: {error}.", hint) from error
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit is {limit}; it must be at least 1.")
+    path = _find_suite(name_or_path)
+    table = _read_table(path)
+    suite = _to_suite(str(path), table)
     _check_values(str(path), suite, known_metrics)
-    return suite
+    limits = _read_limits(str(path), table.get("limits", {}), suite)
+    prompts = _read_prompts(path, suite.prompt_files)
+    left_out: tuple[str, ...] = ()
+    if not table.get("keep_training_prompts", False):
+        prompts, left_out = _without_training_prompts(path, prompts)
+    return msgspec.structs.replace(
+        suite,
+        prompts=prompts[:limit],
+        limits=limits,
+        variants=tuple(_with_paths(path.parent, variant) for variant in suite.variants),
+        limit=limit if limit is not None and limit < len(prompts) else None,
+        source=name_or_path,
+        left_out=left_out,
+    )
 
 
-def _tables(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], type]]:
-    yield "", table, SuiteFile
-    # What is no table where one belongs is left to the type check, which knows how to say it.
-    for name, kind in (("settings", Settings), ("measure", Plan)):
+def list_suites() -> tuple[str, ...]:
+    """The names of the shipped suites, sorted."""
+    return tuple(sorted(path.stem for path in prompt_files.prompts_folder().glob("*.toml")))
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def _find_suite(name_or_path: str) -> Path:
+    if not name_or_path.endswith(".toml") and name_or_path in list_suites():
+        return prompt_files.prompts_folder() / f"{name_or_path}.toml"
+    path = Path(name_or_path)
+    if name_or_path.endswith(".toml") and documents.exists(path):
+        return path
+    hint = "hotart-bench list suites"
+    if name_or_path.endswith(".toml"):
+        raise SuiteError(f"{name_or_path}: there is no such file.", hint)
+    if documents.exists(path):
+        raise SuiteError(f"{name_or_path}: a suite file ends in .toml.", hint)
+    near = did_you_mean(name_or_path, list_suites())
+    raise SuiteError(
+        f"{name_or_path!r} is neither a shipped suite ({listed(list_suites())}) nor a .toml file{near}.", hint
+    )
+
+
+def _read_prompts(suite_path: Path, names: tuple[str, ...]) -> tuple[Prompt, ...]:
+    located = [found for name in names for found in prompt_files.read_located(_find_prompts(suite_path, name))]
+    prompt_files.refuse_double_ids(located)
+    return tuple(prompt for _, prompt in located)
+
+
+def _find_prompts(suite_path: Path, name: str) -> Path:
+    for folder in (suite_path.parent, prompt_files.prompts_folder()):
+        if documents.exists(folder / name):
+            return folder / name
+    beside = (path.name for path in suite_path.parent.glob("*") if path.suffix in prompt_files.READERS)
+    near = did_you_mean(name, {*beside, *prompt_files.list_prompt_sets()})
+    raise SuiteError(
+        f"{suite_path}: prompts: {name!r} lies neither beside the suite nor among the shipped sets{near}.",
+        "hotart-bench list prompts",
+    )
+
+
+def _without_training_prompts(path: Path, prompts: tuple[Prompt, ...]) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
+    """The prompts that SPO was not trained on, and the ids of the others."""
+    left_out = training_prompts_in(prompts)
+    if len(left_out) == len(prompts):
+        raise SuiteError(
+            f"{path}: SPO was trained on every prompt of this suite, so none is left to measure it with.",
+            "take other prompts, or set keep_training_prompts = true",
+        )
+    return tuple(prompt for prompt in prompts if prompt.id not in left_out), left_out
+
+
+def _with_paths(folder: Path, variant: Variant) -> Variant:
+    return msgspec.structs.replace(
+        variant,
+        checkpoint=_beside(folder, variant.checkpoint),
+        loras=tuple(msgspec.structs.replace(lora, path=_beside(folder, lora.path)) for lora in variant.loras),
+        unet=None if variant.unet is None else _beside(folder, variant.unet),
+        vae=None if variant.vae is None else _beside(folder, variant.vae),
+    )
+
+
+def _beside(folder: Path, name: str) -> str:
+    # A folder that happens to be called "mini" must not hide the shipped family.
+    if name == "mini" or name.startswith(("mini:", "random:")):
+        return name
+    path = Path(name).expanduser() if name.startswith("~/") else folder / name
+    return str(path.resolve()) if documents.exists(path) else name
+
+
+# --- fields and types ------------------------------------------------------------------------
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    """The TOML as it stands, of this schema, without unknown fields or choices."""
+    table = documents.read_toml(path)
+    found = table.get("settings")
+    settings = found if isinstance(found, dict) else {}
+    documents.refuse_other_schema(
+        path, table.get("schema"), SCHEMA, "suites", _what_to_change(settings), invalid=SuiteError
+    )
+    for place, inner, known in _tables(table):
+        documents.refuse_unknown_fields(path, place, inner, known)
+    old_words = _old_sampler(settings)
+    if old_words:
+        raise SuiteError(
+            f"{path}: settings.sampler is {settings['sampler']!r}, a word of schema 1.", f"write {old_words}"
+        )
+    for name, choices in (("sampler", SAMPLERS), ("schedule", get_args(Schedule)), ("dtype", get_args(Dtype))):
+        documents.refuse_unknown_choice(path, f"settings.{name}", settings.get(name), choices)
+    return table
+
+
+def _what_to_change(settings: Mapping[str, Any]) -> str:
+    """What makes a suite of schema 1 one of schema 2."""
+    guidance = "guidance_scale for guidance" if "guidance" in settings else ""
+    return f"write {joined([word for word in (f'schema = {SCHEMA}', guidance, _old_sampler(settings)) if word])}"
+
+
+def _old_sampler(settings: Mapping[str, Any]) -> str:
+    """The two words for a sampler of schema 1 that held its schedule; empty for any other value."""
+    old = settings.get("sampler")
+    new = OLD_SAMPLERS.get(old) if isinstance(old, str) else None
+    return f'sampler = "{new}" with schedule = "karras" for sampler = "{old}"' if new else ""
+
+
+def _tables(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], tuple[str, ...]]]:
+    """Each table of the file: its place, what it holds, and the fields that it may have."""
+    yield "", table, _FIELDS
+    # What is not a table where one belongs is left to the type check, which knows how to say it.
+    for name, kind in (("settings", Settings), ("measure", MeasurePlan)):
         if isinstance(table.get(name), dict):
-            yield f"{name}.", table[name], kind
+            yield f"{name}.", table[name], kind.__struct_fields__
     variants = table.get("variants")
     for name, inner in variants.items() if isinstance(variants, dict) else ():
         if not isinstance(inner, dict):
             continue
-        yield f"variants.{name}.", inner, VariantTable
+        yield f"variants.{name}.", inner, tuple(field for field in Variant.__struct_fields__ if field != "name")
         loras = inner.get("loras")
         for index, item in enumerate(loras if isinstance(loras, list) else ()):
             if isinstance(item, dict):
-                yield f"variants.{name}.loras[{index}].", item, Lora
+                yield f"variants.{name}.loras[{index}].", item, Lora.__struct_fields__
 
 
-def _read_auto_batch(table: dict[str, Any]) -> None:
-    settings = table.get("settings")
-    if isinstance(settings, dict) and settings.get("batch") == "auto":
-        settings["batch"] = None
+def _to_suite(file: str, table: dict[str, Any]) -> Suite:
+    """The suite of a file, before its prompts are read; ``Suite.prompt_files`` is ``prompts`` in the file."""
+    fields = {
+        name: value for name, value in table.items() if name not in ("prompts", "limits", "keep_training_prompts")
+    }
+    for name in ("prompts", "variants", "settings"):
+        if name not in table:
+            raise SuiteError(f"{file}: missing field {name}.")
+    if isinstance(table["settings"], dict) and table["settings"].get("batch") == "auto":
+        fields["settings"] = {**table["settings"], "batch": None}
+    _convert(f"{file}: keep_training_prompts: ", table.get("keep_training_prompts", False), bool)
+    fields["prompt_files"] = _convert(f"{file}: prompts: ", table["prompts"], list[str])
+    variants = _convert(f"{file}: variants: ", table["variants"], dict[str, Any])
+    fields["variants"] = [_to_variant(file, name, inner) for name, inner in variants.items()]
+    return _convert(f"{file}: ", {**fields, "prompts": []}, Suite)
 
 
-def _refuse_unknown_choices(path: Path, table: Mapping[str, Any]) -> None:
-    settings = table.get("settings")
-    for name, choices in (("sampler", SAMPLERS), ("schedule", get_args(Schedule)), ("dtype", get_args(Dtype))):
-        refuse_unknown_choice(
-            path, f"settings.{name}", settings.get(name) if isinstance(settings, dict) else None, choices
-        )
+def _to_variant(file: str, name: str, table: object) -> Variant:
+    if not isinstance(table, dict):
+        raise SuiteError(f"{file}: variants.{name} is {table!r}; a variant is a table with a checkpoint.")
+    return _convert(f"{file}: variants.{name}: ", {"name": name, **table}, Variant)
 
 
-def _check_values(file: str, suite: SuiteFile, known_metrics: Collection[str] | None) -> None:
-    if not is_good_name(suite.name):
-        raise SuiteError(f"{file}: name is {suite.name!r}; a suite's name is {NAME_RULE}.")
-    _check_ranges(file, suite)
-    _check_settings(file, suite)
-    _check_variants(file, suite)
-    _check_lists(file, suite)
-    _check_metrics(file, suite, known_metrics)
-    _check_limits(file, suite)
+def _convert(place: str, value: object, kind: type[_T]) -> _T:
+    try:
+        return documents.convert(value, kind)
+    except ValueError as error:
+        problem = str(error)
+        hint = 'limits are texts, such as "0.1sd"' if ": limits: " in place else ""
+        raise SuiteError(f"{place}{problem[:1].lower()}{problem[1:]}.", hint) from error
 
 
-def _check_ranges(file: str, suite: SuiteFile) -> None:
+# --- values ----------------------------------------------------------------------------------
+
+
+def _check_values(file: str, suite: Suite, known_metrics: Collection[str] | None) -> None:
+    """Raises SuiteError for the values that cannot be, all of them at once."""
+    problems = [*_problems_of_settings(suite), *_problems_of_variants(suite), *_problems_of_lists(suite)]
+    if problems:
+        raise SuiteError(f"{file}: {'. Also: '.join(dict.fromkeys(problems))}.")
+    for name in suite.metrics if known_metrics is not None else ():
+        if known_metrics is not None and name not in known_metrics:
+            near = did_you_mean(name, known_metrics)
+            raise SuiteError(
+                f"{file}: unknown metric {name!r}{near}; there are {listed(known_metrics)}.",
+                "hotart-bench list metrics",
+            )
+
+
+def _problems_of_settings(suite: Suite) -> Iterator[str]:
     settings, plan = suite.settings, suite.measure
     ranges: tuple[tuple[str, float, float, float], ...] = (
         ("samples", suite.samples, 1, 10_000),
@@ -146,83 +290,64 @@ def _check_ranges(file: str, suite: SuiteFile) -> None:
         ("measure.images", plan.images, 1, 1000),
         ("measure.warmups", plan.warmups, 0, 100),
     )
+    if not is_good_name(suite.name):
+        yield f"name is {suite.name!r}; a suite's name is {NAME_RULE}"
     for field, value, low, high in ranges:
         if not low <= value <= high:  # also true of NaN
-            raise SuiteError(f"{file}: {field} is {value}; allowed is {low} to {high}.")
-
-
-def _check_settings(file: str, suite: SuiteFile) -> None:
-    settings = suite.settings
+            yield f"{field} is {value}; allowed is {low} to {high}"
     for field, pixels in (("width", settings.width), ("height", settings.height)):
         if pixels % 8:
             near = max(8, round(pixels / 8) * 8)
-            raise SuiteError(f"{file}: settings.{field} is {pixels}; it must be a multiple of 8, such as {near}.")
+            yield f"settings.{field} is {pixels}; it must be a multiple of 8, such as {near}"
     if settings.schedule == "karras" and settings.sampler not in KARRAS_SAMPLERS:
-        raise SuiteError(
-            f"{file}: the sampler {settings.sampler} cannot follow the schedule karras; "
-            f"{listed(KARRAS_SAMPLERS)} can, or leave the schedule out."
-        )
+        able = listed(KARRAS_SAMPLERS)
+        yield f"the sampler {settings.sampler} cannot follow the schedule karras; {able} can, or leave the schedule out"
     if settings.eta and settings.sampler != "ddim":
-        raise SuiteError(
-            f"{file}: settings.eta is {settings.eta}, but only the sampler ddim has an eta, "
-            f"not {settings.sampler}; leave it out or set it to 0."
-        )
+        only = f"only the sampler ddim has an eta, not {settings.sampler}"
+        yield f"settings.eta is {settings.eta}, but {only}; leave it out or set it to 0"
 
 
-def _check_variants(file: str, suite: SuiteFile) -> None:
+def _problems_of_variants(suite: Suite) -> Iterator[str]:
     if not suite.variants:
-        raise SuiteError(f"{file}: there is no variant; add [variants.base] with a checkpoint.")
+        yield "there is no variant; add [variants.base] with a checkpoint"
     folded: dict[str, str] = {}
-    for name, variant in suite.variants.items():
+    for variant in suite.variants:
+        name = variant.name
         if not is_good_name(name):
-            raise SuiteError(f"{file}: the variant name {name!r} will not do; it is {NAME_RULE}.")
+            yield f"the variant name {name!r} will not do; it is {NAME_RULE}"
         other = folded.setdefault(name.lower(), name)
         if other != name:
-            raise SuiteError(
-                f"{file}: the variants {other!r} and {name!r} differ only in case; "
-                "their images would share a folder on some systems."
-            )
+            both = f"the variants {other!r} and {name!r} differ only in case"
+            yield f"{both}; their images would share a folder on some systems"
         texts = {"checkpoint": variant.checkpoint, "unet": variant.unet, "vae": variant.vae}
         texts |= {f"loras[{index}].path": lora.path for index, lora in enumerate(variant.loras)}
         for field, text in texts.items():
             if text is not None and (not text.strip() or "\0" in text):
-                raise SuiteError(f"{file}: variants.{name}.{field} is empty or holds a zero byte.")
+                yield f"variants.{name}.{field} is empty or holds a zero byte"
         for index, lora in enumerate(variant.loras):
-            _check_lora_weights(f"{file}: variants.{name}.loras[{index}]", lora)
+            # Names of blocks depend on the checkpoint's UNet, and are checked where that is read.
+            weights = {field: getattr(lora, field) for field in ("weight", "unet", "text_encoder", "text_encoder_2")}
+            weights |= {f"blocks.{block}": weight for block, weight in lora.blocks.items()}
+            for field, weight in weights.items():
+                if weight is not None and not abs(weight) <= HEAVIEST_LORA:  # NaN neither
+                    allowed = f"a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}"
+                    yield f"variants.{name}.loras[{index}].{field} is {weight}; it must be {allowed}"
 
 
-def _check_lora_weights(where: str, lora: Lora) -> None:
-    # Names of blocks depend on the checkpoint's UNet, and are checked where that is read.
-    weights = {name: getattr(lora, name) for name in ("weight", "unet", "text_encoder", "text_encoder_2")}
-    weights |= {f"blocks.{name}": weight for name, weight in lora.blocks.items()}
-    for name, weight in weights.items():
-        if weight is not None and not abs(weight) <= HEAVIEST_LORA:  # NaN neither
-            raise SuiteError(
-                f"{where}.{name} is {weight}; it must be a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}."
-            )
+def _problems_of_lists(suite: Suite) -> Iterator[str]:
+    if not suite.prompt_files:
+        yield 'prompts is empty; name at least one prompt file, such as "mini.jsonl"'
+    for field, names in (("prompts", suite.prompt_files), ("metrics", suite.metrics)):
+        for name in names:
+            if names.count(name) > 1:
+                yield f"{field} names {name!r} twice"
 
 
-def _check_lists(file: str, suite: SuiteFile) -> None:
-    if not suite.prompts:
-        raise SuiteError(f'{file}: prompts is empty; name at least one prompt file, such as "mini.jsonl".')
-    for field, names in (("prompts", suite.prompts), ("metrics", suite.metrics)):
-        doubled = [name for name in names if names.count(name) > 1]
-        if doubled:
-            raise SuiteError(f"{file}: {field} names {doubled[0]!r} twice.")
-
-
-def _check_metrics(file: str, suite: SuiteFile, known: Collection[str] | None) -> None:
-    for name in suite.metrics if known is not None else ():
-        if known is not None and name not in known:
-            raise SuiteError(
-                f"{file}: unknown metric {name!r}{did_you_mean(name, known)}; there are {listed(known)}.",
-                "hotart-bench list metrics",
-            )
-
-
-def _check_limits(file: str, suite: SuiteFile) -> None:
+def _read_limits(file: str, table: object, suite: Suite) -> tuple[Limit, ...]:
+    """The limits of a suite, each of one of its metrics or of a timed quantity."""
+    limits = []
     allowed = (*suite.metrics, *get_args(TimingName))
-    for name, value in suite.limits.items():
+    for name, value in _convert(f"{file}: limits: ", table, dict[str, str]).items():
         if name not in allowed:
             raise SuiteError(
                 f"{file}: limits.{name} is neither a metric of this suite nor a timing"
@@ -231,6 +356,7 @@ def _check_limits(file: str, suite: SuiteFile) -> None:
         if name == "compile" and not suite.settings.compile:
             raise SuiteError(f"{file}: limits.compile is set, but nothing is compiled: settings.compile is false.")
         try:
-            parse_limit(name, value)
+            limits.append(parse_limit(name, value))
         except UsageError as error:
             raise SuiteError(f"{file}: {error}", error.hint) from error
+    return tuple(limits)

@@ -1,4 +1,4 @@
-"""Which prompt belongs to which image: the table that a user gives with images from anywhere.
+"""Which prompt belongs to which image: the table that comes with external images.
 
 ``.csv`` with a header line, or ``.jsonl`` with one object a line: ``image`` (a path within the folder of images),
 ``prompt``, and, where several models are compared, ``variant``. Names of columns count without case; other
@@ -7,25 +7,20 @@ columns are left alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.documents import exists, read_text
 from bench.errors import SuiteError, UsageError
 from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed
-from bench.suite.prompt_files import Entry, csv_rows, json_lines
+from bench.suite.prompt_files import csv_rows, read_jsonl, read_table
 
 SUFFIXES = (".csv", ".jsonl")
-
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp")
-
 NOT_GIVEN = "no image was given"
-
 """The error of a sample that other variants or prompts have and this one lacks."""
-
 ONE_VARIANT = "images"
-
 """What the only variant is called where the table names none."""
 
 
@@ -48,7 +43,7 @@ def read_pairs(path: Path, folder: Path) -> tuple[Pair, ...]:
         folder: where the images lie.
 
     Raises:
-        UsageError: ``folder`` is no folder.
+        UsageError: ``folder`` is not a folder.
         SuiteError: the table cannot be read, holds nothing, or a line of it is wrong: no image, one that is
             missing, outside the folder or not PNG, JPEG or WebP by its name, an empty prompt, a variant's name
             that will not do, or an image that is named twice for one variant.
@@ -58,8 +53,11 @@ def read_pairs(path: Path, folder: Path) -> tuple[Pair, ...]:
     if path.suffix.lower() not in SUFFIXES:
         raise SuiteError(f"{path}: the table of images and prompts ends in {' or '.join(SUFFIXES)}.")
     text = read_text(path)
-    entries = json_lines(path, text) if path.suffix.lower() == ".jsonl" else _csv(path, text)
-    pairs = tuple(_pair(entry, folder) for entry in entries)
+    if path.suffix.lower() == ".jsonl":
+        entries = read_jsonl(path, text)
+    else:
+        entries = read_table(path, csv_rows(path, text), _refuse_missing_columns)
+    pairs = tuple(_pair(where, value, folder) for where, value in entries)
     if not pairs:
         raise SuiteError(f"{path}: names no image.")
     _refuse_double(pairs)
@@ -73,42 +71,28 @@ def unnamed_images(pairs: tuple[Pair, ...], folder: Path) -> int:
     return sum(path.resolve() not in named for path in there)
 
 
-def _csv(path: Path, text: str) -> Iterator[Entry]:
-    rows = csv_rows(path, text)
-    number, header = next(rows, (1, [""]))
-    columns = [name.strip().lower() for name in header]
-    _refuse_missing_columns(f"{path}:{number}", columns)
-    doubled = [name for name in columns if name and columns.count(name) > 1]
-    if doubled:
-        raise SuiteError(f"{path}:{number}: the column {doubled[0]!r} is named twice.")
-    for number, cells in rows:
-        if len(cells) != len(columns):
-            raise SuiteError(f"{path}:{number}: has {len(cells)} columns where the first line has {len(columns)}.")
-        yield Entry(f"{path}:{number}", dict(zip(columns, cells, strict=True)))
-
-
 def _refuse_missing_columns(where: str, columns: list[str]) -> None:
     for needed in ("image", "prompt"):
         if needed not in columns:
             near = next(filter(None, (did_you_mean(name, (needed,)) for name in columns)), "")
             raise SuiteError(
                 f"{where}: there is no {needed!r}{near}; needed are image and prompt, and variant where there are "
-                f"several; given is {listed(columns)}."
+                f"several; it has {listed(columns)}."
             )
 
 
-def _pair(entry: Entry, folder: Path) -> Pair:
-    if not isinstance(entry.value, dict):
-        raise SuiteError(f'{entry.where}: a line is an object such as {{"image": "1.png", "prompt": "a fox"}}.')
-    fields = {str(name).strip().lower(): value for name, value in entry.value.items()}
-    _refuse_missing_columns(entry.where, list(fields))
-    prompt = _text(entry.where, "prompt", fields)
+def _pair(where: str, value: object, folder: Path) -> Pair:
+    if not isinstance(value, dict):
+        raise SuiteError(f'{where}: a line is an object such as {{"image": "1.png", "prompt": "a fox"}}.')
+    fields = {str(name).strip().lower(): one for name, one in value.items()}
+    _refuse_missing_columns(where, list(fields))
+    prompt = _text(where, "prompt", fields)
     if not prompt.strip():
-        raise SuiteError(f"{entry.where}: the prompt is empty; an image is judged by what was asked for.")
-    variant = _text(entry.where, "variant", fields) if fields.get("variant") else ONE_VARIANT
+        raise SuiteError(f"{where}: the prompt is empty; an image is scored against its prompt.")
+    variant = _text(where, "variant", fields) if fields.get("variant") else ONE_VARIANT
     if not is_good_name(variant):
-        raise SuiteError(f"{entry.where}: the variant name {variant!r} will not do; it is {NAME_RULE}.")
-    return Pair(_image(entry.where, _text(entry.where, "image", fields), folder), prompt, variant, entry.where)
+        raise SuiteError(f"{where}: the variant name {variant!r} will not do; it is {NAME_RULE}.")
+    return Pair(_image(where, _text(where, "image", fields), folder), prompt, variant, where)
 
 
 def _text(where: str, name: str, fields: Mapping[str, object]) -> str:
@@ -121,7 +105,7 @@ def _text(where: str, name: str, fields: Mapping[str, object]) -> str:
 def _image(where: str, name: str, folder: Path) -> Path:
     path = folder / name
     if path.suffix.lower() not in IMAGE_FILES:
-        raise SuiteError(f"{where}: the image {name!r} is none by its name, which ends in {', '.join(IMAGE_FILES)}.")
+        raise SuiteError(f"{where}: {name!r} is not an image by its name, which ends in {', '.join(IMAGE_FILES)}.")
     if not exists(path) or not path.is_file():
         near = did_you_mean(path.name, (file.name for file in folder.iterdir()))
         raise SuiteError(f"{where}: there is no image {name!r} in {folder}{near}.")

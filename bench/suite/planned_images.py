@@ -1,13 +1,79 @@
-"""Planned images: which of them a run folder still lacks, and the record of one. No torch: it tells a finished run."""
+"""What a suite stands for: its protocol digest, the images that it plans with their seeds, and those still missing.
+
+No torch: this tells whether a run is finished.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from bench.records import PlannedImage, Render, Suite
-from bench.suite import plan_images
+import msgspec
+
+from bench import documents
+from bench.records import PlannedImage, Render, Settings, Suite
+
+
+def protocol_digest(suite: Suite) -> str:
+    """The protocol digest: equal for two suites if and only if their images may be compared pair by pair.
+
+    It is the sha256, in hex, of this JSON object in UTF-8, keys sorted, without spaces, non-ASCII unescaped,
+    floats in Python's shortest form::
+
+        {"prompts": [[id, prompt, negative], ...], "samples": n, "schema": 2, "seed": n, "settings": {...}}
+
+    with the prompts in order and all fields of ``Settings``, defaults too; ``guidance_scale`` and ``eta`` are floats
+    (5.0). External images add ``"images": "given"``: their seeds and settings are unknown, and they never have the
+    protocol of rendered ones. Name, tags, probes, metrics, variants, limits and the timing plan are left out:
+    changing them makes no other protocol.
+    """
+    # Settings made in Python may hold guidance_scale=5, which a suite file or run.json would give as 5.0.
+    settings = msgspec.convert(msgspec.to_builtins(suite.settings), Settings)
+    facts = {
+        "schema": suite.schema,
+        "prompts": [[prompt.id, prompt.text, prompt.negative] for prompt in suite.prompts],
+        "samples": suite.samples,
+        "seed": suite.seed,
+        "settings": msgspec.to_builtins(settings),
+        **({} if suite.external_images is None else {"images": "given"}),
+    }
+    return hashlib.sha256(documents.canonical(facts)).hexdigest()
+
+
+def image_seed(suite_seed: int, prompt_id: str, sample: int) -> int:
+    """The seed of an image's noise, in [0, 2^63).
+
+    The first 8 bytes, big-endian, of sha256 over the ASCII text ``<suite_seed>\\n<prompt_id>\\n<sample>``, with
+    the top bit cleared. It depends on neither variant, order, batch nor device, so that every variant starts
+    from the same noise.
+    """
+    text = f"{suite_seed}\n{prompt_id}\n{sample}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") & (2**63 - 1)
+
+
+def plan_images(suite: Suite) -> tuple[PlannedImage, ...]:
+    """The images of one variant, in order: prompt by prompt, sample by sample, in batches of the settings' size.
+
+    The plan is the same for every variant and is never made from what is left to do: the size of a batch
+    changes pixels, so a resumed run must form the batches of an undisturbed one.
+
+    Raises:
+        ValueError: the suite's batch is to be chosen by a run (``batch = "auto"``).
+    """
+    if suite.settings.batch is None:
+        raise ValueError(f"the batch of suite {suite.name} is not chosen yet")
+    pairs = [(prompt.id, sample) for prompt in suite.prompts for sample in range(suite.samples)]
+    return tuple(
+        PlannedImage(
+            prompt_id=prompt_id,
+            sample=sample,
+            seed=image_seed(suite.seed, prompt_id, sample),
+            batch=index // suite.settings.batch,
+        )
+        for index, (prompt_id, sample) in enumerate(pairs)
+    )
 
 
 def missing_images(suite: Suite, variant: str, renders: Sequence[Render], folder: Path) -> list[PlannedImage]:
@@ -17,37 +83,37 @@ def missing_images(suite: Suite, variant: str, renders: Sequence[Render], folder
         for render in renders
         if render.variant == variant and (render.image is None or (folder / render.image).is_file())
     }
-    return [cell for cell in plan_images(suite) if (cell.prompt_id, cell.sample) not in there]
+    return [planned for planned in plan_images(suite) if (planned.prompt_id, planned.sample) not in there]
 
 
 def missing_batches(
     suite: Suite, variant: str, renders: Sequence[Render], folder: Path
 ) -> list[tuple[PlannedImage, ...]]:
     """The planned batches of which this variant lacks an image, whole."""
-    wanted = {cell.batch for cell in missing_images(suite, variant, renders, folder)}
-    batches = (tuple(cells) for _, cells in groupby(plan_images(suite), key=lambda cell: cell.batch))
-    return [cells for cells in batches if cells[0].batch in wanted]
+    wanted = {planned.batch for planned in missing_images(suite, variant, renders, folder)}
+    batches = groupby(plan_images(suite), key=lambda planned: planned.batch)
+    return [tuple(images) for number, images in batches if number in wanted]
 
 
 def record_of(
-    variant: str, cell: PlannedImage, decode_dtype: str | None, error: str | None, file: tuple[str, str] | None
+    variant: str, planned: PlannedImage, decode_dtype: str | None, error: str | None, file: tuple[str, str] | None
 ) -> Render:
     """The record of a planned image.
 
     Args:
         variant: name of the variant that drew it.
-        cell: as it was planned.
+        planned: the image as it was planned.
         decode_dtype: precision that it was decoded in.
-        error: why there is none.
+        error: why there is no image.
         file: its name in the folder and its sha256, as ``RunFolder.write_image`` returns them.
     """
     image, sha256 = file or (None, None)
     return Render(
         variant=variant,
-        prompt_id=cell.prompt_id,
-        sample=cell.sample,
-        seed=cell.seed,
-        batch=cell.batch,
+        prompt_id=planned.prompt_id,
+        sample=planned.sample,
+        seed=planned.seed,
+        batch=planned.batch,
         decode_dtype=decode_dtype,
         image=image,
         sha256=sha256,

@@ -9,12 +9,12 @@ import msgspec
 
 from bench.errors import UsageError
 from bench.formatting import did_you_mean, is_good_name, listed
-from bench.records import HEAVIEST_LORA, Lora, Plan, Suite, Sweep, Variant
+from bench.records import HEAVIEST_LORA, Lora, MeasurePlan, Suite, Sweep, Variant
 
 MOST_WEIGHTS = 50
 LONGEST_NAME = 60
 """Of the LoRA, in characters; the weight follows it in the names of the variants."""
-UNTIMED = Plan(rounds=0, images=0, warmups=0)
+UNTIMED = MeasurePlan(rounds=0, images=0, warmups=0)
 """A fused LoRA costs the same at every weight, so a sweep times nothing."""
 
 
@@ -25,12 +25,12 @@ def sweep_suite(suite: Suite, lora: str, weights: Sequence[float]) -> Suite:
         suite: prompts, settings and metrics of the sweep, and its checkpoint.
         lora: a variant of the suite that has a LoRA; or a LoRA file as a suite would name it, on the checkpoint of the
             suite's first variant.
-        weights: what the LoRA is applied with, in place of its own weight; at least one beside 0, which is always part
-            of the sweep, as its reference. The LoRA's weights of components and blocks, and the variant's further
+        weights: what the LoRA is applied with, in place of its own weight; at least one other than 0, which is always
+            part of the sweep, as its reference. The LoRA's weights of components and blocks, and the variant's further
             LoRAs, keep their proportion to it. Where its own weight is 0, those are multiplied instead.
 
     Raises:
-        UsageError: a weight that is none or comes twice, too many, or a variant without LoRAs.
+        UsageError: a weight that is not a finite number or comes twice, too many, or a variant without LoRAs.
     """
     rising = _check_weights(weights)
     whole = _variant_to_sweep(suite, lora)
@@ -55,16 +55,15 @@ def sweep_suite(suite: Suite, lora: str, weights: Sequence[float]) -> Suite:
 def _check_weights(weights: Sequence[float]) -> tuple[float, ...]:
     odd = [weight for weight in weights if not abs(weight) <= HEAVIEST_LORA]  # NaN neither
     if odd:
-        raise UsageError(
-            f"--lora-weights: {odd[0]} is no weight; it must be a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}."
-        )
+        allowed = f"a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}"
+        raise UsageError(f"--lora-weights: {odd[0]} is not a weight; it must be {allowed}.")
     doubled = [weight for weight in weights if list(weights).count(weight) > 1]
     if doubled:
         raise UsageError(f"--lora-weights: {doubled[0]:g} is given twice.")
     rising = tuple(sorted({0.0, *weights}))
     if len(rising) < 2 or len(rising) > MOST_WEIGHTS:
         raise UsageError(
-            f"--lora-weights: {len(rising) - 1} weights beside 0; a sweep has 1 to {MOST_WEIGHTS - 1}.",
+            f"--lora-weights: {len(rising) - 1} weights other than 0; a sweep has 1 to {MOST_WEIGHTS - 1}.",
             "hotart-bench sweep mini --lora spo --lora-weights 0,0.5,1",
         )
     if len({f"{weight:g}" for weight in rising}) < len(rising):
@@ -111,15 +110,7 @@ def _weighted(loras: tuple[Lora, ...], weight: float) -> tuple[Lora, ...]:
 
 def _scaled(lora: Lora, factor: float) -> Lora:
     """A LoRA with each of its weights times a factor."""
-
-    def times(weight: float | None) -> float | None:
-        return None if weight is None else weight * factor
-
-    return msgspec.structs.replace(
-        lora,
-        weight=lora.weight * factor,
-        unet=times(lora.unet),
-        text_encoder=times(lora.text_encoder),
-        text_encoder_2=times(lora.text_encoder_2),
-        blocks={name: weight * factor for name, weight in lora.blocks.items()},
-    )
+    own = {name: getattr(lora, name) for name in ("weight", "unet", "text_encoder", "text_encoder_2")}
+    scaled = {name: weight * factor for name, weight in own.items() if weight is not None}
+    blocks = {name: weight * factor for name, weight in lora.blocks.items()}
+    return msgspec.structs.replace(lora, **scaled, blocks=blocks)

@@ -10,15 +10,13 @@ import functools
 import hashlib
 import unicodedata
 from collections.abc import Iterable
-from pathlib import Path
 
 from bench.errors import MachineError
 from bench.records import Prompt
+from bench.suite.prompt_files import prompts_folder
 
 HASH_DIGITS = 16
-
 """Hex digits of a sha256 that the list keeps: two of 2^64 values are equal by chance in no set of prompts."""
-
 LIST = "spo-4k-normalised.sha256"
 
 
@@ -41,13 +39,13 @@ def is_training_prompt(prompt: str) -> bool:
 
 
 def training_prompts_in(prompts: Iterable[Prompt]) -> tuple[str, ...]:
-    """The ids of the prompts whose prompts SPO was trained on, in their order; raises as ``is_training_prompt``."""
+    """The ids of the prompts that SPO was trained on, in their order; raises as ``is_training_prompt``."""
     return tuple(prompt.id for prompt in prompts if is_training_prompt(prompt.text))
 
 
 @functools.cache
 def _hashes() -> frozenset[str]:
-    path = _list_file()
+    path = prompts_folder() / LIST
     try:
         lines = path.read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -61,9 +59,3 @@ def _hashes() -> frozenset[str]:
             f"{path}: the list of training prompts is damaged.", "pip install --force-reinstall hotart-bench"
         )
     return hashes
-
-
-def _list_file() -> Path:
-    from bench.suite import prompts_folder
-
-    return prompts_folder() / LIST

@@ -6,7 +6,7 @@ from fakes import make_run, write_run
 from gate_runs import PLANTED, make_folder
 from msgspec.structs import asdict, replace
 
-import bench.run
+import bench.cli.stages
 from bench.baseline import freeze, write_baseline
 from bench.records import Acceptance
 from bench.run import Outcome
@@ -16,7 +16,7 @@ DONE = Outcome(path="", images=24, failed=0, scores=48, missing=0, timings=12, n
 
 
 class Stages:
-    """Stands for the work of ``bench.run``: keeps what it was asked for, and ends as it is told to."""
+    """Stands for the work of ``bench.run``: keeps what it was called with, and ends as it is told to."""
 
     def __init__(self):
         self.calls = []
@@ -39,8 +39,8 @@ def stages(monkeypatch) -> Stages:
     fake = Stages()
     for name in ("run_all", "run_stage"):
         # The true signature is kept, so that a call which it would refuse fails here too.
-        stand_in = create_autospec(getattr(bench.run, name), side_effect=getattr(fake, name))
-        monkeypatch.setattr(bench.run, name, stand_in)
+        stand_in = create_autospec(getattr(bench.cli.stages, name), side_effect=getattr(fake, name))
+        monkeypatch.setattr(bench.cli.stages, name, stand_in)
     return fake
 
 

@@ -1,6 +1,8 @@
 """Help, version, exit at the edges of the process, and what is imported for it."""
 
 import errno
+import importlib
+import inspect
 import io
 import os
 import signal
@@ -9,11 +11,12 @@ import sys
 
 import pytest
 
-from bench.cli.app import build
+from bench.cli.app import LISTS, build
+from bench.cli.app import VERBS as TABLE
 
 FIRST = ["run", "render", "score", "measure", "report", "compare", "plot"]
 VERBS = [*FIRST, "gate", "baseline", "sweep", "merge", "inspect", "plan", "calibrate", "fetch", "doctor"]
-LISTS = ["suites", "variants", "metrics", "prompts"]
+LISTED = ["suites", "variants", "metrics", "prompts"]
 HEAVY = {"torch", "diffusers", "transformers", "peft", "open_clip", "pandas", "matplotlib", "torchmetrics"}
 
 
@@ -31,10 +34,17 @@ def launch(*arguments, env=None, **how):
 
 
 def test_the_verbs_are_those_of_the_contract():
-    app = build()
-    assert [command.name for command in app.registered_commands] == VERBS
-    (lists,) = app.registered_groups
-    assert [command.name for command in lists.typer_instance.registered_commands] == LISTS
+    top = build()
+    assert top.list_commands(None) == [*VERBS, "list"]
+    assert top.get_command(None, "list").list_commands(None) == LISTED
+
+
+@pytest.mark.parametrize(("target", "text"), [*TABLE.values(), *LISTS.values()])
+def test_the_list_of_verbs_says_what_each_verb_says_first(target, text):
+    if target:
+        module, _, function = target.partition(":")
+        said = inspect.getdoc(getattr(importlib.import_module(module), function))
+        assert said.startswith(f"{text}\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
@@ -47,7 +57,7 @@ def test_without_a_verb_it_teaches(arguments, cli):
 
 
 @pytest.mark.parametrize(
-    "verb", [*([verb] for verb in [*VERBS, "list"]), *(["list", what] for what in LISTS)], ids=" ".join
+    "verb", [*([verb] for verb in [*VERBS, "list"]), *(["list", what] for what in LISTED)], ids=" ".join
 )
 def test_every_verb_has_its_purpose_and_examples(verb, cli):
     answer = cli(*verb, "--help")
@@ -76,7 +86,7 @@ def test_what_needs_no_model_imports_none_of_the_heavy_packages(run_folder):
         "codes = {run(line.split()) for line in sys.argv[1:]}; "
         "print(*codes, *sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
     )
-    lists = [f"list {what}" for what in LISTS]
+    lists = [f"list {what}" for what in LISTED]
     done = subprocess.run(
         [sys.executable, "-c", code, "--help", *lists, f"compare {run_folder}"],
         capture_output=True,
@@ -96,8 +106,17 @@ def test_a_table_in_20_columns_of_ascii_without_a_terminal(run_folder):
     assert "\\u2212" in done.stdout
 
 
-def test_a_reader_that_leaves_early_is_no_error(run_folder):
-    command = [sys.executable, "-m", "bench", "compare", str(run_folder), "--json"]
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_a_reader_that_leaves_early_is_not_an_error(run_folder, form):
+    command = [sys.executable, "-m", "bench", "compare", str(run_folder), "--format", form]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_a_reader_that_leaves_the_help_early_is_not_an_error():
+    command = [sys.executable, "-m", "bench", "--help"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
@@ -135,6 +154,55 @@ def wait():
 bench.cli.app.parse = lambda arguments: wait
 bench.cli.main()
 """
+
+
+VERB_MODULES = {target.partition(":")[0] for target, _ in [*TABLE.values(), *LISTS.values()]} - {""}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list", "--help"], ["rnu"], ["--version"], ["--nothing"]], ids=" ".join
+)
+def test_help_and_a_misspelt_verb_import_no_verb(arguments):
+    code = (
+        "import sys; from bench.cli import run_command_line as run; run(sys.argv[1:]); "
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=60)
+    imported = set(done.stderr.splitlines()[-1].split())
+    assert "bench.cli.app" in imported
+    assert VERB_MODULES.isdisjoint(imported)
+    assert HEAVY.isdisjoint(imported)
+
+
+def test_no_verb_needs_torch_to_be_imported():
+    code = f"import sys, {', '.join(sorted(VERB_MODULES))}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=60)
+    imported = set(done.stdout.split())
+    assert imported >= VERB_MODULES
+    assert {"torch", "diffusers", "transformers", "peft", "open_clip", "pandas"}.isdisjoint(imported)
+
+
+def interrupted(*arguments, **named):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("where", "arguments"),
+    [
+        ("bench.cli.app.build", ["list", "suites"]),
+        ("bench.cli.app.importlib.import_module", ["list", "suites"]),
+        ("bench.cli.app.package_versions", ["--version"]),
+        ("bench.cli.lists.shipped_suites", ["list", "suites"]),
+    ],
+    ids=["before the arguments are read", "importing the verb", "reading an argument", "in the verb"],
+)
+def test_an_interrupt_ends_with_130_wherever_it_comes(where, arguments, cli, monkeypatch):
+    assert cli(*arguments).code == 0
+    monkeypatch.setattr(where, interrupted)
+    answer = cli(*arguments)
+    assert (answer.code, answer.out) == (130, "")
+    assert answer.err.startswith("hotart-bench: Stopped.")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)

@@ -56,7 +56,7 @@ def test_a_replacement_says_what_it_replaced_and_how_it_was_judged(run, verdict,
         assert file.read_bytes() == before
     answer = cli("baseline", run, "-o", file, "--by", "me", "--replace", "--why", "SPO v2")
     assert answer.code == 0
-    assert f"Against the one that it replaces: {verdict}." in answer.err
+    assert f"Against the baseline that it replaces: {verdict}." in answer.err
     found = read_baseline(file)
     assert (found.run_id, found.acceptance.why) == ("fake-0001", "SPO v2")
     assert (found.acceptance.previous, found.acceptance.verdict) == (first.checksum, verdict)

@@ -5,8 +5,7 @@ from collections import namedtuple
 import pytest
 from msgspec.structs import replace
 
-import bench.checkpoints.fingerprint
-from bench import machine
+import bench.cli.doctor
 from bench.checkpoints.fingerprint import Needed
 from bench.cli.doctor import clock_words, estimate, time_words
 from bench.plan.pilot import seconds_of_all_variants
@@ -33,12 +32,12 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture
 def weights(monkeypatch, home):
-    """Weights that a suite needs, and a machine of which torch need not be asked."""
+    """Weights that a suite needs, and a machine of which torch is not needed."""
     found = [needed("base", "mini unet", 3 << 20), needed("base", "mini vae", 1 << 20)]
     found.append(needed("spo", "mini:spo", 1 << 20))
-    monkeypatch.setattr(bench.checkpoints.fingerprint, "weights_needed", lambda suite, folder: tuple(found))
-    monkeypatch.setattr(machine, "pick_device", lambda wish: "cuda:0")
-    monkeypatch.setattr(machine, "machine_facts", lambda device: HERE)
+    monkeypatch.setattr(bench.cli.doctor, "weights_needed", lambda suite, folder: tuple(found))
+    monkeypatch.setattr(bench.cli.doctor, "pick_device", lambda wish: "cuda:0")
+    monkeypatch.setattr(bench.cli.doctor, "machine_facts", lambda device: HERE)
     return found
 
 
@@ -87,7 +86,7 @@ def test_without_torch_it_says_so_and_ends_with_6(cli, weights, monkeypatch):
     def no_torch(wish):
         raise ModuleNotFoundError("No module named 'torch'")
 
-    monkeypatch.setattr(machine, "pick_device", no_torch)
+    monkeypatch.setattr(bench.cli.doctor, "pick_device", no_torch)
     answer = cli("doctor", "own.toml")
     assert answer.code == 6
     assert "torch cannot be imported" in answer.out

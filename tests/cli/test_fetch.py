@@ -1,4 +1,4 @@
-"""``fetch``: everything a suite needs, what fails told at the end, and what ``doctor`` says of judges."""
+"""``fetch``: everything a suite needs, what fails told at the end, and what ``doctor`` says of metrics' weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEAD = Entry(
     repository="owner/heads",
     files=(File(name="head.pth", about_bytes=4_000),),
 )
-TOWER = Entry(
+ENCODER = Entry(
     name="encoder",
     what="An encoder",
     host="github",
@@ -51,9 +51,9 @@ def needing(name, encoder, weights):
 
 
 @pytest.fixture
-def judged(home, monkeypatch, tmp_path):
+def with_weights(home, monkeypatch, tmp_path):
     """A suite with two metrics on one encoder, one with a head of its own; its checkpoints are there."""
-    for entry in (HEAD, TOWER):
+    for entry in (HEAD, ENCODER):
         monkeypatch.setitem(CATALOGUE, entry.name, entry)
     registry = registry_of(
         saturation,
@@ -62,7 +62,7 @@ def judged(home, monkeypatch, tmp_path):
         needing("fitting", "conv", ()),
         Encoder("conv", lambda place: pytest.fail("fetch loads nothing"), ("encoder",)),
     )
-    for module in ("bench.metrics.registry", "bench.metrics", "bench.metrics.registry"):
+    for module in ("bench.metrics.registry", "bench.metrics", "bench.cli.fetch"):
         monkeypatch.setattr(f"{module}.installed", lambda: registry)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path / "locks" / "lock.json"))
@@ -75,21 +75,21 @@ def judged(home, monkeypatch, tmp_path):
 
 @pytest.fixture
 def network(monkeypatch):
-    """Answers every address with its last part as the file; notes what was asked for."""
-    asked = []
+    """Answers every address with its last part as the file; notes what was fetched."""
+    urls = []
 
-    def fake(url, target):
-        asked.append(url.rsplit("/", 1)[1])
+    def fake(url, target, progress):
+        urls.append(url.rsplit("/", 1)[1])
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(b"\x80\x02" + url.encode())
         return True
 
-    monkeypatch.setattr("bench.metrics.weights.download_url", fake)
-    yield asked
+    monkeypatch.setattr("bench.weights.download.download_url", fake)
+    yield urls
     enable_progress_bars()  # --quiet silences the Hub's client for the whole process
 
 
-def test_fetch_gets_each_file_once_and_says_what_is_unpinned(cli, judged, network):
+def test_fetch_gets_each_file_once_and_says_what_is_unpinned(cli, with_weights, network):
     answer = cli("fetch", "own.toml")
     assert answer.code == 0, answer.err
     assert sorted(network) == ["head.pth", "t.pt"]
@@ -103,7 +103,7 @@ def test_fetch_gets_each_file_once_and_says_what_is_unpinned(cli, judged, networ
     assert len(network) == 2
 
 
-def test_judges_are_fetched_for_metrics_that_no_suite_names(cli, judged, network):
+def test_weights_are_fetched_for_metrics_that_no_suite_names(cli, with_weights, network):
     answer = cli("fetch", "own.toml", "--metrics", "fitting")
     assert answer.code == 0, answer.err
     assert network == ["t.pt"]
@@ -113,8 +113,8 @@ def test_judges_are_fetched_for_metrics_that_no_suite_names(cli, judged, network
     assert "did you mean 'fitting'?" in unknown.err
 
 
-def test_what_fails_keeps_nothing_else_from_coming(cli, judged, network, monkeypatch):
-    good = bench.metrics.weights.download_url
+def test_what_fails_keeps_nothing_else_from_coming(cli, with_weights, network, monkeypatch):
+    good = bench.weights.download.download_url
 
     def fake(url, target):
         if "t.pt" in url:
@@ -129,14 +129,14 @@ def test_what_fails_keeps_nothing_else_from_coming(cli, judged, network, monkeyp
     assert "  next: the same command again continues" in answer.err
 
 
-def test_fetch_gets_checkpoints_too(cli, judged, network, monkeypatch):
+def test_fetch_gets_checkpoints_too(cli, with_weights, network, monkeypatch):
     found = []
     monkeypatch.setattr(sources, "fetch", lambda place: found.append(place.what) or place)
     assert cli("fetch", "own.toml").code == 0
     assert "mini" in found
 
 
-def test_doctor_lists_the_weights_of_judges_and_names_the_command(cli, judged, network):
+def test_doctor_lists_the_weights_of_metrics_and_names_the_command(cli, with_weights, network):
     before = cli("doctor", "own.toml")
     assert before.code == 3
     assert "owner/encoder/t.pt" in before.out
@@ -146,13 +146,13 @@ def test_doctor_lists_the_weights_of_judges_and_names_the_command(cli, judged, n
     cli("fetch", "own.toml")
     after = cli("doctor", "own.toml", "--json")
     assert after.code == 0, after.err
-    judges = json.loads(after.out)["judges"]
-    assert [row["file"]["what"] for row in judges] == ["owner/encoder/t.pt", "owner/heads/head.pth"]
-    assert [row["metrics"] for row in judges] == [["pretty", "fitting"], ["pretty"]]
-    assert {row["file"]["trust"] for row in judges} == {"locked"}
+    files = json.loads(after.out)["metric_files"]
+    assert [row["file"]["what"] for row in files] == ["owner/encoder/t.pt", "owner/heads/head.pth"]
+    assert [row["metrics"] for row in files] == [["pretty", "fitting"], ["pretty"]]
+    assert {row["file"]["trust"] for row in files} == {"locked"}
 
 
-def test_offline_and_missing_ends_with_3(cli, judged, network, monkeypatch):
+def test_offline_and_missing_ends_with_3(cli, with_weights, network, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     answer = cli("fetch", "own.toml")
     assert answer.code == 3
@@ -160,7 +160,7 @@ def test_offline_and_missing_ends_with_3(cli, judged, network, monkeypatch):
     assert network == []
 
 
-def test_what_several_variants_share_is_tried_once_and_told_once(cli, judged, network, monkeypatch):
+def test_what_several_variants_share_is_tried_once_and_told_once(cli, with_weights, network, monkeypatch):
     tried = []
 
     def fails(place):

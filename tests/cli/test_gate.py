@@ -16,6 +16,7 @@ from lxml import etree
 from msgspec.structs import replace
 from report_runs import page_of
 
+import bench.cli.gate
 import bench.gate
 from bench.cli.gate import exit_code
 from bench.compare import compare_run

@@ -1,13 +1,24 @@
+import io
 import json
 import math
+import sys
 
 import pytest
 
-from bench.cli.printing import Column, format_rate, print_json, print_table, printable
+from bench.cli.printing import (
+    format_rate,
+    latex_table,
+    markdown_table,
+    print_json,
+    print_table,
+    printable,
+    say,
+    show,
+)
 from bench.formatting import duration
 from bench.records import Interval
 
-COLUMNS = [Column("metric"), Column("mean", number=True), Column("what it is", text=True)]
+COLUMNS = {"metric": "name", "mean": "number", "what it is": "text"}
 ROWS = [
     ["mini-aesthetic", "+0.31", "how beautiful a craft estimator finds an image, in points"],
     ["mini-clip", "-0.01", "how well the image fits its prompt"],
@@ -34,7 +45,7 @@ def test_a_table_fits_its_width_and_keeps_every_word(width, capsys, monkeypatch)
 def test_a_word_that_is_too_long_is_folded_not_cut(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     word = "stabilityai/stable-diffusion-xl-base-1.0"
-    print_table([Column("name"), Column("checkpoint", text=True)], [["base", word]])
+    print_table({"name": "name", "checkpoint": "text"}, [["base", word]])
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 40
     assert word in "".join(line.removeprefix("base").strip() for line in out.splitlines())
@@ -54,8 +65,51 @@ def test_a_table_without_rows_is_its_headings(capsys, monkeypatch):
 
 def test_markup_and_control_characters_in_a_cell_stay_text(capsys, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
-    print_table([Column("a")], [["[bold]x[/bold]\x1b[31m\r"]])
+    print_table({"a": "name"}, [["[bold]x[/bold]\x1b[31m\r"]])
     assert capsys.readouterr().out.splitlines()[-1].strip() == r"[bold]x[/bold]\x1b[31m\r"
+
+
+def test_cells_of_markdown_and_latex_are_literal_text():
+    columns = {"a_b": "name", "n": "text"}
+    rows = [["<b>|*x*", r"50 % \$ # & {~^} |"]]
+    assert markdown_table(columns, rows).splitlines() == [
+        r"| a\_b | n |",
+        "| --- | --- |",
+        r"| &lt;b&gt;\|\*x\* | 50 % \\\$ \#<!-- --> &amp; {\~^} \| |",
+    ]
+    body = latex_table(columns, rows)
+    assert body.startswith("\\begin{tabular}{ll}\n\\toprule\na\\_b & n \\\\\n\\midrule\n")
+    signs = r"50 \% \textbackslash{}\$ \# \& \{\textasciitilde{}\textasciicircum{}\} \textbar{} \\"
+    assert rf"\textless{{}}b\textgreater{{}}\textbar{{}}*x* & {signs}" in body
+
+
+def test_numbers_stand_to_the_right_in_markdown_and_latex():
+    columns, rows = {"a": "name", "n": "number"}, [["x", "+0.5 "]]
+    assert markdown_table(columns, rows) == "| a | n |\n| --- | ---: |\n| x | +0.5 |"
+    assert latex_table(columns, rows).startswith("\\begin{tabular}{lr}\n")
+
+
+class Gone(io.StringIO):
+    """A stream whose reader has left; its file number is one that may be pointed elsewhere."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def flush(self):
+        raise BrokenPipeError
+
+    def fileno(self):
+        return self.number
+
+
+def test_a_reader_that_has_left_stops_nothing(monkeypatch, tmp_path):
+    with (tmp_path / "out").open("w") as file:
+        for name, write in (("stdout", show), ("stderr", say)):
+            monkeypatch.setattr(sys, name, Gone(file.fileno()))
+            write("a result")
+        file.write("lost")
+    assert (tmp_path / "out").read_text() == ""
 
 
 def test_printable_keeps_what_people_write():

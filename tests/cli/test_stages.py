@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import pytest
@@ -132,19 +133,23 @@ CODES = [
     (OSError(28, "No space left on device"), 6),
     (MemoryError(), 6),
     (KeyboardInterrupt(), 130),
-    (BrokenPipeError(), 0),
+    (BrokenPipeError(errno.EPIPE, "Broken pipe"), 6),
 ]
 
 
 @pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: type(value).__name__)
-def test_an_error_of_the_work_ends_with_its_code_and_no_traceback(error, code, cli, stages, home, monkeypatch):
-    monkeypatch.setattr("bench.cli._abandon_stdout", lambda: None)
+def test_an_error_of_the_work_ends_with_its_code_and_no_traceback(error, code, cli, stages, home):
     stages.error = error
     answer = cli("run", "own.toml", "--quiet")
     assert answer.code == code
     assert answer.out == ""
     assert "Traceback" not in answer.err
-    assert len(answer.err.splitlines()) == (0 if code == 0 else 1 + ("next: " in answer.err))
+    assert len(answer.err.splitlines()) == 1 + ("next: " in answer.err)
+
+
+def test_a_library_that_ends_the_program_with_0_does_not_end_the_verb_with_0(cli, stages, home):
+    stages.error = SystemExit(0)
+    assert cli("run", "own.toml").code == 70
 
 
 def test_a_bug_shows_its_traceback_and_where_to_report_it(cli, stages, home):
@@ -156,12 +161,12 @@ def test_a_bug_shows_its_traceback_and_where_to_report_it(cli, stages, home):
 
 
 @pytest.mark.parametrize("verb", ["run", "score"])
-def test_the_dtype_of_towers_arrives(cli, stages, home, verb):
+def test_the_dtype_of_metrics_arrives(cli, stages, home, verb):
     assert cli(verb, "own.toml", "--metric-dtype", "bfloat16").code == 0
     assert called(stages)["metric_dtype"] == "bfloat16"
 
 
-def test_a_dtype_that_is_none_is_refused_with_the_nearest(cli, stages, home):
+def test_an_unknown_dtype_is_refused_with_the_nearest(cli, stages, home):
     answer = cli("score", "own.toml", "--metric-dtype", "float61")
     assert answer.code == 2
     assert "float32, float16, bfloat16" in answer.err

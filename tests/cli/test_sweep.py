@@ -15,7 +15,7 @@ def test_it_runs_the_swept_suite_in_a_folder_of_its_own(home, stages):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--lora", "spo", "--lora-weights", "0,x"], "'x' is no number"),
+        (["--lora", "spo", "--lora-weights", "0,x"], "'x' is not a number"),
         (["--lora", "spo", "--lora-weights", "0,,1"], "empty name"),
         (["--lora", "spo", "--lora-weights", "nan"], "from -1000 to 1000"),
         (["--lora", "base"], "has no LoRA"),

@@ -41,6 +41,8 @@ BAD = [
     ("half a pair", ["compare", "RUN", "--pairs", "spo:"], "'spo:'", "spo:base"),
     ("pair of unknowns", ["compare", "RUN", "--pairs", "spo:bsae"], "'bsae'", "'base'"),
     ("pair with itself", ["compare", "RUN", "--pairs", "spo:spo"], "'spo'", "itself"),
+    ("the old --json", ["compare", "RUN", "--json"], "--format json", "hotart-bench compare "),
+    ("unknown form of tables", ["compare", "RUN", "--format", "tex"], "'tex'", "did you mean 'latex'"),
     ("unknown tag", ["compare", "RUN", "--tag", "portriat"], "'portriat'", "'portrait'"),
     ("metric that the run has not", ["compare", "RUN", "--metrics", "mini-clap"], "'mini-clap'", "mini-clip"),
     ("unknown format", ["plot", "RUN", "--format", "gif"], "'gif'", "png, svg, pdf"),

@@ -17,11 +17,11 @@ from bench.errors import MachineError, UsageError
 from bench.measure import is_complete, measure, open_jobs, pick_variants, plan_shots
 from bench.measure.process import Request
 from bench.measure.stopwatch import Seconds, timing, to_timings
-from bench.records import Plan, Suite, Timing
+from bench.records import MeasurePlan, Suite, Timing
 from bench.store import RunFolder
 from bench.suite import image_seed, protocol_digest
 
-PLAN = Plan(rounds=2, images=3, warmups=1)
+PLAN = MeasurePlan(rounds=2, images=3, warmups=1)
 SUITE = msgspec.structs.replace(make_run("", prompts=2).info.suite, measure=PLAN)
 
 CHILD = """
@@ -132,7 +132,7 @@ def test_only_the_wanted_variants_are_measured(bench: Bench) -> None:
 
 def test_another_plan_is_measured_anew(bench: Bench) -> None:
     bench.measure()
-    more = msgspec.structs.replace(SUITE, measure=Plan(rounds=2, images=4, warmups=1))
+    more = msgspec.structs.replace(SUITE, measure=MeasurePlan(rounds=2, images=4, warmups=1))
     assert bench.measure(suite=more)[0] == 6 * 7
 
 

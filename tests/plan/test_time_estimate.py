@@ -10,7 +10,7 @@ from fakes import make_run
 
 from bench.plan.memory import SD15, SDXL
 from bench.plan.time import A100, H100, estimate_time, image_seconds
-from bench.records import Machine, Plan, Run, Settings, Timing
+from bench.records import Machine, MeasurePlan, Run, Settings, Timing
 
 replace = msgspec.structs.replace
 FULL = Settings(width=1024, height=1024, steps=30, guidance_scale=7.0, sampler="euler", dtype="bfloat16")
@@ -32,7 +32,7 @@ def timed_run(folder: Path) -> Run:
     run = make_run(folder, prompts=5)
     times = [timing("base", "load", 2.0), timing("base", "first_image", 1.0), timing("base", "end_to_end", 0.4, 9, 0.5)]
     times += [timing("spo", "end_to_end", 0.25), timing("dpo", "end_to_end", 0.25)]
-    suite = replace(run.info.suite, measure=Plan(rounds=3, images=4, warmups=1))
+    suite = replace(run.info.suite, measure=MeasurePlan(rounds=3, images=4, warmups=1))
     return replace(run, info=replace(run.info, suite=suite), timings=tuple(times))
 
 

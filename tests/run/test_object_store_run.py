@@ -110,8 +110,8 @@ def test_a_finished_run_is_left_alone(continued, suite_file, cli):
 
 
 def test_verbs_take_the_url(continued, tiny_run, cli, tmp_path):
-    local = cli("compare", tiny_run.folder, "--json")
-    remote = cli("compare", continued, "--json")
+    local = cli("compare", tiny_run.folder, "--format", "json")
+    remote = cli("compare", continued, "--format", "json")
     assert remote.code == local.code == 0
     assert '"deltas"' in remote.out
     frozen = tmp_path / "baseline.json"

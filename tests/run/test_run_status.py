@@ -12,14 +12,14 @@ from msgspec.structs import replace
 
 from bench import documents
 from bench.errors import WeightsError
-from bench.records import Lora, Plan, RunOptions, Suite
+from bench.records import Lora, MeasurePlan, RunOptions, Suite
 from bench.report import write_report
 from bench.report.facts import is_current
 from bench.run import run_all, run_stage
 from bench.run.status import FUSED, UNFUSED, lora_notes
 from bench.store import journal, load_run
 
-SUITE = replace(painted.SUITE, measure=Plan(rounds=0))
+SUITE = replace(painted.SUITE, measure=MeasurePlan(rounds=0))
 SPO = replace(SUITE.variants[0], name="spo", loras=(Lora(path="mini:spo"),))
 WIDER = replace(SUITE, variants=(*SUITE.variants, SPO))
 LIGHTER = replace(WIDER, variants=(*SUITE.variants, replace(SPO, loras=(Lora(path="mini:spo", weight=0.5),))))

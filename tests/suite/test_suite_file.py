@@ -81,7 +81,15 @@ BAD = {
     "variant no table": (
         "[variants.base]",
         "[variants]\nbase = 3\n[variants.b]",
-        "variants[...]: expected object",
+        "variants.base is 3; a variant is a table with a checkpoint",
+    ),
+    "variants are a list": ("[variants.base]", 'variants = ["base"]\n[other]', "unknown field other"),
+    "text to keep": ("samples = 2", 'keep_training_prompts = "yes"', "keep_training_prompts: expected bool, got str"),
+    "prompts are a text": ('["own.jsonl"]', '"own.jsonl"', "prompts: expected array, got str"),
+    "a schedule that the sampler cannot follow": (
+        "eta = 0.5",
+        'schedule = "karras"',
+        "cannot follow the schedule karras",
     ),
     "no checkpoint": ('checkpoint = "mini"\n\n', "\n", "missing field checkpoint"),
     "empty checkpoint": ('"mini"', '""', "variants.base.checkpoint is empty"),
@@ -118,6 +126,15 @@ def test_a_bad_suite_is_refused_in_a_sentence(prompt_id: str, tmp_path: Path) ->
     assert str(path) in caught.value.message
 
 
+def test_every_value_that_cannot_be_is_named_at_once(tmp_path: Path) -> None:
+    path = write_suite(tmp_path, "steps = 20\nguidance_scale = 5", "steps = 0\nguidance_scale = nan")
+    with pytest.raises(SuiteError) as caught:
+        load_suite(str(path))
+    assert caught.value.message == (
+        f"{path}: settings.steps is 0; allowed is 1 to 499. Also: settings.guidance_scale is nan; allowed is 0 to 100."
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -144,6 +161,44 @@ def test_no_variants_and_a_newer_schema(tmp_path: Path) -> None:
     suite_file.write_text(cut + "[variants]\n", encoding="utf-8")
     with pytest.raises(SuiteError, match="there is no variant"):
         load_suite(str(suite_file))
+
+
+OLD = GOOD.replace("schema = 2", "schema = 1").replace("guidance_scale", "guidance").replace("eta = 0.5\n", "")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "more"),
+    [
+        ("ddim", ""),
+        ("dpmpp_2m_karras", ' and sampler = "dpmpp_2m" with schedule = "karras" for sampler = "dpmpp_2m_karras"'),
+        (
+            "dpmpp_2m_sde_karras",
+            ' and sampler = "dpmpp_2m_sde" with schedule = "karras" for sampler = "dpmpp_2m_sde_karras"',
+        ),
+    ],
+)
+def test_a_suite_of_schema_1_is_refused_with_the_words_to_change(sampler: str, more: str, tmp_path: Path) -> None:
+    path = write_suite(tmp_path)
+    path.write_text(OLD.replace("ddim", sampler), encoding="utf-8")
+    with pytest.raises(IncomparableError, match="has schema 1; this hotart-bench reads suites of schema 2") as caught:
+        load_suite(str(path))
+    comma = "," if more else " and"
+    assert caught.value.hint == f"write schema = 2{comma} guidance_scale for guidance{more}"
+    changed = OLD.replace("schema = 1", "schema = 2").replace("guidance =", "guidance_scale =")
+    new = f'{sampler.removesuffix("_karras")}"\nschedule = "karras' if more else sampler
+    path.write_text(changed.replace("ddim", new), encoding="utf-8")
+    loaded = load_suite(str(path)).settings
+    assert (loaded.guidance_scale, loaded.sampler) == (5.0, sampler.removesuffix("_karras"))
+    assert loaded.schedule == ("karras" if more else "leading")
+
+
+def test_an_old_word_in_a_new_suite_is_refused_with_the_new_one(tmp_path: Path) -> None:
+    path = write_suite(tmp_path, 'sampler = "ddim"', 'sampler = "dpmpp_2m_karras"')
+    with pytest.raises(SuiteError, match=r"settings\.sampler is 'dpmpp_2m_karras'") as caught:
+        load_suite(str(path))
+    assert 'sampler = "dpmpp_2m" with schedule = "karras"' in caught.value.hint
+    with pytest.raises(SuiteError, match=r"unknown field settings\.guidance \(did you mean 'guidance_scale'\?\)"):
+        load_suite(str(write_suite(tmp_path, "guidance_scale", "guidance")))
 
 
 def test_a_doubled_id_across_prompt_files_names_both_lines(tmp_path: Path) -> None:

@@ -11,19 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from suites import GOOD, METRICS, write_suite
 
-from bench import suite as room
 from bench.errors import SuiteError, UsageError
-from bench.records import Lora, Plan, Prompt, Suite
+from bench.records import Lora, MeasurePlan, Prompt, Suite
 from bench.suite import (
     image_seed,
     list_prompt_sets,
     list_suites,
     load_suite,
     plan_images,
+    prompt_files,
     prompts_folder,
     protocol_digest,
+    read_prompts,
 )
-from bench.suite.prompt_files import read_prompts
 
 
 @pytest.fixture
@@ -47,10 +47,10 @@ def test_a_suite_file_gives_every_field(suite_file: Path) -> None:
         "end_to_end": "5% floor 20ms",
         "peak_allocated": "3%",
     }
-    assert suite.measure == Plan(rounds=3, images=4, warmups=1)
+    assert suite.measure == MeasurePlan(rounds=3, images=4, warmups=1)
 
 
-def test_limit_keeps_the_first_cases_and_is_another_protocol(suite_file: Path) -> None:
+def test_limit_keeps_the_first_prompts_and_is_another_protocol(suite_file: Path) -> None:
     whole, one = load_suite(str(suite_file)), load_suite(str(suite_file), limit=1)
     assert one.prompts == whole.prompts[:1]
     assert one.limit == 1
@@ -91,7 +91,7 @@ def test_prompts_lie_beside_the_suite_before_the_shipped_sets(
     shipped.mkdir()
     (shipped / "own.jsonl").write_text('{"id":"shipped","prompt":"x"}', encoding="utf-8")
     (shipped / "mini.toml").write_text(GOOD.replace('"own"', '"mini"'), encoding="utf-8")
-    monkeypatch.setattr(room, "prompts_folder", lambda: shipped)
+    monkeypatch.setattr(prompt_files, "prompts_folder", lambda: shipped)
     assert [prompt.id for prompt in load_suite(str(suite_file)).prompts] == ["a", "b"]
     assert [prompt.id for prompt in load_suite("mini").prompts] == ["shipped"]
     (tmp_path / "own.jsonl").unlink()
@@ -112,14 +112,14 @@ def test_shipped_prompt_sets_load(name: str) -> None:
     assert read_prompts(prompts_folder() / name)
 
 
-# --- digest, seeds, cells ------------------------------------------------------------------
+# --- digest, seeds, planned images ------------------------------------------------------------------
 
 
 def test_the_digest_is_the_documented_one(suite_file: Path) -> None:
     facts = (
-        '{"prompts":[["a","a fox",""],["b","a pier","blur"]],"samples":2,"schema":1,"seed":7,"settings":'
+        '{"prompts":[["a","a fox",""],["b","a pier","blur"]],"samples":2,"schema":2,"seed":7,"settings":'
         '{"batch":3,"compile":false,"dtype":"float32","eta":0.5,"guidance_scale":5.0,"height":96,"sampler":"ddim",'
-        '"steps":20,"vae_tiling":false,"width":64}}'
+        '"schedule":"leading","steps":20,"vae_tiling":false,"width":64}}'
     )
     assert protocol_digest(load_suite(str(suite_file))) == hashlib.sha256(facts.encode()).hexdigest()
 
@@ -128,7 +128,7 @@ def test_only_the_protocol_changes_the_digest(suite_file: Path) -> None:
     suite = load_suite(str(suite_file))
     replace = msgspec.structs.replace
     same = [
-        replace(suite, name="x", variants=(), metrics=(), limits=(), measure=Plan(), source="y"),
+        replace(suite, name="x", variants=(), metrics=(), limits=(), measure=MeasurePlan(), source="y"),
         replace(suite, prompts=tuple(replace(prompt, tags=("t",), probes="p") for prompt in suite.prompts)),
         replace(suite, settings=replace(suite.settings, guidance_scale=5)),
         msgspec.json.decode(msgspec.json.encode(suite), type=Suite),
@@ -137,7 +137,7 @@ def test_only_the_protocol_changes_the_digest(suite_file: Path) -> None:
         replace(suite, samples=3),
         replace(suite, seed=8),
         replace(suite, prompts=suite.prompts[::-1]),
-        replace(suite, prompts=(replace(suite.prompts[0], prompt="a föx"), suite.prompts[1])),
+        replace(suite, prompts=(replace(suite.prompts[0], text="a föx"), suite.prompts[1])),
         replace(suite, prompts=(replace(suite.prompts[0], negative="blur"), suite.prompts[1])),
         *(
             replace(suite, settings=replace(suite.settings, **change))
@@ -162,30 +162,30 @@ def test_image_seed_never_changes() -> None:
     assert image_seed(2**63 - 1, "a", 9999) == 3105332299950408241
 
 
-def test_cells_run_case_by_case_in_planned_batches(suite_file: Path) -> None:
+def test_images_are_planned_prompt_by_prompt_in_batches(suite_file: Path) -> None:
     suite = load_suite(str(suite_file))
-    cells = plan_images(suite)
-    assert [(cell.prompt_id, cell.sample, cell.batch) for cell in cells] == [
+    planned = plan_images(suite)
+    assert [(image.prompt_id, image.sample, image.batch) for image in planned] == [
         ("a", 0, 0),
         ("a", 1, 0),
         ("b", 0, 0),
         ("b", 1, 1),
     ]
-    assert [cell.seed for cell in cells] == [image_seed(7, cell.prompt_id, cell.sample) for cell in cells]
-    assert len({cell.seed for cell in cells}) == 4
+    assert [image.seed for image in planned] == [image_seed(7, image.prompt_id, image.sample) for image in planned]
+    assert len({image.seed for image in planned}) == 4
 
 
-def test_an_image_keeps_its_seed_when_cases_come_and_go(suite_file: Path) -> None:
+def test_an_image_keeps_its_seed_when_prompts_come_and_go(suite_file: Path) -> None:
     suite = load_suite(str(suite_file))
     more = msgspec.structs.replace(suite, prompts=(Prompt(id="new", text="x"), *suite.prompts[::-1]))
-    seeds = {(cell.prompt_id, cell.sample): cell.seed for cell in plan_images(more)}
-    assert all(seeds[cell.prompt_id, cell.sample] == cell.seed for cell in plan_images(suite))
+    seeds = {(image.prompt_id, image.sample): image.seed for image in plan_images(more)}
+    assert all(seeds[image.prompt_id, image.sample] == image.seed for image in plan_images(suite))
 
 
 def test_an_unknown_suite_names_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sdxl-paper.toml").touch()
     (tmp_path / "notes.md").touch()
-    monkeypatch.setattr(room, "prompts_folder", lambda: tmp_path)
+    monkeypatch.setattr(prompt_files, "prompts_folder", lambda: tmp_path)
     with pytest.raises(
         SuiteError, match=r"neither a shipped suite \(sdxl-paper\).*did you mean 'sdxl-paper'"
     ) as caught:

@@ -17,7 +17,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from bench.records import Prompt
 from bench.suite import load_suite, read_prompts
 
-PROMPTS = Path(__file__).parents[1] / "prompts"
+PROMPTS = Path(__file__).parents[2] / "prompts"
 README = (PROMPTS / "README.md").read_text(encoding="utf-8")
 SPO_HASHES = PROMPTS / "spo-4k-normalised.sha256"
 
@@ -32,8 +32,8 @@ SETS = {
     "long.jsonl": ("over-77-tokens", 20),
     "short.jsonl": ("short", 22),
 }
-CASES: dict[str, tuple[Prompt, ...]] = {name: read_prompts(PROMPTS / name) for name in SETS}
-ALL = [prompt for prompts in CASES.values() for prompt in prompts]
+PROMPTS_OF: dict[str, tuple[Prompt, ...]] = {name: read_prompts(PROMPTS / name) for name in SETS}
+ALL = [prompt for prompts in PROMPTS_OF.values() for prompt in prompts]
 CLIP_CONTEXT = 77
 
 # The most alike pair of the sets as published has a token Jaccard of 0.28 and a 4-gram Jaccard of 0.14; a
@@ -87,7 +87,7 @@ def test_each_line_has_only_the_documented_fields_in_their_order(name: str) -> N
 
 @pytest.mark.parametrize("name", SETS)
 def test_a_set_has_as_many_prompts_as_published_and_as_documented(name: str) -> None:
-    assert len(CASES[name]) == SETS[name][1]
+    assert len(PROMPTS_OF[name]) == SETS[name][1]
     assert f"| `{name}` | {SETS[name][1]} |" in README
 
 
@@ -111,9 +111,9 @@ def test_tags_are_the_documented_vocabulary_and_each_is_used_three_times() -> No
     assert {tag: count for tag, count in used.items() if count < 3} == {}
 
 
-def test_a_case_begins_with_its_sets_own_tag_and_has_two_to_six_different_ones() -> None:
+def test_a_prompt_begins_with_its_sets_own_tag_and_has_two_to_six_different_ones() -> None:
     own_tags = {tag for tag, _ in SETS.values()}
-    for name, prompts in CASES.items():
+    for name, prompts in PROMPTS_OF.items():
         for prompt in prompts:
             assert prompt.tags[0] == SETS[name][0], prompt.id
             assert own_tags.isdisjoint(prompt.tags[1:]), prompt.id
@@ -139,7 +139,7 @@ def test_no_prompt_carries_quality_words() -> None:
 
 
 def test_only_the_long_set_goes_over_77_clip_tokens(tokenizer: Any) -> None:
-    for name, prompts in CASES.items():
+    for name, prompts in PROMPTS_OF.items():
         for prompt in prompts:
             tokens = len(tokenizer.encode(prompt.text)) + 2  # start and end
             assert (tokens > CLIP_CONTEXT) == (name == "long.jsonl"), (prompt.id, tokens)
@@ -147,7 +147,7 @@ def test_only_the_long_set_goes_over_77_clip_tokens(tokenizer: Any) -> None:
 
 def test_the_late_detail_of_a_long_prompt_is_quoted_and_starts_after_token_77(tokenizer: Any) -> None:
     controls = 0
-    for prompt in CASES["long.jsonl"]:
+    for prompt in PROMPTS_OF["long.jsonl"]:
         quoted = re.fullmatch(r'.* after token 77: "([^"]+)"', prompt.probes)
         if quoted is None:
             assert prompt.probes.startswith("control: "), prompt.id
@@ -161,7 +161,7 @@ def test_the_late_detail_of_a_long_prompt_is_quoted_and_starts_after_token_77(to
 
 
 def test_short_prompts_have_one_to_four_words() -> None:
-    assert [prompt.id for prompt in CASES["short.jsonl"] if not 1 <= len(words(prompt.text)) <= 4] == []
+    assert [prompt.id for prompt in PROMPTS_OF["short.jsonl"] if not 1 <= len(words(prompt.text)) <= 4] == []
 
 
 def test_no_two_prompts_begin_with_the_same_five_words() -> None:
@@ -174,7 +174,7 @@ def test_no_two_prompts_are_near_duplicates() -> None:
 
 
 def test_an_exchanged_noun_is_seen_as_a_near_duplicate() -> None:
-    prompt = ALL[0].prompt
+    prompt = ALL[0].text
     variation = prompt.replace(words(prompt)[-1], "lantern")
     assert near_duplicates([prompt, variation]) == [(prompt, variation)]
 
@@ -214,12 +214,12 @@ def test_the_shipped_suites_are_these_and_documented() -> None:
     ],
 )
 def test_a_full_size_suite_holds_all_sets_and_its_settings(
-    name: str, width: int, sampler: str, steps: int, guidance: float, dtype: str
+    name: str, width: int, sampler: str, steps: int, guidance_scale: float, dtype: str
 ) -> None:
     suite = load_suite(name)
     got = suite.settings
     assert (got.width, got.height) == (width, width)
-    assert (got.sampler, got.steps, got.guidance_scale, got.dtype) == (sampler, steps, guidance, dtype)
+    assert (got.sampler, got.steps, got.guidance_scale, got.dtype) == (sampler, steps, guidance_scale, dtype)
     assert suite.prompt_files == tuple(SETS)
     assert len(suite.prompts) == len(ALL)
 

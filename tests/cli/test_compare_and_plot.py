@@ -1,25 +1,32 @@
+import io
 import json
+import re
+from html import unescape
 from unittest.mock import create_autospec
 
 import msgspec
+import pandas as pd
 import pytest
 from fakes import make_run, write_run
+from markdown_it import MarkdownIt
 
-import bench.plots
-from bench.cli.compare import Comparison
+import bench.cli.plot
 from bench.compare import compare_run, compare_runs, rank_variants, summarize_timings, timing_ratios, variant_pairs
-from bench.documents import convert
 from bench.store import load_run
 
 
 def printed(answer):
     assert (answer.code, answer.err) == (0, "")
-    return convert(json.loads(answer.out), Comparison)
+    return json.loads(answer.out)
+
+
+def builtins(**found):
+    return json.loads(msgspec.json.encode(found))
 
 
 def test_json_is_what_the_rooms_below_found(cli, run_folder):
     run = load_run(run_folder)
-    assert printed(cli("compare", run_folder, "--json")) == Comparison(
+    assert printed(cli("compare", run_folder, "--format", "json")) == builtins(
         deltas=compare_run(run),
         ratios=timing_ratios(run, pairs=variant_pairs(run.info.suite)),
         timings=summarize_timings(run),
@@ -41,7 +48,7 @@ def test_three_variants_are_ranked_below_the_table(cli, run_folder):
 @pytest.mark.parametrize("flags", [("--pairs", "spo:base"), ("--tag", "landscape")])
 def test_a_choice_of_pairs_or_prompts_is_not_ranked(cli, run_folder, flags):
     assert "Ranking" not in cli("compare", run_folder, *flags).out
-    assert printed(cli("compare", run_folder, *flags, "--json")).rankings == ()
+    assert printed(cli("compare", run_folder, *flags, "--format", "json"))["rankings"] == []
 
 
 def test_what_holds_after_holm_is_marked(cli, tmp_path):
@@ -55,18 +62,72 @@ def test_what_holds_after_holm_is_marked(cli, tmp_path):
 
 
 def test_json_of_two_runs_has_no_ratio_across_machines(cli, run_folder, other_folder):
-    found = printed(cli("compare", run_folder, other_folder, "--json"))
-    assert found == Comparison(deltas=compare_runs(load_run(run_folder), load_run(other_folder)))
+    found = printed(cli("compare", run_folder, other_folder, "--format", "json"))
+    deltas = compare_runs(load_run(run_folder), load_run(other_folder))
+    assert found == builtins(deltas=deltas, ratios=(), timings=(), rankings=())
+
+
+def test_csv_is_one_tidy_table_of_unrounded_numbers(cli, run_folder):
+    run = load_run(run_folder)
+    answer = cli("compare", run_folder, "--format", "csv")
+    assert (answer.code, answer.err) == (0, "")
+    table = pd.read_csv(io.StringIO(answer.out), keep_default_na=False, na_values={"value": [""], "p": [""]})
+    differences = table[table.kind == "difference"]
+    deltas = compare_run(run)
+    assert any(delta.tag is not None for delta in deltas)
+    keys = ["candidate", "reference", "name", "tag"]
+    by_key = differences.set_index(keys)
+    assert len(by_key) == len(deltas)
+    for delta in deltas:
+        row = by_key.loc[(delta.candidate, delta.reference, delta.metric, delta.tag or "")]
+        assert row.value == delta.mean
+        assert float(row.low) == delta.interval.low
+        assert (int(row.wins), int(row.prompts), float(row.p)) == (delta.wins, delta.prompts, delta.p)
+    ratios = table[table.kind == "ratio"]
+    assert list(ratios.value) == [ratio.ratio for ratio in timing_ratios(run, pairs=variant_pairs(run.info.suite))]
+    strengths = table[table.kind == "strength"]
+    assert list(strengths.value) == [one.strength for ranking in rank_variants(run) for one in ranking.strengths]
+
+
+def test_markdown_holds_the_same_tables_and_notes(cli, run_folder):
+    answer = cli("compare", run_folder, "--format", "markdown")
+    assert (answer.code, answer.err) == (0, "")
+    html = MarkdownIt("commonmark", {"html": False}).enable("table").render(answer.out)
+    tables = pd.read_html(io.StringIO(html))
+    plain = cli("compare", run_folder).out
+    assert len(tables) == plain.count("median of") + plain.count("wins\n") + plain.count("Ranking by")
+    first = tables[0]
+    assert list(first.columns) == ["metric", "reference", "candidate", "delta", "interval", "wins"]
+    line = next(line for line in plain.splitlines() if line.startswith("mini-aesthetic"))
+    row = first[first.metric == "mini-aesthetic"].iloc[0]
+    assert str(row.delta) in line
+    assert str(row.interval) in line
+    for note in plain.rstrip().rsplit("\n\n", 1)[1].splitlines():
+        assert note in unescape(re.sub("<[^>]+>", "", html))
+
+
+def test_latex_is_a_booktabs_tabular_for_each_table(cli, run_folder):
+    answer = cli("compare", run_folder, "--pairs", "spo:base", "--format", "latex")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.count(r"\begin{tabular}{lrrrrr}") == 1  # scores
+    assert answer.out.count(r"\begin{tabular}{lrrrr}") == 1  # times
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"):
+        assert answer.out.count(rule) == 2
+    rows = [line for line in answer.out.splitlines() if line.endswith(r" \\")]
+    assert {line.count(" & ") for line in rows} == {4, 5}
+    assert not re.search(r"(?<!\\)[%&_#]", re.sub(r"^% .*$| & ", "", answer.out, flags=re.MULTILINE))
+    assert answer.out.isascii()
 
 
 def test_pairs_metrics_and_tag_choose(cli, run_folder):
-    flags = ("--pairs", "spo:dpo,dpo:spo", "--metrics", "mini-clip", "--tag", "landscape", "--json")
+    flags = ("--pairs", "spo:dpo,dpo:spo", "--metrics", "mini-clip", "--tag", "landscape", "--format", "json")
     found = printed(cli("compare", run_folder, *flags))
-    assert [(delta.candidate, delta.reference, delta.metric, delta.tag) for delta in found.deltas] == [
+    names = ("candidate", "reference", "metric", "tag")
+    assert [tuple(delta[name] for name in names) for delta in found["deltas"]] == [
         ("spo", "dpo", "mini-clip", "landscape"),
         ("dpo", "spo", "mini-clip", "landscape"),
     ]
-    assert {(ratio.candidate, ratio.reference) for ratio in found.ratios} == {("spo", "dpo"), ("dpo", "spo")}
+    assert {(ratio["candidate"], ratio["reference"]) for ratio in found["ratios"]} == {("spo", "dpo"), ("dpo", "spo")}
 
 
 def test_the_table_has_every_pair_metric_and_timing_in_80_columns(cli, run_folder, monkeypatch):
@@ -131,7 +192,7 @@ def test_a_newer_schema_is_refused_with_4(cli, tmp_path, run_folder):
     assert "99" in answer.err
 
 
-def test_plots_lie_where_they_were_asked_for(cli, tmp_path):
+def test_plots_lie_in_the_folder_of_the_flag(cli, tmp_path):
     folder = write_run(make_run(tmp_path / "mine", prompts=4), tmp_path / "mine")
     answer = cli("plot", folder, "-o", tmp_path / "figures", "--format", "svg")
     assert (answer.code, answer.err) == (0, "")
@@ -146,15 +207,15 @@ def test_plots_lie_where_they_were_asked_for(cli, tmp_path):
     [(False, "write_plots", "plots"), (True, "write_plots_for_runs", "plots-against-old")],
 )
 def test_where_plots_lie_by_default(second, draws, folder, cli, run_folder, other_folder, monkeypatch):
-    asked = []
+    called_with = []
 
     def draw(*arguments):
-        asked.extend(arguments)
+        called_with.extend(arguments)
         return ()
 
-    monkeypatch.setattr(bench.plots, draws, create_autospec(getattr(bench.plots, draws), side_effect=draw))
+    monkeypatch.setattr(bench.cli.plot, draws, create_autospec(getattr(bench.cli.plot, draws), side_effect=draw))
     runs = (run_folder / "run.json", other_folder) if second else (run_folder / "run.json",)
     answer = cli("plot", *runs, "--dpi", "300")
     assert answer.code == 0
-    assert asked[-3:] == [run_folder / folder, "png", 300]
+    assert called_with[-3:] == [run_folder / folder, "png", 300]
     assert "nothing to draw" in answer.err

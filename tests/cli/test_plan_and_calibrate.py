@@ -14,8 +14,9 @@ from fakes import make_run, write_run
 from msgspec.structs import replace
 
 import bench.calibrate
+import bench.cli.calibrate
 from bench import documents
-from bench.cli.planning import round_up
+from bench.cli.calibrate import round_up
 from bench.records import Calibration, MetricNoise, SessionNoise, SizePlan, SourceNoise
 from bench.suite import load_suite, protocol_digest
 
@@ -53,7 +54,7 @@ def test_plan_prints_prompts_by_samples_and_what_the_runs_cost(cli, pilot):
     assert "upper bound" in answer.out
 
 
-def test_wished_margins_and_power_arrive(cli, pilot):
+def test_target_margins_and_power_arrive(cli, pilot):
     flags = "--margin mini-clip=0.05 --margin mini-aesthetic=0.1 --power 0.9 --candidate spo --reference dpo --json"
     plan = documents.convert(json.loads(cli("plan", "own.toml", "--from", "pilot", *flags.split()).out), SizePlan)
     assert {one.metric: one.limit.text for one in plan.metrics} == {"mini-clip": "0.05", "mini-aesthetic": "0.1"}
@@ -147,7 +148,9 @@ def calls(monkeypatch):
             time="2025-01-02T03:04:05+00:00",
         )
 
-    monkeypatch.setattr(bench.calibrate, "calibrate", create_autospec(bench.calibrate.calibrate, side_effect=stand_in))
+    monkeypatch.setattr(
+        bench.cli.calibrate, "run_calibration", create_autospec(bench.calibrate.calibrate, side_effect=stand_in)
+    )
     return found
 
 

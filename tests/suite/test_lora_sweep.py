@@ -126,11 +126,11 @@ def test_a_file_is_swept_on_the_first_variants_checkpoint(mini: Suite, path: str
 @pytest.mark.parametrize(
     ("lora", "weights", "said"),
     [
-        ("spo", [], "0 weights beside 0"),
-        ("spo", [0.0], "0 weights beside 0"),
+        ("spo", [], "0 weights other than 0"),
+        ("spo", [0.0], "0 weights other than 0"),
         ("spo", [1.0, 1.0], "1 is given twice"),
-        ("spo", [math.nan], "nan is no weight"),
-        ("spo", [math.inf], "inf is no weight"),
+        ("spo", [math.nan], "nan is not a weight"),
+        ("spo", [math.inf], "inf is not a weight"),
         ("spo", [1e308], "from -1000 to 1000"),
         ("spo", [0.1234567, 0.1234568], "share a name"),
         ("spo", [float(n) for n in range(1, 60)], "1 to 49"),
@@ -168,15 +168,15 @@ def test_pixel_shift_is_the_root_mean_square_in_standard_deviations(swept: Run) 
     curve = sweep_curve(swept, compare_run(swept, tags=False))
     assert curve is not None
     pixels = [facts.name for facts in swept.info.metrics if facts.category == "pixels"]
-    cells = {(s.variant, s.metric, s.prompt_id, s.sample): s.value for s in swept.scores}
+    values = {(s.variant, s.metric, s.prompt_id, s.sample): s.value for s in swept.scores}
     prompts = [prompt.id for prompt in swept.info.suite.prompts]
     for point in curve.points:
         squares = []
         for name in pixels:
-            base = np.array([[cells["base", name, prompt, k] for k in range(2)] for prompt in prompts], float).mean(
+            base = np.array([[values["base", name, prompt, k] for k in range(2)] for prompt in prompts], float).mean(
                 axis=1
             )
-            mine = np.array([[cells[point.variant, name, prompt, k] for k in range(2)] for prompt in prompts], float)
+            mine = np.array([[values[point.variant, name, prompt, k] for k in range(2)] for prompt in prompts], float)
             squares.append(((mine.mean(axis=1) - base).mean() / base.std(ddof=1)) ** 2)
         assert point.pixel_shift == pytest.approx(math.sqrt(sum(squares) / len(squares)))
 

@@ -1,4 +1,4 @@
-"""Prompts that SPO was trained on: found whatever their case and signs, left out of suites, named where asked."""
+"""Prompts that SPO was trained on: found whatever their case and signs, left out of suites, named in lists."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_no_shipped_suite_leaves_anything_out(name: str) -> None:
 def _suite(folder: Path, prompts: list[str], more: str = "") -> str:
     write_suite(folder)
     own = folder / "own.toml"
-    lines = [json.dumps({"id": f"case-{number}", "prompt": prompt}) for number, prompt in enumerate(prompts)]
+    lines = [json.dumps({"id": f"prompt-{number}", "prompt": prompt}) for number, prompt in enumerate(prompts)]
     (folder / "trained.jsonl").write_text("\n".join(lines))
     text = own.read_text()
     start = text.index("prompts = [")
@@ -62,8 +62,8 @@ def _suite(folder: Path, prompts: list[str], more: str = "") -> str:
 def test_a_suite_leaves_training_prompts_out_and_says_which(tmp_path: Path) -> None:
     path = _suite(tmp_path, ["a fox in the snow", "Hand!", "a jug"])
     suite = load_suite(path)
-    assert [prompt.id for prompt in suite.prompts] == ["case-0", "case-2"]
-    assert suite.left_out == ("case-1",)
+    assert [prompt.id for prompt in suite.prompts] == ["prompt-0", "prompt-2"]
+    assert suite.left_out == ("prompt-1",)
     assert load_suite(path, limit=2).limit is None  # the limit counts what is left
 
 
@@ -71,7 +71,7 @@ def test_a_suite_may_keep_them(tmp_path: Path) -> None:
     suite = load_suite(_suite(tmp_path, ["a fox in the snow", TRAINED_ON], "keep_training_prompts = true\n"))
     assert len(suite.prompts) == 2
     assert suite.left_out == ()
-    assert training_prompts_in(suite.prompts) == ("case-1",)
+    assert training_prompts_in(suite.prompts) == ("prompt-1",)
 
 
 def test_a_suite_of_nothing_else_is_refused(tmp_path: Path) -> None:
@@ -91,4 +91,4 @@ def test_list_prompts_names_them(tmp_path: Path, cli) -> None:
 
 def test_doctor_names_them(tmp_path: Path, cli) -> None:
     found = json.loads(cli("doctor", _suite(tmp_path, ["a fox", "hand"]), "--json", "--device", "cpu").out)
-    assert (found["left_out"], found["trained_on"]) == (["case-1"], [])
+    assert (found["left_out"], found["trained_on"]) == (["prompt-1"], [])

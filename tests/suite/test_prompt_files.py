@@ -129,13 +129,13 @@ BAD = {
     "latin.txt": ("a pier\ncaf\xe9".encode("latin-1"), "latin.txt:2: is not UTF-8"),
     "utf16.txt": ("a pier".encode("utf-16"), "zero bytes"),
     "kind.yaml": ("- a", "ends in one of .jsonl, .json"),
-    "notjson.jsonl": ('{"id":"a","prompt":"x"}\n{oops}\n', "notjson.jsonl:2: is no JSON"),
+    "notjson.jsonl": ('{"id":"a","prompt":"x"}\n{oops}\n', "notjson.jsonl:2: is not valid JSON"),
     "deep.json": ("[" * 100_000, "nested too deeply"),
     "number.jsonl": ("7\n", "number.jsonl:1: a prompt is a string or an object, not a number"),
     "object.json": ('{"prompt":"x"}', "is a list of strings or objects, not an object"),
     "doubled.jsonl": (
         '{"id":"a","prompt":"x","prompt":"y"}',
-        "doubled.jsonl:1: is no JSON: the key 'prompt'",
+        "doubled.jsonl:1: is not valid JSON: the key 'prompt'",
     ),
     "nan.json": ('[{"prompt":"x","score":NaN}]', "NaN is not a JSON number"),
     "huge.json": ('[{"prompt":"x","score":1e999}]', "too large"),
@@ -160,7 +160,7 @@ BAD = {
     "same.txt": ("a fox\na hen\na fox\n", "same.txt:3: the same prompt as"),
     "ragged.tsv": ("prompt\tcategory\na\tb\tc\n", "ragged.tsv:2: has 3 columns"),
     "columns.csv": ("prompt,Prompt\na,b\n", "the column 'prompt' is named twice"),
-    "quote.csv": ('prompt\na\n"b\n', "quote.csv:3: is no CSV"),
+    "quote.csv": ('prompt\na\n"b\n', "quote.csv:3: is not valid CSV"),
 }
 
 

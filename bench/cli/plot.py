@@ -1,0 +1,68 @@
+"""``plot``: the comparison plots of a run, or of two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+
+from bench.cli import options
+from bench.cli.options import RunFolder, SecondRun
+from bench.cli.printing import say, show
+from bench.compare import compare_run, compare_runs
+from bench.compare.sweep import sweep_curve
+from bench.plots import write_plots, write_plots_for_runs, write_sweep_plot
+from bench.plots.data import unlike_machines
+from bench.plots.gate import write_gate_plot
+from bench.plots.style import Format
+from bench.records import Run
+from bench.report import gate_of
+from bench.store import load_run
+
+
+def plot(
+    run: RunFolder,
+    run2: SecondRun = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Where to.  [default: plots in the folder of RUN]"),
+    ] = None,
+    format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="png, svg or pdf.")] = "png",
+    dpi: Annotated[int, typer.Option("--dpi", metavar="N", help="Dots per inch of a PNG, 50 to 1200.")] = 150,
+) -> None:
+    """Draw the comparison plots of a run, or of two.
+
+    Examples:
+      hotart-bench plot reports/runs/mini
+      hotart-bench plot reports/runs/mini -o figures --format svg
+      hotart-bench plot runs/new runs/old -o figures --dpi 300
+    """
+    options.check_known((format_,), "--format", get_args(Format), "hotart-bench plot --help")
+    candidate = load_run(run)
+    home = Path(candidate.path)
+    if run2 is None:
+        written = _plot_run(candidate, output or home / "plots", cast(Format, format_), dpi)
+    else:
+        reference = load_run(run2)
+        folder = output or home / f"plots-against-{Path(reference.path).resolve().name}"
+        deltas = compare_runs(candidate, reference, tags=False)
+        written = write_plots_for_runs(candidate, reference, deltas, folder, cast(Format, format_), dpi)
+        if unlike := unlike_machines(candidate, reference):
+            say(f"Latency and memory are left out: the machines of the runs differ ({'; '.join(unlike)}).")
+    for path in written:
+        show(str(path))
+    if not written:
+        say("There is nothing to draw: no scores and no timings.")
+
+
+def _plot_run(run: Run, folder: Path, fmt: Format, dpi: int) -> tuple[Path, ...]:
+    deltas = compare_run(run, tags=False)
+    written = write_plots(run, deltas, folder, fmt, dpi)
+    gate = gate_of(run)
+    if gate is not None:
+        written += write_gate_plot(gate, folder, fmt, dpi)
+    curve = sweep_curve(run, deltas)
+    if curve is not None:
+        written += write_sweep_plot(curve, run.info.metrics, folder, fmt, dpi)
+    return written

@@ -1,0 +1,66 @@
+"""``run``: render, score, measure and report."""
+
+from __future__ import annotations
+
+import shlex
+
+from bench.cli.options import (
+    Device,
+    Fresh,
+    Limit,
+    MetricDtype,
+    Metrics,
+    Output,
+    Quiet,
+    Ray,
+    SuiteName,
+    Variants,
+    WeightsDir,
+)
+from bench.cli.stages import do_stage
+from bench.cli.targets import as_place, default_folder, names_run, read_suite, recorded_suite
+from bench.errors import UsageError
+
+
+def run(
+    suite: SuiteName = "mini",
+    output: Output = None,
+    variants: Variants = None,
+    metrics: Metrics = None,
+    device: Device = "auto",
+    limit: Limit = None,
+    weights_dir: WeightsDir = None,
+    metric_dtype: MetricDtype = None,
+    ray: Ray = None,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+) -> None:
+    """Render, score, measure and report: the main job.
+
+    The same command again continues: it does only what is missing.
+
+    Examples:
+      hotart-bench run
+      hotart-bench run mini --limit 4 --variants base,spo
+      hotart-bench run my-suite.toml -o runs/mine --device cuda
+      hotart-bench run sdxl --ray auto -o s3://bucket/sdxl
+    """
+    if names_run(suite):
+        raise UsageError(
+            f"{suite} is a run folder; `run` takes a suite, and the folder with -o.",
+            f"hotart-bench run {shlex.quote(recorded_suite(suite).source)} -o {shlex.quote(suite)}",
+        )
+    checked = read_suite(suite, limit)
+    do_stage(
+        "all",
+        checked,
+        as_place(output) if output else default_folder(checked),
+        quiet,
+        variants=variants,
+        metrics=metrics,
+        device=device,
+        weights_dir=weights_dir,
+        metric_dtype=metric_dtype,
+        ray=ray,
+        fresh=fresh,
+    )

@@ -1,0 +1,136 @@
+"""``score``: the images of a run, or images from anywhere, which become a run folder that is scored."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import records
+from bench.cli import options
+from bench.cli.options import (
+    Device,
+    Fresh,
+    Images,
+    Limit,
+    Limits,
+    MetricDtype,
+    Metrics,
+    OptionalRunOrSuite,
+    Output,
+    Prompts,
+    Quiet,
+    Variants,
+    WeightsDir,
+)
+from bench.cli.printing import say
+from bench.cli.progress import show_progress
+from bench.cli.stages import do_stage
+from bench.cli.targets import RUNS, as_place, find_target
+from bench.errors import UsageError
+from bench.formatting import did_you_mean, is_good_name, listed
+from bench.machine import machine_facts, pick_device
+from bench.metrics import all_metrics, facts_for
+from bench.records import ExternalImages
+from bench.suite.images_table import read_pairs
+from bench.suite.limits import check_metric_limit, parse_limit
+
+
+def score(
+    run_or_suite: OptionalRunOrSuite = None,
+    images: Images = None,
+    prompts: Prompts = None,
+    limits: Limits = None,
+    output: Output = None,
+    variants: Variants = None,
+    metrics: Metrics = None,
+    device: Device = "auto",
+    limit: Limit = None,
+    weights_dir: WeightsDir = None,
+    metric_dtype: MetricDtype = None,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score the images that are there.
+
+    Nothing is rendered, so an old run can get a new metric, and images from anywhere can be scored: they become
+    a run folder that report, compare and gate take.
+
+    Examples:
+      hotart-bench score reports/runs/mini
+      hotart-bench score reports/runs/mini --metrics mini-aesthetic,sharpness
+      hotart-bench score --images pictures --prompts pictures.csv --metrics blur
+    """
+    _refuse_mixture(run_or_suite, images, prompts, limit)
+    if images is not None and prompts is not None:
+        options.check_device(device)
+        chosen = _chosen_metrics(metrics, quiet)
+        allowed = _limits(limits, chosen)
+        name = images.resolve().name
+        folder = as_place(output) if output else RUNS / (name if is_good_name(name) else "images")
+        pairs = read_pairs(prompts, images)
+        machine = machine_facts(pick_device(device))
+        source = ExternalImages(images=str(images), prompts=str(prompts))
+        from bench.score.external_images import import_images  # imports torch, which a wrong flag need not wait for
+
+        with show_progress(quiet) as progress:
+            suite = import_images(
+                pairs, source, folder, metrics=chosen, limits=allowed, machine=machine, fresh=fresh, progress=progress
+            )
+    elif limits is not None or fresh:
+        raise UsageError(f"{'--fresh' if fresh else '--limits'} goes with --images here.")
+    else:
+        suite, folder = find_target(str(run_or_suite), output, limit)
+    do_stage(
+        "score",
+        suite,
+        folder,
+        quiet,
+        variants=variants,
+        metrics=metrics,
+        device=device,
+        weights_dir=weights_dir,
+        metric_dtype=metric_dtype,
+    )
+
+
+def _refuse_mixture(run_or_suite: str | None, images: Path | None, prompts: Path | None, limit: int | None) -> None:
+    """Raises UsageError unless either a run or suite is named, or both images and their prompts are."""
+    example = "hotart-bench score --images DIR --prompts FILE.csv"
+    if run_or_suite is None and images is None and prompts is None:
+        raise UsageError("RUN_OR_SUITE is missing, or --images with --prompts.", "hotart-bench score --help")
+    if images is None and prompts is None:
+        return
+    if run_or_suite is not None:
+        raise UsageError(f"--images and --prompts stand alone; leave {run_or_suite} out.", example)
+    if images is None or prompts is None:
+        missing = "--images" if images is None else "--prompts"
+        raise UsageError(f"{missing} is missing: --images and --prompts go together.", example)
+    if limit is not None:
+        raise UsageError("--limit goes with a suite; shorten the table of --prompts instead.")
+
+
+def _chosen_metrics(text: str | None, quiet: bool) -> Sequence[str]:
+    known = all_metrics()
+    names = options.split_names(text, "--metrics")
+    options.check_known(names, "--metrics", sorted(known), "hotart-bench list metrics")
+    if names is not None:
+        return names
+    light = [name for name, one in known.items() if one.facts.encoder is None and one.load_head is None]
+    if not quiet:
+        say(f"Scored by what needs no weights: {listed(light)}. --metrics names others; hotart-bench list metrics")
+    return light
+
+
+def _limits(text: str | None, metrics: Sequence[str]) -> list[records.Limit]:
+    """``NAME=LIMIT,...``, each a limit that says something of its metric."""
+    limits: dict[str, records.Limit] = {}
+    for item in options.split_names(text, "--limits") or ():
+        name, equals, limit = (part.strip() for part in item.partition("="))
+        if not equals:
+            raise UsageError(f"--limits: {item!r} is not NAME=LIMIT, such as {shlex.quote(metrics[0])}=0.1sd.")
+        if name not in metrics:
+            raise UsageError(f"--limits: {name!r} is not scored{did_you_mean(name, metrics)}: {listed(metrics)}.")
+        limits[name] = parse_limit(name, limit)
+        check_metric_limit(limits[name], facts_for((name,))[0])
+    return list(limits.values())
