@@ -52,10 +52,10 @@ def paint(on_batch: Callable[[], None]) -> None:
 
     def launch(pipe: Any, settings: Settings, images: Sequence[PlannedImage], encoded: Any) -> Any:
         on_batch()
-        return SimpleNamespace(cells=tuple(images))
+        return SimpleNamespace(images=tuple(images))
 
     def settle(launched: Any, settings: Settings) -> tuple[Drawn, ...]:
-        return tuple(Drawn((ramp + planned.seed % 97).astype(np.uint8), "float32", None) for planned in launched.cells)
+        return tuple(Drawn((ramp + planned.seed % 97).astype(np.uint8), "float32", None) for planned in launched.images)
 
     pipe = SimpleNamespace(device=SimpleNamespace(type="cpu"))
     audit = Audit(checkpoint=CheckpointFacts(layout="diffusers", family="sdxl"), dtype="float32")
