@@ -135,9 +135,10 @@ def _version_differences(
 ) -> dict[str, str]:
     """By name of the metric, a clause for each that both sides have in another version."""
     return {
-        name: f"metric {name} is version {ours[name].version} {places[0]} and {theirs[name].version} {places[1]}"
+        name: f"metric {name} is version {ours[name].full_version} {places[0]} "
+        f"and {theirs[name].full_version} {places[1]}"
         for name in names
-        if name in ours and name in theirs and ours[name].version != theirs[name].version
+        if name in ours and name in theirs and ours[name].full_version != theirs[name].full_version
     }
 
 

@@ -10,15 +10,12 @@ from collections.abc import Iterable, Sequence
 from string import ascii_lowercase
 from typing import Any
 
-from bench.records import Delta, Interval, Unit
-
-# Names that become file names, and the nearest match of a misspelt one.
+from bench.records import Delta, Interval, Lora, Unit
 
 NAME_RULE = (
     "1 to 100 of the characters A-Z a-z 0-9 . _ -, the first a letter or digit, "
     "without '..', no dot at the end, and none of Windows' device names (con, nul, com1, ...)"
 )
-
 """What a variant, a prompt or a suite may be called: images live in folders and files of these names."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -44,18 +41,22 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
-    """Names as a sentence lists them, sorted, the rest counted: "a, b, c and 4 more"."""
+    """Names sorted, at most so many, the rest counted: ``a, b, c and 4 more``; ``joined`` keeps the order and all."""
     ordered = sorted(names)
     rest = len(ordered) - most
     return ", ".join(ordered[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-# How numbers and foreign text are written in the reports: rounding, units, escapes.
+def joined(words: Sequence[str]) -> str:
+    """Words in their order as a sentence lists them: ``a``, ``a and b``, ``a, b and c``."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
 
 MINUS = "\N{MINUS SIGN}"
 
 NONE = "–"
-
 """What stands where there is no number."""
 
 _BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
@@ -151,16 +152,30 @@ def _three(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
-def joined(words: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}"
-
-
 def plural(count: int, word: str, many: str = "") -> str:
     """``1 image``, ``1,200 images``."""
     return f"{count:,} {word if count == 1 else many or word + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words of at most two units: ``0.4 s``, ``39 s``, ``4 min 10 s``, ``2 h 05 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def lora(found: Lora) -> str:
+    """``glow.safetensors × 0.8``, with the weights that components and blocks have of their own in brackets."""
+    parts = {"UNet": found.unet, "text encoder": found.text_encoder, "text encoder 2": found.text_encoder_2}
+    own = ", ".join(f"{name} × {_weight(at)}" for name, at in (parts | found.blocks).items() if at is not None)
+    return f"{found.path} × {_weight(found.weight)}" + (f" ({own})" if own else "")
+
+
+def _weight(weight: float) -> str:
+    return f"{weight:g}".replace("-", MINUS)
 
 
 def script_json(value: Any) -> str:

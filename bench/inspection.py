@@ -1,4 +1,4 @@
-"""What a checkpoint or LoRA file is, and what it would change in another checkpoint."""
+"""What a checkpoint or LoRA file is, and what it would change; also a file from which no image can be rendered."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from pathlib import Path
 
 import msgspec
 import torch
-from safetensors import safe_open
 
-from bench.checkpoints import locate as sources
-from bench.checkpoints.blocks import UNET, BlockMap, block_of, count_blocks
-from bench.checkpoints.checkpoint import Checkpoint
-from bench.checkpoints.detect import LORA, find_kind
+from bench.checkpoints.blocks import BlockMap, block_of, count_blocks
+from bench.checkpoints.checkpoint import Checkpoint, component_of
+from bench.checkpoints.detect import LORA, detect
 from bench.checkpoints.diffusers_folder import open_component
 from bench.checkpoints.families import read_config
 from bench.checkpoints.finite import count_non_finite
-from bench.checkpoints.load import open_named
-from bench.checkpoints.locate import refuse_pickle
-from bench.checkpoints.safetensors_files import read_header, read_shapes, weight_files
-from bench.documents import sha256_of
+from bench.checkpoints.locate import SHIPPED, fetch, find_checkpoint, find_lora, lora_in, refuse_pickle
+from bench.checkpoints.safetensors_files import read_header, weight_files, weights_sha256
 from bench.errors import UsageError, WeightsError
 from bench.lora.algorithms import Adapter
 from bench.lora.apply import ScaledChange, check_values, fuse_into, read_parts
 from bench.lora.audit import Step, audit_lora, block_changes, measure_change
 from bench.lora.parse import parse_key, read_adapter
-from bench.records import ChangedModule, Dtype, Inspection, Lora, Progress
+from bench.merge.load import open_named
+from bench.records import ChangedModule, Component, Dtype, Inspection, Lora, Progress
 from bench.records.weights import Family
 
-# What is opened to be looked at, though no image may be rendered from it alone. Imports no torch.
+FAMILIES = ("random:sdxl", "random:sd15", "mini")
+"""What a LoRA alone is matched to: the first of these that every key fits."""
 
-LONE = ("unet", "vae")
+DTYPE: Dtype = "float16"
+NO_UNET = BlockMap(0, 0, frozenset())
 
 
 def find_lora_file(name: str, weights_dir: Path | None) -> Path | None:
@@ -48,31 +47,28 @@ def find_lora_file(name: str, weights_dir: Path | None) -> Path | None:
         WeightsError: there is no such thing, a pickle, or a file that is damaged.
     """
     family, _, part = name.partition(":")
-    if family in sources.SHIPPED and part:
-        return Path(sources.find_lora(name, weights_dir).path or "")
+    if family in SHIPPED and part:
+        return Path(find_lora(name, weights_dir).path or "")
     refuse_pickle(name)
     path = Path(name).expanduser()
-    path = sources.lora_in(path) or path
+    path = lora_in(path) or path
     if not os.path.isfile(path):  # noqa: PTH113 -- Path.is_file raises for a name that is too long
-        path = Path(sources.fetch(sources.find_checkpoint(name, None, weights_dir)).path or "")
+        path = Path(fetch(find_checkpoint(name, None, weights_dir)).path or "")
     if not path.is_file() or path.suffix == ".toml":
         return None
-    return path if is_lora(read_shapes(path)) else None
-
-
-def is_lora(keys: Iterable[str]) -> bool:
-    """Whether these are a LoRA's: one that no checkpoint has, or none that a LoRA could not have."""
-    keys = tuple(keys)
-    return any(LORA.search(key) for key in keys) or (bool(keys) and all(parse_key(key) for key in keys))
+    keys = read_header(path).tensors
+    # A LoRA has a key that no checkpoint has, or none that a LoRA could not have.
+    is_lora = any(LORA.search(key) for key in keys) or (bool(keys) and all(parse_key(key) for key in keys))
+    return path if is_lora else None
 
 
 def open_any(name: str, weights_dir: Path | None) -> Checkpoint:
-    """Whatever a suite or recipe names, but for LoRAs: also an inpainting model, or a UNet or VAE alone.
+    """Whatever a suite or recipe names, except LoRAs: also an inpainting model, or a UNet or VAE alone.
 
     Raises:
-        WeightsError: it is missing, damaged, or nothing of the kind.
+        WeightsError: it is missing, damaged, or not a checkpoint.
     """
-    path = Path(sources.fetch(sources.find_checkpoint(name, None, weights_dir)).path or "")
+    path = Path(fetch(find_checkpoint(name, None, weights_dir)).path or "")
     if not path.is_dir() or (path / "model_index.json").is_file():
         return open_named(name, None, weights_dir)
     folders = [folder for folder in (path / "unet", path / "vae", path) if (folder / "config.json").is_file()]
@@ -87,26 +83,17 @@ def open_any(name: str, weights_dir: Path | None) -> Checkpoint:
 
 
 def _open_lone(folder: Path, name: str) -> Checkpoint:
-    """A folder of a UNet or a VAE; a VAE tells its family by the scale of its latents, if at all."""
-    shapes = {key: stored for file in weight_files(folder) for key, stored in read_header(file).tensors.items()}
+    """A folder of a UNet or a VAE alone."""
+    stored = {key: found for file in weight_files(folder) for key, found in read_header(file).tensors.items()}
     config = read_config(folder / "config.json")
-    told = config.get("_class_name")
-    kind = find_kind(name, shapes) if shapes else "vae" if told == "AutoencoderKL" else "unet"
-    if kind not in LONE:
-        raise WeightsError(f"{name}: is no folder of a UNet or VAE, and no pipeline.")
+    component: Component = "vae" if config.get("_class_name") == "AutoencoderKL" else "unet"
+    if stored:
+        kind = detect(name, stored)
+        if kind == "checkpoint":
+            raise WeightsError(f"{name}: is neither a folder of a UNet or VAE, nor a pipeline.")
+        component = kind
     family: Family = "sdxl" if config.get("addition_embed_type") == "text_time" else "sd15"
-    return open_component(folder, kind, name, family)
-
-
-# What a checkpoint or LoRA file is, and what it would change in another checkpoint.
-
-FAMILIES = ("random:sdxl", "random:sd15", "mini")
-
-"""Where a LoRA is placed that is looked at for itself: the first of which every key fits."""
-
-DTYPE: Dtype = "float16"
-
-NO_UNET = BlockMap(0, 0, frozenset())
+    return open_component(folder, component, name, family)
 
 
 def inspect_file(
@@ -127,11 +114,11 @@ def inspect_file(
         against: a checkpoint; what a LoRA would change in it, or how far another checkpoint is from it.
         weight: of the LoRA; 1 where it is None.
         dtype: precision for which the share of changes that are rounded away is computed; float16 where it is None.
-        weights_dir: local weights instead of downloads.
+        weights_dir: a folder to look in before the Hub.
         progress: told how many tensors are read.
 
     Raises:
-        UsageError: a weight or dtype, where there is nothing that they could be of.
+        UsageError: a weight or dtype where no LoRA is inspected.
         WeightsError: a file is missing, damaged, neither checkpoint nor LoRA, or its keys do not all fit.
     """
     path = find_lora_file(name, weights_dir)
@@ -151,10 +138,11 @@ def inspect_file(
 def _inspect_lora(
     name: str, path: Path, base: Checkpoint | None, weight: float, dtype: Dtype, progress: Progress | None
 ) -> Inspection:
-    adapter, placed = _place(path, base)
+    adapter, matched = _match(path, base)
+    header = read_header(path)
     lora = Lora(path=name, weight=weight)
     check_values(adapter)
-    blocks = count_blocks(placed.tensors)
+    blocks = count_blocks(matched.tensors)
     steps = []
     bad: dict[str, int] = {}
     with read_parts(path) as parts:
@@ -171,20 +159,20 @@ def _inspect_lora(
     return Inspection(
         path=name,
         kind="lora",
-        files=_hashes([("checkpoint", path)]),
+        files={path.name: weights_sha256(path)},
         checkpoint=None,
         lora=msgspec.structs.replace(audit, modules=tuple(_only_numbers(one) for one in audit.modules)),
         tensors=adapter.applied,
-        parameters={"lora": sum(math.prod(shape) for shape in read_shapes(path).values())},
+        parameters={"lora": sum(math.prod(stored.shape) for stored in header.tensors.values())},
         non_finite={tensor: count for tensor, count in bad.items() if count},
         against=None if base is None else base.what,
         dtype=None if base is None else dtype,
         blocks=_blocks(totals),
-        metadata=read_metadata(path),
+        metadata=dict(sorted(header.metadata.items())),
     )
 
 
-def _place(path: Path, base: Checkpoint | None) -> tuple[Adapter, Checkpoint]:
+def _match(path: Path, base: Checkpoint | None) -> tuple[Adapter, Checkpoint]:
     """The LoRA matched to the checkpoint, or without one to the first family that it fits."""
     if base is not None:
         return read_adapter(path, base.tensors), base
@@ -205,7 +193,7 @@ def _inspect_checkpoint(name: str, found: Checkpoint, base: Checkpoint | None, p
     there = {} if base is None else base.tensors
     if base is not None:
         _refuse_other_shapes(found, base)
-    blocks = count_blocks(found.tensors) if any(tensor.startswith(UNET) for tensor in found.tensors) else NO_UNET
+    blocks = count_blocks(found.tensors) if any(component_of(tensor) == "unet" for tensor in found.tensors) else NO_UNET
     bad: dict[str, int] = {}
     totals: list[tuple[str, torch.Tensor]] = []
     equal = 0
@@ -218,21 +206,26 @@ def _inspect_checkpoint(name: str, found: Checkpoint, base: Checkpoint | None, p
             numbers = measure_change(_only_finite(other), _only_finite(value), torch.float32)
             totals.append((block_of(tensor, blocks), numbers))
         _tell(progress, done + 1, len(found.tensors), name)
+    parameters: Counter[str] = Counter()
+    for tensor, known in found.tensors.items():
+        parameters[component_of(tensor)] += math.prod(known.shape)
+    one_file = len(found.files) == 1 and found.facts.layout != "recipe"
+    metadata = read_header(found.files[0][1]).metadata if one_file else {}
     return Inspection(
         path=name,
         kind="checkpoint",
         files=_hashes(found.files),
         checkpoint=found.facts,
         lora=None,
-        tensors=dict(Counter(_component(tensor) for tensor in found.tensors)),
-        parameters=_parameters(found),
+        tensors=dict(Counter(map(component_of, found.tensors))),
+        parameters=dict(parameters),
         non_finite={tensor: count for tensor, count in bad.items() if count},
         against=None if base is None else base.what,
         equal=equal,
         only_here=() if base is None else tuple(sorted(found.tensors.keys() - there.keys())),
         only_there=() if base is None else tuple(sorted(there.keys() - found.tensors.keys())),
         blocks=_blocks(totals),
-        metadata=read_metadata(found.files[0][1]) if len(found.files) == 1 and found.facts.layout != "recipe" else {},
+        metadata=dict(sorted(metadata.items())),
     )
 
 
@@ -242,7 +235,7 @@ def _only_finite(value: torch.Tensor) -> torch.Tensor:
 
 
 def _only_numbers(module: ChangedModule) -> ChangedModule:
-    """The same without ratios that are no numbers, since the weight or its change is not finite."""
+    """The same without ratios that are not finite, since the weight or its change is not."""
     if module.relative_change is None or math.isfinite(module.relative_change):
         return module
     return msgspec.structs.replace(module, relative_change=None, rounded_away=None)
@@ -259,27 +252,23 @@ def _refuse_other_shapes(found: Checkpoint, base: Checkpoint) -> None:
         other = base.tensors.get(name, tensor)
         if other.shape != tensor.shape:
             different = (
-                "an inpainting model and one that is none"
+                "an inpainting model and one that is not"
                 if found.facts.inpainting != base.facts.inpainting
                 else "checkpoints of different families"
             )
             raise WeightsError(
                 f"{base.what}: {name} has the shape {other.shape} there and {tensor.shape} here: "
-                f"{different} cannot be held against each other."
+                f"{different} cannot be compared."
             )
-
-
-def _parameters(found: Checkpoint) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for name, tensor in found.tensors.items():
-        counts[_component(name)] += math.prod(tensor.shape)
-    return dict(counts)
 
 
 def _hashes(files: Iterable[tuple[str, Path]]) -> dict[str, str]:
     """sha256 by the file's name, behind its component's; with as many folders as tell files of one name apart."""
-    names = {(component, path): _file_name(component, path) for component, path in files}
-    known = {path: sha256_of(path) for path in {path for _, path in names}}
+    names = {
+        (component, path): path.name if component == "checkpoint" else f"{component}/{path.name}"
+        for component, path in files
+    }
+    known = {path: weights_sha256(path) for path in {path for _, path in names}}
     for depth in range(2, 1 + max((len(path.parts) for path in known), default=0)):
         counts = Counter(names.values())
         for file, name in names.items():
@@ -288,21 +277,6 @@ def _hashes(files: Iterable[tuple[str, Path]]) -> dict[str, str]:
     return {name: known[path] for (_, path), name in names.items()}
 
 
-def _file_name(component: str, path: Path) -> str:
-    return path.name if component == "checkpoint" else f"{component}/{path.name}"
-
-
-def _component(tensor: str) -> str:
-    return tensor.partition(".")[0]
-
-
 def _tell(progress: Progress | None, done: int, total: int, note: str) -> None:
     if progress is not None:
         progress("inspect", done, total, note)
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The texts in a safetensors file's header, by name."""
-    with safe_open(path, "pt") as file:
-        found: dict[str, str] | None = file.metadata()
-    return dict(sorted((found or {}).items()))

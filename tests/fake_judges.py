@@ -36,7 +36,7 @@ class ConvTower:
         self.batch, self.logit_scale = batch, 100.0
         self.images, self.texts = images, texts
 
-    def preprocess(self, image: Image.Image, view: str = "") -> torch.Tensor:
+    def preprocess(self, image: Image.Image, preprocessing: str = "") -> torch.Tensor:
         image = image.convert("RGB")
         self.images.append(image.tobytes())
         resized = np.asarray(image.resize((20, 20), Image.Resampling.BILINEAR), dtype=np.float32)

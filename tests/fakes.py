@@ -123,7 +123,9 @@ def _facts(name: str) -> MetricFacts:
 
 
 def blank_figure(figure: object, fmt: str, dpi: int) -> bytes:
-    """In the place of ``bench.plots.style.figure_bytes``: the file of one pixel."""
+    """In the place of ``bench.plots.style.figure_bytes``: the file of one pixel, or an empty drawing."""
+    if fmt == "svg":
+        return b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
     file = io.BytesIO()
     Image.new("L", (1, 1)).save(file, fmt)
     return file.getvalue()

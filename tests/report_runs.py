@@ -38,8 +38,8 @@ def hostile_run() -> Run:
     """A run whose prompts, tags, paths, errors and notes are all markup."""
     run = make_run("run", prompts=len(HOSTILE), samples=1, failed={("spo", "case-002", 0)})
     prompts = tuple(
-        msgspec.structs.replace(prompt, prompt=prompt, tags=("<i>tag</i>", *prompt.tags), probes="<u>probe</u>")
-        for prompt, prompt in zip(run.info.suite.prompts, HOSTILE, strict=True)
+        msgspec.structs.replace(prompt, text=text, tags=("<i>tag</i>", *prompt.tags), probes="<u>probe</u>")
+        for prompt, text in zip(run.info.suite.prompts, HOSTILE, strict=True)
     )
     renders = tuple(
         one if one.error is None else msgspec.structs.replace(one, error="<script>alert('error')</script>")
@@ -76,7 +76,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         element = Element(tag, {name: value or "" for name, value in attrs})
         self.elements.append(element)
-        if tag not in ("meta", "link", "img", "br", "input", "line", "circle", "path"):
+        if tag not in ("meta", "link", "img", "br", "input", "line", "circle", "path", "use"):
             self._open.append(element)
 
     def handle_endtag(self, tag: str) -> None:

@@ -82,7 +82,7 @@ def test_a_lora_file_that_is(prompt_id, refuses, home):
     tiny.write_lora(home / "own.safetensors", 1)
     (home / "own.safetensors").write_bytes(CUTS[prompt_id]((home / "own.safetensors").read_bytes()))
     with_lora(home)
-    refuses(3, ["run", "own.toml", "-o", "out"], "own.safetensors: is damaged, cut short, or no .safetensors file")
+    refuses(3, ["run", "own.toml", "-o", "out"], "own.safetensors: is damaged, cut short, or not a .safetensors file")
 
 
 def test_a_lora_that_is_not_there(refuses, home):
@@ -165,7 +165,7 @@ def test_a_checkpoint_folder(prompt_id, refuses, home):
         ("./gone", ["./gone: no such folder"]),
         ("mimi", ["mimi: no such folder", "did you mean 'mini'"]),
         ("gone.safetensors", ["gone.safetensors: no such folder or .safetensors file"]),
-        ("bad.safetensors", ["bad.safetensors: is damaged, cut short, or no .safetensors file"]),
+        ("bad.safetensors", ["bad.safetensors: is damaged, cut short, or not a .safetensors file"]),
         ("own.safetensors", ["own.safetensors: looks like a LoRA, not a checkpoint", "loras = ["]),
         ("old.ckpt", ["old.ckpt: is a pickle", "convert it: python -c", "weights_only=True"]),
         ("random:sdlx", ["random:sdlx", "did you mean 'random:sdxl'"]),

@@ -20,8 +20,10 @@ from bench.errors import UsageError
 from bench.formatting import NONE
 from bench.plots import draw_sweep, write_sweep_plot
 from bench.records import Lora, Run, Suite, Sweep
-from bench.report import gate_of, html, markdown
+from bench.report import draw_figures, gate_of, html, markdown
+from bench.report.facts import command, setting_facts
 from bench.report.page import build_view
+from bench.report.tables import sweep_note, swept_metrics
 from bench.suite import load_suite, protocol_digest, sweep_suite
 
 replace = msgspec.structs.replace
@@ -225,8 +227,10 @@ def test_a_weight_that_failed_is_shown_as_unknown_and_on_no_front(swept: Run, tm
     assert (failed.deltas, failed.pixel_shift, failed.on_front) == ({}, None, False)
     view = build_view(run, deltas)
     assert view.sweep is not None
-    assert set(view.sweep.rows[0].cells) == {"0"}
-    assert {*view.sweep.rows[3].cells, view.sweep.rows[3].shift} == {NONE}
+    (table,) = [part for part in markdown(view).split("\n## ") if part.startswith("Weights of spo")]
+    first, *_, last = [line.split("|")[2:-2] for line in table.splitlines() if line.startswith("| ")][1:]
+    assert {cell.strip() for cell in first[:-1]} == {"0"}
+    assert {cell.strip() for cell in last} == {NONE}
     figure = draw_sweep(curve, run.info.metrics)
     assert figure is not None
     curves = [line for ax in figure.axes for line in ax.lines if len(line.get_xdata()) == len(WEIGHTS)]
@@ -257,13 +261,15 @@ def test_reports_show_every_weight_and_the_plot(swept: Run, tmp_path: Path) -> N
     assert [path.name for path in plots] == ["sweep.png"]
     assert write_sweep_plot(curve, swept.info.metrics, tmp_path)[0].read_bytes() == plots[0].read_bytes()
     view = build_view(swept, deltas, gate_of(swept))
-    page, note = html(view, plots), markdown(view, plots)
-    assert view.command == "hotart-bench sweep fake --lora spo --lora-weights 0,0.5,1,1.5 --device cpu"
-    assert dict(view.settings)["Timing"] == "2 rounds of 5 images a variant, each in a fresh process"
+    drawn, figures = draw_figures(view, tmp_path / "again")
+    page, note = html(view, figures), markdown(view, drawn)
+    assert drawn[-1].read_bytes() == plots[0].read_bytes()
+    assert command(swept) == "hotart-bench sweep fake --lora spo --lora-weights 0,0.5,1,1.5 --device cpu"
+    assert dict(setting_facts(swept))["Timing"] == "2 rounds of 5 images a variant, each in a fresh process"
     for text in (page, note):
         assert "Weights of spo" in text
         assert text.count("★") >= 1 + sum(point.on_front for point in curve.points)
-    assert "data:image/png;base64," in page
+    assert "weight of the LoRA; band: 95 % interval" in page
     assert "plots/sweep.png" in note
     rows = [line for line in note.splitlines() if line.startswith(tuple(f"| {w:g} |" for w in WEIGHTS))]
     assert len(rows) == len(WEIGHTS)
@@ -289,9 +295,10 @@ def test_the_table_is_one_in_markdown(swept: Run) -> None:
     start = next(n for n in range(heading, len(tokens)) if tokens[n].type == "table_open")
     end = next(n for n in range(start, len(tokens)) if tokens[n].type == "table_close")
     between = [one.content for one in tokens[heading + 1 : start] if one.type == "inline"]
-    assert between == [" ".join(view.sweep.note.split())]
+    assert between == [" ".join(sweep_note(view.sweep).split())]
     cells = [one.content for one in tokens[start:end] if one.type == "inline"]
-    width = len(view.sweep.metrics) + 3
-    assert cells[:width] == ["weight", *view.sweep.metrics, "pixel shift", "front"]
+    names = swept_metrics(swept, view.sweep)
+    width = len(names) + 3
+    assert cells[:width] == ["weight", *names, "pixel shift", "front"]
     assert cells[width::width] == [f"{weight:g}" for weight in WEIGHTS]
     assert len(cells) == width * (1 + len(WEIGHTS))

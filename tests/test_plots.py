@@ -30,7 +30,7 @@ from bench.plots import (
     write_plots_for_runs,
 )
 from bench.plots.data import PlotData, data_of_run, data_of_runs, unlike_machines
-from bench.plots.style import _STYLES, figure_bytes, house_style, shortened, style_of
+from bench.plots.style import _STYLES, figure_bytes, house_style, inline_svg, shortened, style_of
 from bench.records import Run
 
 ALL = ["differences", "distributions", "wins", "tradeoff", "costs"]
@@ -103,6 +103,23 @@ def test_vector_files_repeat_and_carry_no_date(fmt: Literal["svg", "pdf"]) -> No
     assert b"dc:date" not in files[0]
     if fmt == "svg":
         assert ElementTree.fromstring(files[0]).tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_figures_of_one_page_share_no_ids_and_hold_no_markup_of_their_own() -> None:
+    run = make_run("run", prompts=3)
+    hostile = [msgspec.structs.replace(one, unit='</text><script id="x">') for one in run.info.metrics]
+    data = data_for(msgspec.structs.replace(run, info=msgspec.structs.replace(run.info, metrics=tuple(hostile))))
+    found: list[ElementTree.Element] = []
+    with house_style():
+        for name, draw in (("one", draw_differences), ("two", draw_differences), ("three", draw_tradeoff)):
+            figure = draw(data)
+            assert figure is not None
+            found += ElementTree.fromstring(inline_svg(figure, name, "<b>", "&")).iter()
+    ids = [one.attrib["id"] for one in found if "id" in one.attrib]
+    assert len(ids) == len(set(ids)) > 6
+    assert {one.attrib["href"] for one in found if one.tag == "use"} <= {f"#{name}" for name in ids}
+    assert not {"script", "style", "b", "image"} & {one.tag for one in found}
+    assert any('</text><script id="x">' in (one.text or "") for one in found if one.tag == "text")
 
 
 def test_the_forest_marks_the_mean_of_the_paired_differences() -> None:
@@ -224,7 +241,7 @@ def test_costs_of_unlike_machines_are_not_drawn_side_by_side(tmp_path: Path) -> 
     assert not unlike_machines(theirs, theirs)
     data = data_of_runs(ours, theirs, compare_runs(ours, theirs))
     assert not any(one.timings for one in data.series)
-    assert any(one.cells for one in data.series)
+    assert any(one.scores for one in data.series)
     assert draw_costs(data) is None
 
 

@@ -23,11 +23,10 @@ from report_runs import HOSTILE, Page, hostile_run, page_of, with_info, with_sui
 from bench import formatting as report_text
 from bench.compare import compare_run
 from bench.errors import InvalidError, UsageError
-from bench.plots import FIGURES
 from bench.records import Run
-from bench.report import html, markdown, write_report
+from bench.report import draw_figures, html, markdown, write_report
 from bench.report import pictures as report_images
-from bench.report.facts import command, duration
+from bench.report.facts import command, elapsed
 from bench.report.page import build_view
 from bench.store import load_run
 
@@ -71,14 +70,13 @@ def test_both_reports_and_the_plots_are_written_whole(folder: Path) -> None:
     assert not list(folder.rglob("*.tmp"))
 
 
-def test_the_same_run_gives_the_same_page(folder: Path) -> None:
+def test_the_same_run_gives_the_same_page(folder: Path, tmp_path: Path) -> None:
     run = load_run(folder)
     view = build_view(run, compare_run(run))
-    assert html(view) == (folder / "report.html").read_text()
-    assert (
-        markdown(view, tuple(folder / "plots" / f"{name}.png" for name, _ in FIGURES))
-        == (folder / "report.md").read_text()
-    )
+    plots, figures = draw_figures(view, tmp_path)
+    assert html(view, figures) == (folder / "report.html").read_text()
+    assert markdown(view, plots) == (folder / "report.md").read_text()
+    assert all(path.read_bytes() == (folder / "plots" / path.name).read_bytes() for path in plots)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
@@ -115,7 +113,7 @@ def test_the_policy_lets_in_this_script_alone(page: Page) -> None:
     assert "unsafe-eval" not in policy
 
 
-def test_every_cell_is_an_image_or_a_record(folder: Path, page: Page) -> None:
+def test_every_place_of_the_grid_is_an_image_or_a_record(folder: Path, page: Page) -> None:
     shots = page.named("button", class_="shot")
     assert len(shots) == 6 * 2 * 3 - 1
     pictures = [one for one in page.named("img") if one.attributes["alt"].startswith("spo: image for case-000")]
@@ -145,7 +143,7 @@ def test_the_headline_is_the_mean_of_paired_prompts(folder: Path, page: Page) ->
         if variant == "spo":
             prompts.setdefault(prompt_id, []).append(value - values["base", prompt_id, sample])
     mean = np.mean([np.mean(own) for own in prompts.values()])
-    rows = [one for one in page.named("div", class_="row") if one.text.strip().startswith(f"spo {MINUS} base")]
+    rows = [one for one in page.named("tr") if one.text.strip().startswith(f"spo {MINUS} base")]
     assert f"+{mean:.2f}" in rows[0].text
     assert "1 missing" in rows[0].text
     assert f"+{mean:.2f})" in page.named("p", class_="lead")[1].text
@@ -166,13 +164,29 @@ def test_the_data_for_sorting_are_the_scores(page: Page) -> None:
     assert [row["failed"] for row in data["rows"]].count(True) == 1
 
 
+def test_the_pages_figures_are_named_searchable_text_in_the_pages_colours(page: Page) -> None:
+    figures = [one for one in page.named("svg") if one.attributes.get("role") == "img"]
+    assert len(figures) == 2
+    titles = {one.attributes["id"]: one.text for one in page.named("title") if "id" in one.attributes}
+    for one in figures:
+        name, description = one.attributes["aria-labelledby"].split()
+        assert titles[name]
+        assert page.named("desc", id=description)[0].text
+    assert f"spo {MINUS} base" in figures[0].text
+    assert "Preference against alignment" in figures[1].text
+    assert "what is better in both lies up and to the right" in page.named("section", id="headline")[0].text
+    styles = {one.attributes["style"] for one in page.named("use") + page.named("path") if "style" in one.attributes}
+    assert any("var(--v2)" in style for style in styles)
+    assert not any("#" in style.replace("url(#", "") for style in styles), "a colour that no theme changes"
+
+
 def test_what_was_run_is_told(page: Page) -> None:
     told = " ".join(one.text for one in page.named("main"))
     run = make_run("run", prompts=6)
     for words in (
         "LoRAs were fused for the run.", "+ LoRA mini:spo × 1", "LoRAs fused, 64 modules changed",
-        "ddim, 20 steps, CFG 3, eta 0", "A CPU of two cores", run.info.protocol_digest, "2 min 40 s",
-        "hotart-bench run fake", "in-family judge", "0123456789abcdef0123456789abcdef01234567", "weak",
+        "ddim, leading, 20 steps, CFG 3, eta 0", "A CPU of two cores", run.info.protocol_digest, "2 min 40 s",
+        "hotart-bench run fake", "same data", "0123456789abcdef0123456789abcdef01234567", "weak",
     ):  # fmt: skip
         assert words in told, words
     copies = {one.attributes["data-copy"] for one in page.named("button", class_="copy")}
@@ -391,8 +405,8 @@ def test_two_hundred_prompts_and_eight_variants_are_reported(tmp_path: Path) -> 
     run = make_run("run", prompts=220, samples=1, variants=variants)
     view = build_view(msgspec.structs.replace(run, path=str(tmp_path)), ())
     text = html(view)
-    assert len(view.grid.rows) == 220
-    assert text.count('<article class="prompt_id"') == 220
+    assert len(view.rows) == 220
+    assert text.count('<article class="case"') == 220
     assert view.title == "8 variants"
 
 
@@ -432,10 +446,10 @@ def test_the_summary_names_what_is_better_worse_and_not_told_apart(tmp_path: Pat
     assert not any("few" in one for one in view.cautions)
 
 
-def test_no_held_out_judge_is_said(tmp_path: Path) -> None:
+def test_that_every_metric_overlaps_in_training_is_said(tmp_path: Path) -> None:
     run = make_run("run", prompts=3)
     said = build_view(msgspec.structs.replace(run, path=str(tmp_path)), compare_run(run)).cautions
-    assert any("held out" in one for one in said)
+    assert any("shares training data" in one for one in said)
     facts = tuple(msgspec.structs.replace(one, training_overlap="none") for one in run.info.metrics)
     other = with_info(run, metrics=facts)
     said = build_view(msgspec.structs.replace(other, path=str(tmp_path)), compare_run(other)).cautions
@@ -476,19 +490,6 @@ def test_the_command_is_quoted_for_a_shell() -> None:
 
 def test_durations_are_in_the_units_one_thinks_in() -> None:
     start = "2025-01-02T03:04:05+00:00"
-    assert duration(start, "2025-01-02T03:04:35+00:00") == "30 s"
-    assert duration(start, "2025-01-02T03:06:10+00:00") == "2 min 05 s"
-    assert duration(start, "2025-01-02T05:06:10+00:00") == "2 h 02 min"
-
-
-def test_chart_labels_that_would_collide_are_left_to_the_legend(tmp_path: Path) -> None:
-    effect = {"spo": {"mini-preference": 4.0}}
-    run = make_run("run", prompts=5, variants=("base", "dpo", "spo", "c", "d"), effect=effect)
-    chart = build_view(msgspec.structs.replace(run, path=str(tmp_path)), compare_run(run)).tradeoff
-    assert chart is not None
-    shown = {one.name: one for one in chart.series if one.labelled}
-    assert {"dpo", "spo"} <= set(shown)
-    assert len(chart.series) == 4
-    for one in shown.values():
-        for other in shown.values():
-            assert one is other or abs(one.x - other.x) >= 30 or abs(one.y - other.y) >= 18
+    assert elapsed(start, "2025-01-02T03:04:35+00:00") == "30 s"
+    assert elapsed(start, "2025-01-02T03:06:10+00:00") == "2 min 05 s"
+    assert elapsed(start, "2025-01-02T05:06:10+00:00") == "2 h 02 min"

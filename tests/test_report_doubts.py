@@ -63,8 +63,8 @@ def test_broken_and_doubled_images_are_counted(tmp_path: Path) -> None:
 def test_provenance_names_training_prompts_that_were_left_out_or_kept(tmp_path: Path) -> None:
     run = make_run(tmp_path, prompts=3)
     assert training_facts(run) == (("Training prompts of SPO", "none"),)
-    prompt_id = msgspec.structs.replace(run.info.suite.prompts[1], prompt="Hand.")
-    prompts = (run.info.suite.prompts[0], prompt_id, run.info.suite.prompts[2])
+    prompt = msgspec.structs.replace(run.info.suite.prompts[1], text="Hand.")
+    prompts = (run.info.suite.prompts[0], prompt, run.info.suite.prompts[2])
     suite = msgspec.structs.replace(run.info.suite, prompts=prompts, left_out=("old",))
     info = msgspec.structs.replace(run.info, suite=suite)
     facts = dict(training_facts(msgspec.structs.replace(run, info=info)))

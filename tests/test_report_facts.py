@@ -23,7 +23,7 @@ from bench.report import html, markdown
 from bench.report.facts import command
 from bench.report.headline import pair_name
 from bench.report.page import build_view
-from bench.report.tables import variant_views
+from bench.report.tables import made_of
 from bench.suite.limits import parse_limits
 
 replace = msgspec.structs.replace
@@ -37,20 +37,25 @@ def test_under_30_prompts_the_t_interval_stands_in_tag_tables_and_beside_the_hea
     run = make_run("run", prompts=8)
     deltas = compare_run(run)
     view = build_view(run, deltas)
-    by_place = {(one.tag, pair_name(one), one.metric): one for one in deltas}
+    note = markdown(view, ())
     seen = 0
-    for table in view.tag_tables:
-        for row in table.rows:
-            for pair, cell in zip(table.pairs, row.cells, strict=True):
-                delta = by_place.get((row.tag, pair, table.caption))
-                if delta is None or delta.interval is None:
+    for section in note.split("\n## By tag\n")[1].split("\n## ")[0].split("\n**")[1:]:
+        metric, rows = section.split("**")[0], [line.split("|")[1:-1] for line in section.splitlines() if "|" in line]
+        pairs = [cell.strip() for cell in rows[0][2:]]
+        for tag, _, *cells in rows[2:]:
+            for pair, cell in zip(pairs, cells, strict=True):
+                (delta,) = [
+                    one
+                    for one in deltas
+                    if (one.tag, escaped(pair_name(one)), one.metric) == (tag.strip(), pair, metric)
+                ]
+                if delta.interval is None:
                     continue
                 assert delta.small_sample is not None
-                told = [interval(delta.small_sample, places) for places in range(7)]
-                assert cell.interval in told
-                seen += cell.interval not in [interval(delta.interval, places) for places in range(7)]
+                told = cell.strip().removesuffix("†").split(" ", 1)[1]
+                assert told in [escaped(interval(delta.small_sample, places)) for places in range(7)]
+                seen += told not in [escaped(interval(delta.interval, places)) for places in range(7)]
     assert seen > 3
-    note = markdown(view, ())
     headline = next(one for one in deltas if (one.tag, one.metric) == (None, "mini-preference"))
     assert headline.small_sample is not None
     assert any(f", t {escaped(interval(headline.small_sample, places))} |" in note for places in range(7))
@@ -79,8 +84,8 @@ def test_everything_that_a_variant_is_made_of_is_shown_in_both_reports() -> None
         name="spo", checkpoint="org/model", revision=REVISION, unet="tuned/unet", vae="org/vae-fix", loras=(lora,)
     )
     run = run_of(variant)
-    made_of = variant_views(run)[2].made_of
-    assert made_of == (
+    lines = made_of(run, run.info.suite.variants[2])
+    assert lines == (
         "org/model (StableDiffusionXLPipeline)",
         f"revision {REVISION}",
         "UNet from tuned/unet",
@@ -92,18 +97,19 @@ def test_everything_that_a_variant_is_made_of_is_shown_in_both_reports() -> None
     page = page_of(html(view)).named("main")[0].text
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(markdown(view, ()))
     (row,) = (one.content for one in tokens if one.type == "inline" and "org/model" in one.content)
-    assert all(line in page for line in made_of)
-    assert row.replace("\\", "").split("<br>") == list(made_of)
+    assert all(line in page for line in lines)
+    assert row.replace("\\", "").split("<br>") == list(lines)
 
 
 def test_a_variant_of_one_checkpoint_is_one_line() -> None:
-    assert variant_views(run_of(Variant(name="spo", checkpoint="m")))[2].made_of == ("m (StableDiffusionXLPipeline)",)
+    run = run_of(Variant(name="spo", checkpoint="m"))
+    assert made_of(run, run.info.suite.variants[2]) == ("m (StableDiffusionXLPipeline)",)
 
 
 # --- the command that repeats the run ------------------------------------------------------
 
 BARE = make_run("my runs/given", prompts=1, samples=1)
-JUDGES = ("mini-clip", "mini-aesthetic", "mini-preference")
+LEARNT = ("mini-clip", "mini-aesthetic", "mini-preference")
 names = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1).filter(lambda word: word[0] != "-")
 weights = st.floats(-4, 4).map(lambda weight: round(weight, 9) + 0.0).filter(bool)
 metrics = st.sets(st.sampled_from([facts.name for facts in BARE.info.metrics]))
@@ -112,7 +118,7 @@ metrics = st.sets(st.sampled_from([facts.name for facts in BARE.info.metrics]))
 def scored_run(suite: Suite, scored: set[str], dtype: str, device: str, variants: set[str]) -> Run:
     """A run of ``suite`` that was asked for with these flags, as its folder tells of it."""
     facts = tuple(
-        replace(one, version=f"1+{dtype}" if dtype != "float32" and one.name in JUDGES else "1")
+        replace(one, version=f"1+{dtype}" if dtype != "float32" and one.name in LEARNT else "1")
         for one in BARE.info.metrics
     )
     info = replace(
@@ -162,7 +168,7 @@ def test_the_command_asks_for_the_same_settings(source, limit, variants, own, sc
         expected |= {"lora": lora, "lora_weights": rising}
     else:
         expected["variants"] = variants if 0 < len(variants) < 3 else None
-        expected["metric_dtype"] = dtype if dtype != "float32" and scored & set(JUDGES) else None
+        expected["metric_dtype"] = dtype if dtype != "float32" and scored & set(LEARNT) else None
     verb, flags = asked(command(scored_run(suite, scored, dtype, device, variants)))
     assert verb == ("run" if swept is None else "sweep")
     for name in ("metrics", "variants"):
@@ -181,17 +187,16 @@ def test_the_command_asks_for_the_same_settings(source, limit, variants, own, sc
     limits=st.dictionaries(st.sampled_from([facts.name for facts in BARE.info.metrics]), st.just("0.1sd"), max_size=3),
     dtype=st.sampled_from(["float32", "float16"]),
 )
-def test_the_command_of_given_images_asks_for_the_same_settings(images, prompts, scored, limits, dtype) -> None:
-    suite = replace(
-        BARE.info.suite, external_images=ExternalImages(images=images, prompts=prompts), limits=parse_limits(limits)
-    )
+def test_the_command_of_external_images_asks_for_the_same_settings(images, prompts, scored, limits, dtype) -> None:
+    external = ExternalImages(images=images, prompts=prompts)
+    suite = replace(BARE.info.suite, external_images=external, limits=parse_limits(limits))
     verb, flags = asked(command(scored_run(suite, scored, dtype, "cuda:0", set())))
     assert verb == "score"
     assert (str(flags.pop("images")), str(flags.pop("prompts"))) == (str(Path(images)), str(Path(prompts)))
     assert set(flags.pop("metrics")) == scored
     read = dict(item.split("=") for item in str(flags.pop("limits", "")).split(",") if item)
     assert read == limits
-    half = {"metric_dtype": dtype} if dtype != "float32" and scored & set(JUDGES) else {}
+    half = {"metric_dtype": dtype} if dtype != "float32" and scored & set(LEARNT) else {}
     assert flags == {"output": "my runs/given", "device": "cuda:0", **half}
 
 

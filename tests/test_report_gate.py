@@ -17,11 +17,11 @@ from report_gates import HOSTILE_NOTE, gate_on, interval, verdict, verdicts, vie
 from report_runs import HOSTILE, Element, Page, hostile_run, page_of
 
 from bench.errors import InvalidError, UsageError
-from bench.plots.gate import FARTHEST, draw_gate, far, loss_groups, reach, scale, window, write_gate_plot
-from bench.plots.style import house_style
+from bench.plots.gate import FARTHEST, described, draw_gate, scale, shares, window, write_gate_plot
+from bench.plots.style import house_style, inline_svg
 from bench.records import Run
-from bench.report import html, markdown, write_report
-from bench.report.gate import lead
+from bench.report import draw_figures, html, markdown, write_report
+from bench.report.gate import against, lead
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -34,13 +34,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def own(run: Run) -> Page:
     """The page of a gate of every outcome, between two variants of one run."""
-    return page_of(html(view_of(run, gate_on(run, verdicts(run, run), "invalid", **within(run)))))
+    view = view_of(run, gate_on(run, verdicts(run, run), "invalid", **within(run)))
+    return page_of(html(view, draw_figures(view, Path(run.path) / "plots")[1]))
 
 
-def forest(page: Page, name: str) -> list[Element]:
-    """What lies inside one of the page's two forests."""
-    start = next(i for i, one in enumerate(page.elements) if one.name == "svg" and one.attributes.get("class") == name)
-    stop = next(i for i in range(start + 1, len(page.elements)) if page.elements[i].name in ("svg", "figcaption"))
+def forest(page: Page) -> list[Element]:
+    """What lies inside the gate's figure on the page."""
+    start = next(
+        i
+        for i, one in enumerate(page.elements)
+        if one.attributes.get("aria-labelledby", "").startswith("gate-title gate-")
+    )
+    stop = next(i for i in range(start + 1, len(page.elements)) if page.elements[i].name == "ul")
     return page.elements[start:stop]
 
 
@@ -103,9 +108,9 @@ def test_every_verdict_says_its_sentence_with_a_word_gravest_first(own: Page, ru
 def test_the_baseline_is_named_for_what_it_is(run: Run, changes: Mapping[str, object], expected: str) -> None:
     view = view_of(run, gate_on(run, (), "invalid", **changes))
     assert view.gate is not None
-    assert view.gate.against == expected
+    assert against(view.gate) == expected
     assert (
-        f"{expected} Judged on 3 February 2025, 04:05 UTC."
+        f"{expected} Checked on 3 February 2025, 04:05 UTC."
         in page_of(html(view)).named("div", class_="outcome")[0].text
     )
 
@@ -113,7 +118,7 @@ def test_the_baseline_is_named_for_what_it_is(run: Run, changes: Mapping[str, ob
 def test_the_lead_counts_and_names_what_decides(run: Run) -> None:
     some = verdicts(run, run)
     assert lead(gate_on(run, some, "invalid")) == (
-        "The gate gives no verdict, because this could not be judged: saturation of spo. "
+        "The gate gives no verdict, because this could not be checked: saturation of spo. "
         "Of 6 verdicts, 2 pass, 1 is inconclusive, 2 fail and 1 is invalid."
     )
     failing = tuple(one for one in some if one.outcome in ("fail", "pass"))
@@ -129,7 +134,7 @@ def test_equal_weights_are_said(run: Run) -> None:
     same = verdict("mini-clip", "pass", loss=0.0, interval=interval(0.0, 0.0), equal_weights=True)
     view = view_of(run, gate_on(run, (same,), "pass"))
     assert view.gate is not None
-    assert view.gate.lead.endswith("Of 1 verdict, 1 passes. Candidate and reference have the same weights.")
+    assert lead(view.gate).endswith("Of 1 verdict, 1 passes. Candidate and reference have the same weights.")
     assert "same weights on both sides" in html(view)
     assert "Same weights on both sides." in markdown(view, ())
 
@@ -146,56 +151,49 @@ def test_a_gate_never_looks_better_than_it_is(run: Run) -> None:
 
 def test_a_gate_without_verdicts_has_no_forest(run: Run, tmp_path: Path) -> None:
     gate = gate_on(run, (), "invalid")
-    page = page_of(html(view_of(run, gate)))
-    assert "nothing was checked" in page.named("section", id="gate")[0].text
-    assert not page.named("figure", class_="losses")
+    view = view_of(run, gate)
+    _, figures = draw_figures(view, tmp_path / "plots")
+    assert "nothing was checked" in page_of(html(view, figures)).named("section", id="gate")[0].text
+    assert "gate" not in figures
     assert write_gate_plot(gate, tmp_path) == ()
 
 
 # --- the forest -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["wide", "narrow"])
-def test_places_in_the_forest_are_shares_of_the_margin(own: Page, run: Run, name: str) -> None:
-    inside = forest(own, name)
-    ticks = [one for one in inside if one.name == "line" and one.attributes["class"] == "grid"]
-    labels = {one.text for one in inside if one.name == "text"}
-    xs = sorted(float(one.attributes["x1"]) for one in ticks)
-    assert {f"{MINUS}2", f"{MINUS}1", "0", "1", "2", "3"} <= labels
-    zero = float(next(one for one in inside if one.attributes.get("class") == "category").attributes["x1"])
-    unit = float(next(one for one in inside if one.attributes.get("class") == "limit").attributes["x1"]) - zero
-    assert xs == pytest.approx([zero + number * unit for number in range(-2, 4)], abs=0.2)
-    bars = [one.attributes for one in inside if one.attributes.get("class") == "bar"]
-    drawn = [one for one in verdicts(run, run) if one.name in ("mini-aesthetic", "mini-clip", "end_to_end")]
-    for bar, one in zip(bars, drawn, strict=True):
-        assert one.margin is not None
-        assert one.interval is not None
-        shares = [(float(bar[end]) - zero) / unit for end in ("x1", "x2")]
-        assert shares == pytest.approx([one.interval.low / one.margin, one.interval.high / one.margin], abs=5e-3)
+def test_places_in_the_figure_are_shares_of_the_margin(run: Run) -> None:
+    gate = gate_on(run, verdicts(run, run), "invalid", **within(run))
+    with house_style():
+        figure = draw_gate(gate)
+    assert figure is not None
+    ax = figure.axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == [f"{MINUS}2", f"{MINUS}1", "0", "1", "2", "3"]
+    assert list(ax.get_xticks()) == [-2, -1, 0, 1, 2, 3]
+    bars = [lines.get_segments()[0] for lines in ax.collections]
+    drawn = {round(float(bar[0][1])): (float(bar[0][0]), float(bar[1][0])) for bar in bars}
+    for place, one in enumerate(gate.verdicts):
+        if one.name in ("mini-aesthetic", "mini-clip", "end_to_end"):
+            assert one.margin is not None
+            assert one.interval is not None
+            expected = [one.interval.low / one.margin, one.interval.high / one.margin]
+            assert drawn[place] == pytest.approx(expected, abs=5e-3)
 
 
-def test_what_is_far_out_is_an_arrow_with_its_number(own: Page) -> None:
-    inside = forest(own, "wide")
-    assert len([one for one in inside if one.attributes.get("class") == "arrow"]) == 2
-    texts = [one.text for one in inside if one.name == "text"]
+def test_the_page_has_the_figure_as_text_with_what_is_far_out_and_what_has_no_number(own: Page) -> None:
+    texts = [one.text.strip() for one in forest(own) if one.name == "text"]
     assert f"{MINUS}12 × margin" in texts
     assert "14 × margin" in texts
+    assert any("Sample 1 of the prompt case-004 has no score" in text for text in texts)
+    assert "mini-aesthetic" in texts
 
 
-def test_a_verdict_without_numbers_has_a_row_with_its_reason(own: Page) -> None:
-    said = " ".join(one.text for one in forest(own, "wide") if one.attributes.get("class") == "reason")
-    assert said.startswith("Sample 1 of the prompt case-004 has no score")
-    assert len(forest(own, "narrow")) > 10
-
-
-def test_the_forest_is_named_described_and_doubled_by_a_table(own: Page) -> None:
-    for name in ("wide", "narrow"):
-        inside = forest(own, name)
-        ids = inside[0].attributes["aria-labelledby"].split()
-        named = [one.text for one in inside if one.attributes.get("id") in ids]
-        assert named[0] == "Losses as shares of what is allowed"
-        assert "mini-aesthetic, spo against base: failed, loss 2.42 of the margin, interval 1.42 to 3.36." in named[1]
-        assert "saturation, spo against base: invalid, not drawn." in named[1]
+def test_the_figure_is_named_described_and_doubled_by_a_table(own: Page) -> None:
+    inside = forest(own)
+    ids = inside[0].attributes["aria-labelledby"].split()
+    named = [one.text for one in inside if one.attributes.get("id") in ids]
+    assert named[0] == "Losses as shares of what is allowed"
+    assert "mini-aesthetic, spo against base: failed, loss 2.42 of the margin, interval 1.42 to 3.36." in named[1]
+    assert "saturation, spo against base: invalid, not drawn." in named[1]
     table = own.named("details", class_="numbers")[0].text
     for number in ("+0.121", "[+0.071, +0.168]", "0.1sd", "455 ms", "5% floor 20ms", "+42.0 %", "31 prompts"):
         assert number in table
@@ -205,33 +203,49 @@ SHARES = st.floats(-1e6, 1e6)
 
 
 @given(st.lists(st.tuples(SHARES, SHARES, SHARES), max_size=6), st.floats(1e-6, 1e6))
-def test_the_window_holds_zero_and_the_margin_and_shows_every_row(
+def test_the_window_holds_zero_and_the_margin_and_no_more_than_the_farthest_shares(
     found: list[tuple[float, float, float]], margin: float
 ) -> None:
-    rows = []
-    for low, at, high in map(sorted, found):
-        rows.append(
-            verdict("m", "pass", margin=margin, loss=at * margin, interval=interval(low * margin, high * margin))
-        )
-    groups = loss_groups(gate_on(make_run("run", prompts=1), tuple(rows), "pass"))
-    ends = window(groups)
+    rows = [
+        verdict("m", "pass", margin=margin, loss=at * margin, interval=interval(low * margin, high * margin))
+        for low, at, high in map(sorted, found)
+    ]
+    ends = window(rows)
     assert FARTHEST[0] <= ends[0] < 0 < 1 < ends[1] <= FARTHEST[1]
-    places = [at for at, _ in scale(ends)]
+    places = list(scale(ends))
     assert {0.0, 1.0} <= set(places)
     assert all(ends[0] <= at <= ends[1] for at in places)
-    for row in (row for group in groups for row in group.rows):
-        shown = reach(row, ends)
-        assert shown is not None
-        assert ends[0] <= shown.low <= shown.high <= ends[1]
-        assert (shown.at is None) == bool(far(row, shown))
-        assert shown.at is not None or shown.beyond
+    for row, expected in zip(rows, map(sorted, found), strict=True):
+        assert shares(row) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("loss", "low", "high", "marks"),
+    [
+        (0.5, 0.2, 0.8, ["o"]),
+        (9.0, 0.2, 12.0, [">"]),
+        (9.0, 8.0, 12.0, [">"]),
+        (-9.0, -12.0, 0.0, ["<"]),
+        (0.5, -9.0, 9.0, ["<", ">", "o"]),
+    ],
+)
+def test_every_row_shows_its_loss_or_an_arrow_with_its_number(
+    loss: float, low: float, high: float, marks: list[str]
+) -> None:
+    row = verdict("m", "pass", margin=1.0, loss=loss, interval=interval(low, high))
+    with house_style():
+        figure = draw_gate(gate_on(make_run("run", prompts=1), (row,), "pass"))
+    assert figure is not None
+    ax = figure.axes[0]
+    assert [str(line.get_marker()) for line in ax.lines if line.get_marker() in ("o", "<", ">")] == marks
+    assert any("× margin" in text.get_text() for text in ax.texts) == ("o" not in marks)
+    (bar,) = [lines.get_segments()[0] for lines in ax.collections]
+    assert FARTHEST[0] <= bar[0][0] <= bar[1][0] <= FARTHEST[1]
 
 
 @pytest.mark.parametrize("changes", [{"margin": None, "loss": 0.1}, {"margin": 0.0, "loss": 0.1}, {"loss": None}])
 def test_a_row_without_a_share_is_not_drawn(changes: Mapping[str, object]) -> None:
-    gate = gate_on(make_run("run", prompts=1), (verdict("m", "invalid", **changes),), "invalid")
-    (group,) = loss_groups(gate)
-    assert reach(group.rows[0], window((group,))) is None
+    assert shares(verdict("m", "invalid", **changes)) is None
 
 
 # --- escapes ----------------------------------------------------------------------------------
@@ -255,6 +269,13 @@ def test_hostile_prompts_notes_and_names_stay_text(tmp_path: Path) -> None:
     for element in page.elements:
         assert not [name for name in element.attributes if name.startswith("on")]
         assert not element.attributes.get("href", "#").startswith("javascript:")
+    assert view.gate is not None
+    with house_style():
+        figure = draw_gate(view.gate)
+    assert figure is not None
+    svg = inline_svg(figure, "gate", "<script>title</script>", described(view.gate))
+    assert "<script" not in svg
+    assert "&lt;script&gt;title" in svg
     note = markdown(view, ())
     assert "<script" not in note
     rows = [line for line in note.splitlines() if line.startswith("| ") and "**Failed**" in line]
@@ -309,7 +330,7 @@ def test_the_plot_verb_draws_the_gate_too(tmp_path: Path) -> None:
 
 def test_a_damaged_gate_file_is_refused(tmp_path: Path) -> None:
     written(tmp_path / "run", prompts=2)
-    (tmp_path / "run" / "gate.json").write_text('{"schema": 1}')
+    (tmp_path / "run" / "gate.json").write_text('{"schema": 2}')
     with pytest.raises(InvalidError, match=r"gate\.json"):
         write_report(tmp_path / "run")
 

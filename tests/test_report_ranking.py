@@ -88,7 +88,7 @@ def test_fewer_than_three_variants_have_no_ranking(tmp_path: Path, variants: tup
     assert "## Ranking" not in markdown(view, ())
 
 
-def test_a_judge_without_scores_of_a_variant_shows_a_dash(tmp_path: Path) -> None:
+def test_a_metric_without_scores_of_a_variant_shows_a_dash(tmp_path: Path) -> None:
     whole = make_run(tmp_path, prompts=4, variants=VARIANTS)
     gone = ("mini-clip", "spo")
     part = msgspec.structs.replace(whole, scores=tuple(s for s in whole.scores if (s.metric, s.variant) != gone))

@@ -230,7 +230,7 @@ def test_progress_counts_scores_up_to_the_total(tmp_path: Path) -> None:
     assert [told[1] for told in seen] == sorted({told[1] for told in seen})
     assert {(told[0], told[2]) for told in seen} == {("score", CELLS * len(ALL))}
     assert seen[-1][1] == CELLS * len(ALL)
-    assert list(dict.fromkeys(told[3] for told in seen)) == ["nothing to judge", "pixels", "conv", "other"]
+    assert list(dict.fromkeys(told[3] for told in seen)) == ["no image to score", "pixels", "conv", "other"]
 
 
 @pytest.mark.parametrize("after", [1, 2, 5, 9])
@@ -256,7 +256,7 @@ def test_an_interrupted_run_keeps_its_batches_and_goes_on(tmp_path: Path, after:
 
 def test_an_unknown_metric_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with rendered(tmp_path) as folder:
-        with pytest.raises(UsageError, match=r"no metric 'saturatoin'.*Did you mean 'saturation'"):
+        with pytest.raises(UsageError, match=r"no metric 'saturatoin'.*did you mean 'saturation'"):
             score(folder, metrics=["contrast", "saturatoin"], registry=Judges().registry)
         assert journal_lines(folder) == 0
     assert not (tmp_path / "scores.csv").exists()

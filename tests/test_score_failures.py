@@ -136,8 +136,8 @@ class Picky(ConvTower):
         super().__init__(1, 4, [], [])
         self.how, self.victim = how, victim
 
-    def preprocess(self, image: Image.Image, view: str = "") -> torch.Tensor:
-        row = super().preprocess(image, view)
+    def preprocess(self, image: Image.Image, preprocessing: str = "") -> torch.Tensor:
+        row = super().preprocess(image, preprocessing)
         if image.tobytes() != self.victim:
             return row
         if self.how == "preprocess":
@@ -231,6 +231,6 @@ def test_running_out_of_memory_is_no_score_but_an_error(tmp_path: Path, error: E
         raise error
 
     with rendered(tmp_path, metrics=("hungry",)) as folder:
-        with pytest.raises(MachineError, match="Out of memory while judging a batch of"):
+        with pytest.raises(MachineError, match="Out of memory while scoring a batch of"):
             score(folder, registry=Judges(metric(facts("hungry", encoder))(hungry)).registry)
         assert journal_lines(folder) == 0

@@ -8,20 +8,20 @@ import torch
 from safetensors.torch import save_file
 
 from bench.checkpoints.families import family_tensors
-from bench.checkpoints.ldm_layout import published
+from bench.checkpoints.ldm_layout import ldm_tensors
 
 UNET, CLIP_L, CLIP_G = "model.diffusion_model.", "conditioner.embedders.0.", "conditioner.embedders.1."
 POSITIONS = "conditioner.embedders.0.transformer.text_model.embeddings.position_ids"
 PROJ_IN = "unet.mid_block.attentions.0.proj_in.weight"
-PUBLISHED_PROJ_IN = "model.diffusion_model.middle_block.1.proj_in.weight"
+LDM_PROJ_IN = "model.diffusion_model.middle_block.1.proj_in.weight"
 
 
 def tiny_state(seed: int, dtype: torch.dtype = torch.float16) -> dict[str, torch.Tensor]:
-    """Random tensors of a whole tiny checkpoint, under published names."""
+    """Random tensors of a whole tiny checkpoint, under their names in a single file."""
     drawn = torch.Generator().manual_seed(seed)
     state = {
         entry.key: (torch.randn(entry.shape, generator=drawn) * 0.05).to(dtype)
-        for entry in published(family_tensors("tiny"))
+        for entry in ldm_tensors(family_tensors("tiny"))
         if entry.join != "positions"
     }
     state[POSITIONS] = torch.arange(77).unsqueeze(0)

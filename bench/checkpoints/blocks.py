@@ -1,10 +1,10 @@
-"""The UNet's blocks, and its modules' names in the published single-file layout.
+"""The UNet's blocks, and its modules' names in the single-file (LDM) layout.
 
-The field counts blocks as the published layout does (``model.diffusion_model.input_blocks.4...``), diffusers counts
-levels, resnets and attentions. Both follow from how many levels the UNet has and how many layers each, which
-``count_blocks`` reads from the tensors' names: SDXL has 3 levels of 2 layers (``IN00`` to ``IN08``, ``M00``, ``OUT00``
-to ``OUT08``), SD 1.5 has 4 (``IN00`` to ``IN11``, ...). ``BASE`` is what lies outside the blocks: the embeddings of
-time and size, and the output convolution.
+People count blocks as that layout does (``model.diffusion_model.input_blocks.4...``), diffusers counts levels, resnets
+and attentions. Both follow from how many levels the UNet has and how many layers each, which ``count_blocks`` reads
+from the tensors' names: SDXL has 3 levels of 2 layers (``IN00`` to ``IN08``, ``M00``, ``OUT00`` to ``OUT08``), SD 1.5
+has 4 (``IN00`` to ``IN11``, ...). ``BASE`` is what lies outside the blocks: the embeddings of time and size, and the
+output convolution.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+from bench.checkpoints.checkpoint import component_of
 from bench.errors import SuiteError, WeightsError
 from bench.formatting import did_you_mean
 from bench.records import Lora
 
 UNET = "unet."
-
-PUBLISHED_UNET = "model.diffusion_model."
+LDM_UNET = "model.diffusion_model."
 
 RESNET = {
     "norm1": "in_layers.0",
@@ -30,10 +30,9 @@ RESNET = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
+"""Modules of a resnet: diffusers' name -> the LDM name. Those of an attention have the same names in both."""
 
-"""Modules of a resnet: diffusers' name -> the published one. Those of an attention have the same names in both."""
-
-AROUND = {
+OUTSIDE = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
     "add_embedding.linear_1": "label_emb.0.0",
@@ -43,10 +42,7 @@ AROUND = {
     "conv_out": "out.2",
 }
 
-TEXT_AND_VAE = {"text_encoder": "TE1", "text_encoder_2": "TE2", "vae": "VAE"}
-
 _RESNETS = re.compile(r"unet\.down_blocks\.(\d+)\.resnets\.(\d+)\.conv1\.weight")
-
 _UP_ATTENTION = re.compile(r"unet\.up_blocks\.(\d+)\.attentions\.0\.proj_in\.weight")
 
 
@@ -62,7 +58,7 @@ class BlockMap(NamedTuple):
 
 
 def count_blocks(names: Iterable[str]) -> BlockMap:
-    """The shape of a UNet, from the names of all its tensors; other components' are passed over.
+    """The shape of a UNet, from the names of all its tensors; those of other components do not matter.
 
     Raises:
         WeightsError: these are not the names of a UNet of the Stable Diffusion family.
@@ -70,19 +66,19 @@ def count_blocks(names: Iterable[str]) -> BlockMap:
     names = tuple(names)
     resnets = [(int(m[1]), int(m[2])) for m in map(_RESNETS.fullmatch, names) if m]
     if not resnets:
-        raise WeightsError("The tensors hold no UNet of the Stable Diffusion family: no unet.down_blocks.* is there.")
+        raise WeightsError("The tensors hold no UNet of the Stable Diffusion family: there is no unet.down_blocks.*.")
     attended = frozenset(int(m[1]) for m in map(_UP_ATTENTION.fullmatch, names) if m)
     return BlockMap(1 + max(level for level, _ in resnets), 1 + max(layer for _, layer in resnets), attended)
 
 
 @lru_cache
 def module_prefixes(blocks: BlockMap) -> Mapping[str, str]:
-    """Beginnings of module names, diffusers' -> the published; what follows a beginning is the same in both.
+    """How module names begin, diffusers' -> LDM's; what follows is the same in both.
 
     Both sides are without the component's prefix (``unet.``, ``model.diffusion_model.``).
     """
     levels, layers, attended = blocks
-    found = dict(AROUND)
+    found = dict(OUTSIDE)
     for level in range(levels):
         down, first = f"down_blocks.{level}", 1 + level * (layers + 1)
         for layer in range(layers):
@@ -100,56 +96,42 @@ def module_prefixes(blocks: BlockMap) -> Mapping[str, str]:
     return found
 
 
-def _resnet(ours: str, published: str) -> dict[str, str]:
-    return {f"{ours}.{name}": f"{published}.{other}" for name, other in RESNET.items()}
+def _resnet(ours: str, ldm: str) -> dict[str, str]:
+    return {f"{ours}.{name}": f"{ldm}.{other}" for name, other in RESNET.items()}
 
 
-def published_unet_name(name: str, blocks: BlockMap) -> str:
+def ldm_unet_name(name: str, blocks: BlockMap) -> str | None:
     """``unet.conv_in.weight`` -> ``model.diffusion_model.input_blocks.0.0.weight``, for any tensor of the UNet.
 
-    Raises:
-        WeightsError: the published layout has no place for such a tensor.
+    None where the layout has no place for it: distilled UNets have one more embedding.
     """
-    found = find_published(name, blocks)
-    if found is None:
-        raise WeightsError(f"The tensor {name} has no name in the published single-file layout.")
-    return found
-
-
-def find_published(name: str, blocks: BlockMap) -> str | None:
-    """As ``published_unet_name``, None where the layout has no place: distilled UNets have an embedding more."""
     if not name.startswith(UNET):
         return None
     parts, prefixes = name.removeprefix(UNET).split("."), module_prefixes(blocks)
     for end in range(len(parts) - 1, 0, -1):
-        begun = prefixes.get(".".join(parts[:end]))
-        if begun is not None:
-            return PUBLISHED_UNET + ".".join([begun, *parts[end:]])
+        prefix = prefixes.get(".".join(parts[:end]))
+        if prefix is not None:
+            return LDM_UNET + ".".join([prefix, *parts[end:]])
     return None
 
 
-def blocks_of(blocks: BlockMap) -> tuple[str, ...]:
+def block_names(blocks: BlockMap) -> tuple[str, ...]:
     """The names of a UNet's blocks in the order of its data flow, ``BASE`` last: 20 for SDXL, 26 for SD 1.5."""
-    inputs = blocks.levels * (blocks.layers + 1)  # conv_in comes on top, the last level has no downsampler
-    outputs = blocks.levels * (blocks.layers + 1)
-    return (
-        *(f"IN{block:02d}" for block in range(inputs)),
-        "M00",
-        *(f"OUT{block:02d}" for block in range(outputs)),
-        "BASE",
-    )
+    count = blocks.levels * (blocks.layers + 1)  # inputs: conv_in is one more, the last level has no downsampler
+    inputs, outputs = ([f"{way}{block:02d}" for block in range(count)] for way in ("IN", "OUT"))
+    return (*inputs, "M00", *outputs, "BASE")
 
 
 def block_of(name: str, blocks: BlockMap) -> str:
     """The block that a tensor is in; ``TE1``, ``TE2`` or ``VAE`` for those of the other components."""
-    component = name.split(".", 1)[0]
-    if component in TEXT_AND_VAE:
-        return TEXT_AND_VAE[component]
-    place = (find_published(name, blocks) or "").removeprefix(PUBLISHED_UNET).split(".")
+    other = {"text_encoder": "TE1", "text_encoder_2": "TE2", "vae": "VAE"}.get(component_of(name))
+    if other is not None:
+        return other
+    place = (ldm_unet_name(name, blocks) or "").removeprefix(LDM_UNET).split(".")
     if place[0] == "middle_block":
         return "M00"
-    kind = {"input_blocks": "IN", "output_blocks": "OUT"}.get(place[0])
-    return f"{kind}{int(place[1]):02d}" if kind else "BASE"
+    way = {"input_blocks": "IN", "output_blocks": "OUT"}.get(place[0])
+    return f"{way}{int(place[1]):02d}" if way else "BASE"
 
 
 def check_blocks(named: Iterable[str], blocks: BlockMap, where: str) -> None:
@@ -161,21 +143,20 @@ def check_blocks(named: Iterable[str], blocks: BlockMap, where: str) -> None:
         where: what names them, for the message.
 
     Raises:
-        SuiteError: one of them is none of ``blocks_of``.
+        SuiteError: one of them is not in ``block_names``.
     """
-    allowed = blocks_of(blocks)
+    allowed = block_names(blocks)
     for name in named:
         if name not in allowed:
-            last = blocks.levels * (blocks.layers + 1) - 1
             raise SuiteError(
-                f"{where}: blocks: {name!r} is no block of this UNet{did_you_mean(name, allowed)}. "
-                f"It has IN00 to IN{last:02d}, M00, OUT00 to OUT{last:02d} and BASE."
+                f"{where}: blocks: {name!r} is not a block of this UNet{did_you_mean(name, allowed)}. "
+                f"It has IN00 to {allowed[allowed.index('M00') - 1]}, M00, OUT00 to {allowed[-2]} and BASE."
             )
 
 
 def weight_of(lora: Lora, name: str, blocks: BlockMap) -> float:
     """The weight that a suite gives a LoRA in one tensor: its block's, else its component's, else the LoRA's own."""
-    component = name.split(".", 1)[0]
+    component = component_of(name)
     by_component = {"unet": lora.unet, "text_encoder": lora.text_encoder, "text_encoder_2": lora.text_encoder_2}
     weight = by_component.get(component)
     weight = lora.weight if weight is None else weight

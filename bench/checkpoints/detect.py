@@ -1,17 +1,15 @@
-"""What a ``.safetensors`` file looks like, told from the names and shapes in its header. No torch."""
+"""What a ``.safetensors`` file is, by the names and shapes in its header. No torch."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Literal, Protocol
+from typing import Literal
 
-from bench.checkpoints.checkpoint import Shape
+from bench.checkpoints.safetensors_files import Stored
 from bench.errors import WeightsError
 from bench.formatting import listed
-
-# What keys that fit nothing look like, so that the error can say what the file is.
 
 _GUESSES = tuple(
     (re.compile(pattern), words)
@@ -43,6 +41,7 @@ _GUESSES = tuple(
         (r"\.lora_[AB]\.|\.lora\.(up|down)\.|lora_(up|down)", "a LoRA of another model"),
     )
 )
+"""What keys that fit nothing look like, so that the error can say what the file is; the first match of a key counts."""
 
 
 def looks_like(keys: Iterable[str]) -> str:
@@ -57,38 +56,26 @@ def guess(keys: Iterable[str]) -> str | None:
     return votes.most_common(1)[0][0] if votes else None
 
 
-# What a ``.safetensors`` file looks like, told from the names and shapes in its header. No torch.
-
-Kind = Literal["checkpoint", "unet", "vae"]
-
+FileKind = Literal["checkpoint", "unet", "vae"]
 """A whole pipeline (or what is left of one), a lone UNet, a lone VAE: what is read."""
 
 LORA = re.compile(
     r"lora_(down|up|mid|A|B)\b|[._]lora\.(down|up)\.|\.(hada_w|lokr_w|dora_scale|diff(_b)?$)|^lora_(unet|te)"
 )
-
 EMBEDDING = {"emb_params", "clip_l", "clip_g", "string_to_param", "string_to_token"}
-
 EDM = {"edm_mean", "edm_std", "edm_vpred.sigma_max"}
-
 WIDTH_OF_REFINER, CONTEXT_OF_SD2 = 384, 1024
-
 CONV_IN = ("model.diffusion_model.input_blocks.0.0.weight", "input_blocks.0.0.weight", "conv_in.weight")
-
-TEXT_ENCODERS = ("conditioner.", "cond_stage_model.", "text_model.", "transformer.resblocks.", "text_encoders.")
-
-RENDERED = "hotart-bench reads SDXL and SD 1.5."
-
-
-class Shaped(Protocol):
-    """What is known of a tensor here."""
-
-    @property
-    def shape(self) -> Shape:
-        """Its shape."""
+RENDERED = "hotart-bench reads SDXL and SD 1.5"
+PARTS = {
+    "unet": ("model.diffusion_model.", "input_blocks.", "down_blocks."),
+    "vae": ("first_stage_model.", "encoder.conv_in.", "decoder.conv_in."),
+    "text": ("conditioner.", "cond_stage_model.", "text_model.", "transformer.resblocks.", "text_encoders."),
+}
+"""How the names in a file begin that holds a component."""
 
 
-def find_kind(what: str, tensors: Mapping[str, Shaped]) -> Kind:
+def detect(what: str, tensors: Mapping[str, Stored]) -> FileKind:
     """What a file holds.
 
     Args:
@@ -98,10 +85,10 @@ def find_kind(what: str, tensors: Mapping[str, Shaped]) -> Kind:
     Raises:
         WeightsError: it is something else, which is named, with what to do about it where there is something.
     """
-    for looks, hint, so in _OTHERS:
-        if so(tensors):
-            raise WeightsError(f"{what}: looks like {looks}.", hint)
-    parts = {part for part, begins in _PARTS.items() if _any(tensors, *begins)}
+    other, hint = _other(tensors)
+    if other:
+        raise WeightsError(f"{what}: looks like {other}.", hint)
+    parts = {part for part, beginnings in PARTS.items() if any(name.startswith(beginnings) for name in tensors)}
     if "unet" in parts:
         return "checkpoint" if len(parts) > 1 else "unet"
     if parts == {"vae"}:
@@ -113,62 +100,37 @@ def find_kind(what: str, tensors: Mapping[str, Shaped]) -> Kind:
     likely = guess(tensors)
     looks = f" They look like {likely}." if likely else ""
     raise WeightsError(
-        f"{what}: is no checkpoint that is known; its tensors are called {listed(tensors, 3)}.{looks} {RENDERED}"
+        f"{what}: is not a checkpoint that is known; its tensors are called {listed(tensors, 3)}.{looks} {RENDERED}."
     )
 
 
-def _any(tensors: Mapping[str, Shaped], *beginnings: str) -> bool:
-    return any(name.startswith(beginnings) for name in tensors)
+def _other(tensors: Mapping[str, Stored]) -> tuple[str, str]:
+    """What a file is that is not read as a checkpoint, and what to do about it; empty where it may be one."""
 
+    def any_name(pattern: str) -> bool:
+        return any(re.search(pattern, name) for name in tensors)
 
-def _is_embedding(tensors: Mapping[str, Shaped]) -> bool:
-    return 0 < len(tensors) <= 4 and bool(EMBEDDING & set(tensors))
-
-
-def _is_refiner(tensors: Mapping[str, Shaped]) -> bool:
+    if not tensors:
+        return "an empty file: it holds no tensors", "get the file again"
+    if any(LORA.search(name) for name in tensors):
+        return "a LoRA, not a checkpoint", "give it to a checkpoint: loras = [{ path = FILE, weight = 1.0 }]"
+    if len(tensors) <= 4 and EMBEDDING & tensors.keys():
+        return "a textual-inversion embedding, not a checkpoint", ""
+    if any_name(r"control_model\.|input_hint_block\."):
+        return "a ControlNet, not a checkpoint", ""
+    if any_name(r"double_blocks\.|single_transformer_blocks\."):
+        return f"a Flux model. {RENDERED}", ""
+    if any_name(r"joint_blocks\.|^transformer_blocks\."):
+        return f"a Stable Diffusion 3 model or a transformer like it. {RENDERED}", ""
     widths = {tensors[name].shape[:1] for name in CONV_IN if name in tensors}
-    return _any(tensors, "conditioner.embedders.0.model.") or (WIDTH_OF_REFINER,) in widths
-
-
-def _is_sd2(tensors: Mapping[str, Shaped]) -> bool:
+    if any_name(r"^conditioner\.embedders\.0\.model\.") or (WIDTH_OF_REFINER,) in widths:
+        return f"the SDXL refiner, which needs the images of a base model. {RENDERED}", ""
     contexts = {tensor.shape[1:] for name, tensor in tensors.items() if name.endswith("attn2.to_k.weight")}
-    return _any(tensors, "cond_stage_model.model.") or (CONTEXT_OF_SD2,) in contexts
-
-
-def _is_flux(tensors: Mapping[str, Shaped]) -> bool:
-    return any("double_blocks." in name or "single_transformer_blocks." in name for name in tensors)
-
-
-def _is_sd3(tensors: Mapping[str, Shaped]) -> bool:
-    return any("joint_blocks." in name for name in tensors) or _any(tensors, "transformer_blocks.")
-
-
-_PARTS = {
-    "unet": ("model.diffusion_model.", "input_blocks.", "down_blocks."),
-    "vae": ("first_stage_model.", "encoder.conv_in.", "decoder.conv_in."),
-    "text": TEXT_ENCODERS,
-}
-
-_OTHERS = (
-    ("an empty file: it holds no tensors", "get the file again", lambda tensors: not tensors),
-    (
-        "a LoRA, not a checkpoint",
-        "give it to a checkpoint: loras = [{ path = FILE, weight = 1.0 }]",
-        lambda tensors: any(LORA.search(name) for name in tensors),
-    ),
-    ("a textual-inversion embedding, not a checkpoint", "", _is_embedding),
-    (
-        "a ControlNet, not a checkpoint",
-        "",
-        lambda tensors: any("control_model." in name or "input_hint_block." in name for name in tensors),
-    ),
-    (f"a Flux model. {RENDERED[:-1]}", "", _is_flux),
-    (f"a Stable Diffusion 3 model or a transformer like it. {RENDERED[:-1]}", "", _is_sd3),
-    (f"the SDXL refiner, which needs the images of a base model. {RENDERED[:-1]}", "", _is_refiner),
-    (f"a Stable Diffusion 2 model. {RENDERED[:-1]}", "", _is_sd2),
-    (
-        f"a model trained with EDM's noise (Playground 2.5, CosXL), for which there is no sampler. {RENDERED[:-1]}",
-        "",
-        lambda tensors: bool(EDM & set(tensors)),
-    ),
-)
+    if any_name(r"^cond_stage_model\.model\.") or (CONTEXT_OF_SD2,) in contexts:
+        return f"a Stable Diffusion 2 model. {RENDERED}", ""
+    if EDM & tensors.keys():
+        return (
+            f"a model with EDM's noise (Playground 2.5, CosXL), for which there is no sampler. {RENDERED}",
+            "",
+        )
+    return "", ""

@@ -1,66 +1,77 @@
-"""Diffusers folders: a whole pipeline, or a UNet or VAE alone. No torch before a tensor is read."""
+"""Diffusers folders: a whole pipeline, or a UNet or VAE alone. No torch before a tensor is read.
+
+Tensors that are not those of a known family are compared with the model that their ``config.json`` describes. It is
+built without memory, which takes torch and some seconds.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from bench.checkpoints.checkpoint import Shape, SourceCheckpoint, Tensor, refuse_differences, stored_dtypes
 from bench.checkpoints.detect import CONTEXT_OF_SD2
-from bench.checkpoints.families import COMPONENTS, PIPELINES, config_shapes, read_config, read_pipeline_class
-from bench.checkpoints.file_checkpoint import FileCheckpoint, Home, refuse_differences, stored_dtypes
+from bench.checkpoints.families import (
+    CONV_IN,
+    FAMILIES,
+    INPAINTING_CHANNELS,
+    component_shapes,
+    config_folder,
+    family_components,
+    family_tensors,
+    of_component,
+    pipeline_family,
+    read_config,
+)
 from bench.checkpoints.locate import convert_hint
-from bench.checkpoints.safetensors_files import read_header, weight_files
-from bench.checkpoints.single_file import INPAINTING_CHANNELS
+from bench.checkpoints.safetensors_files import Stored, read_header, read_stored, weight_files
 from bench.errors import WeightsError
-from bench.records import CheckpointFacts
+from bench.mini import weights as mini
+from bench.records import CheckpointFacts, Component
 from bench.records.weights import Family, Prediction
 
-IDLE = {
+UNUSED = {
     "text_encoder": re.compile(r"(text_model\.)?embeddings\.position_ids|logit_scale|text_projection\.weight"),
     "text_encoder_2": re.compile(r"(text_model\.)?embeddings\.position_ids|logit_scale"),
 }
-
 """Tensors that some versions of transformers saved and that no image depends on."""
 
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
 """Names that diffusers gave a VAE's attention before 0.17; SD 1.5's own VAE has them."""
 
 SHARD = re.compile(r"-\d+-of-0*(\d+)\.safetensors$")
 
-VAE_SCALE = 0.18215
+CLASS_NAMES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+UNET_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D")
+ADDED_TO_UNETS = {"addition_embed_type": (None, "text_time"), "class_embed_type": (None,), "encoder_hid_dim": (None,)}
+"""Inputs that a UNet may take besides noise, time and text, and those that SD 1.5 and SDXL give it."""
 
-"""What a VAE's latents are multiplied with where its configuration says nothing: diffusers' default, SD 1.5's."""
+SIZES = ("block_out_channels", "layers_per_block", "cross_attention_dim", "latent_channels", "hidden_size")
+"""Fields of configurations that have to agree with a family's for its shapes to count."""
 
 
-def open_folder(folder: Path, what: str) -> FileCheckpoint:
+def open_folder(folder: Path, what: str) -> SourceCheckpoint:
     """A pipeline as diffusers saves it; components may be missing.
 
     Raises:
-        WeightsError: no pipeline of this family, a damaged file, or tensors that its configurations do not ask for.
+        WeightsError: not a pipeline of these families, a damaged file, or tensors that its configurations do not ask
+            for.
     """
-    pipeline = read_pipeline_class(folder)
-    _refuse_sd2(folder)
-    asked = COMPONENTS if PIPELINES[pipeline] == "sdxl" else COMPONENTS[:-1]
-    homes: dict[str, Home] = {}
-    files: list[tuple[str, Path]] = []
-    for component in asked:
+    family = pipeline_family(folder)
+    unet = folder / "unet" / "config.json"
+    if unet.is_file() and read_config(unet).get("cross_attention_dim") == CONTEXT_OF_SD2:
+        raise WeightsError(f"{folder}: looks like a Stable Diffusion 2 model. hotart-bench reads SDXL and SD 1.5.")
+    locations: dict[str, Stored] = {}
+    for component in family_components(family):
         if (folder / component).is_dir():
-            found, paths = read_component(folder / component, component)
-            homes |= found
-            files += [(component, path) for path in paths]
-    return FileCheckpoint(
-        what=what,
-        facts=_facts(folder, PIPELINES[pipeline], homes),
-        homes=homes,
-        files=tuple(files),
-        config=folder,
-        tells_prediction=True,
-    )
+            locations |= read_component(folder / component, component)
+    prediction, zero_snr = _noise_facts(folder / "scheduler" / "scheduler_config.json")
+    return _checkpoint(what, folder, family, locations, prediction=prediction, zero_terminal_snr=zero_snr)
 
 
-def open_component(folder: Path, component: str, what: str, family: Family) -> FileCheckpoint:
+def open_component(folder: Path, component: Component, what: str, family: Family) -> SourceCheckpoint:
     """A UNet or VAE alone: a folder of ``config.json`` and weights.
 
     Args:
@@ -72,26 +83,43 @@ def open_component(folder: Path, component: str, what: str, family: Family) -> F
     Raises:
         WeightsError: as ``open_folder``.
     """
-    homes, paths = read_component(folder, component)
-    return FileCheckpoint(
+    return _checkpoint(what, folder, family, read_component(folder, component), lone=component)
+
+
+def _checkpoint(
+    what: str,
+    folder: Path,
+    family: Family,
+    locations: Mapping[str, Stored],
+    lone: Component | None = None,
+    prediction: Prediction = "epsilon",
+    zero_terminal_snr: bool = False,
+) -> SourceCheckpoint:
+    tensors = {name: Tensor(stored.shape, stored.dtype) for name, stored in locations.items()}
+    conv_in = tensors.get(CONV_IN)
+    files = dict.fromkeys((name.partition(".")[0], stored.path) for name, stored in locations.items())
+    return SourceCheckpoint(
         what=what,
         facts=CheckpointFacts(
             layout="diffusers",
             family=family,
-            inpainting=_is_inpainting(homes),
-            dtypes=stored_dtypes({name: home.tensor() for name, home in homes.items()}),
+            prediction=prediction,
+            zero_terminal_snr=zero_terminal_snr,
+            inpainting=conv_in is not None and conv_in.shape[1] == INPAINTING_CHANNELS,
+            dtypes=stored_dtypes(tensors),
             licence=_licence(folder),
         ),
-        homes=homes,
-        files=tuple((component, path) for path in paths),
+        tensors=tensors,
+        files=tuple(files),
         config=folder,
-        tells_prediction=False,
-        other_configs={component: folder},
+        read=lambda name: read_stored(locations[name]),
+        other_configs={} if lone is None else {lone: folder},
+        tells_prediction=lone is None,
     )
 
 
-def read_component(folder: Path, component: str) -> tuple[dict[str, Home], list[Path]]:
-    """Where each tensor of a component lies, by its name in a ``Checkpoint``; and the component's files.
+def read_component(folder: Path, component: Component) -> dict[str, Stored]:
+    """Where each tensor of a component lies, by its name in a ``Checkpoint``, file after file.
 
     Raises:
         WeightsError: no safetensors, a shard missing or damaged, or tensors that ``config.json`` does not ask for.
@@ -104,21 +132,46 @@ def read_component(folder: Path, component: str) -> tuple[dict[str, Home], list[
         raise WeightsError(
             f"{folder}: holds {len(files)} of {shards[1]} shards of {component}.", "get the folder again"
         )
-    homes: dict[str, Home] = {}
+    locations: dict[str, Stored] = {}
     for path in files:
         for key, stored in read_header(path).tensors.items():
             name = _name(component, key)
-            if name in homes:
-                raise WeightsError(f"{path}: holds {key}, which {homes[name].path.name} holds too.")
+            if name in locations:
+                raise WeightsError(f"{path}: holds {key}, which {locations[name].path.name} holds too.")
             if name:
-                homes[name] = Home(path, stored)
-    shapes = config_shapes(folder, component)
-    refuse_differences(
-        str(folder),
-        {f"{component}.{name}": shape for name, shape in shapes.items()},
-        {name: home.stored.shape for name, home in homes.items()},
-    )
-    return homes, files
+                locations[name] = stored
+    config = _read_architecture(component, folder / "config.json")
+    found = {name: stored.shape for name, stored in locations.items()}
+    known = any(_is_of_family(component, family, config, found) for family in FAMILIES)
+    if not known and folder.parent != mini.FOLDER / "pipeline":  # whose files are checked by their sha256
+        refuse_differences(str(folder), component_shapes(component, folder), found)
+    return locations
+
+
+def _is_of_family(component: str, family: str, config: Mapping[str, Any], found: Mapping[str, Shape]) -> bool:
+    """Whether tensors and configuration are those of a family, so that there is no need to build the model."""
+    if found != of_component(component, family_tensors(family)):
+        return False
+    usual = read_config(config_folder(family) / component / "config.json")
+    return all(config.get(field) == usual.get(field) for field in SIZES)
+
+
+def _read_architecture(component: Component, path: Path) -> dict[str, Any]:
+    """A component's configuration.
+
+    Raises:
+        WeightsError: it is missing; or a UNet or VAE of another class, of other blocks, or with inputs besides prompts.
+    """
+    config = read_config(path)
+    usual = CLASS_NAMES.get(component)
+    odd = [f"the class {config['_class_name']}"] if usual and config.get("_class_name", usual) != usual else []
+    if component == "unet":
+        odd += [f"{key} = {config[key]!r}" for key, known in ADDED_TO_UNETS.items() if config.get(key) not in known]
+        for key in ("down_block_types", "up_block_types"):
+            odd += [f"a {block}" for block in dict.fromkeys(config.get(key) or ()) if block not in UNET_BLOCKS]
+    if odd:
+        raise WeightsError(f"{path}: a {component} with {', '.join(odd)} is not of the SD 1.5 or SDXL kind.")
+    return config
 
 
 def _no_weights(folder: Path, component: str) -> WeightsError:
@@ -133,8 +186,8 @@ def _no_weights(folder: Path, component: str) -> WeightsError:
 
 def _name(component: str, key: str) -> str:
     """A stored name as ``Checkpoint`` has it; empty for a tensor of no use."""
-    if component in IDLE:
-        if IDLE[component].fullmatch(key):
+    if component in UNUSED:
+        if UNUSED[component].fullmatch(key):
             return ""
         # Since transformers 5.6 a CLIPTextModel has no text_model inside it.
         bare = component == "text_encoder" and not key.startswith("text_model.")
@@ -146,35 +199,14 @@ def _name(component: str, key: str) -> str:
     return f"{component}.{key}"
 
 
-def _facts(folder: Path, family: Family, homes: Mapping[str, Home]) -> CheckpointFacts:
-    noise = read_config(folder / "scheduler" / "scheduler_config.json")
+def _noise_facts(path: Path) -> tuple[Prediction, bool]:
+    """What the UNet predicts by the scheduler's configuration, and whether its noise schedule ends in pure noise."""
+    config = read_config(path)
     predictions: dict[object, Prediction] = {"epsilon": "epsilon", "v_prediction": "v_prediction"}
-    said = noise.get("prediction_type", "epsilon")
+    said = config.get("prediction_type", "epsilon")
     if said not in predictions:
-        raise WeightsError(
-            f"{folder / 'scheduler' / 'scheduler_config.json'}: prediction_type is {said!r}; "
-            f"known are {' and '.join(map(str, predictions))}."
-        )
-    return CheckpointFacts(
-        layout="diffusers",
-        family=family,
-        prediction=predictions[said],
-        zero_terminal_snr=bool(noise.get("rescale_betas_zero_snr", False)),
-        inpainting=_is_inpainting(homes),
-        dtypes=stored_dtypes({name: home.tensor() for name, home in homes.items()}),
-        licence=_licence(folder),
-    )
-
-
-def _refuse_sd2(folder: Path) -> None:
-    path = folder / "unet" / "config.json"
-    if path.is_file() and read_config(path).get("cross_attention_dim") == CONTEXT_OF_SD2:
-        raise WeightsError(f"{folder}: looks like a Stable Diffusion 2 model. hotart-bench reads SDXL and SD 1.5.")
-
-
-def _is_inpainting(homes: Mapping[str, Home]) -> bool:
-    home = homes.get("unet.conv_in.weight")
-    return home is not None and home.stored.shape[1] == INPAINTING_CHANNELS
+        raise WeightsError(f"{path}: prediction_type is {said!r}; known are {' and '.join(map(str, predictions))}.")
+    return predictions[said], bool(config.get("rescale_betas_zero_snr", False))
 
 
 def _licence(folder: Path) -> str | None:

@@ -1,34 +1,27 @@
-"""What a suite's variants need, and whether it is on this machine; for ``doctor``. Imports no torch."""
+"""What a variant *is* (the hashes of its weights), and what it needs on this machine. No torch for known families."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bench.checkpoints import locate as sources
-from bench.checkpoints.checkpoint import Checkpoint
-from bench.checkpoints.families import family_tensors, is_provenance, read_config, read_pipeline_class
-from bench.checkpoints.load import open_checkpoint, scheduler_config
-from bench.checkpoints.locate import RANDOM, Place, get_command
-from bench.checkpoints.safetensors_files import read_shapes
+from bench.checkpoints.checkpoint import Checkpoint, component_of
+from bench.checkpoints.families import PIPELINES, family_tensors, is_provenance, read_config, read_pipeline_class
+from bench.checkpoints.load import scheduler_config
+from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora, get_command
+from bench.checkpoints.safetensors_files import weights_sha256
 from bench.documents import sha256_of
 from bench.errors import WeightsError
 from bench.lora.parse import read_adapter
-from bench.merge.load import every_place
+from bench.merge.load import every_place, open_checkpoint
 from bench.records import Fingerprint, Lora, Record, Suite, Variant, WeightFile
+from bench.records.weights import Family
 
-# What a variant *is*: the hashes of its weights. Imports no torch.
-
-TOKENIZERS = {
-    "StableDiffusionXLPipeline": ("tokenizer", "tokenizer_2"),
-    "StableDiffusionPipeline": ("tokenizer",),
-}
+TOKENIZERS: dict[Family, tuple[str, ...]] = {"sdxl": ("tokenizer", "tokenizer_2"), "sd15": ("tokenizer",)}
 
 
 def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprint:
@@ -39,7 +32,7 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
     they are made by) and the LoRAs' sha256, scales and weights in order: not of names or paths, so that the same
     weights at another place are the same variant.
 
-    Every file's header is read, so that what is cut short or fits nothing is told before anything is rendered.
+    Every file's header is read, so that what is cut short or does not fit is refused before anything is rendered.
 
     Raises:
         WeightsError: something is missing, damaged or no checkpoint, or a LoRA has a key that fits nothing in it.
@@ -48,14 +41,15 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
     pipeline = read_pipeline_class(checkpoint.config)
     if checkpoint.facts.layout == "diffusers" or (checkpoint.config / "tokenizer").is_dir():
         _check_tokenizers(checkpoint.config, pipeline)
-    paths = [Path(sources.fetch(sources.find_lora(lora.path, weights_dir)).path or "") for lora in variant.loras]
+    paths = [Path(fetch(find_lora(lora.path, weights_dir)).path or "") for lora in variant.loras]
     adapters = [read_adapter(path, checkpoint.tensors) for path in paths]
     changed = {change.tensor for adapter in adapters for change in adapter.changes}
     files = [_weight_file(component, path) for component, path in checkpoint.files]
     loras = [_weight_file(f"lora:{number}", path) for number, path in enumerate(paths)]
     facts = {
         "pipeline": pipeline,
-        "schedule": _noise_schedule(checkpoint),
+        # Says what the UNet predicts; a sampler takes it over.
+        "schedule": {key: value for key, value in scheduler_config(checkpoint).items() if not key.startswith("_")},
         "configurations": _configurations(checkpoint),
         "tokenizers": _tokenizers(checkpoint.config),
         "files": [(file.component, file.sha256) for file in files],
@@ -69,7 +63,7 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
         facts["identity"] = checkpoint.identity
     return Fingerprint(
         name=variant.name,
-        digest=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
+        digest=sha256_of(json.dumps(facts, sort_keys=True).encode()),
         checkpoint=variant.checkpoint,
         pipeline=pipeline,
         files=(*files, *loras),
@@ -80,13 +74,13 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
 
 
 def _weights(lora: Lora) -> dict[str, Any]:
-    """All weights of a LoRA, those of components and blocks too; its path is no part of what it is."""
+    """All weights of a LoRA, those of components and blocks too; its path does not count."""
     return {name: value for name, value in msgspec.to_builtins(lora).items() if name != "path"}
 
 
 def _check_tokenizers(folder: Path, pipeline: str) -> None:
     """Raise WeightsError for a tokenizer without its words: transformers makes an empty one and says nothing."""
-    for name in TOKENIZERS[pipeline]:
+    for name in TOKENIZERS[PIPELINES[pipeline]]:
         present = {file for file in ("tokenizer.json", "vocab.json", "merges.txt") if (folder / name / file).is_file()}
         if "tokenizer.json" not in present and len(present) < 2:
             raise WeightsError(
@@ -97,7 +91,7 @@ def _check_tokenizers(folder: Path, pipeline: str) -> None:
 
 def _configurations(checkpoint: Checkpoint) -> dict[str, Any]:
     """What each component's network computes of its weights: an activation, the scale of the VAE's latents."""
-    parts = {name.partition(".")[0] for name in checkpoint.tensors}
+    parts = {component_of(name) for name in checkpoint.tensors}
     folders = {part: checkpoint.other_configs.get(part, checkpoint.config / part) for part in sorted(parts)}
     return {
         part: {key: value for key, value in read_config(folder / "config.json").items() if not is_provenance(key)}
@@ -112,25 +106,8 @@ def _tokenizers(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder).as_posix()): sha256_of(file.read_bytes()) for file in files if file.is_file()}
 
 
-def _noise_schedule(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The checkpoint's scheduler configuration, which says what its UNet predicts; a sampler takes it over."""
-    return {key: value for key, value in scheduler_config(checkpoint).items() if not key.startswith("_")}
-
-
 def _weight_file(component: str, path: Path) -> WeightFile:
-    read_shapes(path)  # refuses a damaged one
-    state = path.stat()
-    digest = _sha256(path.resolve(), state.st_ino, state.st_size, state.st_mtime_ns)
-    return WeightFile(component=component, name=path.name, sha256=digest, size_bytes=state.st_size)
-
-
-@cache
-def _sha256(path: Path, inode: int, size_bytes: int, mtime_ns: int) -> str:
-    """The hash of a file while it stays as it is: variants share a checkpoint, and one of SDXL is 7 GB."""
-    return sha256_of(path)
-
-
-# What a suite's variants need, and whether it is on this machine; for ``doctor``. Imports no torch.
+    return WeightFile(component=component, name=path.name, sha256=weights_sha256(path), size_bytes=path.stat().st_size)
 
 
 class Needed(Record, frozen=True):

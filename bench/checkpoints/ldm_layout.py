@@ -1,10 +1,10 @@
-"""The layout in which the community publishes single files, as a map of names in both directions.
+"""The single-file (LDM) layout in which people share checkpoints, as a map of names in both directions.
 
-A published file holds the UNet as ``model.diffusion_model.*``, the VAE as ``first_stage_model.*``, and the text
-encoders under ``cond_stage_model`` (SD 1.5) or ``conditioner.embedders`` (SDXL), in the names of the code that they
-were trained with. Some tensors are stored otherwise than diffusers and transformers hold them: ``Join``.
+Such a file holds the UNet as ``model.diffusion_model.*``, the VAE as ``first_stage_model.*``, and the text encoders
+under ``cond_stage_model`` (SD 1.5) or ``conditioner.embedders`` (SDXL), in the names of the code that they were trained
+with. Some tensors are stored in another form than diffusers and transformers hold them: ``Join``.
 
-Imports no torch before ``join``. Source of the names: CompVis latent-diffusion, Stability generative-models, OpenCLIP.
+No torch before ``join``. Source of the names: CompVis latent-diffusion, Stability generative-models, OpenCLIP.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from bench.checkpoints.blocks import BlockMap, count_blocks, published_unet_name
+from bench.checkpoints.blocks import BlockMap, count_blocks, ldm_unet_name
 from bench.checkpoints.checkpoint import Shape, Tensor
 from bench.errors import WeightsError
 
@@ -23,42 +23,29 @@ if TYPE_CHECKING:
     import torch
 
 Join = Literal["same", "transpose", "rows", "conv", "positions"]
-
-"""How a published tensor is made of its parts: as it is; a matrix transposed; one below the other (attention's q, k
-and v); a matrix as a 1x1 convolution; of no part at all: the numbers 0, 1, 2, ... of the text positions."""
+"""How a stored tensor is made of its parts: as it is; a matrix transposed; one below the other (attention's q, k and
+v); a matrix as a 1x1 convolution; of no part: the numbers 0, 1, 2, ... of the text positions."""
 
 VAE = "first_stage_model."
-
 TEXT = {"sd15": "cond_stage_model.transformer.", "sdxl": "conditioner.embedders.0.transformer."}
-
 TEXT_2 = "conditioner.embedders.1.model."
-
-POSITIONS = "text_model.embeddings.position_ids"
-
 POSITION_WEIGHTS = "text_encoder.text_model.embeddings.position_embedding.weight"
 
 
 class LdmTensor(NamedTuple):
-    """One tensor of a published file."""
+    """One tensor of a file in this layout."""
 
     key: str
     shape: Shape
     dtype: str
-    parts: tuple[str, ...]
+    """As torch names it."""
+    parts: tuple[str, ...] = ()
     """Names in a ``Checkpoint``, in the order in which they are joined; several only for ``rows``."""
-    join: Join
-
-
-class _Home(NamedTuple):
-    """Where one tensor of a ``Checkpoint`` goes."""
-
-    key: str
     join: Join = "same"
-    place: int = 0
 
 
-def published(tensors: Mapping[str, Tensor]) -> tuple[LdmTensor, ...]:
-    """The tensors of the published file that holds these, in the order in which they are written: by key.
+def ldm_tensors(tensors: Mapping[str, Tensor]) -> tuple[LdmTensor, ...]:
+    """The tensors of the single file that holds these, in the order in which they are written: by key.
 
     Args:
         tensors: of a whole pipeline or of some components, under the names of ``Checkpoint``. It is taken as SDXL
@@ -67,29 +54,29 @@ def published(tensors: Mapping[str, Tensor]) -> tuple[LdmTensor, ...]:
     Raises:
         WeightsError: a tensor that has no place in the layout, or parts that are stored in different precisions.
     """
-    return _published(tuple(tensors.items()))
+    return _ldm_tensors(tuple(tensors.items()))
 
 
 @lru_cache(maxsize=8)
-def _published(items: tuple[tuple[str, Tensor], ...]) -> tuple[LdmTensor, ...]:
+def _ldm_tensors(items: tuple[tuple[str, Tensor], ...]) -> tuple[LdmTensor, ...]:
     tensors = dict(items)
     sdxl = any(name.startswith(("text_encoder_2.", "unet.add_embedding.")) for name in tensors)
     text = TEXT["sdxl" if sdxl else "sd15"]
     up_blocks = 1 + max((int(match[1]) for name in tensors if (match := _VAE_UP.match(name))), default=-1)
     blocks = count_blocks(tensors) if any(name.startswith("unet.") for name in tensors) else None
-    homes: defaultdict[str, list[tuple[int, str, Join]]] = defaultdict(list)
+    parts: defaultdict[str, list[tuple[int, str, Join]]] = defaultdict(list)
     for name in tensors:
-        key, how, place = _home(name, text, up_blocks, blocks)
-        homes[key].append((place, name, how))
-    entries = [_entry(key, sorted(parts), tensors) for key, parts in homes.items()]
+        key, how, place = _location(name, text, up_blocks, blocks)
+        parts[key].append((place, name, how))
+    entries = [_entry(key, sorted(found), tensors) for key, found in parts.items()]
     if POSITION_WEIGHTS in tensors:
         length = tensors[POSITION_WEIGHTS].shape[0]
-        entries.append(LdmTensor(text + POSITIONS, (1, length), "int64", (), "positions"))
+        entries.append(LdmTensor(text + "text_model.embeddings.position_ids", (1, length), "int64", (), "positions"))
     return tuple(sorted(entries))
 
 
 def join(entry: LdmTensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The published tensor made of its parts, bit for bit, in their dtype; contiguous."""
+    """The stored tensor made of its parts, bit for bit, in their dtype; contiguous."""
     import torch
 
     if entry.join == "positions":
@@ -100,6 +87,20 @@ def join(entry: LdmTensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
     if entry.join == "transpose":
         return part.T.contiguous()
     return part.contiguous().view(entry.shape)
+
+
+def split(stored: torch.Tensor, how: Join) -> torch.Tensor:
+    """The way back: a part of a checkpoint of what is stored, of ``rows`` its own rows."""
+    if how == "transpose":
+        return stored.T.contiguous()
+    return stored[:, :, 0, 0] if how == "conv" else stored
+
+
+def split_shape(stored: Shape, how: Join) -> Shape:
+    """The shape of what ``split`` gives."""
+    if how == "transpose":
+        return stored[::-1]
+    return stored[:2] if how == "conv" else stored
 
 
 def _entry(key: str, parts: list[tuple[int, str, Join]], tensors: Mapping[str, Tensor]) -> LdmTensor:
@@ -117,16 +118,21 @@ def _entry(key: str, parts: list[tuple[int, str, Join]], tensors: Mapping[str, T
     return LdmTensor(key, shape, dtype, names, how)
 
 
-def _home(name: str, text: str, up_blocks: int, blocks: BlockMap | None) -> _Home:
+def _location(name: str, text: str, up_blocks: int, blocks: BlockMap | None) -> tuple[str, Join, int]:
+    """The key that a tensor of a ``Checkpoint`` is stored under, how, and which of several parts it is."""
     component, _, rest = name.partition(".")
-    if blocks is not None and component == "unet":
-        return _Home(published_unet_name(name, blocks))
-    if component == "vae":
-        return _vae_home(rest, up_blocks)
-    if component == "text_encoder":
-        return _Home(text + rest)
-    if component == "text_encoder_2":
-        return _text_2_home(rest)
+    if component == "unet" and blocks is not None:
+        key = ldm_unet_name(name, blocks)
+        if key is not None:
+            return key, "same", 0
+    elif component == "vae":
+        return _vae_location(rest, up_blocks)
+    elif component == "text_encoder":
+        return text + rest, "same", 0
+    elif component == "text_encoder_2":
+        location = _text_2_location(rest)
+        if location is not None:
+            return location
     raise WeightsError(f"{name}: has no place in a single file.")
 
 
@@ -150,13 +156,13 @@ _VAE_MODULES = (
 )
 
 
-def _vae_home(name: str, up_blocks: int) -> _Home:
-    # The published decoder counts its blocks from the image, diffusers from the latents.
+def _vae_location(name: str, up_blocks: int) -> tuple[str, Join, int]:
+    # The stored decoder counts its blocks from the image, diffusers from the latents.
     key = re.sub(r"\.up_blocks\.(\d+)\.", lambda match: f".up.{up_blocks - 1 - int(match[1])}.", name)
     for pattern, new in _VAE_MODULES:
         key = re.sub(pattern, new, key)
     conv = re.search(r"\.attn_1\.(q|k|v|proj_out)\.weight$", key)
-    return _Home(VAE + key, "conv" if conv else "same")
+    return VAE + key, "conv" if conv else "same", 0
 
 
 # --- OpenCLIP's text encoder ----------------------------------------------------------------
@@ -167,9 +173,7 @@ _TEXT_2 = {
     "text_model.final_layer_norm.weight": "ln_final.weight",
     "text_model.final_layer_norm.bias": "ln_final.bias",
 }
-
 _TEXT_2_LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
-
 _TEXT_2_MODULES = {
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
@@ -177,21 +181,20 @@ _TEXT_2_MODULES = {
     "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }
-
 _PACKED = {"self_attn.q_proj": 0, "self_attn.k_proj": 1, "self_attn.v_proj": 2}
 
 
-def _text_2_home(name: str) -> _Home:
+def _text_2_location(name: str) -> tuple[str, Join, int] | None:
     if name == "text_projection.weight":
-        return _Home(TEXT_2 + "text_projection", "transpose")
+        return TEXT_2 + "text_projection", "transpose", 0
     if name in _TEXT_2:
-        return _Home(TEXT_2 + _TEXT_2[name])
+        return TEXT_2 + _TEXT_2[name], "same", 0
     match = _TEXT_2_LAYER.fullmatch(name)
     if match is not None:
-        number, module, kind = match.groups()
+        number, module, leaf = match.groups()
         block = f"{TEXT_2}transformer.resblocks.{number}"
         if module in _PACKED:
-            return _Home(f"{block}.attn.in_proj_{kind}", "rows", _PACKED[module])
+            return f"{block}.attn.in_proj_{leaf}", "rows", _PACKED[module]
         if module in _TEXT_2_MODULES:
-            return _Home(f"{block}.{_TEXT_2_MODULES[module]}.{kind}")
-    raise WeightsError(f"text_encoder_2.{name}: has no place in a single file.")
+            return f"{block}.{_TEXT_2_MODULES[module]}.{leaf}", "same", 0
+    return None

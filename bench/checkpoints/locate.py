@@ -1,10 +1,10 @@
 """Where a variant's weights come from, found without loading them. Imports no torch.
 
 A checkpoint is a shipped family (``mini``), random weights (``random:sdxl``), a diffusers folder, a single
-``.safetensors`` file, a recipe (``.toml``), or of the Hub: ``owner/name``, or one file of it,
-``owner/name:file.safetensors``; ``owner/name@revision`` pins a commit, branch or tag. A UNet or VAE is taken from any
-of these too. A LoRA is a shipped one (``mini:spo``), a ``.safetensors`` file, or one file of the Hub. A folder given by
-``--weights-dir`` or ``HOTART_WEIGHTS`` is asked before the Hub: it holds ``owner/name/`` or ``name/``.
+``.safetensors`` file, a recipe (``.toml``), or a repository of the Hub: ``owner/name``, or one file of it,
+``owner/name:file.safetensors``; ``owner/name@revision`` pins a commit, branch or tag. A UNet or VAE can be taken from
+any of these too. A LoRA is a shipped one (``mini:spo``), a ``.safetensors`` file, or one file of the Hub. A folder
+given by ``--weights-dir`` or ``HOTART_WEIGHTS`` is searched before the Hub: it holds ``owner/name/`` or ``name/``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import os
 import re
 import shlex
 from pathlib import Path
-from typing import NamedTuple
+
+from msgspec import structs
 
 from bench.checkpoints.families import COMPONENTS, FAMILIES, config_folder
 from bench.checkpoints.safetensors_files import weight_files
@@ -25,10 +26,7 @@ from bench.lora.parse import PEFT_CONFIG, PEFT_FILE
 from bench.mini import weights as mini
 from bench.records import Record, Variant
 
-# Pickled weights: never read here, since reading one may run any code; told with the command that converts them.
-
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
-
 """Suffixes of files that can run any code when they are read."""
 
 CONVERT = (
@@ -36,7 +34,6 @@ CONVERT = (
     "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
     "save_file({k: v.contiguous().clone() for k, v in d.items() if isinstance(v, torch.Tensor)}, sys.argv[2])"
 )
-
 """Reads a pickle without running what is in it (``weights_only``), and writes its tensors as safetensors."""
 
 
@@ -50,19 +47,15 @@ def refuse_pickle(name: str) -> None:
 
 
 def convert_hint(path: Path) -> str:
-    """The command that writes a pickle's tensors as safetensors beside it, under the name that is looked for."""
+    """The command that writes a pickle's tensors as safetensors next to it, under the name that is read."""
     stem = "model" if path.stem == "pytorch_model" else path.stem  # transformers' names
     return f'convert it: python -c "{CONVERT}" {shlex.join([str(path), str(path.with_name(stem + ".safetensors"))])}'
 
 
-# Where a variant's weights come from, found without loading them. Imports no torch.
-
 SHIPPED = ("mini",)
-
 RANDOM = tuple(f"random:{family}" for family in FAMILIES)
 
 LORA_FILES = ("pytorch_lora_weights.safetensors", PEFT_FILE)
-
 """What diffusers and PEFT call the file when they save a LoRA into a folder."""
 
 FILES = (".safetensors", ".toml")
@@ -72,8 +65,7 @@ HUB_NAME = re.compile(
 )
 
 HUB_PATTERNS = ("*.json", "*.txt", "README.md", "*/*.safetensors", "diffusion_pytorch_model*.safetensors")
-
-"""A pipeline's components, or a lone UNet or VAE; not the single-file copies that lie beside them."""
+"""A pipeline's components, or a lone UNet or VAE; not the single-file copies next to them."""
 
 HALF = "*.fp16*"
 
@@ -81,10 +73,11 @@ SKIPPED_PARTS = ("*.non_ema*", "*onnx*", "*openvino*", "*flax*", "vae_1_0/*")
 
 
 class Place(Record, frozen=True):
-    """A weight source as the suite names it, and the local path where it lies; None while it is missing."""
+    """A weight source as the suite names it, and where it lies on this machine."""
 
     what: str
     path: str | None
+    """None while it is missing."""
     repository: str | None = None
     """The Hub repository it can be had from."""
     revision: str | None = None
@@ -96,7 +89,7 @@ def places(variant: Variant, weights_dir: Path | None) -> dict[str, Place]:
     """Everything a variant is made of, by role: ``checkpoint``, ``unet``, ``vae``, ``lora:0``, ...
 
     Raises:
-        WeightsError: a path or name that can be nothing of the kind.
+        WeightsError: a path or name that cannot be one of these.
     """
     found = {"checkpoint": find_checkpoint(variant.checkpoint, variant.revision, weights_dir)}
     for role, name in (("unet", variant.unet), ("vae", variant.vae)):
@@ -116,21 +109,25 @@ def find_checkpoint(name: str, revision: str | None, weights_dir: Path | None) -
         weights_dir: a folder to look in before the Hub.
 
     Raises:
-        WeightsError: a name or path that can be nothing of the kind, or a pickle.
+        WeightsError: a name or path that cannot be one, or a pickle.
     """
     _refuse_bad_name(name)
     if name in SHIPPED:
         return Place(what=name, path=str(mini.pipeline_folder()))
+    if name in RANDOM:
+        return Place(what=name, path=str(config_folder(name.removeprefix("random:"))))
     if name.startswith("random:"):
-        return _find_random(name)
+        raise WeightsError(
+            f"{name}: random weights have the shape of {', '.join(FAMILIES)}{did_you_mean(name, RANDOM)}."
+        )
     refuse_pickle(name)
     path = Path(name).expanduser()
     is_file = os.path.isfile(path)  # noqa: PTH113 -- Path.is_file raises for a name that is too long
     if os.path.isdir(path) or (is_file and path.suffix in FILES):  # noqa: PTH112
         return Place(what=name, path=str(path.resolve()))
-    hub = None if is_file else _hub_name(name)
+    hub = None if is_file else _parse_hub_name(name)
     if hub is not None and (Path(hub.file).suffix == ".safetensors" if hub.file else path.suffix not in FILES):
-        return _find_repository(name, hub, revision, weights_dir)
+        return _find_repository(hub, revision, weights_dir)
     raise WeightsError(
         f"{name}: no such folder or .safetensors file, and neither a Hub id (owner/name) nor a shipped family "
         f"({', '.join((*SHIPPED, *RANDOM))}){did_you_mean(name, (*SHIPPED, *RANDOM))}.",
@@ -142,7 +139,7 @@ def find_lora(name: str, weights_dir: Path | None) -> Place:
     """Where a LoRA file lies.
 
     Raises:
-        WeightsError: a name or path that can be nothing of the kind, or a pickle.
+        WeightsError: a name or path that cannot be one, or a pickle.
     """
     _refuse_bad_name(name)
     refuse_pickle(name)
@@ -150,14 +147,12 @@ def find_lora(name: str, weights_dir: Path | None) -> Place:
     if family in SHIPPED and part:
         return Place(what=name, path=str(mini.lora_file(part)))
     path = Path(name).expanduser()
+    path = lora_in(path) or path
     if os.path.isfile(path):  # noqa: PTH113
         return Place(what=name, path=str(path.resolve()))
-    inside = lora_in(path)
-    if inside is not None:
-        return Place(what=name, path=str(inside.resolve()))
-    hub = _hub_name(name)
+    hub = _parse_hub_name(name)
     if hub is not None and hub.file is not None and hub.file.endswith(".safetensors"):
-        return _find_repository(name, hub, None, weights_dir)
+        return _find_repository(hub, None, weights_dir)
     raise WeightsError(
         f"{name}: no such LoRA file; a LoRA is a .safetensors file, a folder with {LORA_FILES[0]} or "
         f"{LORA_FILES[1]}, owner/name:file.safetensors of the Hub, "
@@ -179,22 +174,8 @@ def _refuse_bad_name(name: str) -> None:
         raise WeightsError(f"{name!r}: the name of a weight source is empty or holds a zero byte.")
 
 
-def _find_random(name: str) -> Place:
-    if name not in RANDOM:
-        raise WeightsError(
-            f"{name}: random weights have the shape of {', '.join(FAMILIES)}{did_you_mean(name, RANDOM)}."
-        )
-    return Place(what=name, path=str(config_folder(name.removeprefix("random:"))))
-
-
-class _HubName(NamedTuple):
-    repository: str
-    revision: str | None
-    file: str | None
-
-
-def _hub_name(name: str) -> _HubName | None:
-    """The parts of ``owner/name@revision:file``; None where the Hub could have no repository of this name.
+def _parse_hub_name(name: str) -> Place | None:
+    """``owner/name@revision:file`` as a place that is not found yet; None where the Hub could have no such repository.
 
     Raises:
         WeightsError: the file part leads out of the repository.
@@ -202,36 +183,32 @@ def _hub_name(name: str) -> _HubName | None:
     match = HUB_NAME.fullmatch(name)
     if match is None:
         return None
-    repository, file = match["repository"], match["file"]
+    repository, revision, file = match["repository"], match["revision"], match["file"]
     # The Hub has no name with -- or .., or with an odd end, or of more than 96 characters.
     if re.search(r"--|\.\.|[-.]$|[-.]/", repository) or len(repository) > 96:
         return None
     steps = re.split(r"[/\\]", file or "x")
-    if not all(steps) or ".." in steps or ".." in (match["revision"] or "").split("/"):
+    if not all(steps) or ".." in steps or ".." in (revision or "").split("/"):
         raise WeightsError(f"{name}: a file of a Hub repository is named by its path in it, without '..'.")
-    return _HubName(repository, match["revision"], file)
+    return Place(what=name, path=None, repository=repository, revision=revision, file=file)
 
 
-def _find_repository(name: str, hub: _HubName, revision: str | None, weights_dir: Path | None) -> Place:
-    if hub.revision is not None and revision not in (None, hub.revision):
-        raise WeightsError(f"{name}: is pinned to two revisions, {hub.revision} and {revision}; leave one out.")
-    place = Place(what=name, path=None, repository=hub.repository, revision=hub.revision or revision, file=hub.file)
-    own = hub.repository.split("/")[1]
-    for folder in () if weights_dir is None else (weights_dir / hub.repository, weights_dir / own):
-        wanted = folder if hub.file is None else folder / hub.file
+def _find_repository(place: Place, revision: str | None, weights_dir: Path | None) -> Place:
+    if place.revision is not None and revision not in (None, place.revision):
+        raise WeightsError(f"{place.what}: is pinned to two revisions, {place.revision} and {revision}; leave one out.")
+    place = structs.replace(place, revision=place.revision or revision)
+    repository = place.repository or ""
+    for folder in () if weights_dir is None else (weights_dir / repository, weights_dir / repository.split("/")[1]):
+        wanted = folder if place.file is None else folder / place.file
         if wanted.exists():
             return _at(place, wanted)
     return _at(place, _cached(place))
 
 
 def _at(place: Place, path: Path | None) -> Place:
-    return Place(
-        what=place.what,
-        path=None if path is None else str(path.resolve()) if place.file is None else str(path),
-        repository=place.repository,
-        revision=place.revision,
-        file=place.file,
-    )
+    # A file of the cache is a link; its own name, and not that of its target, ends in .safetensors.
+    resolved = path if path is None or place.file is not None else path.resolve()
+    return structs.replace(place, path=None if resolved is None else str(resolved))
 
 
 def _companion(place: Place) -> str | None:
@@ -246,7 +223,7 @@ def _cached(place: Place) -> Path | None:
 
     companion = _companion(place)
     if companion and try_to_load_from_cache(place.repository or "", companion, revision=place.revision) is None:
-        return None  # it was never asked for; that the repository has none would be known
+        return None  # never downloaded; the cache would know it if the repository had none
     for name in (place.file,) if place.file else ("model_index.json", "config.json", "unet/config.json"):
         found = try_to_load_from_cache(place.repository or "", name, revision=place.revision)
         if isinstance(found, str):
@@ -274,45 +251,33 @@ def fetch(place: Place) -> Place:
     if place.path is not None:
         return place
     import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
 
     repository = place.repository or ""
     try:
         if place.file is not None:
-            _download_companion(place)
+            companion = _companion(place)
+            if companion is not None:
+                with contextlib.suppress(EntryNotFoundError):  # reading the file says what it lacks
+                    huggingface_hub.hf_hub_download(repository, companion, revision=place.revision)
             return _at(place, Path(huggingface_hub.hf_hub_download(repository, place.file, revision=place.revision)))
-        folder = _download(place, (HALF, *SKIPPED_PARTS))
-        if not _is_whole(folder):  # some repositories hold nothing but the half-precision copies
-            folder = _download(place, SKIPPED_PARTS)
+        for skipped in ((HALF, *SKIPPED_PARTS), SKIPPED_PARTS):  # some hold nothing but half-precision copies
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    repository,
+                    revision=place.revision,
+                    allow_patterns=list(HUB_PATTERNS),
+                    ignore_patterns=list(skipped),
+                )
+            )
+            if _is_whole(folder):
+                break
     except Exception as error:  # the Hub's client, its transport and the disk each have errors of their own
         raise WeightsError(
             f"{place.what}: is not on this machine and could not be downloaded ({type(error).__name__}).",
             f"{get_command(place)}, or give a folder that holds {repository}/ with --weights-dir",
         ) from error
     return _at(place, folder)
-
-
-def _download_companion(place: Place) -> None:
-    import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError
-
-    companion = _companion(place)
-    if companion is None:
-        return
-    with contextlib.suppress(EntryNotFoundError):  # reading the file says what it lacks
-        huggingface_hub.hf_hub_download(place.repository or "", companion, revision=place.revision)
-
-
-def _download(place: Place, skipped: tuple[str, ...]) -> Path:
-    import huggingface_hub
-
-    return Path(
-        huggingface_hub.snapshot_download(
-            place.repository or "",
-            revision=place.revision,
-            allow_patterns=list(HUB_PATTERNS),
-            ignore_patterns=list(skipped),
-        )
-    )
 
 
 def get_command(place: Place) -> str:

@@ -9,73 +9,54 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.checkpoints.checkpoint import Tensor
+from bench.checkpoints.checkpoint import Shape, SourceCheckpoint, stored_dtypes
 from bench.checkpoints.families import config_folder, family_tensors, pipeline_family
-from bench.checkpoints.file_checkpoint import stored_dtypes
 from bench.records import CheckpointFacts
 
 if TYPE_CHECKING:
     import torch
 
 VERSION = 1
-
 """Another number whenever other values are drawn: such weights are another variant."""
 
 SIGN_AND_FRACTION, ONE = 0x83FF_83FF_83FF_83FF, 0x3C00_3C00_3C00_3C00
-
 """Bits of four float16: those that are drawn, and the exponent that puts their sizes between 1 and 2."""
 
 VARIANCE = 7.0 / 3.0
-
 """Of numbers whose size is uniform between 1 and 2 and whose sign is drawn."""
 
 BLOCK = 1 << 22
-
-"""Numbers that are drawn at a time, which bounds the memory beside the tensor."""
-
-
-@dataclass(frozen=True)
-class RandomCheckpoint:
-    """A ``Checkpoint`` of random weights, in float16."""
-
-    what: str
-    facts: CheckpointFacts
-    tensors: Mapping[str, Tensor]
-    config: Path
-    identity: str
-    files: tuple[tuple[str, Path], ...] = ()
-    other_configs: Mapping[str, Path] = field(default_factory=dict)
-
-    def read(self, name: str) -> torch.Tensor:
-        """One tensor on the CPU; the same on every machine."""
-        import torch
-
-        shape = self.tensors[name].shape
-        if len(shape) == 1:
-            return (torch.ones if name.endswith(".weight") else torch.zeros)(shape, dtype=torch.float16)
-        return _draw(f"{self.identity}:{name}", shape, 1.0 / math.sqrt(VARIANCE * math.prod(shape[1:])))
+"""Numbers that are drawn at a time, which limits the memory besides the tensor."""
 
 
-def open_random(family: str) -> RandomCheckpoint:
-    """``random:<family>``, of the families whose configurations come with the package."""
-    tensors = family_tensors(family)
-    return RandomCheckpoint(
+def open_random(family: str) -> SourceCheckpoint:
+    """``random:<family>``, in float16, of the families whose configurations come with the package."""
+    tensors, identity = family_tensors(family), f"random:{family} {VERSION}"
+    return SourceCheckpoint(
         what=f"random:{family}",
         facts=CheckpointFacts(
             layout="random", family=pipeline_family(config_folder(family)), dtypes=stored_dtypes(tensors)
         ),
         tensors=tensors,
+        files=(),
         config=config_folder(family),
-        identity=f"random:{family} {VERSION}",
+        read=lambda name: _read(f"{identity}:{name}", tensors[name].shape),
+        identity=identity,
     )
 
 
-def _draw(name: str, shape: tuple[int, ...], scale: float) -> torch.Tensor:
+def _read(name: str, shape: Shape) -> torch.Tensor:
+    """One tensor on the CPU; the same on every machine."""
+    import torch
+
+    if len(shape) == 1:
+        return (torch.ones if name.endswith(".weight") else torch.zeros)(shape, dtype=torch.float16)
+    return _draw(name, shape, 1.0 / math.sqrt(VARIANCE * math.prod(shape[1:])))
+
+
+def _draw(name: str, shape: Shape, scale: float) -> torch.Tensor:
     """float16 numbers whose size is uniform between ``scale`` and twice that, of either sign."""
     import numpy as np
     import torch

@@ -1,24 +1,25 @@
-"""What a ``.safetensors`` file holds, read from its header alone: no torch, no weights in memory.
+"""``.safetensors`` files: the header, checked by the safetensors library, and single tensors. No torch before a read.
 
-A file that is cut short is found before the first image is drawn.
+A file that is cut short is found before the first image is drawn. Tensors are read by plain reads and not through the
+library's memory map: a mapped file counts as memory of the process, and ends it if the file shrinks.
 """
 
 from __future__ import annotations
 
 import math
-import os
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench import documents
+from safetensors import SafetensorError, safe_open
+
 from bench.checkpoints.checkpoint import Shape
+from bench.documents import sha256_of
 from bench.errors import WeightsError
 from bench.formatting import listed
 
 if TYPE_CHECKING:
     import torch
-
-# A ``.safetensors`` file: its header, checked against its size, and single tensors read from it. No torch before that.
 
 DTYPES = {
     "F64": ("float64", 8),
@@ -34,17 +35,13 @@ DTYPES = {
     "U8": ("uint8", 1),
     "BOOL": ("bool", 1),
 }
-
-"""The format's name of a dtype -> torch's, and its bytes."""
-
-MOST_HEADER_BYTES = 100_000_000
-
-"""The format's own limit. A longer header is a lie, and must not be read to find that out."""
+"""The format's name of a dtype -> torch's name, and its bytes."""
 
 
 class Stored(NamedTuple):
     """Where a tensor lies in its file: bytes ``start`` to ``end``, row after row."""
 
+    path: Path
     shape: Shape
     dtype: str
     """As torch names it."""
@@ -55,7 +52,7 @@ class Stored(NamedTuple):
         """One of ``parts`` equal stacks of rows."""
         size = (self.end - self.start) // parts
         start = self.start + part * size
-        return Stored((self.shape[0] // parts, *self.shape[1:]), self.dtype, start, start + size)
+        return self._replace(shape=(self.shape[0] // parts, *self.shape[1:]), start=start, end=start + size)
 
 
 class Header(NamedTuple):
@@ -66,37 +63,41 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """The header of a file, every tensor of which lies inside the file and is as long as its shape asks for.
+    """The header of a file, which the library compares with the size of the file.
 
     Raises:
-        WeightsError: the file is missing, cut short, or no safetensors; the header names a tensor twice, is longer
-            than it may be, or disagrees with the size of the file.
+        WeightsError: the file is missing, cut short or not a safetensors file; its header does not describe just the
+            bytes that follow; a precision that is not read here.
     """
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
-            if size == 0:
-                raise ValueError("it is empty")
-            if size < 8 or length > size - 8:
-                raise ValueError(f"its header would take {length} bytes, the file has {size}")
-            if length > MOST_HEADER_BYTES:
-                raise ValueError(f"its header would take {length} bytes, more than {MOST_HEADER_BYTES}")
-            return _parse(documents.loads(file.read(length).decode("utf-8")), 8 + length, size)
-    except (OSError, ValueError) as error:
+        with path.open("rb") as start:
+            position = 8 + int.from_bytes(start.read(8), "little")
+        tensors = {}
+        with safe_open(path, "numpy") as file:
+            for name in file.offset_keys():  # in the order of their bytes, between which there are no holes
+                part: Any = file.get_slice(name)
+                if part.get_dtype() not in DTYPES:
+                    raise ValueError(f"{name} is stored as {part.get_dtype()}; read are {listed(DTYPES)}")
+                dtype, width = DTYPES[part.get_dtype()]
+                shape = tuple(part.get_shape())
+                end = position + width * math.prod(shape)
+                tensors[name] = Stored(path, shape, dtype, position, end)
+                position = end
+            return Header(tensors, file.metadata() or {})
+    except (OSError, ValueError, SafetensorError) as error:
         raise damaged(path, error) from error
 
 
 def damaged(path: Path, error: Exception) -> WeightsError:
     """The error for a file that cannot be read as what it is."""
-    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    text = getattr(error, "strerror", None) or first_line(error)
     return WeightsError(
-        f"{path}: is damaged, cut short, or no .safetensors file: {text.splitlines()[0].rstrip('.')}.",
+        f"{path}: is damaged, cut short, or not a .safetensors file: {text.rstrip('.')}.",
         "get the file again, and compare its size and sha256 with the source's",
     )
 
 
-def read_stored(path: Path, stored: Stored) -> torch.Tensor:
+def read_stored(stored: Stored) -> torch.Tensor:
     """One tensor, on the CPU, in the precision it is stored in.
 
     Raises:
@@ -108,7 +109,7 @@ def read_stored(path: Path, stored: Stored) -> torch.Tensor:
     data = torch.empty(stored.end - stored.start, dtype=torch.uint8)
     view = memoryview(data.numpy().data)
     try:
-        with path.open("rb", buffering=0) as file:
+        with stored.path.open("rb", buffering=0) as file:
             file.seek(stored.start)
             while view:  # one call reads at most 2 GiB
                 count = file.readinto(view)
@@ -116,49 +117,8 @@ def read_stored(path: Path, stored: Stored) -> torch.Tensor:
                     raise ValueError("it ends before its last tensor")
                 view = view[count:]
     except (OSError, ValueError) as error:
-        raise damaged(path, error) from error
+        raise damaged(stored.path, error) from error
     return data.view(dtype).view(stored.shape)
-
-
-def _parse(table: Any, start: int, size: int) -> Header:
-    if not isinstance(table, dict):
-        raise ValueError("its header is no JSON object")
-    metadata = table.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("its metadata are not texts by name")
-    tensors = {name: _stored(name, entry, start) for name, entry in table.items()}
-    position = start
-    for name, stored in sorted(tensors.items(), key=lambda item: item[1][2:]):
-        if stored.start != position:
-            raise ValueError(f"{name} begins at byte {stored.start}, not at {position}")
-        position = stored.end
-    if position != size:
-        raise ValueError(f"its tensors end at byte {position}, the file at {size}")
-    return Header(tensors, metadata)
-
-
-def _stored(name: str, entry: Any, start: int) -> Stored:
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"{name} is not described by dtype, shape and data_offsets")
-    kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if kind not in DTYPES:
-        raise ValueError(f"{name} is stored as {kind}; read are {listed(DTYPES)}")
-    if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:
-        raise ValueError(f"{name} has a shape or offsets that are no counts")
-    dtype, width = DTYPES[kind]
-    if offsets[1] - offsets[0] != math.prod(shape) * width:
-        raise ValueError(f"{name} of shape {tuple(shape)} does not take {offsets[1] - offsets[0]} bytes")
-    return Stored(tuple(shape), dtype, start + offsets[0], start + offsets[1])
-
-
-def _are_counts(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
-
-
-# What a ``.safetensors`` file holds, read from its header alone: no torch, no weights in memory.
-
-
-WEIGHTS_NAMES = ("diffusion_pytorch_model", "model")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -167,7 +127,7 @@ def weight_files(folder: Path) -> list[Path]:
     The copies in half precision, whose names end in ``.fp16``, are taken where there are no others.
     """
     for half in ("", ".fp16"):
-        for name in WEIGHTS_NAMES:
+        for name in ("diffusion_pytorch_model", "model"):
             if (folder / f"{name}{half}.safetensors").is_file():
                 return [folder / f"{name}{half}.safetensors"]
         shards = [file for file in folder.glob("*-of-*.safetensors") if (".fp16" in file.name) == bool(half)]
@@ -176,16 +136,19 @@ def weight_files(folder: Path) -> list[Path]:
     return []
 
 
-def read_shapes(path: Path) -> dict[str, Shape]:
-    """Shape of every tensor of a file, by name.
-
-    Raises:
-        WeightsError: the file is missing, cut short, or no safetensors.
-    """
-    return {name: stored.shape for name, stored in read_header(path).tensors.items()}
-
-
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its type where it has none."""
     text = str(error).strip()
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+
+
+def weights_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hex; computed once while the file stays as it is: one of SDXL is 7 GB."""
+    path = path.resolve()
+    state = path.stat()
+    return _sha256(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, inode: int, size_bytes: int, mtime_ns: int) -> str:
+    return sha256_of(path)

@@ -1,7 +1,7 @@
-"""Single ``.safetensors`` files: whole checkpoints in the published layout, and lone UNets and VAEs in either naming.
+"""Single ``.safetensors`` files: whole checkpoints in the LDM layout, and lone UNets and VAEs in either naming.
 
-Told from the header alone, offline: which family, whether v-prediction, whether inpainting. Every tensor is accounted
-for: it has its place, or is known to be of no use here (``IDLE``), or the file is refused. No torch before a read.
+Known from the header alone, offline: which family, whether v-prediction, whether inpainting. Every tensor is accounted
+for: it has its place, or is known to be of no use here (``UNUSED``), or the file is refused. No torch before a read.
 """
 
 from __future__ import annotations
@@ -9,55 +9,38 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from bench.checkpoints.blocks import PUBLISHED_UNET
-from bench.checkpoints.checkpoint import Shape, Tensor
-from bench.checkpoints.detect import Kind, find_kind
-from bench.checkpoints.families import FAMILIES, config_folder, folder_tensors, pipeline_family
-from bench.checkpoints.file_checkpoint import FileCheckpoint, Home, refuse_differences, stored_dtypes
-from bench.checkpoints.ldm_layout import TEXT, TEXT_2, VAE, LdmTensor, published
-from bench.checkpoints.safetensors_files import Header, Stored, read_header
+from bench.checkpoints.blocks import LDM_UNET
+from bench.checkpoints.checkpoint import SourceCheckpoint, Tensor, refuse_differences, stored_dtypes
+from bench.checkpoints.detect import FileKind, detect
+from bench.checkpoints.families import (
+    CONV_IN,
+    FAMILIES,
+    INPAINTING_CHANNELS,
+    config_folder,
+    folder_tensors,
+    inpainting_shape,
+    pipeline_family,
+)
+from bench.checkpoints.ldm_layout import TEXT, TEXT_2, VAE, Join, LdmTensor, ldm_tensors, split, split_shape
+from bench.checkpoints.safetensors_files import Header, Stored, read_header, read_stored
 from bench.errors import WeightsError
 from bench.records import CheckpointFacts
 from bench.records.weights import Prediction
 
-SCHEDULE = (
-    "betas",
-    "alphas_cumprod",
-    "alphas_cumprod_prev",
-    "sqrt_alphas_cumprod",
-    "sqrt_one_minus_alphas_cumprod",
-    "log_one_minus_alphas_cumprod",
-    "sqrt_recip_alphas_cumprod",
-    "sqrt_recipm1_alphas_cumprod",
-    "posterior_variance",
-    "posterior_log_variance_clipped",
-    "posterior_mean_coef1",
-    "posterior_mean_coef2",
-    "lvlb_weights",
-    "logvar",
-    "denoiser.sigmas",
-)
-
-IDLE = re.compile(
+UNUSED = re.compile(
     r"model_ema\..*"  # averaged copies for further training
     r"|(.*\.)?(position_ids|logit_scale)"  # 0, 1, 2, ...; and a number that only CLIP's own training reads
     r"|(cond_stage_model|conditioner\.embedders\.0)\.transformer\.text_projection\.weight"  # the pipelines read none
     r"|(first_stage_model\.)?(loss|model_ema)\..*"
-    r"|(v_pred|ztsnr)"
-    r"|" + "|".join(re.escape(name) for name in SCHEDULE)
+    r"|v_pred|ztsnr"
+    r"|betas|(sqrt_)?(one_minus_)?alphas_cumprod(_prev)?|log_one_minus_alphas_cumprod|sqrt_recipm?1?_alphas_cumprod"
+    r"|posterior_(variance|log_variance_clipped|mean_coef[12])|lvlb_weights|logvar|denoiser\.sigmas"
 )
-
 """Tensors that some programs leave in files and that no image depends on; the noise schedule is the scheduler's."""
 
 OLD_TEXT = re.compile(r"(cond_stage_model\.transformer\.)(?=embeddings\.|encoder\.|final_layer_norm\.)")
-
 """SD 1.5's text encoder as some files name it."""
-
-CONV_IN = "unet.conv_in.weight"
-
-INPAINTING_CHANNELS = 9
 
 PREDICTIONS: Mapping[str, Prediction] = {
     "epsilon": "epsilon",
@@ -67,14 +50,7 @@ PREDICTIONS: Mapping[str, Prediction] = {
 }
 
 
-class _Fit(NamedTuple):
-    """A family's configurations, and what a file of it must hold."""
-
-    folder: Path
-    entries: tuple[LdmTensor, ...]
-
-
-def open_single(path: Path, what: str, folders: Sequence[Path] | None = None) -> FileCheckpoint:
+def open_single(path: Path, what: str, folders: Sequence[Path] | None = None) -> SourceCheckpoint:
     """A single file; of a whole checkpoint, components may be missing.
 
     Args:
@@ -87,85 +63,89 @@ def open_single(path: Path, what: str, folders: Sequence[Path] | None = None) ->
             under two names, or of another shape than its family's.
     """
     header = read_header(path)
-    kind = find_kind(what, header.tensors)
-    found = _placed(what, header, kind)
-    fit = _best_fit(found, [config_folder(name) for name in FAMILIES] if folders is None else folders)
-    inpainting = _widen(fit, found)
-    refuse_differences(
-        what,
-        {entry.key: entry.shape for entry in (inpainting or fit).entries if entry.join != "positions"},
-        {key: stored.shape for key, stored in found.items()},
-    )
-    homes = {
-        part: Home(path, found[entry.key].rows(place, len(entry.parts)), entry.join)
-        for entry in fit.entries
-        for place, part in enumerate(entry.parts)
+    kind = detect(what, header.tensors)
+    found = _named_for_layout(what, header, kind)
+    folder, entries = _best_family(found, [config_folder(name) for name in FAMILIES] if folders is None else folders)
+    expected = {entry.key: entry.shape for entry in entries if entry.join != "positions"}
+    conv_in = next((entry.key for entry in entries if entry.parts == (CONV_IN,)), "")
+    inpainting = conv_in in found and found[conv_in].shape[1:2] == (INPAINTING_CHANNELS,)
+    if inpainting:
+        expected[conv_in] = inpainting_shape(expected[conv_in])
+    refuse_differences(what, expected, {key: stored.shape for key, stored in found.items()})
+    locations: dict[str, tuple[Stored, Join]] = {
+        part: (found[entry.key].rows(number, len(entry.parts)), entry.join)
+        for entry in entries
+        for number, part in enumerate(entry.parts)
     }
-    return FileCheckpoint(
+    tensors = {name: Tensor(split_shape(at.shape, how), at.dtype) for name, (at, how) in locations.items()}
+    marked, zero_snr = _marked_prediction(what, header), _is_zero_snr(header)
+    return SourceCheckpoint(
         what=what,
-        facts=_facts(what, header, fit, homes, inpainting is not None),
-        homes=homes,
-        files=(("checkpoint" if kind == "checkpoint" else kind, path),),
-        config=fit.folder,
-        tells_prediction=kind == "checkpoint" or bool(_marked(what, header)) or _is_zero_snr(header),
+        facts=CheckpointFacts(
+            layout="single-file",
+            family=pipeline_family(folder),
+            prediction=marked or "epsilon",
+            zero_terminal_snr=zero_snr,
+            inpainting=inpainting,
+            dtypes=stored_dtypes(tensors),
+            licence=header.metadata.get("modelspec.license") or None,
+            title=header.metadata.get("modelspec.title") or None,
+        ),
+        tensors=tensors,
+        files=((kind, path),),
+        config=folder,
+        read=lambda name: split(read_stored(locations[name][0]), locations[name][1]),
+        tells_prediction=kind == "checkpoint" or marked is not None or zero_snr,
     )
 
 
-def _placed(what: str, header: Header, kind: Kind) -> dict[str, Stored]:
-    """The tensors by their published names, or by those of ``Checkpoint`` where a lone part has diffusers' names."""
-    kept = [key for key in header.tensors if not IDLE.fullmatch(key)]
+def _named_for_layout(what: str, header: Header, kind: FileKind) -> dict[str, Stored]:
+    """The tensors by their LDM names, or by those of ``Checkpoint`` where a lone part has diffusers' names."""
+    kept = [key for key in header.tensors if not UNUSED.fullmatch(key)]
     if kind == "checkpoint":
         names = {key: OLD_TEXT.sub(r"\1text_model.", key) for key in kept}
     else:
-        published_prefix = {"unet": PUBLISHED_UNET, "vae": VAE}[kind]
-        bare = {key: key.removeprefix(published_prefix) for key in kept}
+        prefix = {"unet": LDM_UNET, "vae": VAE}[kind]
+        bare = {key: key.removeprefix(prefix) for key in kept}
         diffusers = any(re.match(r"down_blocks\.|(encoder|decoder)\.mid_block\.", name) for name in bare.values())
-        names = {key: (f"{kind}." if diffusers else published_prefix) + name for key, name in bare.items()}
-    homes: dict[str, str] = {}
+        names = {key: (f"{kind}." if diffusers else prefix) + name for key, name in bare.items()}
+    keys: dict[str, str] = {}
     for key, name in names.items():
-        if homes.setdefault(name, key) != key:
+        if keys.setdefault(name, key) != key:
             raise WeightsError(
-                f"{what}: holds {homes[name]} and {key}, which are one tensor under two names.",
+                f"{what}: holds {keys[name]} and {key}, which are one tensor under two names.",
                 "get the file again, or remove one of them",
             )
-    return {name: header.tensors[key] for name, key in homes.items()}
+    return {name: header.tensors[key] for name, key in keys.items()}
 
 
-def _best_fit(found: Mapping[str, Stored], folders: Sequence[Path]) -> _Fit:
-    """The configurations that agree with most of a file's tensors, and the entries of the components that it has."""
-    fits = [_Fit(folder, _entries(found, folder_tensors(folder), pipeline_family(folder))) for folder in folders]
-    return max(fits, key=lambda fit: sum(_agrees(entry, found) for entry in fit.entries))
+def _best_family(found: Mapping[str, Stored], folders: Sequence[Path]) -> tuple[Path, tuple[LdmTensor, ...]]:
+    """The configurations that agree with most of a file's tensors, and what a file of them must hold."""
+    candidates = [(folder, _entries(found, folder)) for folder in folders]
+    return max(
+        candidates,
+        key=lambda one: sum(entry.key in found and found[entry.key].shape == entry.shape for entry in one[1]),
+    )
 
 
-def _agrees(entry: LdmTensor, found: Mapping[str, Stored]) -> bool:
-    return entry.key in found and found[entry.key].shape == entry.shape
-
-
-def _entries(found: Mapping[str, Stored], tensors: Mapping[str, Tensor], family: str) -> tuple[LdmTensor, ...]:
-    begins = {"unet.": PUBLISHED_UNET, "vae.": VAE, "text_encoder.": TEXT[family], "text_encoder_2.": TEXT_2}
+def _entries(found: Mapping[str, Stored], folder: Path) -> tuple[LdmTensor, ...]:
+    """What a file must hold of the components that it has."""
+    tensors = folder_tensors(folder)
     for part in ("unet.", "vae."):
         if any(key.startswith(part) for key in found):  # a lone part, in diffusers' names
-            return tuple(
-                LdmTensor(name, *tensor, (name,), "same") for name, tensor in tensors.items() if name.startswith(part)
-            )
-    present = tuple(part for part, prefix in begins.items() if any(key.startswith(prefix) for key in found))
-    return tuple(entry for entry in published(tensors) if not entry.parts or entry.parts[0].startswith(present))
+            lone = {name: tensor for name, tensor in tensors.items() if name.startswith(part)}
+            return tuple(LdmTensor(name, *tensor, (name,)) for name, tensor in lone.items())
+    prefixes = {
+        "unet.": LDM_UNET,
+        "vae.": VAE,
+        "text_encoder.": TEXT[pipeline_family(folder)],
+        "text_encoder_2.": TEXT_2,
+    }
+    present = tuple(part for part, prefix in prefixes.items() if any(key.startswith(prefix) for key in found))
+    return tuple(entry for entry in ldm_tensors(tensors) if not entry.parts or entry.parts[0].startswith(present))
 
 
-def _widen(fit: _Fit, found: Mapping[str, Stored]) -> _Fit | None:
-    """The same with the input channels of an inpainting UNet; None where the file is none."""
-
-    def wide(shape: Shape) -> Shape:
-        return (shape[0], INPAINTING_CHANNELS, *shape[2:])
-
-    entry = next((entry for entry in fit.entries if entry.parts == (CONV_IN,)), None)
-    if entry is None or entry.key not in found or found[entry.key].shape != wide(entry.shape):
-        return None
-    changed = entry._replace(shape=wide(entry.shape))
-    return _Fit(fit.folder, tuple(changed if other is entry else other for other in fit.entries))
-
-
-def _marked(what: str, header: Header) -> Prediction | None:
+def _marked_prediction(what: str, header: Header) -> Prediction | None:
     # The empty tensor is put there on purpose, while metadata are often those of a merge's first parent: it goes first.
     if "v_pred" in header.tensors:
         return "v_prediction"
@@ -180,17 +160,3 @@ def _marked(what: str, header: Header) -> Prediction | None:
 
 def _is_zero_snr(header: Header) -> bool:
     return "ztsnr" in header.tensors or header.metadata.get("ss_zero_terminal_snr", "").lower() == "true"
-
-
-def _facts(what: str, header: Header, fit: _Fit, homes: Mapping[str, Home], inpainting: bool) -> CheckpointFacts:
-    said = header.metadata
-    return CheckpointFacts(
-        layout="single-file",
-        family=pipeline_family(fit.folder),
-        prediction=_marked(what, header) or "epsilon",
-        zero_terminal_snr=_is_zero_snr(header),
-        inpainting=inpainting,
-        dtypes=stored_dtypes({name: home.tensor() for name, home in homes.items()}),
-        licence=said.get("modelspec.license") or None,
-        title=said.get("modelspec.title") or None,
-    )

@@ -166,8 +166,8 @@ def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -
     """The machine and the suite side by side, and a forecast; nothing is written, downloaded or loaded."""
     from bench.checkpoints.fingerprint import weights_needed
     from bench.machine import package_versions
+    from bench.metrics.weights import lock_path, look_up
     from bench.suite.training_prompts import training_prompts_in
-    from bench.weights import lock_path, look_up
 
     machine, problem = _machine(device)
     needed = weights_needed(suite, weights_dir)

@@ -12,8 +12,8 @@ from bench.cli.targets import read_suite
 from bench.cli.verbs import group, verb
 from bench.errors import WeightsError
 from bench.formatting import quantity
+from bench.metrics.weights import Stored
 from bench.records import Record, Variant
-from bench.weights import Stored
 
 # Which weights the metrics of a suite need, and how they stand: for ``doctor`` and ``fetch``.
 
@@ -142,15 +142,16 @@ def _fetch_judges(
     metrics: Sequence[str], weights_dir: Path | None, quiet: bool, failures: list[WeightsError]
 ) -> list[MetricFile]:
     """The weights of the metrics' judges, as they stand now."""
-    from bench.cli.progress import Lines
-    from bench.weights import fetch_weights, find_entry
+    from bench.metrics.catalogue import find_entry
+    from bench.metrics.weights import find_weights, look_up
 
     found: list[MetricFile] = []
     for name, needing in entries_needed(metrics).items():
         if not quiet:
             say(f"fetching or checking {name}: {find_entry(name).what}")
         try:
-            files = fetch_weights(name, weights_dir, None if quiet else Lines())
+            find_weights(name, weights_dir)
+            files = look_up(name, weights_dir)
         except WeightsError as error:
             failures.append(error)
         else:
@@ -163,7 +164,7 @@ def _print_checkpoints(found: list[tuple[str, str]]) -> None:
 
 
 def _print_judges(judges: list[MetricFile]) -> None:
-    from bench.weights import lock_path
+    from bench.metrics.weights import lock_path
 
     if judges:
         print()

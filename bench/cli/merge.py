@@ -62,7 +62,7 @@ def merge(
 
 def _try_it(path: str) -> str:
     """What can be done with the file, by what its header tells when it is read as any other."""
-    from bench.checkpoints.load import open_named
+    from bench.merge.load import open_named
 
     found = open_named(path, None, None)
     held = {name.split(".", 1)[0] for name in found.tensors}

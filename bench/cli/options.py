@@ -75,7 +75,7 @@ WeightsDir = Annotated[
 TowerDtype = Annotated[
     str | None,
     typer.Option(
-        "--encoder-dtype",
+        "--metric-dtype",
         metavar="DTYPE",
         help="What judges' encoders compute in: float32, float16 or bfloat16. Scores of another dtype are another "
         "version of the metric.  [default: as the run was scored before, else float32]",
@@ -140,7 +140,7 @@ def check_device(device: str) -> str:
     return device
 
 
-def check_dtype(name: str | None, flag: str = "--encoder-dtype") -> Dtype | None:
+def check_dtype(name: str | None, flag: str = "--metric-dtype") -> Dtype | None:
     """The dtype as it was given; UsageError where it is none."""
     known = get_args(Dtype)
     found = next((dtype for dtype in known if dtype == name), None)

@@ -12,11 +12,11 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import AsJson, Device, Fresh, Limit, Metrics, Quiet, SuiteName, WeightsDir
-from bench.cli.printing import Column, format_duration, print_json, print_table, printable, say
+from bench.cli.printing import Column, print_json, print_table, printable, say
 from bench.cli.targets import RUNS, read_suite
 from bench.cli.verbs import group, verb
 from bench.errors import UsageError
-from bench.formatting import NONE, decimals_for, number, percent, plural, signed
+from bench.formatting import NONE, decimals_for, duration, number, percent, plural, signed
 from bench.records import Calibration, MetricNoise, MetricPlan, SessionNoise, SizePlan, Suite
 
 # A plan and a calibration as tables.
@@ -46,7 +46,7 @@ def print_plan(plan: SizePlan) -> None:
             str(run.samples),
             f"{run.prompts:,}",
             f"{run.images:,}",
-            NONE if run.seconds is None else format_duration(run.seconds),
+            NONE if run.seconds is None else duration(run.seconds),
         ]
         for run in plan.runs
     ]

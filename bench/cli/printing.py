@@ -107,18 +107,6 @@ def _print_as_lists(columns: Sequence[Column], rows: Sequence[Sequence[str]]) ->
                 print(f"  {column.heading}: {cell}")
 
 
-def format_duration(seconds: float) -> str:
-    """Seconds in words of two units: ``0.4 s``, ``39 s``, ``4 min 10 s``, ``2 h 05 min``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 def format_rate(per_second: float) -> str:
     """Things a second, or seconds a thing where that is the larger number: ``3.4/s``, ``2.9 s each``."""
     return f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / per_second:.1f} s each"

@@ -12,7 +12,8 @@ from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from bench.cli.printing import format_duration, format_rate, printable, say
+from bench.cli.printing import format_rate, printable, say
+from bench.formatting import duration
 from bench.records import Progress
 
 LINE_EVERY_S = 10.0
@@ -66,8 +67,8 @@ class Lines:
             return []
         rate = fresh / elapsed_s
         if done >= total:
-            return [format_rate(rate), f"took {format_duration(elapsed_s)}"]
-        return [format_rate(rate), f"{format_duration((total - done) / rate)} left"]
+            return [format_rate(rate), f"took {duration(elapsed_s)}"]
+        return [format_rate(rate), f"{duration((total - done) / rate)} left"]
 
 
 class Bars:
@@ -91,10 +92,10 @@ class _Pace(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Text of the column, empty until there is a rate."""
         if task.finished:
-            return Text(f"took {format_duration(task.finished_time or 0)}")
+            return Text(f"took {duration(task.finished_time or 0)}")
         if not task.speed or task.time_remaining is None:
             return Text("")
-        return Text(f"{format_rate(task.speed)}, {format_duration(task.time_remaining)} left")
+        return Text(f"{format_rate(task.speed)}, {duration(task.time_remaining)} left")
 
 
 def _columns(width: int) -> list[ProgressColumn]:

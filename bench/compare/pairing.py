@@ -45,7 +45,7 @@ def paired_prompts(candidate: Run, reference: Run, variants: tuple[str, str], me
 
 def usable_scores(run: Run) -> dict[tuple[str, str], dict[tuple[str, int], float]]:
     """The scores that count, by (variant, metric), then by (prompt, sample), in the metric's unit."""
-    versions = {facts.name: facts.version for facts in run.info.metrics}
+    versions = {facts.name: facts.full_version for facts in run.info.metrics}
     images = {(render.variant, render.prompt_id, render.sample): render.sha256 for render in run.renders}
     reference = run.info.suite.variants[0].name
     others = other_samples(run.renders)
@@ -53,7 +53,7 @@ def usable_scores(run: Run) -> dict[tuple[str, str], dict[tuple[str, int], float
     for score in run.scores:
         if score.value is None or not math.isfinite(score.value):
             continue
-        if versions.get(score.metric) == score.version and _is_of_these_images(score, reference, images, others):
+        if versions.get(score.metric) == score.full_version and _is_of_these_images(score, reference, images, others):
             table.setdefault((score.variant, score.metric), {})[score.prompt_id, score.sample] = score.value
     return table
 
@@ -94,9 +94,9 @@ def cut_prompts(run: Run) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """
     found = []
     for facts in run.info.metrics:
-        version = facts.name, facts.version
-        own = {score.prompt_id for score in run.scores if (score.metric, score.version) == version and score.prompt_cut}
-        prompts = tuple(prompt.id for prompt in run.info.suite.prompts if prompt.id in own)
+        own = [one for one in run.scores if (one.metric, one.full_version) == (facts.name, facts.full_version)]
+        cut = {one.prompt_id for one in own if one.prompt_cut}
+        prompts = tuple(prompt.id for prompt in run.info.suite.prompts if prompt.id in cut)
         if prompts:
             found.append((facts.name, prompts))
     return tuple(found)

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from bench import documents
-from bench.checkpoints.blocks import PUBLISHED_UNET, BlockMap, count_blocks, find_published
+from bench.checkpoints.blocks import LDM_UNET, BlockMap, count_blocks, ldm_unet_name
 from bench.checkpoints.checkpoint import Shape, Tensor
 from bench.checkpoints.detect import looks_like
 from bench.checkpoints.safetensors_files import Header, Stored, read_header
@@ -112,12 +112,12 @@ def _spellings(module: str, two_encoders: bool, blocks: BlockMap) -> Iterator[tu
     if component == "unet":
         yield f"{KOHYA}, {DIFFUSERS}", f"lora_unet_{flat}"
         yield f"lycoris, {DIFFUSERS}", f"lycoris_{flat}"
-        published = (find_published(f"{module}.weight", blocks) or "").removesuffix(".weight")
-        if not published:
+        ldm_name = (ldm_unet_name(f"{module}.weight", blocks) or "").removesuffix(".weight")
+        if not ldm_name:
             return
-        inner = published.removeprefix(PUBLISHED_UNET)
+        inner = ldm_name.removeprefix(LDM_UNET)
         yield f"{KOHYA}, {SGM}", f"lora_unet_{inner.replace('.', '_')}"
-        yield f"ComfyUI, {SGM}", published
+        yield f"ComfyUI, {SGM}", ldm_name
         yield f"ComfyUI, {SGM}", f"diffusion_model.{inner}"
     elif component in ("text_encoder", "text_encoder_2"):
         # kohya's scripts number the text encoders of SDXL, and SD 1.5 has one without a number.

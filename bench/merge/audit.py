@@ -1,23 +1,22 @@
-"""What a recipe made: its loaded weights held against those of its first model."""
+"""What a recipe made: its loaded weights compared with those of its first model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import torch
 
 from bench.checkpoints.blocks import BlockMap, block_of, count_blocks, weight_of
-from bench.checkpoints.checkpoint import Checkpoint
+from bench.checkpoints.checkpoint import Checkpoint, component_of
 from bench.lora.audit import Step, audit_lora, block_changes, measure_change
 from bench.merge.merged import Fused, Merged, recipe_in, recipe_of
 from bench.merge.write import without_folder
 from bench.records import LoraAudit, MergeAudit
 
-TOLD_APART = ("schema", "method", "models", "loras", "metadata")
-
-"""Fields of a recipe that an audit has a place of their own for, or none."""
+OTHER_FIELDS = ("schema", "method", "models", "loras", "metadata")
+"""Fields of a recipe that ``MergeAudit.fields`` leaves out."""
 
 
 def audit_recipe(checkpoint: Checkpoint, parameters: Mapping[str, torch.Tensor]) -> MergeAudit | None:
@@ -25,7 +24,7 @@ def audit_recipe(checkpoint: Checkpoint, parameters: Mapping[str, torch.Tensor])
     merged = recipe_in(checkpoint)
     if merged is None:
         return None
-    made = [name for name in parameters if recipe_of(checkpoint, name.partition(".")[0]) is merged]
+    made = [name for name in parameters if recipe_of(checkpoint, component_of(name)) is merged]
     return audit_merge(merged, {name: parameters[name] for name in made})
 
 
@@ -44,37 +43,34 @@ def audit_merge(merged: Merged, parameters: Mapping[str, torch.Tensor]) -> Merge
             # As it was computed, not as it is run: what rounding takes away is to be seen.
             before, after = (source.read(name).to(run.device).float() for source in (first, merged))
             totals.append((block_of(name, blocks), measure_change(before, after, run.dtype)))
+    sums = torch.stack([numbers for _, numbers in totals]).sum(0).tolist() if totals else [0.0] * 5
+    _, _, moved, kept, _ = sums
     return MergeAudit(
         method=recipe.method,
         models=recipe.models,
-        asked=_asked(merged),
+        fields=_fields(merged),
         base=without_folder(first.what),
-        given=tuple(one.lora for one in loras),
+        fused_loras=tuple(one.lora for one in loras),
         loras=tuple(_without_norms(one, blocks) for one in loras),
         blocks=block_changes(totals),
-        rounded_away=_rounded_away([numbers for _, numbers in totals]),
+        rounded_away=1.0 - kept / moved if moved else 0.0,
     )
 
 
-def _asked(merged: Merged) -> dict[str, Any]:
-    """What a recipe says beside its method and models, and what the recipes say that it is made of, by their names."""
-    fields: dict[str, Any] = msgspec.to_builtins(merged.recipe)
-    asked = {
-        name: value for name, value in fields.items() if name not in TOLD_APART and value not in (None, (), [], {})
+def _fields(merged: Merged) -> dict[str, Any]:
+    """What else a recipe says, and under ``recipes`` the same of those that it is made of, by their names in it."""
+    fields: dict[str, Any] = {
+        name: value
+        for name, value in msgspec.to_builtins(merged.recipe).items()
+        if name not in OTHER_FIELDS and value not in (None, (), [], {})
     }
     sources = zip((*merged.recipe.models, merged.recipe.vae), (*merged.models, merged.vae), strict=True)
-    inner = {
-        str(name): {"method": source.recipe.method, "models": list(source.recipe.models), **_asked(source)}
+    recipes = {
+        str(name): {"method": source.recipe.method, "models": list(source.recipe.models), **_fields(source)}
         for name, source in sources
         if isinstance(source, Merged)
     }
-    return asked | ({"recipes": inner} if inner else {})
-
-
-def _rounded_away(changes: Sequence[torch.Tensor]) -> float:
-    """Share of the entries meant to change that are the same number in the precision that is run."""
-    _, _, moved, kept, _ = torch.stack(list(changes)).sum(0).tolist() if changes else [0.0] * 5
-    return 1.0 - kept / moved if moved else 0.0
+    return fields | ({"recipes": recipes} if recipes else {})
 
 
 def _first(merged: Merged) -> Checkpoint:

@@ -1,42 +1,43 @@
-"""A recipe as a checkpoint: each tensor is computed when it is read. Imports no torch before that."""
+"""A recipe as a checkpoint: whether its models go together, and what is known of the result before a tensor is read.
+
+No torch before that; ``bench.merge.compute`` reads the tensors.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from bench import documents
-from bench.checkpoints.blocks import block_of, count_blocks, weight_of
-from bench.checkpoints.checkpoint import Checkpoint, Tensor
-from bench.checkpoints.file_checkpoint import stored_dtypes
-from bench.checkpoints.load import CompositeCheckpoint, own_config
+from bench.checkpoints.blocks import BlockMap, check_blocks, count_blocks
+from bench.checkpoints.checkpoint import Checkpoint, SourceCheckpoint, Tensor, component_of, stored_dtypes
+from bench.checkpoints.families import COMPONENTS, family_components
+from bench.checkpoints.load import own_config
 from bench.errors import WeightsError
-from bench.lora.algorithms import Adapter, Change
-from bench.merge.compatibility import check_fit, tells_prediction
+from bench.formatting import listed
+from bench.lora.algorithms import Adapter
 from bench.merge.recipe import Recipe
-from bench.records import CheckpointFacts, Lora
+from bench.records import CheckpointFacts, Component, Lora
 
 if TYPE_CHECKING:
     import torch
 
-    from bench.lora.apply import AdapterParts
+    from bench.merge.compute import Computation
 
 NO_ARITHMETIC = ("schema", "models", "vae", "loras", "dtype", "metadata")
+"""Fields of a recipe that ``identity`` leaves out or puts another way: names of sources, what is done on writing."""
 
-"""Fields of a recipe that ``identity`` leaves out, or puts otherwise: names of sources, and what is done on writing."""
+PREDICTION_FACTS = ("prediction", "zero_terminal_snr")
 
 
 class Fused(NamedTuple):
-    """A LoRA of a recipe, opened."""
+    """A LoRA of a recipe, read and matched to the first model."""
 
     lora: Lora
-    what: str
-    """As the recipe names it; a path is absolute."""
-    file: Path
     adapter: Adapter
 
 
@@ -47,6 +48,8 @@ class Merged:
     once, at the end; what is taken as it is from one model has the precision that it is stored in.
     """
 
+    tells_prediction = True
+
     def __init__(
         self,
         path: Path,
@@ -55,17 +58,23 @@ class Merged:
         vae: Checkpoint | None = None,
         loras: Sequence[Fused] = (),
     ) -> None:
-        """Takes the recipe's file (for messages), what it asks, and its sources, opened.
+        """Takes the recipe's file (for messages), the recipe, and its sources, opened.
 
         Raises:
-            WeightsError, SuiteError: the models do not go together (``fitting``).
+            WeightsError, SuiteError: the models do not go together (``check_compatibility``).
         """
         self.path, self.recipe = path, recipe
         self.models, self.vae, self.loras = tuple(models), vae, tuple(loras)
-        self._merged = check_fit(path, recipe, models)
-        self.tensors: Mapping[str, Tensor] = _tensors(recipe, models[0], vae)
-        has_unet = any(name.startswith("unet.") for name in self.tensors)
-        self._blocks = count_blocks(self.tensors) if has_unet else None
+        self.merged = check_compatibility(path, recipe, models)
+        tensors = dict(models[0].tensors)
+        if vae is not None:
+            tensors = {name: tensor for name, tensor in tensors.items() if component_of(name) != "vae"}
+            tensors |= {name: tensor for name, tensor in vae.tensors.items() if component_of(name) == "vae"}
+        self.tensors: Mapping[str, Tensor] = {
+            name: Tensor(tensor.shape, recipe.dtype or tensor.dtype) for name, tensor in tensors.items()
+        }
+        has_unet = any(component_of(name) == "unet" for name in tensors)
+        self.blocks: BlockMap | None = count_blocks(tensors) if has_unet else None
 
     @property
     def what(self) -> str:
@@ -76,7 +85,7 @@ class Merged:
     def facts(self) -> CheckpointFacts:
         """Those of the first model, in the precision of the output."""
         first, metadata = self.models[0].facts, self.recipe.metadata
-        speaker = next((model for model in self.models if tells_prediction(model)), self.models[0])
+        speaker = next((model for model in self.models if model.tells_prediction), self.models[0])
         return msgspec.structs.replace(
             first,
             layout="recipe",
@@ -88,10 +97,15 @@ class Merged:
         )
 
     @property
+    def sources(self) -> tuple[Checkpoint, ...]:
+        """The models, and the VAE where it is taken from elsewhere."""
+        return self.models if self.vae is None else (*self.models, self.vae)
+
+    @property
     def files(self) -> tuple[tuple[str, Path], ...]:
         """Those of the models, of the VAE and of the LoRAs, in the order of the recipe."""
-        of_models = [file for source in self._sources for file in source.files]
-        return (*of_models, *(("lora", lora.file) for lora in self.loras))
+        of_models = [file for source in self.sources for file in source.files]
+        return (*of_models, *(("lora", one.adapter.path) for one in self.loras))
 
     @property
     def config(self) -> Path:
@@ -101,9 +115,7 @@ class Merged:
     @property
     def other_configs(self) -> Mapping[str, Path]:
         """The first model's, and that of a VAE taken from elsewhere."""
-        if self.vae is None:
-            return self.models[0].other_configs
-        own = own_config(self.vae, "vae")
+        own = None if self.vae is None else own_config(self.vae, "vae")
         return {**self.models[0].other_configs, **({} if own is None else {"vae": own})}
 
     @property
@@ -112,19 +124,15 @@ class Merged:
         facts: dict[str, Any] = msgspec.to_builtins(self.recipe)
         loras = [msgspec.to_builtins(one.lora) for one in self.loras]
         kept = {name: value for name, value in facts.items() if name not in NO_ARITHMETIC}
-        kept["components"] = sorted(self._merged)
+        kept["components"] = sorted(self.merged)
         kept["loras"] = [{name: value for name, value in lora.items() if name != "path"} for lora in loras]
         kept["scales"] = [one.adapter.scales for one in self.loras]
-        kept["sources"] = [(len(source.files), source.identity) for source in self._sources]
+        kept["sources"] = [(len(source.files), source.identity) for source in self.sources]
         return documents.canonical({**kept, "vae": self.vae is not None}).decode()
 
     def without_loras(self) -> Merged:
-        """The same recipe, but for its LoRAs."""
+        """The same recipe without its LoRAs."""
         return Merged(self.path, msgspec.structs.replace(self.recipe, loras=()), self.models, self.vae)
-
-    @property
-    def _sources(self) -> tuple[Checkpoint, ...]:
-        return self.models if self.vae is None else (*self.models, self.vae)
 
     def read(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
         """One tensor: merged, changed by the LoRAs in their order, or as its one source has it.
@@ -136,109 +144,13 @@ class Merged:
         Raises:
             WeightsError: an input or the result holds values that are not finite, or cannot be read.
         """
-        component = name.split(".", 1)[0]
-        if component == "vae" and self.vae is not None:
-            tensor = finite(self.vae.read(name), name, self.vae.what)
-        elif component in self._merged:
-            tensor = self._compute(name, None if self._changes_of(name) else dtype)
-        else:
-            tensor = self._stored(0, name)
-        tensor = self._with_loras(tensor, name)
-        if dtype is None:
-            return self._finite(tensor, name, self.what)
-        return self._finite(tensor.to(dtype), name, f"{self.what}, rounded to {str(dtype).removeprefix('torch.')}")
-
-    def _finite(self, result: torch.Tensor, name: str, what: str) -> torch.Tensor:
-        """A result, once it is sure that it is finite; where it is not, an input that is to blame is named first."""
-        try:
-            return finite(result, name, what)
-        except WeightsError:
-            if name.split(".", 1)[0] in self._merged:
-                for index in range(len(self.models)):
-                    self._stored(index, name)
-            raise
-
-    def _compute(self, name: str, dtype: torch.dtype | None) -> torch.Tensor:
-        """The tensor merged, in float32; in ``dtype`` already where that costs nothing."""
-        import torch
-
-        from bench.merge import methods
-
-        recipe, alpha = self.recipe, self._alpha(name)
-        first, *others = range(len(self.models))
-        if alpha == 0.0:  # nothing of the others is asked for, and nothing may be rounded
-            return self._float32(first, name)
-        if recipe.method in ("weighted_sum", "slerp") and alpha == 1.0:
-            return self._float32(1, name)
-        if recipe.method in ("weighted_sum", "add_difference"):
-            # Not looked at yet: what is not finite in an entry of one is not finite in the sum.
-            entrywise = functools.partial(getattr(methods, recipe.method), alpha=alpha)
-            stored = (self.models[index].read(name) for index in (first, *others))
-            return methods.in_blocks(entrywise, *stored, dtype=dtype or torch.float32)
-        base, rest = self._float32(first, name), (self._float32(index, name) for index in others)
-        if recipe.method == "slerp":
-            (other,) = rest
-            return methods.slerp(base, other, alpha)
-        if recipe.method == "ties":
-            return methods.ties(base, list(rest), self._weights, recipe.density or 0.0, alpha)
-        drop, seed, shape = recipe.drop or 0.0, recipe.seed or 0, self.tensors[name].shape
-        masks = (methods.kept_entries(shape, drop, seed, index, name) for index in others)
-        return methods.dare(base, rest, self._weights, masks, drop, alpha)
-
-    @property
-    def _weights(self) -> tuple[float, ...]:
-        return self.recipe.weights or (1.0,) * (len(self.models) - 1)
-
-    def _alpha(self, name: str) -> float:
-        """How much of the others goes into a tensor: its block's number where the recipe names one."""
-        alpha = self.recipe.alpha or 0.0
-        if not self.recipe.blocks or self._blocks is None or not name.startswith("unet."):
-            return alpha
-        return self.recipe.blocks.get(block_of(name, self._blocks), alpha)
-
-    def _stored(self, index: int, name: str) -> torch.Tensor:
-        """A model's tensor as it has it."""
-        model = self.models[index]
-        return finite(model.read(name), name, model.what)
-
-    def _float32(self, index: int, name: str) -> torch.Tensor:
-        """A model's tensor in float32, ours to write into."""
-        import torch
-
-        return self._stored(index, name).to(torch.float32, copy=True)
-
-    def _with_loras(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
-        import torch
-
-        from bench.lora.apply import changed
-
-        for number, change, strength in self._changes_of(name):
-            parts = self._parts[number].of(change)
-            tensor = changed(change, tensor.to(torch.float32), parts, strength)
-        return tensor
-
-    def _changes_of(self, name: str) -> list[tuple[int, Change, float]]:
-        """What the LoRAs do to a tensor: each one's number, its change and the weight that it is given."""
-        blocks = self._blocks
-        if blocks is None:
-            return []
-        found = ((number, changes.get(name)) for number, changes in enumerate(self._changes))
-        weighed = [(n, change, weight_of(self.loras[n].lora, name, blocks)) for n, change in found if change]
-        return [(number, change, strength) for number, change, strength in weighed if strength]
+        return self._computation.read(name, dtype)
 
     @functools.cached_property
-    def _changes(self) -> list[dict[str, Change]]:
-        """Of each LoRA, what it does to which tensor."""
-        return [{change.tensor: change for change in one.adapter.changes} for one in self.loras]
+    def _computation(self) -> Computation:
+        from bench.merge.compute import Computation  # torch, which is not needed before a tensor is read
 
-    @functools.cached_property
-    def _parts(self) -> list[AdapterParts]:
-        """The LoRA files, opened once; every value in them is looked at before the first is used."""
-        from bench.lora.apply import check_values, read_parts
-
-        for one in self.loras:
-            check_values(one.adapter)
-        return [read_parts(one.file) for one in self.loras]
+        return Computation(self)
 
 
 def recipe_in(checkpoint: Checkpoint) -> Merged | None:
@@ -249,29 +161,96 @@ def recipe_in(checkpoint: Checkpoint) -> Merged | None:
 def recipe_of(checkpoint: Checkpoint, component: str) -> Merged | None:
     """The recipe that makes a component; None where it is taken as files have it."""
     source = checkpoint
-    if isinstance(source, CompositeCheckpoint):
-        source = source.parts.get(component, source.base)
+    if isinstance(source, SourceCheckpoint):
+        source = source.sources.get(component, source)
     return source if isinstance(source, Merged) else None
 
 
-def finite(tensor: torch.Tensor, name: str, what: str) -> torch.Tensor:
-    """The tensor, once it is sure that it holds finite values only.
+# --- whether the models of a recipe go together; each refusal names all that differs at once -------------------------
+
+
+def components_of(checkpoint: Checkpoint) -> tuple[Component, ...]:
+    """The components that a checkpoint has tensors of."""
+    found = {component_of(name) for name in checkpoint.tensors}
+    return tuple(component for component in COMPONENTS if component in found)
+
+
+def check_compatibility(path: Path, recipe: Recipe, models: Sequence[Checkpoint]) -> frozenset[Component]:
+    """The components that are merged, once it is sure that the models can be.
+
+    Args:
+        path: the recipe's file, for the messages.
+        recipe: the recipe.
+        models: its models, in order.
 
     Raises:
-        WeightsError: some are not; how many, in which tensor of what.
+        WeightsError: models of different families, predictions, schedules or kinds; a component, tensor or shape
+            that one has and another has not.
+        SuiteError: a block that the UNet does not have.
     """
-    from bench.checkpoints.finite import count_non_finite
+    _refuse_other_facts(path, models)
+    if recipe.method == "copy":
+        merged: frozenset[Component] = frozenset()
+    else:
+        every = frozenset(family_components(models[0].facts.family)) - {"vae"}
+        merged = frozenset(recipe.components) or every
+    _refuse_missing_components(path, models, merged)
+    for other in models[1:]:
+        _refuse_other_tensors(path, models[0], other, merged)
+    if recipe.blocks or any(lora.blocks for lora in recipe.loras):
+        blocks = count_blocks(models[0].tensors)
+        check_blocks(recipe.blocks, blocks, str(path))
+        for index, lora in enumerate(recipe.loras):
+            check_blocks(lora.blocks, blocks, f"{path}: loras[{index}]")
+    return merged
 
-    bad = count_non_finite(tensor)
-    if bad:
-        raise WeightsError(f"{what}: {name} holds {bad} values of {tensor.numel()} that are not finite.")
-    return tensor
+
+def _refuse_other_facts(path: Path, models: Sequence[Checkpoint]) -> None:
+    differing = []
+    for fact in ("family", *PREDICTION_FACTS, "inpainting"):
+        # A VAE alone is the same in every family, and a UNet alone does not say what it predicts.
+        telling = [
+            model
+            for model in models
+            if components_of(model) != ("vae",) and (fact not in PREDICTION_FACTS or model.tells_prediction)
+        ]
+        values = {model.what: getattr(model.facts, fact) for model in telling}
+        if len({getattr(model.facts, fact) for model in telling}) > 1:
+            differing.append(f"{fact} is {', '.join(f'{value} ({what})' for what, value in values.items())}")
+    if differing:
+        raise WeightsError(
+            f"{path}: these models do not go together: {'; '.join(differing)}.",
+            "merge models of one family that predict the same; a mean of such weights draws nothing",
+        )
 
 
-def _tensors(recipe: Recipe, first: Checkpoint, vae: Checkpoint | None) -> dict[str, Tensor]:
-    """Every tensor of the output: the first model's, but for a VAE taken from elsewhere; in the output's precision."""
-    found = dict(first.tensors)
-    if vae is not None:
-        found = {name: tensor for name, tensor in found.items() if not name.startswith("vae.")}
-        found |= {name: tensor for name, tensor in vae.tensors.items() if name.startswith("vae.")}
-    return {name: Tensor(tensor.shape, recipe.dtype or tensor.dtype) for name, tensor in found.items()}
+def _refuse_missing_components(path: Path, models: Sequence[Checkpoint], merged: Collection[Component]) -> None:
+    lacking = {model.what: sorted(set(merged) - set(components_of(model))) for model in models}
+    said = [f"{what} has no {', '.join(missing)}" for what, missing in lacking.items() if missing]
+    if not said:
+        return
+    common = [name for name in sorted(merged) if all(name in components_of(model) for model in models)]
+    hint = ", ".join(f'"{name}"' for name in common)
+    raise WeightsError(
+        f"{path}: {'; '.join(said)}, and the recipe merges {', '.join(sorted(merged))}.",
+        f"set components = [{hint}] in the recipe: the rest comes from the first model" if common else "",
+    )
+
+
+def _refuse_other_tensors(path: Path, first: Checkpoint, other: Checkpoint, components: Collection[Component]) -> None:
+    ours, theirs = (
+        {name: tensor.shape for name, tensor in model.tensors.items() if component_of(name) in components}
+        for model in (first, other)
+    )
+    shapes = [name for name in ours if name in theirs and ours[name] != theirs[name]]
+    differing = [
+        f"{len(names)} {what}, such as {listed(names, 3)}"
+        for what, names in (
+            (f"tensors that {other.what} lacks", ours.keys() - theirs.keys()),
+            (f"tensors that {first.what} lacks", theirs.keys() - ours.keys()),
+            ("tensors of other shapes", [f"{name} {list(ours[name])} and {list(theirs[name])}" for name in shapes]),
+        )
+        if names
+    ]
+    if differing:
+        raise WeightsError(f"{path}: {first.what} and {other.what} do not go together: {'; '.join(differing)}.")

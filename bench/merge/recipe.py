@@ -2,19 +2,18 @@
 
 An unknown or doubled field, a field that the method does not have, a wrong type or a number that cannot be is
 refused before a weight is read, with the file, the field and, where there is one, the nearest match. Names of blocks
-are checked against the UNet, when there is one (``fitting``).
+are checked against the UNet, once it is opened (``bench.merge.merged``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from bench import documents
-from bench.documents import read_toml, refuse_other_schema, refuse_unknown_choice, refuse_unknown_fields
 from bench.errors import SuiteError
 from bench.records import HEAVIEST_LORA, Component, Dtype, Lora, Record
 
@@ -50,7 +49,7 @@ class Recipe(Record, frozen=True):
     blocks: dict[str, float] = msgspec.field(default_factory=dict)
     """Instead of ``alpha`` in blocks of the UNet, by name; ``BASE`` is what lies outside its blocks."""
     weights: tuple[float, ...] = ()
-    """Of each model but the first, for ``ties`` and ``dare``; 1 each where none is given."""
+    """Of each model after the first, for ``ties`` and ``dare``; 1 each where the recipe has none."""
     density: float | None = None
     """Share, 0 to 1, of each task vector that ``ties`` keeps: its largest entries."""
     drop: float | None = None
@@ -66,33 +65,18 @@ class Recipe(Record, frozen=True):
     metadata: Metadata = Metadata()
 
 
-class Rule(NamedTuple):
-    """What a method takes: so many models, and which fields beyond those that all take."""
-
-    least: int
-    most: int | None
-    formula: str
-    fields: tuple[str, ...]
-
-
-RULES: dict[Method, Rule] = {
-    "weighted_sum": Rule(2, 2, "A (1 - alpha) + B alpha", ("alpha", "blocks", "components")),
-    "add_difference": Rule(3, 3, "A + alpha (B - C)", ("alpha", "blocks", "components")),
-    "slerp": Rule(2, 2, "from A to B on the sphere", ("alpha", "blocks", "components")),
-    "ties": Rule(2, None, "A + alpha TIES(B - A, ...)", ("alpha", "blocks", "components", "weights", "density")),
-    "dare": Rule(2, None, "A + alpha DARE(B - A, ...)", ("alpha", "blocks", "components", "weights", "drop", "seed")),
-    "copy": Rule(1, 1, "A", ()),
+METHODS: dict[Method, tuple[int, int | None, str, tuple[str, ...]]] = {
+    "weighted_sum": (2, 2, "A (1 - alpha) + B alpha", ("alpha", "blocks", "components")),
+    "add_difference": (3, 3, "A + alpha (B - C)", ("alpha", "blocks", "components")),
+    "slerp": (2, 2, "from A to B on the sphere", ("alpha", "blocks", "components")),
+    "ties": (2, None, "A + alpha TIES(B - A, ...)", ("alpha", "blocks", "components", "weights", "density")),
+    "dare": (2, None, "A + alpha DARE(B - A, ...)", ("alpha", "blocks", "components", "weights", "drop", "seed")),
+    "copy": (1, 1, "A", ()),
 }
+"""The least and most models that a method takes (None: any number), its formula, and the fields that not all have."""
 
-_OF_METHODS = frozenset(field for rule in RULES.values() for field in rule.fields)
-
-_NEEDED: dict[str, str] = {"weighted_sum": "alpha", "add_difference": "alpha", "slerp": "alpha", "dare": "drop"}
-
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "ties": {"alpha": 1.0, "density": 0.2},
-    "dare": {"alpha": 1.0, "seed": 0},
-}
-
+REQUIRED = {"weighted_sum": "alpha", "add_difference": "alpha", "slerp": "alpha", "dare": "drop"}
+DEFAULTS: dict[str, dict[str, Any]] = {"ties": {"alpha": 1.0, "density": 0.2}, "dare": {"alpha": 1.0, "seed": 0}}
 """The density is that of the paper; an alpha of 1 adds the task vectors as they are."""
 
 
@@ -105,60 +89,52 @@ def read_recipe(path: Path) -> Recipe:
             allowed.
         IncomparableError: its schema is newer than this program.
     """
-    table = read_toml(path)
+    table = documents.read_toml(path)
     remake = f"a recipe begins with schema = {SCHEMA}"
-    refuse_other_schema(path, table.get("schema"), SCHEMA, "recipes", remake, invalid=SuiteError)
-    for place, inner, kind in _tables(table):
-        refuse_unknown_fields(path, place, inner, kind)
-    _refuse_unknown_choices(path, table)
+    documents.refuse_other_schema(path, table.get("schema"), SCHEMA, "recipes", remake, invalid=SuiteError)
+    _refuse_unknown(path, table)
     try:
         recipe = documents.convert(table, Recipe)
     except ValueError as error:
         raise SuiteError(f"{path}: {error}.") from error
     _check_method(path, recipe, table)
-    defaults = {name: value for name, value in _DEFAULTS.get(recipe.method, {}).items() if name not in table}
+    defaults = {name: value for name, value in DEFAULTS.get(recipe.method, {}).items() if name not in table}
     recipe = msgspec.structs.replace(recipe, **defaults)
     _check_numbers(path, recipe)
     _check_names(path, recipe)
     return recipe
 
 
-def _tables(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], type]]:
-    yield "", table, Recipe
-    # What is no table where one belongs is left to the type check, which knows how to say it.
-    if isinstance(table.get("metadata"), dict):
-        yield "metadata.", table["metadata"], Metadata
-    loras = table.get("loras")
-    for index, item in enumerate(loras if isinstance(loras, list) else ()):
-        if isinstance(item, dict):
-            yield f"loras[{index}].", item, Lora
-
-
-def _refuse_unknown_choices(path: Path, table: Mapping[str, Any]) -> None:
-    components = table.get("components")
-    asked = [("method", table.get("method"), get_args(Method)), ("dtype", table.get("dtype"), get_args(Dtype))]
-    named = components if isinstance(components, list) else []
-    asked += [(f"components[{index}]", name, get_args(Component)) for index, name in enumerate(named)]
-    for field, value, choices in asked:
-        refuse_unknown_choice(path, field, value, choices)
+def _refuse_unknown(path: Path, table: Mapping[str, Any]) -> None:
+    """Refuses unknown fields and choices; what is of a wrong type is left to the type check."""
+    loras, components = (table.get(name) for name in ("loras", "components"))
+    tables: list[tuple[str, Any, type]] = [("", table, Recipe), ("metadata.", table.get("metadata"), Metadata)]
+    tables += [(f"loras[{index}].", item, Lora) for index, item in enumerate(loras if isinstance(loras, list) else ())]
+    for place, inner, kind in tables:
+        if isinstance(inner, dict):
+            documents.refuse_unknown_fields(path, place, inner, kind)
+    documents.refuse_unknown_choice(path, "method", table.get("method"), get_args(Method))
+    documents.refuse_unknown_choice(path, "dtype", table.get("dtype"), get_args(Dtype))
+    for index, name in enumerate(components if isinstance(components, list) else ()):
+        documents.refuse_unknown_choice(path, f"components[{index}]", name, get_args(Component))
 
 
 def _check_method(path: Path, recipe: Recipe, table: Mapping[str, Any]) -> None:
-    rule = RULES[recipe.method]
-    wanted = f"{rule.least}" if rule.most == rule.least else f"{rule.least} or more"
-    if not rule.least <= len(recipe.models) <= (rule.most or len(recipe.models)):
+    least, most, formula, fields = METHODS[recipe.method]
+    if not least <= len(recipe.models) <= (most or len(recipe.models)):
+        takes = f"{least}" if most == least else f"{least} or more"
         raise SuiteError(
-            f"{path}: models names {len(recipe.models)}; the method {recipe.method} ({rule.formula}) takes {wanted}."
+            f"{path}: models names {len(recipe.models)}; the method {recipe.method} ({formula}) takes {takes}."
         )
     for name in table:
-        if name in _OF_METHODS and name not in rule.fields:
-            takers = [method for method, other in RULES.items() if name in other.fields]
+        takers = [method for method, (*_, others) in METHODS.items() if name in others]
+        if takers and name not in fields:
             raise SuiteError(
-                f"{path}: the method {recipe.method} ({rule.formula}) has no {name}; it goes with {', '.join(takers)}."
+                f"{path}: the method {recipe.method} ({formula}) has no {name}; it goes with {', '.join(takers)}."
             )
-    needed = _NEEDED.get(recipe.method)
-    if needed is not None and needed not in table:
-        raise SuiteError(f"{path}: the field {needed} is missing; {recipe.method} is {rule.formula}.")
+    required = REQUIRED.get(recipe.method)
+    if required is not None and required not in table:
+        raise SuiteError(f"{path}: the field {required} is missing; {recipe.method} is {formula}.")
     for name in ("components", "weights"):
         if table.get(name) == []:
             raise SuiteError(f"{path}: {name} is empty; leave it out, or name at least one.")
@@ -169,12 +145,11 @@ def _check_method(path: Path, recipe: Recipe, table: Mapping[str, Any]) -> None:
 
 
 def _check_numbers(path: Path, recipe: Recipe) -> None:
-    between = recipe.method in ("weighted_sum", "slerp")
-    low, high = (0.0, 1.0) if between else (-100.0, 100.0)
-    numbers = [("alpha", recipe.alpha, low, high)]
-    numbers += [(f"blocks.{name}", value, low, high) for name, value in recipe.blocks.items()]
-    numbers += [(f"weights[{index}]", value, 0.0, 100.0) for index, value in enumerate(recipe.weights)]
-    numbers += [
+    low, high = (0.0, 1.0) if recipe.method in ("weighted_sum", "slerp") else (-100.0, 100.0)
+    numbers = [
+        ("alpha", recipe.alpha, low, high),
+        *((f"blocks.{name}", value, low, high) for name, value in recipe.blocks.items()),
+        *((f"weights[{index}]", value, 0.0, 100.0) for index, value in enumerate(recipe.weights)),
         ("density", recipe.density, 0.0, 1.0),
         ("drop", recipe.drop, 0.0, 1.0),
         ("seed", recipe.seed, 0, MAX_SEED),
@@ -188,18 +163,13 @@ def _check_numbers(path: Path, recipe: Recipe) -> None:
     if recipe.weights and not any(recipe.weights):
         raise SuiteError(f"{path}: weights are all 0, which keeps nothing of the other models.")
     for index, lora in enumerate(recipe.loras):
-        _check_lora(f"{path}: loras[{index}]", lora)
-
-
-def _check_lora(place: str, lora: Lora) -> None:
-    parts = {"weight": lora.weight, "unet": lora.unet, "text_encoder": lora.text_encoder}
-    parts |= {"text_encoder_2": lora.text_encoder_2}
-    parts |= {f"blocks.{name}": value for name, value in lora.blocks.items()}
-    for field, value in parts.items():
-        if value is not None and not abs(value) <= HEAVIEST_LORA:  # NaN neither
-            raise SuiteError(
-                f"{place}.{field} is {value}; it must be a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}."
-            )
+        parts = {name: getattr(lora, name) for name in ("weight", "unet", "text_encoder", "text_encoder_2")}
+        for field, value in {**parts, **{f"blocks.{name}": value for name, value in lora.blocks.items()}}.items():
+            if value is not None and not abs(value) <= HEAVIEST_LORA:  # NaN neither
+                raise SuiteError(
+                    f"{path}: loras[{index}].{field} is {value}; "
+                    f"it must be a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}."
+                )
 
 
 def _check_names(path: Path, recipe: Recipe) -> None:

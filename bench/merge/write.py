@@ -1,4 +1,4 @@
-"""``merge``: a recipe becomes one file in the published layout, tensor by tensor."""
+"""``merge``: a recipe becomes one ``.safetensors`` file in the single-file (LDM) layout, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -15,44 +15,203 @@ from contextlib import contextmanager
 from importlib import metadata as packages
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import msgspec
+import torch
 
 from bench import documents
-from bench.checkpoints.checkpoint import Checkpoint, Shape
-from bench.checkpoints.families import FAMILIES, family_tensors
-from bench.checkpoints.ldm_layout import LdmTensor, join, published
-from bench.checkpoints.safetensors_files import read_header
-from bench.checkpoints.single_file import CONV_IN, INPAINTING_CHANNELS
-from bench.documents import sha256_of
+from bench.checkpoints.checkpoint import Checkpoint, component_of
+from bench.checkpoints.families import CONV_IN, FAMILIES, family_tensors, inpainting_shape
+from bench.checkpoints.ldm_layout import LdmTensor, join, ldm_tensors
+from bench.checkpoints.safetensors_files import read_header, weights_sha256
 from bench.errors import MachineError, UsageError, WeightsError
-from bench.merge.load import open_recipe
-from bench.merge.merged import Merged
+from bench.merge.load import located, open_recipe
+from bench.merge.merged import Merged, components_of
 from bench.records import Progress, Record, WeightFile
 from bench.store.journal import TEMPORARY, writing
 
-if TYPE_CHECKING:
-    import torch
+CODES = {"int64": "I64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+"""What is written: torch's name of a dtype -> the format's."""
 
-# What a merged file says of itself: the texts of its header. Nothing in them depends on when or where it was made.
+WIDTHS = {"int64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+HASHING = 2
+"""How many input files are hashed at a time."""
+AHEAD = 2
+"""How many finished tensors may wait for the disk."""
+MAKERS = 2
+"""How many tensors are made at a time."""
 
-KEPT = ("modelspec.", "ss_")
+
+class MergedFile(Record, frozen=True):
+    """A merged checkpoint, written."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    tensors: dict[str, int]
+    """How many the file has, by component."""
+    dtypes: dict[str, str]
+    """Precision by component; several are joined by ``+``."""
+    inputs: tuple[WeightFile, ...]
+
+
+def merge(
+    recipe: Path, output: Path, *, weights_dir: Path | None, force: bool = False, progress: Progress
+) -> MergedFile:
+    """Write what a recipe makes as one ``.safetensors`` file in the single-file layout.
+
+    Everything is computed in float32, one tensor at a time, and cast once. The file takes its place when it is whole
+    and on the disk; until then, and where anything fails, what was there stays. The same recipe and inputs give the
+    same bytes.
+
+    Args:
+        recipe: the ``.toml`` file.
+        output: the file to be.
+        weights_dir: a folder to look in before the Hub.
+        force: whether a file that is there may be replaced.
+        progress: told of the stages ``hash`` and ``merge``.
+
+    Raises:
+        SuiteError: a bad recipe.
+        UsageError: an output that cannot be used.
+        WeightsError: a source that is missing, damaged or does not fit; values that are not finite; a family that
+            people do not share as single files.
+        MachineError: no room on the disk, or it will not write.
+    """
+    target = _check_output(output, force)
+    merged = open_recipe(recipe, weights_dir)
+    _refuse_an_input(target, merged)
+    _refuse_other_precisions(merged)
+    _refuse_unknown_family(merged)
+    layout = ldm_tensors(merged.tensors)
+    entries = [*layout, *_marks(merged)]
+    check_room(target, sum(map(size_of, entries)))
+    before = _stamps(merged)
+    inputs = _hash(merged, progress)
+    texts = modelspec_texts(merged, {path: file.sha256 for path, file in inputs.items()})
+    with replacing(target) as file:
+        sha256, size_bytes = write_tensors(file, target, entries, texts, lambda one: _tensor(merged, one), progress)
+        _refuse_changed(before, _stamps(merged))
+    return MergedFile(
+        path=str(output),
+        sha256=sha256,
+        size_bytes=size_bytes,
+        # The text positions, without parts, are the first encoder's.
+        tensors=dict(Counter(component_of(one.parts[0]) if one.parts else "text_encoder" for one in layout)),
+        dtypes=merged.facts.dtypes,
+        inputs=tuple(inputs.values()),
+    )
+
+
+def _check_output(output: Path, force: bool) -> Path:
+    """Where the file goes, a link followed; UsageError where it cannot."""
+    target = output.resolve()
+    if target.suffix != ".safetensors":
+        raise UsageError(f"{output}: a merged checkpoint is a .safetensors file.", f"-o {output}.safetensors")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{output}: is a folder or a device, not a file.")
+    if not target.parent.is_dir():
+        raise UsageError(f"{output}: there is no folder {target.parent}.", f"mkdir -p {target.parent}")
+    if target.exists() and not force:
+        raise UsageError(f"{output}: is there already.", "--force replaces it once the new one is whole")
+    return target
+
+
+def _refuse_an_input(target: Path, merged: Merged) -> None:
+    for _, path in merged.files:
+        if target.exists() and path.samefile(target):
+            raise UsageError(f"{target}: is an input of the recipe ({path.name}); choose another name with -o.")
+
+
+def _refuse_other_precisions(merged: Merged) -> None:
+    for component, dtypes in merged.facts.dtypes.items():
+        other = [dtype for dtype in dtypes.split("+") if dtype not in CODES]
+        if other:
+            raise WeightsError(
+                f"{merged.models[0].what}: its {component} is stored in {', '.join(other)}, which is not written here.",
+                'set dtype = "float16", "bfloat16" or "float32" in the recipe',
+            )
+
+
+def _refuse_unknown_family(merged: Merged) -> None:
+    """Refuses what nothing could read as a single file: such a file has no configuration, only shapes.
+
+    Raises:
+        WeightsError: the components that were merged have not just the tensors of one of the known families.
+    """
+    found = {name: tensor.shape for name, tensor in merged.tensors.items()}
+    for family in FAMILIES:
+        shapes = {
+            name: tensor.shape
+            for name, tensor in family_tensors(family).items()
+            if component_of(name) in components_of(merged)
+        }
+        if merged.facts.inpainting and CONV_IN in shapes:
+            shapes[CONV_IN] = inpainting_shape(shapes[CONV_IN])
+        if shapes == found:
+            return
+    raise WeightsError(
+        f"{merged.models[0].what}: has the shapes of no family that people share as single files (SDXL, SD 1.5), so "
+        "that nothing could read the merged one: it would lack the configuration.",
+        f'the recipe itself is a checkpoint: checkpoint = "{merged.path.name}" in a suite beside it',
+    )
+
+
+def _marks(merged: Merged) -> list[LdmTensor]:
+    """The empty tensors by which single files say what they predict, and by which schedule they were trained."""
+    facts = merged.facts
+    marks = {"v_pred": facts.prediction == "v_prediction", "ztsnr": facts.zero_terminal_snr}
+    return [LdmTensor(key, (0,), "float32") for key, is_so in marks.items() if is_so]
+
+
+def _hash(merged: Merged, progress: Progress) -> dict[Path, WeightFile]:
+    """Every weight file that goes in, by its path, each hashed once; two at a time."""
+    components: dict[Path, str] = {}
+    for component, path in merged.files:
+        components.setdefault(path, component)
+    found: dict[Path, WeightFile] = {}
+    with ThreadPoolExecutor(HASHING) as threads:
+        for done, (path, sha256) in enumerate(zip(components, threads.map(weights_sha256, components), strict=True)):
+            progress("hash", done, len(components), path.name)
+            size_bytes = path.stat().st_size
+            found[path] = WeightFile(component=components[path], name=path.name, sha256=sha256, size_bytes=size_bytes)
+    progress("hash", len(components), len(components))
+    return found
+
+
+def _stamps(merged: Merged) -> dict[Path, tuple[int, int]]:
+    """Size and time of change of every input: what shows that a file was written to meanwhile."""
+    found = {path: path.stat() for _, path in merged.files}
+    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in found.items()}
+
+
+def _refuse_changed(before: Mapping[Path, object], after: Mapping[Path, object]) -> None:
+    changed = [path.name for path in before if before[path] != after[path]]
+    if changed:
+        raise WeightsError(
+            f"{', '.join(changed)}: was written to while it was merged: its hash is not the hash of what was read.",
+            "give the same command again, once nothing writes to it",
+        )
+
+
+def _tensor(merged: Merged, entry: LdmTensor) -> torch.Tensor:
+    """A stored tensor in the precision of the output; an empty one for a mark."""
+    if not math.prod(entry.shape):
+        return torch.zeros(0)
+    dtype: torch.dtype = getattr(torch, entry.dtype)
+    return join(entry, [merged.read(name, dtype) for name in entry.parts])
+
+
+# --- what a merged file says of itself (modelspec); nothing in it depends on when or where it was made ---------------
 
 OF_ONE_FILE = ("modelspec.hash_sha256", "modelspec.date", "modelspec.thumbnail")
-
 ARCHITECTURES = {"sdxl": "stable-diffusion-xl-v1-base", "sd15": "stable-diffusion-v1"}
-
 RESOLUTIONS = {"sdxl": "1024x1024", "sd15": "512x512"}
-
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
-Hashes = Mapping[Path, str]
 
-"""sha256 by file."""
-
-
-def header_texts(merged: Merged, hashes: Hashes) -> dict[str, str]:
+def modelspec_texts(merged: Merged, hashes: Mapping[Path, str]) -> dict[str, str]:
     """The metadata of the merged file, sorted by name.
 
     Args:
@@ -60,7 +219,8 @@ def header_texts(merged: Merged, hashes: Hashes) -> dict[str, str]:
         hashes: the sha256 of every weight file that goes into it.
     """
     facts, first = merged.facts, _metadata(merged)
-    texts = {name: text for name, text in first.items() if name.startswith(KEPT) and name not in OF_ONE_FILE}
+    kept = [name for name in first if name.startswith(("modelspec.", "ss_")) and name not in OF_ONE_FILE]
+    texts = {name: first[name] for name in kept}
     texts.setdefault("modelspec.title", _title(merged.models[0]))
     texts.setdefault("modelspec.resolution", RESOLUTIONS[facts.family])
     texts |= {
@@ -77,26 +237,30 @@ def header_texts(merged: Merged, hashes: Hashes) -> dict[str, str]:
     return dict(sorted(texts.items()))
 
 
-def recipe_facts(merged: Merged, hashes: Hashes) -> dict[str, Any]:
-    """A recipe without paths: what was asked, and of each source its name and the sha256 of its files."""
+def recipe_facts(merged: Merged, hashes: Mapping[Path, str]) -> dict[str, Any]:
+    """A recipe without paths: its fields, and of each source its name and the sha256 of its files."""
     recipe: dict[str, Any] = msgspec.to_builtins(merged.recipe)
     recipe["models"] = [_source_facts(model, hashes) for model in merged.models]
     recipe["vae"] = None if merged.vae is None else _source_facts(merged.vae, hashes)
     for lora, one in zip(recipe["loras"], merged.loras, strict=True):
-        scales = hashlib.sha256(documents.canonical(one.adapter.scales)).hexdigest()
-        lora |= {"path": without_folder(one.what), "sha256": hashes[one.file], "scales_sha256": scales}
+        scales = documents.sha256_of(documents.canonical(one.adapter.scales))
+        lora |= {
+            "path": without_folder(located(one.lora.path, merged.path.parent)),
+            "sha256": hashes[one.adapter.path],
+            "scales_sha256": scales,
+        }
     return recipe
 
 
 def without_folder(what: str) -> str:
     """A source as a header may name it: of a path the last part, a Hub id or a shipped name as it is.
 
-    Sources that are paths are opened by absolute ones (``opening``), so that the two cannot be taken for each other.
+    Sources that are paths are opened by absolute ones (``located``), so that the two cannot be taken for each other.
     """
     return Path(what).name if Path(what).is_absolute() else what
 
 
-def _source_facts(source: Checkpoint, hashes: Hashes) -> dict[str, Any]:
+def _source_facts(source: Checkpoint, hashes: Mapping[Path, str]) -> dict[str, Any]:
     if isinstance(source, Merged):
         return recipe_facts(source, hashes)
     files = [{"component": component, "sha256": hashes[path]} for component, path in source.files]
@@ -108,67 +272,37 @@ def _title(model: Checkpoint) -> str:
 
 
 def _metadata(merged: Merged) -> Mapping[str, str]:
-    """What the first model's file says of itself; nothing where it is none, or several."""
+    """What the first model's file says of itself; nothing where it is not one file."""
     first = merged.models[0]
     if isinstance(first, Merged):
         return _metadata(first)
     return read_header(first.files[0][1]).metadata if first.facts.layout == "single-file" else {}
 
 
-# One ``.safetensors`` file, written tensor by tensor, whole or not at all.
-
-WIDTHS = {"int64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
-
-CODES = {"int64": "I64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-
-"""As safetensors names them, by torch's names."""
-
-AHEAD = 2
-
-"""How many finished tensors may wait for the disk."""
-
-MAKERS = 2
-
-"""How many tensors are made at a time."""
+# --- one .safetensors file, written tensor by tensor, whole or not at all --------------------------------------------
 
 
-class Entry(NamedTuple):
-    """A tensor of the file to be."""
-
-    key: str
-    shape: Shape
-    dtype: str
-    """As torch names it: one of ``CODES``."""
-
-    @property
-    def size_bytes(self) -> int:
-        """What it takes in the file."""
-        return math.prod(self.shape) * WIDTHS[self.dtype]
-
-
-class Written(NamedTuple):
-    """A file that is whole and on the disk."""
-
-    sha256: str
-    size_bytes: int
+def size_of(entry: LdmTensor) -> int:
+    """Bytes that a tensor takes in the file."""
+    return math.prod(entry.shape) * WIDTHS[entry.dtype]
 
 
 def write_tensors(
     file: FileIO,
     path: Path,
-    entries: Sequence[Entry],
+    entries: Sequence[LdmTensor],
     metadata: Mapping[str, str],
-    read: Callable[[str], torch.Tensor],
+    read: Callable[[LdmTensor], torch.Tensor],
     progress: Progress,
-) -> Written:
-    """Write header and tensors into a new file, in the order of ``ordered``.
+) -> tuple[str, int]:
+    """Write header and tensors into a new file, in the order of ``ordered``; its sha256 and its bytes.
 
     Args:
         file: what ``replacing`` gave.
         path: what it is to be, for messages.
-        entries: its tensors.
+        entries: its tensors, in a dtype of ``CODES``.
         metadata: the header's texts.
-        read: the tensor of a key, on the CPU, in its entry's shape and dtype; called from ``MAKERS`` threads. While
+        read: an entry's tensor, on the CPU, in its shape and dtype; called from ``MAKERS`` threads. While
             some are made, those before them are hashed and written.
         progress: told of each tensor.
 
@@ -178,7 +312,7 @@ def write_tensors(
     """
     order = ordered(entries)
     head = header(order, metadata)
-    size_bytes = len(head) + sum(entry.size_bytes for entry in order)
+    size_bytes = len(head) + sum(map(size_of, order))
     check_room(path, size_bytes)
     digest = hashlib.sha256()
 
@@ -190,7 +324,7 @@ def write_tensors(
 
     with ThreadPoolExecutor(MAKERS) as makers, ThreadPoolExecutor(1) as pen:
         waiting: deque[Future[None]] = deque([pen.submit(put, head)])
-        made = _in_order(makers, lambda entry: _bytes_of(read(entry.key), entry), order)
+        made = _in_order(makers, lambda entry: _bytes_of(read(entry), entry), order)
         for done, (entry, data) in enumerate(zip(order, made, strict=True)):
             progress("merge", done, len(order), entry.key)
             if len(waiting) == AHEAD:
@@ -199,11 +333,11 @@ def write_tensors(
         for one in waiting:
             one.result()
     progress("merge", len(order), len(order))
-    return Written(sha256=digest.hexdigest(), size_bytes=size_bytes)
+    return digest.hexdigest(), size_bytes
 
 
 def _in_order(
-    makers: ThreadPoolExecutor, make: Callable[[Entry], memoryview], order: Sequence[Entry]
+    makers: ThreadPoolExecutor, make: Callable[[LdmTensor], memoryview], order: Sequence[LdmTensor]
 ) -> Iterator[memoryview]:
     """What is made of each entry, in order, ``MAKERS`` of them at a time; no more than that is made ahead."""
     waiting: deque[Future[memoryview]] = deque()
@@ -215,17 +349,17 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def ordered(entries: Sequence[Entry]) -> list[Entry]:
+def ordered(entries: Sequence[LdmTensor]) -> list[LdmTensor]:
     """The entries in the order of the file: the wider dtypes first, then by name."""
     return sorted(entries, key=lambda entry: (-WIDTHS[entry.dtype], entry.dtype, entry.key))
 
 
-def header(order: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
+def header(order: Sequence[LdmTensor], metadata: Mapping[str, str]) -> bytes:
     """What stands before the tensors: the length as 8 bytes, then JSON, filled up with spaces to 8 bytes."""
     table: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     at = 0
     for entry in order:
-        end = at + entry.size_bytes
+        end = at + size_of(entry)
         table[entry.key] = {"dtype": CODES[entry.dtype], "shape": list(entry.shape), "data_offsets": [at, end]}
         at = end
     text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
@@ -305,185 +439,8 @@ def _start_writing_out(file: FileIO, count: int) -> None:
         os.posix_fadvise(file.fileno(), file.tell() - count, count, os.POSIX_FADV_DONTNEED)
 
 
-def _bytes_of(tensor: torch.Tensor, entry: Entry) -> memoryview:
-    import torch
-
+def _bytes_of(tensor: torch.Tensor, entry: LdmTensor) -> memoryview:
     found = (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
     if found != (entry.shape, entry.dtype):
         raise ValueError(f"{entry.key}: is {found}, and its entry says {(entry.shape, entry.dtype)}")
     return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-
-
-# ``merge``: a recipe becomes one file in the published layout, tensor by tensor.
-
-HASHING = 2
-
-"""How many input files are hashed at a time."""
-
-
-class MergedFile(Record, frozen=True):
-    """A merged checkpoint, written."""
-
-    path: str
-    sha256: str
-    size_bytes: int
-    tensors: dict[str, int]
-    """How many the file has, by component."""
-    dtypes: dict[str, str]
-    """Precision by component; several are joined by ``+``."""
-    inputs: tuple[WeightFile, ...]
-
-
-def merge(
-    recipe: Path, output: Path, *, weights_dir: Path | None, force: bool = False, progress: Progress
-) -> MergedFile:
-    """Write what a recipe makes as one ``.safetensors`` file in the published layout.
-
-    Everything is computed in float32, one tensor at a time, and cast once. The file takes its place when it is whole
-    and on the disk; until then, and where anything fails, what was there stays. The same recipe and inputs give the
-    same bytes.
-
-    Args:
-        recipe: the ``.toml`` file.
-        output: the file to be.
-        weights_dir: local weights, asked before the Hub.
-        force: whether a file that is there may be replaced.
-        progress: told of the stages ``hash`` and ``merge``.
-
-    Raises:
-        SuiteError: a bad recipe. UsageError: an output that will not do.
-        WeightsError: a source that is missing, damaged or does not fit; values that are not finite; a family that is
-            not published as single files.
-        MachineError: no room on the disk, or it will not write.
-    """
-    target = _check_output(output, force)
-    merged = open_recipe(recipe, weights_dir)
-    _refuse_an_input(target, merged)
-    _refuse_other_precisions(merged)
-    _refuse_unreadable(merged)
-    layout = published(merged.tensors)
-    entries = [Entry(one.key, one.shape, one.dtype) for one in layout] + _marks(merged)
-    check_room(target, sum(entry.size_bytes for entry in entries))
-    before = _stamps(merged)
-    inputs = _hash(merged, progress)
-    texts = header_texts(merged, {path: file.sha256 for path, file in inputs.items()})
-    by_key = {one.key: one for one in layout}
-    with replacing(target) as file:
-        written = write_tensors(file, target, entries, texts, lambda key: _tensor(merged, by_key.get(key)), progress)
-        _refuse_changed(before, _stamps(merged))
-    return MergedFile(
-        path=str(output),
-        sha256=written.sha256,
-        size_bytes=written.size_bytes,
-        tensors=dict(Counter(_component(one) for one in layout)),
-        dtypes=merged.facts.dtypes,
-        inputs=tuple(inputs.values()),
-    )
-
-
-def _check_output(output: Path, force: bool) -> Path:
-    """Where the file goes, a link followed; UsageError where it cannot."""
-    target = output.resolve()
-    if target.suffix != ".safetensors":
-        raise UsageError(f"{output}: a merged checkpoint is a .safetensors file.", f"-o {output}.safetensors")
-    if target.exists() and not target.is_file():
-        raise UsageError(f"{output}: is a folder or a device, not a file.")
-    if not target.parent.is_dir():
-        raise UsageError(f"{output}: there is no folder {target.parent}.", f"mkdir -p {target.parent}")
-    if target.exists() and not force:
-        raise UsageError(f"{output}: is there already.", "--force replaces it once the new one is whole")
-    return target
-
-
-def _refuse_an_input(target: Path, merged: Merged) -> None:
-    for _, path in merged.files:
-        if target.exists() and path.samefile(target):
-            raise UsageError(f"{target}: is an input of the recipe ({path.name}); choose another name with -o.")
-
-
-def _refuse_other_precisions(merged: Merged) -> None:
-    for component, dtypes in merged.facts.dtypes.items():
-        other = [dtype for dtype in dtypes.split("+") if dtype not in CODES]
-        if other:
-            raise WeightsError(
-                f"{merged.models[0].what}: its {component} is stored in {', '.join(other)}, which is not written here.",
-                'set dtype = "float16", "bfloat16" or "float32" in the recipe',
-            )
-
-
-def _refuse_unreadable(merged: Merged) -> None:
-    """Refuse what would be no checkpoint as a single file.
-
-    Such a file has no configuration: whoever reads it knows the families by the shapes of their tensors.
-
-    Raises:
-        WeightsError: the tensors are those of no family that is published as single files.
-    """
-    if not any(_is_of(family, merged) for family in FAMILIES):
-        raise WeightsError(
-            f"{merged.models[0].what}: has the shapes of no family that is published as single files "
-            "(SDXL, SD 1.5), so that nothing could read the merged one: it would lack the configuration.",
-            f'the recipe itself is a checkpoint: checkpoint = "{merged.path.name}" in a suite beside it',
-        )
-
-
-def _is_of(family: str, merged: Merged) -> bool:
-    """Whether the components that were merged have a family's tensors; an inpainting UNet has more input channels."""
-    held = {name.split(".", 1)[0] for name in merged.tensors}
-    shapes = {name: one.shape for name, one in family_tensors(family).items() if name.split(".", 1)[0] in held}
-    if merged.facts.inpainting and CONV_IN in shapes:
-        out, _, *size = shapes[CONV_IN]
-        shapes[CONV_IN] = (out, INPAINTING_CHANNELS, *size)
-    return shapes == {name: one.shape for name, one in merged.tensors.items()}
-
-
-def _marks(merged: Merged) -> list[Entry]:
-    """The empty tensors by which published files say what they predict, and by which schedule they were trained."""
-    facts = merged.facts
-    marks = {"v_pred": facts.prediction == "v_prediction", "ztsnr": facts.zero_terminal_snr}
-    return [Entry(key, (0,), "float32") for key, is_so in marks.items() if is_so]
-
-
-def _hash(merged: Merged, progress: Progress) -> dict[Path, WeightFile]:
-    """Every weight file that goes in, by its path, each hashed once; two at a time."""
-    components: dict[Path, str] = {}
-    for component, path in merged.files:
-        components.setdefault(path, component)
-    found: dict[Path, WeightFile] = {}
-    with ThreadPoolExecutor(HASHING) as threads:
-        for done, (path, sha256) in enumerate(zip(components, threads.map(sha256_of, components), strict=True)):
-            progress("hash", done, len(components), path.name)
-            size_bytes = path.stat().st_size
-            found[path] = WeightFile(component=components[path], name=path.name, sha256=sha256, size_bytes=size_bytes)
-    progress("hash", len(components), len(components))
-    return found
-
-
-def _stamps(merged: Merged) -> dict[Path, tuple[int, int]]:
-    """Size and time of change of every input: what shows that a file was written to meanwhile."""
-    found = {path: path.stat() for _, path in merged.files}
-    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in found.items()}
-
-
-def _refuse_changed(before: Mapping[Path, object], after: Mapping[Path, object]) -> None:
-    changed = [path.name for path in before if before[path] != after[path]]
-    if changed:
-        raise WeightsError(
-            f"{', '.join(changed)}: was written to while it was merged, so that its hash is not that of what was read.",
-            "give the same command again, once nothing writes to it",
-        )
-
-
-def _tensor(merged: Merged, entry: LdmTensor | None) -> torch.Tensor:
-    """A published tensor in the precision of the output; an empty one for a mark."""
-    import torch
-
-    if entry is None:
-        return torch.zeros(0)
-    dtype = getattr(torch, entry.dtype)
-    return join(entry, [merged.read(name, dtype) for name in entry.parts])
-
-
-def _component(entry: LdmTensor) -> str:
-    """The component that a published tensor belongs to; the text positions, without parts, are the first encoder's."""
-    return entry.parts[0].split(".", 1)[0] if entry.parts else "text_encoder"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import WeightsError
 from bench.metrics.openai_clip import openai_vit_l14
 from bench.metrics.registry import Inputs, Place, metric
+from bench.metrics.weights import FETCH_AGAIN, find_weights, read_tensors
 from bench.records import MetricFacts
-from bench.weights import find_weights, read_tensors
-from bench.weights.find import FETCH_AGAIN
 
 if TYPE_CHECKING:
     import torch
@@ -23,22 +21,27 @@ WIDTHS = (WIDTH, 1024, 128, 64, 16, 1)
 VERSION = "1-pil-bicubic"
 
 
-def load_v1(place: Place) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
-    """Weight (1, 768) and bias (1,) of the first predictor, as one layer."""
-    file = find_weights("aesthetic-v1", place)
-    return _layers(read_tensors(file), ("",), (WIDTH, 1), place.device, file)
+Layers = tuple[tuple["torch.Tensor", "torch.Tensor"], ...]
+"""Weight (out, in) and bias (out,) of each linear layer, float32 on the place's device."""
 
 
-def load_v2(place: Place) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
-    """Weight (out, in) and bias (out,) of each of the second predictor's five layers."""
-    file = find_weights("aesthetic-v2", place)
-    return _layers(read_tensors(file), tuple(f"layers.{n}." for n in LAYERS), WIDTHS, place.device, file)
+def load_v1(place: Place) -> Layers:
+    """The first predictor: one layer, 768 to 1; raises as ``load_v2``."""
+    return _load("aesthetic-v1", ("",), (WIDTH, 1), place)
 
 
-def _layers(
-    state: Any, names: tuple[str, ...], widths: tuple[int, ...], device: str, file: Path
-) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
-    """The linear layers of a head, float32 on the device; exactly these and of these widths, or a WeightsError."""
+def load_v2(place: Place) -> Layers:
+    """The second predictor's five layers.
+
+    Raises:
+        WeightsError: the file is not there, or holds other layers than these, or of other widths.
+    """
+    return _load("aesthetic-v2", tuple(f"layers.{number}." for number in LAYERS), WIDTHS, place)
+
+
+def _load(entry: str, names: tuple[str, ...], widths: tuple[int, ...], place: Place) -> Layers:
+    file = find_weights(entry, place.weights_dir)
+    state = read_tensors(file)
     shapes: dict[str, tuple[int, ...]] = {}
     for name, before, after in zip(names, widths[:-1], widths[1:], strict=True):
         shapes |= {f"{name}weight": (after, before), f"{name}bias": (after,)}
@@ -50,7 +53,8 @@ def _layers(
             f"not {shapes.get(wrong, 'any, it is unknown')}.",
             FETCH_AGAIN,
         )
-    return tuple((state[f"{name}weight"].to(device).float(), state[f"{name}bias"].to(device).float()) for name in names)
+    tensors = {key: value.to(place.device).float() for key, value in state.items()}
+    return tuple((tensors[f"{name}weight"], tensors[f"{name}bias"]) for name in names)
 
 
 @metric(
@@ -75,7 +79,7 @@ def _layers(
     load_head=load_v2,
     needs_text=False,
     weights=("aesthetic-v2",),
-    view="torchvision",
+    preprocessing="torchvision",
 )
 def aesthetic_v2(inputs: Inputs) -> torch.Tensor:
     """Rating by five linear layers with nothing between them, so affine: (n, 768) of unit norm -> (n,) float32."""
@@ -104,7 +108,7 @@ def aesthetic_v2(inputs: Inputs) -> torch.Tensor:
     load_head=load_v1,
     needs_text=False,
     weights=("aesthetic-v1",),
-    view="torchvision",
+    preprocessing="torchvision",
 )
 def aesthetic_v1(inputs: Inputs) -> torch.Tensor:
     """Rating w . e + b by one linear layer: embeddings (n, 768) of unit norm -> (n,) float32."""

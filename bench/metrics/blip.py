@@ -9,8 +9,8 @@ Sources: J. Li et al., BLIP, arXiv 2201.12086; J. Xu et al., ImageReward, arXiv 
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -34,15 +34,8 @@ NOT_NEEDED = frozenset(
 """Keys of the published file that the score does not read."""
 
 
-@dataclass(frozen=True)
-class VisionShape:
-    """Sizes of the vision transformer; the published one is ViT-L/16 at 224."""
-
-    image_px: int = 224
-    patch_px: int = 16
-    width: int = 1024
-    depth: int = 24
-    heads: int = 16
+VISION = {"img_size": 224, "patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16}
+"""Sizes of the vision transformer, by timm's names for them: ViT-L/16 at 224 pixels."""
 
 
 class TextShape(msgspec.Struct, frozen=True):
@@ -85,9 +78,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
         """(n, length, width), (n, places, source_width), bool (n, 1, 1, places), False for padding -> as ``x``."""
-        given = {"query": x, "key": source, "value": source}
+        sources = {"query": x, "key": source, "value": source}
         query, key, value = (
-            self.self[role](part).unflatten(-1, (self.heads, -1)).transpose(1, 2) for role, part in given.items()
+            self.self[role](part).unflatten(-1, (self.heads, -1)).transpose(1, 2) for role, part in sources.items()
         )
         # Not written out as two products: in those, MKL's last bits depend on an image's place in the batch.
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -140,18 +133,10 @@ class TextEncoder(nn.Module):
 class Blip(nn.Module):
     """An image and a text, read together: the text's first token after attention to all of the image."""
 
-    def __init__(self, vision: VisionShape, text: TextShape) -> None:
+    def __init__(self, vision: dict[str, Any], text: TextShape) -> None:
         super().__init__()
-        self.visual_encoder = VisionTransformer(
-            img_size=vision.image_px,
-            patch_size=vision.patch_px,
-            embed_dim=vision.width,
-            depth=vision.depth,
-            num_heads=vision.heads,
-            num_classes=0,
-            global_pool="",
-        )
-        self.text_encoder = TextEncoder(vision.width, text)
+        self.visual_encoder = VisionTransformer(**vision, num_classes=0, global_pool="")
+        self.text_encoder = TextEncoder(vision["embed_dim"], text)
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """(n, 3, h, w), token ids and bool mask (n, length), False for padding -> (n, hidden_size)."""
@@ -163,7 +148,7 @@ class Blip(nn.Module):
 class RewardNetwork(nn.Module):
     """BLIP, and five linear layers with nothing between them: dropouts in training, the identity here."""
 
-    def __init__(self, vision: VisionShape, text: TextShape) -> None:
+    def __init__(self, vision: dict[str, Any], text: TextShape) -> None:
         super().__init__()
         self.blip = Blip(vision, text)
         layers = nn.Sequential(
@@ -188,7 +173,7 @@ def read_text_shape(file: Path) -> TextShape:
     """The sizes in ``med_config.json``.
 
     Raises:
-        WeightsError: it is no such file, or names a network without cross-attention or with another activation.
+        WeightsError: it is another file, or names a network without cross-attention or with another activation.
     """
     try:
         shape = msgspec.json.decode(file.read_bytes(), type=TextShape)
@@ -202,11 +187,11 @@ def read_text_shape(file: Path) -> TextShape:
 
 
 def build_network(
-    state: MutableMapping[str, Tensor], place: Place, file: Path, vision: VisionShape, text: TextShape
+    state: MutableMapping[str, Tensor], place: Place, file: Path, vision: dict[str, Any], text: TextShape
 ) -> RewardNetwork:
     """The network with the weights of the published file: BLIP in the place's dtype, the MLP in float32, frozen.
 
-    Each tensor is cast and let go of in turn, so that half precision needs no second room in memory.
+    Each tensor is cast and let go of in turn, so that half precision is never in memory twice.
 
     Raises:
         WeightsError: a key is missing, unknown, or of another shape; ``file`` is named.

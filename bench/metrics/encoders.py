@@ -14,27 +14,22 @@ from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import CLIPTokenizer
 
 from bench.errors import WeightsError
 from bench.metrics.registry import NoScoreError, Place
+from bench.metrics.weights import FETCH_AGAIN
 from bench.records import Dtype
-from bench.suite.tokens import CONTEXT
-from bench.weights.find import FETCH_AGAIN
+from bench.suite.tokens import CONTEXT, merges, vocabulary
 
-# From a picture to the pixels that an encoder sees: the official preprocessings, each with its own preprocessing.
+# From a picture to the pixels that an encoder sees: the official preprocessings.
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
-
 STD = (0.26862954, 0.26130258, 0.27577711)
-
 """Of each channel, by which every CLIP normalises; source: A. Radford et al., arXiv 2103.00020, and its code."""
-
 MAX_RESIZED_PIXELS = 2**26
-
 """Most pixels that a picture may have once its short side is the encoder's, as many as are decoded at most."""
-
 Preprocessing = Callable[[Image.Image, int], Tensor]
-
 """A picture of any 8-bit mode and the encoder's side in pixels -> normalised float32 (3, side, side)."""
 
 
@@ -118,69 +113,36 @@ def _normalised(pixels: Tensor) -> Tensor:
     return ((pixels - mean) / std).contiguous()
 
 
-# From a prompt to the 77 tokens that a CLIP text encoder reads: the two official tokenizers.
+# From a prompt to the tokens that a CLIP text encoder reads, start and end left out: the two official tokenizers.
 
-START, END = "<|startoftext|>", "<|endoftext|>"
-
-
-@dataclass(frozen=True)
-class ClipTokens:
-    """A tokenizer with its own cleaning."""
-
-    pieces: Callable[[str], list[int]]
-    """The tokens of a prompt of any length, without start and end."""
-    start: int
-    end: int
-
-    def ids(self, prompts: Sequence[str]) -> Tensor:
-        """Start, pieces, end and zeros, int64 (n, 77); of a longer prompt the last pieces go, never the end."""
-        ids = torch.zeros(len(prompts), CONTEXT, dtype=torch.long)
-        for row, prompt in zip(ids, prompts, strict=True):
-            tokens = [self.start, *self.pieces(prompt)[: CONTEXT - 2], self.end]
-            row[: len(tokens)] = torch.tensor(tokens)
-        return ids
-
-    def truncated(self, prompts: Sequence[str]) -> list[bool]:
-        """Of each prompt, whether it has more than 77 tokens, start and end counted."""
-        return [len(self.pieces(prompt)) > CONTEXT - 2 for prompt in prompts]
+START, END = 49406, 49407
+"""What every CLIP puts before and after a prompt's tokens."""
+Tokenize = Callable[[str], list[int]]
 
 
-def openai_tokens() -> ClipTokens:
+def openai_tokens() -> Tokenize:
     """openai's tokenizer as open_clip has it: ftfy, HTML entities resolved, white space collapsed, lower case."""
-    tokenizer = SimpleTokenizer()
-    return ClipTokens(tokenizer.encode, tokenizer.sot_token_id, tokenizer.eot_token_id)
+    tokenize: Tokenize = SimpleTokenizer().encode
+    return tokenize
 
 
-def transformers_tokens() -> ClipTokens:
+def transformers_tokens() -> Tokenize:
     """transformers' CLIP tokenizer: Unicode composed (NFC), white space collapsed, lower case, and nothing else.
 
     Built from the byte pairs that open_clip ships, which are those of every CLIP, so that it needs no download.
     """
-    from transformers import CLIPTokenizer
-
-    shipped = SimpleTokenizer()
-    names = {"<start_of_text>": START, "<end_of_text>": END}
-    vocabulary = {names.get(piece, piece): number for piece, number in shipped.encoder.items()}
-    merges = sorted(shipped.bpe_ranks, key=shipped.bpe_ranks.__getitem__)
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges)
-
-    def pieces(prompt: str) -> list[int]:
-        ids: list[int] = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
-        return ids
-
-    return ClipTokens(pieces, vocabulary[START], vocabulary[END])
+    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    words = {names.get(word, word): number for word, number in vocabulary().items()}
+    tokenizer = CLIPTokenizer(vocab=words, merges=list(merges()))
+    return lambda prompt: list(tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids)
 
 
 # A CLIP in memory, as an encoder: its model, its tokenizer and its preprocessings, and how models are filled strictly.
 
 BATCH = 16
-
 """Images and prompts of one forward: enough to keep a CPU or GPU busy, and always the same."""
-
 NAMED_KEYS = 3
-
 """Most keys that an error names."""
-
 TORCH_DTYPES: dict[Dtype, torch.dtype] = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -196,18 +158,18 @@ class ClipEncoder:
     """(batch, 3, side, side) in ``dtype`` -> features (batch, d) of any length."""
     encode_text: Callable[[Tensor], Tensor]
     """Token ids (batch, 77) -> features (batch, d) of any length."""
-    tokens: ClipTokens
+    tokenize: Tokenize
     preprocessings: Mapping[str, Preprocessing]
-    """By the name that a metric has for it as its ``view``."""
+    """By the name that a metric has for it."""
     side_px: int
     logit_scale: float
     device: str
     dtype: torch.dtype
     batch: int = BATCH
 
-    def preprocess(self, image: Image.Image, view: str) -> Tensor:
+    def preprocess(self, image: Image.Image, preprocessing: str) -> Tensor:
         """The picture in one of the encoder's preprocessings, float32 (3, side, side) on the CPU."""
-        return self.preprocessings[view](image, self.side_px)
+        return self.preprocessings[preprocessing](image, self.side_px)
 
     @torch.inference_mode()
     def embed_images(self, pixels: Tensor) -> Tensor:
@@ -217,18 +179,26 @@ class ClipEncoder:
     @torch.inference_mode()
     def embed_texts(self, prompts: Sequence[str]) -> Tensor:
         """``batch`` prompts, each as 77 tokens -> unit vectors, float32 (batch, d)."""
-        return functional.normalize(self.encode_text(self.tokens.ids(prompts).to(self.device)).float(), dim=1)
+        return functional.normalize(self.encode_text(self._token_ids(prompts).to(self.device)).float(), dim=1)
+
+    def _token_ids(self, prompts: Sequence[str]) -> Tensor:
+        """Start, tokens, end and zeros, int64 (n, 77); of a longer prompt the last tokens go, never the end."""
+        ids = torch.zeros(len(prompts), CONTEXT, dtype=torch.long)
+        for row, prompt in zip(ids, prompts, strict=True):
+            tokens = [START, *self.tokenize(prompt)[: CONTEXT - 2], END]
+            row[: len(tokens)] = torch.tensor(tokens)
+        return ids
 
     def truncated(self, prompts: Sequence[str]) -> list[bool]:
-        """Of each prompt, whether it has more than 77 tokens."""
-        return self.tokens.truncated(prompts)
+        """Of each prompt, whether it has more than 77 tokens, start and end counted."""
+        return [len(self.tokenize(prompt)) > CONTEXT - 2 for prompt in prompts]
 
 
 def fill_model(model: nn.Module, state: MutableMapping[str, Tensor], place: Place, file: Path, what: str) -> float:
     """Give a CLIP built on the device "meta" its weights in the place's dtype, frozen; its exp(logit_scale).
 
     The scale is taken in float32 whatever the dtype: bfloat16 would make 98.9 of 100, and every score with it.
-    Each tensor is cast and let go of in turn, so that a file in half precision needs no second room in memory.
+    Each tensor is cast and let go of in turn, so that a file in half precision needs no second copy in memory.
 
     Raises:
         WeightsError: a key is missing, unknown or of another shape; ``file`` and ``what`` it should be are named.
@@ -289,7 +259,6 @@ class ClipShape:
 
 
 VIT_L14 = ClipShape(768, 1024, 24, 64, 768, 12, 12, quick_gelu=True)
-
 VIT_H14 = ClipShape(1024, 1280, 32, 80, 1024, 16, 24, quick_gelu=False)
 
 
@@ -301,7 +270,7 @@ def load_open_clip(
     what: str,
     shape: ClipShape,
     preprocessings: Mapping[str, Preprocessing],
-    tokens: ClipTokens | None = None,
+    tokenize: Tokenize | None = None,
 ) -> ClipEncoder:
     """A CLIP of the given shape with the weights of a published file, at the place.
 
@@ -311,14 +280,25 @@ def load_open_clip(
         file: where they were read, for errors.
         what: the model that they should be, for errors.
         shape: its sizes.
-        preprocessings: by the views of its metrics.
-        tokens: its tokenizer, openai's by default.
+        preprocessings: by the names that its metrics have for them.
+        tokenize: its tokenizer, openai's by default.
 
     Raises:
         WeightsError: a key is missing, unknown or of another shape.
     """
     with torch.device("meta"):
-        model = _model(shape)
+        model = CLIP(
+            embed_dim=shape.embed_dim,
+            vision_cfg=CLIPVisionCfg(
+                image_size=shape.side_px,
+                patch_size=shape.patch_px,
+                width=shape.vision_width,
+                layers=shape.vision_layers,
+                head_width=shape.head_width,
+            ),
+            text_cfg=CLIPTextCfg(width=shape.text_width, heads=shape.text_heads, layers=shape.text_layers),
+            quick_gelu=shape.quick_gelu,
+        )
     logit_scale = fill_model(model, state, place, file, what)
     # No key of the file fills this buffer, and on the device "meta" it holds nothing: no token sees a later one.
     size = model.context_length
@@ -326,25 +306,10 @@ def load_open_clip(
     return ClipEncoder(
         encode_image=model.encode_image,
         encode_text=model.encode_text,
-        tokens=openai_tokens() if tokens is None else tokens,
+        tokenize=openai_tokens() if tokenize is None else tokenize,
         preprocessings=preprocessings,
         side_px=shape.side_px,
         logit_scale=logit_scale,
         device=place.device,
         dtype=TORCH_DTYPES[place.dtype],
-    )
-
-
-def _model(shape: ClipShape) -> CLIP:
-    return CLIP(
-        embed_dim=shape.embed_dim,
-        vision_cfg=CLIPVisionCfg(
-            image_size=shape.side_px,
-            patch_size=shape.patch_px,
-            width=shape.vision_width,
-            layers=shape.vision_layers,
-            head_width=shape.head_width,
-        ),
-        text_cfg=CLIPTextCfg(width=shape.text_width, heads=shape.text_heads, layers=shape.text_layers),
-        quick_gelu=shape.quick_gelu,
     )

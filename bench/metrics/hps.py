@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from bench.errors import WeightsError
 from bench.metrics.registry import Inputs, LoadedEncoder, Place, encoder, metric
+from bench.metrics.weights import FETCH_AGAIN, find_weights, read_tensors
 from bench.records import MetricFacts
-from bench.weights import find_weights, read_tensors
-from bench.weights.find import FETCH_AGAIN
 
 if TYPE_CHECKING:
     import torch
@@ -26,14 +25,14 @@ REFERENCE = "X. Wu et al., Human Preference Score v2, arXiv 2306.09341"
 @encoder("hpsv2-vit-h14", weights=("hpsv2",))
 def hpsv2_vit_h14(place: Place) -> LoadedEncoder:
     """The ViT-H/14 of HPSv2, with the exact GELU."""
-    file = find_weights("hpsv2", place)
+    file = find_weights("hpsv2", place.weights_dir)
     return load_hps(read_tensors(file), place, file)
 
 
 @encoder("hpsv2.1-vit-h14", weights=("hpsv2.1",))
 def hpsv21_vit_h14(place: Place) -> LoadedEncoder:
     """The ViT-H/14 of HPSv2.1, with the exact GELU."""
-    file = find_weights("hpsv2.1", place)
+    file = find_weights("hpsv2.1", place.weights_dir)
     return load_hps(read_tensors(file), place, file)
 
 
@@ -84,7 +83,7 @@ def load_hps(
 )
 def hpsv2(inputs: Inputs) -> torch.Tensor:
     """HPSv2 as its tables print it: 100 cos(image, text), without the logit scale, (n,) float32 in [-100, 100]."""
-    return _score(inputs)
+    return 100.0 * inputs.cosines()
 
 
 @metric(
@@ -109,8 +108,4 @@ def hpsv2(inputs: Inputs) -> torch.Tensor:
 )
 def hpsv21(inputs: Inputs) -> torch.Tensor:
     """HPSv2.1: 100 cos(image, text), without the logit scale, (n,) float32 in [-100, 100]."""
-    return _score(inputs)
-
-
-def _score(inputs: Inputs) -> torch.Tensor:
-    return 100.0 * (inputs.image_embeds * inputs.text_embeds).sum(dim=1)  # type: ignore[operator]
+    return 100.0 * inputs.cosines()

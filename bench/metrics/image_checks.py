@@ -1,4 +1,4 @@
-"""Image checks: images that are broken or doubled, and the other samples of a prompt. Imports no torch."""
+"""Image checks: images that are broken or duplicates, and the other samples of a prompt. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ from numpy.typing import NDArray
 
 from bench.records import Render
 
-# Tripwires: images that are broken, and must be named before any mean is taken.
-
 BLACK_LEVEL = 4
-
 """An image of which no channel of no pixel exceeds this 8-bit level is black."""
-
 UNIFORM_LEVELS = 1.0
-
 """An image of which every channel's standard deviation, in 8-bit levels, is below this is uniform."""
 
 
@@ -48,8 +43,8 @@ def not_finite(bad: int, size: int) -> str | None:
 def duplicates(renders: Iterable[Render]) -> dict[tuple[str, str, int], str]:
     """The images that equal another one of their variant, by (variant, prompt, sample), with the reason.
 
-    Every image has noise of its own, so equal files (by sha256 of the PNG) mean that the model heeds
-    neither noise nor prompt. All images of an equal set are named, since none of them is the right one.
+    Every image has noise of its own, so equal files (by sha256 of the PNG) mean that the model follows
+    neither noise nor prompt. All equal images are named, since it is not known which of them is right.
     """
     same: dict[tuple[str, str], list[Render]] = {}
     for render in renders:
@@ -57,18 +52,12 @@ def duplicates(renders: Iterable[Render]) -> dict[tuple[str, str, int], str]:
             same.setdefault((render.variant, render.sha256), []).append(render)
     reasons: dict[tuple[str, str, int], str] = {}
     for equal in same.values():
-        for render in equal[1:]:
-            reasons[render.variant, render.prompt_id, render.sample] = _equals(equal[0])
-        if len(equal) > 1:
-            reasons[equal[0].variant, equal[0].prompt_id, equal[0].sample] = _equals(equal[1])
+        for number, render in enumerate(equal if len(equal) > 1 else ()):
+            other = equal[0] if number else equal[1]
+            reasons[render.variant, render.prompt_id, render.sample] = (
+                f"duplicate image: the same as prompt {other.prompt_id!r}, sample {other.sample}, of this variant"
+            )
     return reasons
-
-
-def _equals(other: Render) -> str:
-    return f"duplicate image: the same as prompt {other.prompt_id!r}, sample {other.sample}, of this variant"
-
-
-# The samples of a prompt, for metrics that compare them with each other. Imports no torch.
 
 
 def other_samples(renders: Iterable[Render]) -> Mapping[tuple[str, str, int], tuple[Render, ...]]:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import WeightsError
 from bench.metrics.registry import Inputs, LoadedRewardModel, Place, encoder, metric
+from bench.metrics.weights import find_weights, read_tensors
 from bench.records import MetricFacts
-from bench.weights import find_weights, read_tensors
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
     from tokenizers import BertWordPieceTokenizer
 
-    from bench.metrics.blip import TextShape, VisionShape
+    from bench.metrics.blip import TextShape
 
 BATCH = 16
 TOKENS = 35
@@ -37,23 +37,23 @@ class ImageRewardModel:
 
     batch = BATCH
 
-    def __init__(self, folder: Path, vocabulary: Path, place: Place, vision: VisionShape | None = None) -> None:
+    def __init__(self, folder: Path, vocabulary: Path, place: Place, vision: dict[str, Any] | None = None) -> None:
         """Load ``ImageReward.pt`` and ``med_config.json`` of ``folder``, and bert-base-uncased's ``vocab.txt``.
 
         Raises:
             WeightsError: a file is damaged or of another network, or the files do not belong together.
         """
-        from bench.metrics.blip import VisionShape, build_network, read_text_shape
+        from bench.metrics.blip import VISION, build_network, read_text_shape
 
-        vision = vision or VisionShape()
+        vision = vision or VISION
         text = read_text_shape(folder / "med_config.json")
         file = folder / "ImageReward.pt"
-        self._image_px = vision.image_px
+        self._image_px = vision["img_size"]
         self._device = place.device
         self._tokenizer = load_tokenizer(vocabulary, text)
         self._network = build_network(read_tensors(file), place, file, vision, text)
 
-    def preprocess(self, image: Image, view: str = "") -> torch.Tensor:
+    def preprocess(self, image: Image, preprocessing: str = "") -> torch.Tensor:
         """As the official transform: short side to 224, centre crop, RGB last; normalised float32 (3, 224, 224).
 
         Raises:
@@ -83,7 +83,7 @@ def load_tokenizer(vocabulary: Path, text: TextShape) -> BertWordPieceTokenizer:
     """BERT's uncased word pieces, with BLIP's two added tokens, cut and padded to 35.
 
     Raises:
-        WeightsError: it is no vocabulary of BERT, or not of as many tokens as the network has.
+        WeightsError: it is not a vocabulary of BERT, or not of as many tokens as the network has.
     """
     from tokenizers import BertWordPieceTokenizer
 
@@ -111,9 +111,11 @@ def imagereward_model(place: Place) -> LoadedRewardModel:
     up to 0.0013 and bfloat16 by up to 0.021, where pictures and prompts moved it by 0.3.
 
     Raises:
-        WeightsError, MachineError: as ``bench.weights.find_weights`` and ``ImageRewardModel``.
+        WeightsError, MachineError: as ``bench.metrics.weights.find_weights`` and ``ImageRewardModel``.
     """
-    return ImageRewardModel(find_weights("imagereward", place), find_weights("bert-base-uncased", place), place)
+    return ImageRewardModel(
+        find_weights("imagereward", place.weights_dir), find_weights("bert-base-uncased", place.weights_dir), place
+    )
 
 
 @metric(
@@ -136,6 +138,6 @@ def imagereward_model(place: Place) -> LoadedRewardModel:
 )
 def imagereward(inputs: Inputs) -> torch.Tensor:
     """(r - 0.16717362830052426) / 1.0333394966054072 of the raw reward r, (n,) float32, about -2 to 2, unbounded."""
-    if inputs.joint is None:
-        raise ValueError("imagereward reads the value of its reward models, and was given none")
-    return (inputs.joint - REWARD_MEAN) / REWARD_STD
+    if inputs.reward is None:
+        raise ValueError("imagereward reads the value of its reward model, and got none")
+    return (inputs.reward - REWARD_MEAN) / REWARD_STD

@@ -1,4 +1,4 @@
-"""CLIPScore, and openai's CLIP ViT-L/14 that the aesthetic predictors share."""
+"""CLIPScore, and openai's CLIP ViT-L/14 that the aesthetic predictors share. Importing this module imports no torch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.metrics.registry import Inputs, LoadedEncoder, Place, encoder, metric
+from bench.metrics.weights import find_weights, read_tensors
 from bench.records import MetricFacts
-from bench.weights import find_weights, read_tensors
 
 if TYPE_CHECKING:
     import torch
 
     from bench.metrics.encoders import ClipShape
-
-# The encoder of openai's CLIP ViT-L/14, which the aesthetic predictors and CLIPScore share.
 
 WEIGHTS = "openai-vit-l14"
 
@@ -23,7 +21,7 @@ WEIGHTS = "openai-vit-l14"
 @encoder(WEIGHTS, weights=(WEIGHTS,))
 def openai_vit_l14(place: Place) -> LoadedEncoder:
     """openai's CLIP ViT-L/14 with QuickGELU, from the file that open_clip takes."""
-    file = find_weights(WEIGHTS, place)
+    file = find_weights(WEIGHTS, place.weights_dir)
     return load_openai_clip(read_tensors(file), place, file)
 
 
@@ -46,11 +44,8 @@ def load_openai_clip(
         what="openai's CLIP ViT-L/14",
         shape=shape or VIT_L14,
         preprocessings={"torchvision": torchvision_crop, "transformers": transformers_crop},
-        tokens=transformers_tokens(),
+        tokenize=transformers_tokens(),
     )
-
-
-# CLIPScore with openai's ViT-L/14: how well a picture fits its prompt. Importing this module imports no torch.
 
 
 @metric(
@@ -72,7 +67,7 @@ def load_openai_clip(
         licence="MIT",
         reference="J. Hessel et al., CLIPScore, arXiv 2104.08718; A. Radford et al., CLIP, arXiv 2103.00020",
     ),
-    view="transformers",
+    preprocessing="transformers",
 )
 def clip_score(inputs: Inputs) -> torch.Tensor:
     """CLIPScore of each picture: 100 max(cos(image, text), 0), (n,) float32 in [0, 100].
@@ -80,4 +75,4 @@ def clip_score(inputs: Inputs) -> torch.Tensor:
     No prefix before the prompt and no factor 2.5 (pyiqa has both), and clamped per picture, not on the mean
     (as torchmetrics does).
     """
-    return 100.0 * (inputs.image_embeds * inputs.text_embeds).sum(dim=1).clamp(min=0.0)  # type: ignore[operator]
+    return 100.0 * inputs.cosines().clamp(min=0.0)

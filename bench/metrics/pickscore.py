@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import WeightsError
 from bench.metrics.registry import Inputs, LoadedEncoder, Place, encoder, metric
+from bench.metrics.weights import FETCH_AGAIN, find_weights, read_tensors
 from bench.records import MetricFacts
-from bench.weights import find_weights, read_tensors
-from bench.weights.find import FETCH_AGAIN
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +21,7 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 @encoder("pickscore-vit-h14", weights=(WEIGHTS,))
 def pickscore_vit_h14(place: Place) -> LoadedEncoder:
     """PickScore's ViT-H/14, from the published folder: ``config.json``, and safetensors or bin."""
-    return load_pickscore(find_weights(WEIGHTS, place), place)
+    return load_pickscore(find_weights(WEIGHTS, place.weights_dir), place)
 
 
 def load_pickscore(folder: Path, place: Place) -> LoadedEncoder:
@@ -49,7 +48,7 @@ def load_pickscore(folder: Path, place: Place) -> LoadedEncoder:
     return ClipEncoder(
         encode_image=lambda pixels: _pooled(model.get_image_features(pixel_values=pixels)),
         encode_text=lambda ids: _pooled(model.get_text_features(input_ids=ids)),
-        tokens=transformers_tokens(),
+        tokenize=transformers_tokens(),
         preprocessings={"": transformers_crop},
         side_px=config.vision_config.image_size,
         logit_scale=logit_scale,
@@ -93,7 +92,7 @@ def _pooled(output: Any) -> torch.Tensor:
         encoder=pickscore_vit_h14.name,
         trained_on=(
             "Pick-a-Pic v1: choices of users of a web application between diffusion pictures. DPO and SPO learnt "
-            "from Pick-a-Pic too, and SPO's step-aware judge starts from this one"
+            "from Pick-a-Pic too, and SPO's step metric starts from this one"
         ),
         training_overlap="same data",
         licence="none stated; MIT of the model it was trained from, LAION's CLIP ViT-H/14",
@@ -105,4 +104,4 @@ def pickscore(inputs: Inputs) -> torch.Tensor:
 
     Some repositories leave out the scale (about 0.2), or divide by 26 or by 100.
     """
-    return inputs.logit_scale * (inputs.image_embeds * inputs.text_embeds).sum(dim=1)  # type: ignore[operator]
+    return inputs.logit_scale * inputs.cosines()

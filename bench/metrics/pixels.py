@@ -5,29 +5,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.metrics.registry import Inputs, NoScoreError, metric
-from bench.records import MetricFacts
+from bench.records import Category, MetricFacts
 
 if TYPE_CHECKING:
     import torch
 
-# Statistics of the pixels: not judgements, but what a preference score may have been bought with.
+# Statistics of the pixels: they say how an image is, not whether it is good.
 
 LAPLACIAN_BOUND = (4.0 * 255.0) ** 2
-
 """Largest variance of the 4-neighbour Laplacian of 8-bit luma: a black and white checkerboard's."""
 
 
-def pixel_facts(name: str, summary: str, unit: str, high: float, reference: str) -> MetricFacts:
-    """The facts that the statistics of the pixels share, with those that they do not."""
+def pixel_facts(
+    name: str,
+    summary: str,
+    unit: str,
+    high: float,
+    reference: str,
+    *,
+    low: float = 0.0,
+    higher_is_better: bool | None = None,
+    category: Category = "pixels",
+) -> MetricFacts:
+    """The facts that metrics of the pixels share, with those that they do not."""
     return MetricFacts(
         name=name,
         version="1",
         summary=summary,
         unit=unit,
-        higher_is_better=None,
-        low=0.0,
+        higher_is_better=higher_is_better,
+        low=low,
         high=high,
-        category="pixels",
+        category=category,
         encoder=None,
         trained_on="nothing",
         training_overlap="none",
@@ -125,34 +134,22 @@ def clipped(inputs: Inputs) -> torch.Tensor:
 # Technical quality without a reference, and how much the samples of a prompt differ; no weights, no download.
 
 BLUR_WIDTH = 11
-
 """Pixels of the box filter that the image is blurred with again."""
-
 FLAT = 1e-12
-
 """Sum of absolute differences, in luma, up to which a direction has no edges."""
-
 MS_SSIM_SIDE = 176
-
 """Shortest side in pixels that MS-SSIM takes: halved four times it must still hold the window of 11 pixels."""
 
 
 @metric(
-    MetricFacts(
-        name="blur",
-        version="1",
-        summary="No-reference perceptual blur: how little a second blur changes; 0 crisp, 1 without an edge left.",
-        unit="share",
-        higher_is_better=False,
-        low=0.0,
-        high=1.0,
-        category="pixels",
-        encoder=None,
-        trained_on="nothing",
-        training_overlap="none",
-        licence="Apache-2.0",
-        reference="F. Crete et al., The blur effect: perception and estimation with a new no-reference perceptual blur "
+    pixel_facts(
+        "blur",
+        "No-reference perceptual blur: how little a second blur changes; 0 crisp, 1 without an edge left.",
+        "share",
+        1.0,
+        "F. Crete et al., The blur effect: perception and estimation with a new no-reference perceptual blur "
         "metric, SPIE 6492, 2007, doi:10.1117/12.702790; as scikit-image's measure.blur_effect defines it",
+        higher_is_better=False,
     )
 )
 def blur(inputs: Inputs) -> torch.Tensor:
@@ -201,21 +198,14 @@ def _sobel(image: torch.Tensor) -> torch.Tensor:
 
 
 @metric(
-    MetricFacts(
-        name="diversity",
-        version="1",
-        summary="1 - MS-SSIM to the other samples of the prompt, averaged: 0 where all are one image.",
-        unit="1 - ms-ssim",
-        higher_is_better=True,
-        low=0.0,
-        high=1.0,
-        category="pixels",
-        encoder=None,
-        trained_on="nothing",
-        training_overlap="none",
-        licence="Apache-2.0",
-        reference="Z. Wang et al., Multiscale structural similarity, Asilomar 2003, doi:10.1109/ACSSC.2003.1292216; "
+    pixel_facts(
+        "diversity",
+        "1 - MS-SSIM to the other samples of the prompt, averaged: 0 where all are one image.",
+        "1 - ms-ssim",
+        1.0,
+        "Z. Wang et al., Multiscale structural similarity, Asilomar 2003, doi:10.1109/ACSSC.2003.1292216; "
         "as a measure of diversity: A. Odena et al., arXiv 1610.09585; torchmetrics' implementation",
+        higher_is_better=True,
     ),
     needs_other_samples=True,
 )
@@ -248,31 +238,24 @@ def diversity(inputs: Inputs) -> torch.Tensor:
 # Distances: how far a variant's image has moved from the reference variant's, at the same seed.
 
 WINDOW = 11
-
 """Side of the Gaussian window in pixels: sigma 1.5, cut at 3.5 sigma."""
 
 
 @metric(
-    MetricFacts(
-        name="ssim-to-base",
-        version="1",
-        summary="Structural similarity to the reference variant's image of the same cell; 1 is equal.",
-        unit="ssim",
-        higher_is_better=None,
-        low=-1.0,
-        high=1.0,
-        category="distance",
-        encoder=None,
-        trained_on="nothing",
-        training_overlap="none",
-        licence="Apache-2.0",
-        reference="Z. Wang et al., Image quality assessment: from error visibility to structural similarity, "
+    pixel_facts(
+        "ssim-to-base",
+        "Structural similarity to the reference variant's image of the same prompt and sample; 1 is equal.",
+        "ssim",
+        1.0,
+        "Z. Wang et al., Image quality assessment: from error visibility to structural similarity, "
         "IEEE TIP 13(4), 2004, doi:10.1109/TIP.2003.819861; torchmetrics' implementation",
+        low=-1.0,
+        category="distance",
     ),
     needs_reference=True,
 )
 def ssim_to_base(inputs: Inputs) -> torch.Tensor:
-    """Mean structural similarity of the image x to the reference variant's image y of the same cell.
+    """Mean structural similarity of the image x to the reference variant's image y of the same prompt.
 
     SSIM = (2 mx my + C1)(2 cxy + C2) / ((mx^2 + my^2 + C1)(vx + vy + C2)), C1 = 0.01^2, C2 = 0.03^2, with the
     local means m, variances v and covariance c under a Gaussian window of 11 x 11 pixels (sigma 1.5), with

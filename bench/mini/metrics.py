@@ -35,7 +35,7 @@ class MiniEncoder:
         self._device = device
         self.logit_scale = float(self._judge.logit_scale.exp())
 
-    def preprocess(self, image: Image, view: str = "") -> torch.Tensor:
+    def preprocess(self, image: Image, preprocessing: str = "") -> torch.Tensor:
         """RGB, resized to 64x64 (PIL, bicubic, antialiased), float32 (3, 64, 64) in [0, 1]."""
         import numpy as np
         import torch

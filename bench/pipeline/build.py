@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from bench.checkpoints.checkpoint import Checkpoint
 from bench.checkpoints.families import is_provenance, read_pipeline_class
 from bench.checkpoints.load import scheduler_config
+from bench.checkpoints.meta_model import CLASSES, empty_model, left_out, own_names
 from bench.checkpoints.safetensors_files import first_line
 from bench.errors import WeightsError
 from bench.formatting import listed
@@ -72,13 +73,6 @@ DAMAGED = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, struct.
 SHAPES = 64
 
 """Shapes for which the code of a block may be compiled: a UNet's blocks differ in width, and runs in batch sizes."""
-
-CLASSES: dict[Component, Any] = {
-    "unet": diffusers.UNet2DConditionModel,
-    "vae": diffusers.AutoencoderKL,
-    "text_encoder": transformers.CLIPTextModel,
-    "text_encoder_2": transformers.CLIPTextModelWithProjection,
-}
 
 
 def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into: Any = None) -> Any:
@@ -169,7 +163,7 @@ def _without_checker(pipeline: str) -> dict[str, Any]:
 def _component(
     part: Component, checkpoint: Checkpoint, settings: Settings, device: str, taken: list[torch.nn.Module]
 ) -> torch.nn.Module:
-    module = empty_model(part, checkpoint)
+    module = empty_model(part, checkpoint.other_configs.get(part, checkpoint.config / part))
     names = own_names(module, part)
     check_names(checkpoint, part, names)
     dtype = getattr(torch, settings.dtype)
@@ -211,18 +205,6 @@ def _is_same_network(one: Any, other: Any) -> bool:
     return type(one) is type(other) and facts(one) == facts(other)
 
 
-def empty_model(part: Component, checkpoint: Checkpoint) -> torch.nn.Module:
-    """A component's model without memory (on the meta device), from its configuration."""
-    folder, kind = checkpoint.other_configs.get(part, checkpoint.config / part), CLASSES[part]
-    with torch.device("meta"):
-        if part in ("unet", "vae"):
-            model: torch.nn.Module = kind.from_config(kind.load_config(folder, local_files_only=True))
-            return model
-        config = transformers.CLIPTextConfig.from_pretrained(folder, local_files_only=True)
-        encoder: torch.nn.Module = kind._from_config(config)
-        return encoder
-
-
 def _set_buffer(module: torch.nn.Module, name: str, buffer: torch.Tensor, device: str) -> None:
     """The one buffer that no checkpoint holds is the numbers of the tokens' places."""
     if name.rpartition(".")[2] != "position_ids":
@@ -232,21 +214,11 @@ def _set_buffer(module: torch.nn.Module, name: str, buffer: torch.Tensor, device
     owner.register_buffer("position_ids", places, persistent=False)
 
 
-def own_names(module: torch.nn.Module, part: Component) -> dict[str, str]:
-    """Name in a checkpoint -> name in the module."""
-    return {f"{part}.{_left_out(module, part)}{name}": name for name in module.state_dict()}
-
-
-def _left_out(module: torch.nn.Module, part: str) -> str:
-    """What stands before a text encoder's names in files, and in its module only with some versions of transformers."""
-    return "text_model." if part == "text_encoder" and not hasattr(module, "text_model") else ""
-
-
 def module_of(pipe: Any, tensor: str) -> torch.nn.Module:
     """The module whose weight a tensor is."""
     part, _, path = tensor.removesuffix(".weight").partition(".")
     component: torch.nn.Module = getattr(pipe, part)
-    return component.get_submodule(path.removeprefix(_left_out(component, part)))
+    return component.get_submodule(path.removeprefix(left_out(component, part)))
 
 
 def check_names(checkpoint: Checkpoint, part: Component, names: dict[str, str]) -> None:

@@ -13,7 +13,6 @@ import torch
 from bench.checkpoints.blocks import block_of, count_blocks, weight_of
 from bench.checkpoints.checkpoint import Checkpoint, Tensor
 from bench.checkpoints.finite import count_non_finite
-from bench.checkpoints.load import open_checkpoint
 from bench.errors import WeightsError
 from bench.formatting import listed
 from bench.lora.apply import (
@@ -39,6 +38,7 @@ from bench.lora.audit import (
 )
 from bench.machine import release_memory, reuse_freed_memory
 from bench.merge.audit import audit_recipe
+from bench.merge.load import open_checkpoint
 from bench.merge.merged import Fused, Merged, recipe_in, recipe_of
 from bench.pipeline.build import Uncompiled, build_pipeline, module_of, named_parameters
 from bench.records import Audit, LoraAudit, MergeAudit, Settings, Variant

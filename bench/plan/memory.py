@@ -17,9 +17,9 @@ import msgspec
 from bench.checkpoints.checkpoint import Checkpoint
 from bench.checkpoints.families import read_config
 from bench.checkpoints.fingerprint import Needed
-from bench.checkpoints.load import open_checkpoint
 from bench.formatting import joined, quantity
 from bench.lora.parse import read_adapter
+from bench.merge.load import open_checkpoint
 from bench.records import Machine, MemoryEstimate, Run, Settings, Suite, TimingName, Variant
 
 GIB = 2**30

@@ -1,4 +1,4 @@
-"""The comparison figures, fit for print: differences, distributions, wins, the trade-off, costs.
+"""The comparison figures, fit for print: differences, distributions, wins, the trade-off, costs, sweeps.
 
 Colours are Okabe and Ito's; markers and hatches say the same to readers who cannot tell colours. The same
 run gives the same bytes. A figure for which a run has no data is not made.
@@ -15,134 +15,23 @@ from typing import TYPE_CHECKING, get_args
 from bench import formatting as report_text
 from bench import stats
 from bench.plots.data import PlotData, Series, data_of_run, data_of_runs
-from bench.plots.style import INK, SOFT, Format, new_figure, shortened, style_of, write_figures
+from bench.plots.style import (
+    INK,
+    SOFT,
+    TIMING_TITLES,
+    WIDTH_IN,
+    Format,
+    new_figure,
+    panels,
+    shortened,
+    style_of,
+    write_figures,
+)
 from bench.records import Delta, MetricFacts, Run, SweepCurve, TimingName, TimingSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# The figure of latency, memory and energy: a small panel a quantity, a bar a variant.
-
-TIMING_TITLES: dict[TimingName, str] = {
-    "load": "Load",
-    "compile": "Compile",
-    "first_image": "First image",
-    "text_encode": "Text encode",
-    "denoise_step": "Denoise step",
-    "vae_decode": "VAE decode",
-    "end_to_end": "End to end, one image",
-    "peak_allocated": "Peak memory, allocated",
-    "peak_reserved": "Peak memory, reserved",
-    "peak_process": "Peak memory, process on device",
-    "peak_rss": "Peak memory, resident (RSS)",
-    "energy_per_image": "Energy of an image",
-}
-
-"""What the timed quantities are called in figures and reports."""
-
-
-def draw_costs(data: PlotData) -> Figure | None:
-    """Medians of every timed quantity as bars, a tick at the 90 % quantile; weak figures are called so."""
-    names = [name for name in get_args(TimingName) if any(name in one.timings for one in data.series)]
-    if not names:
-        return None
-    columns = min(2, len(names))
-    rows = -(-len(names) // columns)
-    figure = new_figure(7.2, 0.4 + rows * (0.5 + 0.27 * len(data.series)))
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    for ax, name in zip(axes, names, strict=False):
-        _cost_panel(ax, name, data.series)
-    for ax in axes[len(names) :]:
-        ax.set_visible(False)
-    figure.supxlabel("median; the tick marks the 90 % quantile; shorter is better", size=8.5)
-    return figure
-
-
-def _cost_panel(ax: Axes, name: TimingName, series: tuple[Series, ...]) -> None:
-    found = [(place, one.timings[name]) for place, one in enumerate(series) if name in one.timings]
-    top = max(summary.p90 for _, summary in found)
-    for place, summary in found:
-        _cost_bar(ax, place, summary, top)
-    ax.set_xlim(0, top * 1.45)
-    ax.set_ylim(len(series) - 0.4, -0.6)
-    ax.set_yticks(range(len(series)), [shortened(one.label, 18) for one in series])
-    ax.set_xticks([])
-    ax.tick_params(axis="y", length=0, labelcolor=INK)
-    ax.spines["bottom"].set_visible(False)
-    ax.set_title(TIMING_TITLES[name], size=9)
-
-
-def _cost_bar(ax: Axes, place: int, summary: TimingSummary, top: float) -> None:
-    style = style_of(place)
-    ax.barh(
-        place, summary.median, height=0.62, color=f"{style.colour}55", edgecolor=style.colour,
-        hatch=style.hatch, linewidth=0.9,
-    )  # fmt: skip
-    ax.vlines(summary.p90, place - 0.31, place + 0.31, color=INK, linewidth=1.1)
-    text = report_text.quantity(summary.median, summary.unit) + ("  weak" if summary.weak else "")
-    end = max(summary.median, summary.p90) + 0.025 * top
-    ax.text(end, place, text, va="center", size=8, color=SOFT if summary.weak else INK)
-
-
-# The figure of a sweep: a panel a metric, its paired difference over the weight with the 95 % interval.
-
-COLUMNS = 3
-
-
-def write_sweep_plot(
-    curve: SweepCurve, metrics: Sequence[MetricFacts], folder: Path, fmt: Format = "png", dpi: int = 150
-) -> tuple[Path, ...]:
-    """Draws a sweep's curves into ``folder`` as ``sweep.<fmt>``; arguments and errors as ``write_plots``."""
-    return write_figures([("sweep", lambda: draw_sweep(curve, metrics))], folder, fmt, dpi)
-
-
-def draw_sweep(curve: SweepCurve, metrics: Sequence[MetricFacts]) -> Figure | None:
-    """Curves of every metric that was scored at a weight other than 0, with a gap where one was not; filled marks are
-    on the Pareto front."""
-    shown = [facts for facts in metrics if any(facts.name in point.deltas for point in curve.points)]
-    if not shown:
-        return None
-    columns = min(COLUMNS, len(shown))
-    rows = -(-len(shown) // columns)
-    figure = new_figure(7.2, 0.5 + 1.9 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, facts in zip(axes, shown, strict=False):
-        _panel(ax, curve, facts)
-    for ax in axes[len(shown) :]:
-        ax.set_visible(False)
-    figure.supxlabel("weight of the LoRA; band: 95 % interval; filled: on the Pareto front", size=8.5)
-    return figure
-
-
-def _panel(ax: Axes, curve: SweepCurve, facts: MetricFacts) -> None:
-    style = style_of(1 if facts.higher_is_better is not None else 0)
-    rows = []
-    for point in curve.points:
-        delta = point.deltas.get(facts.name)
-        mean = delta.mean if delta is not None else 0.0 if point.weight == 0 else math.nan  # a gap in the curve
-        ends = None if delta is None else delta.interval
-        rows.append((point.weight, mean, mean if ends is None else ends.low, mean if ends is None else ends.high))
-    weights, means, lows, highs = zip(*rows, strict=True)
-    ax.axhline(0, color=SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    ax.fill_between(weights, lows, highs, color=f"{style.colour}33", linewidth=0)
-    ax.plot(weights, means, color=style.colour, linewidth=1.6)
-    front = {point.weight for point in curve.points if point.on_front}
-    for weight, mean in zip(weights, means, strict=True):
-        face = style.colour if weight in front else "white"
-        ax.plot(weight, mean, style.marker, color=style.colour, mfc=face, ms=4.6, mew=1.2, zorder=4)
-    ax.grid()
-    ax.tick_params(labelcolor=INK)
-    better = {True: "higher is better", False: "lower is better", None: "descriptive"}[facts.higher_is_better]
-    ax.set_title(f"{facts.name}", size=9)
-    ax.set_ylabel(f"difference ({facts.unit})\n{better}", size=7.5)
-
-
-# The comparison figures, fit for print: differences, distributions, wins, the trade-off, costs.
-
-WIDTH_IN = 7.2
-
-"""Width of a figure: the text width of an A4 page."""
 
 
 def write_plots(
@@ -161,7 +50,7 @@ def write_plots(
         UsageError: another format, or dots per inch out of range.
         MachineError: the folder cannot be written.
     """
-    return _write(data_of_run(run, deltas), folder, fmt, dpi)
+    return tuple(write_figures(figures_of(data_of_run(run, deltas)), folder, fmt, dpi))
 
 
 def write_plots_for_runs(
@@ -173,26 +62,30 @@ def write_plots_for_runs(
         UsageError: both are one run folder, or as ``write_plots``.
         MachineError: as ``write_plots``.
     """
-    return _write(data_of_runs(candidate, reference, deltas), folder, fmt, dpi)
+    return tuple(write_figures(figures_of(data_of_runs(candidate, reference, deltas)), folder, fmt, dpi))
 
 
-def _write(data: PlotData, folder: Path, fmt: Format, dpi: int) -> tuple[Path, ...]:
-    return write_figures([(name, partial(draw, data)) for name, draw in FIGURES], folder, fmt, dpi)
+def figures_of(data: PlotData) -> list[tuple[str, Callable[[], Figure | None]]]:
+    """The comparison figures by name, for ``write_figures``."""
+    return [(name, partial(draw, data)) for name, draw in FIGURES]
+
+
+def write_sweep_plot(
+    curve: SweepCurve, metrics: Sequence[MetricFacts], folder: Path, fmt: Format = "png", dpi: int = 150
+) -> tuple[Path, ...]:
+    """Draws a sweep's curves into ``folder`` as ``sweep.<fmt>``; arguments and errors as ``write_plots``."""
+    return tuple(write_figures([("sweep", lambda: draw_sweep(curve, metrics))], folder, fmt, dpi))
 
 
 def draw_differences(data: PlotData) -> Figure | None:
     """Forest of paired differences: a panel a metric, a row a pair, 95 % intervals, prompts as strokes."""
-    panels = [
-        (facts, [one for one in data.deltas if one.metric == facts.name])
-        for facts in data.metrics
-        if any(one.metric == facts.name for one in data.deltas)
-    ]
-    if not panels:
+    found = data.by_metric()
+    if not found:
         return None
-    heights = [len(rows) + 1.1 for _, rows in panels]
+    heights = [len(rows) + 1.1 for _, rows in found]
     figure = new_figure(WIDTH_IN, 0.5 + 0.36 * sum(heights))
-    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for ax, (facts, rows) in zip(axes, panels, strict=True):
+    axes = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for ax, (facts, rows) in zip(axes, found, strict=True):
         _forest_panel(ax, data, facts, rows)
     figure.supxlabel("mean paired difference, 95 % interval over prompts; strokes: single prompts", size=8.5)
     return figure
@@ -204,7 +97,12 @@ def _forest_panel(ax: Axes, data: PlotData, facts: MetricFacts, rows: Sequence[D
     for place, delta in enumerate(rows):
         style = style_of(data.index(delta.candidate))
         prompts = [one.difference for one in data.paired(facts.name, delta.candidate, delta.reference)]
-        ax.vlines(prompts, place - 0.2, place + 0.2, color=style.colour, alpha=_faint(len(prompts)), linewidth=0.7)
+        # All strokes are one path with gaps, which is drawn and written much faster than a path each.
+        across = [at for value in prompts for at in (value, value, math.nan)]
+        ax.plot(
+            across, [place - 0.2, place + 0.2, math.nan] * len(prompts), color=style.colour,
+            alpha=_faint(len(prompts)), linewidth=0.7,
+        )  # fmt: skip
         if delta.interval is not None:
             ax.hlines(place, delta.interval.low, delta.interval.high, color=style.colour, linewidth=2.4)
         face = "white" if data.second(delta) else style.colour
@@ -227,12 +125,11 @@ def _forest_panel(ax: Axes, data: PlotData, facts: MetricFacts, rows: Sequence[D
 
 def draw_distributions(data: PlotData) -> Figure | None:
     """Distribution of the prompts' mean scores: a panel a metric, a box and its points a variant."""
-    panels = [facts for facts in data.metrics if any(facts.name in one.cells for one in data.series)]
-    if not panels:
+    shown = [facts for facts in data.metrics if any(facts.name in one.scores for one in data.series)]
+    if not shown:
         return None
-    figure = new_figure(WIDTH_IN, 0.5 + len(panels) * (0.62 + 0.34 * len(data.series)))
-    axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-    for ax, facts in zip(axes, panels, strict=True):
+    figure = new_figure(WIDTH_IN, 0.5 + len(shown) * (0.62 + 0.34 * len(data.series)))
+    for ax, facts in zip(panels(figure, len(shown), 1), shown, strict=True):
         for place, series in enumerate(data.series):
             _distribution(ax, place, data.prompt_means(facts.name, series.label))
         ax.set_yticks(range(len(data.series)), [shortened(one.label) for one in data.series])
@@ -265,19 +162,15 @@ def _distribution(ax: Axes, place: int, means: Sequence[float]) -> None:
 
 def draw_wins(data: PlotData) -> Figure | None:
     """Win-rate matrix: a panel a metric; the row's share of prompts won against the column, ties by half."""
-    panels = [facts for facts in data.metrics if sum(facts.name in one.cells for one in data.series) > 1]
-    if not panels:
+    shown = [facts for facts in data.metrics if sum(facts.name in one.scores for one in data.series) > 1]
+    if not shown:
         return None
     count = len(data.series)
-    columns = min(len(panels), 3 if count < 5 else 2 if count < 9 else 1)
-    rows = -(-len(panels) // columns)
+    columns = min(len(shown), 3 if count < 5 else 2 if count < 9 else 1)
     side = max(2.0, 0.42 * count + 0.9)
-    figure = new_figure(max(WIDTH_IN, columns * (side + 0.6)), rows * (side + 0.45) + 0.4)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, facts in zip(axes, panels, strict=False):
+    figure = new_figure(max(WIDTH_IN, columns * (side + 0.6)), -(-len(shown) // columns) * (side + 0.45) + 0.4)
+    for ax, facts in zip(panels(figure, len(shown), columns), shown, strict=True):
         _win_panel(ax, data, facts)
-    for ax in axes[len(panels) :]:
-        ax.set_visible(False)
     figure.supxlabel("share of prompts on which the row beats the column, in per cent", size=8.5)
     return figure
 
@@ -314,26 +207,24 @@ def _win_panel(ax: Axes, data: PlotData, facts: MetricFacts) -> None:
 
 
 def draw_tradeoff(data: PlotData) -> Figure | None:
-    """Preference against alignment: each prompt's paired difference on both, the means with intervals."""
-    judges = [facts for facts in data.metrics if facts.category != "alignment"]
-    alignment = next((facts for facts in data.metrics if facts.category == "alignment"), None)
-    by_key = {(one.metric, one.candidate, one.reference): one for one in data.deltas}
-    panels = [facts for facts in judges if alignment and any(one.metric == facts.name for one in data.deltas)]
-    if alignment is None or not panels:
+    """Preference against alignment: each prompt's paired difference on both, the means with intervals.
+
+    The first metric of alignment is up; across are the first four of preference and aesthetics, a panel each.
+    """
+    up = next((facts for facts in data.metrics if facts.category == "alignment"), None)
+    across = [facts for facts, _ in data.by_metric() if facts.category != "alignment"][:4]
+    if up is None or not across:
         return None
-    shown = panels[:4]
-    columns = min(2, len(shown))
-    rows = -(-len(shown) // columns)
-    figure = new_figure(WIDTH_IN if columns > 1 else 4.6, 3.5 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, facts in zip(axes, shown, strict=False):
-        for key, x in by_key.items():
-            y = by_key.get((alignment.name, *key[1:]))
-            if key[0] == facts.name and y is not None and not data.second(x):
+    columns = min(2, len(across))
+    figure = new_figure(WIDTH_IN if columns > 1 else 4.6, 3.5 * -(-len(across) // columns))
+    by_pair = {(one.metric, one.candidate, one.reference): one for one in data.deltas}
+    axes = panels(figure, len(across), columns)
+    for ax, facts in zip(axes, across, strict=True):
+        for x in data.deltas:
+            y = by_pair.get((up.name, x.candidate, x.reference))
+            if x.metric == facts.name and y is not None and not data.second(x):
                 _tradeoff_series(ax, data, x, y)
-        _tradeoff_axes(ax, facts, alignment)
-    for ax in axes[len(shown) :]:
-        ax.set_visible(False)
+        _tradeoff_axes(ax, facts, up)
     handles, labels = axes[0].get_legend_handles_labels()
     wide = max(map(len, labels)) > 26
     figure.legend(handles, labels, loc="outside lower center", ncols=2 if wide else 4, handletextpad=0.3)
@@ -381,6 +272,86 @@ def _faint(count: int) -> float:
 def _title(facts: MetricFacts) -> str:
     way = "higher" if facts.higher_is_better else "lower"
     return f"{facts.name} ({facts.category}; {facts.unit}, {way} is better; {facts.training_overlap})"
+
+
+def draw_costs(data: PlotData) -> Figure | None:
+    """Medians of every timed quantity as bars, a tick at the 90 % quantile; weak figures are called so."""
+    names = [name for name in get_args(TimingName) if any(name in one.timings for one in data.series)]
+    if not names:
+        return None
+    columns = min(2, len(names))
+    rows = -(-len(names) // columns)
+    figure = new_figure(WIDTH_IN, 0.4 + rows * (0.5 + 0.27 * len(data.series)))
+    for place, (ax, name) in enumerate(zip(panels(figure, len(names), columns), names, strict=True)):
+        _cost_panel(ax, name, data.series)
+        ax.tick_params(labelleft=place % columns == 0)
+    figure.supxlabel("median; the tick marks the 90 % quantile; shorter is better", size=8.5)
+    return figure
+
+
+def _cost_panel(ax: Axes, name: TimingName, series: tuple[Series, ...]) -> None:
+    found = [(place, one.timings[name]) for place, one in enumerate(series) if name in one.timings]
+    top = max(summary.p90 for _, summary in found)
+    for place, summary in found:
+        _cost_bar(ax, place, summary, top)
+    ax.set_xlim(0, top * 1.45)
+    ax.set_ylim(len(series) - 0.4, -0.6)
+    ax.set_yticks(range(len(series)), [shortened(one.label, 18) for one in series])
+    ax.set_xticks([])
+    ax.tick_params(axis="y", length=0, labelcolor=INK)
+    ax.spines["bottom"].set_visible(False)
+    ax.set_title(TIMING_TITLES[name], size=9)
+
+
+def _cost_bar(ax: Axes, place: int, summary: TimingSummary, top: float) -> None:
+    style = style_of(place)
+    ax.barh(
+        place, summary.median, height=0.62, color=f"{style.colour}55", edgecolor=style.colour,
+        hatch=style.hatch, linewidth=0.9,
+    )  # fmt: skip
+    ax.vlines(summary.p90, place - 0.31, place + 0.31, color=INK, linewidth=1.1)
+    text = report_text.quantity(summary.median, summary.unit) + ("  weak" if summary.weak else "")
+    end = max(summary.median, summary.p90) + 0.025 * top
+    ax.text(end, place, text, va="center", size=8, color=SOFT if summary.weak else INK)
+
+
+def draw_sweep(curve: SweepCurve, metrics: Sequence[MetricFacts]) -> Figure | None:
+    """Paired differences over the weight with 95 % intervals: a panel a metric, a gap where a weight has no score.
+
+    Filled marks are on the Pareto front.
+    """
+    shown = [facts for facts in metrics if any(facts.name in point.deltas for point in curve.points)]
+    if not shown:
+        return None
+    columns = min(3, len(shown))
+    figure = new_figure(WIDTH_IN, 0.5 + 1.9 * -(-len(shown) // columns))
+    for ax, facts in zip(panels(figure, len(shown), columns), shown, strict=True):
+        _sweep_panel(ax, curve, facts)
+    figure.supxlabel("weight of the LoRA; band: 95 % interval; filled: on the Pareto front", size=8.5)
+    return figure
+
+
+def _sweep_panel(ax: Axes, curve: SweepCurve, facts: MetricFacts) -> None:
+    style = style_of(1 if facts.higher_is_better is not None else 0)
+    rows = []
+    for point in curve.points:
+        delta = point.deltas.get(facts.name)
+        mean = delta.mean if delta is not None else 0.0 if point.weight == 0 else math.nan  # a gap in the curve
+        ends = None if delta is None else delta.interval
+        rows.append((point.weight, mean, mean if ends is None else ends.low, mean if ends is None else ends.high))
+    weights, means, lows, highs = zip(*rows, strict=True)
+    ax.axhline(0, color=SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    ax.fill_between(weights, lows, highs, color=f"{style.colour}33", linewidth=0)
+    ax.plot(weights, means, color=style.colour, linewidth=1.6)
+    front = {point.weight for point in curve.points if point.on_front}
+    for weight, mean in zip(weights, means, strict=True):
+        face = style.colour if weight in front else "white"
+        ax.plot(weight, mean, style.marker, color=style.colour, mfc=face, ms=4.6, mew=1.2, zorder=4)
+    ax.grid()
+    ax.tick_params(labelcolor=INK)
+    better = {True: "higher is better", False: "lower is better", None: "descriptive"}[facts.higher_is_better]
+    ax.set_title(facts.name, size=9)
+    ax.set_ylabel(f"difference ({facts.unit})\n{better}", size=7.5)
 
 
 FIGURES: tuple[tuple[str, Callable[[PlotData], Figure | None]], ...] = (

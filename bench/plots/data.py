@@ -11,7 +11,7 @@ from bench.compare.timing import summarize_timings
 from bench.records import Category, Delta, MetricFacts, Run, Suite, TimingSummary
 
 HEADLINE: tuple[Category, ...] = ("preference", "aesthetic", "alignment")
-"""The axes that a judgement goes by, in the order they are shown."""
+"""The categories whose metrics say what is better, in the order they are shown."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Series:
     """One variant of one run: its name in the figures, its scores by metric, its timings by name."""
 
     label: str
-    cells: Mapping[str, ImageScores]
+    scores: Mapping[str, ImageScores]
     timings: Mapping[str, TimingSummary]
 
 
@@ -44,9 +44,14 @@ class PlotData:
             for one in self.deltas[: self.deltas.index(delta)]
         )
 
+    def by_metric(self) -> list[tuple[MetricFacts, list[Delta]]]:
+        """The metrics that have differences, each with its differences in their order."""
+        found = [(facts, [one for one in self.deltas if one.metric == facts.name]) for facts in self.metrics]
+        return [(facts, deltas) for facts, deltas in found if deltas]
+
     def paired(self, metric: str, candidate: str, reference: str) -> tuple[PromptPair, ...]:
         """Each prompt's paired means of two series, in the suite's order."""
-        above, below = (self.series[self.index(label)].cells.get(metric, {}) for label in (candidate, reference))
+        above, below = (self.series[self.index(label)].scores.get(metric, {}) for label in (candidate, reference))
         return pair_prompts(self.suite, above, below)
 
     def prompt_means(self, metric: str, label: str) -> tuple[float, ...]:
@@ -55,9 +60,9 @@ class PlotData:
 
 
 def headline_metrics(metrics: Sequence[MetricFacts]) -> tuple[MetricFacts, ...]:
-    """The judges among ``metrics``: those on an axis of the headline that know which way is better."""
-    judges = [facts for facts in metrics if facts.category in HEADLINE and facts.higher_is_better is not None]
-    return tuple(sorted(judges, key=lambda facts: HEADLINE.index(facts.category)))
+    """The metrics of a category in ``HEADLINE`` that know which way is better, category by category."""
+    found = [facts for facts in metrics if facts.category in HEADLINE and facts.higher_is_better is not None]
+    return tuple(sorted(found, key=lambda facts: HEADLINE.index(facts.category)))
 
 
 def data_of_run(run: Run, deltas: Sequence[Delta]) -> PlotData:
@@ -103,7 +108,7 @@ def _series(run: Run, suffix: str) -> tuple[Series, ...]:
     return tuple(
         Series(
             label=variant.name + suffix,
-            cells={metric: cells for (name, metric), cells in table.items() if name == variant.name},
+            scores={metric: found for (name, metric), found in table.items() if name == variant.name},
             timings={one.name: one for one in summaries if one.variant == variant.name},
         )
         for variant in run.info.suite.variants

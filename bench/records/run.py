@@ -92,6 +92,13 @@ class Score(Record, frozen=True):
     the other samples of the prompt (``bench.metrics.image_checks``)."""
     prompt_cut: bool = False
     """Whether the metric's encoder read only the beginning of the prompt, which is longer than it reads."""
+    metric_dtype: Dtype = "float32"
+    """What the metric's encoder computed in; scores of two dtypes are never mixed."""
+
+    @property
+    def full_version(self) -> str:
+        """As ``MetricFacts.full_version``, of this score."""
+        return _full_version(self.version, self.metric_dtype)
 
 
 class DeviceState(Record, frozen=True):
@@ -162,6 +169,17 @@ class MetricFacts(Record, frozen=True):
     """Whether preference-optimised variants were trained on the same data, on related data, or on none of it."""
     licence: str
     reference: str
+    metric_dtype: Dtype = "float32"
+    """Of a run: what the encoder computes in for it."""
+
+    @property
+    def full_version(self) -> str:
+        """What must agree before two scores are compared, in words: ``2``, or ``2 in float16``."""
+        return _full_version(self.version, self.metric_dtype)
+
+
+def _full_version(version: str, dtype: Dtype) -> str:
+    return version if dtype == "float32" else f"{version} in {dtype}"
 
 
 class Machine(Record, frozen=True):

@@ -43,7 +43,7 @@ class ChangedModule(Record, frozen=True):
     dora: bool
     """Whether the change also sets the weight's norm (DoRA), so that it is not additive."""
     rank: int | None
-    """None for changes that are no product of thin matrices."""
+    """None for changes that are not a product of thin matrices."""
     alpha: float | None
     """None where the file has none, which means alpha = rank."""
     scale: float
@@ -58,7 +58,7 @@ class ChangedModule(Record, frozen=True):
 
 
 class LoraAudit(Record, frozen=True):
-    """What one LoRA file is and did. There are no left-over keys: such a file stops the run."""
+    """What one LoRA file is and did. Every key was applied: a file with others stops the run."""
 
     path: str
     """As the suite names it."""
@@ -82,20 +82,20 @@ class PixelDifference(Record, frozen=True):
 
 
 class MergeAudit(Record, frozen=True):
-    """What a recipe made, held against its first model."""
+    """What a recipe made, compared with its first model."""
 
     method: str
     models: tuple[str, ...]
     """As the recipe names them."""
-    asked: dict[str, Any] = msgspec.field(default_factory=dict)
+    fields: dict[str, Any] = msgspec.field(default_factory=dict)
     """What else the recipe says, LoRAs left out: ``alpha``, ``blocks``, ``weights``, ``density``, ``drop``, ``seed``,
     ``components``, ``vae``, ``dtype``; under ``recipes`` the same of those that it is made of, by their names here."""
     base: str = ""
     """The model that ``blocks`` are measured from: the first, or the first of that one's where it is a recipe."""
-    given: tuple[Lora, ...] = ()
-    """The LoRAs that it fuses, those of recipes within it first, as named and weighed there; and what each did, the
-    norms of the changes left out."""
+    fused_loras: tuple[Lora, ...] = ()
+    """The LoRAs that it fuses, those of recipes within it first, as named and weighted there."""
     loras: tuple[LoraAudit, ...] = ()
+    """What each of them did, without the norms of the changes."""
     blocks: dict[str, float] = msgspec.field(default_factory=dict)
     """Relative change by block from ``base`` to the result, as it was computed; ``VAE`` too."""
     rounded_away: float | None = None
@@ -140,7 +140,7 @@ class Inspection(Record, frozen=True):
     """How many numbers are NaN or infinite, by tensor; those without any are left out. Of a LoRA with ``against``: in
     the tensors that it changes, once they are changed and rounded to ``dtype``."""
     against: str | None = None
-    """The checkpoint that it was held against."""
+    """The checkpoint that it was compared with."""
     dtype: str | None = None
     """Precision for which ``rounded_away`` holds."""
     equal: int = 0
@@ -149,7 +149,7 @@ class Inspection(Record, frozen=True):
     """Of two checkpoints, tensors that only the first has; likewise the next."""
     only_there: tuple[str, ...] = ()
     blocks: dict[str, float | None] = msgspec.field(default_factory=dict)
-    """Relative change by block: of a LoRA at the asked weight, or from ``against`` to the checkpoint. None where it is
-    no number, since a weight or its change is not finite."""
+    """Relative change by block: of a LoRA at its weight, or from ``against`` to the checkpoint. None where
+    a weight or its change is not finite."""
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
     """What the file says of itself: ``modelspec.*``, ``ss_*``, a recipe."""

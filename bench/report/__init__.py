@@ -1,20 +1,27 @@
-"""The reports of a run folder: ``report.html``, one self-contained page, and ``report.md`` with plots."""
+"""The reports of a run folder: ``report.html``, one self-contained page, and ``report.md`` with plots.
+
+Each figure is drawn once: its PNG lies in ``plots/`` for ``report.md``, the page holds it as SVG.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench import formatting as report_text
+from bench import formatting
 from bench.compare import compare_run
-from bench.compare.sweep import sweep_curve
-from bench.plots import write_plots, write_sweep_plot
-from bench.plots.gate import write_gate_plot
-from bench.records import Run
+from bench.gate import outcomes
+from bench.plots import draw_sweep, figures_of
+from bench.plots import gate as gate_plot
+from bench.plots.style import TIMING_TITLES, house_style, inline_svg, write_figures
+from bench.records import Gate, Run
+from bench.report import audits, facts, headline, pictures, tables
+from bench.report import gate as gates
 from bench.report.facts import gate_of
 from bench.report.page import View, build_view
 from bench.report.pictures import GridRow
@@ -24,14 +31,17 @@ from bench.store.journal import write_whole
 __all__ = ["gate_of", "html", "markdown", "write_report"]
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
-_PLOT_TITLES = {
+
+_FIGURES = {
     "differences": "Paired differences",
     "distributions": "Distributions of the scores",
     "wins": "Prompts won",
     "tradeoff": "Preference against alignment",
     "costs": "Latency and memory",
+    "gate": "Losses as shares of what is allowed",
     "sweep": "Every metric over the weight of the LoRA",
 }
+_ON_THE_PAGE = ("differences", "tradeoff", "gate", "sweep")
 
 
 def write_report(run: Run | Path) -> tuple[Path, Path]:
@@ -51,29 +61,57 @@ def write_report(run: Run | Path) -> tuple[Path, Path]:
     if isinstance(run, Path):
         run = load_run(run)
     folder = Path(run.path)
-    deltas = compare_run(run)
-    gate = gate_of(run)
-    view = build_view(run, deltas, gate)
-    plots = write_plots(run, deltas, folder / "plots")
-    if gate is not None:
-        plots = (*plots, *write_gate_plot(gate, folder / "plots"))
-    curve = sweep_curve(run, deltas)
-    if curve is not None:
-        plots = (*plots, *write_sweep_plot(curve, run.info.metrics, folder / "plots"))
+    view = build_view(run, compare_run(run), gate_of(run))
+    plots, figures = draw_figures(view, folder / "plots")
     page, note = folder / "report.html", folder / "report.md"
-    write_whole(page, html(view, plots).encode())
+    write_whole(page, html(view, figures).encode())
     write_whole(note, markdown(view, plots).encode())
     return page, note
 
 
-def html(view: View, plots: tuple[Path, ...] = ()) -> str:
+def draw_figures(view: View, folder: Path) -> tuple[tuple[Path, ...], dict[str, str]]:
+    """Draws a report's figures into ``folder``, which is made.
+
+    Returns:
+        The PNG files in reading order, and those of the page as ``<svg>`` elements by name.
+
+    Raises:
+        MachineError: the folder cannot be written.
+    """
+    gate, curve, metrics = view.gate, view.sweep, view.run.info.metrics
+    figures = figures_of(view.differences)
+    if gate is not None:
+        figures.append(("gate", lambda: gate_plot.draw_gate(gate)))
+    if curve is not None:
+        figures.append(("sweep", lambda: draw_sweep(curve, metrics)))
+    drawn = write_figures(figures, folder, "png", 150)
+    with house_style():
+        inline = {
+            path.stem: inline_svg(figure, path.stem, _FIGURES[path.stem], _description(path.stem, gate))
+            for path, figure in drawn.items()
+            if path.stem in _ON_THE_PAGE
+        }
+    return tuple(drawn), inline
+
+
+def _description(name: str, gate: Gate | None) -> str:
+    """What a figure of the page shows, for readers who hear it."""
+    if name == "gate" and gate is not None:
+        return gate_plot.described(gate)
+    return {
+        "differences": "Mean paired differences with 95 % intervals, a panel a metric; the tables have the numbers.",
+        "tradeoff": "Each variant's difference in alignment over its difference in preference, with 95 % intervals.",
+        "sweep": "The difference to the weight 0 over the weight, with 95 % intervals; the table has the numbers.",
+    }[name]
+
+
+def html(view: View, figures: Mapping[str, str] | None = None) -> str:
     """The page: style, script, data and images inside it, and a policy that lets nothing else in.
 
     Everything from the run is escaped: in the text by autoescaping, in the data by ``script_json``. The
-    policy names the script by its hash, so that no other one would run.
+    policy names the script by its hash, so that no other one would run. ``figures`` are those of ``draw_figures``.
     """
     script = (_TEMPLATES / "report.js").read_text()
-    curves = [base64.b64encode(path.read_bytes()).decode() for path in plots if path.name == "sweep.png"]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _environment(autoescape=True).get_template("report.html.j2").render(
         view=view,
@@ -81,32 +119,32 @@ def html(view: View, plots: tuple[Path, ...] = ()) -> str:
         "base-uri 'none'; form-action 'none'",
         css=Markup("".join((_TEMPLATES / name).read_text() for name in ("report.css", "gate.css"))),
         script=Markup(script),
-        data=Markup(report_text.script_json(view.data)),
-        sweep_plot=curves[0] if curves else "",
+        data=Markup(formatting.script_json(view.data)),
+        figures={name: Markup((figures or {}).get(name, "")) for name in _ON_THE_PAGE},
     )  # fmt: skip
 
 
-def markdown(view: View, plots: tuple[Path, ...]) -> str:
+def markdown(view: View, plots: Sequence[Path] = ()) -> str:
     """The page for a repository or pull request: tables, plots and a few rows of images by relative path."""
-    environment = _environment(autoescape=False)
-    environment.filters["md"] = report_text.markdown
-    return environment.get_template("report.md.j2").render(
+    found = [(path.stem, _FIGURES[path.stem], f"plots/{path.name}") for path in plots if path.stem in _FIGURES]
+    return _environment(autoescape=False).get_template("report.md.j2").render(
         view=view,
         examples=_examples(view),
-        plots=[(_PLOT_TITLES[path.stem], f"plots/{path.name}") for path in plots if path.stem in _PLOT_TITLES],
-        gate_plots=[f"plots/{path.name}" for path in plots if path.stem == "gate"],
-    )
+        figures=[(title, path) for name, title, path in found if name != "gate"],
+        gate_figures=[path for name, _, path in found if name == "gate"],
+    )  # fmt: skip
 
 
 def _examples(view: View) -> list[GridRow]:
     """The typical row and the suite's first rows of other prompts, four in all."""
-    firsts = [row for row in view.grid.rows if row.sample == 0]
+    firsts = [row for row in view.rows if row.sample == 0]
     chosen = [view.typical] if view.typical is not None else []
     return [*chosen, *(row for row in firsts if row not in chosen)][:4]
 
 
 def _environment(*, autoescape: bool) -> Environment:
-    return Environment(
+    """The templates, with the words and numbers of these modules as filters and by the modules' names."""
+    environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=autoescape,
         undefined=StrictUndefined,
@@ -114,3 +152,16 @@ def _environment(*, autoescape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters |= {
+        "interval": formatting.interval,
+        "md": formatting.markdown,
+        "number": formatting.number,
+        "percent": formatting.percent,
+        "plural": formatting.plural,
+        "quantity": formatting.quantity,
+        "signed": formatting.signed,
+    }
+    modules = {"audits": audits, "facts": facts, "gates": gates, "headline": headline, "outcomes": outcomes}
+    modules |= {"pictures": pictures, "plots": gate_plot, "tables": tables, "text": formatting}
+    environment.globals |= {**modules, "TIMING_TITLES": TIMING_TITLES}
+    return environment

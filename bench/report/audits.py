@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,6 @@ from bench.records import (
     LoraAudit,
     MergeAudit,
     PixelDifference,
-    Run,
 )
 
 KINDS = {
@@ -41,7 +39,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class LoraView:
-    """One LoRA of a variant as a row of a table."""
+    """One LoRA file and what it changed, as a row of a table."""
 
     name: str
     layout: str
@@ -53,74 +51,45 @@ class LoraView:
     rounded: str
 
 
-@dataclass(frozen=True)
-class BlockBar:
-    """One block's relative change; ``height`` is per cent of the picture's largest."""
-
-    name: str
-    change: str
-    height: float
-
-
-@dataclass(frozen=True)
-class BlockPicture:
-    """Every block's change by one cause."""
-
-    cause: str
-    bars: tuple[BlockBar, ...]
-    highest: str
+def lora_rows(known: Fingerprint, audit: Audit) -> list[LoraView]:
+    """The LoRAs that a variant's recipe fuses, then its own."""
+    rows = [lora_view(lora, found) for lora, found in zip(known.loras, audit.loras, strict=True)]
+    if audit.merge is None:
+        return rows
+    given = zip(audit.merge.fused_loras, audit.merge.loras, strict=True)
+    return [*(lora_view(lora, found, ", in the recipe") for lora, found in given), *rows]
 
 
-@dataclass(frozen=True)
-class AuditView:
-    """One variant: what its files are, and what was changed in them."""
-
-    variant: str
-    colour: int
-    checkpoint: str
-    merge: str
-    """How a recipe made it, in a sentence; empty of any other checkpoint."""
-    loras: tuple[LoraView, ...]
-    """Those that its recipe fuses, then its own."""
-    pictures: tuple[BlockPicture, ...]
-    runtime: str
-
-
-def audit_views(run: Run) -> tuple[AuditView, ...]:
-    """The audits of a run's variants, in the suite's order; those that were never loaded have none."""
-    prints = {one.name: one for one in run.info.variants}
-    return tuple(
-        _view(index, prints[variant.name], audit)
-        for index, variant in enumerate(run.info.suite.variants)
-        if variant.name in prints and (audit := prints[variant.name].audit) is not None
+def lora_view(lora: Lora, found: LoraAudit, note: str = "") -> LoraView:
+    """One LoRA's audit as text."""
+    modules = found.modules
+    rounded = [one.rounded_away for one in modules if one.rounded_away is not None]
+    return LoraView(
+        name=text.lora(lora) + note,
+        layout=found.layout,
+        keys=", ".join(f"{component} {count:,}" for component, count in found.applied.items()),
+        kinds=_kinds(modules),
+        ranks=_ranks(modules),
+        scale=_range([one.scale for one in modules]),
+        change=change_text(modules),
+        rounded=text.percent(max(rounded)) if rounded else text.NONE,
     )
 
 
-def _view(index: int, known: Fingerprint, audit: Audit) -> AuditView:
-    merge = audit.merge
-    fused = [] if merge is None else zip(merge.given, merge.loras, strict=True)
-    first = "" if merge is None else merge.base or merge.models[0]
-    pictures = [] if merge is None else [_picture(f"Change from {first} by the recipe", merge.blocks)]
+def block_changes(audit: Audit) -> dict[str, Mapping[str, float]]:
+    """Each block's relative change, by what caused it."""
+    found: dict[str, Mapping[str, float]] = {}
+    if audit.merge is not None:
+        found[f"Change from {audit.merge.base or audit.merge.models[0]} by the recipe"] = audit.merge.blocks
     if audit.blocks:
-        pictures.append(_picture("Change by the variant's LoRAs", audit.blocks))
-    return AuditView(
-        variant=known.name,
-        colour=index % 8,
-        checkpoint=f"{describe(audit.checkpoint)}; run in {audit.dtype}.",
-        merge="" if merge is None else recipe_text(merge),
-        loras=(
-            *(dataclasses.replace(view, name=f"{view.name}, in the recipe") for view in _rows(fused)),
-            *_rows(zip(known.loras, audit.loras, strict=True)),
-        ),
-        pictures=tuple(pictures),
-        runtime="" if audit.fused_against_runtime is None else difference(audit.fused_against_runtime),
-    )
+        found["Change by the variant's LoRAs"] = audit.blocks
+    return found
 
 
 def recipe_text(merge: MergeAudit) -> str:
     """What a recipe says, and how much of it rounding left, in a sentence or two."""
     said = [f"Recipe: {merge.method} of {text.joined(merge.models)}"]
-    said += [f"{name} {_value(value)}" for name, value in merge.asked.items()]
+    said += [f"{name} {_value(value)}" for name, value in merge.fields.items()]
     lost = merge.rounded_away
     rounded = "" if lost is None else f" Rounded away, of the numbers that it changes: {text.percent(lost)}."
     return "; ".join(said) + "." + rounded
@@ -135,19 +104,6 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _rows(pairs: Iterable[tuple[Lora, LoraAudit]]) -> list[LoraView]:
-    """Rows of several LoRAs."""
-    return [lora_view(lora, found) for lora, found in pairs]
-
-
-def _picture(cause: str, blocks: Mapping[str, float]) -> BlockPicture:
-    top = max(blocks.values(), default=0.0)
-    bars = [
-        BlockBar(name, share(change), round(100 * change / top, 1) if top else 0.0) for name, change in blocks.items()
-    ]
-    return BlockPicture(cause, tuple(bars), share(top))
-
-
 def describe(facts: CheckpointFacts) -> str:
     """A checkpoint in one line: layout, family, what its UNet predicts, precision, licence."""
     words = [LAYOUTS[facts.layout], {"sdxl": "SDXL", "sd15": "SD 1.5"}[facts.family]]
@@ -159,28 +115,6 @@ def describe(facts: CheckpointFacts) -> str:
     words += [f"licence {facts.licence}"] if facts.licence else []
     line = ", ".join(words)
     return f"{facts.title}: {line}" if facts.title else line[0].upper() + line[1:]
-
-
-def lora_view(lora: Lora, found: LoraAudit) -> LoraView:
-    """One LoRA's audit as text."""
-    modules = found.modules
-    return LoraView(
-        name=f"{lora.path} × {weight_text(lora)}",
-        layout=found.layout,
-        keys=", ".join(f"{component} {count:,}" for component, count in found.applied.items()),
-        kinds=_kinds(modules),
-        ranks=_ranks(modules),
-        scale=_range([one.scale for one in modules]),
-        change=change_text(modules),
-        rounded=_rounded([one.rounded_away for one in modules if one.rounded_away is not None]),
-    )
-
-
-def weight_text(lora: Lora) -> str:
-    """``0.8``, or with components and blocks of their own, ``0.8 (unet 1, IN04 0.5)``."""
-    parts = {"unet": lora.unet, "text_encoder": lora.text_encoder, "text_encoder_2": lora.text_encoder_2}
-    own = [f"{name} {weight:g}" for name, weight in (parts | lora.blocks).items() if weight is not None]
-    return f"{lora.weight:g}" + (f" ({', '.join(own)})" if own else "")
 
 
 def difference(found: PixelDifference) -> str:
@@ -205,10 +139,6 @@ def share(value: float) -> str:
     return f"{100 * value:.3g} %"
 
 
-def _rounded(shares: Sequence[float]) -> str:
-    return text.percent(max(shares)) if shares else text.NONE
-
-
 def _kinds(modules: Iterable[ChangedModule]) -> str:
     counts = Counter(KINDS[one.kind] + (" with DoRA" if one.dora else "") for one in modules)
     return ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common())
@@ -223,5 +153,5 @@ def _ranks(modules: Sequence[ChangedModule]) -> str:
 def _range(values: Sequence[float]) -> str:
     if not values:
         return text.NONE
-    low, high = min(values), max(values)
-    return f"{low:.4g}" if f"{low:.4g}" == f"{high:.4g}" else f"{low:.4g} to {high:.4g}"
+    low, high = (f"{end:.4g}" for end in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -13,15 +12,14 @@ import msgspec
 
 from bench import formatting as text
 from bench.compare.pairing import cut_prompts
-from bench.formatting import listed
 from bench.metrics.image_checks import duplicates
-from bench.metrics.registry import version_dtype
-from bench.records import ExternalImages, Gate, Machine, Plan, Run, Suite
+from bench.records import ExternalImages, Gate, Machine, Run, Suite
 from bench.store import read_gate
 from bench.suite.images_table import NOT_GIVEN
 from bench.suite.training_prompts import training_prompts_in
 
-# Whether the reports of a run folder still tell of what it holds.
+Facts = tuple[tuple[str, str], ...]
+"""(label, value) pairs."""
 
 _PLOT = re.compile(r"\]\((plots/[^)]+)\)")
 
@@ -42,7 +40,7 @@ def records_digest(run: Run, gate: Gate | None) -> str:
 
 
 def gate_of(run: Run) -> Gate | None:
-    """The last gate on ``run``, from its folder; None without one, or where it judged an earlier run there.
+    """The last gate on ``run``, from its folder; None without one, or where it is of an earlier run there.
 
     Raises:
         IncomparableError: ``gate.json`` is of a newer schema.
@@ -71,18 +69,11 @@ def is_current(run: Run) -> bool:
     return all(digest in text for text in texts) and all((folder / plot).is_file() for plot in plots)
 
 
-# What a reader should hold against the numbers: cut prompts, doubled images, prompts a model was trained on.
-
-MOST_NAMED = 12
-
-"""Ids that a sentence names; the journal has them all."""
-
-
 def cut_notes(run: Run) -> tuple[str, ...]:
-    """One sentence for each metric that judged images by the beginning of their prompts alone."""
+    """One sentence for each metric that read only the beginning of prompts."""
     return tuple(
         f"{metric} read only the beginning of {text.plural(len(prompts), 'prompt')} of "
-        f"{len(run.info.suite.prompts):,}: {_ids(prompts)}."
+        f"{len(run.info.suite.prompts):,}: {text.listed(prompts)}."
         for metric, prompts in cut_prompts(run)
     )
 
@@ -91,12 +82,12 @@ def left_out_notes(suite: Suite) -> tuple[str, ...]:
     """A sentence on the prompts that were left out because SPO was trained on them; none where there are none."""
     if not suite.left_out:
         return ()
-    count = text.plural(len(suite.left_out), "prompt")
-    return (f"{count} of the prompt files were left out, since SPO was trained on them: {_ids(suite.left_out)}.",)
+    count, names = text.plural(len(suite.left_out), "prompt"), text.listed(suite.left_out)
+    return (f"{count} of the prompt files were left out, since SPO was trained on them: {names}.",)
 
 
 def image_banners(run: Run) -> tuple[str, ...]:
-    """How many images could not be made or used, how many were not given, and how many equal another one."""
+    """How many images could not be made or used, how many are not there, and how many equal another one."""
     lost = [one for one in run.renders if one.image is None]
     absent = sum(one.error == NOT_GIVEN for one in lost)
     failed, doubled = len(lost) - absent, len(duplicates(run.renders))
@@ -105,46 +96,37 @@ def image_banners(run: Run) -> tuple[str, ...]:
         verb = "made" if run.info.suite.external_images is None else "used"
         found.append(f"{text.plural(failed, 'image')} could not be {verb}; each is shown below with its error.")
     if absent:
-        found.append(f"{text.plural(absent, 'sample')} were not given that other variants or prompts have.")
+        samples = f"{text.plural(absent, 'sample')} that other variants or prompts have"
+        found.append(f"{samples} {'is' if absent == 1 else 'are'} not among the external images.")
     if doubled:
         found.append(
-            f"{text.plural(doubled, 'image')} equal another image of their variant: the model heeded neither noise nor "
-            "prompt. They have no scores."
+            f"{text.plural(doubled, 'image')} equal another image of their variant: the model followed neither noise "
+            "nor prompt. They have no scores."
         )
     return tuple(found)
 
 
-def training_facts(run: Run) -> tuple[tuple[str, str], ...]:
+def training_facts(run: Run) -> Facts:
     """Which prompts SPO was trained on, as (label, value): those left out, and those that were kept."""
-    suite = run.info.suite
-    kept = training_prompts_in(suite.prompts)
-    facts = [("Left out", note) for note in left_out_notes(suite)]
-    said = f"{text.plural(len(kept), 'prompt')}: {_ids(kept)}" if kept else "none"
-    facts.append(("Training prompts of SPO", said))
-    return tuple(facts)
-
-
-def _ids(prompts: Sequence[str]) -> str:
-    return listed(prompts, MOST_NAMED)
-
-
-# The report's lists of facts: settings, provenance, and the command that repeats the run.
-
-Facts = tuple[tuple[str, str], ...]
-
-"""(label, value) pairs."""
+    kept = training_prompts_in(run.info.suite.prompts)
+    said = f"{text.plural(len(kept), 'prompt')}: {text.listed(kept)}" if kept else "none"
+    return (*(("Left out", note) for note in left_out_notes(run.info.suite)), ("Training prompts of SPO", said))
 
 
 def setting_facts(run: Run) -> Facts:
     """Suite, images, sampler and machine, as (label, value)."""
     suite, settings, machine = run.info.suite, run.info.suite.settings, run.info.machine
     if suite.external_images is not None:
-        return _given_facts(run, suite.external_images)
+        return _external_facts(run, suite.external_images)
     eta = f", eta {settings.eta:g}" if settings.sampler == "ddim" else ""
     extras = [word for word, on in (("VAE tiling", settings.vae_tiling), ("compiled", settings.compile)) if on]
     limited = f", limited to the first {suite.limit}" if suite.limit is not None else ""
     memory = machine.device_memory_bytes
     device = machine.device_name + (f", {text.quantity(memory, 'byte')}" if memory else "")
+    plan, timing = suite.measure, "none"
+    if plan.rounds:
+        rounds, images = text.plural(plan.rounds, "round"), text.plural(plan.images, "image")
+        timing = f"{rounds} of {images} a variant, each in a fresh process"
     return (
         ("Suite", f"{suite.name}, schema {suite.schema}{limited}"),
         ("Prompts", f"{text.plural(len(suite.prompts), 'prompt')} from {', '.join(suite.prompt_files)}"),
@@ -156,32 +138,22 @@ def setting_facts(run: Run) -> Facts:
             f"CFG {settings.guidance_scale:g}{eta}",
         ),
         ("Arithmetic", ", ".join([settings.dtype, f"batch {settings.batch or 'auto'}", *extras])),
-        ("Timing", _timing_plan(suite.measure)),
+        ("Timing", timing),
         ("Device", f"{machine.device}: {device}"),
         ("Machine", _machine(machine)),
     )  # fmt: skip
 
 
-def _timing_plan(plan: Plan) -> str:
-    if not plan.rounds:
-        return "none"
-    return (
-        f"{text.plural(plan.rounds, 'round')} of {text.plural(plan.images, 'image')} a variant, each in a fresh process"
-    )
-
-
-def _given_facts(run: Run, given: ExternalImages) -> Facts:
-    """Of images that were given: where from, their size, and that the rest is not known."""
+def _external_facts(run: Run, external: ExternalImages) -> Facts:
+    """Of external images: where they come from, their size, and that the rest is not known."""
     suite, machine = run.info.suite, run.info.machine
+    prompts, images = text.plural(len(suite.prompts), "prompt"), text.plural(suite.samples, "image")
     return (
-        ("Images", f"given, not rendered: {given.images}, paired with prompts by {given.prompts}"),
-        (
-            "Prompts",
-            f"{text.plural(len(suite.prompts), 'prompt')}, up to {text.plural(suite.samples, 'image')} of each",
-        ),
+        ("Images", f"external, not rendered: {external.images}, paired with prompts by {external.prompts}"),
+        ("Prompts", f"{prompts}, up to {images} of each"),
         ("Size", f"{suite.settings.width} × {suite.settings.height} px, of most images"),
         ("Seeds, sampler, weights", "unknown"),
-        ("Judged on", f"{machine.device}: {machine.device_name}"),
+        ("Scored on", f"{machine.device}: {machine.device_name}"),
         ("Machine", _machine(machine)),
     )
 
@@ -201,7 +173,7 @@ def provenance_facts(run: Run, gate: Gate | None) -> Facts:
         ("Run", info.id),
         ("Status", info.status),
         ("Start", when(info.start)),
-        ("End", "not finished" if info.end is None else f"{when(info.end)} ({duration(info.start, info.end)})"),
+        ("End", "not finished" if info.end is None else f"{when(info.end)} ({elapsed(info.start, info.end)})"),
         ("Commit", commit),
         ("Protocol digest", info.protocol_digest),
         ("Digest of the records", records_digest(run, gate)),
@@ -218,14 +190,9 @@ def when(moment: str) -> str:
     return f"{found.day} {found:%B %Y, %H:%M} {found.tzname() or ''}".rstrip()
 
 
-def duration(start: str, end: str) -> str:
+def elapsed(start: str, end: str) -> str:
     """The time between two ISO 8601 times, as in ``2 min 40 s``."""
-    seconds = round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
-    hours, rest = divmod(max(0, seconds), 3600)
-    minutes, seconds = divmod(rest, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+    return text.duration(max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()))
 
 
 def command(run: Run) -> str:
@@ -234,54 +201,30 @@ def command(run: Run) -> str:
     What the suite says itself is left out, and so is what a run does not record: where weights were taken from, and
     a Ray cluster, which gives the same bytes.
     """
-    suite = run.info.suite
-    if suite.external_images is not None:
-        words = [
-            "hotart-bench",
-            "score",
-            "--images",
-            suite.external_images.images,
-            "--prompts",
-            suite.external_images.prompts,
-        ]
-        words += ["--metrics", ",".join(_scored(run) or suite.metrics), "-o", run.path]
+    suite, external, sweep = run.info.suite, run.info.suite.external_images, run.info.suite.sweep
+    found = {score.metric for score in run.scores}
+    scored = [facts for facts in run.info.metrics if facts.name in found]
+    metrics = ["--metrics", ",".join([facts.name for facts in scored] or suite.metrics)]
+    dtypes = {facts.metric_dtype for facts in scored} - {"float32"}
+    dtype = ["--metric-dtype", min(dtypes)] if dtypes else []
+    if external is not None:
+        words = ["score", "--images", external.images, "--prompts", external.prompts, *metrics, "-o", run.path]
         if suite.limits:
             words += ["--limits", ",".join(f"{limit.name}={limit.text}" for limit in suite.limits)]
-        return shlex.join([*words, *_encoder_dtype(run), "--device", run.info.machine.device])
-    source = suite.source or suite.name
-    if suite.sweep is not None:
-        weights = ",".join(_exactly(weight) for weight in suite.sweep.weights)
-        words = ["hotart-bench", "sweep", source, "--lora", suite.sweep.lora, "--lora-weights", weights]
-    else:
-        words = ["hotart-bench", "run", source]
+        return shlex.join(["hotart-bench", *words, *dtype, "--device", run.info.machine.device])
+    words = ["run" if sweep is None else "sweep", suite.source or suite.name]
+    if sweep is not None:
+        words += ["--lora", sweep.lora, "--lora-weights", ",".join(map(_exactly, sweep.weights))]
     if suite.limit is not None:
         words += ["--limit", str(suite.limit)]
-    if suite.sweep is None:
-        words += [*_variants(run), *_encoder_dtype(run)]
-    scored = _scored(run)
-    if scored and set(scored) != set(suite.metrics):
-        words += ["--metrics", ",".join(scored)]
-    return shlex.join([*words, "--device", run.info.machine.device])
-
-
-def _scored(run: Run) -> tuple[str, ...]:
-    """The metrics that the run has scores of, in its order."""
-    found = {score.metric for score in run.scores}
-    return tuple(facts.name for facts in run.info.metrics if facts.name in found)
-
-
-def _variants(run: Run) -> list[str]:
-    made = {one.name for one in run.info.variants}
-    every = [variant.name for variant in run.info.suite.variants]
-    chosen = [name for name in every if name in made]
-    return ["--variants", ",".join(chosen)] if chosen and chosen != every else []
-
-
-def _encoder_dtype(run: Run) -> list[str]:
-    """The flag for encoders that did not compute in float32."""
-    scored = _scored(run)
-    dtypes = {version_dtype(facts.version) for facts in run.info.metrics if facts.name in scored} - {"float32"}
-    return ["--encoder-dtype", min(dtypes)] if dtypes else []
+    if sweep is None:
+        made = {one.name for one in run.info.variants}
+        chosen = [variant.name for variant in suite.variants if variant.name in made]
+        words += ["--variants", ",".join(chosen)] if 0 < len(chosen) < len(suite.variants) else []
+        words += dtype
+    if scored and {facts.name for facts in scored} != set(suite.metrics):
+        words += metrics
+    return shlex.join(["hotart-bench", *words, "--device", run.info.machine.device])
 
 
 def _exactly(weight: float) -> str:

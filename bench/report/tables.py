@@ -1,36 +1,31 @@
-"""The report's tables: variants, metrics, timings, pixel statistics."""
+"""What the report's tables say: variants, metrics, timings, pixel statistics, tags, rankings, sweeps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bench import formatting as text
 from bench.compare import rank_variants
-from bench.compare.sweep import PIXEL_SHIFT, sweep_curve
-from bench.plots import TIMING_TITLES
+from bench.compare.sweep import PIXEL_SHIFT
 from bench.plots.data import headline_metrics
+from bench.plots.style import TIMING_TITLES
 from bench.records import (
     Delta,
-    Fingerprint,
-    Interval,
-    Lora,
     MetricFacts,
     MetricMean,
     Ranking,
     Ratio,
     Run,
+    Strength,
+    SweepCurve,
     SweepPoint,
     TimingName,
     TimingSummary,
     Variant,
-    WeightFile,
 )
-from bench.report.headline import way
+from bench.report.headline import direction, pair_name, way
 
-# The report's tables: variants, metrics, timings, pixel statistics.
-
-_TIMING_NOTES: dict[TimingName, str] = {
+TIMING_NOTES: dict[TimingName, str] = {
     "load": "from disk to the device",
     "compile": "first step, within which torch compiles",
     "first_image": "with compilation and warm-up",
@@ -44,270 +39,142 @@ _TIMING_NOTES: dict[TimingName, str] = {
     "peak_rss": "of the whole process",
     "energy_per_image": "of the whole card, by its counter",
 }
+"""What each timed quantity covers."""
+
+TAG_NOTE = (
+    "Paired mean differences over the prompts with a tag, with 95 % intervals: Student's t under 30 prompts, the "
+    "bootstrap's from there on. Many rows are looked at together and the intervals are not "
+    "widened for that: about one in twenty misses by chance. † marks what holds at 5 % after Holm's correction over "
+    "the tags of a pair and metric (sign-flip test)."
+)
 
 
-@dataclass(frozen=True)
-class VariantView:
-    """One variant: what it is made of and which weights."""
-
-    name: str
-    colour: int
-    is_reference: bool
-    made_of: tuple[str, ...]
-    digest: str
-    files: tuple[WeightFile, ...]
-
-
-@dataclass(frozen=True)
-class MetricView:
-    """One metric's facts as text."""
-
-    name: str
-    version: str
-    summary: str
-    training_overlap: str
-    category: str
-    unit: str
-    direction: str
-    range: str
-    encoder: str
-    trained_on: str
-    licence: str
-    reference: str
-
-
-@dataclass(frozen=True)
-class TimingCell:
-    """One variant's figure of one timed quantity; ``width`` is per cent of the row's largest median."""
-
-    colour: int
-    median: str
-    spread: str
-    width: float
-    ratio: str
-    weak: str
-
-
-@dataclass(frozen=True)
-class TimingRow:
-    """One timed quantity; None where a variant was not measured."""
-
-    title: str
-    note: str
-    cells: tuple[TimingCell | None, ...]
-
-
-@dataclass(frozen=True)
-class PixelCell:
-    """One variant's mean of one statistic, and its difference to the reference."""
-
-    mean: str
-    delta: str
-
-
-@dataclass(frozen=True)
-class PixelRow:
-    """One descriptive metric."""
-
-    name: str
-    unit: str
-    cells: tuple[PixelCell, ...]
-
-
-def variant_views(run: Run) -> tuple[VariantView, ...]:
-    """The suite's variants with their fingerprints, where the run has them."""
-    prints = {one.name: one for one in run.info.variants}
-    return tuple(
-        _variant_view(index, variant, prints.get(variant.name)) for index, variant in enumerate(run.info.suite.variants)
-    )
-
-
-def _variant_view(index: int, variant: Variant, found: Fingerprint | None) -> VariantView:
+def made_of(run: Run, variant: Variant) -> tuple[str, ...]:
+    """What a variant was made of in the run, a line each: checkpoint, parts of other models, LoRAs."""
+    found = next((one for one in run.info.variants if one.name == variant.name), None)
     if found is None:
-        return VariantView(variant.name, index % 8, index == 0, ("not loaded in this run",), "", ())
-    made_of = [f"{found.checkpoint} ({found.pipeline})"]
+        return ("not loaded in this run",)
+    lines = [f"{found.checkpoint} ({found.pipeline})"]
     sources = (("revision", variant.revision), ("UNet from", variant.unet), ("VAE from", variant.vae))
-    made_of += [f"{what} {where}" for what, where in sources if where]
-    made_of += [f"+ LoRA {lora.path} × {_lora_weights(lora)}" for lora in found.loras]
+    lines += [f"{what} {where}" for what, where in sources if where]
+    lines += [f"+ LoRA {text.lora(lora)}" for lora in found.loras]
     if found.loras:
         changed = f", {text.plural(found.modules_changed, 'module')} changed" if found.modules_changed else ""
-        made_of.append(f"LoRAs {found.lora_mode}{changed}")
-    return VariantView(variant.name, index % 8, index == 0, tuple(made_of), found.digest, found.files)
+        lines.append(f"LoRAs {found.lora_mode}{changed}")
+    return tuple(lines)
 
 
-def _lora_weights(lora: Lora) -> str:
-    """``0.8``, and in brackets the weights of components and blocks that are others."""
-    parts = (("UNet", lora.unet), ("text encoder", lora.text_encoder), ("text encoder 2", lora.text_encoder_2))
-    own = [(name, weight) for name, weight in (*parts, *lora.blocks.items()) if weight is not None]
-    said = ", ".join(f"{name} × {_weight(weight)}" for name, weight in own)
-    return _weight(lora.weight) + (f" ({said})" if said else "")
-
-
-def _weight(weight: float) -> str:
-    return f"{weight:g}".replace("-", text.MINUS)
-
-
-def metric_views(metrics: Sequence[MetricFacts]) -> tuple[MetricView, ...]:
-    """The metrics' facts, the headline's first."""
+def headline_first(metrics: Sequence[MetricFacts]) -> tuple[MetricFacts, ...]:
+    """The metrics in the order of tables: those of the headline, then the others."""
     first = headline_metrics(metrics)
-    return tuple(_metric_view(facts) for facts in (*first, *(one for one in metrics if one not in first)))
+    return (*first, *(facts for facts in metrics if facts not in first))
 
 
-def _metric_view(facts: MetricFacts) -> MetricView:
-    ends = [
+def value_range(facts: MetricFacts) -> str:
+    """``0 to 1``, ``0 to –``, ``unbounded``."""
+    if facts.low is None and facts.high is None:
+        return "unbounded"
+    low, high = (
         text.NONE if end is None else text.number(end, 0) if end == round(end) else f"{end:g}"
         for end in (facts.low, facts.high)
-    ]
-    bounded = facts.low is not None or facts.high is not None
-    return MetricView(
-        name=facts.name,
-        version=facts.version,
-        summary=facts.summary,
-        training_overlap=facts.training_overlap,
-        category=facts.category,
-        unit=facts.unit,
-        direction=("descriptive", "higher is better ↑", "lower is better ↓")[way(facts)],
-        range=f"{ends[0]} to {ends[1]}" if bounded else "unbounded",
-        encoder=facts.encoder or "",
-        trained_on=facts.trained_on,
-        licence=facts.licence,
-        reference=facts.reference,
     )
+    return f"{low} to {high}"
 
 
-def timing_rows(
-    names: Sequence[str], summaries: Sequence[TimingSummary], ratios: Sequence[Ratio]
-) -> tuple[TimingRow, ...]:
-    """Timed quantities in their order, a cell for each of the variants ``names``."""
-    by_place = {(one.name, one.variant): one for one in summaries}
-    by_pair = {(one.name, one.candidate): one for one in ratios if one.reference == names[0]}
-    rows = []
-    for name in dict.fromkeys(one.name for one in summaries):
-        top = max(one.median for one in summaries if one.name == name)
-        cells = [
-            None if found is None else _timing_cell(index % 8, found, by_pair.get((name, variant)), top)
-            for index, variant in enumerate(names)
-            for found in [by_place.get((name, variant))]
-        ]
-        rows.append(TimingRow(TIMING_TITLES[name], _TIMING_NOTES[name], tuple(cells)))
-    return tuple(rows)
+def arrowed(facts: MetricFacts) -> str:
+    """``higher is better ↑``, ``lower is better ↓``, ``descriptive``."""
+    return direction(facts) + ("", " ↑", " ↓")[way(facts)]
 
 
-def _timing_cell(colour: int, found: TimingSummary, ratio: Ratio | None, top: float) -> TimingCell:
-    spread = f"p90 {text.quantity(found.p90, found.unit)}, IQR {text.quantity(found.iqr, found.unit)}, n {found.n}"
-    written = ""
-    if ratio is not None:
-        written = f"× {ratio.ratio:.3f} {_plain(ratio.interval)}".rstrip()
-    width = round(100 * found.median / top, 1) if top > 0 else 0.0
-    return TimingCell(colour, text.quantity(found.median, found.unit), spread, width, written, found.weak or "")
+def spread(found: TimingSummary) -> str:
+    """The 90 % quantile, the interquartile range, and the number of values."""
+    return f"p90 {text.quantity(found.p90, found.unit)}, IQR {text.quantity(found.iqr, found.unit)}, n {found.n}"
 
 
-def _plain(found: Interval | None) -> str:
-    return "" if found is None else text.interval(found, 3, sign=False)
+def ratio_text(found: Ratio | None) -> str:
+    """``× 1.034 [1.010, 1.058]``; empty for None."""
+    if found is None:
+        return ""
+    return f"× {found.ratio:.3f} {text.interval(found.interval, 3, sign=False) if found.interval else ''}".rstrip()
+
+
+def timing_note(names: Sequence[str]) -> str:
+    """How to read the timings of the variants ``names``."""
+    note = "Medians over all rounds, each in a fresh process."
+    ratio = f" × is the ratio to {names[0]} with its 95 % interval (Student's t over rounds: few of them make it wide)."
+    return note + (ratio if len(names) > 1 else "")
 
 
 def weak_notes(summaries: Sequence[TimingSummary]) -> tuple[str, ...]:
     """Why figures are weak: each reason once, after the quantities and variants that it holds for."""
-    reasons = dict.fromkeys(one.weak for one in summaries if one.weak)
-    return tuple(f"{_whom(reason, summaries)}: {reason}" for reason in reasons)
+    notes = []
+    for reason in dict.fromkeys(one.weak for one in summaries if one.weak):
+        named = []
+        for name in dict.fromkeys(one.name for one in summaries if one.weak == reason):
+            measured = [one for one in summaries if one.name == name]
+            weak = [one.variant for one in measured if one.weak == reason]
+            named.append(TIMING_TITLES[name] + ("" if len(weak) == len(measured) else f" of {text.joined(weak)}"))
+        notes.append(f"{'; '.join(named)}: {reason}")
+    return tuple(notes)
 
 
-def _whom(reason: str, summaries: Sequence[TimingSummary]) -> str:
-    named = []
-    for name in dict.fromkeys(one.name for one in summaries if one.weak == reason):
-        measured = [one for one in summaries if one.name == name]
-        weak = [one.variant for one in measured if one.weak == reason]
-        named.append(TIMING_TITLES[name] + ("" if len(weak) == len(measured) else f" of {text.joined(weak)}"))
-    return "; ".join(named)
+PixelRow = tuple[MetricFacts, int, tuple[tuple[MetricMean | None, Delta | None], ...]]
+"""A descriptive metric, its decimals, and each variant's mean and difference to the reference."""
 
 
 def pixel_rows(run: Run, means: Sequence[MetricMean], deltas: Sequence[Delta]) -> tuple[PixelRow, ...]:
-    """The descriptive metrics (axes pixels and distance) by variant, with the difference to the reference."""
+    """The metrics that only describe (categories pixels and distance) and have values."""
     names = [variant.name for variant in run.info.suite.variants]
     by_place = {(one.metric, one.variant): one for one in means}
     by_pair = {(one.metric, one.candidate): one for one in deltas if one.tag is None and one.reference == names[0]}
     rows = []
     for facts in run.info.metrics:
-        own = [by_place.get((facts.name, name)) for name in names]
-        if facts in headline_metrics(run.info.metrics) or not any(one and one.prompts for one in own):
+        cells = [(by_place.get((facts.name, name)), by_pair.get((facts.name, name))) for name in names]
+        if facts in headline_metrics(run.info.metrics) or not any(mean and mean.prompts for mean, _ in cells):
             continue
-        others = [by_pair[facts.name, name] for name in names if (facts.name, name) in by_pair]
-        decimals = text.decimals_of_deltas(others) if others else _mean_decimals(own)
-        cells = []
-        for name, mean in zip(names, own, strict=True):
-            delta = by_pair.get((facts.name, name))
-            change = f"{text.signed(delta.mean, decimals)} {text.interval(delta.interval, decimals)}" if delta else ""
-            cells.append(PixelCell(text.number(mean.mean if mean else None, decimals), change))
-        rows.append(PixelRow(facts.name, facts.unit, tuple(cells)))
+        found = [delta for _, delta in cells if delta is not None]
+        intervals = [mean.interval for mean, _ in cells if mean is not None and mean.interval is not None]
+        widths = text.scale_of((one.high - one.low) / 2 for one in intervals)
+        rows.append((facts, text.decimals_of_deltas(found) if found else text.decimals_for(widths), tuple(cells)))
     return tuple(rows)
 
 
-def _mean_decimals(means: Sequence[MetricMean | None]) -> int:
-    intervals = [one.interval for one in means if one is not None and one.interval is not None]
-    return text.decimals_for(text.scale_of((one.high - one.low) / 2 for one in intervals))
+TagTable = tuple[MetricFacts, int, tuple[str, ...], dict[str, list[Delta | None]]]
+"""A metric, its decimals, the pairs (columns), and the differences by tag in the order of the pairs."""
 
 
-# The report's ranking: three or more variants by the prompts they win, one column a judge.
+def tag_tables(metrics: Sequence[MetricFacts], deltas: Sequence[Delta]) -> tuple[TagTable, ...]:
+    """For each metric the differences by tag; tags and pairs in the order of the deltas."""
+    found = []
+    for facts in metrics:
+        own = {(one.tag, pair_name(one)): one for one in deltas if one.metric == facts.name and one.tag is not None}
+        pairs = tuple(dict.fromkeys(pair for _, pair in own))
+        rows = {tag: [own.get((tag, pair)) for pair in pairs] for tag, _ in own if tag is not None}
+        if own:
+            found.append((facts, text.decimals_of_deltas(own.values()), pairs, rows))
+    return tuple(found)
 
 
-@dataclass(frozen=True)
-class RankingCell:
-    """One variant's strength by one judge, and the letters of the tied sets it is in."""
-
-    strength: str
-    interval: str
-    letters: str
+def rankings_of(run: Run) -> tuple[Ranking, ...]:
+    """The rankings by the headline's metrics; empty where there are fewer than three variants to rank."""
+    names = [facts.name for facts in headline_metrics(run.info.metrics)]
+    return tuple(sorted(rank_variants(run, metrics=names), key=lambda one: names.index(one.metric)))
 
 
-@dataclass(frozen=True)
-class RankingRow:
-    """One variant; None where a judge has no score of it."""
-
-    variant: str
-    colour: int
-    cells: tuple[RankingCell | None, ...]
+def ranked(run: Run, rankings: Sequence[Ranking]) -> dict[str, list[Strength | None]]:
+    """Each variant's strength by each ranking, None without one; the strongest by the first ranking first."""
+    columns = [{one.variant: one for one in ranking.strengths} for ranking in rankings]
+    names = dict.fromkeys([*columns[0], *(variant.name for variant in run.info.suite.variants)])
+    return {name: [column.get(name) for column in columns] for name in names}
 
 
-@dataclass(frozen=True)
-class RankingTable:
-    """The variants, the strongest by the first judge first."""
-
-    note: str
-    metrics: tuple[str, ...]
-    rows: tuple[RankingRow, ...]
+def ranking_decimals(ranking: Ranking) -> int:
+    """Decimals of a ranking's strengths: two figures of the widest half width."""
+    return text.decimals_for(max(one.interval.high - one.interval.low for one in ranking.strengths) / 2)
 
 
-def ranking_table(run: Run) -> RankingTable | None:
-    """The judges' rankings of the run's variants; None where there are fewer than three to rank."""
-    judges = [facts.name for facts in headline_metrics(run.info.metrics)]
-    rankings = sorted(rank_variants(run, metrics=judges), key=lambda one: judges.index(one.metric))
-    if not rankings:
-        return None
-    names = [variant.name for variant in run.info.suite.variants]
-    order = dict.fromkeys([one.variant for one in rankings[0].strengths] + names)
-    columns = [_cells(one) for one in rankings]
-    return RankingTable(
-        note=_note(rankings),
-        metrics=tuple(one.metric for one in rankings),
-        rows=tuple(
-            RankingRow(name, names.index(name) % 8, tuple(column.get(name) for column in columns)) for name in order
-        ),
-    )
-
-
-def _cells(ranking: Ranking) -> dict[str, RankingCell]:
-    decimals = text.decimals_for(max(one.interval.high - one.interval.low for one in ranking.strengths) / 2)
-    return {
-        one.variant: RankingCell(
-            text.signed(one.strength, decimals),
-            text.interval(one.interval, decimals),
-            text.set_letters(one.variant, ranking.tied_sets),
-        )
-        for one in ranking.strengths
-    }
-
-
-def _note(rankings: list[Ranking]) -> str:
+def ranking_note(rankings: Sequence[Ranking]) -> str:
+    """How to read the rankings."""
     counts = sorted({one.prompts for one in rankings})
     prompts = text.plural(counts[-1], "prompt") if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} prompts"
     return (
@@ -318,51 +185,20 @@ def _note(rankings: list[Ranking]) -> str:
     )
 
 
-# The report's section on a sweep: a row a weight.
-
-
-@dataclass(frozen=True)
-class SweepRow:
-    """One weight: differences to the weight 0 as text, in the order of the table's metrics."""
-
-    weight: str
-    cells: tuple[str, ...]
-    shift: str
-    on_front: bool
-
-
-@dataclass(frozen=True)
-class SweepTable:
-    """The weights of a swept LoRA, rising."""
-
-    lora: str
-    note: str
-    metrics: tuple[str, ...]
-    rows: tuple[SweepRow, ...]
-
-
-def sweep_table(run: Run, deltas: Sequence[Delta]) -> SweepTable | None:
-    """The table of a run of ``hotart-bench sweep``; None for another run, or before anything was scored."""
-    curve, sweep = sweep_curve(run, deltas), run.info.suite.sweep
-    if curve is None or sweep is None or not any(point.deltas for point in curve.points):
-        return None
+def swept_metrics(run: Run, curve: SweepCurve) -> list[str]:
+    """The headline's metrics that have scores at a weight other than 0."""
     names = [facts.name for facts in headline_metrics(run.info.metrics)]
-    shown = [name for name in names if any(name in point.deltas for point in curve.points)]
-    return SweepTable(
-        lora=sweep.lora,
-        note=_sweep_note(curve.goals, [point for point in curve.points if point.on_front]),
-        metrics=tuple(shown),
-        rows=tuple(_row(point, shown) for point in curve.points),
-    )
+    return [name for name in names if any(name in point.deltas for point in curve.points)]
 
 
-def _sweep_note(goals: Sequence[str], front: Sequence[SweepPoint]) -> str:
+def sweep_note(curve: SweepCurve) -> str:
+    """How to read the table of a sweep, and which weights are on the Pareto front."""
     told = "Differences to the weight 0, with 95 % intervals."
-    if goals:
-        best = text.joined([f"{point.weight:g}" for point in front]) if front else "none"
-        wanted = text.joined(["how little the pixels move" if name == PIXEL_SHIFT else name for name in goals])
+    if curve.goals:
+        best = text.joined([f"{point.weight:g}" for point in curve.points if point.on_front]) or "none"
+        goals = text.joined(["how little the pixels move" if name == PIXEL_SHIFT else name for name in curve.goals])
         told += (
-            f" On the Pareto front (★: {best}) is a weight that no other one matches in {wanted} while beating it in "
+            f" On the Pareto front (★: {best}) is a weight that no other one matches in {goals} while beating it in "
             "one of these, by the means."
         )
     return (
@@ -371,16 +207,8 @@ def _sweep_note(goals: Sequence[str], front: Sequence[SweepPoint]) -> str:
     )
 
 
-def _row(point: SweepPoint, metrics: Sequence[str]) -> SweepRow:
-    return SweepRow(
-        weight=f"{point.weight:g}",
-        cells=tuple(_cell(point, name) for name in metrics),
-        shift=text.NONE if point.pixel_shift is None else text.number(point.pixel_shift, 2),
-        on_front=point.on_front,
-    )
-
-
-def _cell(point: SweepPoint, metric: str) -> str:
+def sweep_cell(point: SweepPoint, metric: str) -> str:
+    """A weight's difference to the weight 0 with its interval."""
     delta = point.deltas.get(metric)
     if delta is None:
         return "0" if point.weight == 0 else text.NONE

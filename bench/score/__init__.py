@@ -1,7 +1,7 @@
-"""Renders -> Scores: judge the images of a run folder; never renders.
+"""Renders -> Scores: score the images of a run folder; never renders.
 
 Only what is missing is scored, so that a metric added to an old run, a new version of a metric or an image
-that was rendered anew costs just that. A score depends on its image and prompt alone: images go through a
+that was rendered anew costs just that. A score depends on its image and prompt alone: images go through an
 encoder at one fixed batch shape, whatever else is scored with them (``bench.score.passes``).
 """
 
@@ -12,9 +12,10 @@ from contextlib import closing
 from pathlib import Path
 
 from bench.errors import WeightsError
-from bench.metrics.registry import Metric, Place, Registry, facts_for, installed, metrics_in, metrics_of_run
+from bench.machine import release_memory
+from bench.metrics.registry import Metric, Place, Registry, installed, metrics_of_run
 from bench.records import Dtype, Progress, Run, Score
-from bench.score.plan import Plan, plan_passes, plan_scores
+from bench.score.plan import Job, plan_passes, plan_scores
 from bench.store import RunFolder
 
 
@@ -31,18 +32,18 @@ def score(
 ) -> int:
     """Score the images of a run folder that have no score yet; the number of records that were added.
 
-    A cell (variant, prompt, sample, metric) is done when it has a score of the metric's version and of the
-    image's sha256. Images that were not rendered, that equal another one, or on which a metric fails get a
-    null with the reason and cost no other score. Records are appended a batch at a time: what was appended
-    stays when the work is stopped, and the same call goes on from there. Ends by writing ``scores.csv``.
+    An image is done when it has a score of the metric's version and dtype and of the image's sha256. Images that were
+    not rendered, that equal another one, or on which a metric fails get a null with the reason and cost no other
+    score. Records are appended a batch at a time: what was appended stays when the work is stopped, and the same call
+    goes on from there. Ends by writing ``scores.csv``.
 
     Args:
         folder: an open run folder.
-        variants: names of those whose images are judged; by default all.
+        variants: names of those whose images are scored; by default all.
         metrics: names; by default the suite's.
         device: torch device string of encoders and heads.
         weights_dir: folder of local weights, instead of the cache and the network.
-        metric_dtype: what encoders compute in; it is part of the scores' version. By default what the run's
+        metric_dtype: what encoders compute in; scores of another dtype are made anew. By default what the run's
             card says of each metric, float32 where it says nothing.
         progress: told ``("score", scores done, scores to do, encoder or "pixels")``.
         registry: where metrics and encoders are looked up; by default all that are installed.
@@ -55,18 +56,17 @@ def score(
     known = registry if registry is not None else installed()
     run = folder.run()
     names = tuple(metrics) if metrics is not None else run.info.suite.metrics
-    facts_for(names, known)
-    plan = plan_scores(run, _chosen(run, names, metric_dtype, known), variants)
-    place = Place(device, weights_dir)
+    nulls, jobs = plan_scores(run, _chosen(run, names, metric_dtype, known), variants)
+    total = _count(nulls, jobs)
     known_scores, failures = set(run.scores), list[WeightsError]()
     done = added = 0
-    with closing(_score_batches(plan, folder.path, place, known, failures)) as batches:
+    with closing(_batches(nulls, jobs, folder.path, Place(device, weights_dir), known, failures)) as batches:
         for scores, note in batches:
             new = [record for record in scores if record not in known_scores]
             folder.append_scores(new)
             done, added = done + len(scores), added + len(new)
             if progress is not None:
-                progress("score", done, plan.total, note)
+                progress("score", done, total, note)
     folder.write_scores_csv()
     if failures:
         first = failures[0]
@@ -85,30 +85,32 @@ def missing_scores(
     """How many scores ``score`` would have to make; imports no torch."""
     known = registry if registry is not None else installed()
     run = folder.run()
-    return plan_scores(run, _chosen(run, metrics, metric_dtype, known), variants).total
+    return _count(*plan_scores(run, _chosen(run, metrics, metric_dtype, known), variants))
 
 
 def _chosen(run: Run, names: Sequence[str], dtype: Dtype | None, known: Registry) -> tuple[Metric, ...]:
-    """The metrics in the dtype that is asked for, else in the one that the run's card has for each."""
-    return metrics_of_run(names, run.info.metrics, known) if dtype is None else metrics_in(names, dtype, known)
+    return metrics_of_run(names, run.info.metrics, names, dtype, known)
 
 
-def _score_batches(
-    plan: Plan, path: Path, place: Place, known: Registry, failures: list[WeightsError]
+def _count(nulls: Sequence[Score], jobs: Sequence[Job]) -> int:
+    return len(nulls) + sum(len(job.metrics) for job in jobs)
+
+
+def _batches(
+    nulls: Sequence[Score], jobs: Sequence[Job], path: Path, place: Place, known: Registry, failures: list[WeightsError]
 ) -> Generator[tuple[Sequence[Score], str], None, None]:
     """Every score of the plan, a batch at a time, with a note of where it is from."""
-    if plan.nulls:
-        yield plan.nulls, "nothing to judge"
-    if not plan.jobs:
+    if nulls:
+        yield nulls, "no image to score"
+    if not jobs:
         return
-    from bench.machine import release_memory
-    from bench.score.passes import full_float32, run_pass
+    from bench.score.passes import full_float32, run_pass  # torch, which a run with nothing left to score needs not
 
-    passes = plan_passes(plan.jobs)
-    weighted = [judging for judging in passes if judging.has_weights]
-    for judging in passes:
-        with full_float32(), closing(run_pass(judging, plan.jobs, path, place, known, failures)) as batches:
+    passes = plan_passes(jobs)
+    weighted = [metrics for metrics in passes if metrics[0].facts.encoder is not None or metrics[0].load_head]
+    for metrics in passes:
+        with full_float32(), closing(run_pass(metrics, jobs, path, place, known, failures)) as batches:
             for scores in batches:
-                yield scores, judging.encoder or "pixels"
-        if judging in weighted and (judging != weighted[-1] or place.device != "cpu"):
+                yield scores, metrics[0].facts.encoder or "pixels"
+        if metrics in weighted and (metrics != weighted[-1] or place.device != "cpu"):
             release_memory()

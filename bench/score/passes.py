@@ -15,168 +15,18 @@ from numpy.typing import NDArray
 from bench.errors import HotartError, WeightsError
 from bench.metrics.registry import Inputs, Metric, Place, Registry
 from bench.records import Render, Score
+from bench.score.batches import by_row, describe, memory_for, metric_values, result_score
 from bench.score.encoder_pass import encoder_pass
-from bench.score.images import (
-    WORKERS,
-    ImageFileError,
-    by_row,
-    describe,
-    judge,
-    memory_for,
-    read_image,
-    result_score,
-    stream,
-)
-from bench.score.plan import Job, Pass
-
-# The pass over the pixels: every metric without an encoder, one image at a time.
-
-JOURNAL_IMAGES = 16
-
-"""Images that are judged between two appends to the journal."""
-
-
-def pixel_pass(
-    jobs: Sequence[Job], heads: Mapping[Metric, Any], folder: Path, device: str
-) -> Generator[list[Score], None, None]:
-    """Scores of metrics without an encoder, one image at a time; each image is decoded once.
-
-    The reference's image of a cell comes before those that are compared with it and is held until then.
-    """
-    held: tuple[Render, torch.Tensor | Exception] | None = None
-    scores: list[Score] = []
-
-    def load(item: tuple[Render, Job | None]) -> NDArray[np.uint8]:
-        return np.array(read_image(folder, item[0]).convert("RGB"))
-
-    with closing(stream(_with_references(jobs, heads), load, 2 * WORKERS)) as images:
-        for count, ((render, job), loaded) in enumerate(images, 1):
-            with memory_for("moving an image to the device"):
-                pixels = loaded if isinstance(loaded, Exception) else to_pixels(loaded, device)
-            if job is None or job.reference is render:
-                held = render, pixels
-            if job is not None:
-                partner = held[1] if held is not None and held[0] is job.reference else None
-                scores += [
-                    _pixel_score(job, metric, pixels, partner if metric.needs_reference else None, heads[metric])
-                    for metric in job.lacking(heads)
-                ]
-            if count % JOURNAL_IMAGES == 0:
-                yield scores
-                scores = []
-    yield scores
-
-
-def to_pixels(image: NDArray[np.uint8], device: str) -> torch.Tensor:
-    """An 8-bit RGB image (H, W, 3) as (1, 3, H, W) float32 in [0, 1] on the device."""
-    return torch.from_numpy(image).to(device).permute(2, 0, 1).unsqueeze(0).float().div(255.0)
-
-
-def _with_references(jobs: Sequence[Job], metrics: Iterable[Metric]) -> Iterator[tuple[Render, Job | None]]:
-    """Every image once; a reference that has no job itself goes before the first image compared with it."""
-    given: Render | None = None
-    for job in jobs:
-        compared = any(metric.needs_reference for metric in job.lacking(metrics))
-        if compared and job.reference is not None and job.reference is not given:
-            yield job.reference, None
-        if compared or job.reference is job.render:
-            given = job.reference
-        yield job.render, job
-
-
-def _pixel_score(
-    job: Job,
-    metric: Metric,
-    pixels: torch.Tensor | Exception,
-    partner: torch.Tensor | Exception | None,
-    head: Any,
-) -> Score:
-    if isinstance(pixels, Exception):
-        return result_score(job, metric, pixels)
-    if isinstance(partner, Exception):
-        return result_score(job, metric, ImageFileError(f"reference: {describe(partner)}"))
-    inputs = Inputs(
-        prompts=(job.prompt,),
-        pixels=pixels.clone(),  # a metric that works in place must not change what the next one sees
-        reference_pixels=None if partner is None else partner.clone(),
-        image_embeds=None,
-        text_embeds=None,
-        logit_scale=1.0,
-        head=head,
-    )
-    return result_score(job, metric, by_row(lambda rows: judge(metric, rows[0]), [inputs], 1)[0])
-
-
-# The pass over the samples of each prompt: metrics that compare them with each other.
-
-Loaded = Mapping[int, NDArray[np.uint8] | Exception]
-
-"""The images of one prompt and variant by sample, or why one of them could not be read."""
-
-
-def other_samples_pass(
-    jobs: Sequence[Job], heads: Mapping[Metric, Any], folder: Path, device: str
-) -> Generator[list[Score], None, None]:
-    """Scores of metrics that compare an image with the other samples of its prompt; each is decoded once."""
-    groups: dict[tuple[str, str], list[Job]] = {}
-    for job in jobs:
-        groups.setdefault((job.render.variant, job.render.prompt_id), []).append(job)
-
-    def load(group: list[Job]) -> Loaded:
-        renders = {render.sample: render for job in group for render in (job.render, *job.other_samples)}
-        return {sample: _read(folder, render) for sample, render in renders.items()}
-
-    with closing(stream(groups.values(), load, 1)) as loaded:
-        for group, images in loaded:
-            if isinstance(images, Exception):
-                yield [result_score(job, metric, images) for job in group for metric in job.lacking(heads)]
-                continue
-            with memory_for("moving images to the device"):
-                pixels = {
-                    sample: image if isinstance(image, Exception) else to_pixels(image, device)
-                    for sample, image in images.items()
-                }
-            yield [_score(job, metric, pixels, heads[metric]) for job in group for metric in job.lacking(heads)]
-
-
-def _read(folder: Path, render: Render) -> NDArray[np.uint8] | Exception:
-    try:
-        return np.array(read_image(folder, render).convert("RGB"))
-    except Exception as error:  # it is the null's reason, and must not stop the other images
-        return error
-
-
-def _score(job: Job, metric: Metric, pixels: Mapping[int, torch.Tensor | Exception], head: Any) -> Score:
-    own = pixels[job.render.sample]
-    if isinstance(own, Exception):
-        return result_score(job, metric, own)
-    others = []
-    for other_sample in job.other_samples:
-        other = pixels[other_sample.sample]
-        if isinstance(other, Exception):
-            why = ImageFileError(f"sample {other_sample.sample} of the prompt: {describe(other)}")
-            return result_score(job, metric, why)
-        others.append(other.clone())
-    inputs = Inputs(
-        prompts=(job.prompt,),
-        pixels=own.clone(),  # a metric that works in place must not change what the next one sees
-        reference_pixels=None,
-        image_embeds=None,
-        text_embeds=None,
-        logit_scale=1.0,
-        head=head,
-        other_sample_pixels=tuple(others),
-    )
-    return result_score(job, metric, by_row(lambda rows: judge(metric, rows[0]), [inputs], 1)[0])
-
-
-# One pass: its weights loaded, its images judged, its memory given back.
+from bench.score.images import WORKERS, ImageFileError, read_image, stream
+from bench.score.plan import Job
 
 Weights = TypeVar("Weights")
+JOURNAL_IMAGES = 16
+"""Images that are scored between two appends to the journal, of metrics without an encoder."""
 
 
 def run_pass(
-    judging: Pass,
+    metrics: Sequence[Metric],
     jobs: Sequence[Job],
     folder: Path,
     place: Place,
@@ -189,24 +39,23 @@ def run_pass(
     error is added to ``failures`` and nothing is recorded, so that the same command scores them later.
 
     Raises:
-        MachineError: memory ran out. What was given out before holds.
+        MachineError: memory ran out. What was yielded before holds.
     """
     heads: dict[Metric, Any] = {}
-    for metric in judging.metrics:
+    for metric in metrics:
         try:
-            heads[metric] = load_head(metric, replace(place, dtype="float32"))
+            heads[metric] = _load_head(metric, replace(place, dtype="float32"))
         except WeightsError as error:
             failures.append(error)
     jobs = [job for job in jobs if job.lacking(heads)]
+    name = metrics[0].facts.encoder
     if not jobs:
         return
-    if judging.compares_samples:
-        yield from other_samples_pass(jobs, heads, folder, place.device)
+    if name is None:
+        by_pixels = other_samples_pass if metrics[0].needs_other_samples else pixel_pass
+        yield from by_pixels(jobs, heads, folder, place.device)
         return
-    if judging.encoder is None:
-        yield from pixel_pass(jobs, heads, folder, place.device)
-        return
-    name, there = judging.encoder, replace(place, dtype=judging.dtype)
+    there = replace(place, dtype=metrics[0].facts.metric_dtype)
     try:
         encoder = _load(f"encoder {name!r}", lambda: registry.encoders[name].load(there))
     except WeightsError as error:
@@ -215,8 +64,7 @@ def run_pass(
     yield from encoder_pass(jobs, heads, encoder, folder, place.device)
 
 
-def load_head(metric: Metric, place: Place) -> Any:
-    """The metric's own weights at the place, or None when it has none; raises WeightsError."""
+def _load_head(metric: Metric, place: Place) -> Any:
     load = metric.load_head
     return None if load is None else _load(f"head of metric {metric.facts.name!r}", lambda: load(place))
 
@@ -246,3 +94,113 @@ def full_float32() -> Iterator[None]:
     finally:
         torch.backends.cudnn.allow_tf32 = convolutions
         torch.set_float32_matmul_precision(products)
+
+
+def pixel_pass(
+    jobs: Sequence[Job], heads: Mapping[Metric, Any], folder: Path, device: str
+) -> Generator[list[Score], None, None]:
+    """Scores of metrics without an encoder, one image at a time; each image is decoded once.
+
+    The reference's image comes before those that are compared with it and is held until then.
+    """
+    held: tuple[Render, torch.Tensor | Exception] | None = None
+    scores: list[Score] = []
+
+    def load(item: tuple[Render, Job | None]) -> NDArray[np.uint8]:
+        return _read(folder, item[0])
+
+    with closing(stream(_with_references(jobs, heads), load, 2 * WORKERS)) as images:
+        for count, ((render, job), loaded) in enumerate(images, 1):
+            pixels = _to_pixels(loaded, device)
+            if job is None or job.reference is render:
+                held = render, pixels
+            if job is not None:
+                reference = held[1] if held is not None and held[0] is job.reference else None
+                for metric in job.lacking(heads):
+                    beside = {"reference": reference} if metric.needs_reference else {}
+                    scores.append(_pixel_score(job, metric, heads[metric], pixels, beside))
+            if count % JOURNAL_IMAGES == 0:
+                yield scores
+                scores = []
+    yield scores
+
+
+def _with_references(jobs: Sequence[Job], metrics: Iterable[Metric]) -> Iterator[tuple[Render, Job | None]]:
+    """Every image once; a reference that has no job itself goes before the first image compared with it."""
+    sent: Render | None = None
+    for job in jobs:
+        compared = any(metric.needs_reference for metric in job.lacking(metrics))
+        if compared and job.reference is not None and job.reference is not sent:
+            yield job.reference, None
+        if compared or job.reference is job.render:
+            sent = job.reference
+        yield job.render, job
+
+
+def other_samples_pass(
+    jobs: Sequence[Job], heads: Mapping[Metric, Any], folder: Path, device: str
+) -> Generator[list[Score], None, None]:
+    """Scores of metrics that compare an image with the other samples of its prompt; each is decoded once."""
+    groups: dict[tuple[str, str], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault((job.render.variant, job.render.prompt_id), []).append(job)
+
+    def load(group: list[Job]) -> dict[int, NDArray[np.uint8] | Exception]:
+        images: dict[int, NDArray[np.uint8] | Exception] = {}
+        for render in {render.sample: render for job in group for render in (job.render, *job.other_samples)}.values():
+            try:
+                images[render.sample] = _read(folder, render)
+            except Exception as error:  # it is the null's reason, and must not stop the other images
+                images[render.sample] = error
+        return images
+
+    with closing(stream(groups.values(), load, 1)) as loaded:
+        for group, images in loaded:
+            if isinstance(images, Exception):
+                yield [result_score(job, metric, images) for job in group for metric in job.lacking(heads)]
+                continue
+            pixels = {sample: _to_pixels(image, device) for sample, image in images.items()}
+            scores: list[Score] = []
+            for job in group:
+                beside = {f"sample {other.sample} of the prompt": pixels[other.sample] for other in job.other_samples}
+                own = pixels[job.render.sample]
+                scores += [_pixel_score(job, metric, heads[metric], own, beside) for metric in job.lacking(heads)]
+            yield scores
+
+
+def _read(folder: Path, render: Render) -> NDArray[np.uint8]:
+    return np.array(read_image(folder, render).convert("RGB"))
+
+
+def _to_pixels(image: NDArray[np.uint8] | Exception, device: str) -> torch.Tensor | Exception:
+    """An 8-bit RGB image (H, W, 3) as (1, 3, H, W) float32 in [0, 1] on the device; an error as it is."""
+    if isinstance(image, Exception):
+        return image
+    with memory_for("moving an image to the device"):
+        return torch.from_numpy(image).to(device).permute(2, 0, 1).unsqueeze(0).float().div(255.0)
+
+
+def _pixel_score(
+    job: Job,
+    metric: Metric,
+    head: Any,
+    pixels: torch.Tensor | Exception,
+    compared: Mapping[str, torch.Tensor | Exception | None],
+) -> Score:
+    """The score of one image; ``compared`` is what the metric compares it with, by what it is."""
+    if isinstance(pixels, Exception):
+        return result_score(job, metric, pixels)
+    others: list[torch.Tensor] = []
+    for what, other in compared.items():
+        if isinstance(other, Exception):
+            return result_score(job, metric, ImageFileError(f"{what}: {describe(other)}"))
+        if other is not None:
+            others.append(other.clone())
+    inputs = Inputs(
+        prompts=(job.prompt,),
+        pixels=pixels.clone(),  # a metric that works in place must not change what the next one sees
+        reference_pixels=others[0] if metric.needs_reference and others else None,
+        head=head,
+        other_sample_pixels=tuple(others) if metric.needs_other_samples else None,
+    )
+    return result_score(job, metric, by_row(lambda rows: metric_values(metric, rows[0]), [inputs], 1)[0])

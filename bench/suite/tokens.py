@@ -10,21 +10,21 @@ from __future__ import annotations
 import gzip
 import html
 import importlib.util
-import itertools
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import ftfy
 import regex
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 from bench.errors import MachineError
 
 CONTEXT = 77
-
 """Tokens that a CLIP text encoder reads, start and end among them."""
-
 _MERGES = 49152 - 256 - 2
-
+_SPECIAL = ("<start_of_text>", "<end_of_text>")
 _WORDS = regex.compile(
     r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.IGNORECASE
 )
@@ -40,39 +40,27 @@ def count_tokens(prompt: str) -> int:
     """
     text = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     words = _WORDS.findall(" ".join(text.split()).lower())
-    return 2 + sum(_count_pieces(word) for word in words)
+    return 2 + len(_tokenizer().encode(words, is_pretokenized=True).ids)
 
 
-@lru_cache(maxsize=65536)
-def _count_pieces(word: str) -> int:
-    if word in ("<start_of_text>", "<end_of_text>"):
-        return 1
-    alphabet, ranks = byte_alphabet(), _merge_ranks()
-    pieces = [alphabet[byte] for byte in word.encode("utf-8")]
-    pieces[-1] += "</w>"
-    while len(pieces) > 1:
-        pairs = set(itertools.pairwise(pieces))
-        best = min(pairs, key=lambda pair: ranks.get(pair, _MERGES))
-        if best not in ranks:
-            break
-        pieces = _merge(pieces, best)
-    return len(pieces)
+@cache
+def _tokenizer() -> Tokenizer:
+    """CLIP's byte pairs within one word; the words are found by ``_WORDS``, whose case rules tokenizers lacks."""
+    tokenizer = Tokenizer(BPE(dict(vocabulary()), list(merges()), end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.add_special_tokens(list(_SPECIAL))
+    return tokenizer
 
 
-def _merge(pieces: list[str], pair: tuple[str, str]) -> list[str]:
-    merged: list[str] = []
-    position = 0
-    while position < len(pieces):
-        if tuple(pieces[position : position + 2]) == pair:
-            merged.append(pair[0] + pair[1])
-            position += 2
-        else:
-            merged.append(pieces[position])
-            position += 1
-    return merged
+@cache
+def vocabulary() -> dict[str, int]:
+    """Every token of CLIP with its number, start and end last; raises as ``merges``."""
+    letters = list(byte_alphabet().values())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges()), *_SPECIAL]
+    return {word: number for number, word in enumerate(words)}
 
 
-@lru_cache(maxsize=1)
+@cache
 def byte_alphabet() -> dict[int, str]:
     """The character that CLIP writes for each byte, in the order of its vocabulary."""
     # CLIP writes every byte as one printable character: itself where it is one, else from U+0100 on.
@@ -81,25 +69,19 @@ def byte_alphabet() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
 
 
-@lru_cache(maxsize=1)
+@cache
 def merges() -> tuple[tuple[str, str], ...]:
-    """CLIP's byte-pair merges, the first to be made first; raises as ``count_tokens``."""
-    lines = gzip.decompress(_vocabulary_file().read_bytes()).decode("utf-8").split("\n")
-    split = (line.split() for line in lines[1 : _MERGES + 1])
-    return tuple((first, second) for first, second in split)
+    """CLIP's byte-pair merges, the first to be made first.
 
-
-@lru_cache(maxsize=1)
-def _merge_ranks() -> dict[tuple[str, str], int]:
-    return {pair: rank for rank, pair in enumerate(merges())}
-
-
-def _vocabulary_file() -> Path:
+    Raises:
+        MachineError: the installed ``open_clip`` lacks its vocabulary file.
+    """
     spec = importlib.util.find_spec("open_clip")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         file = Path(folder) / "bpe_simple_vocab_16e6.txt.gz"
         if file.is_file():
-            return file
+            lines = gzip.decompress(file.read_bytes()).decode("utf-8").split("\n")
+            return tuple((first, second) for first, second in map(str.split, lines[1 : _MERGES + 1]))
     raise MachineError(
         "CLIP's vocabulary (bpe_simple_vocab_16e6.txt.gz) was not found beside the package open_clip.",
         "pip install --force-reinstall open_clip_torch",

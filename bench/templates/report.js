@@ -62,7 +62,7 @@
     ["metric", "pair", "order", "tag", "search", "failed", "pixels"].map((name) => [name, byId(name)])
   );
   const texts = new Map([...cards].map(([row, card]) =>
-    [row, `${card.querySelector(".prompt").textContent} ${rows[row].case} ${rows[row].tags.join(" ")}`.toLowerCase()]));
+    [row, `${card.querySelector(".prompt").textContent} ${rows[row].prompt_id} ${rows[row].tags.join(" ")}`.toLowerCase()]));
   const chosen = () => ({ metric: Number(control.metric?.value ?? -1), pair: pairs[Number(control.pair?.value ?? -1)] });
 
   const matches = (row) => {

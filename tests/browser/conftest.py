@@ -16,7 +16,7 @@ from selenium.webdriver.chrome.service import Service
 
 from bench.compare import compare_run
 from bench.records import Run
-from bench.report import html
+from bench.report import draw_figures, html
 from bench.report.page import build_view
 
 FAILED = ("spo", "case-001", 0)
@@ -60,8 +60,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Eight prompts, two samples, three variants; one image failed, and the prompts are hostile."""
     made = make_run("run", prompts=len(HOSTILE), samples=2, failed={FAILED})
     prompts = tuple(
-        msgspec.structs.replace(prompt_id, prompt=prompt)
-        for prompt_id, prompt in zip(made.info.suite.prompts, HOSTILE, strict=True)
+        msgspec.structs.replace(prompt, text=text)
+        for prompt, text in zip(made.info.suite.prompts, HOSTILE, strict=True)
     )
     made = with_suite(made, prompts=prompts)
     folder = write_run(made, tmp_path_factory.mktemp("runs") / "run")
@@ -71,7 +71,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def address(run: Run) -> str:
     path = Path(run.path) / "report.html"
-    path.write_text(html(build_view(run, compare_run(run, tags=False))))
+    view = build_view(run, compare_run(run, tags=False))
+    path.write_text(html(view, draw_figures(view, Path(run.path) / "plots")[1]))
     return path.as_uri()
 
 

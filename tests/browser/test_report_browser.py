@@ -27,7 +27,7 @@ def shown_rows(page: Chrome) -> list[tuple[str, int]]:
     """(prompt, sample) of the visible rows, from top to bottom."""
     rows = page.execute_script(
         "const data = JSON.parse(document.getElementById('data').textContent);"
-        "return [...document.querySelectorAll('.prompt_id')].filter((card) => card.checkVisibility())"
+        "return [...document.querySelectorAll('.case')].filter((card) => card.checkVisibility())"
         ".map((card) => data.rows[card.dataset.row]).map((row) => [row.prompt_id, row.sample]);"
     )
     return [(prompt_id, sample) for prompt_id, sample in rows]
@@ -64,17 +64,17 @@ def is_open(page: Chrome) -> bool:
 
 def test_opening_runs_no_prompt_and_shows_every_image(page: Chrome) -> None:
     page.execute_script(
-        "document.querySelectorAll('.prompt_id').forEach((one) => { one.style.contentVisibility = 'visible'; })"
+        "document.querySelectorAll('.case').forEach((one) => { one.style.contentVisibility = 'visible'; })"
     )
     loaded = "return [...document.images].every((image) => image.complete && image.naturalWidth > 0)"
     WebDriverWait(page, 20).until(lambda driver: driver.execute_script(loaded))
     assert len(page.find_elements(By.CSS_SELECTOR, "#grid img")) == 8 * 2 * 3 - 1
     prompts = page.execute_script(
-        "return [...document.querySelectorAll('.prompt_id:nth-child(odd) .prompt')].map((one) => one.textContent)"
+        "return [...document.querySelectorAll('.case:nth-child(odd) .prompt')].map((one) => one.textContent)"
     )
     assert prompts == list(HOSTILE)
     directions = page.execute_script(
-        "return [...document.querySelectorAll('.prompt_id .prompt')].map((one) => getComputedStyle(one).direction)"
+        "return [...document.querySelectorAll('.case .prompt')].map((one) => getComputedStyle(one).direction)"
     )
     assert directions[4] == "rtl"
     assert directions[0] == "ltr"
@@ -93,7 +93,7 @@ def test_rows_sort_by_difference(page: Chrome, run: Run, order: str, sign: int) 
     shown = shown_rows(page)
     assert shown[:-1] == expected
     assert shown[-1] == ("case-001", 0), "the row with the failed image has no difference and comes last"
-    line = element(page, ".prompt_id .difference").text
+    line = element(page, ".case .difference").text
     assert line.startswith("mini-clip, spo − dpo: ")
     assert float(line.rsplit(" ", 1)[1].replace("−", "-")) == pytest.approx(known[expected[0]], abs=5e-4)
 
@@ -208,14 +208,15 @@ def test_the_theme_can_be_changed(page: Chrome) -> None:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_forest_is_drawn_on_the_papers_ground(page: Chrome, theme: str) -> None:
+def test_the_figures_take_the_colours_of_the_theme(page: Chrome, theme: str) -> None:
     page.execute_script(f"document.documentElement.dataset.theme = '{theme}'")
-    grounds = page.execute_script(
-        "return [...document.querySelectorAll('.forest, .forest *:not(.dot, .bar, .swatch)')]"
-        ".map((one) => getComputedStyle(one).backgroundColor)"
+    ink, colours = page.execute_script(
+        "return [getComputedStyle(document.body).color, "
+        "[...document.querySelectorAll('.figure text')].map((one) => getComputedStyle(one).fill)]"
     )
-    assert len(grounds) > 20
-    assert set(grounds) == {"rgba(0, 0, 0, 0)"}
+    soft = page.execute_script("return getComputedStyle(document.querySelector('.soft')).color")
+    assert len(colours) > 20
+    assert set(colours) == {ink, soft}
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -16,7 +16,7 @@ from tiny_checkpoints import write_recipe
 
 from bench.checkpoints.families import read_pipeline_class
 from bench.checkpoints.fingerprint import fingerprint
-from bench.checkpoints.safetensors_files import read_shapes
+from bench.checkpoints.safetensors_files import read_header
 from bench.errors import WeightsError
 from bench.mini import weights
 from bench.records import Lora, Variant
@@ -90,13 +90,13 @@ def test_files_are_listed_with_the_hash_and_size_that_the_manifest_knows() -> No
 
 
 def test_modules_that_the_loras_change_are_counted_once() -> None:
-    modules = {key.rsplit(".lora_", 1)[0] for key in read_shapes(weights.lora_file("spo"))}
+    modules = {key.rsplit(".lora_", 1)[0] for key in read_header(weights.lora_file("spo")).tensors}
     assert fingerprint(variant()).modules_changed == 0
     assert fingerprint(variant("mini", SPO)).modules_changed == len(modules) > 0
     assert fingerprint(variant("mini", SPO, SPO)).modules_changed == len(modules)
 
 
-def test_lora_of_another_model_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_lora_of_another_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "foreign.safetensors"
     pair = {"lora_A": np.zeros((2, 640), np.float32), "lora_B": np.zeros((640, 2), np.float32)}
     save_file({f"unet.mid_block.to_q.{side}.weight": values for side, values in pair.items()}, path)
@@ -104,7 +104,7 @@ def test_lora_of_another_model_is_told_before_anything_is_loaded(tmp_path: Path)
         fingerprint(variant("mini", Lora(path=str(path))))
 
 
-def test_component_that_was_cut_short_is_told_before_anything_is_loaded(mini_copy: Path) -> None:
+def test_component_that_was_cut_short_is_refused_before_anything_is_loaded(mini_copy: Path) -> None:
     file = mini_copy / "vae" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(WeightsError, match=r"diffusion_pytorch_model.safetensors: is damaged, cut short"):
@@ -196,7 +196,7 @@ def test_what_is_no_diffusers_folder(mini_copy: Path, text: str | None) -> None:
     index.unlink()
     if text is not None:
         index.write_text(text)
-    with pytest.raises(WeightsError, match="is no diffusers folder") as caught:
+    with pytest.raises(WeightsError, match="is not a diffusers folder") as caught:
         read_pipeline_class(mini_copy)
     assert (caught.value.exit_code, "save_pretrained" in caught.value.hint) == (3, True)
 

@@ -11,9 +11,9 @@ import bench.metrics
 from bench.checkpoints import locate as sources
 from bench.errors import WeightsError
 from bench.metrics import Encoder, metric, registry_of
+from bench.metrics.catalogue import CATALOGUE, Entry, File
 from bench.metrics.pixels import saturation, sharpness
 from bench.records import MetricFacts
-from bench.weights import CATALOGUE, Entry, File
 
 HEAD = Entry(
     name="head",
@@ -78,13 +78,13 @@ def network(monkeypatch):
     """Answers every address with its last part as the file; notes what was asked for."""
     asked = []
 
-    def fake(url, target, progress):
+    def fake(url, target):
         asked.append(url.rsplit("/", 1)[1])
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(b"\x80\x02" + url.encode())
         return True
 
-    monkeypatch.setattr("bench.weights.download.download_url", fake)
+    monkeypatch.setattr("bench.metrics.weights.download_url", fake)
     yield asked
     enable_progress_bars()  # --quiet silences the Hub's client for the whole process
 
@@ -114,14 +114,14 @@ def test_judges_are_fetched_for_metrics_that_no_suite_names(cli, judged, network
 
 
 def test_what_fails_keeps_nothing_else_from_coming(cli, judged, network, monkeypatch):
-    good = bench.weights.download.download_url
+    good = bench.metrics.weights.download_url
 
-    def fake(url, target, progress):
+    def fake(url, target):
         if "t.pt" in url:
             raise WeightsError("t.pt: could not be downloaded (URLError).", "the same command again continues")
-        return good(url, target, progress)
+        return good(url, target)
 
-    monkeypatch.setattr("bench.weights.download.download_url", fake)
+    monkeypatch.setattr("bench.metrics.weights.download_url", fake)
     answer = cli("fetch", "own.toml")
     assert answer.code == 3
     assert network == ["head.pth"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_checkpoints import PROJ_IN, PUBLISHED_PROJ_IN, UNET, tiny_state, write_lora, write_recipe, write_tiny
+from tiny_checkpoints import LDM_PROJ_IN, PROJ_IN, UNET, tiny_state, write_lora, write_recipe, write_tiny
 
 from bench.checkpoints.families import config_folder, family_tensors
 from bench.cli import run_command_line
@@ -76,7 +76,7 @@ def tiny(tmp_path, monkeypatch) -> Path:
     ],
 )
 def test_a_lora_in_the_names_of_checkpoints(tiny, capsys, ending):
-    module = PUBLISHED_PROJ_IN.removesuffix(".weight")
+    module = LDM_PROJ_IN.removesuffix(".weight")
     if ending == ("w_norm",):
         norm = torch.ones(family_tensors("tiny")["unet.mid_block.attentions.0.norm.weight"].shape)
         state = {f"{UNET}middle_block.1.norm.w_norm": norm}
@@ -107,7 +107,7 @@ def test_one_file_of_a_repository_of_the_hub(tiny, capsys):
 
 def lone_unet(folder: Path, naming: str) -> Path:
     """The UNet of ``base.safetensors`` alone."""
-    if naming == "published":
+    if naming == "ldm":
         state = {key: value for key, value in tiny_state(1).items() if key.startswith(UNET)}
         save_file(state, folder / "unet.safetensors")
         return folder / "unet.safetensors"
@@ -123,13 +123,13 @@ def lone_unet(folder: Path, naming: str) -> Path:
     return inner if naming == "folder" else inner.parent
 
 
-@pytest.mark.parametrize("naming", ["published", "diffusers", "folder", "repository"])
+@pytest.mark.parametrize("naming", ["ldm", "diffusers", "folder", "repository"])
 def test_a_lone_unet(tiny, capsys, naming):
     path = str(lone_unet(tiny, naming))
     assert run_command_line(["inspect", path, "--against", "base.safetensors", "-q"]) == 0
     out = capsys.readouterr().out
     assert "A lone UNet: " in out
-    assert ("618 of 618" in out) == (naming == "published")
+    assert ("618 of 618" in out) == (naming == "ldm")
     assert "only here" not in out
     assert f'unet = "{path}"' in out
     assert "predicts" not in out
@@ -169,7 +169,7 @@ def test_an_inpainting_checkpoint(tiny, capsys):
     assert run_command_line(["inspect", "inpaint.safetensors", "-q"]) == 0
     assert "inpainting" in capsys.readouterr().out
     assert run_command_line(["inspect", "inpaint.safetensors", "--against", "base.safetensors"]) == 3
-    assert "an inpainting model and one that is none" in capsys.readouterr().err
+    assert "an inpainting model and one that is not" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("spoilt", ["weight", "product", "half"])
@@ -177,9 +177,9 @@ def test_changes_that_are_no_numbers_are_counted(tiny, capsys, spoilt, monkeypat
     """A NaN in a weight that the LoRA changes; a product beyond float32; a result beyond float16 alone."""
     monkeypatch.setenv("COLUMNS", "160")  # no line of the table is broken, whatever runs the tests
     state, pair = tiny_state(1), load_file("lora.safetensors")
-    wanted = state[PUBLISHED_PROJ_IN].numel()
+    wanted = state[LDM_PROJ_IN].numel()
     if spoilt == "weight":
-        state[PUBLISHED_PROJ_IN][0, 0], wanted = torch.nan, 1
+        state[LDM_PROJ_IN][0, 0], wanted = torch.nan, 1
         save_file(state, "base.safetensors")
     else:
         most = 1e20 if spoilt == "product" else 1e4
@@ -198,7 +198,7 @@ def test_changes_that_are_no_numbers_are_counted(tiny, capsys, spoilt, monkeypat
 def test_the_table_counts_what_is_not_finite_in_a_checkpoint(tiny, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     state = tiny_state(1)
-    state[PUBLISHED_PROJ_IN][0, :3] = torch.inf
+    state[LDM_PROJ_IN][0, :3] = torch.inf
     save_file(state, "spoilt.safetensors")
     for name, said in (("spoilt", f"3, in 1 tensor: {PROJ_IN}"), ("base", "0 ")):
         assert run_command_line(["inspect", f"{name}.safetensors", "-q"]) == 0

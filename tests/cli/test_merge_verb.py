@@ -90,7 +90,7 @@ def test_the_same_command_again_needs_force(there, cli):
     [
         (SUM.replace("alpha", "alfa"), 2, "did you mean 'alpha'?"),
         (SUM.replace("0.3", "nan"), 2, "alpha is nan; allowed is 0 to 1"),
-        (SUM + "blocks = { IN99 = 1 }\n", 2, "'IN99' is no block of this UNet"),
+        (SUM + "blocks = { IN99 = 1 }\n", 2, "'IN99' is not a block of this UNet"),
         (SUM.replace("b.safetensors", "gone.safetensors"), 3, "gone.safetensors"),
         (SUM.replace("b.safetensors", "random:sd15"), 3, "do not go together: family is"),
         (SUM.replace("b.safetensors", "bad.safetensors"), 3, "1 values of"),

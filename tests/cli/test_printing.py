@@ -3,7 +3,8 @@ import math
 
 import pytest
 
-from bench.cli.printing import Column, format_duration, format_rate, print_json, print_table, printable
+from bench.cli.printing import Column, format_rate, print_json, print_table, printable
+from bench.formatting import duration
 from bench.records import Interval
 
 COLUMNS = [Column("metric"), Column("mean", number=True), Column("what it is", text=True)]
@@ -81,7 +82,7 @@ def test_json_is_standard_json(capsys):
     ],
 )
 def test_durations(seconds, text):
-    assert format_duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(("rate", "text"), [(3.44, "3.4/s"), (1.0, "1.0/s"), (0.5, "2.0 s each")])

@@ -157,12 +157,12 @@ def test_a_bug_shows_its_traceback_and_where_to_report_it(cli, stages, home):
 
 @pytest.mark.parametrize("verb", ["run", "score"])
 def test_the_dtype_of_towers_arrives(cli, stages, home, verb):
-    assert cli(verb, "own.toml", "--encoder-dtype", "bfloat16").code == 0
+    assert cli(verb, "own.toml", "--metric-dtype", "bfloat16").code == 0
     assert called(stages)["metric_dtype"] == "bfloat16"
 
 
 def test_a_dtype_that_is_none_is_refused_with_the_nearest(cli, stages, home):
-    answer = cli("score", "own.toml", "--encoder-dtype", "float61")
+    answer = cli("score", "own.toml", "--metric-dtype", "float61")
     assert answer.code == 2
     assert "float32, float16, bfloat16" in answer.err
     assert "did you mean" in answer.err.lower()

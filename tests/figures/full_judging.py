@@ -61,7 +61,7 @@ def bare_forwards(bench_: Bench, files: Sequence[Path], texts: Sequence[str]) ->
         judge: Any = encoder.load(Place(size.device, bench_.weights))
         metrics = [metric for metric in bench_.registry.metrics.values() if metric.facts.encoder == name]
         images = [Image.open(file).convert("RGB") for file in files]
-        rows = [judge.preprocess(image, metrics[0].view) for image in images]
+        rows = [judge.preprocess(image, metrics[0].preprocessing) for image in images]
         joint = isinstance(judge, LoadedRewardModel)
         prompts = list(dict.fromkeys(texts))
 

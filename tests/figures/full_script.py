@@ -98,7 +98,7 @@ def call_each(metric: Metric, encoder: Any, head: Any, files: Sequence[tuple[Pat
     """A metric on one image at a time."""
     values = []
     for file, prompt in files:
-        pixels = encoder.preprocess(Image.open(file).convert("RGB"), metric.view)[None].to(device)
+        pixels = encoder.preprocess(Image.open(file).convert("RGB"), metric.preprocessing)[None].to(device)
         joint = encoder.score(pixels, [prompt]) if isinstance(encoder, LoadedRewardModel) else None
         inputs = Inputs(
             prompts=(prompt,),
@@ -108,7 +108,7 @@ def call_each(metric: Metric, encoder: Any, head: Any, files: Sequence[tuple[Pat
             text_embeds=None if joint is not None or not metric.needs_text else encoder.embed_texts([prompt]),
             logit_scale=1.0 if joint is not None else encoder.logit_scale,
             head=head,
-            joint=joint,
+            reward=joint,
         )
         values.append(float(metric(inputs)))
     return values

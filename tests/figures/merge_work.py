@@ -24,17 +24,16 @@ def write_inputs(folder: Path, shape: str) -> None:
     """Two checkpoints of other numbers, a LoRA on every matrix of the UNet's attentions, and the recipe."""
     import torch
 
-    from bench.checkpoints.ldm_layout import join, published
+    from bench.checkpoints.ldm_layout import LdmTensor, join, ldm_tensors
     from bench.checkpoints.random_weights import open_random
-    from bench.merge.write import Entry, replacing, write_tensors
+    from bench.merge.write import replacing, write_tensors
 
     source = open_random(shape)
-    layout = {entry.key: entry for entry in published(source.tensors)}
-    entries = [Entry(entry.key, entry.shape, entry.dtype) for entry in layout.values()]
+    entries = ldm_tensors(source.tensors)
     for name, sign in (("a", 1), ("b", -1)):
 
-        def read(key: str, sign: int = sign) -> torch.Tensor:
-            return join(layout[key], [source.read(part).mul_(sign) for part in layout[key].parts])
+        def read(entry: LdmTensor, sign: int = sign) -> torch.Tensor:
+            return join(entry, [source.read(part).mul_(sign) for part in entry.parts])
 
         path = folder / f"{name}.safetensors"
         with replacing(path) as file:

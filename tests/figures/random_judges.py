@@ -21,13 +21,13 @@ import msgspec
 
 from bench.metrics import Encoder, Place, Registry, registry_of
 from bench.metrics.aesthetic import aesthetic_v1, aesthetic_v2
-from bench.metrics.blip import VisionShape
+from bench.metrics.catalogue import CATALOGUE
 from bench.metrics.encoders import VIT_H14, VIT_L14, ClipShape
 from bench.metrics.hps import hpsv2, hpsv2_vit_h14, hpsv21, hpsv21_vit_h14, load_hps
 from bench.metrics.imagereward import ImageRewardModel, imagereward, imagereward_model
 from bench.metrics.openai_clip import clip_score, load_openai_clip, openai_vit_l14
 from bench.metrics.pickscore import pickscore, pickscore_vit_h14
-from bench.weights import CATALOGUE, find_weights, read_tensors
+from bench.metrics.weights import find_weights, read_tensors
 from tests.metrics import official_imagereward as reward
 from tests.metrics import official_layouts as layouts
 
@@ -78,21 +78,19 @@ def panel_of(sizes: Sizes) -> Registry:
     """The seven metrics as they are, on encoders of these sizes that are found and checked as the real ones are."""
 
     def openai(place: Place):
-        file = find_weights("openai-vit-l14", place)
+        file = find_weights("openai-vit-l14", place.weights_dir)
         return load_openai_clip(read_tensors(file), place, file, sizes.l14)
 
     def hps(name: str):
         def load(place: Place):
-            file = find_weights(name, place)
+            file = find_weights(name, place.weights_dir)
             return load_hps(read_tensors(file), place, file, sizes.h14)
 
         return load
 
     def joint(place: Place) -> ImageRewardModel:
-        at = sizes.reward
-        shape = VisionShape(at.image_px, at.patch_px, at.vision_width, at.vision_depth, at.vision_heads)
-        folder, vocabulary = (find_weights(name, place) for name in imagereward_model.weights)
-        return ImageRewardModel(folder, vocabulary, place, shape)
+        folder, vocabulary = (find_weights(name, place.weights_dir) for name in imagereward_model.weights)
+        return ImageRewardModel(folder, vocabulary, place, sizes.reward.vision())
 
     return registry_of(
         *METRICS,

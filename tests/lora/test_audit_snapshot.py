@@ -86,7 +86,7 @@ def test_a_recipes_change_by_block_is_that_of_its_loras(found: Audit) -> None:
 
 def test_a_recipes_loras_are_told_with_the_weights_it_gives_them(found: Audit) -> None:
     assert found.merge is not None
-    (given,), (told,) = found.merge.given, found.merge.loras
+    (given,), (told,) = found.merge.fused_loras, found.merge.loras
     assert (given.path, given.weight, given.blocks) == ("mini:spo", 0.5, {"M00": 0.25})
     assert sum(told.applied.values()) == told.keys
     middle = [one for one in told.modules if "mid_block" in one.module]
@@ -119,7 +119,7 @@ def merged(folder: Path, alpha: float, dtype: str) -> MergeAudit:
 def test_a_merge_is_told_with_all_that_its_recipe_says(tmp_path: Path) -> None:
     found = merged(tmp_path, 0.25, "float32")
     assert (found.method, found.models, found.base) == ("weighted_sum", ("inner.toml", "random:tiny"), "a.safetensors")
-    assert found.asked == {
+    assert found.fields == {
         "alpha": 0.25,
         "blocks": {"M00": 0.0},
         "vae": "random:tiny",

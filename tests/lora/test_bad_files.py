@@ -217,7 +217,7 @@ DAMAGED = {
 def test_damaged_files(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"x\.safetensors: is damaged, cut short, or no \.safetensors file: \S.*"):
+    with pytest.raises(WeightsError, match=r"x\.safetensors: is damaged, cut short, or not a \.safetensors file: \S.*"):
         read_adapter(path, shapes(checkpoint("sdxl")))
 
 

@@ -36,6 +36,7 @@ class Fake:
     config: Path = Path("configs")
     other_configs: dict[str, Path] = field(default_factory=dict)
     identity: str = ""
+    tells_prediction: bool = True
     reads: list[str] = field(default_factory=list)
 
     @property

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import (
     CLIP_G,
+    LDM_PROJ_IN,
     POSITIONS,
-    PUBLISHED_PROJ_IN,
     UNET,
     tiny_state,
     write_lora,
@@ -80,7 +80,7 @@ def texts_of(path: Path) -> dict[str, str]:
 # --- tensors --------------------------------------------------------------------------------
 
 
-def test_the_file_holds_the_published_tensors_merged(place: Path) -> None:
+def test_the_file_holds_the_merged_tensors_of_a_single_file(place: Path) -> None:
     done = run(place)
     out, a, b = load_file(place / "out.safetensors"), tiny_state(1), tiny_state(2)
     assert out.keys() == a.keys()
@@ -118,7 +118,7 @@ def test_a_lora_is_fused_in_float32(place: Path) -> None:
     run(place, 'method = "copy"\nmodels = ["a.safetensors"]\n' + lora)
     out, a = load_file(place / "out.safetensors"), tiny_state(1)
     for key, tensor in out.items():
-        if key == PUBLISHED_PROJ_IN:
+        if key == LDM_PROJ_IN:
             expected = a[key].double() + 0.7 * (up.double() @ down.double()).reshape(tensor.shape)
             np.testing.assert_allclose(tensor.double(), expected, rtol=2**-10, atol=1e-6)
             assert not torch.equal(tensor, a[key])
@@ -129,10 +129,10 @@ def test_a_lora_is_fused_in_float32(place: Path) -> None:
 def test_loras_are_fused_in_order_after_the_merge(place: Path) -> None:
     ups_downs = [write_lora(place / f"l{seed}.safetensors", seed) for seed in (1, 2)]
     run(place, SUM + 'loras = [{ path = "l1.safetensors" }, { path = "l2.safetensors", weight = -0.5 }]\n')
-    a, b = (tiny_state(seed)[PUBLISHED_PROJ_IN].double() for seed in (1, 2))
+    a, b = (tiny_state(seed)[LDM_PROJ_IN].double() for seed in (1, 2))
     changes = [(up.double() @ down.double()).reshape(a.shape) for up, down in ups_downs]
     expected = a * 0.7 + b * 0.3 + changes[0] - 0.5 * changes[1]
-    found = load_file(place / "out.safetensors")[PUBLISHED_PROJ_IN].double()
+    found = load_file(place / "out.safetensors")[LDM_PROJ_IN].double()
     np.testing.assert_allclose(found, expected, rtol=2**-10, atol=1e-5)
 
 
@@ -246,7 +246,7 @@ def test_the_recipe_in_the_header_has_hashes_and_no_paths(place: Path) -> None:
     assert (lora["path"], lora["sha256"], lora["weight"]) == ("lora.safetensors", hashes["lora.safetensors"], 1.0)
 
 
-def test_a_recipe_within_a_recipe_is_told_whole(place: Path) -> None:
+def test_a_recipe_within_a_recipe_is_described_whole(place: Path) -> None:
     (place / "inner").mkdir()
     write_recipe(place / "inner" / "i.toml", SUM.replace('"a.', '"../a.').replace('"b.', '"../b.'))
     done = run(place, 'method = "slerp"\nmodels = ["inner/i.toml", "random:tiny"]\nalpha = 0.5\n')
@@ -332,9 +332,9 @@ def test_force_replaces_a_file_and_follows_a_link(place: Path) -> None:
     assert load_file(place / "old.safetensors").keys() == tiny_state(1).keys()
 
 
-def test_no_room_is_told_before_the_inputs_are_hashed(place: Path, monkeypatch) -> None:
+def test_no_room_is_refused_before_the_inputs_are_hashed(place: Path, monkeypatch) -> None:
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1_000}))
-    monkeypatch.setattr(merging, "sha256_of", lambda path: pytest.fail("hashed"))
+    monkeypatch.setattr(merging, "weights_sha256", lambda path: pytest.fail("hashed"))
     (place / "out.safetensors").write_bytes(b"old")
     with pytest.raises(MachineError, match="GB free"):
         run(place, force=True)
@@ -381,7 +381,7 @@ def test_values_that_are_not_finite_stop_it_by_name(place: Path, value: float) -
 def test_what_float16_cannot_hold_is_refused(place: Path) -> None:
     for name, value in (("x", 60_000.0), ("y", -60_000.0)):
         state = tiny_state(1, torch.float32)
-        state[PUBLISHED_PROJ_IN][0, 0] = value
+        state[LDM_PROJ_IN][0, 0] = value
         save_file(state, place / f"{name}.safetensors")
     text = 'method = "add_difference"\nmodels = ["x.safetensors", "x.safetensors", "y.safetensors"]\nalpha = 1.0\n'
     run(place, text)
@@ -439,7 +439,7 @@ def test_a_pickle_is_refused_with_the_command_that_converts_it(place: Path) -> N
 
 def test_a_lora_of_zeros_or_of_another_model(place: Path) -> None:
     module = "unet.mid_block.attentions.0.proj_in"
-    shape = tiny_state(1)[PUBLISHED_PROJ_IN].shape
+    shape = tiny_state(1)[LDM_PROJ_IN].shape
     zeros = {f"{module}.lora_A.weight": torch.zeros(2, shape[1]), f"{module}.lora_B.weight": torch.ones(shape[0], 2)}
     save_file(zeros, place / "zero.safetensors")
     with pytest.raises(WeightsError, match="changes nothing"):

@@ -13,7 +13,8 @@ import torch
 from fake_checkpoints import SDXL, SHAPES, Fake, fake
 
 from bench.errors import SuiteError, WeightsError
-from bench.merge.merged import Merged, finite
+from bench.merge.compute import finite
+from bench.merge.merged import Merged
 from bench.merge.recipe import Recipe
 
 PATH = Path("r.toml")
@@ -187,7 +188,7 @@ def test_files_and_identity_tell_recipes_apart_and_do_not_depend_on_names() -> N
 # --- what is refused ------------------------------------------------------------------------
 
 
-def test_models_that_do_not_go_together_are_told_with_all_that_differs() -> None:
+def test_models_that_do_not_go_together_are_refused_with_all_that_differs() -> None:
     other = msgspec.structs.replace(SDXL, family="sd15", prediction="v_prediction", inpainting=True)
     with pytest.raises(WeightsError) as caught:
         merged(recipe(), fake(1, "a.safetensors"), fake(2, "b.safetensors", facts=other))
@@ -228,7 +229,7 @@ def test_sd15_has_one_text_encoder() -> None:
         merged(recipe(components=("text_encoder_2",)), fake(1, facts=facts, only=only), fake(2, facts=facts, only=only))
 
 
-def test_other_tensors_and_other_shapes_are_told_at_once() -> None:
+def test_other_tensors_and_other_shapes_are_refused_at_once() -> None:
     a, b = fake(1), fake(2)
     b.held["unet.time_embedding.cond_proj.weight"] = torch.zeros(2)
     del b.held["unet.conv_in.bias"]
@@ -242,7 +243,7 @@ def test_other_tensors_and_other_shapes_are_told_at_once() -> None:
 
 
 def test_blocks_that_the_unet_does_not_have() -> None:
-    with pytest.raises(SuiteError, match=r"r\.toml: blocks: 'IN9' is no block of this UNet"):
+    with pytest.raises(SuiteError, match=r"r\.toml: blocks: 'IN9' is not a block of this UNet"):
         merged(recipe(blocks={"IN9": 0.1}), fake(1), fake(2))
 
 

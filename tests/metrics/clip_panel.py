@@ -86,8 +86,8 @@ def judged(
     """The engine's scores of pictures with their prompts, in that order, by metric."""
     run = make_run(place, prompts=len(pairs), samples=1, variants=("base",))
     prompts = tuple(
-        msgspec.structs.replace(prompt, prompt=prompt)
-        for prompt, (_, prompt) in zip(run.info.suite.prompts, pairs, strict=True)
+        msgspec.structs.replace(prompt, text=text)
+        for prompt, (_, text) in zip(run.info.suite.prompts, pairs, strict=True)
     )
     suite = msgspec.structs.replace(run.info.suite, prompts=prompts, metrics=tuple(metrics))
     info = msgspec.structs.replace(run.info, suite=suite, metrics=())

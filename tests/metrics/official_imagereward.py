@@ -62,6 +62,11 @@ class Layout:
     positions: int = 48
     tokens: int = len(VOCABULARY) + ADDED
 
+    def vision(self) -> dict[str, int]:
+        """Those of the vision transformer, by timm's names."""
+        sizes = {"img_size": self.image_px, "patch_size": self.patch_px, "embed_dim": self.vision_width}
+        return sizes | {"depth": self.vision_depth, "num_heads": self.vision_heads}
+
 
 PUBLISHED = Layout(224, 16, 1024, 24, 16, 768, 3072, 12, 12, 512, 30524)
 MLP = {0: (1024, 0), 2: (128, 1024), 4: (64, 128), 6: (16, 64), 7: (1, 16)}

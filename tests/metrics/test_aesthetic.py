@@ -9,13 +9,13 @@ import pytest
 import torch
 from clip_panel import CASES, all_pairs, draw, judged, open_clip_clip, transformers_clip
 from official_layouts import AESTHETIC_LAYERS, SMALL_L14, random_clip, random_head, write_head, write_openai
-from test_geometry import openai_official
+from test_preprocessing import openai_official
 
 from bench.errors import WeightsError
 from bench.metrics import Encoder, Inputs, Place, registry_of
 from bench.metrics.aesthetic import aesthetic_v1, aesthetic_v2, load_v1, load_v2
 from bench.metrics.openai_clip import load_openai_clip
-from bench.weights import read_tensors
+from bench.metrics.weights import read_tensors
 
 NAMES = ("aesthetic-v1", "aesthetic-v2")
 METRICS = dict(zip(NAMES, (aesthetic_v1, aesthetic_v2), strict=True))
@@ -48,11 +48,11 @@ def panel(tmp_path_factory):
 def any_bytes(monkeypatch) -> None:
     """The published heads' hash and size are pinned; these are drawn, so that only where they lie is looked up."""
     from bench.metrics import aesthetic
-    from bench.weights.catalogue import CATALOGUE
+    from bench.metrics.catalogue import CATALOGUE
 
-    def found(name, place):
+    def found(name, weights_dir):
         entry = CATALOGUE[name]
-        return place.weights_dir / entry.repository / entry.files[0].name
+        return weights_dir / entry.repository / entry.files[0].name
 
     monkeypatch.setattr(aesthetic, "find_weights", found)
 
@@ -129,7 +129,7 @@ def test_an_embedding_that_is_not_of_unit_norm_is_refused(panel, tmp_path) -> No
     class Unnormalised:
         batch, logit_scale = 2, 1.0
 
-        def preprocess(self, image, view):
+        def preprocess(self, image, preprocessing):
             return torch.zeros(3, 2, 2)
 
         def embed_images(self, pixels):

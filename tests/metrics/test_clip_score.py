@@ -13,7 +13,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from bench.errors import WeightsError
 from bench.metrics import Encoder, Inputs, Place, registry_of
 from bench.metrics.openai_clip import clip_score, load_openai_clip, openai_vit_l14
-from bench.weights import read_tensors
+from bench.metrics.weights import read_tensors
 
 
 @pytest.fixture(scope="module")

@@ -10,19 +10,19 @@ import torch
 from clip_panel import CASES, LONG, all_pairs, draw, judged, plain_ids, transformers_clip, transformers_features
 from official_layouts import SMALL_H14, random_clip, write_hps
 from open_clip import tokenize
-from test_geometry import hps_official, transformers_official
+from test_preprocessing import hps_official, transformers_official
 
 from bench.errors import WeightsError
 from bench.metrics import Encoder, Inputs, Place, registry_of
 from bench.metrics.hps import hpsv2, hpsv2_vit_h14, hpsv21, hpsv21_vit_h14, load_hps
-from bench.weights import find_weights, read_tensors
+from bench.metrics.weights import find_weights, read_tensors
 
 
 def small(name: str) -> Encoder:
     """The encoder of a metric, of a small shape, found where the real one is."""
 
     def load(place: Place):
-        file = find_weights(name, place)
+        file = find_weights(name, place.weights_dir)
         return load_hps(read_tensors(file), place, file, SMALL_H14)
 
     return Encoder(f"{name}-vit-h14", load, (name,))

@@ -31,14 +31,13 @@ from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegac
 
 from bench.machine import pick_device
 from bench.metrics import Inputs, LoadedRewardModel, NoScoreError, Place, registry_of
-from bench.metrics.blip import VisionShape
+from bench.metrics.catalogue import CATALOGUE
 from bench.metrics.imagereward import BATCH, ImageRewardModel, imagereward, imagereward_model
 from bench.score import score
-from bench.score.images import by_row
-from bench.weights import CATALOGUE
+from bench.score.batches import by_row
 
 SMALL = Layout()
-SHAPE = VisionShape(SMALL.image_px, SMALL.patch_px, SMALL.vision_width, SMALL.vision_depth, SMALL.vision_heads)
+SHAPE = SMALL.vision()
 WEIGHTS = draw_weights(SMALL)
 LONG = "the painting of an ocean with clouds, birds and a cat at night, low depth of field effect. " * 6
 PROMPTS = (
@@ -177,8 +176,8 @@ def test_the_reward_is_standardised_with_the_published_constants(rewards: list[f
     assert np.abs(found.numpy() - wanted).max() <= 1e-5
 
 
-def test_a_metric_without_its_joint_value_says_so() -> None:
-    with pytest.raises(ValueError, match="reward models"):
+def test_a_metric_without_its_reward_says_so() -> None:
+    with pytest.raises(ValueError, match="reward model"):
         imagereward(Inputs(("a",), torch.empty(0, 3, 0, 0), None, None, None, 1.0, None))
 
 
@@ -303,7 +302,7 @@ def test_a_run_is_scored_from_a_folder_of_weights(tmp_path, monkeypatch, officia
         folder = tmp_path / "weights" / CATALOGUE[name].repository
         write_published(folder, SMALL, WEIGHTS) if name == "imagereward" else write_vocabulary(folder)
     monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path / "lock.json"))
-    monkeypatch.setattr("bench.metrics.blip.VisionShape", lambda: SHAPE)
+    monkeypatch.setattr("bench.metrics.blip.VISION", SHAPE)
     registry = registry_of(imagereward, imagereward_model)
     with rendered(tmp_path / "run", metrics=("imagereward",), prompts=3) as run:
         prompts = {prompt.id: prompt.text for prompt in run.info.suite.prompts}
@@ -317,7 +316,7 @@ def test_a_run_is_scored_from_a_folder_of_weights(tmp_path, monkeypatch, officia
             assert item.prompt_cut == (len(ids) == 35 and len(prompts[item.prompt_id]) > 35)
 
 
-def test_it_is_a_joint_encoder_and_names_its_weights(loaded) -> None:
+def test_it_is_a_reward_model_and_names_its_weights(loaded) -> None:
     assert isinstance(loaded, LoadedRewardModel)
     assert set(imagereward_model.weights) <= set(CATALOGUE)
     assert imagereward.facts.encoder == imagereward_model.name

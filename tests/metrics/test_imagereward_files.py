@@ -23,11 +23,11 @@ from tokenizers import BertWordPieceTokenizer
 
 from bench.errors import WeightsError
 from bench.metrics import Place
-from bench.metrics.blip import NOT_NEEDED, RewardNetwork, VisionShape, read_text_shape
+from bench.metrics.blip import NOT_NEEDED, VISION, RewardNetwork, read_text_shape
 from bench.metrics.imagereward import ImageRewardModel
 
 SMALL = Layout()
-SHAPE = VisionShape(SMALL.image_px, SMALL.patch_px, SMALL.vision_width, SMALL.vision_depth, SMALL.vision_heads)
+SHAPE = SMALL.vision()
 WEIGHTS = draw_weights(SMALL)
 
 
@@ -98,7 +98,7 @@ def test_another_kind_of_network_is_refused(tmp_path, field: str, value: object,
 def test_the_published_sizes_are_the_default(tmp_path) -> None:
     write_published(tmp_path, PUBLISHED, {})
     with torch.device("meta"):
-        network = RewardNetwork(VisionShape(), read_text_shape(tmp_path / "med_config.json"))
+        network = RewardNetwork(VISION, read_text_shape(tmp_path / "med_config.json"))
     shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     wanted = published_shapes(PUBLISHED)
     assert shapes == {key: wanted[key] for key in wanted if key not in NOT_NEEDED}

@@ -16,8 +16,8 @@ from bench.metrics import Encoder, Place, registry_of
 from bench.metrics.aesthetic import aesthetic_v1, aesthetic_v2
 from bench.metrics.encoders import VIT_H14, VIT_L14, ClipShape
 from bench.metrics.openai_clip import clip_score, load_openai_clip
+from bench.metrics.weights import read_tensors
 from bench.suite.tokens import count_tokens
-from bench.weights import read_tensors
 
 PROMPTS = [prompt for *_, prompt in CASES]
 

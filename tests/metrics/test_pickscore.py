@@ -11,7 +11,7 @@ import torch
 from clip_panel import CASES, LONG, all_pairs, draw, judged, open_clip_clip, open_clip_features, plain_ids
 from official_layouts import PICKSCORE_FOLDER, SMALL_H14, random_clip, write_pickscore
 from safetensors.torch import load_file, save_file
-from test_geometry import transformers_official
+from test_preprocessing import transformers_official
 
 from bench.errors import WeightsError
 from bench.metrics import Inputs, Place, registry_of
@@ -95,12 +95,13 @@ def test_a_bin_that_holds_no_tensors_by_name_is_a_sentence(tmp_path, state) -> N
 def test_a_file_cut_short_is_a_sentence(tmp_path, state) -> None:
     file = write_pickscore(tmp_path, state, SMALL_H14) / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(WeightsError, match=r"model.safetensors: is no whole \.safetensors file"):
+    with pytest.raises(WeightsError, match=r"model.safetensors: is not a whole \.safetensors file"):
         pickscore_vit_h14.load(Place(weights_dir=tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{", r"is no whole \.json file"), ("[1]", "cannot be read as PickScore's configuration")]
+    ("content", "message"),
+    [("{", r"is not a whole \.json file"), ("[1]", "cannot be read as PickScore's configuration")],
 )
 def test_a_damaged_configuration_is_a_sentence(tmp_path, state, content: str, message: str) -> None:
     write_pickscore(tmp_path, state, SMALL_H14)

@@ -12,8 +12,9 @@ from fake_judges import put_image, rendered
 from official_imagereward import Layout
 from official_layouts import SMALL_H14, SMALL_L14
 
+from bench.metrics.catalogue import CATALOGUE
+from bench.metrics.weights import lock_path
 from bench.score import score
-from bench.weights import CATALOGUE, lock_path
 
 
 @pytest.fixture
@@ -50,11 +51,9 @@ def test_the_panel_scores_from_them_as_each_metric_does_alone(judges: ModuleType
 
 
 def test_the_published_sizes_are_those_of_the_encoders(judges: ModuleType) -> None:
-    from bench.metrics.blip import VisionShape
+    from bench.metrics.blip import VISION
     from bench.metrics.encoders import VIT_H14, VIT_L14
 
-    sizes, vision = judges.PUBLISHED_SIZES, VisionShape()
+    sizes = judges.PUBLISHED_SIZES
     assert (sizes.l14, sizes.h14) == (VIT_L14, VIT_H14)
-    at = sizes.reward
-    found = (at.image_px, at.patch_px, at.vision_width, at.vision_depth, at.vision_heads)
-    assert found == (vision.image_px, vision.patch_px, vision.width, vision.depth, vision.heads)
+    assert sizes.reward.vision() == VISION

@@ -42,7 +42,7 @@ def test_the_decorated_function_becomes_a_metric_that_is_called_as_before() -> N
     assert (brightness.load_head, brightness.needs_reference, brightness.needs_text) == (None, False, True)
 
 
-def test_a_metric_and_a_encoder_cannot_change() -> None:
+def test_a_metric_and_an_encoder_cannot_change() -> None:
     declared = encoder("vit")(lambda device: pytest.fail("an encoder is not loaded when it is declared"))
     assert isinstance(declared, Encoder)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -67,39 +67,38 @@ def test_facts_that_cannot_be_are_refused(change: dict[str, object], message: st
         metric(msgspec.structs.replace(FACTS, **change))
 
 
-def test_a_metric_on_a_encoder_has_no_reference_and_a_encoder_a_proper_name() -> None:
+def test_a_metric_on_an_encoder_has_no_reference_and_an_encoder_a_proper_name() -> None:
     with pytest.raises(UsageError, match="needs_reference is for a metric without an encoder"):
         metric(msgspec.structs.replace(FACTS, encoder="vit"), needs_reference=True)
     with pytest.raises(UsageError, match="Encoder name 'ViT'"):
         encoder("ViT")
 
 
-def test_a_version_with_a_plus_is_refused_since_a_dtype_follows_one() -> None:
-    with pytest.raises(UsageError, match=r"version '1\+x' holds a '\+'"):
-        metric(msgspec.structs.replace(FACTS, version="1+x"))
-
-
-def test_weights_and_view_are_stated_where_the_metric_and_the_encoder_are() -> None:
+def test_weights_and_preprocessing_are_stated_where_the_metric_and_the_encoder_are() -> None:
     declared = encoder("vit", weights=("openai-vit-l14",), dtypes=("float32",))(lambda place: pytest.fail("not loaded"))
-    judged = metric(FACTS, weights=["aesthetic-v2"], view="torchvision")(lambda inputs: inputs.pixels)
+    judged = metric(FACTS, weights=["aesthetic-v2"], preprocessing="torchvision")(lambda inputs: inputs.pixels)
     assert (declared.weights, declared.dtypes) == (("openai-vit-l14",), ("float32",))
-    assert (judged.weights, judged.view, judged.dtype) == (("aesthetic-v2",), "torchvision", "float32")
+    assert (judged.weights, judged.preprocessing, judged.facts.metric_dtype) == (
+        ("aesthetic-v2",),
+        "torchvision",
+        "float32",
+    )
     assert registry_of(judged, declared).metrics["brightness"] is judged
 
 
-def test_weights_that_the_catalogue_has_not_leave_the_registry_unmade() -> None:
+def test_weights_that_the_catalogue_does_not_have_leave_the_registry_unmade() -> None:
     judged = metric(FACTS, weights=("aesthetic-v3",))(lambda inputs: inputs.pixels)
     with pytest.raises(UsageError, match=r"no weights 'aesthetic-v3'.*[Dd]id you mean 'aesthetic-v"):
         registry_of(judged)
 
 
-def test_only_what_has_a_score_of_its_own_is_a_joint_encoder() -> None:
-    class Joint:
+def test_only_what_has_a_score_of_its_own_is_a_reward_model() -> None:
+    class Reward:
         batch = 1
 
-        def preprocess(self, image: object, view: str) -> None: ...
+        def preprocess(self, image: object, preprocessing: str) -> None: ...
         def score(self, pixels: object, prompts: object) -> None: ...
         def truncated(self, prompts: object) -> None: ...
 
-    assert isinstance(Joint(), LoadedRewardModel)
+    assert isinstance(Reward(), LoadedRewardModel)
     assert not isinstance(ConvTower(1, 1, [], []), LoadedRewardModel)

@@ -17,7 +17,7 @@ from bench.mini import draw, weights, world
 from bench.mini import metrics as judges
 from bench.mini.metrics import MiniEncoder, load_aesthetic, mini_aesthetic, mini_clip, mini_preference
 from bench.mini.networks import load_instrument, load_mini_clip
-from bench.score.images import by_row
+from bench.score.batches import by_row
 
 NAMES = ("mini-aesthetic", "mini-clip", "mini-preference")
 TOWERS = ("mini-clip", "mini-preference")

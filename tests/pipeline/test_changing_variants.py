@@ -133,7 +133,7 @@ def test_a_block_has_its_own_weight(model: Model) -> None:
 
 
 def test_a_block_that_the_unet_has_not(model: Model) -> None:
-    with pytest.raises(SuiteError, match=r"loras\[0\].*'IN99' is no block"):
+    with pytest.raises(SuiteError, match=r"loras\[0\].*'IN99' is not a block"):
         apply_loras(model, variant(mini("spo", blocks={"IN99": 1.0})), None, keep=True)
 
 
@@ -267,14 +267,14 @@ def test_a_recipe_is_audited_wherever_it_stands(mini_copy: Path, tmp_path: Path)
     found = {name: switch_variant(None, one, HALF, device="cpu", weights_dir=None)[1] for name, one in places.items()}
     expected = found["alone"].merge
     assert expected is not None
-    assert (expected.base, [lora.path for lora in expected.given]) == ("mini", ["mini:spo"])
+    assert (expected.base, [lora.path for lora in expected.fused_loras]) == ("mini", ["mini:spo"])
     assert expected.blocks["M00"] > 0
     assert expected.blocks["VAE"] == 0
     for name, audit in found.items():
         assert audit.merge is not None, name
         unet = {block: size for block, size in expected.blocks.items() if block not in ("TE1", "TE2", "VAE")}
         assert {block: audit.merge.blocks[block] for block in unet} == unet, name
-        assert audit.merge.given == expected.given, name
+        assert audit.merge.fused_loras == expected.fused_loras, name
         assert audit.merge.base == "mini", name
 
 

@@ -1,4 +1,4 @@
-"""The published layout's names, and tensors taken apart and put together bit for bit."""
+"""The names of the single-file (LDM) layout, and tensors split and joined bit for bit."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 
 from bench.checkpoints.checkpoint import Tensor
 from bench.checkpoints.families import family_tensors
-from bench.checkpoints.ldm_layout import LdmTensor, join, published
+from bench.checkpoints.ldm_layout import LdmTensor, join, ldm_tensors
 from bench.errors import WeightsError
 
 
 def entries(family: str) -> dict[str, LdmTensor]:
-    return {entry.key: entry for entry in published(family_tensors(family))}
+    return {entry.key: entry for entry in ldm_tensors(family_tensors(family))}
 
 
 def draw(name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -25,7 +25,7 @@ def draw(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 @pytest.mark.parametrize(("family", "count"), [("sdxl", 2515 - 1), ("sd15", 1145 - 14)])
 def test_every_tensor_of_the_released_files_but_those_that_nothing_reads(family: str, count: int) -> None:
     # sd_xl_base_1.0.safetensors has CLIP's logit_scale as well, v1-5-pruned-emaonly.safetensors 14 noise schedules.
-    found = published(family_tensors(family))
+    found = ldm_tensors(family_tensors(family))
     assert len(found) == count
     assert [entry.key for entry in found] == sorted(entry.key for entry in found)
     parts = Counter(part for entry in found for part in entry.parts)
@@ -73,8 +73,8 @@ def test_joins() -> None:
     assert join(positions, []).dtype == torch.int64
 
 
-def split(entry: LdmTensor, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The parts of a published tensor, by its definition."""
+def parts_of(entry: LdmTensor, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The parts of a stored tensor, by its definition."""
     if entry.join == "positions":
         return ()
     if entry.join == "rows":
@@ -86,16 +86,16 @@ def split(entry: LdmTensor, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 def test_apart_and_together_again_bit_for_bit() -> None:
     tensors = family_tensors("tiny")
-    for entry in published(tensors):
+    for entry in ldm_tensors(tensors):
         parts = [draw(part, tensors[part].shape) for part in entry.parts]
         whole = join(entry, parts)
         assert (tuple(whole.shape), whole.is_contiguous()) == (entry.shape, True)
-        assert all(torch.equal(*pair) for pair in zip(split(entry, whole), parts, strict=True)), entry.key
+        assert all(torch.equal(*pair) for pair in zip(parts_of(entry, whole), parts, strict=True)), entry.key
 
 
 def test_a_transposed_projection_is_no_square_by_chance() -> None:
     name = "text_encoder_2.text_projection.weight"
-    (entry,) = published({name: Tensor((2, 3), "float32")})
+    (entry,) = ldm_tensors({name: Tensor((2, 3), "float32")})
     part = torch.arange(6.0).view(2, 3)
     assert join(entry, [part]).tolist() == [[0, 3], [1, 4], [2, 5]]
 
@@ -103,8 +103,10 @@ def test_a_transposed_projection_is_no_square_by_chance() -> None:
 def test_what_has_no_place() -> None:
     for name in ("text_encoder_2.visual_projection.weight", "safety_checker.weight"):
         with pytest.raises(WeightsError, match="has no place in a single file"):
-            published({name: Tensor((1,), "float32")})
+            ldm_tensors({name: Tensor((1,), "float32")})
+    with pytest.raises(WeightsError, match=r"unet\.other\.weight: has no place in a single file"):
+        ldm_tensors({**family_tensors("tiny"), "unet.other.weight": Tensor((1,), "float16")})
     packed = "text_encoder_2.text_model.encoder.layers.0.self_attn.{}_proj.bias"
     mixed = {packed.format(side): Tensor((4,), dtype) for side, dtype in zip("qkv", ("a", "a", "b"), strict=True)}
     with pytest.raises(WeightsError, match="differ in shape or precision"):
-        published(mixed)
+        ldm_tensors(mixed)

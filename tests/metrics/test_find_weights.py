@@ -13,9 +13,8 @@ from msgspec.structs import replace
 from safetensors.torch import save, save_file
 
 from bench.errors import UsageError, WeightsError
-from bench.metrics import Place
-from bench.weights import CATALOGUE, Entry, File, fetch_weights, find_weights, lock, look_up, read_tensors
-from bench.weights import find as finding
+from bench.metrics.catalogue import CATALOGUE, Entry, File
+from bench.metrics.weights import check_file, find_weights, lock_path, look_up, read_lock, read_tensors
 
 PINNED = b"pinned bytes"
 PICKLE = b"\x80\x02"
@@ -100,7 +99,7 @@ def test_the_catalogue_names_only_hashes_that_can_be_hashes() -> None:
 
 def test_a_name_that_is_not_in_it_is_told_with_the_nearest(hub: Hub) -> None:
     with pytest.raises(UsageError, match="pickscore"):
-        find_weights("pickscor", Place())
+        find_weights("pickscor")
 
 
 # --- where files are found -----------------------------------------------------------------
@@ -109,22 +108,22 @@ def test_a_name_that_is_not_in_it_is_told_with_the_nearest(hub: Hub) -> None:
 @pytest.mark.parametrize("where", ["owner/repo/head.pth", "repo/head.pth", "head.pth"])
 def test_a_folder_of_weights_serves_in_each_layout(tmp_path: Path, hub: Hub, where: str) -> None:
     path = put(tmp_path / "w" / where, PINNED)
-    assert find_weights("head", Place(weights_dir=tmp_path / "w")) == path
+    assert find_weights("head", tmp_path / "w") == path
 
 
 def test_files_with_common_names_are_not_taken_from_the_folder_itself(tmp_path: Path, hub: Hub) -> None:
     for name in ("model.safetensors", "config.json"):
         put(tmp_path / "w" / name, b"of something else")
     with pytest.raises(WeightsError, match=r"folder: model\.safetensors is not in"):
-        find_weights("folder", Place(weights_dir=tmp_path / "w"))
+        find_weights("folder", tmp_path / "w")
 
 
 def test_an_entry_of_several_files_is_their_folder_and_a_bin_stands_in(tmp_path: Path, hub: Hub) -> None:
     home = tmp_path / "w" / "hub" / "folder"
     put(home / "config.json", b"{}")
     put(home / "pytorch_model.bin", PICKLE + b"pickle")
-    assert find_weights("folder", Place(weights_dir=tmp_path / "w")) == home
-    assert set(lock.read_lock().files) == {
+    assert find_weights("folder", tmp_path / "w") == home
+    assert set(read_lock().files) == {
         "hub/folder@unpinned/pytorch_model.bin",
         "hub/folder@unpinned/config.json",
     }
@@ -134,18 +133,18 @@ def test_files_of_an_entry_in_two_folders_are_refused(tmp_path: Path, hub: Hub) 
     put(tmp_path / "w" / "hub" / "folder" / "config.json", b"{}")
     put(tmp_path / "w" / "folder" / "model.safetensors", save({"a": torch.zeros(1)}))
     with pytest.raises(WeightsError, match="several folders"):
-        find_weights("folder", Place(weights_dir=tmp_path / "w"))
+        find_weights("folder", tmp_path / "w")
 
 
 def test_a_folder_of_weights_keeps_the_network_out_but_not_the_cache(tmp_path: Path, hub: Hub) -> None:
     hub.files["hub/loose/w.pt"] = PICKLE + b"weights"
     (tmp_path / "w").mkdir()
     with pytest.raises(WeightsError, match=r"w\.pt is not in .*, and with a folder of weights nothing is") as refused:
-        find_weights("loose", Place(weights_dir=tmp_path / "w"))
+        find_weights("loose", tmp_path / "w")
     assert str(tmp_path / "w" / "hub" / "loose" / "w.pt") in refused.value.hint
     assert hub.asked == []
-    find_weights("loose", Place())
-    assert find_weights("loose", Place(weights_dir=tmp_path / "w")).read_bytes() == PICKLE + b"weights"
+    find_weights("loose")
+    assert find_weights("loose", tmp_path / "w").read_bytes() == PICKLE + b"weights"
     assert hub.asked == ["hub/loose/w.pt"]
 
 
@@ -153,7 +152,7 @@ def test_offline_and_missing_is_one_sentence_and_a_command(hub: Hub, monkeypatch
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("loose", "head"):
         with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set") as refused:
-            find_weights(name, Place())
+            find_weights(name)
         assert refused.value.exit_code == 3
         assert "hotart-bench fetch" in refused.value.hint
     assert hub.asked == []
@@ -161,11 +160,11 @@ def test_offline_and_missing_is_one_sentence_and_a_command(hub: Hub, monkeypatch
 
 def test_what_the_hub_has_not_and_what_fails_are_told(hub: Hub) -> None:
     with pytest.raises(WeightsError, match=r"hub/folder has no file model\.safetensors or pytorch_model\.bin"):
-        find_weights("folder", Place())
+        find_weights("folder")
     assert hub.asked == ["hub/folder/model.safetensors", "hub/folder/pytorch_model.bin"]
     hub.error = ConnectionError("no route")
     with pytest.raises(WeightsError, match=r"hub/loose/w\.pt: could not be downloaded \(ConnectionError\)"):
-        find_weights("loose", Place())
+        find_weights("loose")
 
 
 def test_a_download_from_elsewhere_is_kept_for_the_next_time(
@@ -173,13 +172,13 @@ def test_a_download_from_elsewhere_is_kept_for_the_next_time(
 ) -> None:
     asked: list[str] = []
 
-    def fake(url: str, target: Path, progress: object) -> bool:
+    def fake(url: str, target: Path) -> bool:
         asked.append(url)
         put(target, PINNED)
         return True
 
-    monkeypatch.setattr("bench.weights.download.download_url", fake)
-    assert find_weights("head", Place()) == find_weights("head", Place())
+    monkeypatch.setattr("bench.metrics.weights.download_url", fake)
+    assert find_weights("head") == find_weights("head")
     assert asked == ["https://raw.githubusercontent.com/owner/repo/HEAD/head.pth"]
 
 
@@ -199,33 +198,33 @@ def test_a_pinned_file_of_other_bytes_is_refused_with_found_and_expected(
 ) -> None:
     path = put(tmp_path / "w" / "head.pth", data)
     with pytest.raises(WeightsError, match=words) as refused:
-        find_weights("head", Place(weights_dir=tmp_path / "w"))
+        find_weights("head", tmp_path / "w")
     assert str(path) in refused.value.message
 
 
 def test_an_unpinned_file_is_recorded_once_and_held_to_it(tmp_path: Path, hub: Hub) -> None:
-    place = Place(weights_dir=tmp_path / "w")
+    weights_dir = tmp_path / "w"
     path = put(tmp_path / "w" / "w.pt", PICKLE + b"first")
-    assert look_up("loose", place.weights_dir)[0].trust == "unpinned"
-    find_weights("loose", place)
-    recorded = lock.read_lock().files["hub/loose@unpinned/w.pt"]
+    assert look_up("loose", weights_dir)[0].trust == "unpinned"
+    find_weights("loose", weights_dir)
+    recorded = read_lock().files["hub/loose@unpinned/w.pt"]
     assert (recorded.sha256, recorded.size_bytes) == (hashlib.sha256(PICKLE + b"first").hexdigest(), 7)
-    assert look_up("loose", place.weights_dir)[0].trust == "locked"
+    assert look_up("loose", weights_dir)[0].trust == "locked"
     path.write_bytes(PICKLE + b"other")
     with pytest.raises(WeightsError, match=r"as it was recorded in .*lock\.json on") as refused:
-        find_weights("loose", place)
+        find_weights("loose", weights_dir)
     assert hashlib.sha256(PICKLE + b"other").hexdigest() in refused.value.message
     assert recorded.sha256 in refused.value.message
     path.write_bytes(PICKLE + b"first")
-    assert find_weights("loose", place) == path
+    assert find_weights("loose", weights_dir) == path
 
 
 def test_another_revision_is_another_file_to_the_lock(tmp_path: Path, hub: Hub) -> None:
-    finding.check_file(LOOSE, LOOSE.files[0], put(tmp_path / "w.pt", PICKLE + b"old"))
+    check_file(LOOSE, LOOSE.files[0], put(tmp_path / "w.pt", PICKLE + b"old"))
     newer = replace(LOOSE, revision="a" * 40)
-    finding.check_file(newer, newer.files[0], put(tmp_path / "w.pt", PICKLE + b"new weights"))
+    check_file(newer, newer.files[0], put(tmp_path / "w.pt", PICKLE + b"new weights"))
     with pytest.raises(WeightsError):
-        finding.check_file(LOOSE, LOOSE.files[0], tmp_path / "w.pt")
+        check_file(LOOSE, LOOSE.files[0], tmp_path / "w.pt")
 
 
 # --- what doctor and fetch say -------------------------------------------------------------
@@ -239,14 +238,15 @@ def test_looking_up_downloads_hashes_and_writes_nothing(tmp_path: Path, hub: Hub
     (there,) = look_up("head", tmp_path / "w")
     assert (there.path, there.size_bytes, there.trust) == (str(tmp_path / "w" / "head.pth"), 5, "pinned")
     assert hub.asked == []
-    assert not lock.lock_path().exists()
+    assert not lock_path().exists()
 
 
 def test_fetching_gets_what_is_missing_and_says_that_it_is_recorded(hub: Hub) -> None:
     hub.files["hub/loose/w.pt"] = PICKLE + b"weights"
-    (stored,) = fetch_weights("loose", None)
+    find_weights("loose")
+    (stored,) = look_up("loose", None)
     assert (stored.trust, stored.size_bytes) == ("locked", 9)
-    fetch_weights("loose", None)
+    find_weights("loose")
     assert hub.asked == ["hub/loose/w.pt"]
 
 

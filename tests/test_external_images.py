@@ -79,7 +79,7 @@ def test_they_become_a_run_folder_that_knows_what_it_does_not_know(mine: Path, t
     assert "Nothing was left to do" in cli("score", *arguments, "--metrics", "saturation,blur").err
     assert cli("report", out, "-q").code == 0
     text = (out / "report.md").read_text(encoding="utf-8")
-    assert "given, not rendered" in text
+    assert "external, not rendered" in text
     assert "Seeds, sampler, weights | unknown" in text
     assert "Every variant started" not in text
     assert "not finished" not in text
@@ -99,7 +99,7 @@ def test_they_are_never_compared_with_a_rendered_run_but_with_their_like(mine: P
     for verb in ("render", "measure"):
         answer = cli(verb, tmp_path / "one", "--device", "cpu")
         assert answer.code == 2
-        assert "were given" in answer.err
+        assert "its images are external" in answer.err
 
 
 def test_an_image_that_changed_is_copied_and_scored_again_alone(mine: Path, tmp_path: Path, cli) -> None:
@@ -139,9 +139,9 @@ def deep(mode: type[np.uint16]) -> Image.Image:
 
 
 BAD = {
-    "no-image.png": (b"hello", "no whole image"),
+    "no-image.png": (b"hello", "not a whole image"),
     "empty.png": (b"", "is empty"),
-    "cut.png": (encoded(picture(1), "PNG")[:-400], "no whole image"),
+    "cut.png": (encoded(picture(1), "PNG")[:-400], "not a whole image"),
     "one.png": (encoded(picture(1, (1, 1)), "PNG"), "uniform|black"),
     "black.png": (encoded(Image.new("RGB", (30, 30)), "PNG"), "black image"),
     "grey.webp": (encoded(Image.new("RGB", (30, 30), (90, 90, 90)), "WEBP"), "uniform image"),
@@ -166,9 +166,9 @@ GOOD = {
 def test_what_cannot_be_judged_says_why(name: str, tmp_path: Path) -> None:
     data, reason = BAD[name]
     (tmp_path / name).write_bytes(data)
-    seen = probe_image(tmp_path / name)
-    assert seen.size is None
-    assert any(part in str(seen.error) for part in reason.split("|")), seen.error
+    _, size, _, error = probe_image(tmp_path / name)
+    assert size is None
+    assert any(part in str(error) for part in reason.split("|")), error
 
 
 def test_bad_files_are_nulls_that_are_counted_and_cost_no_other_score(tmp_path: Path, cli) -> None:

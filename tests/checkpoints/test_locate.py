@@ -161,7 +161,7 @@ def test_what_is_nothing_of_the_kind_gets_no_near_match() -> None:
 
 
 @pytest.mark.parametrize("layout", ["owner/name", "name"])
-def test_weights_dir_is_asked_before_the_hub(tmp_path: Path, layout: str) -> None:
+def test_weights_dir_is_searched_before_the_hub(tmp_path: Path, layout: str) -> None:
     (tmp_path / layout).mkdir(parents=True)
     place = find_checkpoint("owner/name", "abc", tmp_path)
     assert place == Place(
@@ -436,7 +436,7 @@ def test_a_repository_without_the_configuration_gives_the_file_alone(tmp_path: P
 
 
 @pytest.mark.parametrize(("config", "found"), [(None, False), ("there", True), (object(), True)])
-def test_a_peft_file_is_in_the_cache_once_its_configuration_was_asked_for(
+def test_a_peft_file_is_in_the_cache_once_its_configuration_was_looked_up(
     tmp_path: Path, hub: Callable[..., None], config: object, found: bool
 ) -> None:
     path = touch(tmp_path / "adapter_model.safetensors")

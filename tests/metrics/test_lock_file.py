@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.documents import utc_now
 from bench.errors import MachineError, WeightsError
-from bench.weights import lock
+from bench.metrics import weights
+from bench.metrics.catalogue import Entry, File
+from bench.metrics.weights import Lock, check_file, hash_once, lock_path, read_lock
+
+LOOSE = Entry(name="loose", what="Unpinned", host="hub", repository="o/n", files=(File(name="gone.pt"),))
 
 
 @pytest.fixture
@@ -41,55 +44,54 @@ def test_a_file_is_hashed_once_until_it_changes(
     path = tmp_path / "w.pt"
     path.write_bytes(b"one")
     for _ in range(3):
-        assert lock.sha256_of(path) == hashlib.sha256(b"one").hexdigest()
+        assert hash_once(path) == hashlib.sha256(b"one").hexdigest()
     assert len(hashed) == 1
     path.write_bytes(b"two")  # as long as before
     os.utime(path, ns=(1, 1))
-    assert lock.sha256_of(path) == hashlib.sha256(b"two").hexdigest()
+    assert hash_once(path) == hashlib.sha256(b"two").hexdigest()
     assert len(hashed) == 2
 
 
 def test_a_file_put_in_its_place_is_hashed_anew(tmp_path: Path, lock_file: Path) -> None:
     path, other = tmp_path / "w.pt", tmp_path / "other.pt"
     path.write_bytes(b"one")
-    lock.sha256_of(path)
+    hash_once(path)
     stamp = path.stat().st_mtime_ns
     other.write_bytes(b"two")
     os.utime(other, ns=(stamp, stamp))
     other.replace(path)
-    assert lock.sha256_of(path) == hashlib.sha256(b"two").hexdigest()
+    assert hash_once(path) == hashlib.sha256(b"two").hexdigest()
 
 
 def test_files_that_are_gone_are_forgotten_and_records_are_kept(tmp_path: Path, lock_file: Path) -> None:
     gone, kept = tmp_path / "gone.pt", tmp_path / "kept.pt"
-    gone.write_bytes(b"gone")
+    gone.write_bytes(b"\x80gone")  # as a pickle begins
     kept.write_bytes(b"kept")
-    lock.record("o/n@unpinned/gone.pt", lock.Locked(sha256="a" * 64, size_bytes=4, recorded=utc_now()))
-    lock.sha256_of(gone)
+    check_file(LOOSE, LOOSE.files[0], gone)
     gone.unlink()
-    lock.sha256_of(kept)
+    hash_once(kept)
     found = json.loads(lock_file.read_text("utf-8"))
     assert list(found["hashed"]) == [str(kept)]
-    assert found["files"]["o/n@unpinned/gone.pt"]["sha256"] == "a" * 64
+    assert found["files"]["o/n@unpinned/gone.pt"]["sha256"] == hashlib.sha256(b"\x80gone").hexdigest()
     assert list(lock_file.parent.iterdir()) == [lock_file]  # no temporary file is left
 
 
 def test_no_lock_file_yet_is_an_empty_one(lock_file: Path) -> None:
-    assert lock.read_lock() == lock.Lock()
-    assert lock.lock_path() == lock_file
+    assert read_lock() == Lock()
+    assert lock_path() == lock_file
 
 
 def test_without_a_name_it_lies_in_the_users_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOTART_WEIGHTS_LOCK", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert lock.lock_path() == tmp_path / "hotart-bench" / "weights.lock.json"
+    assert lock_path() == tmp_path / "hotart-bench" / "weights.lock.json"
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "is no lock file of weights"),
-        ('{"files": {"a": 1}}', "is no lock file of weights"),
+        ("{", "is not a lock file of weights"),
+        ('{"files": {"a": 1}}', "is not a lock file of weights"),
         ('{"files": {}, "files": {}}', "given twice"),
         ('{"schema": 99}', "has schema 99"),
     ],
@@ -98,7 +100,7 @@ def test_a_damaged_or_newer_lock_file_is_refused(lock_file: Path, text: str, wor
     lock_file.parent.mkdir()
     lock_file.write_text(text, "utf-8")
     with pytest.raises(WeightsError, match=words) as refused:
-        lock.read_lock()
+        read_lock()
     assert refused.value.hint
 
 
@@ -106,8 +108,8 @@ def test_a_place_that_cannot_be_written_says_which_variable_names_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("not a folder", "utf-8")
-    monkeypatch.setattr(lock, "read_lock", lock.Lock)
+    monkeypatch.setattr(weights, "read_lock", Lock)
     monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path / "file" / "lock.json"))
     with pytest.raises(MachineError, match="cannot be recorded") as refused:
-        lock.record("key", lock.Locked(sha256="a" * 64, size_bytes=1, recorded=utc_now()))
+        hash_once(tmp_path / "file")
     assert "HOTART_WEIGHTS_LOCK" in refused.value.hint

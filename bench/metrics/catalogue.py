@@ -1,8 +1,8 @@
-"""The weights of the judges: where each is published, and what is truly known of its bytes. Imports no torch.
+"""The metrics' published weights: where each lies, and what is known of its bytes. Imports no torch.
 
-A sha256 stands here only where it is known from the publisher's own page or from others who measured the file
-as it is published. Where none is known the file is *unpinned*: its hash is recorded at the first sight, in the
-user's lock file, and checked ever after (``bench.weights.lock``).
+A sha256 stands here only where it is known from the publisher's own page or from others who measured the file as it is
+published. A file without one is *unpinned*: its hash is recorded in the user's lock file when the file is first seen,
+and checked from then on (``bench.metrics.weights``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class File(Record, frozen=True):
 
 
 class Entry(Record, frozen=True):
-    """What an encoder or head asks for by name: one file, or several of one repository."""
+    """What an encoder or a metric asks for by name: one file, or several of one repository."""
 
     name: str
     what: str
@@ -41,7 +41,7 @@ class Entry(Record, frozen=True):
     revision: str | None = None
     """Commit; None: unpinned, the newest is taken."""
     flat: bool = True
-    """Whether its files may lie in a weights folder itself: not if they have names that many repositories use."""
+    """Whether its files may lie directly in a folder of weights: not if many repositories use the same names."""
 
 
 ENTRIES = (
@@ -135,7 +135,7 @@ def find_entry(name: str) -> Entry:
     """The entry of that name.
 
     Raises:
-        UsageError: there is none; a plug-in's encoder or metric names weights that are not of this catalogue.
+        UsageError: there is none, since a plug-in's encoder or metric names weights that the catalogue does not have.
     """
     if name not in CATALOGUE:
         near = did_you_mean(name, sorted(CATALOGUE))

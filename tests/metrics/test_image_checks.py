@@ -90,7 +90,7 @@ def test_equal_files_of_one_variant_are_duplicates_of_each_other() -> None:
         ]
     )
     assert found == {
-        ("base", "lake", 0): "duplicate image: the same as case 'dune', sample 0, of this variant",
-        ("base", "dune", 0): "duplicate image: the same as case 'lake', sample 0, of this variant",
-        ("base", "hill", 0): "duplicate image: the same as case 'lake', sample 0, of this variant",
+        ("base", "lake", 0): "duplicate image: the same as prompt 'dune', sample 0, of this variant",
+        ("base", "dune", 0): "duplicate image: the same as prompt 'lake', sample 0, of this variant",
+        ("base", "hill", 0): "duplicate image: the same as prompt 'lake', sample 0, of this variant",
     }

@@ -55,7 +55,7 @@ def test_a_recipe_within_itself_ends(tmp_path: Path) -> None:
     ]
 
 
-def test_a_source_that_can_be_none_is_told(tmp_path: Path) -> None:
+def test_a_source_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "r.toml", OUTER.replace("inner.toml", "gone.safetensors"))
     with pytest.raises(WeightsError, match=r"gone\.safetensors"):
         every_place(Variant(name="x", checkpoint=str(path)), None)

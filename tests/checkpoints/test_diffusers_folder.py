@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from published_files import draw, small_sd15, write
+from single_files import draw, small_sd15, write
 
 from bench.checkpoints.diffusers_folder import open_folder
+from bench.checkpoints.families import config_folder, family_tensors
 from bench.errors import WeightsError
 from bench.mini import weights
 
@@ -130,6 +133,20 @@ def test_licence_of_the_model_card(folder: Path, card: str, licence: str | None)
     assert open_folder(folder, "x").facts.licence == licence
 
 
+def test_a_folder_of_a_known_family_is_checked_without_torch(tmp_path: Path) -> None:
+    shutil.copytree(config_folder("tiny"), tmp_path / "model")
+    for component, name in (*NAMES.items(), ("text_encoder_2", "model")):
+        write(tmp_path / "model" / component / f"{name}.safetensors", part(tmp_path / "model", component))
+    code = (
+        "import sys; from pathlib import Path; from bench.checkpoints.diffusers_folder import open_folder\n"
+        "print(len(open_folder(Path(sys.argv[1]), 'x').tensors), {'torch', 'diffusers'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"{len(family_tensors('tiny'))} set()"
+
+
 def test_the_shipped_family() -> None:
     found = open_folder(weights.pipeline_folder(), "mini")
     assert (found.facts.family, len(found.tensors)) == ("sdxl", 290 + 168 + 36 + 37)
@@ -138,7 +155,7 @@ def test_the_shipped_family() -> None:
 UNET = Path("unet", "diffusion_pytorch_model.safetensors")
 SCHEDULER = Path("scheduler", "scheduler_config.json")
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no index": (lambda folder: (folder / "model_index.json").unlink(), "is no diffusers folder"),
+    "no index": (lambda folder: (folder / "model_index.json").unlink(), "is not a diffusers folder"),
     "another pipeline": (
         lambda folder: change(folder / "model_index.json", _class_name="StableDiffusion3Pipeline"),
         "holds a StableDiffusion3Pipeline; hotart-bench renders",
@@ -159,6 +176,22 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: change(folder / "vae" / "config.json", block_out_channels=[16, 32, 32, 48]),
         "of another shape",
     ),
+    "another class": (
+        lambda folder: change(folder / "vae" / "config.json", _class_name="AutoencoderTiny"),
+        r"vae/config\.json: a vae with the class AutoencoderTiny is not of the SD 1\.5 or SDXL kind",
+    ),
+    "other blocks": (
+        lambda folder: change(folder / "unet" / "config.json", down_block_types=["SimpleCrossAttnDownBlock2D"] * 4),
+        "a unet with a SimpleCrossAttnDownBlock2D is not of",
+    ),
+    "other inputs": (
+        lambda folder: change(folder / "unet" / "config.json", addition_embed_type="text_image"),
+        "addition_embed_type = 'text_image'",
+    ),
+    "widths of no model": (
+        lambda folder: change(folder / "unet" / "config.json", block_out_channels=None),
+        "unet that cannot be built",
+    ),
     "no scheduler": (lambda folder: (folder / SCHEDULER).unlink(), r"scheduler_config\.json: is missing"),
     "another prediction": (
         lambda folder: change(folder / SCHEDULER, prediction_type="sample"),
@@ -168,7 +201,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("prompt_id", BROKEN)
-def test_what_is_no_such_folder(prompt_id: str, folder: Path) -> None:
+def test_what_is_not_such_a_folder(prompt_id: str, folder: Path) -> None:
     damage, words = BROKEN[prompt_id]
     damage(folder)
     with pytest.raises(WeightsError, match=words) as caught:

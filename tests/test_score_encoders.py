@@ -1,4 +1,4 @@
-"""Views, reward models, cut prompts and half precision: what an encoder's pass does once, and what it records."""
+"""Preprocessings, reward models, cut prompts, half precision: what an encoder's pass does once and records."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from fake_judges import CUT, WIDTH, ConvTower, facts, nulls, of_metric, rendered, values
 from PIL import Image
 
-from bench.errors import UsageError
-from bench.metrics import Encoder, Inputs, Metric, Place, metric, registry_of
-from bench.metrics.registry import at_dtype, facts_of_run, version_dtype
+from bench.compare import compare_runs
+from bench.errors import IncomparableError, UsageError
+from bench.metrics import Encoder, Inputs, Metric, Place, facts_of_run, metric, registry_of
 from bench.records import MetricFacts
 from bench.score import missing_scores, score
 from bench.store import load_run
@@ -21,20 +21,20 @@ from bench.store import load_run
 IMAGES = 12  # 3 variants, 2 prompts, 2 samples
 
 
-class Looking(ConvTower):
+class Preprocessing(ConvTower):
     """An encoder with three preprocessings: "same" gives the pixels of "", "dark" the negative, "broken" raises."""
 
     def __init__(self) -> None:
         super().__init__(1, 4, [], [])
         self.forwards: list[torch.Tensor] = []
-        self.views: list[str] = []
+        self.named: list[str] = []
 
-    def preprocess(self, image: Image.Image, view: str = "") -> torch.Tensor:
-        self.views.append(view)
-        if view == "broken":
+    def preprocess(self, image: Image.Image, name: str = "") -> torch.Tensor:
+        self.named.append(name)
+        if name == "broken":
             raise RuntimeError("no such preprocessing")
         row = super().preprocess(image)
-        return 1 - row if view == "dark" else row
+        return 1 - row if name == "dark" else row
 
     def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
         self.forwards.append(pixels)
@@ -43,17 +43,17 @@ class Looking(ConvTower):
 
 def _first(inputs: Inputs) -> torch.Tensor:
     assert inputs.image_embeds is not None
-    assert inputs.joint is None
+    assert inputs.reward is None
     return inputs.image_embeds[:, 0]
 
 
-def looker(name: str, view: str) -> Metric:
-    return metric(facts(name, "conv"), needs_text=False, view=view)(_first)
+def preprocessed(name: str, preprocessing: str) -> Metric:
+    return metric(facts(name, "conv"), needs_text=False, preprocessing=preprocessing)(_first)
 
 
-def test_views_of_equal_pixels_share_one_forward_and_others_do_not(tmp_path: Path) -> None:
-    encoder = Looking()
-    metrics = [looker("plain", ""), looker("same", "same"), looker("dark", "dark")]
+def test_preprocessings_of_equal_pixels_share_one_forward_and_others_do_not(tmp_path: Path) -> None:
+    encoder = Preprocessing()
+    metrics = [preprocessed("plain", ""), preprocessed("same", "same"), preprocessed("dark", "dark")]
     with rendered(tmp_path, metrics=("plain", "same", "dark"), prompts=2) as folder:
         score(folder, registry=registry_of(*metrics, Encoder("conv", lambda place: encoder)))
         found = values(folder)
@@ -63,23 +63,23 @@ def test_views_of_equal_pixels_share_one_forward_and_others_do_not(tmp_path: Pat
             assert found[*cell, "plain"] == found[*cell, "same"] != found[*cell, "dark"]
         assert sum(len(batch) for batch in encoder.forwards) == 2 * IMAGES
         assert {len(batch) for batch in encoder.forwards} == {4}
-        assert sorted(encoder.views) == sorted(["", "same", "dark"] * IMAGES)
+        assert sorted(encoder.named) == sorted(["", "same", "dark"] * IMAGES)
 
 
-def test_a_view_gives_what_it_gives_alone(tmp_path: Path) -> None:
+def test_a_preprocessing_gives_what_it_gives_alone(tmp_path: Path) -> None:
     with rendered(tmp_path / "both", metrics=("plain", "dark"), prompts=2) as folder:
-        metrics = [looker("plain", ""), looker("dark", "dark")]
-        score(folder, registry=registry_of(*metrics, Encoder("conv", lambda place: Looking())))
+        metrics = [preprocessed("plain", ""), preprocessed("dark", "dark")]
+        score(folder, registry=registry_of(*metrics, Encoder("conv", lambda place: Preprocessing())))
         together = {key: value for key, value in values(folder).items() if key[3] == "dark"}
     with rendered(tmp_path / "one", metrics=("dark",), prompts=2) as folder:
-        score(folder, registry=registry_of(metrics[1], Encoder("conv", lambda place: Looking())))
+        score(folder, registry=registry_of(metrics[1], Encoder("conv", lambda place: Preprocessing())))
         assert values(folder) == together
 
 
-def test_a_view_that_fails_loses_no_other(tmp_path: Path) -> None:
-    metrics = [looker("plain", ""), looker("broken", "broken")]
+def test_a_preprocessing_that_fails_loses_no_other(tmp_path: Path) -> None:
+    metrics = [preprocessed("plain", ""), preprocessed("broken", "broken")]
     with rendered(tmp_path, metrics=("plain", "broken"), prompts=1) as folder:
-        score(folder, registry=registry_of(*metrics, Encoder("conv", lambda place: Looking())))
+        score(folder, registry=registry_of(*metrics, Encoder("conv", lambda place: Preprocessing())))
         assert nulls(folder, "plain") == {}
         assert set(nulls(folder, "broken").values()) == {"RuntimeError: no such preprocessing"}
 
@@ -87,15 +87,15 @@ def test_a_view_that_fails_loses_no_other(tmp_path: Path) -> None:
 # --- reward models --------------------------------------------------------------------------
 
 
-class Joint:
-    """Judges picture and prompt together: the picture's mean, times the length of the prompt."""
+class Reward:
+    """Scores picture and prompt together: the picture's mean, times the length of the prompt."""
 
     batch = 4
 
     def __init__(self, shape: Sequence[int] | None = None) -> None:
         self.shape, self.calls = shape, list[int]()
 
-    def preprocess(self, image: Image.Image, view: str) -> torch.Tensor:
+    def preprocess(self, image: Image.Image, preprocessing: str) -> torch.Tensor:
         return ConvTower(1, 4, [], []).preprocess(image)
 
     def score(self, pixels: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
@@ -110,18 +110,18 @@ class Joint:
 
 
 def _standardised(inputs: Inputs) -> torch.Tensor:
-    assert inputs.joint is not None
+    assert inputs.reward is not None
     assert inputs.image_embeds is inputs.text_embeds is None
-    return (inputs.joint - 1.0) / 2.0
+    return (inputs.reward - 1.0) / 2.0
 
 
-JUDGED = metric(facts("judged", "joint"))(_standardised)
+JUDGED = metric(facts("judged", "reward"))(_standardised)
 
 
-def test_a_joint_encoder_judges_each_picture_with_its_own_prompt(tmp_path: Path) -> None:
-    encoder = Joint()
+def test_a_reward_model_scores_each_picture_with_its_own_prompt(tmp_path: Path) -> None:
+    encoder = Reward()
     with rendered(tmp_path, metrics=("judged",), prompts=2) as folder:
-        score(folder, registry=registry_of(JUDGED, Encoder("joint", lambda place: encoder)))
+        score(folder, registry=registry_of(JUDGED, Encoder("reward", lambda place: encoder)))
         prompts = {prompt.id: prompt.text for prompt in load_run(tmp_path).info.suite.prompts}
         for item in of_metric(folder, "judged"):
             with Image.open(folder.image_path(item.variant, item.prompt_id, item.sample)) as image:
@@ -131,9 +131,9 @@ def test_a_joint_encoder_judges_each_picture_with_its_own_prompt(tmp_path: Path)
         assert sum(encoder.calls) == IMAGES
 
 
-def test_a_joint_encoder_that_gives_another_shape_is_a_null_with_the_reason(tmp_path: Path) -> None:
+def test_a_reward_model_that_gives_another_shape_is_a_null_with_the_reason(tmp_path: Path) -> None:
     with rendered(tmp_path, metrics=("judged",), prompts=1) as folder:
-        score(folder, registry=registry_of(JUDGED, Encoder("joint", lambda place: Joint((4, 1)))))
+        score(folder, registry=registry_of(JUDGED, Encoder("reward", lambda place: Reward((4, 1)))))
         reasons = set(nulls(folder, "judged").values())
         assert reasons == {"the encoder gave values of shape (4, 1), not (4,)"}
 
@@ -160,7 +160,7 @@ def test_scores_say_whether_their_prompt_was_cut_and_only_where_it_is_read(tmp_p
         first, second, third = (prompt.text for prompt in load_run(tmp_path).info.suite.prompts)
         assert max(map(len, (first, second, third))) < CUT
         encoder = Encoder("conv", lambda place: Short(first, second))
-        score(folder, registry=registry_of(reading, looker("plain", ""), encoder))
+        score(folder, registry=registry_of(reading, preprocessed("plain", ""), encoder))
         cut = {item.prompt_id: item.prompt_cut for item in of_metric(folder, "reading")}
         assert list(cut.values()) == [True, False, False]
         assert {key[1] for key in nulls(folder, "reading")} == {"case-001"}
@@ -202,13 +202,13 @@ HALF = registry_of(
 )
 
 
-def test_another_dtype_is_another_version_and_heads_stay_in_float32(tmp_path: Path) -> None:
+def test_another_dtype_scores_anew_and_heads_stay_in_float32(tmp_path: Path) -> None:
     with rendered(tmp_path, metrics=("headed",), prompts=1) as folder:
         score(folder, registry=HALF)
         whole = values(folder)
         PLACES.clear()
         assert score(folder, metric_dtype="bfloat16", registry=HALF) == 6
-        assert {item.version for item in of_metric(folder, "headed")} == {"1+bfloat16"}
+        assert {(item.version, item.metric_dtype) for item in of_metric(folder, "headed")} == {("1", "bfloat16")}
         assert {place.dtype for place in PLACES} == {"float32"}
         half = values(folder)
         assert half != whole
@@ -222,35 +222,44 @@ def test_a_folder_goes_on_in_the_dtype_that_its_card_names(tmp_path: Path) -> No
     with rendered(tmp_path, metrics=("headed", "single"), prompts=1) as folder:
         assert folder.info is not None
         card = facts_of_run(("headed", "single"), (), ("headed",), "float16", HALF)
-        assert [found.version for found in card] == ["1+float16", "1"]
+        assert [found.metric_dtype for found in card] == ["float16", "float32"]
         folder.write_info(msgspec.structs.replace(folder.info, metrics=card))
         score(folder, registry=HALF)
-        assert {(item.metric, item.version) for item in folder.scores()} == {("headed", "1+float16"), ("single", "1")}
+        dtypes = {(item.metric, item.metric_dtype) for item in folder.scores()}
+        assert dtypes == {("headed", "float16"), ("single", "float32")}
         assert missing_scores(folder, ("headed", "single"), registry=HALF) == 0
         assert missing_scores(folder, ("headed",), metric_dtype="float32", registry=HALF) == 6
         assert facts_of_run(("headed", "single"), card, ("single",), None, HALF) == card
 
 
-def test_a_encoder_without_the_dtype_stays_and_alone_is_refused() -> None:
-    assert at_dtype(SINGLE, "float16", HALF) is SINGLE
-    assert at_dtype(HEADED, "float32", HALF) is HEADED
+def test_an_encoder_without_the_dtype_stays_and_alone_is_refused() -> None:
+    names = ("headed", "single")
+    card = facts_of_run(names, (), names, "float16", HALF)
+    assert [found.full_version for found in card] == ["1 in float16", "1"]
+    assert facts_of_run(names, card, names, "float32", HALF) == (HEADED.facts, SINGLE.facts)
     with pytest.raises(UsageError, match="none of the metrics single has an encoder that computes in it"):
         facts_of_run(("headed", "single"), (), ("single",), "float16", HALF)
 
 
-@pytest.mark.parametrize(
-    ("version", "dtype"),
-    [("1", "float32"), ("2+float16", "float16"), ("1+bfloat16", "bfloat16"), ("pil-1", "float32")],
-)
-def test_a_version_tells_the_dtype(version: str, dtype: str) -> None:
-    assert version_dtype(version) == dtype
+def test_scores_of_two_dtypes_are_not_compared(tmp_path: Path) -> None:
+    runs = []
+    for dtype in ("float32", "float16"):
+        with rendered(tmp_path / dtype, metrics=("headed",), prompts=1) as folder:
+            assert folder.info is not None
+            card = facts_of_run(("headed",), (), ("headed",), dtype, HALF)
+            folder.write_info(msgspec.structs.replace(folder.info, metrics=card))
+            score(folder, registry=HALF)
+        runs.append(load_run(tmp_path / dtype))
+    with pytest.raises(IncomparableError, match="headed is version 1 in float32 and 1 in float16 in float16"):
+        compare_runs(*runs, tags=False)
 
 
 def test_a_new_version_keeps_the_dtype_of_the_card() -> None:
     newer = Metric(msgspec.structs.replace(HEADED.facts, version="2"), HEADED.compute, HEADED.load_head)
     registry = registry_of(newer, Encoder("conv", rounding))
-    old: MetricFacts = msgspec.structs.replace(HEADED.facts, version="1+float16")
-    assert [found.version for found in facts_of_run(("headed",), (old,), (), None, registry)] == ["2+float16"]
+    old: MetricFacts = msgspec.structs.replace(HEADED.facts, version="1", metric_dtype="float16")
+    (found,) = facts_of_run(("headed",), (old,), (), None, registry)
+    assert (found.version, found.metric_dtype) == ("2", "float16")
 
 
 def precision() -> tuple[bool, str]:

@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 import torch
-from published_files import as_published, draw, write
 from safetensors.torch import load_file, save_file
+from single_files import as_single_file, draw, write
 
 from bench.checkpoints.families import config_folder, family_tensors
 from bench.checkpoints.fingerprint import fingerprint
-from bench.checkpoints.ldm_layout import published
-from bench.checkpoints.load import open_checkpoint, open_named, open_source, scheduler_config
+from bench.checkpoints.ldm_layout import ldm_tensors
+from bench.checkpoints.load import scheduler_config
 from bench.errors import WeightsError
-from bench.merge.write import Entry, header, ordered
+from bench.merge.load import open_checkpoint, open_named, open_source
+from bench.merge.write import header, ordered, size_of
 from bench.mini import weights
 from bench.records import Variant
 
@@ -40,7 +41,7 @@ def tensors() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def single(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> Path:
-    return write(tmp_path / "whole.safetensors", as_published(TINY, tensors))
+    return write(tmp_path / "whole.safetensors", as_single_file(TINY, tensors))
 
 
 def only(prefix: str, path: Path, source: Path, **metadata: str) -> Path:
@@ -121,7 +122,7 @@ def test_random_weights_render(tmp_path: Path) -> None:
 
 
 def test_a_unet_and_a_vae_from_other_files(single: Path, tmp_path: Path) -> None:
-    other = write(tmp_path / "other.safetensors", as_published(TINY, draw(TINY, seed=1)))
+    other = write(tmp_path / "other.safetensors", as_single_file(TINY, draw(TINY, seed=1)))
     vae = only(VAE, tmp_path / "vae.safetensors", other)
     found = open_checkpoint(variant(single, unet=other, vae=vae), None)
     old, new = open_source(str(single), None, None), open_source(str(other), None, None)
@@ -227,11 +228,11 @@ def test_parts_of_another_family(single: Path, mini_copy: Path) -> None:
 
 def hollow(path: Path, family: str) -> Path:
     """A single file of a family's full size, all zeros, that takes no room on the disk."""
-    entries = ordered([Entry(one.key, one.shape, one.dtype) for one in published(family_tensors(family))])
+    entries = ordered(ldm_tensors(family_tensors(family)))
     head = header(entries, {})
     with path.open("wb") as file:
         file.write(head)
-        file.truncate(len(head) + sum(entry.size_bytes for entry in entries))
+        file.truncate(len(head) + sum(map(size_of, entries)))
     return path
 
 
@@ -261,7 +262,7 @@ def test_a_single_file_is_listed_once(single: Path) -> None:
 
 
 def test_whose_part_is_whose_is_told_apart(single: Path, tmp_path: Path) -> None:
-    other = write(tmp_path / "other.safetensors", as_published(TINY, draw(TINY, seed=1)))
+    other = write(tmp_path / "other.safetensors", as_single_file(TINY, draw(TINY, seed=1)))
     asked = [variant(single), variant(other)]
     asked += [variant(single, unet=other), variant(single, vae=other), variant(single, unet=other, vae=other)]
     asked += [variant(other, unet=single), variant(other, vae=single), variant(other, unet=single, vae=single)]

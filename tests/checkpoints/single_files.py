@@ -1,4 +1,4 @@
-"""Small files in the published layout, and small families of configurations, for tests."""
+"""Small files in the single-file layout, and small families of configurations, for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from bench.checkpoints.families import config_folder, folder_tensors
-from bench.checkpoints.ldm_layout import join, published
+from bench.checkpoints.ldm_layout import join, ldm_tensors
 
 SMALL_SD15: dict[str, dict[str, Any]] = {
     "unet": {"block_out_channels": [32, 32, 64, 64], "cross_attention_dim": 32, "attention_head_dim": 4},
@@ -45,10 +45,10 @@ def draw(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float16) -> dic
     }
 
 
-def as_published(folder: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same tensors by their published names."""
+def as_single_file(folder: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors by their names in a single file."""
     return {
-        entry.key: join(entry, [tensors[part] for part in entry.parts]) for entry in published(folder_tensors(folder))
+        entry.key: join(entry, [tensors[part] for part in entry.parts]) for entry in ldm_tensors(folder_tensors(folder))
     }
 
 

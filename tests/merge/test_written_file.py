@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from bench.checkpoints.ldm_layout import LdmTensor
 from bench.errors import MachineError
 from bench.merge import write as writer
-from bench.merge.write import Entry, replacing, write_tensors
+from bench.merge.write import replacing, write_tensors
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.int64]
 NAMES = st.text("abz._\u00e4\U0001f600", min_size=1, max_size=6)
@@ -35,13 +36,14 @@ def names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def entries_of(tensors: dict[str, torch.Tensor]) -> list[Entry]:
-    return [Entry(key, tuple(item.shape), str(item.dtype).split(".")[1]) for key, item in tensors.items()]
+def entries_of(tensors: dict[str, torch.Tensor]) -> list[LdmTensor]:
+    return [LdmTensor(key, tuple(item.shape), str(item.dtype).split(".")[1]) for key, item in tensors.items()]
 
 
-def write(path: Path, tensors: dict[str, torch.Tensor], metadata=(), read=None) -> writer.Written:
+def write(path: Path, tensors: dict[str, torch.Tensor], metadata=(), read=None) -> tuple[str, int]:
     with replacing(path) as file:
-        return write_tensors(file, path, entries_of(tensors), dict(metadata), read or tensors.__getitem__, quiet)
+        get = read or tensors.__getitem__
+        return write_tensors(file, path, entries_of(tensors), dict(metadata), lambda entry: get(entry.key), quiet)
 
 
 def some() -> dict[str, torch.Tensor]:
@@ -128,7 +130,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_the_old_file_whole(tmp_path: Path
     assert names_in(tmp_path) == ["x.safetensors"]
 
 
-def test_too_little_room_is_told_before_anything_is_computed(tmp_path: Path, monkeypatch) -> None:
+def test_too_little_room_is_refused_before_anything_is_computed(tmp_path: Path, monkeypatch) -> None:
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(MachineError, match=r"0\.0 GB free, and the file takes"):
@@ -141,7 +143,7 @@ def test_a_folder_that_may_not_be_written_is_a_machine_error(tmp_path: Path) -> 
         write(tmp_path / "no-such-folder" / "x.safetensors", some())
 
 
-def test_a_tensor_that_is_not_as_its_entry_says_is_a_bug_of_ours(tmp_path: Path) -> None:
+def test_a_tensor_that_is_not_as_its_entry_says_is_an_internal_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="t0: is"):
         write(tmp_path / "x.safetensors", some(), read=lambda key: some()[key].half())
     assert names_in(tmp_path) == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from published_files import as_published, draw, small_sd15, write
+from single_files import as_single_file, draw, small_sd15, write
 
 from bench.checkpoints.families import config_folder
 from bench.checkpoints.single_file import open_single
@@ -24,7 +24,7 @@ TEXT, TEXT_2 = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.
 
 @pytest.fixture(scope="module")
 def tiny() -> Tensors:
-    return as_published(TINY, draw(TINY))
+    return as_single_file(TINY, draw(TINY))
 
 
 def named_states(pipe: Any) -> Tensors:
@@ -43,7 +43,7 @@ def test_bit_for_bit_what_diffusers_reads(family: str, tmp_path: Path) -> None:
     import diffusers
 
     folder = TINY if family == "tiny" else small_sd15(tmp_path / "configs")
-    path = write(tmp_path / "x.safetensors", as_published(folder, draw(folder)))
+    path = write(tmp_path / "x.safetensors", as_single_file(folder, draw(folder)))
     kind = diffusers.StableDiffusionXLPipeline if family == "tiny" else diffusers.StableDiffusionPipeline
     pipe = kind.from_single_file(
         str(path),
@@ -88,7 +88,7 @@ def test_marks_of_prediction(
     assert (facts.prediction, facts.zero_terminal_snr) == expected
 
 
-def test_a_prediction_that_is_unknown_is_asked_for(tiny: Tensors, tmp_path: Path) -> None:
+def test_a_prediction_that_is_unknown_is_refused_with_a_question(tiny: Tensors, tmp_path: Path) -> None:
     path = write(tmp_path / "x.safetensors", tiny, **{"modelspec.prediction_type": "x0"})
     with pytest.raises(WeightsError, match="'x0'; was it trained to predict epsilon or v"):
         open_single(path, "x")
@@ -126,7 +126,7 @@ def test_what_no_image_depends_on_is_passed_over(tiny: Tensors, tmp_path: Path) 
 def test_sd15_text_encoders_of_old_merges_have_a_shorter_name(tmp_path: Path) -> None:
     folder = small_sd15(tmp_path / "configs")
     tensors = draw(folder)
-    names = as_published(folder, tensors)
+    names = as_single_file(folder, tensors)
     short = {key.replace("transformer.text_model.", "transformer."): value for key, value in names.items()}
     assert set(short) != set(names)
     found = open_single(write(tmp_path / "x.safetensors", short), "x", [folder])
@@ -134,7 +134,7 @@ def test_sd15_text_encoders_of_old_merges_have_a_shorter_name(tmp_path: Path) ->
     assert torch.equal(found.read(name), tensors[name])
 
 
-def test_inpainting_is_told(tiny: Tensors, tmp_path: Path) -> None:
+def test_inpainting_is_seen(tiny: Tensors, tmp_path: Path) -> None:
     wide = tiny | {CONV_IN: torch.zeros(32, 9, 3, 3).half()}
     found = open_single(write(tmp_path / "x.safetensors", wide), "x")
     assert found.facts.inpainting
@@ -142,13 +142,13 @@ def test_inpainting_is_told(tiny: Tensors, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("component", ["unet", "vae"])
-@pytest.mark.parametrize("naming", ["published", "bare", "diffusers"])
+@pytest.mark.parametrize("naming", ["single file", "bare", "diffusers"])
 def test_a_lone_part_in_every_naming(component: str, naming: str, tmp_path: Path) -> None:
     tensors = {name: value for name, value in draw(TINY).items() if name.startswith(f"{component}.")}
     prefix = {"unet": UNET, "vae": VAE}[component]
-    names = as_published(TINY, draw(TINY))
+    names = as_single_file(TINY, draw(TINY))
     files = {
-        "published": {key: value for key, value in names.items() if key.startswith(prefix)},
+        "single file": {key: value for key, value in names.items() if key.startswith(prefix)},
         "bare": {key.removeprefix(prefix): value for key, value in names.items() if key.startswith(prefix)},
         "diffusers": {name.removeprefix(f"{component}."): value for name, value in tensors.items()},
     }
@@ -180,7 +180,7 @@ def test_a_lone_part_that_is_there_in_two_namings(component: str, tiny: Tensors,
 
 def test_a_text_encoder_that_is_there_in_two_namings(tmp_path: Path) -> None:
     folder = small_sd15(tmp_path / "configs")
-    names = as_published(folder, draw(folder))
+    names = as_single_file(folder, draw(folder))
     both = doubled(names, "cond_stage_model.transformer.text_model.", "cond_stage_model.transformer.")
     with pytest.raises(WeightsError, match="which are one tensor under two names"):
         open_single(write(tmp_path / "x.safetensors", both), "x", [folder])
@@ -209,7 +209,7 @@ OTHERS: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     "a text encoder": (lambda _: zeros(text_model__final_layer_norm__bias=(8,)), "a lone text encoder"),
     "nothing": (lambda _: {}, "it holds no tensors"),
     "PEFT OFT": (lambda _: zeros(unet__mid_block__to_q__oft_R__weight=(2, 2)), r"They look like OFT, which is not"),
-    "anything": (lambda _: zeros(layer__weight=(2,)), r"no checkpoint that is known; .* called layer\.weight"),
+    "anything": (lambda _: zeros(layer__weight=(2,)), r"is not a checkpoint that is known; .* called layer\.weight"),
     "an extra key": (lambda tiny: tiny | zeros(model__extra=(1,)), r"holds 1 .* no place \(model 1\).*model\.extra"),
     "others": (lambda tiny: tiny | zeros(foo__x=(1,), foo__y=(1,)), r"holds 2 .*\(foo 2\), such as foo\.x, foo\.y"),
     "a lacking key": (
@@ -224,7 +224,7 @@ OTHERS: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
 
 
 @pytest.mark.parametrize("prompt_id", OTHERS)
-def test_what_is_no_such_checkpoint(prompt_id: str, tiny: Tensors, tmp_path: Path) -> None:
+def test_what_is_not_such_a_checkpoint(prompt_id: str, tiny: Tensors, tmp_path: Path) -> None:
     make, words = OTHERS[prompt_id]
     path = write(tmp_path / "x.safetensors", make(tiny))
     with pytest.raises(WeightsError, match=words) as caught:
@@ -247,5 +247,5 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 def test_what_is_damaged(prompt_id: str, tiny: Tensors, tmp_path: Path) -> None:
     path = write(tmp_path / "x.safetensors", tiny)
     path.write_bytes(DAMAGES[prompt_id](path.read_bytes()))
-    with pytest.raises(WeightsError, match=r"x\.safetensors: is damaged, cut short, or no \.safetensors file"):
+    with pytest.raises(WeightsError, match=r"x\.safetensors: is damaged, cut short, or not a \.safetensors file"):
         open_single(path, "x")

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from safetensors.torch import save
 
 from bench.errors import WeightsError
-from bench.weights import Entry, File, lock
-from bench.weights.find import check_file
+from bench.metrics.catalogue import Entry, File
+from bench.metrics.weights import check_file, read_lock
 
 LOOSE = Entry(
     name="loose", what="Unpinned", host="hub", repository="hub/loose", files=(File(name="w.pt", about_bytes=7),)
@@ -47,12 +47,12 @@ def test_a_damaged_file_is_never_the_one_that_is_recorded(
     entry = replace(LOOSE, files=(File(name=name, about_bytes=7),))
     path = tmp_path / name
     path.write_bytes(damage(data))
-    with pytest.raises(WeightsError, match=rf"is no whole \{path.suffix} file") as refused:
+    with pytest.raises(WeightsError, match=rf"is not a whole \{path.suffix} file") as refused:
         check_file(entry, entry.files[0], path)
     assert refused.value.hint == f"rm {path}, and the same command again"
     path.write_bytes(data)
     check_file(entry, entry.files[0], path)
-    assert lock.read_lock().files[f"hub/loose@unpinned/{name}"].sha256 == hashlib.sha256(data).hexdigest()
+    assert read_lock().files[f"hub/loose@unpinned/{name}"].sha256 == hashlib.sha256(data).hexdigest()
 
 
 def test_of_a_damaged_file_in_the_cache_the_link_and_what_it_links_to_have_to_go(tmp_path: Path) -> None:

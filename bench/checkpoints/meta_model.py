@@ -1,0 +1,68 @@
+"""Models of diffusers and transformers without memory (on torch's meta device): what shapes a configuration asks for.
+
+Imports torch, diffusers and transformers; ``families`` calls it for what the committed shapes do not answer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from bench.checkpoints.checkpoint import Shape
+from bench.checkpoints.safetensors_files import first_line
+from bench.errors import WeightsError
+from bench.records import Component
+
+CLASSES: dict[Component, Any] = {
+    "unet": diffusers.UNet2DConditionModel,
+    "vae": diffusers.AutoencoderKL,
+    "text_encoder": transformers.CLIPTextModel,
+    "text_encoder_2": transformers.CLIPTextModelWithProjection,
+}
+
+
+def empty_model(component: Component, folder: Path) -> torch.nn.Module:
+    """A component's model on the meta device, from the ``config.json`` of its folder.
+
+    Raises:
+        WeightsError: diffusers or transformers cannot build a model of it.
+    """
+    kind = CLASSES[component]
+    try:
+        with torch.device("meta"):
+            if component in ("unet", "vae"):
+                model: torch.nn.Module = kind.from_config(kind.load_config(folder, local_files_only=True))
+            else:
+                config = transformers.CLIPTextConfig.from_pretrained(folder, local_files_only=True)
+                model = kind._from_config(config)
+    except Exception as error:  # torch and both libraries each have errors of their own for a bad configuration
+        raise WeightsError(
+            f"{folder / 'config.json'}: describes a {component} that cannot be built: {first_line(error)}.",
+            "save the whole pipeline again, or take its original config.json",
+        ) from error
+    return model
+
+
+def own_names(module: torch.nn.Module, component: Component) -> dict[str, str]:
+    """Name in a ``Checkpoint`` -> name in the module, for every tensor that files hold."""
+    return {f"{component}.{left_out(module, component)}{name}": name for name in module.state_dict()}
+
+
+def left_out(module: torch.nn.Module, component: str) -> str:
+    """What stands before a text encoder's names in files, and in its module only with some versions of transformers."""
+    return "text_model." if component == "text_encoder" and not hasattr(module, "text_model") else ""
+
+
+def model_shapes(component: Component, folder: Path) -> dict[str, Shape]:
+    """The shape of every tensor that a component's configuration asks for, by its name in a ``Checkpoint``.
+
+    Raises:
+        WeightsError: as ``empty_model``.
+    """
+    model = empty_model(component, folder)
+    state = model.state_dict()
+    return {name: tuple(state[own].shape) for name, own in own_names(model, component).items()}

@@ -1,0 +1,390 @@
+"""The metrics' published weights: found, downloaded, and checked before anything is read from them. Imports no torch.
+
+An encoder or a metric asks for them by their name in ``bench.metrics.catalogue``::
+
+    path = find_weights("hpsv2.1", place.weights_dir)  # a file, or the folder of an entry of several files
+    tensors = read_tensors(path)["state_dict"]
+
+They are looked for in the folder that the user names (``--weights-dir`` or ``HOTART_WEIGHTS``), as
+``DIR/owner/name/FILE``, ``DIR/name/FILE`` or, where the name is its own, ``DIR/FILE``; then among earlier downloads;
+last on the network, which is not used where a folder is named or ``HF_HUB_OFFLINE`` is set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import tempfile
+import urllib.parse
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+import huggingface_hub
+import msgspec
+
+from bench import documents
+from bench.errors import MachineError, WeightsError
+from bench.metrics.catalogue import Entry, File, find_entry
+from bench.records import Record
+
+FETCH_AGAIN = "delete it and fetch it again: hotart-bench fetch SUITE"
+"""The hint for a file that is not what it should be."""
+
+
+def find_weights(name: str, weights_dir: Path | None = None) -> Path:
+    """The checked file of an entry, or the folder that holds its checked files; downloaded if need be.
+
+    Args:
+        name: as the catalogue has it.
+        weights_dir: folder of local weights; where it is given, nothing is downloaded.
+
+    Raises:
+        UsageError: no such name.
+        WeightsError: a file is missing and cannot be downloaded, or its size or sha256 is not the expected one.
+        MachineError: the lock file cannot be read or written.
+    """
+    entry = find_entry(name)
+    paths = [_find_file(entry, file, weights_dir) for file in entry.files]
+    for file, path in zip(entry.files, paths, strict=True):
+        check_file(entry, file, path)
+    if len(paths) == 1:
+        return paths[0]
+    folders = {path.parent for path in paths}
+    if len(folders) > 1:
+        named = ", ".join(sorted(str(folder) for folder in folders))
+        raise WeightsError(
+            f"{name}: its files lie in several folders: {named}.", f"put all of them into {entry.repository}/ of one"
+        )
+    return folders.pop()
+
+
+class Stored(Record, frozen=True):
+    """One file of an entry as it stands on this machine."""
+
+    entry: str
+    what: str
+    """Repository and file."""
+    path: str | None
+    """None while it is missing."""
+    size_bytes: int | None
+    """Of the file, or what the download takes, rounded; None where neither is known."""
+    trust: Literal["pinned", "locked", "unpinned"]
+    """Its hash is known to this program, was recorded on this machine, or will be when the file is first seen."""
+
+
+def look_up(name: str, weights_dir: Path | None) -> tuple[Stored, ...]:
+    """Every file of an entry as it stands on this machine; nothing is downloaded, hashed or written.
+
+    Raises:
+        UsageError: no such name.
+        WeightsError, MachineError: the lock file is damaged or cannot be read.
+    """
+    entry, locked, found = find_entry(name), read_lock().files, []
+    for file in entry.files:
+        path = _present(entry, file, weights_dir)
+        there = file.name if path is None else path.name
+        pinned = file.sha256 is not None and there == file.name
+        found.append(
+            Stored(
+                entry=entry.name,
+                what=f"{entry.repository}/{there}",
+                path=None if path is None else str(path),
+                size_bytes=path.stat().st_size if path is not None else file.size_bytes or file.about_bytes,
+                trust="pinned" if pinned else "locked" if _lock_key(entry, there) in locked else "unpinned",
+            )
+        )
+    return tuple(found)
+
+
+def read_tensors(path: Path) -> Any:
+    """What a weight file holds, on the CPU: a dict of tensors, or for ``.pt`` what it was saved as.
+
+    ``.pt``, ``.pth`` and ``.bin`` are pickles: they are read with ``weights_only=True``, which builds tensors and
+    plain containers and nothing else, and only after ``find_weights`` has checked their hash. Imports torch.
+
+    Raises:
+        WeightsError: a file of another kind, a damaged one, or a pickle with more than tensors in it.
+    """
+    if path.suffix not in {".safetensors", *PICKLES}:
+        raise WeightsError(f"{path}: weights are .safetensors, .pt, .pth or .bin files.")
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # safetensors, pickle, zip and torch have errors of their own for what is damaged
+        why = " ".join(str(error).split())[:120]
+        raise WeightsError(
+            f"{path}: cannot be read as weights ({type(error).__name__}: {why}).", FETCH_AGAIN
+        ) from error
+
+
+# Where a file lies: in the user's folder, among the downloads, or on the network.
+
+
+def _find_file(entry: Entry, file: File, weights_dir: Path | None) -> Path:
+    present = _present(entry, file, weights_dir)
+    if present is not None:
+        return present
+    if weights_dir is not None:
+        raise WeightsError(
+            f"{entry.name}: {file.name} is not in {weights_dir}, and with a folder of weights nothing is downloaded.",
+            f"put it at {weights_dir / entry.repository / file.name}, or leave out --weights-dir (HOTART_WEIGHTS)",
+        )
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        raise WeightsError(
+            f"{entry.name}: {file.name} of {entry.repository} is not on this machine, and HF_HUB_OFFLINE is set.",
+            "hotart-bench fetch SUITE, or fetch --metrics NAME, where there is a network; or --weights-dir DIR with "
+            f"the files in DIR/{entry.repository}/",
+        )
+    for name in _names(file):
+        path = download(entry, name)
+        if path is not None:
+            return path
+    raise WeightsError(f"{entry.name}: {entry.repository} has no file {' or '.join(_names(file))}.")
+
+
+def _names(file: File) -> tuple[str, ...]:
+    return (file.name,) if file.instead is None else (file.name, file.instead)
+
+
+def _present(entry: Entry, file: File, weights_dir: Path | None) -> Path | None:
+    """The file in the user's folder, or else among the downloads; the name that may replace it comes last."""
+    folders: list[Path] = []
+    if weights_dir is not None:
+        folders = [weights_dir / entry.repository, weights_dir / entry.repository.split("/")[1]]
+        folders += [weights_dir] if entry.flat else []
+    for name in _names(file):
+        for folder in folders:
+            if (folder / name).is_file():
+                return folder / name
+    for name in _names(file):
+        if entry.host == "github":
+            if _github_path(entry, name).is_file():
+                return _github_path(entry, name)
+            continue
+        found = huggingface_hub.try_to_load_from_cache(entry.repository, name, revision=entry.revision)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+GITHUB = "https://raw.githubusercontent.com"
+
+
+def _github_path(entry: Entry, name: str) -> Path:
+    """Where weights that are not on the Hub are kept; the Hub's client has a cache of its own."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "hotart-bench" / "weights" / entry.repository / (entry.revision or "unpinned") / name
+
+
+def download(entry: Entry, name: str) -> Path | None:
+    """The file, downloaded to the cache; None where the repository has no such file.
+
+    Raises:
+        WeightsError: it cannot be downloaded: no network, no such repository or revision, a full disk.
+    """
+    from huggingface_hub.errors import RemoteEntryNotFoundError  # imports the HTTP client, a tenth of a second
+
+    try:
+        if entry.host == "hub":
+            return Path(huggingface_hub.hf_hub_download(entry.repository, name, revision=entry.revision))
+        target = _github_path(entry, name)
+        address = f"{entry.repository}/{entry.revision or 'HEAD'}/{urllib.parse.quote(name)}"
+        return target if download_url(f"{GITHUB}/{address}", target) else None
+    except RemoteEntryNotFoundError:
+        return None
+    except Exception as error:  # the Hub's client, its transport and the disk each have errors of their own
+        raise WeightsError(
+            f"{entry.repository}/{name}: could not be downloaded ({type(error).__name__}).",
+            "the same command again continues; or give a folder that holds it with --weights-dir",
+        ) from error
+
+
+def download_url(url: str, target: Path) -> bool:
+    """The file behind an address, brought to ``target``; False where the server has none.
+
+    Only a whole file gets the target's name. Raises what ``huggingface_hub`` and the disk raise.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.file_download import http_get
+
+    part = target.with_name(f"{target.name}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with part.open("wb") as file:
+            http_get(url, file, displayed_filename=target.name)
+    except HfHubHTTPError as error:
+        if error.response.status_code != 404:
+            raise
+        part.unlink()
+        return False
+    part.replace(target)
+    return True
+
+
+# Whether a file is the one expected: its size, its sha256, and the lock file that remembers what was first seen.
+
+PICKLES = frozenset({".pt", ".pth", ".bin"})
+PICKLE_START, ZIP_START = b"\x80", b"PK"
+"""Of torch's older files, and of those since torch 1.6, which end with a directory of what they hold."""
+
+
+def check_file(entry: Entry, file: File, path: Path) -> None:
+    """Refuse a file that is not the one expected; the hash of an unpinned one is recorded when it is first seen.
+
+    Raises:
+        WeightsError: another size or sha256, with both; or an unpinned one, never seen before, that is damaged.
+        MachineError: the lock file cannot be read or written.
+    """
+    size = path.stat().st_size
+    own = path.name == file.name  # the file that may replace it has a hash of its own
+    if own and file.size_bytes is not None and size != file.size_bytes:
+        raise _wrong(path, f"has {size:,} bytes, not {file.size_bytes:,}")
+    found = hash_once(path)
+    if own and file.sha256 is not None:
+        if found != file.sha256:
+            raise _wrong(path, f"has sha256 {found}, not {file.sha256}")
+        return
+    key, lock = _lock_key(entry, path.name), read_lock()
+    known = lock.files.get(key)
+    if known is None:
+        if not is_whole(path):
+            raise _wrong(path, f"is not a whole {path.suffix} file")
+        seen = FileHash(sha256=found, size_bytes=size, recorded=documents.utc_now())
+        _write_lock(msgspec.structs.replace(lock, files={**lock.files, key: seen}))
+    elif known.sha256 != found:
+        since = f", as it was recorded in {lock_path()} on {known.recorded}"
+        raise _wrong(path, f"has sha256 {found}, not {known.sha256}", since)
+
+
+def _wrong(path: Path, what: str, since: str = "") -> WeightsError:
+    # In the Hub's cache a file is a link, and what it links to would be taken again without a download.
+    places = [path, path.resolve()] if path.is_symlink() else [path]
+    return WeightsError(
+        f"{path}: {what}{since}. It is another file or a half-downloaded one.",
+        f"rm {shlex.join(map(str, places))}, and the same command again"
+        + (", or take its entry out of the lock file if the change is meant" if since else ""),
+    )
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a ``.safetensors``, ``.pt``, ``.pth``, ``.bin`` or ``.json`` file is of its kind and not cut short.
+
+    An older pickle that is cut short shows no sign of it before it is read. Files of other kinds pass.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="numpy"):
+                return True
+        if path.suffix == ".json":
+            json.loads(path.read_bytes())
+    except (SafetensorError, OSError, ValueError, RecursionError):
+        return False
+    if path.suffix not in PICKLES:
+        return True
+    with path.open("rb") as file:
+        start = file.read(2)
+    return zipfile.is_zipfile(path) if start == ZIP_START else start.startswith(PICKLE_START)
+
+
+class FileHash(Record, frozen=True, omit_defaults=True):
+    """The sha256 of a file, as the lock file holds it."""
+
+    sha256: str
+    size_bytes: int
+    recorded: str = ""
+    """Of an unpinned file: when it was first seen, ISO 8601, UTC."""
+    mtime_ns: int = 0
+    inode: int = 0
+    """Of a file on this machine: while these and its size stay, so does its hash."""
+
+
+class Lock(Record, frozen=True):
+    """The user's lock file, one JSON document: the sha256 of each unpinned file, checked since it was first seen.
+
+    It also remembers the hash of each file on this machine, so that gigabytes are hashed once and not at every start.
+    """
+
+    schema: int = 1
+    files: dict[str, FileHash] = msgspec.field(default_factory=dict)
+    """By repository, revision and name."""
+    hashed: dict[str, FileHash] = msgspec.field(default_factory=dict)
+    """By absolute path."""
+
+
+def lock_path() -> Path:
+    """Where the lock file lies: at ``HOTART_WEIGHTS_LOCK`` or ``~/.config/hotart-bench/weights.lock.json``."""
+    if named := os.environ.get("HOTART_WEIGHTS_LOCK"):
+        return Path(named).expanduser()
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    return config / "hotart-bench" / "weights.lock.json"
+
+
+def read_lock() -> Lock:
+    """The lock file; an empty one where there is none yet.
+
+    Raises:
+        WeightsError: it is damaged, or newer than this program.
+        MachineError: it cannot be read.
+    """
+    path = lock_path()
+    try:
+        lock = documents.convert(documents.loads(path.read_text("utf-8")), Lock)
+    except FileNotFoundError:
+        return Lock()
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise WeightsError(
+            f"{path}: is not a lock file of weights: {error}.",
+            "restore it, or delete it to trust the weights that are there",
+        ) from error
+    if lock.schema > Lock().schema:
+        raise WeightsError(
+            f"{path}: has schema {lock.schema}; this hotart-bench knows up to {Lock().schema}.",
+            "pip install --upgrade hotart-bench",
+        )
+    return lock
+
+
+def hash_once(path: Path) -> str:
+    """The file's sha256, 64 lower-case hex digits; computed once while the file stays as it is."""
+    path = path.resolve()
+    state = path.stat()
+    known = read_lock().hashed.get(str(path))
+    facts = (state.st_size, state.st_mtime_ns, state.st_ino)
+    if known is not None and (known.size_bytes, known.mtime_ns, known.inode) == facts:
+        return known.sha256
+    digest = documents.sha256_of(path)
+    lock = read_lock()  # again: another process may have written while this one hashed
+    present = {name: item for name, item in lock.hashed.items() if Path(name).exists()}
+    present[str(path)] = FileHash(sha256=digest, size_bytes=facts[0], mtime_ns=facts[1], inode=facts[2])
+    _write_lock(msgspec.structs.replace(lock, hashed=present))
+    return digest
+
+
+def _lock_key(entry: Entry, name: str) -> str:
+    return f"{entry.repository}@{entry.revision or 'unpinned'}/{name}"
+
+
+def _write_lock(lock: Lock) -> None:
+    path = lock_path()
+    text = msgspec.json.format(msgspec.json.encode(lock), indent=2)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(text + b"\n")
+        Path(name).replace(path)
+    except OSError as error:
+        raise MachineError(
+            f"{path}: the hashes of the weights cannot be recorded: {error.strerror}.",
+            "name another place in HOTART_WEIGHTS_LOCK",
+        ) from error
