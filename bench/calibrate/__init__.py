@@ -85,6 +85,10 @@ def calibrate(
         if condition.source != "device":
             facts = timing_facts if condition.is_session else pixel_facts
             check_environment(done[0][1].info, run.info.machine, run.info.packages, facts)
+    return _calibration(small, done, _notes(suite, [run for _, run in done], main, other, sessions))
+
+
+def _calibration(small: Suite, done: Sequence[tuple[Condition, Run]], notes: tuple[str, ...]) -> Calibration:
     first = next(run for condition, run in done if condition.name == FIRST)
     timed = [run for condition, run in done if condition.is_session]
     return Calibration(
@@ -98,7 +102,7 @@ def calibrate(
         packages=first.info.packages,
         noise=_noise(small, first, done),
         session_noise=session_noise(timed, [variant.name for variant in small.variants]) if timed else (),
-        notes=_notes(suite, [run for _, run in done], main, other, sessions),
+        notes=notes,
         time=documents.utc_now(),
     )
 

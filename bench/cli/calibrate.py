@@ -20,36 +20,40 @@ from bench.cli.targets import RUNS, read_suite
 from bench.formatting import NONE, decimals_for, number, plural, signed
 from bench.records import Calibration, MetricNoise, Suite
 
+Place = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="DIR_OR_FILE",
+        help="Where the runs go, or a .json file for the result alone.  [default: reports/runs/calibrate-<suite>]",
+        show_default=False,
+    ),
+]
+Variants = Annotated[
+    str | None,
+    typer.Option("--variants", metavar="A,B", help="These variants.  [default: the first]", show_default=False),
+]
+OtherDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--other-device",
+        metavar="DEVICE",
+        help="Another device to render on.  [default: one like the first, or an accelerator]",
+        show_default=False,
+    ),
+]
+
 
 def calibrate(
     suite: SuiteName,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="DIR_OR_FILE",
-            help="Where the runs go, or a .json file for the result alone.  [default: reports/runs/calibrate-<suite>]",
-            show_default=False,
-        ),
-    ] = None,
-    variants: Annotated[
-        str | None,
-        typer.Option("--variants", metavar="A,B", help="These variants.  [default: the first]", show_default=False),
-    ] = None,
+    output: Place = None,
+    variants: Variants = None,
     metrics: Metrics = None,
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Runs with other seeds.")] = 2,
     sessions: Annotated[int, typer.Option("--sessions", metavar="N", help="Sessions of timing; 0 for none.")] = 3,
     device: Device = "auto",
-    other_device: Annotated[
-        str | None,
-        typer.Option(
-            "--other-device",
-            metavar="DEVICE",
-            help="Another device to render on.  [default: one like the first, or an accelerator]",
-            show_default=False,
-        ),
-    ] = None,
+    other_device: OtherDevice = None,
     limit: Limit = None,
     weights_dir: WeightsDir = None,
     fresh: Fresh = False,

@@ -44,27 +44,31 @@ Table = tuple[str, Columns, list[list[str]]]
 Paired = TypeVar("Paired", Delta, Ratio)
 
 
+Pairs = Annotated[
+    str | None,
+    typer.Option(
+        "--pairs",
+        metavar="A:B,C:D",
+        help="Compare A with B and C with D.  [default: each variant with the first, and spo with dpo]",
+    ),
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="table, csv, markdown, latex (booktabs) or json; csv and json hold every tag.",
+    ),
+]
+
+
 def compare(
     run: RunFolder,
     run2: SecondRun = None,
-    pairs: Annotated[
-        str | None,
-        typer.Option(
-            "--pairs",
-            metavar="A:B,C:D",
-            help="Compare A with B and C with D.  [default: each variant with the first, and spo with dpo]",
-        ),
-    ] = None,
+    pairs: Pairs = None,
     metrics: Metrics = None,
     tag: Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Only prompts with this tag.")] = None,
-    format_: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help="table, csv, markdown, latex (booktabs) or json; csv and json hold every tag.",
-        ),
-    ] = "table",
+    format_: Format = "table",
     json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
 ) -> None:
     """Paired differences between variants, or between two runs.

@@ -41,20 +41,24 @@ MEANING: dict[Outcome, str] = {
 Inconclusive = Literal["fail", "warn"]
 
 
+Candidate = Annotated[
+    str | None,
+    typer.Option("--candidate", metavar="V", help="The variant that is gated.  [default: each, by its name]"),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option("--reference", metavar="V", help="What it is compared with.  [default: the like-named one]"),
+]
+
+
 def gate(
     run: RunFolder,
     baseline: Annotated[
         str | None,
         typer.Option("--baseline", metavar="PATH", help="A frozen baseline, or another run folder."),
     ] = None,
-    candidate: Annotated[
-        str | None,
-        typer.Option("--candidate", metavar="V", help="The variant that is gated.  [default: each, by its name]"),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option("--reference", metavar="V", help="What it is compared with.  [default: the like-named one]"),
-    ] = None,
+    candidate: Candidate = None,
+    reference: Reference = None,
     other_machine: Annotated[
         bool,
         typer.Option("--other-machine", help="Quality only: the baseline's timings are of another machine."),
