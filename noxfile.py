@@ -106,7 +106,7 @@ def gpu(session: nox.Session) -> None:
 def gate(session: nox.Session) -> None:
     """Gate the embedded family as it is here against the committed baseline: did its pictures get worse?
 
-    Renders and scores the suite ``mini`` and judges it against ``reports/baseline-mini.json``. Quality only,
+    Renders and scores the suite ``mini`` and gates it against ``reports/baseline-mini.json``. Quality only,
     since the baseline's machine is hardly yours: timings of unlike machines are never compared. A minute on two
     cores. A change that is meant is accepted with ``hotart-bench baseline``; ``docs/ci.md`` says how.
     """

@@ -29,7 +29,7 @@ from bench.plots import (
     write_plots,
     write_plots_for_runs,
 )
-from bench.plots.data import PlotData, data_of_run, data_of_runs, unlike_machines
+from bench.plots.data import PlotData, data_of_run, data_of_runs, machine_differences
 from bench.plots.style import _STYLES, figure_bytes, house_style, inline_svg, shortened, style_of
 from bench.records import Run
 
@@ -233,12 +233,12 @@ def test_two_runs_are_drawn_side_by_side(tmp_path: Path) -> None:
     assert [path.stem for path in written] == ALL
 
 
-def test_costs_of_unlike_machines_are_not_drawn_side_by_side(tmp_path: Path) -> None:
+def test_costs_of_machine_differences_are_not_drawn_side_by_side(tmp_path: Path) -> None:
     ours, theirs = make_run("new", prompts=4, seed=1), make_run("old", prompts=4)
     machine = msgspec.structs.replace(ours.info.machine, device="cuda:0", device_name="a card")
     ours = msgspec.structs.replace(ours, info=msgspec.structs.replace(ours.info, machine=machine))
-    assert len(unlike_machines(ours, theirs)) >= 2
-    assert not unlike_machines(theirs, theirs)
+    assert len(machine_differences(ours, theirs)) >= 2
+    assert not machine_differences(theirs, theirs)
     data = data_of_runs(ours, theirs, compare_runs(ours, theirs))
     assert not any(one.timings for one in data.series)
     assert any(one.scores for one in data.series)

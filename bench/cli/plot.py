@@ -13,7 +13,7 @@ from bench.cli.printing import say, show
 from bench.compare import compare_run, compare_runs
 from bench.compare.sweep import sweep_curve
 from bench.plots import write_plots, write_plots_for_runs, write_sweep_plot
-from bench.plots.data import unlike_machines
+from bench.plots.data import machine_differences
 from bench.plots.gate import write_gate_plot
 from bench.plots.style import Format
 from bench.records import Run
@@ -48,8 +48,8 @@ def plot(
         folder = output or home / f"plots-against-{Path(reference.path).resolve().name}"
         deltas = compare_runs(candidate, reference, tags=False)
         written = write_plots_for_runs(candidate, reference, deltas, folder, cast(Format, format_), dpi)
-        if unlike := unlike_machines(candidate, reference):
-            say(f"Latency and memory are left out: the machines of the runs differ ({'; '.join(unlike)}).")
+        if differing := machine_differences(candidate, reference):
+            say(f"Latency and memory are left out: the machines of the runs differ ({'; '.join(differing)}).")
     for path in written:
         show(str(path))
     if not written:

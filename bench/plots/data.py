@@ -73,7 +73,7 @@ def data_of_run(run: Run, deltas: Sequence[Delta]) -> PlotData:
 def data_of_runs(candidate: Run, reference: Run, deltas: Sequence[Delta]) -> PlotData:
     """The variants of two runs, ``variant@run``, that the deltas of ``compare_runs`` speak of.
 
-    Without their timings where ``unlike_machines`` finds anything.
+    Without their timings where ``machine_differences`` finds anything.
 
     Raises:
         UsageError: both are one run folder.
@@ -83,13 +83,13 @@ def data_of_runs(candidate: Run, reference: Run, deltas: Sequence[Delta]) -> Plo
     # Each pair side by side, the reference first: the first of all is drawn in grey.
     order = dict.fromkeys(name for delta in deltas for name in (delta.reference, delta.candidate))
     spoken_of = tuple(series[name] for name in order)
-    if unlike_machines(candidate, reference):
+    if machine_differences(candidate, reference):
         spoken_of = tuple(replace(one, timings={}) for one in spoken_of)
     shared = [facts for facts in candidate.info.metrics if any(one.metric == facts.name for one in deltas)]
     return _data(candidate.info.suite, headline_metrics(shared), spoken_of, deltas)
 
 
-def unlike_machines(candidate: Run, reference: Run) -> list[str]:
+def machine_differences(candidate: Run, reference: Run) -> list[str]:
     """How the environments of two runs differ, so that their timings do not compare; one clause a fact."""
     theirs, ours = (timing_facts(run.info.machine, run.info.packages) for run in (reference, candidate))
     return differences(theirs, ours, ("there", "here"))

@@ -187,8 +187,8 @@ def _measure(work: Work, alone: bool) -> int:
         ours, theirs = timing_facts(here, packages), timing_facts(info.machine, info.packages)
         if work.pool is not None:
             ours["the number of threads"] = theirs["the number of threads"]  # timings say their own
-        if unlike := differences(theirs, ours, ("there", "here")):
-            folder.add_notes([f"No timings: this machine is not like the one of the run ({'; '.join(unlike)})."])
+        if differing := differences(theirs, ours, ("there", "here")):
+            folder.add_notes([f"No timings: this machine is not like the one of the run ({'; '.join(differing)})."])
             return 0
     count, notes = measure(
         work.suite,

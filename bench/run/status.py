@@ -126,7 +126,7 @@ def check_device(work: Work) -> str:
 
 # ``run.json``: brought to what is wanted now.
 
-FUSED = "LoRAs were fused into the weights for the run; a LoRA applied at run time differs slightly in pixels and cost."
+FUSED = "LoRAs were fused into the weights for the run; an unfused LoRA differs slightly in pixels and cost."
 UNFUSED = (
     "LoRAs were computed unfused in every step (fuse = false), and no block compiled there; fused into the "
     "weights they differ slightly in pixels and cost."

@@ -216,7 +216,7 @@ def test_timings_within_a_run_are_paired_and_a_folder_rendered_anew_is_another_s
     assert "Welch" in of(gate(again, one), "end_to_end").interval.method
 
 
-def test_unlike_machines_are_refused_with_all_facts_and_compared_by_quality_alone():
+def test_machine_differences_are_refused_with_all_facts_and_compared_by_quality_alone():
     other = side(1, limits=TIMED)
     machine = replace(other.machine, cpu="Another CPU", cores=8, memory_bytes=64 * 2**30, os="Linux 6.9")
     other = replace(other, machine=machine, packages={**other.packages, "torch": "2.9.0", "pillow": "1"})
