@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +13,9 @@ from bench.cli.printing import Columns, print_json, print_table, say, show
 from bench.cli.progress import show_progress
 from bench.errors import Interrupted
 from bench.merge.load import open_named
-from bench.merge.write import MergedFile
-from bench.merge.write import merge as write_merged
+
+if TYPE_CHECKING:
+    from bench.merge.write import MergedFile
 
 
 def merge(
@@ -39,6 +40,8 @@ def merge(
       hotart-bench merge hotart.toml -o hotart.safetensors --force --quiet
       hotart-bench merge hotart.toml -o hotart.safetensors --json
     """
+    from bench.merge.write import merge as write_merged  # imports torch, which --help need not wait for
+
     options.check_weights_dir(weights_dir)
     try:
         with show_progress(quiet) as progress:

@@ -254,8 +254,7 @@ def _convert(place: str, value: object, kind: type[_T]) -> _T:
         return documents.convert(value, kind)
     except ValueError as error:
         problem = str(error)
-        hint = 'limits are texts, such as "0.1sd"' if ": limits: " in place else ""
-        raise SuiteError(f"{place}{problem[:1].lower()}{problem[1:]}.", hint) from error
+        raise SuiteError(f"{place}{problem[:1].lower()}{problem[1:]}.") from error
 
 
 # --- values ----------------------------------------------------------------------------------
@@ -347,7 +346,9 @@ def _read_limits(file: str, table: object, suite: Suite) -> tuple[Limit, ...]:
     """The limits of a suite, each of one of its metrics or of a timed quantity."""
     limits = []
     allowed = (*suite.metrics, *get_args(TimingName))
-    for name, value in _convert(f"{file}: limits: ", table, dict[str, str]).items():
+    for name, value in _convert(f"{file}: limits: ", table, dict[str, Any]).items():
+        if not isinstance(value, str):
+            raise SuiteError(f'{file}: limits.{name} is {value!r}; a limit is a text, such as "0.1sd".')
         if name not in allowed:
             raise SuiteError(
                 f"{file}: limits.{name} is neither a metric of this suite nor a timing"

@@ -78,13 +78,13 @@ def network(monkeypatch):
     """Answers every address with its last part as the file; notes what was fetched."""
     urls = []
 
-    def fake(url, target, progress):
+    def fake(url, target):
         urls.append(url.rsplit("/", 1)[1])
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(b"\x80\x02" + url.encode())
         return True
 
-    monkeypatch.setattr("bench.weights.download.download_url", fake)
+    monkeypatch.setattr("bench.metrics.weights.download_url", fake)
     yield urls
     enable_progress_bars()  # --quiet silences the Hub's client for the whole process
 
@@ -114,7 +114,7 @@ def test_weights_are_fetched_for_metrics_that_no_suite_names(cli, with_weights, 
 
 
 def test_what_fails_keeps_nothing_else_from_coming(cli, with_weights, network, monkeypatch):
-    good = bench.weights.download.download_url
+    good = bench.metrics.weights.download_url
 
     def fake(url, target):
         if "t.pt" in url:

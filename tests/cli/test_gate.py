@@ -139,7 +139,7 @@ def test_a_variant_that_the_run_lacks_is_invalid_and_a_new_one_a_note(here, cli,
 def test_the_exit_code_is_that_of_the_outcome(outcome, fails, warns, here, cli, monkeypatch):
     gate = make_gate(make_verdict(outcome))
     check = create_autospec(bench.gate.check_limits, return_value=gate)
-    monkeypatch.setattr(bench.gate, "check_limits", check)
+    monkeypatch.setattr(bench.cli.gate, "check_limits", check)
     assert cli("gate", "same", "--baseline", "old.json").code == exit_code(gate, "fail") == fails
     assert cli("gate", "same", "--baseline", "old.json", "--inconclusive", "warn").code == warns
     assert check.call_args.kwargs["quality_only"] is False

@@ -105,7 +105,7 @@ BAD = {
     "missing prompts": ('"own.jsonl"', '"onw.jsonl"', "'onw.jsonl' lies neither beside the suite nor among"),
     "limit compile": ("[limits]", '[limits]\ncompile = "5%"', "but nothing is compiled"),
     "limit joules": ('"0.1sd"', '"0.1sd"\nenergy_per_image = "20ms"', 'allowed are "5%" or "20J"'),
-    "limit number": ('"0.1sd"', "0.1", "limits[...]: expected str, got float"),
+    "limit number": ('"0.1sd"', "0.1", "limits.mini-aesthetic is 0.1; a limit is a text"),
     "limit syntax": ('"0.1sd"', '"a bit"', "limits.mini-aesthetic is 'a bit'; a limit is a number"),
     "limit negative": ('"0.1sd"', '"-0.1"', "limits.mini-aesthetic is '-0.1'"),
     "limit name": (
