@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from bench.pipeline.switch import fused_by_recipe, switch_variant
 from bench.records import Lora, PixelDifference, RunOptions
 from bench.render.unfused import compare_unfused, with_pixel_difference
-from bench.report.audits import audit_views
+from bench.report.audits import unfused
 from bench.run import run_stage
 from bench.store import load_run
 from bench.suite import load_suite, protocol_digest
@@ -94,12 +94,12 @@ def test_a_suite_may_leave_the_comparison_out_and_its_protocol_and_images_stay_t
     found = load_run(tmp_path / "run")
     assert [one.audit.fused_against_unfused for one in found.info.variants] == [None, None]
     assert {one.sha256 for one in found.renders} == {one.sha256 for one in run.renders if one.variant != "unfused"}
-    said = {view.variant: view.unfused for view in audit_views(found)}
+    said = {one.name: unfused(found, one.audit) for one in found.info.variants if one.audit is not None}
     assert said == {"base": "", "spo": "Fused and unfused LoRAs were not compared (compare_unfused = false)."}
 
 
 def test_the_report_says_which_image_was_compared(run):
-    said = {view.variant: view.unfused for view in audit_views(run)}
+    said = {one.name: unfused(run, one.audit) for one in run.info.variants if one.audit is not None}
     assert said["base"] == said["unfused"] == ""
     assert said["spo"].startswith(
         f"Fused against unfused LoRAs, first image of prompt {run.info.suite.prompts[0].id}: pixels differ by "

@@ -117,10 +117,7 @@ metrics = st.sets(st.sampled_from([facts.name for facts in BARE.info.metrics]))
 
 def scored_run(suite: Suite, scored: set[str], dtype: str, device: str, variants: set[str]) -> Run:
     """A run of ``suite`` that was asked for with these flags, as its folder tells of it."""
-    facts = tuple(
-        replace(one, version=f"1+{dtype}" if dtype != "float32" and one.name in LEARNT else "1")
-        for one in BARE.info.metrics
-    )
+    facts = tuple(replace(one, metric_dtype=dtype if one.name in LEARNT else "float32") for one in BARE.info.metrics)
     info = replace(
         BARE.info,
         suite=suite,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
+from bench import documents
 from bench.checkpoints.checkpoint import Shape
 from bench.documents import sha256_of
 from bench.errors import WeightsError
@@ -70,10 +71,12 @@ def read_header(path: Path) -> Header:
             bytes that follow; a precision that is not read here.
     """
     try:
-        with path.open("rb") as start:
-            position = 8 + int.from_bytes(start.read(8), "little")
         tensors = {}
         with safe_open(path, "numpy") as file:
+            with path.open("rb") as start:
+                size = int.from_bytes(start.read(8), "little")
+                documents.loads(start.read(size).decode())  # the library takes the last of two equal names in silence
+            position = 8 + size
             for name in file.offset_keys():  # in the order of their bytes, between which there are no holes
                 part: Any = file.get_slice(name)
                 if part.get_dtype() not in DTYPES:

@@ -1,4 +1,4 @@
-"""All seven judges at once, from one folder of random weights as the figures write it."""
+"""All seven metrics at once, from one folder of random weights as the figures write it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.score import score
 
 
 @pytest.fixture
-def judges(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def panel(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module of the figures, which is run from the repository's root."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
     from tests.figures import random_metrics
