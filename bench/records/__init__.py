@@ -1,4 +1,4 @@
-"""Every record that passes between rooms. Imports nothing from the rest of ``bench``.
+"""Every record that is handed from one part of the program to another. Imports nothing from the rest of ``bench``.
 
 All are frozen msgspec structs: they are checked when they are read from disk and cannot change
 after. Quantities carry their unit in the name or in a ``unit`` field. What is to be run stands in ``suite``,
