@@ -149,8 +149,8 @@ def test_the_large_view_works_by_keyboard_alone(page: Chrome) -> None:
     assert element(page, "#view-title").text == "case-000 · sample 1"
     press(page, Keys.ESCAPE)
     assert not is_open(page)
-    focused = page.switch_to.active_element.get_attribute("aria-label")
-    assert focused == "Large view of spo, case-000, sample 1"
+    shown = "Large view of spo, case-000, sample 1"  # gets the focus in the dialog's close event, which comes after
+    WebDriverWait(page, 5).until(lambda driver: driver.switch_to.active_element.get_attribute("aria-label") == shown)
 
 
 def test_the_large_view_goes_through_the_sorted_rows(page: Chrome) -> None:
