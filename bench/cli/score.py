@@ -32,6 +32,7 @@ from bench.formatting import did_you_mean, is_good_name, listed
 from bench.machine import machine_facts, pick_device
 from bench.metrics import all_metrics, facts_for
 from bench.records import ExternalImages
+from bench.score.external_images import import_images
 from bench.suite.images_table import read_pairs
 from bench.suite.limits import check_metric_limit, parse_limit
 
@@ -71,8 +72,6 @@ def score(
         pairs = read_pairs(prompts, images)
         machine = machine_facts(pick_device(device))
         source = ExternalImages(images=str(images), prompts=str(prompts))
-        from bench.score.external_images import import_images  # imports torch, which a wrong flag need not wait for
-
         with show_progress(quiet) as progress:
             suite = import_images(
                 pairs, source, folder, metrics=chosen, limits=allowed, machine=machine, fresh=fresh, progress=progress

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.metrics.registry import Inputs, LoadedEncoder, Place, encoder, metric
+from bench.mini.world import SIZE_PX
 from bench.records import MetricFacts
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ class MiniEncoder:
         """RGB, resized to 64x64 (PIL, bicubic, antialiased), float32 (3, 64, 64) in [0, 1]."""
         import numpy as np
         import torch
-
-        from bench.mini.world import SIZE_PX
 
         rgb = image.convert("RGB")
         if rgb.size != (SIZE_PX, SIZE_PX):
