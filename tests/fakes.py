@@ -19,6 +19,7 @@ from PIL import Image
 
 from bench.records import (
     SCHEMA,
+    Delta,
     Fingerprint,
     Git,
     Lora,
@@ -299,3 +300,23 @@ def write_run(run: Run, path: Path | str) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(png_bytes(render.variant, render.prompt_id, render.sample, seed))
     return folder
+
+
+def only(deltas: tuple[Delta, ...], metric: str, candidate: str, reference: str, tag: str | None = None) -> Delta:
+    """The one difference of a metric, a pair and a tag."""
+    found = [d for d in deltas if (d.metric, d.candidate, d.reference, d.tag) == (metric, candidate, reference, tag)]
+    assert len(found) == 1
+    return found[0]
+
+
+def with_facts(run: Run, metric: str, **changes: object) -> Run:
+    """The run with other facts of a metric."""
+    facts = tuple(msgspec.structs.replace(f, **changes) if f.name == metric else f for f in run.info.metrics)
+    return msgspec.structs.replace(run, info=msgspec.structs.replace(run.info, metrics=facts))
+
+
+def with_suite(run: Run, **changes: object) -> Run:
+    """The run of a suite with other fields, and its protocol digest."""
+    suite = msgspec.structs.replace(run.info.suite, **changes)
+    info = msgspec.structs.replace(run.info, suite=suite, protocol_digest=protocol_digest(suite))
+    return msgspec.structs.replace(run, info=info)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from fakes import make_run
+from fakes import make_run, only, with_facts, with_suite
 
 from bench.baseline import freeze
 from bench.comparability import (
@@ -18,27 +18,10 @@ from bench.comparability import (
 )
 from bench.compare import compare_runs
 from bench.errors import IncomparableError, UsageError
-from bench.records import Delta, Run
-from bench.suite import protocol_digest
+from bench.records import Run
 
 replace = msgspec.structs.replace
 PREFERENCE = ["mini-preference"]
-
-
-def _only(deltas: tuple[Delta, ...], metric: str, candidate: str, reference: str, tag: str | None = None) -> Delta:
-    found = [d for d in deltas if (d.metric, d.candidate, d.reference, d.tag) == (metric, candidate, reference, tag)]
-    assert len(found) == 1
-    return found[0]
-
-
-def _with_facts(run: Run, metric: str, **changes: object) -> Run:
-    facts = tuple(replace(f, **changes) if f.name == metric else f for f in run.info.metrics)
-    return replace(run, info=replace(run.info, metrics=facts))
-
-
-def _with_suite(run: Run, **changes: object) -> Run:
-    suite = replace(run.info.suite, **changes)
-    return replace(run, info=replace(run.info, suite=suite, protocol_digest=protocol_digest(suite)))
 
 
 def test_like_named_variants_of_two_runs(tmp_path: Path) -> None:
@@ -50,8 +33,8 @@ def test_like_named_variants_of_two_runs(tmp_path: Path) -> None:
         ("dpo@new", "dpo@old"),
         ("spo@new", "spo@old"),
     ]
-    gain = _only(deltas, "mini-preference", "spo@new", "spo@old")
-    null = _only(deltas, "mini-preference", "base@new", "base@old")
+    gain = only(deltas, "mini-preference", "spo@new", "spo@old")
+    null = only(deltas, "mini-preference", "base@new", "base@old")
     assert gain.interval is not None
     assert null.interval is not None
     assert gain.interval.low < 0.5 < gain.interval.high
@@ -94,14 +77,14 @@ def test_every_differing_fact_is_named_at_once(tmp_path: Path) -> None:
         *suite.prompts[2:-1],
         replace(suite.prompts[-1], id="new-case"),
     )
-    new = _with_suite(
+    new = with_suite(
         replace(old, path=str(tmp_path / "new")),
         settings=replace(suite.settings, steps=30, sampler="euler"),
         samples=4,
         seed=7,
         prompts=prompts,
     )
-    new = _with_facts(new, "mini-clip", version="2")
+    new = with_facts(new, "mini-clip", version="2")
     with pytest.raises(IncomparableError) as caught:
         compare_runs(new, old)
     assert caught.value.exit_code == 4
@@ -126,7 +109,7 @@ def test_a_digest_of_unknown_cause_is_still_refused(tmp_path: Path) -> None:
 
 def test_metrics_of_another_version_are_refused_but_not_the_others(tmp_path: Path) -> None:
     old = make_run(tmp_path / "old")
-    new = _with_facts(make_run(tmp_path / "new", seed=1), "mini-clip", version="2")
+    new = with_facts(make_run(tmp_path / "new", seed=1), "mini-clip", version="2")
     with pytest.raises(IncomparableError, match="metric mini-clip is version 2 in new and 1 in old") as caught:
         compare_runs(new, old, metrics=["mini-clip", "mini-preference"])
     assert caught.value.hint.endswith("--metrics mini-preference")

@@ -8,33 +8,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from fakes import make_run
+from fakes import make_run, only, with_facts, with_suite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.compare import PromptPair, compare_run, metric_means, paired_prompts, variant_pairs
 from bench.errors import InvalidError, UsageError
 from bench.records import Delta, Run
-from bench.suite import protocol_digest
 
 replace = msgspec.structs.replace
 PREFERENCE = ["mini-preference"]
-
-
-def _only(deltas: tuple[Delta, ...], metric: str, candidate: str, reference: str, tag: str | None = None) -> Delta:
-    found = [d for d in deltas if (d.metric, d.candidate, d.reference, d.tag) == (metric, candidate, reference, tag)]
-    assert len(found) == 1
-    return found[0]
-
-
-def _with_facts(run: Run, metric: str, **changes: object) -> Run:
-    facts = tuple(replace(f, **changes) if f.name == metric else f for f in run.info.metrics)
-    return replace(run, info=replace(run.info, metrics=facts))
-
-
-def _with_suite(run: Run, **changes: object) -> Run:
-    suite = replace(run.info.suite, **changes)
-    return replace(run, info=replace(run.info, suite=suite, protocol_digest=protocol_digest(suite)))
 
 
 # --- within a run --------------------------------------------------------------------------
@@ -42,7 +25,7 @@ def _with_suite(run: Run, **changes: object) -> Run:
 
 def test_means_and_counts_agree_with_a_plain_loop(tmp_path: Path) -> None:
     run = make_run(tmp_path, failed=[("spo", "case-003", 1), ("base", "case-005", 0), ("base", "case-005", 1)])
-    delta = _only(compare_run(run), "mini-aesthetic", "spo", "base")
+    delta = only(compare_run(run), "mini-aesthetic", "spo", "base")
     values = {(s.variant, s.prompt_id, s.sample): s.value for s in run.scores if s.metric == "mini-aesthetic"}
     by_prompt: dict[str, list[float]] = defaultdict(list)
     for (variant, prompt_id, sample), value in values.items():
@@ -61,18 +44,18 @@ def test_means_and_counts_agree_with_a_plain_loop(tmp_path: Path) -> None:
 def test_planted_effects_are_found_and_a_null_holds_zero(tmp_path: Path) -> None:
     deltas = compare_run(make_run(tmp_path, prompts=24))
     for metric, size in (("mini-preference", 1.10), ("mini-aesthetic", 0.62)):
-        found = _only(deltas, metric, "spo", "base")
+        found = only(deltas, metric, "spo", "base")
         assert found.interval is not None
         assert found.interval.low > 0
         assert abs(found.mean - size) < found.interval.high - found.interval.low  # about four standard errors
         assert found.win_rate == 1.0
     for candidate in ("dpo", "spo"):
-        null = _only(deltas, "mini-clip", candidate, "base")
+        null = only(deltas, "mini-clip", candidate, "base")
         assert null.interval is not None
         assert null.small_sample is not None
         assert null.interval.low < 0 < null.interval.high
         assert null.small_sample.low < 0 < null.small_sample.high
-    assert _only(deltas, "mini-clip", "spo", "base").correlation > 0.5  # type: ignore[operator]
+    assert only(deltas, "mini-clip", "spo", "base").correlation > 0.5  # type: ignore[operator]
 
 
 def test_a_null_is_rejected_about_as_often_as_said(tmp_path: Path) -> None:
@@ -124,7 +107,7 @@ def test_default_pairs_depend_on_the_names_there_are(tmp_path: Path) -> None:
     assert pairs("base", "w0.5", "w1") == (("w0.5", "base"), ("w1", "base"))
 
 
-def test_a_distance_from_base_is_compared_between_the_others_only(tmp_path: Path) -> None:
+def test_a_distance_from_base_is_compared_between_the_othersonly(tmp_path: Path) -> None:
     found = [d for d in compare_run(make_run(tmp_path), tags=False) if d.metric == "ssim-to-base"]
     assert [(d.candidate, d.reference) for d in found] == [("spo", "dpo")]
 
@@ -132,7 +115,7 @@ def test_a_distance_from_base_is_compared_between_the_others_only(tmp_path: Path
 def test_a_tag_is_the_run_with_only_its_prompts(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     prompts = tuple(prompt for prompt in run.info.suite.prompts if "landscape" in prompt.tags)
-    filtered = compare_run(_with_suite(run, prompts=prompts), tags=False)
+    filtered = compare_run(with_suite(run, prompts=prompts), tags=False)
     tagged = [d for d in compare_run(run) if d.tag == "landscape"]
     # Only the family that a p-value is adjusted in is another one.
     alone = {"p_holm": None, "p_bh": None}
@@ -142,7 +125,7 @@ def test_a_tag_is_the_run_with_only_its_prompts(tmp_path: Path) -> None:
 def test_wins_follow_the_better_direction(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     up, down, neither = (
-        compare_run(_with_facts(run, "mini-preference", higher_is_better=better), metrics=PREFERENCE, tags=False)[1]
+        compare_run(with_facts(run, "mini-preference", higher_is_better=better), metrics=PREFERENCE, tags=False)[1]
         for better in (True, False, None)
     )
     assert up.win_rate == 1.0
@@ -159,7 +142,7 @@ def test_identical_variants_tie_everywhere(tmp_path: Path) -> None:
         replace(s, value=base.get((s.prompt_id, s.sample, s.metric), s.value)) if s.variant == "spo" else s
         for s in run.scores
     )
-    delta = _only(compare_run(replace(run, scores=copied)), "mini-clip", "spo", "base")
+    delta = only(compare_run(replace(run, scores=copied)), "mini-clip", "spo", "base")
     assert (delta.wins, delta.ties, delta.losses, delta.win_rate, delta.mean) == (0, 12, 0, 0.5, 0.0)
     assert delta.d_z is None
     assert delta.correlation == pytest.approx(1)
@@ -181,7 +164,7 @@ def test_scores_of_another_version_or_image_do_not_count(tmp_path: Path) -> None
     scores[picked[0]] = replace(scores[picked[0]], version="0")
     scores[picked[1]] = replace(scores[picked[1]], image_sha256="of an image that was rendered again since")
     del scores[picked[2]]
-    delta = _only(compare_run(replace(run, scores=tuple(scores))), "mini-clip", "spo", "base")
+    delta = only(compare_run(replace(run, scores=tuple(scores))), "mini-clip", "spo", "base")
     assert (delta.samples, delta.missing, delta.prompts) == (5, 3, 3)
 
 
@@ -199,7 +182,7 @@ def test_a_distance_from_an_image_that_is_gone_does_not_count(tmp_path: Path) ->
 
 
 def _distance_missing(run: Run, scores: list) -> int:  # type: ignore[type-arg]
-    return _only(compare_run(replace(run, scores=tuple(scores))), "ssim-to-base", "spo", "dpo").missing
+    return only(compare_run(replace(run, scores=tuple(scores))), "ssim-to-base", "spo", "dpo").missing
 
 
 def test_variants_without_scores_give_no_record_unless_asked_for(tmp_path: Path) -> None:
@@ -251,7 +234,7 @@ def test_the_order_of_journal_lines_means_nothing(random: object) -> None:
 def test_paired_prompts_are_what_a_delta_is_made_of(tmp_path: Path) -> None:
     run = make_run(tmp_path, failed=[("spo", "case-000", 0), ("spo", "case-001", 0), ("spo", "case-001", 1)])
     prompts = paired_prompts(run, run, ("spo", "base"), "mini-clip")
-    delta = _only(compare_run(run), "mini-clip", "spo", "base")
+    delta = only(compare_run(run), "mini-clip", "spo", "base")
     assert isinstance(prompts[0], PromptPair)
     assert [p.prompt.id for p in prompts[:2]] == ["case-000", "case-002"]
     assert [p.samples for p in prompts[:2]] == [1, 2]
