@@ -127,6 +127,56 @@ ENTRIES = (
         ),
         flat=False,
     ),
+    Entry(
+        name="spo-step-aware-sdxl",
+        what="SPO's step-aware preference model for SDXL",
+        host="hub",
+        repository="SPO-Diffusion-Models/Step-Aware_Preference_Models",
+        files=(File(name="sdxl_step-aware_preference_model.bin", about_bytes=5_220_000_000),),
+    ),
+    Entry(
+        name="spo-step-aware-sd15",
+        what="SPO's step-aware preference model for SD 1.5",
+        host="hub",
+        repository="SPO-Diffusion-Models/Step-Aware_Preference_Models",
+        files=(File(name="sd-v1-5_step-aware_preference_model.bin", about_bytes=5_220_000_000),),
+    ),
+    Entry(
+        name="lpo-latent-reward-sdxl",
+        what="LPO's latent reward model for SDXL",
+        host="hub",
+        repository="casiatao/LRM",
+        files=tuple(
+            File(name=f"lrm_sdxl/{name}")
+            for name in (
+                "state_dict.pt",
+                "unet/config.json",
+                "unet/diffusion_pytorch_model.safetensors",
+                "text_encoder/config.json",
+                "text_encoder/model.safetensors",
+                "text_encoder_2/config.json",
+                "text_encoder_2/model.safetensors",
+            )
+        ),
+        flat=False,
+    ),
+    Entry(
+        name="lpo-latent-reward-sd15",
+        what="LPO's latent reward model for SD 1.5",
+        host="hub",
+        repository="casiatao/LRM",
+        files=tuple(
+            File(name=f"lrm_sd15/{name}")
+            for name in (
+                "state_dict.pt",
+                "unet/config.json",
+                "unet/diffusion_pytorch_model.safetensors",
+                "text_encoder/config.json",
+                "text_encoder/model.safetensors",
+            )
+        ),
+        flat=False,
+    ),
 )
 CATALOGUE = {entry.name: entry for entry in ENTRIES}
 

@@ -137,6 +137,15 @@ def transformers_tokens() -> Tokenize:
     return lambda prompt: list(tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids)
 
 
+def token_ids(tokenize: Tokenize, prompts: Sequence[str], padding: int = 0) -> Tensor:
+    """Start, tokens, end and padding, int64 (n, 77); of a longer prompt the last tokens go, never the end."""
+    ids = torch.full((len(prompts), CONTEXT), padding, dtype=torch.long)
+    for row, prompt in zip(ids, prompts, strict=True):
+        tokens = [START, *tokenize(prompt)[: CONTEXT - 2], END]
+        row[: len(tokens)] = torch.tensor(tokens)
+    return ids
+
+
 # A CLIP in memory, as an encoder: its model, its tokenizer and its preprocessings, and how models are filled strictly.
 
 BATCH = 16
@@ -179,15 +188,8 @@ class ClipEncoder:
     @torch.inference_mode()
     def embed_texts(self, prompts: Sequence[str]) -> Tensor:
         """``batch`` prompts, each as 77 tokens -> unit vectors, float32 (batch, d)."""
-        return functional.normalize(self.encode_text(self._token_ids(prompts).to(self.device)).float(), dim=1)
-
-    def _token_ids(self, prompts: Sequence[str]) -> Tensor:
-        """Start, tokens, end and zeros, int64 (n, 77); of a longer prompt the last tokens go, never the end."""
-        ids = torch.zeros(len(prompts), CONTEXT, dtype=torch.long)
-        for row, prompt in zip(ids, prompts, strict=True):
-            tokens = [START, *self.tokenize(prompt)[: CONTEXT - 2], END]
-            row[: len(tokens)] = torch.tensor(tokens)
-        return ids
+        ids = token_ids(self.tokenize, prompts).to(self.device)
+        return functional.normalize(self.encode_text(ids).float(), dim=1)
 
     def truncated(self, prompts: Sequence[str]) -> list[bool]:
         """Of each prompt, whether it has more than 77 tokens, start and end counted."""

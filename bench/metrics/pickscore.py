@@ -36,7 +36,7 @@ def load_pickscore(folder: Path, place: Place) -> LoadedEncoder:
     from bench.metrics.encoders import TORCH_DTYPES, ClipEncoder, fill_model, transformers_crop, transformers_tokens
 
     file = next((folder / name for name in FILES if (folder / name).is_file()), folder / FILES[0])
-    config = _read_config(folder / "config.json")
+    config = read_clip_config(folder / "config.json")
     with torch.device("meta"):
         model = CLIPModel(config)
     for half in (model.text_model, model.vision_model):
@@ -64,13 +64,14 @@ def _without_position_ids(state: Any) -> Any:
     return {key: value for key, value in state.items() if not key.endswith(".embeddings.position_ids")}
 
 
-def _read_config(file: Path) -> Any:
+def read_clip_config(file: Path) -> Any:
+    """transformers' ``CLIPConfig`` of a ``config.json``; WeightsError where it is missing or damaged."""
     from transformers import CLIPConfig
 
     try:
         return CLIPConfig.from_json_file(file)
     except Exception as error:  # json and transformers each have errors of their own for what is damaged
-        raise WeightsError(f"{file}: cannot be read as PickScore's configuration: {error}.", FETCH_AGAIN) from error
+        raise WeightsError(f"{file}: cannot be read as the configuration of a CLIP: {error}.", FETCH_AGAIN) from error
 
 
 def _pooled(output: Any) -> torch.Tensor:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -241,6 +241,65 @@ def encoder(
     return lambda load: Encoder(name, load, tuple(weights), tuple(dtypes))
 
 
+class LoadedStepMetric(Protocol):
+    """A step metric in memory. Its ``score`` is always given ``batch`` items."""
+
+    batch: int
+
+    def score(self, seen: torch.Tensor, timesteps: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """What the metric reads of n images at their timesteps, and their n prompts -> float32 (n,), any range.
+
+        Args:
+            seen: on the metric's device; of ``reads = "picture"`` the predicted image as the VAE decodes it, float32
+                (n, 3, height, width), about [-1, 1], not clamped; of ``reads = "latent"`` the noisy latent of the
+                variance-preserving process, float32 (n, c, h, w).
+            timesteps: float32 (n,), 0 to 999.
+            prompts: n of them.
+        """
+
+    def truncated(self, prompts: Sequence[str]) -> Sequence[bool]:
+        """Of each prompt, whether it is longer than the metric reads."""
+
+
+@dataclass(frozen=True)
+class StepMetric:
+    """A declared step metric: it scores an image while it is being drawn, at its timestep."""
+
+    facts: MetricFacts
+    load: Callable[[Place], LoadedStepMetric]
+    reads: Literal["picture", "latent"]
+    families: tuple[str, ...] = ()
+    """Families of checkpoints that it was made for; () for all."""
+    final_metric: str | None = None
+    """The metric that tells the order of the final images; None for its own last step."""
+    weights: tuple[str, ...] = ()
+    """Names in ``bench.metrics.catalogue`` that ``load`` asks for."""
+
+
+def step_metric(
+    facts: MetricFacts,
+    *,
+    reads: Literal["picture", "latent"],
+    families: Sequence[str] = (),
+    final_metric: str | None = None,
+    weights: Sequence[str] = (),
+) -> Callable[[Callable[[Place], LoadedStepMetric]], StepMetric]:
+    """Declare the decorated function, ``Place`` -> ``LoadedStepMetric``, as a step metric.
+
+    Args:
+        facts: what the metric says of itself.
+        reads: the predicted image, decoded, or the noisy latent itself.
+        families: those of checkpoints that it was made for; by default all.
+        final_metric: the metric that tells the order of the final images, where it has a counterpart among metrics.
+        weights: names in ``bench.metrics.catalogue`` that the function asks for.
+
+    Raises:
+        UsageError: a name of other characters than those of the message.
+    """
+    _check_name("Step metric", facts.name)
+    return lambda load: StepMetric(facts, load, reads, tuple(families), final_metric, tuple(weights))
+
+
 def _check_name(kind: str, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise UsageError(f"{kind} name {name!r}: use lower-case letters, digits, '.', '_' and '-'.")
@@ -258,21 +317,26 @@ OWN_MODULES = (
     "bench.metrics.hps",
     "bench.metrics.imagereward",
     "bench.mini.metrics",
+    "bench.steps.published",
 )
 """Our own modules of metrics; a new one is added here and nowhere else."""
 
 
+Declared = Metric | Encoder | StepMetric
+
+
 @dataclass(frozen=True)
 class Registry:
-    """The metrics and encoders there are, by name, and what could not be registered."""
+    """The metrics, encoders and step metrics there are, by name, and what could not be registered."""
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
+    step_metrics: Mapping[str, StepMetric] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     """One sentence for each plug-in module that was left out: package, module and why."""
 
 
-def registry_of(*declared: Metric | Encoder) -> Registry:
+def registry_of(*declared: Declared) -> Registry:
     """A registry of just these metrics and encoders, each name once.
 
     Raises:
@@ -290,7 +354,8 @@ def registry_of(*declared: Metric | Encoder) -> Registry:
             raise UsageError(f"The metric {item.facts.name!r} names the unknown encoder {item.facts.encoder!r}.")
     for name in (name for item in distinct for name in item.weights):
         find_entry(name)
-    return Registry({item.facts.name: item for item in metrics}, encoders)
+    steps = {item.facts.name: item for item in distinct if isinstance(item, StepMetric)}
+    return Registry({item.facts.name: item for item in metrics}, encoders, steps)
 
 
 def build(own: Sequence[str], plugins: Iterable[importlib.metadata.EntryPoint]) -> Registry:
@@ -302,7 +367,7 @@ def build(own: Sequence[str], plugins: Iterable[importlib.metadata.EntryPoint]) 
     """
     core = [item for name in own for item in _declared_in(importlib.import_module(name))]
     registry_of(*core)
-    found: dict[str, tuple[Metric | Encoder, ...]] = {}
+    found: dict[str, tuple[Declared, ...]] = {}
     problems: dict[str, str] = {}
     entries = {entry.value: entry for entry in plugins if entry.value not in own}
     for module in sorted(entries):  # an order that no installer decides
@@ -323,12 +388,12 @@ def build(own: Sequence[str], plugins: Iterable[importlib.metadata.EntryPoint]) 
     return replace(registry_of(*core, *kept), problems=tuple(said))
 
 
-def _declared_in(module: ModuleType) -> tuple[Metric | Encoder, ...]:
+def _declared_in(module: ModuleType) -> tuple[Declared, ...]:
     """The metrics and encoders among a module's names, in the order in which they stand there."""
-    return tuple(item for item in vars(module).values() if isinstance(item, Metric | Encoder))
+    return tuple(item for item in vars(module).values() if isinstance(item, Declared))
 
 
-def _contested(found: Mapping[str, Sequence[Metric | Encoder]]) -> dict[str, str]:
+def _contested(found: Mapping[str, Sequence[Declared]]) -> dict[str, str]:
     """Plug-ins that claim a name that another one claims for something else, with the reason."""
     claims: dict[str, dict[str, int]] = {}
     for label, declared in found.items():
@@ -341,8 +406,8 @@ def _contested(found: Mapping[str, Sequence[Metric | Encoder]]) -> dict[str, str
     return contested
 
 
-def _what(item: Metric | Encoder) -> str:
-    return f"metric {item.facts.name!r}" if isinstance(item, Metric) else f"encoder {item.name!r}"
+def _what(item: Declared) -> str:
+    return f"encoder {item.name!r}" if isinstance(item, Encoder) else f"metric {item.facts.name!r}"
 
 
 @functools.cache

@@ -5,10 +5,11 @@ Importing this module imports no torch; the encoders are loaded from the shipped
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.metrics.registry import Inputs, LoadedEncoder, Place, encoder, metric
+from bench.metrics.registry import Inputs, LoadedEncoder, LoadedStepMetric, Place, encoder, metric, step_metric
 from bench.mini.world import SIZE_PX
 from bench.records import MetricFacts
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 BATCH = 16
+KEPT_PROMPTS = 64
 LICENCE = "Apache-2.0"
 WORLD = "the mini world's drawn scenes"
 
@@ -152,3 +154,66 @@ def mini_aesthetic(inputs: Inputs) -> torch.Tensor:
 def mini_preference(inputs: Inputs) -> torch.Tensor:
     """exp(logit_scale) cos(image, text), (n,) float32, unbounded by design."""
     return inputs.logit_scale * (inputs.image_embeds * inputs.text_embeds).sum(-1)  # type: ignore[operator]
+
+
+class MiniStepAware:
+    """The family's step-aware preference model in memory; it reads 64x64 pictures, other sizes are resized."""
+
+    batch = BATCH
+
+    def __init__(self, device: str) -> None:
+        from bench.mini.networks import load_mini_clip
+
+        self._network, self._tokenizer = load_mini_clip("step-aware", device, timestep=True)
+        self._device = device
+        self._embedded = functools.lru_cache(KEPT_PROMPTS)(self._embed)
+
+    def score(self, pictures: torch.Tensor, timesteps: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """exp(logit_scale) cos(image at its timestep, text), float32 (n,); pictures are clamped to [-1, 1]."""
+        import torch
+        from torch.nn.functional import interpolate
+
+        with torch.inference_mode():
+            pixels = (pictures.to(self._device).float() / 2 + 0.5).clamp(0, 1)
+            if pixels.shape[2:] != (SIZE_PX, SIZE_PX):
+                pixels = interpolate(pixels, (SIZE_PX, SIZE_PX), mode="bicubic", antialias=True).clamp(0, 1)
+            texts = torch.cat([self._embedded(prompt) for prompt in prompts])
+            return self._network.score(pixels, texts, timesteps.to(self._device))
+
+    def _embed(self, prompt: str) -> torch.Tensor:
+        import torch
+
+        from bench.mini.networks import mini_clip_tokens
+
+        with torch.inference_mode():
+            return self._network.embed_tokens(mini_clip_tokens(self._tokenizer, [prompt]).to(self._device))
+
+    def truncated(self, prompts: Sequence[str]) -> list[bool]:
+        """Whether a prompt has more than 32 tokens, start and end counted."""
+        from bench.mini.networks import MAX_TOKENS
+
+        return [len(ids) > MAX_TOKENS for ids in self._tokenizer(list(prompts), verbose=False).input_ids]
+
+
+@step_metric(
+    MetricFacts(
+        name="mini-step-aware",
+        version="1",
+        summary="Which predicted image people would prefer for this prompt at this step, by the family's own model.",
+        unit="logit",
+        higher_is_better=True,
+        low=None,
+        high=None,
+        category="preference",
+        encoder=None,
+        trained_on=f"predicted images of {WORLD} at every timestep, ordered by mini-preference; SPO learnt from it",
+        training_overlap="same data",
+        licence=LICENCE,
+        reference="Z. Liang et al., arXiv 2406.04314; weights of this project, docs/mini.md",
+    ),
+    reads="picture",
+    final_metric="mini-preference",
+)
+def mini_step_aware(place: Place) -> LoadedStepMetric:
+    """The family's step-aware preference model."""
+    return MiniStepAware(place.device)

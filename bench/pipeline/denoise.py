@@ -139,11 +139,11 @@ def decode(pipe: Any, latents: Tensor, dtype: torch.dtype | None = None) -> NDAr
     ``dtype`` casts the VAE for this call; default is its own, or float32 where the VAE's configuration says
     that it overflows in half precision (``force_upcast``).
     """
-    image: NDArray[np.float32] = _pixels(pipe, latents, dtype).clamp(0, 1).cpu().numpy()
+    image: NDArray[np.float32] = decode_pixels(pipe, latents, dtype).clamp(0, 1).cpu().numpy()
     return image
 
 
-def _pixels(pipe: Any, latents: Tensor, dtype: torch.dtype | None) -> Tensor:
+def decode_pixels(pipe: Any, latents: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Latents (n, c, h, w) to float32 (n, height, width, 3) on their device; what is in [0, 1] can be shown."""
     vae = pipe.vae
     own = vae.dtype
@@ -172,7 +172,7 @@ class Decoded(NamedTuple):
 @torch.inference_mode()
 def decode_levels(pipe: Any, latents: Tensor, dtype: torch.dtype | None = None) -> Decoded:
     """Decode latents to 8-bit pixels, on CUDA without waiting for them; ``dtype`` as ``decode`` takes it."""
-    pixels = _pixels(pipe, latents, dtype)
+    pixels = decode_pixels(pipe, latents, dtype)
     bad = (~pixels.isfinite()).flatten(1).sum(dim=1)
     levels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
     name = str(dtype or decode_dtype(pipe)).removeprefix("torch.")

@@ -35,9 +35,9 @@ def encoder_pass(
     Each image is decoded once, preprocessed once in each preprocessing that its metrics name, and put through the
     encoder once for all of these that give the same pixels; each distinct prompt is embedded once.
     """
-    reading = [metric for metric in heads if _reads_text(metric, encoder)]
+    reading = [metric for metric in heads if reads_text(metric, encoder)]
     prompts = list(dict.fromkeys(job.prompt for job in jobs if job.lacking(reading)))
-    texts, cut = _embedded_texts(encoder, prompts), _cut(encoder, prompts)
+    texts, cut = embed_texts(encoder, prompts), cut_prompts(encoder, prompts)
 
     def load(job: Job) -> Preprocessed:
         return _preprocessed(job, heads, encoder, folder)
@@ -52,11 +52,11 @@ def encoder_pass(
             ]
 
 
-def _reads_text(metric: Metric, encoder: LoadedEncoder | LoadedRewardModel) -> bool:
+def reads_text(metric: Metric, encoder: LoadedEncoder | LoadedRewardModel) -> bool:
     return metric.needs_text or isinstance(encoder, LoadedRewardModel)
 
 
-def _embedded_texts(encoder: LoadedEncoder | LoadedRewardModel, prompts: Sequence[str]) -> dict[str, Row]:
+def embed_texts(encoder: LoadedEncoder | LoadedRewardModel, prompts: Sequence[str]) -> dict[str, Row]:
     """Each prompt's embedding (d,), at the encoder's batch; empty on a reward model."""
     texts: dict[str, Row] = {}
     if not isinstance(encoder, LoadedRewardModel):
@@ -71,7 +71,7 @@ def _embed_texts(encoder: LoadedEncoder, rows: list[str]) -> torch.Tensor:
     return checked_embeds(encoder.embed_texts(rows), len(rows))
 
 
-def _cut(encoder: LoadedEncoder | LoadedRewardModel, prompts: Sequence[str]) -> dict[str, bool | Exception]:
+def cut_prompts(encoder: LoadedEncoder | LoadedRewardModel, prompts: Sequence[str]) -> dict[str, bool | Exception]:
     """Whether the encoder reads only the beginning of each prompt.
 
     Where the encoder fails, each prompt is tried alone, so that the error stays with the one that causes it.
@@ -83,7 +83,7 @@ def _cut(encoder: LoadedEncoder | LoadedRewardModel, prompts: Sequence[str]) -> 
     except Exception as error:
         if len(prompts) == 1:
             return {prompts[0]: error}
-        return {prompt: cut for each in prompts for prompt, cut in _cut(encoder, [each]).items()}
+        return {prompt: cut for each in prompts for prompt, cut in cut_prompts(encoder, [each]).items()}
 
 
 def _preprocessed(
@@ -120,7 +120,7 @@ def _forward_batch(
     distinct, results = list(rows.values()), list[Row]()
     for start in range(0, len(rows), encoder.batch):
         part = distinct[start : start + encoder.batch]
-        results += by_row(partial(_forward, encoder, device), part, encoder.batch)
+        results += by_row(partial(forward, encoder, device), part, encoder.batch)
     outputs = dict(zip(rows, results, strict=True))
     seen: list[tuple[Job, Preprocessed | Exception]] = []
     for number, (job, made) in enumerate(batch):
@@ -131,7 +131,7 @@ def _forward_batch(
 
 
 @torch.inference_mode()
-def _forward(
+def forward(
     encoder: LoadedEncoder | LoadedRewardModel, device: str, rows: list[tuple[torch.Tensor, str]]
 ) -> torch.Tensor:
     """Embeddings (n, d), or the values (n,) of a reward model, of n preprocessed images with their prompts."""
@@ -153,38 +153,40 @@ def _metric_scores(
     cut: Mapping[str, bool | Exception],
 ) -> list[Score]:
     """One metric's scores of a batch of images that the encoder has seen."""
-    reads_text = _reads_text(metric, encoder)
+    reading = reads_text(metric, encoder)
     scores: list[Score] = []
-    rows: list[tuple[Job, torch.Tensor, torch.Tensor | None]] = []
+    kept: list[Job] = []
+    rows: list[tuple[str, torch.Tensor, torch.Tensor | None]] = []
     for job, made in seen:
         if metric not in job.metrics:
             continue
         image = made if isinstance(made, Exception) else made[metric.preprocessing]
         text = texts.get(job.prompt) if metric.needs_text else None
-        parts = (image, cut[job.prompt] if reads_text else None, text)
+        parts = (image, cut[job.prompt] if reading else None, text)
         if faults := [part for part in parts if isinstance(part, Exception)]:
             scores.append(result_score(job, metric, faults[0]))
         elif isinstance(image, torch.Tensor) and not isinstance(text, Exception):
-            rows.append((job, image, text))
-    results = by_row(partial(_compute, metric, head, encoder), rows, encoder.batch)
+            kept.append(job)
+            rows.append((job.prompt, image, text))
+    results = by_row(partial(compute, metric, head, encoder), rows, encoder.batch)
     return scores + [
-        result_score(job, metric, result, prompt_cut=reads_text and cut[job.prompt] is True)
-        for (job, _, _), result in zip(rows, results, strict=True)
+        result_score(job, metric, result, prompt_cut=reading and cut[job.prompt] is True)
+        for job, result in zip(kept, results, strict=True)
     ]
 
 
-def _compute(
+def compute(
     metric: Metric,
     head: Any,
     encoder: LoadedEncoder | LoadedRewardModel,
-    rows: list[tuple[Job, torch.Tensor, torch.Tensor | None]],
+    rows: list[tuple[str, torch.Tensor, torch.Tensor | None]],
 ) -> torch.Tensor:
-    """The metric's values (n,) of n rows: job, the image's embedding or reward, the prompt's embedding."""
+    """The metric's values (n,) of n rows: prompt, the image's embedding or reward, the prompt's embedding."""
     images = torch.stack([image for _, image, _ in rows])
     texts = [text for _, _, text in rows if text is not None]
     is_reward = isinstance(encoder, LoadedRewardModel)
     inputs = Inputs(
-        prompts=tuple(job.prompt for job, _, _ in rows),
+        prompts=tuple(prompt for prompt, _, _ in rows),
         pixels=images.new_empty((0, 3, 0, 0)),
         image_embeds=None if is_reward else images,
         text_embeds=torch.stack(texts) if texts else None,

@@ -20,8 +20,8 @@ import msgspec
 
 from bench import documents
 from bench.comparability import refuse_other_protocol
-from bench.records import Gate, Render, Run, RunInfo, Score, Suite, Timing
-from bench.store.journal import INFO, RENDERS, SCORES, TIMINGS, Journal, image_name, write_whole, writing
+from bench.records import Gate, Render, Run, RunInfo, Score, StepScore, Suite, Timing
+from bench.store.journal import INFO, RENDERS, SCORES, STEPS, TIMINGS, Journal, image_name, write_whole, writing
 from bench.store.lock import (
     clear_temporary,
     lock_folder,
@@ -35,7 +35,7 @@ from bench.store.object_store import ObjectStoreSync, forget_empty, is_run_at, r
 from bench.store.objects import Objects, is_url
 from bench.store.reading import GATE, folder_of, load_run, read_gate, read_info, run_of, scores_csv
 
-R = TypeVar("R", Render, Score, Timing)
+R = TypeVar("R", Render, Score, StepScore, Timing)
 
 __all__ = ["RunFolder", "batch_of", "forget_empty_run", "load_run", "read_gate", "read_info", "run_id", "write_gate"]
 
@@ -57,6 +57,7 @@ class RunFolder:
         self._renders = Journal(path / RENDERS, Render, empty=outdated)
         self._scores = Journal(path / SCORES, Score, empty=outdated)
         self._timings = Journal(path / TIMINGS, Timing, empty=outdated)
+        self._steps = Journal(path / STEPS, StepScore, empty=outdated)
         self._run: Run | None = None
 
     @classmethod
@@ -163,6 +164,10 @@ class RunFolder:
         """The newest record of each (variant, name, round), in the order they were made."""
         return self._timings.records()
 
+    def step_scores(self) -> tuple[StepScore, ...]:
+        """The newest record of each (variant, prompt, sample, step, metric), in the order they were first made."""
+        return self._steps.records()
+
     def run(self) -> Run:
         """The run as ``load_run`` would give it, from memory.
 
@@ -202,6 +207,10 @@ class RunFolder:
         """Append to ``timings.jsonl``; on the disk on return."""
         self._append(self._timings, tuple(records))
 
+    def append_step_scores(self, records: Iterable[StepScore]) -> None:
+        """Append to ``steps.jsonl``; on the disk on return."""
+        self._append(self._steps, tuple(records))
+
     def _append(self, journal: Journal[R], records: tuple[R, ...]) -> None:
         self._move_old_run_aside()
         self._remove_gate()
@@ -235,6 +244,7 @@ class RunFolder:
         self._remove_gate()
         self._run = None
         self._timings.drop_variant(name)
+        self._steps.drop_variant(name)
         self._scores.drop_variant(name)
         self._renders.drop_variant(name)
         if self._sync is not None:

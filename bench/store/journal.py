@@ -18,7 +18,7 @@ import msgspec
 
 from bench import documents
 from bench.errors import InvalidError, MachineError
-from bench.records import Record, Render, Score, Timing
+from bench.records import Record, Render, Score, StepScore, Timing
 
 R = TypeVar("R", bound=Record)
 
@@ -26,7 +26,8 @@ INFO = "run.json"
 RENDERS = "renders.jsonl"
 SCORES = "scores.jsonl"
 TIMINGS = "timings.jsonl"
-JOURNALS = (RENDERS, SCORES, TIMINGS)
+STEPS = "steps.jsonl"
+JOURNALS = (RENDERS, SCORES, TIMINGS, STEPS)
 IMAGE_SUFFIXES = (".png", ".jpg", ".webp")
 """How the name of an image ends: rendered ones are PNG, external ones keep their format."""
 TEMPORARY = ".tmp"
@@ -61,7 +62,8 @@ def image_name(variant: str, prompt_id: str, sample: int, suffix: str = ".png") 
 class Journal(Generic[R]):
     """A journal of a run folder, of which the newest record of each key counts: read once, then kept in memory.
 
-    The key of a render is (variant, prompt, sample), of a score (..., metric), of a timing (variant, name, round).
+    The key of a render is (variant, prompt, sample), of a score (..., metric), of a step score (..., step,
+    metric), of a timing (variant, name, round).
     """
 
     def __init__(self, path: Path, kind: type[R], *, empty: bool = False) -> None:
@@ -106,6 +108,8 @@ def _key(record: Record) -> tuple[object, ...]:
             return record.variant, record.prompt_id, record.sample, record.metric
         case Render():
             return record.variant, record.prompt_id, record.sample
+        case StepScore():
+            return record.variant, record.prompt_id, record.sample, record.step, record.metric
         case Timing():
             return record.variant, record.name, record.round
     raise TypeError(f"no journal holds a {type(record).__name__}")

@@ -20,7 +20,7 @@ from bench.store.objects import LOCK, ObjectLock, Objects, at_once
 
 IMAGES = "images/"
 CHUNKS = "chunks/"
-_CHUNK = re.compile(r"chunks/(\d{6,})-(renders|scores|timings)-[0-9a-f]+\.jsonl")
+_CHUNK = re.compile(r"chunks/(\d{6,})-(renders|scores|timings|steps)-[0-9a-f]+\.jsonl")
 _LINK = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
