@@ -126,14 +126,18 @@ def fuse_into(
     return torch.stack(measured).sum(0) if measured else torch.zeros(len(changes), 5, dtype=torch.float64)
 
 
-def attach(module: nn.Module, change: Change, parts: Parts, strength: float) -> RemovableHandle:
-    """Adds strength * scale * up(down(x)) to a module's output, until the handle is removed.
+def attach(
+    module: nn.Module, change: Change, parts: Parts, strength: float, factors: Sequence[float] = (1.0,), index: int = 0
+) -> RemovableHandle:
+    """Adds factors[index] * strength * scale * up(down(x)) to a module's output, until the handle is removed.
 
     Args:
         module: the one of ``change.tensor``.
         change: one that ``can_run_unfused``.
         parts: role -> tensor; they are taken to the module's device and dtype.
         strength: the weight that the suite gives this module.
+        factors: read anew at each call; where the one is 0, the output is left as it is.
+        index: which of them.
 
     Raises:
         WeightsError: the change, or the module, is of another kind.
@@ -145,11 +149,15 @@ def attach(module: nn.Module, change: Change, parts: Parts, strength: float) -> 
     factor = strength * change.scale
 
     def linear(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        return output + factor * F.linear(F.linear(inputs[0], down), up)
+        now = factors[index] * factor
+        return output + now * F.linear(F.linear(inputs[0], down), up) if now else output
 
     def convolution(own: nn.Conv2d, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        now = factors[index] * factor
+        if not now:
+            return output
         small = F.conv2d(inputs[0], down, None, own.stride, own.padding, own.dilation)
-        return output + factor * F.conv2d(small, up)
+        return output + now * F.conv2d(small, up)
 
     if isinstance(module, nn.Linear):
         down = down.flatten(1)

@@ -99,12 +99,18 @@ def denoise(
     """Run the sampler: unit noise (n, c, h, w) to latents of the same shape, on the pipeline's device.
 
     A sampler that adds noise in its steps draws it from the image's own generator, after the initial noise.
-    ``on_step`` is called after each step with its number, from 0.
+    ``on_step`` is called after each call of the scheduler with its number, from 0. Where weights change by step
+    (``pipe.weights_by_step``), each step runs with its own.
     """
+    by_step, order = getattr(pipe, "weights_by_step", None), pipe.scheduler.order
+    if by_step is not None:
+        by_step.enter(1)
 
-    def after_step(_: Any, step: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
+    def after_step(_: Any, call: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
         if on_step is not None:
-            on_step(step)
+            on_step(call)
+        if by_step is not None:
+            by_step.enter(min((call + 1) // order + 1, settings.steps))
         return values
 
     encoded = encoded.to(pipe.device)
@@ -124,7 +130,7 @@ def denoise(
         eta=settings.eta,
         generator=_noise(pipe, settings, seeds)[1],
         output_type="latent",
-        callback_on_step_end=after_step if on_step is not None else None,
+        callback_on_step_end=None if on_step is None and by_step is None else after_step,
     ).images
     return result
 

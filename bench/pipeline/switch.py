@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.checkpoints.blocks import BlockMap, block_of, count_blocks, weight_of
+from bench.checkpoints.blocks import UNET, BlockMap, block_of, count_blocks, weight_of
 from bench.checkpoints.checkpoint import Checkpoint
 from bench.checkpoints.finite import count_non_finite
 from bench.errors import WeightsError
@@ -19,9 +19,10 @@ from bench.lora.apply import AdapterParts, attach, fuse_into, read_loras, refuse
 from bench.lora.audit import Step, audit_lora, block_changes, find_non_finite
 from bench.machine import release_memory, reuse_freed_memory
 from bench.merge.audit import audit_recipe
-from bench.merge.load import open_checkpoint
+from bench.merge.load import open_checkpoint, open_part
 from bench.merge.merged import recipe_in, recipe_of
 from bench.pipeline.build import Uncompiled, build_pipeline, module_of, named_parameters
+from bench.pipeline.phases import Phase, WeightsByStep, changes_by_step, phases_of
 from bench.records import Audit, Lora, MergeAudit, Settings, Variant
 
 SPARE_BYTES = 8 * 2**30
@@ -116,6 +117,7 @@ def _emptied(model: Model) -> Any:
 @torch.no_grad()
 def restore(model: Model) -> Model:
     """Put back the original weights, bit for bit, and take away unfused LoRAs."""
+    model.pipe.weights_by_step = None
     for hook in model.hooks:
         hook.remove()
     model.hooks.clear()
@@ -142,7 +144,8 @@ def apply_loras(model: Model, variant: Variant, weights_dir: Path | None, *, kee
     model.loras = read_loras(model.checkpoint.tensors, variant, weights_dir)
     # What runs unfused is not rounded into the weights.
     dtype: torch.dtype = getattr(torch, model.settings.dtype) if variant.fuse else torch.float32
-    steps, totals = change_weights(model, model.loras, fuse=variant.fuse, keep=keep, measured_in=dtype)
+    by_step = changes_by_step(variant)
+    steps, totals = change_weights(model, model.loras, fuse=variant.fuse, keep=keep or by_step, measured_in=dtype)
     _refuse_overflow(model, totals, dtype)
     audits = tuple(audit_lora(lora, adapter, own) for (lora, adapter), own in zip(model.loras, steps, strict=True))
     for audit in audits:
@@ -151,6 +154,8 @@ def apply_loras(model: Model, variant: Variant, weights_dir: Path | None, *, kee
                 f"{audit.path}: changes nothing: in all of its {len(audit.modules)} modules the change is zero.",
                 "check that the file is the end of a training, not its beginning",
             )
+    if by_step:
+        follow_steps(model, variant, weights_dir)
     return Audit(
         checkpoint=model.checkpoint.facts,
         dtype=model.settings.dtype,
@@ -168,6 +173,8 @@ def change_weights(
     fuse: bool,
     keep: bool = True,
     measured_in: torch.dtype | None = None,
+    factors: Sequence[float] | None = None,
+    base: Checkpoint | None = None,
 ) -> tuple[list[list[Step]], dict[str, torch.Tensor]]:
     """Apply LoRAs tensor by tensor, each file read once.
 
@@ -177,6 +184,9 @@ def change_weights(
         fuse: into the weights; else unfused, which ``restore`` takes away.
         keep: whether the original weights are kept for ``restore``.
         measured_in: the precision in which the changes are measured; None measures nothing.
+        factors: what each LoRA's weights are multiplied with; fused LoRAs of factor 0 are left out, unfused ones read
+            theirs anew at each call. None is 1 throughout.
+        base: has the UNet that is changed, where it is not the model's own.
 
     Returns:
         What each LoRA did, and the sizes of each tensor's whole change, as ``measure_change`` gives them.
@@ -184,9 +194,10 @@ def change_weights(
     Raises:
         WeightsError: a value is not finite, or a LoRA cannot run unfused and is not to be fused.
     """
+    factors = [1.0] * len(loras) if factors is None else factors
     changes: dict[str, list[tuple[int, Change]]] = {}
     for index, (_, adapter) in enumerate(loras):
-        for change in adapter.changes:
+        for change in adapter.changes if factors[index] or not fuse else ():
             changes.setdefault(change.tensor, []).append((index, change))
     # All before the first is changed: kept weights between what is computed would leave it fresh memory only.
     into = {tensor: _changeable(model, tensor, keep) for tensor in changes} if fuse else {}
@@ -199,16 +210,21 @@ def change_weights(
     totals: dict[str, torch.Tensor] = {}
     for tensor, own in changes.items():
         scaled = [
-            (change, files[index].of(change), weight_of(loras[index][0], tensor, model.blocks)) for index, change in own
+            (
+                change,
+                files[index].of(change),
+                weight_of(loras[index][0], tensor, model.blocks) * (factors[index] if fuse else 1.0),
+            )
+            for index, change in own
         ]
         if fuse or measured_in is not None:
-            sizes = fuse_into(_original(model, tensor), scaled, measured_in, into.get(tensor))
+            sizes = fuse_into(_original(model, tensor, base), scaled, measured_in, into.get(tensor))
             totals[tensor] = sizes[-1]
             for (index, change), (_, _, strength), size in zip(own, scaled, sizes[: len(own)], strict=True):
                 steps[index].append((change, strength, size))
         if not fuse:
             module = module_of(model.pipe, tensor)
-            model.hooks += [attach(module, *one) for one in scaled]
+            model.hooks += [attach(module, *one, factors, index) for (index, _), one in zip(own, scaled, strict=True)]
     return steps, totals
 
 
@@ -232,9 +248,11 @@ def _refuse_overflow(model: Model, totals: dict[str, torch.Tensor], dtype: torch
         )
 
 
-def _original(model: Model, tensor: str) -> torch.Tensor:
-    """A tensor as the checkpoint has it, in stored precision, on the parameter's device."""
+def _original(model: Model, tensor: str, base: Checkpoint | None = None) -> torch.Tensor:
+    """A tensor as the checkpoint has it, in stored precision, on the parameter's device; or as ``base`` has it."""
     parameter = model.parameters[tensor]
+    if base is not None and tensor.startswith(UNET):
+        return base.read(tensor).to(parameter.device)
     if tensor in model.original:
         return model.original[tensor].to(parameter.device)
     computed = recipe_of(model.checkpoint, tensor.partition(".")[0]) is not None
@@ -247,11 +265,81 @@ def _changeable(model: Model, tensor: str, keep: bool) -> torch.Tensor:
     """The parameter to write a tensor into, once its original is kept; ``restore`` puts that back."""
     parameter = model.parameters[tensor]
     if keep and tensor not in model.original:
-        short = parameter.device.type == "cuda" and torch.cuda.mem_get_info(parameter.device)[0] < SPARE_BYTES
-        place = torch.device("cpu") if short else parameter.device
-        model.original[tensor] = _original(model, tensor).to(place, copy=True)
+        model.original[tensor] = _original(model, tensor).to(_room(parameter.device), copy=True)
     model.modified.add(tensor)
     return parameter
+
+
+def _room(device: torch.device) -> torch.device:
+    """Where weights are kept that are not in use: on their device while drawing has enough beside them."""
+    short = device.type == "cuda" and torch.cuda.mem_get_info(device)[0] < SPARE_BYTES
+    return torch.device("cpu") if short else device
+
+
+# Weights that change by step.
+
+
+@torch.no_grad()
+def follow_steps(model: Model, variant: Variant, weights_dir: Path | None) -> None:
+    """Make ready the weights of each phase of a variant, so that ``denoise`` can put them in place by step.
+
+    Args:
+        model: with the variant's LoRAs read.
+        variant: whose weights depend on the step.
+        weights_dir: local weights instead of downloads.
+
+    Raises:
+        WeightsError: a LoRA that follows steps would change a text encoder; or another UNet is missing or does not fit.
+    """
+    _refuse_text_encoders(model, variant)
+    phases = phases_of(variant, model.settings.steps)
+    others = {
+        name: open_part("unet", name, weights_dir, model.checkpoint) for name in {one.unet for one in phases} - {""}
+    }
+    made: dict[tuple[object, ...], dict[str, torch.Tensor]] = {}
+    for phase in phases:
+        if phase[1:] not in made:
+            made[phase[1:]] = _weights_of(model, variant, phase, others.get(phase.unet))
+    differing = set().union(*made.values())
+    for weights in made.values():
+        weights |= {name: model.original[name] for name in differing - weights.keys()}
+    restore(model)
+    strengths = list(phases[0].factors)
+    if not variant.fuse:
+        change_weights(model, model.loras, fuse=False, factors=strengths)
+    model.modified |= differing
+    ready = [made[phase[1:]] for phase in phases]
+    model.pipe.weights_by_step = WeightsByStep(model.parameters, phases, ready, strengths, now=-1)
+    model.pipe.weights_by_step.enter(1)
+
+
+def _weights_of(model: Model, variant: Variant, phase: Phase, other: Checkpoint | None) -> dict[str, torch.Tensor]:
+    """The tensors that a phase has otherwise than the checkpoint, in the precision that is run."""
+    restore(model)
+    if other is not None:
+        for name in [name for name in model.parameters if name.startswith(UNET)]:
+            _changeable(model, name, keep=True).copy_(_original(model, name, other))
+    if variant.fuse:
+        change_weights(model, model.loras, fuse=True, factors=phase.factors, base=other)
+    changed = {name: model.parameters[name] for name in model.modified}
+    return {name: tensor.to(_room(tensor.device), copy=True) for name, tensor in changed.items()}
+
+
+def _refuse_text_encoders(model: Model, variant: Variant) -> None:
+    for lora, adapter in model.loras:
+        touched = sorted(
+            {
+                change.tensor.partition(".")[0]
+                for change in adapter.changes
+                if not change.tensor.startswith(UNET) and weight_of(lora, change.tensor, model.blocks)
+            }
+        )
+        if lora.step_factors and touched:
+            off = " and ".join(f"{part} = 0" for part in touched)
+            raise WeightsError(
+                f"{lora.path}: follows steps, and would change {listed(touched)} too, which run once, before the first step.",
+                f"give it {off} in variant {variant.name}, or leave its step_range out",
+            )
 
 
 # What ``bench.render.unfused`` needs: a recipe's LoRAs taken out of the weights again and run unfused.

@@ -65,7 +65,7 @@ from bench.records.statistics import (
     SweepPoint,
     TimingSummary,
 )
-from bench.records.steps import StepPlan, StepScore
+from bench.records.steps import StepCurve, StepOrder, StepPlan, StepScore
 from bench.records.suite import (
     HEAVIEST_LORA,
     ExternalImages,
@@ -157,6 +157,8 @@ __all__ = [
     "Slowdown",
     "SourceNoise",
     "Status",
+    "StepCurve",
+    "StepOrder",
     "StepPlan",
     "StepScore",
     "Strength",

@@ -34,3 +34,51 @@ class StepScore(Record, frozen=True):
     reason: str | None = None
     prompt_cut: bool = False
     metric_dtype: Dtype = "float32"
+
+
+class StepCurve(Record, frozen=True):
+    """A metric's paired difference, candidate minus reference, at each step: one band for the whole curve."""
+
+    metric: str
+    candidate: str
+    reference: str
+    steps: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    level: float
+    """Of the whole band: all steps together."""
+    final: float | None
+    """The mean difference of the final images, of the same prompts; None where these have no scores."""
+    prompts: int
+    """Those that have scores at every step; the others are left out of all."""
+    missing: int
+    """Pairs of images that are left out."""
+
+
+class StepOrder(Record, frozen=True):
+    """How far the order of two images at a step is that of the final images."""
+
+    metric: str
+    """What tells the order at the step."""
+    final_metric: str
+    """What tells the order of the final images."""
+    final_is_last_step: bool
+    """Whether the metric's own last step stands for the final images, which have no scores."""
+    candidate: str
+    reference: str
+    """Equal to the candidate where the pairs are two samples of a prompt; else pairs are of one prompt and sample."""
+    steps: tuple[int, ...]
+    agreement: tuple[float, ...]
+    """Share of pairs in the final order, in [0, 1], a tie half; the mean over prompts."""
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    rank_correlation: tuple[float | None, ...]
+    """Spearman's rho between the pairs' differences at the step and in the end; None where one is constant."""
+    level: float
+    prompts: int
+    pairs: int
+    reversed_steps: tuple[int, ...]
+    """Steps at which fewer than half of the pairs are in the final order, with the whole band below one half."""
+    decided_step: int | None
+    """The first step from which on at least nine tenths of the pairs are in the final order; None where none is."""

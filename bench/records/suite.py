@@ -36,6 +36,9 @@ class Lora(Record, frozen=True):
     text_encoder_2: float | None = None
     blocks: dict[str, float] = msgspec.field(default_factory=dict)
     """Weights of blocks of the UNet by name (``IN00``, ``M00``, ``OUT00``, ``BASE``), instead of the above."""
+    step_factors: tuple[tuple[float, float], ...] = ()
+    """(fraction of the steps, factor) in rising order: from that fraction on all its weights count that much; ()
+    leaves them alone throughout. A suite file writes ``step_range`` or a ``weight`` that is a list."""
 
 
 class Variant(Record, frozen=True):
@@ -51,6 +54,8 @@ class Variant(Record, frozen=True):
     """Whether LoRAs become part of the weights; else they run unfused: computed in every step."""
     unet: str | None = None
     vae: str | None = None
+    unet_steps: tuple[tuple[float, str], ...] = ()
+    """(fraction of the steps, source) in rising order: from that fraction on this UNet runs; "" is the variant's own."""
 
 
 class Settings(Record, frozen=True):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bench.lora.algorithms import can_run_unfused
 from bench.pipeline.build import Uncompiled
+from bench.pipeline.phases import changes_by_step
 from bench.pipeline.switch import Model, change_weights, fused_by_recipe, restore, unfuse_recipe
 from bench.records import Audit, PixelDifference, Suite, Variant
 from bench.render.images import draw_batch, encode_prompts
@@ -20,10 +21,11 @@ def with_pixel_difference(model: Model, variant: Variant, suite: Suite, audit: A
     """An audit with how far fusing the variant's LoRAs moves pixels; ``model`` holds the variant.
 
     It is measured once a LoRA file, with the suite's first variant that has the file or the recipe that fuses it. The
-    other audits, and all where the suite says ``compare_unfused = false``, stay as they are.
+    other audits, and all where the suite says ``compare_unfused = false``, stay as they are; so do those of variants
+    whose weights change by step.
     """
     known = [_sources(one) for one in takewhile(lambda one: one.name != variant.name, suite.variants)]
-    if not suite.compare_unfused or _sources(variant) <= set().union(*known):
+    if not suite.compare_unfused or changes_by_step(variant) or _sources(variant) <= set().union(*known):
         return audit
     return msgspec.structs.replace(audit, fused_against_unfused=compare_unfused(model, variant, suite))
 

@@ -10,6 +10,7 @@ raises ``ValueError`` or, where its docstring says so, returns None.
 
 from __future__ import annotations
 
+from bench.stats.bands import Band, simultaneous_band
 from bench.stats.effects import Quantiles, WinCount, d_z, mean, pearson_r, quantiles, win_rate
 from bench.stats.intervals import (
     bootstrap_bca,
@@ -22,6 +23,7 @@ from bench.stats.multiplicity import benjamini_hochberg, holm, sign_flip_p
 from bench.stats.ranking import DavidsonFit, fit_davidson, tied_sets
 
 __all__ = [
+    "Band",
     "DavidsonFit",
     "Quantiles",
     "WinCount",
@@ -36,6 +38,7 @@ __all__ = [
     "ratio_of_medians",
     "ratio_of_medians_interval",
     "sign_flip_p",
+    "simultaneous_band",
     "t_interval",
     "tied_sets",
     "wilson_interval",
