@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from bench.records.base import Record, TimingName, Unit
 
 
@@ -149,3 +151,44 @@ class SweepCurve(Record, frozen=True):
     goals: tuple[str, ...]
     """What the front is about: metrics to be better in, and ``pixel shift``, where it is known, to be smaller; empty
     without scores."""
+
+
+class WindowGain(Record, frozen=True):
+    """What a variant gives that runs in a window of steps only."""
+
+    kind: Literal["only", "until", "from"]
+    first: int
+    last: int
+    delta: Delta
+    share: float | None
+    """Of the whole difference; None where that is not told from 0."""
+
+
+class Additivity(Record, frozen=True):
+    """Whether the windows' differences add up to the whole one."""
+
+    sum_of_windows: float
+    excess: float
+    """Sum less whole: above 0 where windows do in part the same."""
+    interval: Interval
+
+
+class AttributedMetric(Record, frozen=True):
+    """One metric's difference, by window."""
+
+    metric: str
+    higher_is_better: bool | None
+    whole: Delta
+    windows: tuple[WindowGain, ...]
+    additivity: Additivity | None
+    nearly_all_until: int | None
+    """The last step up to which the variant has to run for nine tenths of the difference; None where none is told."""
+
+
+class StepAttribution(Record, frozen=True):
+    """Which steps a variant's differences come from."""
+
+    variant: str
+    reference: str
+    steps: int
+    metrics: tuple[AttributedMetric, ...]

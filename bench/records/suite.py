@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from bench.records.base import Dtype, Record, Sampler, Schedule
+from bench.records.steps import StepPlan
 
 
 class Prompt(Record, frozen=True):
@@ -108,6 +109,24 @@ class Sweep(Record, frozen=True):
     """The variant of each weight; that of 0 is the reference, which has no LoRA."""
 
 
+class StepWindow(Record, frozen=True):
+    """A variant that is another one in some steps only."""
+
+    kind: Literal["only", "until", "from"]
+    """Whether it is one of the windows, all steps up to the end of one, or all from the beginning of one on."""
+    first: int
+    """Counted from 1, as ``last``, which is in it."""
+    last: int
+    variant: str
+
+
+class Attribution(Record, frozen=True):
+    """One variant in windows of steps as the variants of a suite: the reference, the variant, then the windows."""
+
+    variant: str
+    windows: tuple[StepWindow, ...]
+
+
 class Limit(Record, frozen=True):
     """How much worse is still allowed. The margin is ``max(amount in its kind, floor)``."""
 
@@ -152,6 +171,10 @@ class Suite(Record, frozen=True, kw_only=True):
     """Ids of the prompts of the prompt files that were left out because SPO was trained on them."""
     sweep: Sweep | None = None
     """None where the variants are those of the suite file."""
+    attribution: Attribution | None = None
+    """Likewise."""
+    step_metrics: StepPlan | None = None
+    """Which steps are scored, and by what; None where none is."""
 
 
 class PlannedImage(Record, frozen=True):

@@ -1,0 +1,84 @@
+"""Weights by step as people write them: ``step_range = "0-40%"`` and ``weight = [[0.0, 1.0], [0.4, 0.2]]``.
+
+Step k of N, counted from 1, is in the range [a, b) when a <= (k - 1) / N < b, in exact decimals.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from bench.errors import SuiteError
+
+_RANGE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*-\s*(\d{1,3}(?:\.\d{1,6})?)\s*%")
+
+
+def range_factors(where: str, text: str) -> tuple[tuple[float, float], ...]:
+    """``20-40%`` as factors: 1 from the fraction 0.2 on, 0 before and from 0.4 on.
+
+    Raises:
+        SuiteError: another text, or a range that is reversed, empty or goes beyond 100 %.
+    """
+    found = _RANGE.fullmatch(text.strip())
+    if found is None:
+        raise SuiteError(f'{where} is {text!r}; a range of steps is a text such as "0-40%".')
+    start, end = (Decimal(part) / 100 for part in found.groups())
+    if not 0 <= start < end <= 1:
+        raise SuiteError(f"{where} is {text!r}; it must begin before it ends, and lie within 0-100%.")
+    before = [(0.0, 0.0)] if start else []
+    after = [(float(end), 0.0)] if end < 1 else []
+    return (*before, (float(start), 1.0), *after)
+
+
+def weight_factors(where: str, pairs: Sequence[Any]) -> tuple[tuple[float, float], ...]:
+    """``[[0.0, 1.0], [0.4, 0.2]]`` as factors of a weight of 1.
+
+    Raises:
+        SuiteError: not pairs of numbers, fractions that do not rise from 0 to under 1, or the first of them not 0.
+    """
+    shown = f"{where} is {pairs!r}; a weight by step is pairs such as [[0.0, 1.0], [0.4, 0.2]]: from which fraction"
+    for pair in pairs:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(_is_number(part) for part in pair):
+            raise SuiteError(f"{shown} of the steps on, and the weight.")
+    starts = [float(start) for start, _ in pairs]
+    if not starts or starts[0] != 0 or starts != sorted(set(starts)) or not starts[-1] < 1:
+        raise SuiteError(f"{shown} of the steps on, rising from 0 to under 1.")
+    return tuple((float(start), float(weight)) for start, weight in pairs)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def runs_of(factors: Sequence[tuple[float, float]], steps: int) -> tuple[tuple[int, int, float], ...]:
+    """The steps that come out: (first, last, factor) of each run of equal factors, all ``steps`` of them."""
+    runs: list[tuple[int, int, float]] = []
+    for step in range(1, steps + 1):
+        held = [factor for start, factor in factors if Fraction(str(start)) <= Fraction(step - 1, steps)]
+        factor = held[-1] if held else 1.0
+        if runs and runs[-1][2] == factor:
+            runs[-1] = (runs[-1][0], step, factor)
+        else:
+            runs.append((step, step, factor))
+    return tuple(runs)
+
+
+def steps_text(factors: Sequence[tuple[float, float]], steps: int) -> str:
+    """``in steps 1-8 of 20``, or ``times 1 in steps 1-8 and 0.2 in steps 9-20 of 20``."""
+    on = [run for run in runs_of(factors, steps) if run[2]]
+    if not on:
+        return "in no step"
+    if all(factor == 1 for *_, factor in on):
+        return f"in steps {', '.join(_span(*run[:2]) for run in on)} of {steps}"
+    return (
+        "times "
+        + " and ".join(f"{factor:g} in steps {_span(first, last)}" for first, last, factor in on)
+        + f" of {steps}"
+    )
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
