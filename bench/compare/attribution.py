@@ -1,4 +1,4 @@
-"""A variant in windows of steps -> how much of its gain each window gives, whether windows add up, and what they cost."""
+"""A variant in windows of steps -> how much of its gain each gives, whether windows add up, and what they cost."""
 
 from __future__ import annotations
 

@@ -181,7 +181,8 @@ def _seed_pairs(
 
 def _agreement(at_steps: NDArray[np.float64], final: float) -> NDArray[np.float64]:
     """1 where a step has the final order, 0 where it has the other, one half where either is a tie."""
-    return (1 + np.sign(at_steps) * np.sign(final)) / 2
+    same: NDArray[np.float64] = (1 + np.sign(at_steps) * np.sign(final)) / 2
+    return same
 
 
 def _rank_correlations(pairs: Iterable[Pair]) -> tuple[float | None, ...]:
@@ -191,7 +192,7 @@ def _rank_correlations(pairs: Iterable[Pair]) -> tuple[float | None, ...]:
     final = np.array([end for _, end in listed])
     both, ends = np.concatenate([differences, -differences]), np.concatenate([final, -final])
     if not ends.any():
-        return (None,) * both.shape[1]
+        return tuple(None for _ in differences.T)
     return tuple(
         float(spearmanr(column, ends).statistic) if column.any() else None for column in np.moveaxis(both, 1, 0)
     )

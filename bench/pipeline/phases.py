@@ -2,7 +2,7 @@
 
 Step k of N, counted from 1, has the fraction (k - 1) / N of the steps before it. What holds from a fraction ``a`` on
 holds in the steps with a <= (k - 1) / N, up to the next fraction; fractions are taken as the decimals that they are
-written as, so that 0.4 of 20 steps is step 9 exactly. Text encoders run once, before the first step, and follow no step.
+written as, so that 0.4 of 20 steps is step 9 exactly. Text encoders run once, before the first step, and follow none.
 """
 
 from __future__ import annotations

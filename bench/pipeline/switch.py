@@ -337,7 +337,8 @@ def _refuse_text_encoders(model: Model, variant: Variant) -> None:
         if lora.step_factors and touched:
             off = " and ".join(f"{part} = 0" for part in touched)
             raise WeightsError(
-                f"{lora.path}: follows steps, and would change {listed(touched)} too, which run once, before the first step.",
+                f"{lora.path}: follows steps, and would change {listed(touched)} too, which run once, before the first "
+                "step.",
                 f"give it {off} in variant {variant.name}, or leave its step_range out",
             )
 

@@ -56,7 +56,7 @@ class Variant(Record, frozen=True):
     unet: str | None = None
     vae: str | None = None
     unet_steps: tuple[tuple[float, str], ...] = ()
-    """(fraction of the steps, source) in rising order: from that fraction on this UNet runs; "" is the variant's own."""
+    """(fraction of the steps, source) in rising order: from there on this UNet runs; "" is the variant's own."""
 
 
 class Settings(Record, frozen=True):

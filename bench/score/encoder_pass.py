@@ -53,6 +53,7 @@ def encoder_pass(
 
 
 def reads_text(metric: Metric, encoder: LoadedEncoder | LoadedRewardModel) -> bool:
+    """Whether a metric on an encoder reads the prompt."""
     return metric.needs_text or isinstance(encoder, LoadedRewardModel)
 
 

@@ -94,7 +94,7 @@ class LatentRewardModel:
 
     @torch.inference_mode()
     def score(self, latents: Tensor, timesteps: Tensor, prompts: Sequence[str]) -> Tensor:
-        """exp(logit_scale) cos(features of the latent at its timestep, text), float32 (n,); see ``LoadedStepMetric``."""
+        """exp(logit_scale) cos(features of the latent at its timestep, text), float32 (n,)."""
         latents = latents.to(self._place.device, self._dtype)
         read = [self._read(prompt) for prompt in prompts]
         states, pooled = (

@@ -1,4 +1,4 @@
-"""SPO's step-aware preference model: a CLIP whose image encoder knows the timestep. The network, and loading it strictly.
+"""SPO's step-aware preference model, a CLIP whose image encoder knows the timestep: the network, and strict loading.
 
 A CLIP of transformers' layout (PickScore's ViT-H/14), into each block of whose image encoder the timestep comes by
 adaptive layer norms: the embedded time gives a shift, a scale and a gate for attention, the same for the MLP, and a

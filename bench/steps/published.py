@@ -9,8 +9,8 @@ from bench.records import MetricFacts
 SPO = "Z. Liang et al., Step-by-step Preference Optimization, arXiv 2406.04314"
 LPO = "T. Zhang et al., Diffusion Model as a Noise-Aware Latent Reward Model, arXiv 2502.01051"
 PICK_A_PIC = (
-    "Pick-a-Pic v1: choices of users of a web application between diffusion pictures, noised to every timestep. DPO and "
-    "SPO learnt from Pick-a-Pic too"
+    "Pick-a-Pic v1: choices of users of a web application between diffusion pictures, noised to every timestep. DPO "
+    "and SPO learnt from Pick-a-Pic too"
 )
 
 

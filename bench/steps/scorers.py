@@ -110,7 +110,7 @@ def check_names(names: Sequence[str], registry: Registry, family: str | None) ->
         if isinstance(metric, StepMetric):
             if family is not None and metric.families and family not in metric.families:
                 raise UsageError(
-                    f"The step metric {name} is for {listed(metric.families)}; this checkpoint is of the family {family}."
+                    f"The step metric {name} is for {listed(metric.families)}; this checkpoint is {family}."
                 )
         elif metric.needs_reference or metric.needs_other_samples:
             raise UsageError(f"The metric {name} compares images with each other; at a step there is only one.")

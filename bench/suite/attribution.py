@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -38,7 +38,7 @@ def attribution_suite(suite: Suite, name: str, windows: int, text_encoders: Call
     if not 2 <= windows <= min(MOST_WINDOWS, steps):
         raise UsageError(f"--windows is {windows}; it must be 2 to {min(MOST_WINDOWS, steps)}, with {steps} steps.")
     ends = [round(Fraction(number * steps, windows)) for number in range(windows + 1)]
-    spans = {
+    spans: dict[Literal["only", "until", "from"], list[tuple[int, int]]] = {
         "only": [(ends[number] + 1, ends[number + 1]) for number in range(windows)],
         "until": [(1, end) for end in ends[1:-1]],
         "from": [(end + 1, steps) for end in ends[1:-1]],

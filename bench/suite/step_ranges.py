@@ -66,6 +66,15 @@ def runs_of(factors: Sequence[tuple[float, float]], steps: int) -> tuple[tuple[i
     return tuple(runs)
 
 
+def fraction_before(step: int, steps: int) -> float:
+    """A fraction of the steps from which on ``step`` is the first: (step - 1) / steps where a decimal says just that.
+
+    Elsewhere, as for step 6 of 6, it is half a step less, which rounding cannot move to another step.
+    """
+    exact = Fraction(step - 1, steps)
+    return float(exact) if Fraction(str(float(exact))) == exact else float(exact - Fraction(1, 2 * steps))
+
+
 def steps_text(factors: Sequence[tuple[float, float]], steps: int) -> str:
     """``in steps 1-8 of 20``, or ``times 1 in steps 1-8 and 0.2 in steps 9-20 of 20``."""
     on = [run for run in runs_of(factors, steps) if run[2]]
