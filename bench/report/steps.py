@@ -1,0 +1,199 @@
+"""The section "Steps" of both reports: the sentences, and the small pictures of the film strip."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import formatting as text
+from bench.compare.attribution import attribute_steps
+from bench.compare.steps import step_curves, step_orders, steps_of
+from bench.metrics import installed
+from bench.records import AttributedMetric, Delta, Run, StepAttribution, StepCurve, StepOrder, StepScore
+
+MOST_STRIPS = 4
+"""Prompts that are shown as film strips."""
+MOST_STRIP_BYTES = 3 * 2**20
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A variant's predicted image at one step, as a data URI."""
+
+    variant: str
+    step: int
+    uri: str
+
+
+@dataclass(frozen=True)
+class FilmStrip:
+    """One prompt's predicted images: a row a variant, a frame a step."""
+
+    prompt_id: str
+    prompt: str
+    steps: tuple[int, ...]
+    rows: tuple[tuple[str, tuple[Frame, ...]], ...]
+
+
+@dataclass(frozen=True)
+class StepsView:
+    """What the reports show of the steps of a run."""
+
+    sentences: tuple[str, ...]
+    curves: tuple[StepCurve, ...]
+    orders: tuple[StepOrder, ...]
+    attribution: StepAttribution | None
+    strips: tuple[FilmStrip, ...]
+    notes: tuple[str, ...]
+
+
+def steps_view(
+    run: Run, scores: Sequence[StepScore], deltas: Sequence[Delta], pairs: Sequence[tuple[str, str]]
+) -> StepsView | None:
+    """What the reports show of a run's steps; None where none was scored and it is no attribution.
+
+    Args:
+        run: a run as it was read.
+        scores: of its ``steps.jsonl``.
+        deltas: of ``compare_run``.
+        pairs: (candidate, reference) whose curves are shown.
+    """
+    found = attribute_steps(run, deltas)
+    if not scores and found is None:
+        return None
+    finals = {name: one.final_metric for name, one in installed().step_metrics.items() if one.final_metric}
+    curves = step_curves(run, scores, pairs) if scores else ()
+    orders = step_orders(run, scores, pairs, finals) if scores else ()
+    sentences = [
+        *([] if found is None else attribution_sentences(found)),
+        *(curve_sentence(one) for one in curves),
+        *(order_sentence(one) for one in orders),
+    ]
+    return StepsView(tuple(sentences), curves, orders, found, film_strips(run, scores), _notes(scores))
+
+
+def attribution_sentences(found: StepAttribution) -> list[str]:
+    """What a maker wants to know: from which steps the gain comes, and what the others only cost."""
+    said = []
+    name, steps = found.variant, found.steps
+    for one in found.metrics:
+        if one.nearly_all_until is None:
+            continue
+        amount = text.signed(one.whole.mean, text.decimals_for(abs(one.whole.mean)))
+        said.append(
+            f"{one.metric}: nine tenths of {name}'s difference of {amount} come from the first {one.nearly_all_until} "
+            f"of {steps} steps."
+        )
+        if one.additivity is not None and not _holds_zero(one):
+            more = "more" if one.additivity.excess * one.whole.mean > 0 else "less"
+            said.append(f"{one.metric}: its windows add up to {more} than the whole, so they do in part the same thing.")
+    costly = _only_cost(found)
+    if costly is not None:
+        said.append(costly)
+    return said
+
+
+def _holds_zero(one: AttributedMetric) -> bool:
+    return one.additivity is None or one.additivity.interval.low <= 0 <= one.additivity.interval.high
+
+
+def _only_cost(found: StepAttribution) -> str | None:
+    """The last windows in which nothing is told to gain, and something is told to get worse."""
+    ends = []
+    windows = sorted({(w.first, w.last) for one in found.metrics for w in one.windows if w.kind == "only"})
+    for first, last in reversed(windows):
+        signs = {one.metric: _sign(one, first, last) for one in found.metrics if one.higher_is_better is not None}
+        if any(sign > 0 for sign in signs.values()) or not any(sign < 0 for sign in signs.values()):
+            break
+        ends.append((first, [metric for metric, sign in signs.items() if sign < 0]))
+    if not ends:
+        return None
+    worse = text.joined(list(dict.fromkeys(metric for _, names in ends for metric in names)))
+    return f"From step {ends[-1][0]} on, {found.variant} gains nothing that can be told, and costs {worse}."
+
+
+def _sign(one: AttributedMetric, first: int, last: int) -> int:
+    """1 where a window is told to be better, -1 where it is told to be worse, 0 where neither."""
+    for window in one.windows:
+        if window.kind == "only" and (window.first, window.last) == (first, last):
+            ends = window.delta.interval
+            if ends is None or ends.low <= 0 <= ends.high:
+                return 0
+            return 1 if (window.delta.mean > 0) == bool(one.higher_is_better) else -1
+    return 0
+
+
+def curve_sentence(curve: StepCurve) -> str:
+    """Where a curve is told from 0, and where its peak is."""
+    told = [step for step, low, high in zip(curve.steps, curve.low, curve.high, strict=True) if not low <= 0 <= high]
+    who = f"{curve.metric}, {curve.candidate} - {curve.reference}"
+    if not told:
+        return f"{who}: no step is told from 0."
+    below = [s for s, high in zip(curve.steps, curve.high, strict=True) if high < 0]
+    above = [s for s, low in zip(curve.steps, curve.low, strict=True) if low > 0]
+    parts = [f"above 0 at {text.steps(above)}"] if above else []
+    parts += [f"below 0 at {text.steps(below)}"] if below else []
+    peak = curve.steps[max(range(len(curve.steps)), key=lambda place: abs(curve.mean[place]))]
+    return f"{who}: {' and '.join(parts)}; largest at step {peak}."
+
+
+def order_sentence(order: StepOrder) -> str:
+    """When the images are decided, and where the order at a step contradicts the final one."""
+    what = (
+        f"two samples of {order.candidate}"
+        if order.candidate == order.reference
+        else f"{order.candidate} and {order.reference}"
+    )
+    first = f"{order.metric} orders {what} as the final images in {order.agreement[0]:.0%} of pairs at step "
+    first += f"{order.steps[0]}"
+    decided = (
+        f"; from step {order.decided_step} on in nine tenths or more"
+        if order.decided_step is not None
+        else "; in nine tenths at no step"
+    )
+    reversed_ = f"; at {text.steps(order.reversed_steps)} mostly the reverse" if order.reversed_steps else ""
+    return f"{first}{decided}{reversed_} (final order by {_final(order)})."
+
+
+def _final(order: StepOrder) -> str:
+    return f"its own last step" if order.final_is_last_step else order.final_metric
+
+
+def film_strips(run: Run, scores: Sequence[StepScore]) -> tuple[FilmStrip, ...]:
+    """The first prompts that have small pictures, until they are too large together."""
+    steps, strips, size = steps_of(scores), [], 0
+    for prompt in run.info.suite.prompts:
+        rows = []
+        for variant in run.info.suite.variants:
+            frames = [_frame(run, variant.name, prompt.id, step) for step in steps]
+            there = tuple(frame for frame in frames if frame is not None)
+            if there:
+                rows.append((variant.name, there))
+        if not rows:
+            continue
+        size += sum(len(frame.uri) for _, frames in rows for frame in frames)
+        if strips and size > MOST_STRIP_BYTES:
+            break
+        strips.append(FilmStrip(prompt.id, prompt.text, steps, tuple(rows)))
+        if len(strips) == MOST_STRIPS:
+            break
+    return tuple(strips)
+
+
+def _frame(run: Run, variant: str, prompt_id: str, step: int) -> Frame | None:
+    path = Path(run.path) / "steps" / variant / prompt_id / f"{step:03d}.webp"
+    if not path.is_file():
+        return None
+    return Frame(variant, step, f"data:image/webp;base64,{base64.b64encode(path.read_bytes()).decode()}")
+
+
+def _notes(scores: Sequence[StepScore]) -> tuple[str, ...]:
+    """Which step scores there are none of, and why."""
+    reasons: dict[tuple[str, str], int] = {}
+    for score in scores:
+        if score.value is None:
+            which = (score.metric, score.reason or "no reason was recorded")
+            reasons[which] = reasons.get(which, 0) + 1
+    return tuple(f"{metric}: {count:,} steps have no score: {why}." for (metric, why), count in reasons.items())
