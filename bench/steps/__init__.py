@@ -27,14 +27,12 @@ from bench.pipeline.switch import Model, base_of, switch_variant
 from bench.records import Progress, Render, StepScore, Suite, Variant
 from bench.render.images import encode_png, encode_prompts, launch, settle, settle_again
 from bench.score.images import decode
-from bench.steps.plan import StepJob, open_step_jobs
+from bench.steps.plan import PICTURED_PROMPTS, StepJob, open_step_jobs
 from bench.steps.predicted import StepView, view, watched
 from bench.steps.scorers import Scorer, StepBatch, check_names, open_scorers
 from bench.store import RunFolder
 from bench.suite.planned_images import record_of
 
-PICTURED_PROMPTS = 4
-"""Of so many prompts, the first, small pictures of each step are kept for the page."""
 PICTURE_PX = 192
 """Longest side of these."""
 PICTURE_QUALITY = 80

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -11,6 +11,8 @@ from bench.errors import UsageError
 from bench.records import MetricFacts, PlannedImage, Render, StepScore, Suite
 from bench.suite.planned_images import plan_images
 
+PICTURED_PROMPTS = 4
+"""Of so many prompts, the first, small pictures of each step are kept for the page."""
 _EVERY = re.compile(r"every\s+(\d{1,4})")
 
 
@@ -85,3 +87,46 @@ def open_step_jobs(
                 metrics = tuple(one.name for one in facts if one.name in lacking)
                 jobs.append(StepJob(variant, batch, tuple(sorted({step for step, _ in missing})), metrics))
     return jobs
+
+
+RECORD_BYTES = 330
+"""A line of ``steps.jsonl``, about."""
+PICTURE_BYTES = 5_000
+"""A small picture, about."""
+
+
+class StepCost(NamedTuple):
+    """What scoring steps takes, before it is begun."""
+
+    images: int
+    """Whose paths are drawn."""
+    decodes: int
+    scores: int
+    disk_bytes: int
+    seconds: float | None
+    """Drawing and decoding, by the run's timings; None where it has none. The metrics come on top."""
+
+
+def step_cost(
+    suite: Suite, jobs: Sequence[StepJob], seconds: Mapping[str, tuple[float, float]] | None = None
+) -> StepCost:
+    """The cost of what is missing.
+
+    Args:
+        suite: of the run.
+        jobs: what is missing.
+        seconds: of each variant, an image from prompt to pixels and one decoding; None where they are not known.
+    """
+    pictured = {prompt.id for prompt in suite.prompts[:PICTURED_PROMPTS]}
+    images = sum(len(job.images) for job in jobs)
+    decodes = sum(len(job.images) * len(job.steps) for job in jobs)
+    scores = sum(len(job.images) * len(job.steps) * len(job.metrics) for job in jobs)
+    pictures = sum(
+        len(job.steps) for job in jobs for image in job.images if image.prompt_id in pictured and image.sample == 0
+    )
+    time = None
+    if seconds is not None and all(job.variant in seconds for job in jobs):
+        time = sum(
+            len(job.images) * (seconds[job.variant][0] + len(job.steps) * seconds[job.variant][1]) for job in jobs
+        )
+    return StepCost(images, decodes, scores, scores * RECORD_BYTES + pictures * PICTURE_BYTES, time)
