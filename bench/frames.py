@@ -238,6 +238,7 @@ def check_limits(
         baseline_is_run=isinstance(reference, Run),
         time=documents.utc_now(),
         quality_only=quality_only,
+        prompts=candidate.info.suite.prompts,
     )
     verdicts = Verdicts(found.verdicts)
     verdicts.gate = found

@@ -28,6 +28,8 @@ from bench.records import (
     SessionNoise,
     TimingName,
 )
+from bench.soundness import Hashes, doubts
+from bench.store import image_hashes
 
 __all__ = ["NOT_ACCEPTED", "freeze", "freeze_round", "read_baseline", "read_session_noise", "write_baseline"]
 
@@ -45,6 +47,7 @@ def freeze(
     acceptance: Acceptance = NOT_ACCEPTED,
     variants: Sequence[str] | None = None,
     session_noise: Sequence[SessionNoise] = (),
+    hashes: Hashes | None = None,
 ) -> Baseline:
     """Each prompt's mean over its samples, of each metric and variant, and each round's median of what was timed.
 
@@ -52,17 +55,22 @@ def freeze(
     run that was cut short can be frozen, and what is missing in it shows. A metric of category "distance" measures
     how far a variant is from the first one, which has none itself. Means are rounded to 5 significant digits and
     medians to 7, here and not on writing, so that a run and the file of it are the same numbers. Of absolute
-    paths in the fingerprints the last part is kept.
+    paths in the fingerprints the last part is kept. Every image is read and compared with its record; why
+    nothing can be said of a variant stands in its ``doubts``.
+
+    Every image is read and compared with its record; why nothing can be said of a variant stands in its ``doubts``.
 
     Args:
         run: a run as it was read.
         acceptance: who accepts it as the baseline.
         variants: names; None means all that the run has.
         session_noise: of ``calibrate``.
+        hashes: what ``bench.store.image_hashes`` gives of the run; None to read its images here.
 
     Raises:
         UsageError: the run is limited to the first prompts of its suite, or it does not have such a variant.
         InvalidError: it has neither a score that counts nor a timing.
+        MachineError: an image cannot be read.
     """
     suite = run.info.suite
     check_names(variants or (), [one.name for one in run.info.variants], f"The run {run.path} has no variant")
@@ -72,8 +80,9 @@ def freeze(
             "no gate takes it.",
             f"hotart-bench run {suite.source or suite.name} -o DIR",
         )
+    doubtful = doubts(run, image_hashes(run) if hashes is None else hashes)
     scores = usable_scores(run)
-    if not scores and not any(timing.values for timing in run.timings):
+    if not scores and not any(timing.values for timing in run.timings) and not any(doubtful.values()):
         raise InvalidError(f"{run.path}: has no score and no timing to check.", f"hotart-bench score {run.path}")
     return Baseline(
         schema=BASELINE_SCHEMA,
@@ -88,7 +97,7 @@ def freeze(
         prompts={prompt.id: prompt_digest(prompt) for prompt in suite.prompts},
         metrics=run.info.metrics,
         variants=tuple(
-            _variant(run, fingerprint, scores)
+            _variant(run, fingerprint, scores, doubtful.get(fingerprint.name, ()))
             for fingerprint in run.info.variants
             if variants is None or fingerprint.name in variants
         ),
@@ -100,7 +109,9 @@ def freeze(
     )
 
 
-def _variant(run: Run, fingerprint: Fingerprint, scores: Mapping[tuple[str, str], ImageScores]) -> FrozenVariant:
+def _variant(
+    run: Run, fingerprint: Fingerprint, scores: Mapping[tuple[str, str], ImageScores], doubtful: tuple[str, ...]
+) -> FrozenVariant:
     suite, name = run.info.suite, fingerprint.name
     values = {}
     for facts in run.info.metrics:
@@ -117,6 +128,7 @@ def _variant(run: Run, fingerprint: Fingerprint, scores: Mapping[tuple[str, str]
         fingerprint=_without_folders(fingerprint),
         values=values,
         timings={quantity: tuple(rounds) for quantity, rounds in timings.items()},
+        doubts=doubtful,
     )
 
 

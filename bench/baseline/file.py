@@ -28,11 +28,15 @@ def write_baseline(baseline: Baseline, path: str | Path) -> Baseline:
 
     Raises:
         UsageError: nobody has accepted it.
+        InvalidError: a variant of it cannot be judged.
         MachineError: the disk is full, read-only or cannot be written for another reason.
         ValueError: what ``read_baseline`` would refuse (an internal error).
     """
     if not baseline.acceptance.by:
         raise UsageError(f"{path}: a baseline needs somebody who accepts it.", "hotart-bench baseline --help")
+    for variant in baseline.variants:
+        if variant.doubts:
+            raise InvalidError(f"{path}: {variant.fingerprint.name} cannot be frozen: {'; '.join(variant.doubts)}.")
     table = _to_table(baseline)
     signed = msgspec.structs.replace(baseline, checksum=_checksum(table))
     if _from_table({**table, "checksum": signed.checksum}) != signed:
@@ -85,6 +89,7 @@ def _to_table(baseline: Baseline) -> dict[str, Any]:
         columns = variant.pop("values")
         rows = zip(*columns.values(), strict=True) if columns else [()] * len(baseline.prompts)
         timings = variant.pop("timings")
+        del variant["doubts"]  # there are none
         variant["metrics"] = list(columns)
         variant["values"] = dict(zip(baseline.prompts, map(list, rows), strict=True))
         variant["timings"] = timings

@@ -22,6 +22,7 @@ from bench.compare import (
     timing_ratios,
     variant_pairs,
 )
+from bench.compare.tags import ADVICE
 from bench.errors import UsageError
 from bench.formatting import (
     decimals_for,
@@ -197,7 +198,8 @@ def _sizes(deltas: Sequence[Delta]) -> str:
         return ""
     most = max(deltas, key=lambda delta: delta.samples)
     tag = "" if most.tag is None else f" tagged {most.tag}"
-    return f" ({plural(most.prompts, 'prompt')}{tag}, {plural(most.samples, 'pair')} of images)"
+    groups = "" if most.groups is None else f" in {plural(most.groups, 'group')}"
+    return f" ({plural(most.prompts, 'prompt')}{tag}{groups}, {plural(most.samples, 'pair')} of images)"
 
 
 def _delta_row(delta: Delta, only_describes: bool) -> list[str]:
@@ -261,6 +263,13 @@ def _footnotes(
     if rankings:
         notes.append("Strength: log odds of winning a prompt, by Davidson's model.")
         notes.append("Variants that share a letter are not told apart at 5%, by Holm over the pairs.")
+    tagged_share = [delta for delta in deltas if delta.tags_explain is not None]
+    if tagged_share:
+        most = max(tagged_share, key=lambda delta: delta.tags_explain or 0.0)
+        notes.append(
+            f"Tags explain {percent(most.tags_explain)} of the differences in {most.metric} between {most.candidate} "
+            f"and {most.reference}. {ADVICE}"
+        )
     missing = max((delta.missing for delta in deltas), default=0)
     if missing:
         notes.append(f"{plural(missing, 'pair')} of images left out of a metric: one side has no score.")

@@ -16,6 +16,7 @@ from bench.baseline import freeze, read_baseline
 from bench.cli import options
 from bench.cli.options import RunFolder, file_option
 from bench.cli.printing import print_table, say, show
+from bench.cli.progress import show_progress
 from bench.cli.targets import at_hand
 from bench.documents import utc_now
 from bench.errors import MachineError, UsageError
@@ -24,8 +25,9 @@ from bench.gate import check_limits, like_named
 from bench.gate.ci import github_annotations, junit_xml
 from bench.gate.outcomes import WORDS, WORST_FIRST, formatted, unexplained, worst_first
 from bench.gate.summary import summary_markdown
-from bench.records import Baseline, FrozenVariant, Gate, Outcome, Run, Verdict
-from bench.store import gate_json, load_run, write_gate
+from bench.records import Baseline, FrozenVariant, Gate, Outcome, Progress, Run, Verdict
+from bench.soundness import pruned_note
+from bench.store import gate_json, image_hashes, load_run, write_gate
 from bench.store.journal import INFO, write_whole, writing
 from bench.store.reading import folder_of
 
@@ -88,12 +90,15 @@ def gate(
     options.check_known((inconclusive,), "--inconclusive", ("fail", "warn"), HELP)
     _refuse_overwriting(baseline, {"--junit": junit, "--summary": summary, "--json": json})
     mode = cast(Inconclusive, inconclusive)
-    sides = read_sides(run, baseline)
+    with show_progress(quiet=False) as progress:
+        sides = read_sides(run, baseline, progress)
     found = check_limits(
         sides.candidate,
         sides.reference,
         choose_pairs(sides, candidate, reference),
         quality_only=other_machine,
+        prompts=sides.run.info.suite.prompts,
+        notes=sides.notes,
         run=run,
         baseline=sides.baseline,
         baseline_is_run=sides.reference_run is not None,
@@ -158,9 +163,11 @@ class Sides:
     """None where the reference is a frozen file."""
     baseline: str
     """The reference's path as it was given; the run's own where two of its variants are compared."""
+    notes: tuple[str, ...] = ()
+    """On images that are gone."""
 
 
-def read_sides(run: str, baseline: str | None) -> Sides:
+def read_sides(run: str, baseline: str | None, progress: Progress | None = None) -> Sides:
     """Both sides of a gate; without a baseline the run is both.
 
     Raises:
@@ -173,15 +180,21 @@ def read_sides(run: str, baseline: str | None) -> Sides:
             f"--baseline: there is nothing at {baseline}; a gate without a baseline has no verdict.",
             f"make one from an accepted run: hotart-bench baseline RUN -o {shlex.quote(baseline)}",
         )
-    here = at_hand(run)
-    loaded = load_run(here)
-    ours = freeze(loaded)
-    if baseline is None or there is None or folder_of(there).resolve() == folder_of(here).resolve():
-        return Sides(loaded, ours, ours, loaded, baseline or run)
+    loaded = load_run(run)
+    ours, notes = _frozen(loaded, progress)
+    if baseline is None or there is None or folder_of(there).resolve() == Path(loaded.path).resolve():
+        return Sides(loaded, ours, ours, loaded, baseline or run, notes)
     if there.is_dir() or there.name == INFO:
-        other = load_run(there)
-        return Sides(loaded, ours, freeze(other), other, baseline)
-    return Sides(loaded, ours, read_baseline(there), None, baseline)
+        other = load_run(baseline)
+        theirs, more = _frozen(other, progress)
+        return Sides(loaded, ours, theirs, other, baseline, (*notes, *more))
+    return Sides(loaded, ours, read_baseline(there), None, baseline, notes)
+
+
+def _frozen(run: Run, progress: Progress | None) -> tuple[Baseline, tuple[str, ...]]:
+    """The run, frozen, once its images are read, and a note where a variant has none any more."""
+    hashes = image_hashes(run, progress)
+    return freeze(run, hashes=hashes), pruned_note(run, hashes)
 
 
 def choose_pairs(sides: Sides, candidate: str | None, reference: str | None) -> tuple[tuple[str, str], ...]:

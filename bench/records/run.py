@@ -233,3 +233,5 @@ class Run(Record, frozen=True):
     renders: tuple[Render, ...]
     scores: tuple[Score, ...]
     timings: tuple[Timing, ...]
+    url: str = ""
+    """Where it lies on an object store; ``path`` is then a copy without the images."""

@@ -19,6 +19,14 @@ class Prompt(Record, frozen=True):
     tags: tuple[str, ...] = ()
     probes: str = ""
     """What the prompt tests, in a few words."""
+    group: str = ""
+    """What it is one of several of: paraphrases of one text, a template filled in, one subject. Prompts of a group are
+    not independent, and statistics count the group; empty for a prompt that stands alone."""
+
+    @property
+    def unit(self) -> tuple[str, str]:
+        """What statistics count as one: the prompt's group, or the prompt itself where it names none."""
+        return ("group", self.group) if self.group else ("prompt", self.id)
 
 
 HEAVIEST_LORA = 1000.0

@@ -137,8 +137,8 @@ def _do(stage: Stage, work: Work, done: int, *, alone: bool) -> int:
             found = _score(work)
         case "measure":
             found = _measure(work, alone)
-    if alone and work.folder.info is not None and work.folder.info.end is not None:
-        settle(work.folder, None)  # a run that had ended: what was lost or added since may be all there now
+    if alone:
+        settle(work.folder, None)  # what was lost or added since may be all there now
     return found
 
 

@@ -15,7 +15,6 @@ from bench.documents import utc_now
 from bench.errors import HotartError
 from bench.formatting import joined
 from bench.machine import git_state, machine_facts, package_versions, pick_device
-from bench.measure import open_jobs
 from bench.metrics import facts_of_run
 from bench.ray_workers import WorkerPool
 from bench.records import (
@@ -31,7 +30,7 @@ from bench.records import (
     Variant,
 )
 from bench.report.facts import cut_notes, left_out_notes
-from bench.score import missing_scores
+from bench.soundness import is_finished
 from bench.store import RunFolder, run_id
 from bench.suite import protocol_digest
 from bench.suite.planned_images import missing_batches, missing_images
@@ -63,16 +62,14 @@ def unrendered(suite: Suite, folder: RunFolder, chosen: Sequence[Variant]) -> in
 
 
 def is_complete(folder: RunFolder) -> bool:
-    """Whether the folder holds every image, score and timing of the suite in its ``run.json``."""
-    info = folder.info
-    if info is None:
+    """Whether the run in the folder is finished (``bench.soundness``); images are looked for, but not read."""
+    if folder.info is None:
         return False
-    suite = info.suite
-    return not (
-        unrendered(suite, folder, suite.variants)
-        or missing_scores(folder, suite.metrics)
-        or open_jobs(suite, suite.variants, folder.timings(), info.machine.device)
-    )
+    run = folder.run()
+    there = {
+        one.image: one.sha256 for one in run.renders if one.image is not None and (folder.path / one.image).is_file()
+    }
+    return is_finished(run, there, run.info.suite.metrics)
 
 
 def mark_failed(folder: RunFolder) -> None:
@@ -87,14 +84,15 @@ def mark_failed(folder: RunFolder) -> None:
 def settle(folder: RunFolder, end: str | None) -> None:
     """Make the status in ``run.json`` what is true now; the end of the run is ``end``, or stays where it is None.
 
-    A run that failed stays so until it is complete.
+    A run that failed stays so until it is complete, and one that is complete has an end.
     """
     info = folder.info
     if info is None:
         return
     unfinished: Status = "failed" if info.status == "failed" else "started"
     status = "complete" if is_complete(folder) else unfinished
-    new = msgspec.structs.replace(info, status=status, end=end if end is not None else info.end)
+    ended = end or info.end or (utc_now() if status == "complete" else None)
+    new = msgspec.structs.replace(info, status=status, end=ended)
     if new != info:
         folder.write_info(new)
 
@@ -150,10 +148,10 @@ def update_info(stages: tuple[Stage, ...], work: Work) -> None:
     known = {one.name: one.digest for one in old.variants}
     held = known.keys() | {one.variant for one in folder.renders()} | {one.variant for one in folder.timings()}
     changed = [name for name, one in found.items() if known.get(name) != one.digest and name in held]
-    renders = "render" in stages and work.pool is None and unrendered(work.suite, folder, work.variants)
-    if changed or renders:
+    lost = unrendered(work.suite, folder, work.variants)
+    if changed or (lost and "render" in stages and work.pool is None):
         check_device(work)  # or the old results would be gone and no new ones allowed
-    if stages != ("report",) and old.status != "started" and (new != old or not is_complete(folder)):
+    if stages != ("report",) and old.status != "started" and (new != old or lost or not is_complete(folder)):
         folder.write_info(msgspec.structs.replace(old, status="started"))
         new = msgspec.structs.replace(new, status="started")
     for name in changed:

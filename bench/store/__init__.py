@@ -33,11 +33,21 @@ from bench.store.lock import (
 )
 from bench.store.object_store import ObjectStoreSync, forget_empty, is_run_at, run_url
 from bench.store.objects import Objects, is_url
-from bench.store.reading import GATE, folder_of, load_run, read_gate, read_info, run_of, scores_csv
+from bench.store.reading import GATE, folder_of, image_hashes, load_run, read_gate, read_info, run_of, scores_csv
 
 R = TypeVar("R", Render, Score, Timing)
 
-__all__ = ["RunFolder", "batch_of", "forget_empty_run", "load_run", "read_gate", "read_info", "run_id", "write_gate"]
+__all__ = [
+    "RunFolder",
+    "batch_of",
+    "forget_empty_run",
+    "image_hashes",
+    "load_run",
+    "read_gate",
+    "read_info",
+    "run_id",
+    "write_gate",
+]
 
 
 class RunFolder:

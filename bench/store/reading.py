@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
+
 from bench import documents
-from bench.errors import InvalidError
-from bench.records import SCHEMA, Gate, Render, Run, RunInfo, Score, Timing
+from bench.errors import InvalidError, MachineError
+from bench.records import SCHEMA, Gate, Progress, Render, Run, RunInfo, Score, Timing
 from bench.store.journal import INFO, RENDERS, SCORES, TIMINGS, Journal
-from bench.store.object_store import read_copy
-from bench.store.objects import is_url
+from bench.store.object_store import read_copy, run_url
+from bench.store.objects import CONNECTIONS, Objects, is_url
 
 GATE = "gate.json"
 """The last gate on a run, beside its journals."""
@@ -34,7 +37,8 @@ def load_run(path: str | Path) -> Run:
     info = read_info(folder)
     renders, scores = Journal(folder / RENDERS, Render), Journal(folder / SCORES, Score)
     timings = Journal(folder / TIMINGS, Timing)
-    return run_of(folder, info, renders.records(), scores.records(), timings.records())
+    run = run_of(folder, info, renders.records(), scores.records(), timings.records())
+    return msgspec.structs.replace(run, url=run_url(str(path))) if is_url(path) else run
 
 
 def run_of(
@@ -68,6 +72,41 @@ def run_of(
         scores=tuple(sorted((item for item in scores if item.variant in variants), key=place_of_score)),
         timings=tuple(item for item in timings if item.variant in variants),
     )
+
+
+def image_hashes(run: Run, progress: Progress | None = None) -> dict[str, str | None]:
+    """By ``Render.image`` the sha256 of the file that is there now, None where it is gone: every image is read once.
+
+    Args:
+        run: as ``load_run`` gives it; where it lies on an object store the images are read from there.
+        progress: told ``("check images", images read, images)``.
+
+    Raises:
+        MachineError: a file cannot be read, or the store fails.
+    """
+    names = [one.image for one in run.renders if one.image is not None]
+    objects = Objects(run.url) if run.url else None
+    there = objects.names() if objects is not None else frozenset[str]()
+
+    def hash_of(name: str) -> str | None:
+        if objects is not None:
+            data = objects.get(name) if name in there else None
+            return None if data is None else documents.sha256_of(data)
+        path = Path(run.path) / name
+        try:
+            return documents.sha256_of(path) if path.is_file() else None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
+
+    found: dict[str, str | None] = {}
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        for name, digest in zip(names, pool.map(hash_of, names), strict=True):
+            found[name] = digest
+            if progress is not None:
+                progress("check images", len(found), len(names))
+    return found
 
 
 def read_info(folder: Path) -> RunInfo:

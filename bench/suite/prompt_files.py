@@ -2,15 +2,15 @@
 
 ==============  ===============================================================================
 ``.jsonl``      one object a line. With an ``id`` it is our own format: ``id``, ``prompt``,
-                optional ``negative``, ``tags``, ``probes``, nothing else. Without, as in ``.json``
+                optional ``negative``, ``tags``, ``probes``, ``group``, nothing else. Without, as in ``.json``
 ``.json``       a list of strings, or of objects with a ``prompt``, ``caption`` or ``text``
 ``.csv .tsv``   a header line with a prompt column, as PartiPrompts: ``Prompt``, ``Category``, ``Challenge``
 ``.txt``        one prompt a line, blank lines left out
 ==============  ===============================================================================
 
-Column and field names count without case. ``category`` and ``challenge`` become tags, other columns of
-published files are left alone. A prompt is taken as it stands, whatever it holds; only ``.txt`` lines lose
-the space around them.
+Column and field names count without case. ``category`` and ``challenge`` become tags, ``group`` says which prompts are
+not independent (``Prompt.group``), other columns of published files are left alone. A prompt is taken as it stands,
+whatever it holds; only ``.txt`` lines lose the space around them.
 
 A reader turns the text of a file into entries: where each stands (``mini.jsonl:3``, for messages), and a string or an
 object as decoded. A new format is one more reader in ``READERS``.
@@ -270,7 +270,8 @@ def _published_prompt(where: str, value: object) -> Prompt:
     prompt_id = "" if fields.get("id") is None else str(fields["id"])
     if prompt_id:
         _refuse_bad_id(where, prompt_id)
-    return Prompt(id=prompt_id, text=text, negative=negative, tags=_published_tags(fields))
+    group = "" if fields.get("group") is None else str(fields["group"]).strip()
+    return Prompt(id=prompt_id, text=text, negative=negative, tags=_published_tags(fields), group=group)
 
 
 def _published_tags(fields: Mapping[str, Any]) -> tuple[str, ...]:
