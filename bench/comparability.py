@@ -200,10 +200,9 @@ def run_labels(candidate: Run, reference: Run) -> tuple[str, str]:
         UsageError: both are the same run folder.
     """
     if Path(candidate.path).resolve() == Path(reference.path).resolve():
-        raise UsageError(
-            f"The run {candidate.path} is compared with itself.",
-            hint=f"Name two folders, or compare this one's variants: hotart-bench compare {candidate.path}",
-        )
+        several = len(candidate.info.suite.variants) > 1
+        inner = f", or compare this one's variants: hotart-bench compare {candidate.path}" if several else ""
+        raise UsageError(f"The run {candidate.path} is compared with itself.", hint=f"Name two folders{inner}.")
     names = Path(candidate.path).name, Path(reference.path).name
     ids = candidate.info.id, reference.info.id
     return next((pair for pair in (names, ids) if pair[0] != pair[1]), (candidate.path, reference.path))

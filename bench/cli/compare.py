@@ -111,7 +111,10 @@ def compare(
         print_json({"deltas": deltas, "ratios": ratios, "timings": timings, "rankings": rankings})
         return
     if not deltas and not ratios:
+        alone = reference is None and len(candidate.info.suite.variants) < 2
         say("There is nothing to compare: no two variants with scores or timings.")
+        if alone:
+            say(f"  next: hotart-bench compare {shlex.quote(run)} ANOTHER_RUN, or gate it against a baseline")
     if format_ == "csv":
         show(tidy_csv(deltas, ratios, rankings).removesuffix("\n"))
         return

@@ -207,9 +207,8 @@ def choose_pairs(sides: Sides, candidate: str | None, reference: str | None) -> 
     """
     ours, theirs = by_name(sides.candidate), by_name(sides.reference)
     within = sides.reference is sides.candidate
-    listing = f"hotart-bench compare {shlex.quote(sides.run.path)}"
-    options.check_known(candidate and (candidate,), "--candidate", list(ours), listing)
-    options.check_known(reference and (reference,), "--reference", list(theirs), listing)
+    options.check_known(candidate and (candidate,), "--candidate", list(ours), HELP)
+    options.check_known(reference and (reference,), "--reference", list(theirs), HELP)
     if within and (candidate is None or reference is None):
         raise UsageError(
             "Two variants of one run are gated with --candidate and --reference; against another run or a frozen "

@@ -56,10 +56,10 @@ def do_stage(
             ),
             progress=progress,
         )
-    _tell(stage, outcome, quiet, str(folder))
+    _tell(stage, outcome, quiet, str(folder), len(suite.variants))
 
 
-def _tell(stage: Stage, outcome: Outcome, quiet: bool, folder: str) -> None:
+def _tell(stage: Stage, outcome: Outcome, quiet: bool, folder: str, variants: int) -> None:
     """Notes and counts on stderr, and on stdout the path of what was made; of a run on a store, its URL."""
     if not quiet or outcome.failed or outcome.missing:
         for note in outcome.notes:
@@ -69,6 +69,7 @@ def _tell(stage: Stage, outcome: Outcome, quiet: bool, folder: str) -> None:
         counts += f", {outcome.missing} images still to render" if outcome.missing else ""
         say(f"{'Nothing was left to do' if outcome.done_before else 'Done'}: {counts} in {folder}.")
         if stage in ("all", "report"):
-            say(f"  next: hotart-bench compare {shlex.quote(folder)}")
+            verb, with_what = ("compare", "") if variants > 1 else ("gate", " --baseline PATH")
+            say(f"  next: hotart-bench {verb} {shlex.quote(folder)}{with_what}")
     made = stage in ("all", "report") and (Path(outcome.path) / "report.html").is_file()
     show(f"{folder.rstrip('/')}/report.html" if made else folder)

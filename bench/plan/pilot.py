@@ -143,7 +143,7 @@ def choose_pairs(pilot: Run, candidate: str | None, reference: str | None) -> tu
     if len(names) < 2:
         raise UsageError(
             f"{pilot.path}: has only the variant {names[0]}; a plan needs the differences between two.",
-            f"hotart-bench run {pilot.info.suite.source or pilot.info.suite.name}",
+            "add a second variant to the suite, such as another LoRA or another weight of it, and run it again",
         )
     below = reference if reference is not None else names[0]
     if candidate == below:

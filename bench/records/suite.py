@@ -87,6 +87,7 @@ class MeasurePlan(Record, frozen=True):
     """What ``measure`` does for each variant: ``rounds`` fresh processes of ``images`` timed images."""
 
     rounds: int = 2
+    """0 leaves timing out: none is planned, and none may be limited."""
     images: int = 10
     warmups: int = 1
 

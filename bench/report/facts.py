@@ -90,7 +90,7 @@ def image_banners(run: Run) -> tuple[str, ...]:
     """How many images could not be made or used, how many are not there, and how many equal another one."""
     lost = [one for one in run.renders if one.image is None]
     absent = sum(one.error == NOT_GIVEN for one in lost)
-    failed, doubled = len(lost) - absent, len(duplicates(run.renders))
+    failed = len(lost) - absent
     found = []
     if failed:
         verb = "made" if run.info.suite.external_images is None else "used"
@@ -98,12 +98,16 @@ def image_banners(run: Run) -> tuple[str, ...]:
     if absent:
         samples = f"{text.plural(absent, 'sample')} that other variants or prompts have"
         found.append(f"{samples} {'is' if absent == 1 else 'are'} not among the external images.")
-    if doubled:
-        found.append(
-            f"{text.plural(doubled, 'image')} equal another image of their variant: the model followed neither noise "
-            "nor prompt. They have no scores."
-        )
-    return tuple(found)
+    return (*found, *doubled_notes(run))
+
+
+def doubled_notes(run: Run) -> tuple[str, ...]:
+    """A sentence on images that equal another one of their variant, which have no scores; none where there are none."""
+    doubled = len(duplicates(run.renders))
+    if not doubled:
+        return ()
+    why = "the model followed neither noise nor prompt. " if run.info.suite.external_images is None else ""
+    return (f"{text.plural(doubled, 'image')} equal another image of their variant: {why}They have no scores.",)
 
 
 def training_facts(run: Run) -> Facts:

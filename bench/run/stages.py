@@ -101,6 +101,11 @@ def _run(
             f"{path}: its images are external; there is no model to render or to time.",
             f"hotart-bench score {shlex.quote(str(path))}",
         )
+    if stages == ("measure",) and suite.measure.rounds == 0:
+        raise UsageError(
+            f"{path}: its suite leaves timing out ([measure] rounds = 0).",
+            "give the suite's [measure] 2 rounds or more",
+        )
     if options.ray is not None and len(stages) > 1:
         pick_device(options.device)  # scores and timings are made here: a device that is not here is told at once
     with (

@@ -29,7 +29,7 @@ from bench.records import (
     Suite,
     Variant,
 )
-from bench.report.facts import cut_notes, left_out_notes
+from bench.report.facts import cut_notes, doubled_notes, left_out_notes
 from bench.soundness import is_finished
 from bench.store import RunFolder, run_id
 from bench.suite import protocol_digest
@@ -228,7 +228,7 @@ def outcome_of(work: Work, done_before: bool) -> Outcome:
     folder, run = work.folder, work.folder.run()
     renders = folder.renders()
     failed = [render for render in renders if render.error is not None]
-    notes = (*cut_notes(run), *left_out_notes(run.info.suite))
+    notes = (*cut_notes(run), *left_out_notes(run.info.suite), *doubled_notes(run))
     if failed:
         one = f"{failed[0].variant}/{failed[0].prompt_id}: {failed[0].error}"
         notes = (f"{len(failed)} of {len(renders)} images failed, such as {one}.", *notes)

@@ -32,7 +32,7 @@ from bench.records import (
 )
 from bench.records.base import KARRAS_SAMPLERS
 from bench.suite import prompt_files
-from bench.suite.limits import parse_limit
+from bench.suite.limits import parse_limit, quantity_of
 from bench.suite.training_prompts import training_prompts_in
 
 MAX_SEED = 2**63 - 1
@@ -285,7 +285,7 @@ def _problems_of_settings(suite: Suite) -> Iterator[str]:
         ("settings.guidance_scale", settings.guidance_scale, 0, 100),
         ("settings.batch", 1 if settings.batch is None else settings.batch, 1, 1024),
         ("settings.eta", settings.eta, 0, 1),
-        ("measure.rounds", plan.rounds, 1, 1000),
+        ("measure.rounds", plan.rounds, 0, 1000),
         ("measure.images", plan.images, 1, 1000),
         ("measure.warmups", plan.warmups, 0, 100),
     )
@@ -353,6 +353,11 @@ def _read_limits(file: str, table: object, suite: Suite) -> tuple[Limit, ...]:
             raise SuiteError(
                 f"{file}: limits.{name} is neither a metric of this suite nor a timing"
                 f"{did_you_mean(name, allowed)}; allowed are {', '.join(allowed)}."
+            )
+        if suite.measure.rounds == 0 and quantity_of(name) != "metric":
+            raise SuiteError(
+                f"{file}: limits.{name} is set, but nothing is timed: measure.rounds is 0.",
+                "give [measure] 2 rounds or more, or take the limit out",
             )
         if name == "compile" and not suite.settings.compile:
             raise SuiteError(f"{file}: limits.compile is set, but nothing is compiled: settings.compile is false.")
