@@ -23,15 +23,24 @@ from bench.records import (
     Fingerprint,
     FrozenRound,
     FrozenVariant,
+    Progress,
     Run,
     RunInfo,
     SessionNoise,
     TimingName,
 )
-from bench.soundness import Hashes, doubts
+from bench.soundness import Hashes, doubts, pruned_note
 from bench.store import image_hashes
 
-__all__ = ["NOT_ACCEPTED", "freeze", "freeze_round", "read_baseline", "read_session_noise", "write_baseline"]
+__all__ = [
+    "NOT_ACCEPTED",
+    "freeze",
+    "freeze_round",
+    "freeze_to_check",
+    "read_baseline",
+    "read_session_noise",
+    "write_baseline",
+]
 
 NOT_ACCEPTED = Acceptance(by="", time="")
 """Of a run that is frozen only to be checked; no file is written of it."""
@@ -55,8 +64,7 @@ def freeze(
     run that was cut short can be frozen, and what is missing in it shows. A metric of category "distance" measures
     how far a variant is from the first one, which has none itself. Means are rounded to 5 significant digits and
     medians to 7, here and not on writing, so that a run and the file of it are the same numbers. Of absolute
-    paths in the fingerprints the last part is kept. Every image is read and compared with its record; why
-    nothing can be said of a variant stands in its ``doubts``.
+    paths in the fingerprints the last part is kept.
 
     Every image is read and compared with its record; why nothing can be said of a variant stands in its ``doubts``.
 
@@ -74,12 +82,7 @@ def freeze(
     """
     suite = run.info.suite
     check_names(variants or (), [one.name for one in run.info.variants], f"The run {run.path} has no variant")
-    if suite.limit is not None:
-        raise UsageError(
-            f"{run.path}: holds only the first {suite.limit} prompts of its suite (--limit), to try things out; "
-            "no gate takes it.",
-            f"hotart-bench run {suite.source or suite.name} -o DIR",
-        )
+    _refuse_limited(run)
     doubtful = doubts(run, image_hashes(run) if hashes is None else hashes)
     scores = usable_scores(run)
     if not scores and not any(timing.values for timing in run.timings) and not any(doubtful.values()):
@@ -107,6 +110,25 @@ def freeze(
         acceptance=acceptance,
         session_noise=tuple(session_noise),
     )
+
+
+def _refuse_limited(run: Run) -> None:
+    suite = run.info.suite
+    if suite.limit is not None:
+        raise UsageError(
+            f"{run.path}: holds only the first {suite.limit} prompts of its suite (--limit), to try things out; "
+            "no gate takes it.",
+            f"hotart-bench run {suite.source or suite.name} -o DIR",
+        )
+
+
+def freeze_to_check(run: Run, progress: Progress | None = None) -> tuple[Baseline, tuple[str, ...]]:
+    """The run, frozen once its images are read, and notes on variants whose images are gone; errors as ``freeze``.
+
+    ``progress`` is told how many images are read.
+    """
+    hashes = image_hashes(run, progress)
+    return freeze(run, hashes=hashes), pruned_note(run, hashes)
 
 
 def _variant(

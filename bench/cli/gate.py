@@ -12,7 +12,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from bench.baseline import freeze, read_baseline
+from bench.baseline import freeze_to_check, read_baseline
 from bench.cli import options
 from bench.cli.options import RunFolder, file_option
 from bench.cli.printing import print_table, say, show
@@ -26,8 +26,7 @@ from bench.gate.ci import github_annotations, junit_xml
 from bench.gate.outcomes import WORDS, WORST_FIRST, formatted, unexplained, worst_first
 from bench.gate.summary import summary_markdown
 from bench.records import Baseline, FrozenVariant, Gate, Outcome, Progress, Run, Verdict
-from bench.soundness import pruned_note
-from bench.store import gate_json, image_hashes, load_run, write_gate
+from bench.store import gate_json, load_run, write_gate
 from bench.store.journal import INFO, write_whole, writing
 from bench.store.reading import folder_of
 
@@ -92,18 +91,7 @@ def gate(
     mode = cast(Inconclusive, inconclusive)
     with show_progress(quiet=False) as progress:
         sides = read_sides(run, baseline, progress)
-    found = check_limits(
-        sides.candidate,
-        sides.reference,
-        choose_pairs(sides, candidate, reference),
-        quality_only=other_machine,
-        prompts=sides.run.info.suite.prompts,
-        notes=sides.notes,
-        run=run,
-        baseline=sides.baseline,
-        baseline_is_run=sides.reference_run is not None,
-        time=utc_now(),
-    )
+    found = _check(sides, choose_pairs(sides, candidate, reference), run, quality_only=other_machine)
     _keep(found, run)
     if junit is not None:
         _write(junit, junit_xml(found, inconclusive=mode))
@@ -115,6 +103,21 @@ def gate(
     for line in github_annotations(found) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
         show(line)
     return exit_code(found, mode)
+
+
+def _check(sides: Sides, pairs: Sequence[tuple[str, str]], run: str, *, quality_only: bool) -> Gate:
+    return check_limits(
+        sides.candidate,
+        sides.reference,
+        pairs,
+        quality_only=quality_only,
+        prompts=sides.run.info.suite.prompts,
+        notes=sides.notes,
+        run=run,
+        baseline=sides.baseline,
+        baseline_is_run=sides.reference_run is not None,
+        time=utc_now(),
+    )
 
 
 def exit_code(found: Gate, inconclusive: Inconclusive) -> int:
@@ -181,20 +184,14 @@ def read_sides(run: str, baseline: str | None, progress: Progress | None = None)
             f"make one from an accepted run: hotart-bench baseline RUN -o {shlex.quote(baseline)}",
         )
     loaded = load_run(run)
-    ours, notes = _frozen(loaded, progress)
+    ours, notes = freeze_to_check(loaded, progress)
     if baseline is None or there is None or folder_of(there).resolve() == Path(loaded.path).resolve():
         return Sides(loaded, ours, ours, loaded, baseline or run, notes)
     if there.is_dir() or there.name == INFO:
         other = load_run(baseline)
-        theirs, more = _frozen(other, progress)
+        theirs, more = freeze_to_check(other, progress)
         return Sides(loaded, ours, theirs, other, baseline, (*notes, *more))
     return Sides(loaded, ours, read_baseline(there), None, baseline, notes)
-
-
-def _frozen(run: Run, progress: Progress | None) -> tuple[Baseline, tuple[str, ...]]:
-    """The run, frozen, once its images are read, and a note where a variant has none any more."""
-    hashes = image_hashes(run, progress)
-    return freeze(run, hashes=hashes), pruned_note(run, hashes)
 
 
 def choose_pairs(sides: Sides, candidate: str | None, reference: str | None) -> tuple[tuple[str, str], ...]:

@@ -6,7 +6,7 @@ Read in this order: ``check`` (what is compared), ``quality`` and ``timing`` (th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 from bench.comparability import machine_differences, refuse_incomparable
@@ -48,7 +48,7 @@ def check_limits(
     time: str,
     quality_only: bool = False,
     prompts: Sequence[Prompt] = (),
-    notes: Sequence[str] = (),
+    notes: Iterable[str] = (),
 ) -> Gate:
     """Verdicts on each (candidate, reference) pair of variants, one for each limit that the reference froze.
 

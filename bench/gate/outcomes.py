@@ -131,16 +131,17 @@ def metric_sentence(verdict: Verdict, better: Literal["higher", "lower"], cautio
     )
 
 
-def few_sentence(outcome: Outcome, *, few: bool) -> str:
+def few_sentence(outcome: Outcome, *, few: bool, grouped: bool) -> str:
     """What the simulation of docs/gate.md says of a pass or fail on few prompts, or on fewer than 100 skewed ones."""
     verb, moves = ("pass", "lose") if outcome == "pass" else ("fail", "gain")
+    what = "groups of prompts" if grouped else "prompts"
     if few:
         return (
-            f" With so few prompts, up to {RATE_OF_FEW} of models at exactly the limit {verb} where a few prompts "
-            f"{moves} much, not {NOMINAL}."
+            f" With so few {what}, up to {RATE_OF_FEW} of models at exactly the limit {verb} where a few {moves} much, "
+            f"not {NOMINAL}."
         )
     return (
-        f" The losses are skewed: with a long tail over so few prompts, up to {RATE_OF_SKEWED} of models at exactly "
+        f" The losses are skewed: with a long tail over so few {what}, up to {RATE_OF_SKEWED} of models at exactly "
         f"the limit {verb}, not {NOMINAL}."
     )
 

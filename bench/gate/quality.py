@@ -13,7 +13,7 @@ from bench.compare.tags import tags_explain
 from bench.formatting import listed, plural
 from bench.gate.check import NEAREST, invalid, metric_margin, outcome_of, with_interval
 from bench.gate.outcomes import few_sentence, metric_sentence, unchanged_sentence
-from bench.records import MetricFacts, Outcome, Prompt, Verdict, WorstPrompt
+from bench.records import MetricFacts, Prompt, Verdict, WorstPrompt
 from bench.stats.bounds import METHOD, MIN_PROMPTS, detectable_loss, mean_bounds, prompts_for
 from bench.stats.effects import Floats, is_constant, mean, rescaled, sd
 from bench.stats.groups import Units, group_units
@@ -107,16 +107,16 @@ def _decided(check: Verdict, facts: MetricFacts, losses: Floats, units: Units) -
             more = math.ceil(prompts_for(away, units.sd) * n / units.effective)
             check = replace(check, needed=max(n + 1, more))
     better: Literal["higher", "lower"] = "higher" if facts.higher_is_better else "lower"
-    return replace(check, sentence=metric_sentence(check, better, _caution(check.outcome, units)))
+    return replace(check, sentence=metric_sentence(check, better, _caution(check, units)))
 
 
-def _caution(outcome: Outcome, units: Units) -> str:
+def _caution(check: Verdict, units: Units) -> str:
     """What a pass or fail on few or skewed prompts is worth less; empty where the error rates hold."""
-    skewness = _skewness(units.values) * (1 if outcome == "pass" else -1)
-    if outcome not in ("pass", "fail") or units.effective >= MANY:
+    if check.outcome not in ("pass", "fail") or units.effective >= MANY:
         return ""
     few = units.effective < FEW
-    return few_sentence(outcome, few=few) if few or skewness > SKEWED else ""
+    skewness = _skewness(units.values) * (1 if check.outcome == "pass" else -1)
+    return few_sentence(check.outcome, few=few, grouped=check.groups is not None) if few or skewness > SKEWED else ""
 
 
 def _skewness(values: Floats) -> float:

@@ -18,6 +18,7 @@ MIN_PROMPTS = 10
 """With fewer prompts no interval of a mean holds its level for skewed values, so no gate decides."""
 METHOD = "wider of t and Hall"
 _MOST_PROMPTS = 10**12
+_NODES = hermegauss(24)
 
 
 def mean_bounds(values: ArrayLike, level: float = LEVEL, freedom: float | None = None) -> tuple[float, float]:
@@ -167,7 +168,7 @@ def _power(effect: float, n: int) -> float:
 @lru_cache(maxsize=4096)
 def _critical_values(n: int) -> tuple[Floats, Floats]:
     """What t must reach to pass, over the skewness of normal samples, and the weight of each value."""
-    nodes, weights = hermegauss(24)
+    nodes, weights = _NODES
     spread = math.sqrt(6 * (n - 2) / ((n + 1) * (n + 3) * n))
     t = float(stdtrit(n - 1, tails(LEVEL)[1]))
     critical = np.array([max(t, -hall_quantile(-t, spread * float(node))) for node in nodes])

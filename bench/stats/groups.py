@@ -67,7 +67,7 @@ def group_sums(values: ArrayLike, groups: Sequence[Hashable] | None = None) -> F
     """The sum of each group's values, in the order in which groups are first met; one group is one random sign."""
     data = finite(values)
     owner, sizes = _owners(groups, len(data))
-    return data if len(sizes) == len(data) else np.bincount(owner, data)
+    return data if len(sizes) == len(data) else np.bincount(owner, data).astype(np.float64)
 
 
 def effective_groups(groups: Sequence[Hashable]) -> float:

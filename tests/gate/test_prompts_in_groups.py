@@ -118,7 +118,7 @@ def test_fewer_than_ten_groups_of_equal_worth_decide_nothing():
 
 
 def test_at_the_margin_grouped_prompts_pass_as_rarely_as_they_should_once_they_are_named(monkeypatch):
-    monkeypatch.setattr(gating, "GATES", 600)
+    monkeypatch.setattr(gating, "GROUP_GATES", 600)
     row = gating.simulate_groups("normal", "20 of 5")
     assert row.named.gates == row.unnamed.gates == 600
     assert row.named.passes / 600 <= 0.08
@@ -241,7 +241,7 @@ def test_a_verdict_on_few_prompts_says_how_often_such_a_gate_errs():
     assert "at exactly the limit fail" in verdict(small + 1).sentence
     enough = 0.1 * np.random.default_rng(0).normal(size=FEW)
     assert "exactly the limit" not in verdict(enough).sentence
-    assert "exactly the limit" in verdict(np.repeat(small, 5), sizes=[5] * (FEW - 1)).sentence
+    assert "With so few groups of prompts" in verdict(np.repeat(small, 5), sizes=[5] * (FEW - 1)).sentence
 
 
 def test_a_verdict_on_skewed_losses_says_so_until_there_are_many():

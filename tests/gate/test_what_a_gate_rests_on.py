@@ -15,6 +15,7 @@ from bench.errors import InvalidError
 from bench.records import Acceptance, ExternalImages
 from bench.soundness import doubts, is_finished, pruned_variants
 from bench.store import image_hashes, load_run, read_gate
+from bench.store.objects import Objects
 from bench.suite.limits import parse_limits
 
 PROMPTS = 12
@@ -148,6 +149,24 @@ def test_a_run_whose_images_were_pruned_is_judged_with_a_note(old, cli, tmp_path
     frozen = cli("baseline", path, "-o", tmp_path / "new.json", "--by", "Ada")
     assert frozen.code == 0
     assert "the images of spo are gone" in frozen.err
+
+
+def test_a_run_on_an_object_store_is_checked_too(old, cli, tmp_path):
+    path, url = whole_folder(tmp_path / "run", seed=1), "memory://bucket/gated"
+    objects = Objects(url)
+    for file in path.rglob("*"):
+        if file.is_file():
+            objects.put(file.relative_to(path).as_posix(), file.read_bytes())
+    there, here = (cli("gate", one, "--baseline", old) for one in (url, path))
+    assert (there.code, "check images: 48 of 48" in there.err) == (here.code, True)
+    assert not any("are gone" in note for note in read_gate(path).notes)
+    objects.put(SPO, b"another")
+    changed = cli("gate", url, "--baseline", old)
+    assert (changed.code, "not the one that was recorded" in changed.out.replace("\n", " ")) == (5, True)
+    objects.delete([SPO])
+    lost = cli("gate", url, "--baseline", old)
+    assert (lost.code, "lost the file" in lost.out.replace("\n", " ")) == (5, True)
+    assert cli("baseline", url, "-o", tmp_path / "new.json", "--by", "Ada").code == 5
 
 
 def test_scores_without_a_recorded_image_do_not_count(tmp_path):

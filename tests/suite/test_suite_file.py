@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from suites import GOOD, METRICS, write_suite
 
-from bench.errors import IncomparableError, SuiteError
+from bench.errors import IncomparableError, SuiteError, UsageError
+from bench.measure import open_jobs
+from bench.run import run_stage
 from bench.suite import load_suite
 
 BAD = {
@@ -65,7 +68,8 @@ BAD = {
         "settings.sampler is 'DDIMM' (did you mean 'ddim'?); allowed are ddim, ddpm",
     ),
     "dtype": ("batch = 3", 'dtype = "fp16"', "settings.dtype is 'fp16'"),
-    "rounds": ("rounds = 3", "rounds = 0", "measure.rounds is 0; allowed is 1 to 1000"),
+    "rounds": ("rounds = 3", "rounds = -1", "measure.rounds is -1; allowed is 0 to 1000"),
+    "limit without rounds": ("rounds = 3", "rounds = 0", "limits.end_to_end is set, but nothing is timed"),
     "warmups": ("rounds = 3", "warmups = 101", "measure.warmups is 101; allowed is 0 to 100"),
     "bad name": ('name = "own"', 'name = "a/b"', "name is 'a/b'; a suite's name is 1 to 100"),
     "variant ..": ("[variants.base]", '[variants."a..b"]', "the variant name 'a..b' will not do"),
@@ -124,6 +128,18 @@ def test_a_bad_suite_is_refused_in_a_sentence(prompt_id: str, tmp_path: Path) ->
         load_suite(str(path), known_metrics=METRICS)
     assert sentence in caught.value.message
     assert str(path) in caught.value.message
+
+
+def test_a_suite_may_leave_timing_out(tmp_path: Path) -> None:
+    text = re.sub(r"(?m)^end_to_end = .*\n", "", GOOD.replace("rounds = 3", "rounds = 0"))
+    path = write_suite(tmp_path)
+    path.write_text(text, encoding="utf-8")
+    suite = load_suite(str(path), known_metrics=METRICS)
+    assert suite.measure.rounds == 0
+    assert open_jobs(suite, suite.variants, (), "cpu") == ()
+    with pytest.raises(UsageError, match="leaves timing out"):
+        run_stage("measure", suite, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_value_that_cannot_be_is_named_at_once(tmp_path: Path) -> None:
