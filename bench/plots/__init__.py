@@ -87,7 +87,8 @@ def draw_differences(data: PlotData) -> Figure | None:
     axes = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
     for ax, (facts, rows) in zip(axes, found, strict=True):
         _forest_panel(ax, data, facts, rows)
-    figure.supxlabel("mean paired difference, 95 % interval over prompts; strokes: single prompts", size=8.5)
+    unit = "groups of prompts" if any(delta.groups is not None for delta in data.deltas) else "prompts"
+    figure.supxlabel(f"mean paired difference, 95 % interval over {unit}; strokes: single prompts", size=8.5)
     return figure
 
 

@@ -18,6 +18,8 @@ from bench.store.objects import CONNECTIONS, Objects, is_url
 
 GATE = "gate.json"
 """The last gate on a run, beside its journals."""
+LARGEST = 1e305
+"""No gate gives a number of this size, and per cent of it would overflow."""
 
 
 def load_run(path: str | Path) -> Run:
@@ -139,7 +141,17 @@ def read_gate(run_path: str | Path) -> Gate | None:
     if not path.exists():
         return None
     remake = "run hotart-bench gate again, or delete the file"
-    return documents.read_document(path, Gate, schema=SCHEMA, what="gate", make=remake, remake=remake)
+    found = documents.read_document(path, Gate, schema=SCHEMA, what="gate", make=remake, remake=remake)
+    if not _largest(msgspec.to_builtins(found)) < LARGEST:
+        raise InvalidError(f"{path}: is not a valid gate: no gate gives a number of {LARGEST:g} or more.", remake)
+    return found
+
+
+def _largest(value: object) -> float:
+    """The largest size of a number in decoded JSON; 0 without one."""
+    if isinstance(value, dict | list | tuple):
+        return max((_largest(one) for one in (value.values() if isinstance(value, dict) else value)), default=0.0)
+    return float(abs(value)) if isinstance(value, int | float) else 0.0
 
 
 def folder_of(path: str | Path) -> Path:

@@ -297,8 +297,8 @@ def tables(results: Results, groups: list[GroupRow], power: list[Power]) -> Iter
 
 def _group_table(rows: list[GroupRow]) -> Iterator[str]:
     yield (
-        f"**Prompts in groups** that share {SHARED:.0%} of the variance of the losses, at a loss of exactly the "
-        f"margin, {GROUP_GATES:,} gates per row: with the groups named, and with every prompt taken to stand alone."
+        f"**Prompts in groups** that share {100 * SHARED:.0f} % of the variance of the losses, at a loss of exactly "
+        f"the margin, {GROUP_GATES:,} gates per row: with the groups named, and with every prompt taken to stand alone."
     )
     yield ""
     yield "| group means and prompts | groups | prompts | passes | fails | unnamed passes | unnamed fails |"
