@@ -12,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from bench.compare.pairing import usable_scores
 from bench.formatting import listed, plural
 from bench.metrics.image_checks import duplicates
-from bench.records import Render, Run
+from bench.records import Run
 from bench.suite import protocol_digest
 from bench.suite.planned_images import image_seed
 
+AGAIN = "the same hotart-bench run draws it again"
+FRESH = "--fresh starts over"
+RESTORE = "restore it, or delete it and run again"
 Hashes = Mapping[str, str | None]
 """By ``Render.image`` the sha256 of the file that is there, None where it is gone (``bench.store.image_hashes``)."""
 
@@ -64,33 +67,33 @@ def pruned_note(run: Run, hashes: Hashes) -> tuple[str, ...]:
 
 
 def _lost(run: Run, hashes: Hashes) -> dict[str, list[str]]:
+    """By variant what its records lack and how its files differ from them, each a clause."""
     suite = run.info.suite
-    pruned = pruned_variants(run, hashes)
     planned = [(prompt.id, sample) for prompt in suite.prompts for sample in range(suite.samples)]
     external = suite.external_images is not None
     seeds = {key: None if external else image_seed(suite.seed, *key) for key in planned}
     records = {(one.variant, one.prompt_id, one.sample): one for one in run.renders}
+    pruned = pruned_variants(run, hashes)
     found = {}
     for name in (variant.name for variant in suite.variants):
         own = {key: records[name, *key] for key in planned if (name, *key) in records}
-        images = [one for one in own.values() if one.image is not None and name not in pruned]
-        kinds = {
-            "no record in renders.jsonl": [_named(*key) for key in planned if key not in own],
-            "a record of another seed than the planned one": [
-                _named(*key) for key, one in own.items() if one.seed != seeds[key]
-            ],
-            "lost the file": [_at(one) for one in images if hashes.get(str(one.image)) is None],
-            "a file that is not the one that was recorded": [
-                _at(one) for one in images if hashes.get(str(one.image)) not in (None, one.sha256)
-            ],
-        }
-        found[name] = [
-            f"{plural(len(which), 'image')} of {len(planned):,} {'has' if len(which) == 1 else 'have'} {what} "
-            f"({listed(which, 3)})"
-            for what, which in kinds.items()
-            if which
-        ]
+        made = {} if name in pruned else {key: one for key, one in own.items() if one.image is not None}
+        digests = {key: hashes.get(str(one.image)) for key, one in made.items()}
+        changed = [key for key, digest in digests.items() if digest not in (None, made[key].sha256)]
+        kinds = (
+            ("no record in renders.jsonl", AGAIN, [key for key in planned if key not in own]),
+            ("another seed than the planned one", FRESH, [key for key in own if own[key].seed != seeds[key]]),
+            ("no file any more", AGAIN, [key for key, digest in digests.items() if digest is None]),
+            ("a file that is not the one that was recorded", RESTORE, changed),
+        )
+        found[name] = [_clause(what, which, len(planned), then) for what, then, which in kinds if which]
     return found
+
+
+def _clause(what: str, which: Sequence[tuple[str, int]], planned: int, then: str) -> str:
+    verb = "has" if len(which) == 1 else "have"
+    places = listed([f"{prompt_id} sample {sample}" for prompt_id, sample in which], 3)
+    return f"{plural(len(which), 'image')} of {planned:,} {verb} {what} ({places}; {then})"
 
 
 def _unscored(run: Run, metrics: Sequence[str]) -> bool:
@@ -114,11 +117,3 @@ def _unscored(run: Run, metrics: Sequence[str]) -> bool:
             if null not in nulls or (nulls[null] != render.sha256 and (render.variant, *key) not in equal):
                 return True
     return False
-
-
-def _named(prompt_id: str, sample: int) -> str:
-    return f"{prompt_id} sample {sample}"
-
-
-def _at(render: Render) -> str:
-    return _named(render.prompt_id, render.sample)

@@ -178,13 +178,13 @@ def _suite(
         )
     width, height = sizes.most_common(1)[0][0]
     name = Path(source.images).resolve().name
-    prompts = {image.prompt_id: image.pair.prompt for image in images}
+    prompts = {image.prompt_id: image.pair for image in images}
     variants = dict.fromkeys(image.pair.variant for image in images)
     return Suite(
         schema=SCHEMA,
         name=name if is_good_name(name) else UNKNOWN,
         prompt_files=(Path(source.prompts).name,),
-        prompts=tuple(Prompt(id=prompt_id, text=text) for prompt_id, text in prompts.items()),
+        prompts=tuple(Prompt(id=key, text=pair.prompt, group=pair.group) for key, pair in prompts.items()),
         samples=1 + max(image.sample for image in images),
         seed=0,
         metrics=tuple(metrics),

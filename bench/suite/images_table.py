@@ -1,8 +1,8 @@
 """Which prompt belongs to which image: the table that comes with external images.
 
 ``.csv`` with a header line, or ``.jsonl`` with one object a line: ``image`` (a path within the folder of images),
-``prompt``, and, where several models are compared, ``variant``. Names of columns count without case; other
-columns are left alone.
+``prompt``, and, where several models are compared, ``variant``; ``group`` where prompts are not independent
+(``Prompt.group``). Names of columns count without case; other columns are left alone.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Pair(NamedTuple):
     variant: str
     where: str
     """File and line, for messages."""
+    group: str = ""
+    """Of the prompt."""
 
 
 def read_pairs(path: Path, folder: Path) -> tuple[Pair, ...]:
@@ -92,7 +94,8 @@ def _pair(where: str, value: object, folder: Path) -> Pair:
     variant = _text(where, "variant", fields) if fields.get("variant") else ONE_VARIANT
     if not is_good_name(variant):
         raise SuiteError(f"{where}: the variant name {variant!r} will not do; it is {NAME_RULE}.")
-    return Pair(_image(where, _text(where, "image", fields), folder), prompt, variant, where)
+    group = _text(where, "group", fields).strip() if fields.get("group") else ""
+    return Pair(_image(where, _text(where, "image", fields), folder), prompt, variant, where, group)
 
 
 def _text(where: str, name: str, fields: Mapping[str, object]) -> str:
@@ -117,11 +120,17 @@ def _image(where: str, name: str, folder: Path) -> Path:
 
 def _refuse_double(pairs: tuple[Pair, ...]) -> None:
     folded: dict[str, str] = {}
+    groups: dict[str, Pair] = {}
     seen: dict[tuple[str, Path], str] = {}
     for pair in pairs:
         other = folded.setdefault(pair.variant.lower(), pair.variant)
         if other != pair.variant:
             raise SuiteError(f"{pair.where}: the variants {other!r} and {pair.variant!r} differ only in case.")
+        named = groups.setdefault(pair.prompt, pair)
+        if named.group != pair.group:
+            raise SuiteError(
+                f"{pair.where}: the prompt is in the group {pair.group!r} here and in {named.group!r} at {named.where}."
+            )
         first = seen.setdefault((pair.variant, pair.image.resolve()), pair.where)
         if first != pair.where:
             raise SuiteError(

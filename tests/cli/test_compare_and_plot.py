@@ -176,6 +176,7 @@ def test_a_run_of_one_variant_has_nothing_to_compare(cli, tmp_path):
     answer = cli("compare", folder)
     assert (answer.code, answer.out) == (0, "")
     assert "nothing to compare" in answer.err
+    assert "ANOTHER_RUN" in answer.err
 
 
 def test_runs_of_other_protocols_are_refused_with_4(cli, tmp_path, run_folder):
