@@ -248,7 +248,7 @@ def _own_prompt(where: str, fields: dict[str, Any]) -> Prompt:
     _refuse_bad_id(where, prompt.id)
     if not all(tag.strip() for tag in prompt.tags) or len(set(prompt.tags)) < len(prompt.tags):
         raise SuiteError(f"{where}: a tag is empty or given twice: {list(prompt.tags)}.")
-    return prompt
+    return msgspec.structs.replace(prompt, group=prompt.group.strip())
 
 
 def _published_prompt(where: str, value: object) -> Prompt:
@@ -270,7 +270,10 @@ def _published_prompt(where: str, value: object) -> Prompt:
     prompt_id = "" if fields.get("id") is None else str(fields["id"])
     if prompt_id:
         _refuse_bad_id(where, prompt_id)
-    group = "" if fields.get("group") is None else str(fields["group"]).strip()
+    group = "" if fields.get("group") is None else fields["group"]
+    if not isinstance(group, str | int):
+        raise SuiteError(f"{where}: the group is {_kind(group)}, not a name.")
+    group = str(group).strip()
     return Prompt(id=prompt_id, text=text, negative=negative, tags=_published_tags(fields), group=group)
 
 

@@ -15,6 +15,7 @@ from bench.calibrate.noise import source_noise
 from bench.compare import compare_run, metric_means, rank_variants
 from bench.compare.pairing import PromptPair
 from bench.compare.tags import tags_explain
+from bench.errors import SuiteError
 from bench.gate import check_limits, like_named
 from bench.gate.check import new_check
 from bench.gate.quality import FEW, MANY, check_metric
@@ -70,6 +71,18 @@ def test_a_prompt_file_may_name_groups(name, text, tmp_path):
     assert (first.group, second.group) == ("fox", "")
     assert first.unit == ("group", "fox")
     assert second.unit == ("prompt", second.id)
+
+
+def test_a_group_that_is_no_name_is_refused_and_a_blank_one_is_none(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('[{"prompt": "a fox", "group": ["fox"]}]')
+    with pytest.raises(SuiteError, match="the group is a list, not a name"):
+        read_prompts(path)
+    path.write_text('[{"prompt": "a fox", "group": 7}, {"prompt": "a dog", "group": "  "}]')
+    assert [one.group for one in read_prompts(path)] == ["7", ""]
+    own = tmp_path / "a.jsonl"
+    own.write_text('{"id": "a", "prompt": "a fox", "group": " "}\n')
+    assert read_prompts(own)[0].group == ""
 
 
 def test_groups_are_no_part_of_the_protocol():
