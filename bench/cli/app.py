@@ -94,8 +94,8 @@ _PLAIN: dict[str, Any] = {
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
 
-Job = Callable[[], int | None]
-"""What to do; its value is the exit code, None for 0."""
+Job = Callable[[], int]
+"""What to do; its value is the exit code: a verb says itself that it is done."""
 
 
 class VerbGroup(typer.core.TyperGroup):
@@ -151,7 +151,7 @@ def _group(name: str, text: str, last: str, callback: Callable[..., None] = lamb
 def _command(name: str, target: str) -> Any:
     """The function ``module:name`` as a command that gives the job to do."""
     module, _, function_name = target.partition(":")
-    function: Callable[..., int | None] = getattr(importlib.import_module(module), function_name)
+    function: Callable[..., int] = getattr(importlib.import_module(module), function_name)
     text, _, examples = (inspect.getdoc(function) or "").partition("Examples:\n")
 
     @functools.wraps(function)

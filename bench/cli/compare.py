@@ -12,7 +12,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import Metrics, RunFolder, SecondRun
-from bench.cli.printing import Columns, latex, latex_table, markdown_table, print_json, print_table, say, show
+from bench.cli.printing import DONE, Columns, latex, latex_table, markdown_table, print_json, print_table, say, show
 from bench.compare import (
     MIN_TAG_PROMPTS,
     compare_run,
@@ -70,7 +70,7 @@ def compare(
     tag: Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Only prompts with this tag.")] = None,
     format_: Format = "table",
     json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
-) -> None:
+) -> int:
     """Paired differences between variants, or between two runs.
 
     The prompt is the unit; the same prompt and noise stand on both sides of a pair. Three or more variants of a
@@ -108,15 +108,16 @@ def compare(
     rankings = rank_variants(candidate, metrics=chosen) if whole else ()
     if format_ == "json":
         print_json({"deltas": deltas, "ratios": ratios, "timings": timings, "rankings": rankings})
-        return
+        return DONE
     if not deltas and not ratios:
         say("There is nothing to compare: no two variants with scores or timings.")
     if format_ == "csv":
         show(tidy_csv(deltas, ratios, rankings).removesuffix("\n"))
-        return
+        return DONE
     describe = {facts.name for facts in candidate.info.metrics if facts.higher_is_better is None}
     tables = [*_pair_tables(deltas, ratios, timings, describe), *map(_ranking_table, rankings)]
     _print(format_, tables, _footnotes(deltas, ratios, timings, rankings))
+    return DONE
 
 
 def split_pairs(text: str | None) -> tuple[tuple[str, str], ...] | None:

@@ -9,7 +9,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import RunFolder, SecondRun
-from bench.cli.printing import say, show
+from bench.cli.printing import DONE, say, show
 from bench.compare import compare_run, compare_runs
 from bench.compare.sweep import sweep_curve
 from bench.plots import write_plots, write_plots_for_runs, write_sweep_plot
@@ -30,7 +30,7 @@ def plot(
     ] = None,
     format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="png, svg or pdf.")] = "png",
     dpi: Annotated[int, typer.Option("--dpi", metavar="N", help="Dots per inch of a PNG, 50 to 1200.")] = 150,
-) -> None:
+) -> int:
     """Draw the comparison plots of a run, or of two.
 
     Examples:
@@ -54,6 +54,7 @@ def plot(
         show(str(path))
     if not written:
         say("There is nothing to draw: no scores and no timings.")
+    return DONE
 
 
 def _plot_run(run: Run, folder: Path, fmt: Format, dpi: int) -> tuple[Path, ...]:

@@ -12,6 +12,8 @@ import msgspec
 
 from bench.formatting import markdown
 
+DONE = 0
+"""What a verb returns that has done what it was asked for: the exit code of success."""
 WRAPPED_WIDTH = 24
 """The narrowest a column of running text may get before a table is printed as a list instead."""
 _BETWEEN = 2
