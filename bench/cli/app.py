@@ -12,6 +12,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import typer
@@ -19,6 +20,7 @@ import typer.core
 import typer.main
 
 from bench.cli.printing import stop_writing
+from bench.documents import refuse_url
 from bench.errors import UsageError
 from bench.formatting import did_you_mean
 from bench.machine import package_versions
@@ -156,6 +158,9 @@ def _command(name: str, target: str) -> Any:
 
     @functools.wraps(function)
     def bind(**values: Any) -> Job:
+        for value in values.values():
+            if isinstance(value, Path):
+                refuse_url(value)
         return functools.partial(function, **values)
 
     app = typer.Typer(add_completion=False, **_PLAIN)

@@ -12,7 +12,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import Metrics, RunFolder, SecondRun
-from bench.cli.printing import DONE, Columns, latex, latex_table, markdown_table, print_json, print_table, say, show
+from bench.cli.printing import DONE, Columns, latex, latex_table, markdown_table, print_json, print_table, show
 from bench.compare import (
     MIN_TAG_PROMPTS,
     compare_run,
@@ -22,7 +22,7 @@ from bench.compare import (
     timing_ratios,
     variant_pairs,
 )
-from bench.errors import UsageError
+from bench.errors import InvalidError, UsageError
 from bench.formatting import (
     decimals_for,
     holds,
@@ -106,11 +106,17 @@ def compare(
         deltas = _with_tag(deltas, tag, candidate)
     whole = reference is None and names is None and tag is None
     rankings = rank_variants(candidate, metrics=chosen) if whole else ()
+    if not deltas and not ratios:
+        one = candidate if reference is None or len(candidate.info.variants) < 2 else reference
+        alone = reference is None and len(one.info.variants) < 2
+        raise InvalidError(
+            "There is nothing to compare: "
+            + (f"{run} has one variant." if alone else "no scores or timings on both sides."),
+            f"hotart-bench {'compare' if alone else 'score'} {shlex.quote(run)}{' ANOTHER_RUN' if alone else ''}",
+        )
     if format_ == "json":
         print_json({"deltas": deltas, "ratios": ratios, "timings": timings, "rankings": rankings})
         return DONE
-    if not deltas and not ratios:
-        say("There is nothing to compare: no two variants with scores or timings.")
     if format_ == "csv":
         show(tidy_csv(deltas, ratios, rankings).removesuffix("\n"))
         return DONE

@@ -12,7 +12,7 @@ import typer
 from bench.cli import options
 from bench.cli.options import AsJson
 from bench.cli.printing import DONE, Columns, print_json, print_table, say, show
-from bench.documents import exists
+from bench.documents import exists, refuse_url
 from bench.errors import SuiteError
 from bench.formatting import did_you_mean, listed
 from bench.metrics import all_facts, plugin_problems
@@ -197,6 +197,7 @@ def _find_set(name: str, shipped: list[Path]) -> Path:
     for file in shipped:
         if name in (file.stem, file.name):
             return file
+    refuse_url(name)
     if Path(name).suffix or exists(Path(name)):
         return Path(name)
     stems = [file.stem for file in shipped]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
@@ -12,6 +13,7 @@ from bench.cli.options import RunFolder, SecondRun
 from bench.cli.printing import DONE, say, show
 from bench.compare import compare_run, compare_runs
 from bench.compare.sweep import sweep_curve
+from bench.errors import InvalidError
 from bench.plots import write_plots, write_plots_for_runs, write_sweep_plot
 from bench.plots.data import machine_differences
 from bench.plots.gate import write_gate_plot
@@ -50,10 +52,12 @@ def plot(
         written = write_plots_for_runs(candidate, reference, deltas, folder, cast(Format, format_), dpi)
         if differing := machine_differences(candidate, reference):
             say(f"Latency and memory are left out: the machines of the runs differ ({'; '.join(differing)}).")
+    if not written:
+        raise InvalidError(
+            "There is nothing to draw: no scores and no timings.", f"hotart-bench score {shlex.quote(run)}"
+        )
     for path in written:
         show(str(path))
-    if not written:
-        say("There is nothing to draw: no scores and no timings.")
     return DONE
 
 
