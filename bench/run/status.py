@@ -18,6 +18,7 @@ from bench.formatting import joined, listed, plural
 from bench.machine import git_state, machine_facts, package_versions, pick_device
 from bench.measure import open_jobs
 from bench.metrics import facts_of_run
+from bench.metrics.image_checks import duplicates
 from bench.ray_workers import WorkerPool
 from bench.records import (
     SCHEMA,
@@ -250,8 +251,12 @@ def outcome_of(work: Work, done_before: bool) -> Outcome:
 
 
 def _unscored_note(run: Run) -> tuple[str, ...]:
-    """A sentence on the images without a score that the next ``score`` tries again; none where there are none."""
+    """A sentence on the scores that could not be made and are tried again by the next ``score``.
+
+    Those of images that equal another one are no matter: they have its scores.
+    """
     there = {(one.variant, one.prompt_id, one.sample) for one in run.renders if one.sha256 is not None}
+    there -= duplicates(run.renders).keys()
     lacking = [
         one
         for one in run.scores
@@ -275,16 +280,18 @@ def unfinished(stages: tuple[Stage, ...], work: Work) -> InvalidError | None:
     needed = {one.variant for one in renders if one not in differing.gone}
     if "score" in stages:
         needed |= {name for name in names if missing_scores(folder, work.metrics, variants=[name])}
-    kinds = {
-        "changed since they were made": [str(one.image) for one in differing.changed],
-        "are gone": [str(one.image) for one in differing.gone if one.variant in needed],
-    }
+    kinds = (
+        ("changed since it was made", "changed since they were made", [str(one.image) for one in differing.changed]),
+        ("is gone", "are gone", [str(one.image) for one in differing.gone if one.variant in needed]),
+    )
     said = [
-        f"{plural(len(images), 'image')} that {what} ({listed(images, 3)})" for what, images in kinds.items() if images
+        f"{plural(len(images), 'image')} {one if len(images) == 1 else many} ({listed(images, 3)})"
+        for one, many, images in kinds
+        if images
     ]
     if said:
         return InvalidError(
-            f"{folder.path}: has {joined(said)}; their scores are missing, or are of what was there before.",
+            f"{folder.path}: {joined(said)}; scores are missing, or are of what was there before.",
             _remake(work, bool(differing.changed)),
         )
     left = unrendered(work.suite, folder, work.variants) if "render" in stages else 0

@@ -13,6 +13,7 @@ from bench.errors import IncomparableError, InvalidError, UsageError, WeightsErr
 from bench.records import Lora, RunOptions
 from bench.run import run_all, run_stage
 from bench.store import load_run
+from bench.store.journal import append_records
 
 
 @pytest.fixture(scope="module")
@@ -190,12 +191,12 @@ def spoil(folder: Path, how: str) -> str:
 
 
 @pytest.mark.parametrize("stage", ["score", "measure", "report"])
-@pytest.mark.parametrize(("how", "said"), [("changed", "that changed since"), ("gone", "that are gone")])
+@pytest.mark.parametrize(("how", "said"), [("changed", "changed since it was made"), ("gone", "is gone")])
 @pytest.mark.parametrize("metrics", [None, ["contrast"]], ids=["all scored", "to score"])
 def test_no_stage_is_done_while_an_image_is_not_the_one_that_was_made(stage, how, said, metrics, run, copied):
     image = spoil(copied, how)
     options = RunOptions(device="cpu", metrics=metrics)
-    with pytest.raises(InvalidError, match=rf"has 1 image {said}.*\({image}\)") as caught:
+    with pytest.raises(InvalidError, match=rf"1 image {said} \({image}\)") as caught:
         run_stage(stage, run.info.suite, copied, options)
     assert caught.value.exit_code == 5
     assert f"hotart-bench render {copied}, then hotart-bench score {copied}" in caught.value.hint
@@ -207,7 +208,7 @@ def test_no_stage_is_done_while_an_image_is_not_the_one_that_was_made(stage, how
 def test_a_changed_image_is_not_rendered_over_without_a_word_and_the_hint_repairs_it(run, copied):
     image = spoil(copied, "changed")
     options = RunOptions(device="cpu")
-    with pytest.raises(InvalidError, match="that changed since"):
+    with pytest.raises(InvalidError, match="1 image changed since"):
         run_all(run.info.suite, copied, options)
     (copied / image).unlink()
     for stage in ("render", "score"):
@@ -226,5 +227,20 @@ def test_a_variant_whose_images_were_all_taken_away_is_done_as_long_as_it_has_it
     shutil.rmtree(copied / "images" / "spo")
     for stage in ("score", "report"):
         run_stage(stage, run.info.suite, copied, RunOptions(device="cpu"))
-    with pytest.raises(InvalidError, match="has 6 images that are gone"):
+    with pytest.raises(InvalidError, match="6 images are gone"):
         run_stage("score", run.info.suite, copied, RunOptions(device="cpu", metrics=["contrast"]))
+
+
+def test_scores_that_could_not_be_made_are_counted_with_a_reason(run, copied):
+    (score,) = [
+        one
+        for one in run.scores
+        if (one.variant, one.prompt_id, one.sample, one.metric) == ("base", "tent", 0, "saturation")
+    ]
+    null = msgspec.structs.replace(score, value=None, image_sha256=None, reason="ValueError: boom")
+    append_records(copied / "scores.jsonl", [null])
+    notes = run_stage("report", run.info.suite, copied).notes
+    assert (
+        f"1 of {len(run.scores)} scores could not be made, such as saturation of base/tent: ValueError: boom." in notes
+    )
+    assert not [note for note in run_stage("score", run.info.suite, copied).notes if "could not be made" in note]
