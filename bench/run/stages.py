@@ -122,7 +122,7 @@ def _run(
             mark_failed(folder)
             raise
         outcome = outcome_of(work, done_before=done == 0)
-        reason = unfinished(stages, work)
+        reason = unfinished(stages, work, path)
     if outcome.images == 0 and outcome.failed:
         raise InvalidError(f"{path}: all {outcome.failed} images failed.", f"see {path}/renders.jsonl")
     if reason is not None:

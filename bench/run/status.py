@@ -253,7 +253,7 @@ def outcome_of(work: Work, done_before: bool) -> Outcome:
 def _unscored_note(run: Run) -> tuple[str, ...]:
     """A sentence on the scores that could not be made and are tried again by the next ``score``.
 
-    Those of images that equal another one are no matter: they have its scores.
+    Images that equal another one have none on purpose.
     """
     there = {(one.variant, one.prompt_id, one.sample) for one in run.renders if one.sha256 is not None}
     there -= duplicates(run.renders).keys()
@@ -269,15 +269,16 @@ def _unscored_note(run: Run) -> tuple[str, ...]:
     return (f"{len(lacking)} of {plural(len(run.scores), 'score')} could not be made, such as {such}.",)
 
 
-def unfinished(stages: tuple[Stage, ...], work: Work) -> InvalidError | None:
-    """Why work is not done: images that are not those of the records, or not all there; None where all is well.
+def unfinished(stages: tuple[Stage, ...], work: Work, place: Path | str) -> InvalidError | None:
+    """Why work on the run at a path or URL is not done; None where every image is there and is the one on record.
 
     Where every image of a variant is gone, its folder was pruned: that is no fault as long as its scores are there.
     """
     folder, names = work.folder, [variant.name for variant in work.variants]
     renders = [one for one in folder.renders() if one.variant in names and one.image is not None]
     differing = differing_images(folder.path, renders)
-    needed = {one.variant for one in renders if one not in differing.gone}
+    gone = {one.image for one in differing.gone}
+    needed = {one.variant for one in renders if one.image not in gone}
     if "score" in stages:
         needed |= {name for name in names if missing_scores(folder, work.metrics, variants=[name])}
     kinds = (
@@ -291,18 +292,18 @@ def unfinished(stages: tuple[Stage, ...], work: Work) -> InvalidError | None:
     ]
     if said:
         return InvalidError(
-            f"{folder.path}: {joined(said)}; scores are missing, or are of what was there before.",
-            _remake(work, bool(differing.changed)),
+            f"{place}: {joined(said)}; scores are missing, or are of what was there before.",
+            _remake(work.suite, place, bool(differing.changed)),
         )
     left = unrendered(work.suite, folder, work.variants) if "render" in stages else 0
     if left:
-        return InvalidError(f"{folder.path}: {plural(left, 'image')} still to render.", "give the same command again")
+        return InvalidError(f"{place}: {plural(left, 'image')} still to render.", "give the same command again")
     return None
 
 
-def _remake(work: Work, changed: bool) -> str:
+def _remake(suite: Suite, place: Path | str, changed: bool) -> str:
     """What makes images again."""
-    where, external = shlex.quote(str(work.folder.path)), work.suite.external_images
+    where, external = shlex.quote(str(place)), suite.external_images
     if external is not None:
         names = " ".join(f"--{name} {shlex.quote(path)}" for name, path in msgspec.structs.asdict(external).items())
         return f"hotart-bench score {names} -o {where}"
