@@ -167,7 +167,10 @@ def prepare(place: Path) -> None:
     code, _ = end_of(place, ("baseline", "old", "-o", "baseline.json", "--by", "nobody"))
     if code != 0:
         raise RuntimeError(f"baseline ended with {code}")
-    shutil.copytree(place / "new", place / "rendered", ignore=shutil.ignore_patterns("[!ri]*", "report*"))
+    shutil.copytree(place / "new", place / "rendered")
+    for path in (place / "rendered").iterdir():
+        if path.name not in ("run.json", "renders.jsonl", "images"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def end_of(place: Path, arguments: tuple[str, ...]) -> tuple[int, dict[str, object]]:

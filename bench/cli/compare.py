@@ -12,7 +12,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import Metrics, RunFolder, SecondRun
-from bench.cli.printing import DONE, Columns, latex, latex_table, markdown_table, print_json, print_table, show
+from bench.cli.printing import DONE, Columns, latex, latex_table, markdown_table, print_json, print_table, say, show
 from bench.compare import (
     MIN_TAG_PROMPTS,
     compare_run,
@@ -27,6 +27,7 @@ from bench.formatting import (
     decimals_for,
     holds,
     interval,
+    listed,
     markdown,
     number,
     percent,
@@ -107,13 +108,9 @@ def compare(
     whole = reference is None and names is None and tag is None
     rankings = rank_variants(candidate, metrics=chosen) if whole else ()
     if not deltas and not ratios:
-        one = candidate if reference is None or len(candidate.info.variants) < 2 else reference
-        alone = reference is None and len(one.info.variants) < 2
-        raise InvalidError(
-            "There is nothing to compare: "
-            + (f"{run} has one variant." if alone else "no scores or timings on both sides."),
-            f"hotart-bench {'compare' if alone else 'score'} {shlex.quote(run)}{' ANOTHER_RUN' if alone else ''}",
-        )
+        raise _nothing_to_compare(run, alone=reference is None and len(candidate.info.suite.variants) < 2)
+    if left_out := () if names else _left_out(candidate, reference, deltas):
+        say(f"Not compared, since there are no scores on both sides: {listed(left_out)}.")
     if format_ == "json":
         print_json({"deltas": deltas, "ratios": ratios, "timings": timings, "rankings": rankings})
         return DONE
@@ -138,6 +135,23 @@ def split_pairs(text: str | None) -> tuple[tuple[str, str], ...] | None:
             )
         pairs.append((candidate, reference))
     return tuple(pairs) or None
+
+
+def _nothing_to_compare(run: str, *, alone: bool) -> InvalidError:
+    if alone:
+        hint = f"hotart-bench compare {shlex.quote(run)} ANOTHER_RUN, or gate it against a baseline"
+        return InvalidError(f"There is nothing to compare: {run} has one variant.", hint)
+    hint = f"hotart-bench score {shlex.quote(run)}"
+    return InvalidError("There is nothing to compare: no scores or timings on both sides.", hint)
+
+
+def _left_out(candidate: Run, reference: Run | None, deltas: Sequence[Delta]) -> list[str]:
+    """What would be compared by default, and is not."""
+    if reference is None:
+        found = {(delta.candidate, delta.reference) for delta in deltas}
+        return [f"{pair[0]} against {pair[1]}" for pair in variant_pairs(candidate.info.suite) if pair not in found]
+    names = {delta.candidate.rpartition("@")[0] for delta in deltas}
+    return [variant.name for variant in candidate.info.suite.variants if variant.name not in names]
 
 
 def _with_tag(deltas: tuple[Delta, ...], tag: str, run: Run) -> tuple[Delta, ...]:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from fakes import make_run, write_run
 from markdown_it import MarkdownIt
+from msgspec.structs import replace
 
 import bench.cli.plot
 from bench.compare import compare_run, compare_runs, rank_variants, summarize_timings, timing_ratios, variant_pairs
@@ -178,6 +179,17 @@ def test_nothing_to_compare_is_no_success(cli, tmp_path, form):
     assert (answer.code, answer.out) == (5, "")
     assert f"There is nothing to compare: {folder} has one variant." in answer.err
     assert f"hotart-bench compare {folder} ANOTHER_RUN" in answer.err
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_what_is_not_compared_is_named(cli, tmp_path, form):
+    runs = {name: make_run(tmp_path / name, prompts=4, seed=seed) for seed, name in enumerate(("one", "two"))}
+    bare = replace(runs["one"], scores=tuple(score for score in runs["one"].scores if score.variant != "spo"))
+    one, two = (write_run(run, tmp_path / name) for name, run in (("one", bare), ("two", runs["two"])))
+    said = "Not compared, since there are no scores on both sides: "
+    assert f"{said}spo against base, spo against dpo." in cli("compare", one, "--format", form).err
+    assert f"{said}spo." in cli("compare", one, two, "--format", form).err
+    assert said not in cli("compare", two, "--format", form).err
 
 
 @pytest.mark.parametrize("other", [False, True], ids=["within a run", "two runs"])
