@@ -12,6 +12,7 @@ import pytest
 from bench.baseline import read_baseline
 from bench.cli.app import LISTS, VERBS, build
 from bench.errors import UsageError
+from bench.metrics.weights import lock_path
 from bench.plots.style import write_figures
 from bench.store.journal import make_folder, write_whole
 
@@ -85,6 +86,12 @@ def test_a_url_in_a_suite_is_named_as_it_stands(cli, home) -> None:
     answer = cli("run", "own.toml")
     assert answer.code == 2
     assert f"'{URL}.txt'" in answer.err
+
+
+def test_the_lock_file_of_weights_lies_on_this_machine(monkeypatch) -> None:
+    monkeypatch.setenv("HOTART_WEIGHTS_LOCK", f"{URL}.json")
+    with pytest.raises(UsageError, match=r"place\.json is a URL"):
+        lock_path()
 
 
 def test_no_writer_or_reader_makes_a_folder_of_a_url(tmp_path, monkeypatch) -> None:
