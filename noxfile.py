@@ -121,6 +121,18 @@ def gate(session: nox.Session) -> None:
 
 
 @nox.session
+def interrupts(session: nox.Session) -> None:
+    """Interrupt ``run``, ``render``, ``score``, ``gate``, ``compare`` and ``merge`` at 200 random moments.
+
+    None may end with 0 unless its work was done, show a traceback or leave half a file, and the same command has to go
+    on and end well. Linux, and most of an hour on two cores; ``-- MOMENTS SEED`` takes other numbers. A seeded tenth is
+    ``tests/test_interrupts.py``.
+    """
+    session.install(".[test]")
+    session.run("python", "tests/interrupts.py", *session.posargs)
+
+
+@nox.session
 def mini(session: nox.Session) -> None:
     """Compute the evidence of the embedded family anew from the shipped weights and print it.
 

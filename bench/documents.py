@@ -149,6 +149,7 @@ def read_table(
         IncomparableError: another schema.
         MachineError: it cannot be read.
     """
+    refuse_url(path)
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -219,8 +220,10 @@ def read_text(path: Path) -> str:
     """The text of a UTF-8 file, a byte order mark taken off.
 
     Raises:
+        UsageError: a URL.
         SuiteError: missing, not a plain file, not readable, binary, or not UTF-8 (with the line).
     """
+    refuse_url(path)
     if not exists(path):
         raise SuiteError(f"{path}: there is no such file.")
     if not path.is_file():
@@ -236,6 +239,24 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SuiteError(f"{path}:{line}: is not UTF-8.", "save the file as UTF-8") from error
+
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/+")
+
+
+def refuse_url(place: str | Path) -> None:
+    """Refuse a URL where a file or folder of this machine is meant; a Path has lost a slash of it.
+
+    Raises:
+        UsageError: it is one; only a run folder may lie on an object store.
+    """
+    if _URL.match(str(place)):
+        url = _URL.sub(r"\1//", str(place), count=1)
+        raise UsageError(
+            f"{url} is a URL, and this has to lie on this machine: only run folders are read from and written to an "
+            "object store.",
+            "give a path of this machine",
+        )
 
 
 def exists(path: Path) -> bool:

@@ -102,6 +102,26 @@ def test_they_are_never_compared_with_a_rendered_run_but_with_their_like(mine: P
         assert "its images are external" in answer.err
 
 
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_a_copy_that_changed_or_is_gone_is_no_success_and_the_hint_brings_it_back(how, mine, tmp_path, cli) -> None:
+    out, metrics = tmp_path / "run", ("--metrics", "saturation", "--device", "cpu")
+    arguments = ("--images", mine, "--prompts", mine.with_suffix(".csv"), "-o", out, *metrics)
+    assert cli("score", *arguments).code == 0
+    before = load_run(out).scores
+    copy = next((out / "images" / "base").glob("*.png"))
+    if how == "changed":
+        copy.write_bytes(copy.read_bytes() + b"\0")
+    else:
+        copy.unlink()
+    answer = cli("score", out, *metrics)
+    assert (answer.code, answer.out) == (5, "")
+    assert f"(images/base/{copy.name})" in answer.err
+    assert "Done" not in answer.err
+    assert f"next: hotart-bench score --images {mine} --prompts {mine}.csv -o {out}" in answer.err
+    assert cli("score", *arguments).code == 0
+    assert load_run(out).scores == before
+
+
 def test_an_image_that_changed_is_copied_and_scored_again_alone(mine: Path, tmp_path: Path, cli) -> None:
     files = ("--images", mine, "--prompts", mine.with_suffix(".csv"), "-o", tmp_path / "run", "--device", "cpu")
     assert cli("score", *files, "--metrics", "contrast").code == 0

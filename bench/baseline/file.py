@@ -14,7 +14,7 @@ from bench import documents
 from bench.errors import InvalidError, UsageError
 from bench.formatting import listed
 from bench.records import BASELINE_SCHEMA, Baseline, FrozenVariant
-from bench.store.journal import write_whole, writing
+from bench.store.journal import make_folder, write_whole
 
 KIND: Final[Literal["hotart-bench baseline"]] = "hotart-bench baseline"
 _RESTORE = "restore the file from version control, or freeze the run anew: hotart-bench baseline RUN -o FILE --replace"
@@ -42,8 +42,7 @@ def write_baseline(baseline: Baseline, path: str | Path) -> Baseline:
     if _from_table({**table, "checksum": signed.checksum}) != signed:
         raise ValueError("the baseline does not read as it was written")
     path = Path(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, ("\n".join(_lines({**table, "checksum": signed.checksum})) + "\n").encode())
     return signed
 

@@ -13,7 +13,7 @@ import typer
 from bench.baseline import freeze, read_baseline, read_session_noise, write_baseline
 from bench.cli import options
 from bench.cli.options import RunFolder, Variants, file_option
-from bench.cli.printing import say, show
+from bench.cli.printing import DONE, say, show
 from bench.cli.progress import show_progress
 from bench.documents import utc_now
 from bench.errors import IncomparableError, InvalidError, UsageError
@@ -38,7 +38,7 @@ def baseline(
         str | None, typer.Option("--by", metavar="NAME", help="Who accepts it.  [default: git's user]")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the baseline that is there.")] = False,
-) -> None:
+) -> int:
     """Freeze a run into one small file that gates compare with.
 
     It holds each prompt's means and each round's medians, no images, and is fit to commit. Who accepted it, why,
@@ -74,6 +74,7 @@ def baseline(
     said = " x ".join(plural(count, noun) for count, noun in sizes)
     say(f"Done: {said}, {output.stat().st_size / 1000:,.0f} kB, accepted by {who}, checksum {written.checksum[:12]}.")
     show(str(output))
+    return DONE
 
 
 def _previous(output: Path, replace: bool, why: str) -> Baseline | None:

@@ -14,7 +14,7 @@ from bench.calibrate import calibrate as run_calibration
 from bench.calibrate import write_calibration
 from bench.cli import options
 from bench.cli.options import AsJson, Device, Fresh, Limit, Metrics, Quiet, SuiteName, WeightsDir
-from bench.cli.printing import Columns, print_json, print_table, say, show
+from bench.cli.printing import DONE, Columns, print_json, print_table, say, show
 from bench.cli.progress import show_progress
 from bench.cli.targets import RUNS, read_suite
 from bench.formatting import NONE, decimals_for, number, plural, signed
@@ -59,7 +59,7 @@ def calibrate(
     fresh: Fresh = False,
     quiet: Quiet = False,
     json: AsJson = False,
-) -> None:
+) -> int:
     """A/A test: how far apart chance alone puts the same weights.
 
     The same command again continues: it does only what is missing.
@@ -96,6 +96,7 @@ def calibrate(
         print_json(found)
     else:
         print_calibration(found, {limit.name: limit.text for limit in checked.limits})
+    return DONE
 
 
 def calibration_places(suite: Suite, output: Path | None) -> tuple[Path, Path]:

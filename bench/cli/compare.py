@@ -12,7 +12,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import Metrics, RunFolder, SecondRun
-from bench.cli.printing import Columns, latex, latex_table, markdown_table, print_json, print_table, say, show
+from bench.cli.printing import DONE, Columns, latex, latex_table, markdown_table, print_json, print_table, say, show
 from bench.compare import (
     MIN_TAG_PROMPTS,
     compare_run,
@@ -23,11 +23,12 @@ from bench.compare import (
     variant_pairs,
 )
 from bench.compare.tags import ADVICE
-from bench.errors import UsageError
+from bench.errors import InvalidError, UsageError
 from bench.formatting import (
     decimals_for,
     holds,
     interval,
+    listed,
     markdown,
     number,
     percent,
@@ -71,7 +72,7 @@ def compare(
     tag: Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Only prompts with this tag.")] = None,
     format_: Format = "table",
     json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
-) -> None:
+) -> int:
     """Paired differences between variants, or between two runs.
 
     The prompt is the unit; the same prompt and noise stand on both sides of a pair. Three or more variants of a
@@ -107,20 +108,20 @@ def compare(
         deltas = _with_tag(deltas, tag, candidate)
     whole = reference is None and names is None and tag is None
     rankings = rank_variants(candidate, metrics=chosen) if whole else ()
+    if not deltas and not ratios:
+        raise _nothing_to_compare(run, alone=reference is None and len(candidate.info.suite.variants) < 2)
+    if left_out := () if names else _left_out(candidate, reference, deltas):
+        say(f"Not compared, since there are no scores on both sides: {listed(left_out)}.")
     if format_ == "json":
         print_json({"deltas": deltas, "ratios": ratios, "timings": timings, "rankings": rankings})
-        return
-    if not deltas and not ratios:
-        alone = reference is None and len(candidate.info.suite.variants) < 2
-        say("There is nothing to compare: no two variants with scores or timings.")
-        if alone:
-            say(f"  next: hotart-bench compare {shlex.quote(run)} ANOTHER_RUN, or gate it against a baseline")
+        return DONE
     if format_ == "csv":
         show(tidy_csv(deltas, ratios, rankings).removesuffix("\n"))
-        return
+        return DONE
     describe = {facts.name for facts in candidate.info.metrics if facts.higher_is_better is None}
     tables = [*_pair_tables(deltas, ratios, timings, describe), *map(_ranking_table, rankings)]
     _print(format_, tables, _footnotes(deltas, ratios, timings, rankings))
+    return DONE
 
 
 def split_pairs(text: str | None) -> tuple[tuple[str, str], ...] | None:
@@ -135,6 +136,23 @@ def split_pairs(text: str | None) -> tuple[tuple[str, str], ...] | None:
             )
         pairs.append((candidate, reference))
     return tuple(pairs) or None
+
+
+def _nothing_to_compare(run: str, *, alone: bool) -> InvalidError:
+    if alone:
+        hint = f"hotart-bench compare {shlex.quote(run)} ANOTHER_RUN, or gate it against a baseline"
+        return InvalidError(f"There is nothing to compare: {run} has one variant.", hint)
+    hint = f"hotart-bench score {shlex.quote(run)}"
+    return InvalidError("There is nothing to compare: no scores or timings on both sides.", hint)
+
+
+def _left_out(candidate: Run, reference: Run | None, deltas: Sequence[Delta]) -> list[str]:
+    """What would be compared by default, and is not."""
+    if reference is None:
+        found = {(delta.candidate, delta.reference) for delta in deltas}
+        return [f"{pair[0]} against {pair[1]}" for pair in variant_pairs(candidate.info.suite) if pair not in found]
+    names = {delta.candidate.rpartition("@")[0] for delta in deltas}
+    return [variant.name for variant in candidate.info.suite.variants if variant.name not in names]
 
 
 def _with_tag(deltas: tuple[Delta, ...], tag: str, run: Run) -> tuple[Delta, ...]:

@@ -13,7 +13,7 @@ from bench.checkpoints.fingerprint import Needed, weights_needed
 from bench.cli import options
 from bench.cli.fetch import entries_needed, print_metric_files
 from bench.cli.options import AsJson, Device, Limit, Output, SuiteName, WeightsDir
-from bench.cli.printing import print_json, print_table, say, show
+from bench.cli.printing import DONE, print_json, print_table, say, show
 from bench.cli.targets import default_folder, disk_for, read_suite
 from bench.documents import exists
 from bench.errors import MachineError, WeightsError
@@ -68,7 +68,7 @@ def doctor(
     limit: Limit = None,
     weights_dir: WeightsDir = None,
     json: AsJson = False,
-) -> None:
+) -> int:
     """What this machine has, what a suite needs, what is missing.
 
     Ends with 0 when the suite can run, with 3 when weights are missing, with 6 when the machine lacks
@@ -90,6 +90,7 @@ def doctor(
         _print_checkup(checkup, checked)
     _refuse(checkup, suite)
     say(f"Ready: hotart-bench run {suite}")
+    return DONE
 
 
 def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -> Checkup:

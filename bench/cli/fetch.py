@@ -10,7 +10,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from bench.checkpoints import locate
 from bench.cli import options
 from bench.cli.options import MetricsFor, Quiet, SuiteName, Variants, WeightsDir
-from bench.cli.printing import Columns, print_table, say, show
+from bench.cli.printing import DONE, Columns, print_table, say, show
 from bench.cli.targets import read_suite
 from bench.errors import WeightsError
 from bench.formatting import quantity
@@ -30,7 +30,7 @@ def fetch(
     metrics: MetricsFor = None,
     weights_dir: WeightsDir = None,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Download every weight that a suite needs, and check it.
 
     These are checkpoints, LoRAs and the weights of its metrics. What is there is checked and left alone; what
@@ -61,6 +61,7 @@ def fetch(
         raise WeightsError(" ".join(failure.message for failure in failures), first.hint) from first
     if not quiet and metrics is None:
         say(f"Ready: hotart-bench run {suite}")
+    return DONE
 
 
 def _fetch_checkpoints(

@@ -15,9 +15,9 @@ import typer
 from bench.baseline import freeze_to_check, read_baseline
 from bench.cli import options
 from bench.cli.options import RunFolder, file_option
-from bench.cli.printing import print_table, say, show
+from bench.cli.printing import print_table, say, show, show_command
 from bench.cli.progress import show_progress
-from bench.cli.targets import at_hand
+from bench.cli.targets import at_hand, names_run
 from bench.documents import utc_now
 from bench.errors import MachineError, UsageError
 from bench.formatting import plural
@@ -27,7 +27,8 @@ from bench.gate.outcomes import WORDS, WORST_FIRST, formatted, unexplained, wors
 from bench.gate.summary import summary_markdown
 from bench.records import Baseline, FrozenVariant, Gate, Outcome, Progress, Run, Verdict
 from bench.store import gate_json, load_run, write_gate
-from bench.store.journal import INFO, write_whole, writing
+from bench.store.journal import INFO, make_folder, write_whole
+from bench.store.objects import is_url
 from bench.store.reading import folder_of
 
 HELP = "hotart-bench gate --help"
@@ -101,7 +102,7 @@ def gate(
         _write(json, gate_json(found))
     print_gate(found)
     for line in github_annotations(found) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
-        show(line)
+        show_command(line)
     return exit_code(found, mode)
 
 
@@ -147,8 +148,7 @@ def _keep(found: Gate, run: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, text.encode())
 
 
@@ -177,6 +177,11 @@ def read_sides(run: str, baseline: str | None, progress: Progress | None = None)
         UsageError: there is no run or no baseline, or a run is limited.
         IncomparableError, InvalidError, MachineError: as ``load_run``, ``freeze`` and ``read_baseline``.
     """
+    if is_url(baseline) and not names_run(str(baseline)):
+        raise UsageError(
+            f"--baseline: there is no run at {baseline}, and a frozen baseline is read from a file of this machine.",
+            "bring the file here and give its path",
+        )
     there = None if baseline is None else at_hand(baseline)
     if baseline is not None and there is not None and not there.exists():
         raise UsageError(

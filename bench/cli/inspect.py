@@ -9,7 +9,7 @@ import typer
 from bench.checkpoints.families import COMPONENTS
 from bench.cli import options
 from bench.cli.options import AsJson, Quiet, WeightsDir
-from bench.cli.printing import Columns, print_json, print_table, show
+from bench.cli.printing import DONE, Columns, print_json, print_table, show
 from bench.cli.progress import show_progress
 from bench.errors import UsageError
 from bench.formatting import NONE, plural
@@ -38,7 +38,7 @@ def inspect(
     weights_dir: WeightsDir = None,
     json: AsJson = False,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """What a checkpoint or LoRA file is, and what it would change.
 
     A LoRA is shown with its layout, kinds, ranks and alphas. Against a checkpoint also: the keys applied, the size
@@ -65,6 +65,7 @@ def inspect(
         print_json(found)
     else:
         _print(found)
+    return DONE
 
 
 def _print(found: Inspection) -> None:

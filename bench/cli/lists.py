@@ -11,8 +11,8 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import AsJson
-from bench.cli.printing import Columns, print_json, print_table, say, show
-from bench.documents import exists
+from bench.cli.printing import DONE, Columns, print_json, print_table, say, show
+from bench.documents import exists, refuse_url
 from bench.errors import SuiteError
 from bench.formatting import did_you_mean, listed
 from bench.metrics import all_facts, plugin_problems
@@ -27,7 +27,7 @@ MOST_TAGS = 4
 """How many tags the table of all prompt sets shows of each; the table of one set shows them all."""
 
 
-def list_suites(json: AsJson = False) -> None:
+def list_suites(json: AsJson = False) -> int:
     """The shipped suites, and how many images each makes.
 
     Examples:
@@ -50,7 +50,7 @@ def list_suites(json: AsJson = False) -> None:
         )
     if json:
         print_json(found)
-        return
+        return DONE
     rows = [
         [
             one["suite"],
@@ -65,6 +65,7 @@ def list_suites(json: AsJson = False) -> None:
     ]
     columns: Columns = {"suite": "name", "prompts": "number", "samples": "number", "variants": "text"}
     print_table({**columns, "images": "number", "settings": "text"}, rows)
+    return DONE
 
 
 def list_variants(
@@ -73,7 +74,7 @@ def list_variants(
         typer.Argument(metavar="SUITE", help="A suite's name or .toml file.  [default: all shipped suites]"),
     ] = None,
     json: AsJson = False,
-) -> None:
+) -> int:
     """The variants of a suite: their checkpoints and LoRAs.
 
     Examples:
@@ -90,13 +91,14 @@ def list_variants(
                 for name, one in found
             ]
         )
-        return
+        return DONE
     rows = []
     for name, variant in found:
         parts = [("", variant.checkpoint), ("unet ", variant.unet), ("vae ", variant.vae)]
         loras = [f"{lora.path} at {lora.weight:g}" for lora in variant.loras]
         rows.append([name, variant.name, ", ".join(label + path for label, path in parts if path), ", ".join(loras)])
     print_table({"suite": "name", "variant": "name", "checkpoint": "text", "LoRAs": "text"}, rows)
+    return DONE
 
 
 def list_metrics(
@@ -105,7 +107,7 @@ def list_metrics(
         typer.Argument(metavar="METRIC", help="One metric, with all its facts.  [default: all in a table]"),
     ] = None,
     json: AsJson = False,
-) -> None:
+) -> int:
     """The metrics, and which way is better.
 
     A metric that is named is shown with all its facts: version, unit, range, encoder, training, licence, source.
@@ -135,6 +137,7 @@ def list_metrics(
         columns: Columns = dict.fromkeys(("metric", "category", "better", "training overlap"), "name")
         print_table({**columns, "what it is": "text"}, rows)
         say("All facts of one: hotart-bench list metrics METRIC")
+    return DONE
 
 
 def _facts_rows(facts: MetricFacts) -> list[tuple[str, str]]:
@@ -160,7 +163,7 @@ def list_prompts(
         typer.Argument(metavar="SET", help="A shipped set's name, or a prompt file.  [default: all shipped sets]"),
     ] = None,
     json: AsJson = False,
-) -> None:
+) -> int:
     """The prompt sets: counts by tag, and CLIP tokens.
 
     Tokens are counted as SD's and SDXL's text encoders do, start and end among them: they read 77.
@@ -175,7 +178,7 @@ def list_prompts(
     found = [_summary(file.stem, read_prompts(file)) for file in files]
     if json:
         print_json(found)
-        return
+        return DONE
     numbers: Columns = dict.fromkeys(("prompts", "tokens min", "median", "max", "over 77"), "number")
     tags: Columns = {"tags": "text"} if prompt_set is None else {}
     print_table({"set": "name", **numbers, **tags}, [_prompts_row(one)[: 6 + len(tags)] for one in found])
@@ -187,12 +190,14 @@ def list_prompts(
         show()
         rows = [[tag, str(count)] for tag, count in found[0]["tags"].items()]
         print_table({"tag": "name", "prompts": "number"}, rows)
+    return DONE
 
 
 def _find_set(name: str, shipped: list[Path]) -> Path:
     for file in shipped:
         if name in (file.stem, file.name):
             return file
+    refuse_url(name)
     if Path(name).suffix or exists(Path(name)):
         return Path(name)
     stems = [file.stem for file in shipped]

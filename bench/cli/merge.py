@@ -9,7 +9,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import AsJson, Quiet, WeightsDir
-from bench.cli.printing import Columns, print_json, print_table, say, show
+from bench.cli.printing import DONE, Columns, print_json, print_table, say, show
 from bench.cli.progress import show_progress
 from bench.errors import Interrupted
 from bench.merge.load import open_named
@@ -29,7 +29,7 @@ def merge(
     weights_dir: WeightsDir = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """Merge checkpoints and LoRAs into one file, as a recipe says.
 
     It is computed in float32, a tensor at a time, and written in the layout that the community publishes.
@@ -50,10 +50,11 @@ def merge(
         raise Interrupted("Stopped. Nothing was written; a file that was there before is as it was.") from stop
     if as_json:
         print_json(done)
-        return
+        return DONE
     _print(done)
     if not quiet:
         say(_try_it(done.path))
+    return DONE
 
 
 def _try_it(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Literal, TextIO
@@ -12,6 +13,8 @@ import msgspec
 
 from bench.formatting import markdown
 
+DONE = 0
+"""What a verb returns that has done what it was asked for: the exit code of success."""
 WRAPPED_WIDTH = 24
 """The narrowest a column of running text may get before a table is printed as a list instead."""
 _BETWEEN = 2
@@ -43,6 +46,29 @@ def printable(text: str) -> str:
     )
 
 
+_CI = ("CI", "TF_BUILD", "TEAMCITY_VERSION")
+"""Variables that say that a log is read for commands: by GitHub, GitLab and most others, Azure and TeamCity."""
+_COMMAND = re.compile(r"^(?P<space>[ ]*):(?=:)|#(?=#\w*\[)", re.MULTILINE)
+
+
+def inert(text: str) -> str:
+    """``text`` that no CI takes for a command, with the first sign of each escaped as JSON would have it.
+
+    GitHub takes a line that begins with ``::``, and ``##[`` anywhere (actions/runner, ActionCommand.cs); Azure takes
+    ``##vso[``, TeamCity ``##teamcity[``.
+    """
+    if not any(os.environ.get(name) for name in _CI):
+        return text
+    return _COMMAND.sub(lambda found: f"{found['space'] or ''}\\u{ord(found[0][-1]):04x}", text)
+
+
+def show_command(line: str) -> None:
+    """Prints a command to the CI that runs this, its parts escaped by whoever made it."""
+    if len(line.splitlines()) != 1 or printable(line) != line:
+        raise ValueError(f"a command is one line: {line!r}")
+    _write(sys.stdout, line, command=True)
+
+
 def show(text: str = "") -> None:
     """Prints a result on stdout. A reader that leaves early (``| head``) stops no verb and changes no exit code."""
     _write(sys.stdout, printable(text))
@@ -53,9 +79,9 @@ def say(message: str) -> None:
     _write(sys.stderr, printable(message))
 
 
-def _write(stream: TextIO, text: str) -> None:
+def _write(stream: TextIO, text: str, *, command: bool = False) -> None:
     try:
-        print(text, file=stream, flush=True)
+        print(text if command else inert(text), file=stream, flush=True)
     except BrokenPipeError:
         stop_writing(stream)
 

@@ -17,6 +17,7 @@ from bench.cli.options import (
     Variants,
     WeightsDir,
 )
+from bench.cli.printing import DONE
 from bench.cli.stages import do_stage
 from bench.cli.targets import as_place, default_folder, names_run, read_suite, recorded_suite
 from bench.errors import UsageError
@@ -34,7 +35,7 @@ def run(
     ray: Ray = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Render, score, measure and report: the main job.
 
     The same command again continues: it does only what is missing.
@@ -64,3 +65,4 @@ def run(
         ray=ray,
         fresh=fresh,
     )
+    return DONE

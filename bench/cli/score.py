@@ -23,7 +23,7 @@ from bench.cli.options import (
     Variants,
     WeightsDir,
 )
-from bench.cli.printing import say
+from bench.cli.printing import DONE, say
 from bench.cli.progress import show_progress
 from bench.cli.stages import do_stage
 from bench.cli.targets import RUNS, as_place, find_target
@@ -51,7 +51,7 @@ def score(
     metric_dtype: MetricDtype = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Score the images that are there.
 
     Nothing is rendered, so an old run can get a new metric, and images from anywhere can be scored: they become
@@ -91,6 +91,7 @@ def score(
         weights_dir=weights_dir,
         metric_dtype=metric_dtype,
     )
+    return DONE
 
 
 def _refuse_mixture(run_or_suite: str | None, images: Path | None, prompts: Path | None, limit: int | None) -> None:

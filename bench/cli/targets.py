@@ -47,6 +47,8 @@ def find_target(run_or_suite: str, output: str | None, limit: int | None) -> tup
     name is never taken for a folder; ``./mini`` is one.
     """
     if not names_run(run_or_suite):
+        if is_url(run_or_suite):
+            raise UsageError(f"{run_or_suite}: there is no run here, and a suite is a file of this machine.")
         suite = read_suite(run_or_suite, limit)
         return suite, as_place(output) if output else default_folder(suite)
     for flag, value in (("-o", output), ("--limit", limit)):

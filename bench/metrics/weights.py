@@ -322,6 +322,7 @@ class Lock(Record, frozen=True):
 def lock_path() -> Path:
     """Where the lock file lies: at ``HOTART_WEIGHTS_LOCK`` or ``~/.config/hotart-bench/weights.lock.json``."""
     if named := os.environ.get("HOTART_WEIGHTS_LOCK"):
+        documents.refuse_url(named)
         return Path(named).expanduser()
     config = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
     return config / "hotart-bench" / "weights.lock.json"

@@ -201,7 +201,8 @@ class Git(Record, frozen=True):
     """Commit of the folder the run was started in, and whether it had changes."""
 
     commit: str
-    dirty: bool
+    dirty: bool | None
+    """None where it is not known: the repository names programs to look at its files with, which were not started."""
 
 
 class RunInfo(Record, frozen=True):

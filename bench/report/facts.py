@@ -172,7 +172,8 @@ def provenance_facts(run: Run, gate: Gate | None) -> Facts:
     info = run.info
     commit = "not in a git repository"
     if info.git is not None:
-        commit = info.git.commit + (" with uncommitted changes" if info.git.dirty else "")
+        changes = {True: " with uncommitted changes", False: "", None: " (whether with changes is not known)"}
+        commit = info.git.commit + changes[info.git.dirty]
     facts = [
         ("Run", info.id),
         ("Status", info.status),

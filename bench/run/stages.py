@@ -27,6 +27,7 @@ from bench.run.status import (
     mark_failed,
     outcome_of,
     settle,
+    unfinished,
     unrendered,
     update_info,
 )
@@ -126,8 +127,11 @@ def _run(
             mark_failed(folder)
             raise
         outcome = outcome_of(work, done_before=done == 0)
+        reason = unfinished(stages, work, path)
     if outcome.images == 0 and outcome.failed:
         raise InvalidError(f"{path}: all {outcome.failed} images failed.", f"see {path}/renders.jsonl")
+    if reason is not None:
+        raise reason
     return outcome
 
 

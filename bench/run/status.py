@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,10 +13,11 @@ import msgspec
 from bench.checkpoints.fingerprint import fingerprint
 from bench.comparability import check_environment
 from bench.documents import utc_now
-from bench.errors import HotartError
-from bench.formatting import joined
+from bench.errors import HotartError, InvalidError
+from bench.formatting import joined, listed, plural
 from bench.machine import git_state, machine_facts, package_versions, pick_device
 from bench.metrics import facts_of_run
+from bench.metrics.image_checks import duplicates
 from bench.ray_workers import WorkerPool
 from bench.records import (
     SCHEMA,
@@ -23,6 +25,7 @@ from bench.records import (
     Machine,
     Progress,
     Record,
+    Run,
     RunInfo,
     RunOptions,
     Status,
@@ -30,8 +33,10 @@ from bench.records import (
     Variant,
 )
 from bench.report.facts import cut_notes, doubled_notes, left_out_notes
+from bench.score import missing_scores
 from bench.soundness import is_finished
 from bench.store import RunFolder, run_id
+from bench.store.image_files import differing_images
 from bench.suite import protocol_digest
 from bench.suite.planned_images import missing_batches, missing_images
 
@@ -228,7 +233,7 @@ def outcome_of(work: Work, done_before: bool) -> Outcome:
     folder, run = work.folder, work.folder.run()
     renders = folder.renders()
     failed = [render for render in renders if render.error is not None]
-    notes = (*cut_notes(run), *left_out_notes(run.info.suite), *doubled_notes(run))
+    notes = (*cut_notes(run), *left_out_notes(run.info.suite), *doubled_notes(run), *_unscored_note(run))
     if failed:
         one = f"{failed[0].variant}/{failed[0].prompt_id}: {failed[0].error}"
         notes = (f"{len(failed)} of {len(renders)} images failed, such as {one}.", *notes)
@@ -242,3 +247,64 @@ def outcome_of(work: Work, done_before: bool) -> Outcome:
         notes=notes,
         done_before=done_before,
     )
+
+
+def _unscored_note(run: Run) -> tuple[str, ...]:
+    """A sentence on the scores that could not be made and are tried again by the next ``score``.
+
+    Images that equal another one have none on purpose.
+    """
+    there = {(one.variant, one.prompt_id, one.sample) for one in run.renders if one.sha256 is not None}
+    there -= duplicates(run.renders).keys()
+    lacking = [
+        one
+        for one in run.scores
+        if one.value is None and one.image_sha256 is None and (one.variant, one.prompt_id, one.sample) in there
+    ]
+    if not lacking:
+        return ()
+    first = lacking[0]
+    such = f"{first.metric} of {first.variant}/{first.prompt_id}: {first.reason}"
+    return (f"{len(lacking)} of {plural(len(run.scores), 'score')} could not be made, such as {such}.",)
+
+
+def unfinished(stages: tuple[Stage, ...], work: Work, place: Path | str) -> InvalidError | None:
+    """Why work on the run at a path or URL is not done; None where every image is there and is the one on record.
+
+    Where every image of a variant is gone, its folder was pruned: that is no fault as long as its scores are there.
+    """
+    folder, names = work.folder, [variant.name for variant in work.variants]
+    renders = [one for one in folder.renders() if one.variant in names and one.image is not None]
+    differing = differing_images(folder.path, renders)
+    gone = {one.image for one in differing.gone}
+    needed = {one.variant for one in renders if one.image not in gone}
+    if "score" in stages:
+        needed |= {name for name in names if missing_scores(folder, work.metrics, variants=[name])}
+    kinds = (
+        ("changed since it was made", "changed since they were made", [str(one.image) for one in differing.changed]),
+        ("is gone", "are gone", [str(one.image) for one in differing.gone if one.variant in needed]),
+    )
+    said = [
+        f"{plural(len(images), 'image')} {one if len(images) == 1 else many} ({listed(images, 3)})"
+        for one, many, images in kinds
+        if images
+    ]
+    if said:
+        return InvalidError(
+            f"{place}: {joined(said)}; scores are missing, or are of what was there before.",
+            _remake(work.suite, place, bool(differing.changed)),
+        )
+    left = unrendered(work.suite, folder, work.variants) if "render" in stages else 0
+    if left:
+        return InvalidError(f"{place}: {plural(left, 'image')} still to render.", "give the same command again")
+    return None
+
+
+def _remake(suite: Suite, place: Path | str, changed: bool) -> str:
+    """What makes images again."""
+    where, external = shlex.quote(str(place)), suite.external_images
+    if external is not None:
+        names = " ".join(f"--{name} {shlex.quote(path)}" for name, path in msgspec.structs.asdict(external).items())
+        return f"hotart-bench score {names} -o {where}"
+    first = "delete what changed, then: " if changed else ""
+    return f"{first}hotart-bench render {where}, then hotart-bench score {where}"

@@ -21,7 +21,7 @@ import msgspec
 from bench import documents
 from bench.comparability import refuse_other_protocol
 from bench.records import Gate, Render, Run, RunInfo, Score, Suite, Timing
-from bench.store.journal import INFO, RENDERS, SCORES, TIMINGS, Journal, image_name, write_whole, writing
+from bench.store.journal import INFO, RENDERS, SCORES, TIMINGS, Journal, image_name, make_folder, write_whole, writing
 from bench.store.lock import (
     clear_temporary,
     lock_folder,
@@ -270,8 +270,7 @@ class RunFolder:
         """Write a file, ``name`` relative to the folder, whole or not at all; its folder is made."""
         self._move_old_run_aside()
         path = self.path / name
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_whole(path, data)
         if self._sync is not None:
             self._sync.put(name, data)

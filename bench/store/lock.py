@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.errors import MachineError, UsageError
 from bench.formatting import listed
-from bench.store.journal import INFO, TEMPORARY, writing
+from bench.store.journal import INFO, TEMPORARY, make_folder, writing
 
 # The lock that keeps a second process out of a run folder.
 
@@ -128,8 +128,7 @@ def refuse_foreign(path: Path) -> None:
 def make_folders(path: Path) -> tuple[Path, ...]:
     """Make a folder and those above it that are missing; those that were made, the lowest first."""
     missing = tuple(folder for folder in (path, *path.parents) if not folder.exists())
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     return missing
 
 

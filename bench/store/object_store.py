@@ -14,7 +14,17 @@ from bench.documents import sha256_of
 from bench.errors import UsageError
 from bench.formatting import listed
 from bench.records import Record, Render
-from bench.store.journal import INFO, JOURNALS, RENDERS, TEMPORARY, Journal, record_lines, write_whole, writing
+from bench.store.journal import (
+    INFO,
+    JOURNALS,
+    RENDERS,
+    TEMPORARY,
+    Journal,
+    make_folder,
+    record_lines,
+    write_whole,
+    writing,
+)
 from bench.store.lock import LOCK_NAME
 from bench.store.objects import LOCK, ObjectLock, Objects, at_once
 
@@ -172,8 +182,7 @@ def _pull(objects: Objects, names: frozenset[str], folder: Path, *, images: bool
     Returns the small files and journals as they are on the store, or None where a chunk went meanwhile, because the
     run's driver compacted them: look again.
     """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     chunks = sorted((name for name in names if _CHUNK.fullmatch(name)), key=_number)
     small = objects.get_all({*chunks, *(name for name in names if name in JOURNALS or _is_plain(name))})
     if not small.keys() >= set(chunks):
@@ -221,7 +230,7 @@ def _set(path: Path, data: bytes | None) -> None:
         if data is None:
             path.unlink(missing_ok=True)
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, data)
 
 

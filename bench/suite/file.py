@@ -111,6 +111,7 @@ def list_suites() -> tuple[str, ...]:
 def _find_suite(name_or_path: str) -> Path:
     if not name_or_path.endswith(".toml") and name_or_path in list_suites():
         return prompt_files.prompts_folder() / f"{name_or_path}.toml"
+    documents.refuse_url(name_or_path)
     path = Path(name_or_path)
     if name_or_path.endswith(".toml") and documents.exists(path):
         return path
