@@ -126,6 +126,36 @@ def test_a_bad_suite_is_refused_in_a_sentence(prompt_id: str, tmp_path: Path) ->
     assert str(path) in caught.value.message
 
 
+PATHS = {
+    r'checkpoint = "C:\models\x.safetensors"': "is not valid TOML",
+    r'checkpoint = "C:\Users\me\x.safetensors"': "is not valid TOML",
+    r'checkpoint = "C:\temp\new.safetensors"': r"variants.base.checkpoint holds a control character, written as \t",
+    r'checkpoint = "models\robin"': r"variants.base.checkpoint holds a control character, written as \r",
+    r'checkpoint = "mini"' + "\n" + r'vae = "\\server\new.vae"': r"variants.base.vae holds a control character",
+    r'checkpoint = "mini"' + "\n" + r'loras = [{path = "a"}, {path = "D:\fast"}]': r"variants.base.loras.1.path holds",
+}
+
+
+@pytest.mark.parametrize("line", PATHS)
+def test_a_windows_path_in_double_quotes_is_refused_with_the_way_to_write_it(line: str, tmp_path: Path) -> None:
+    with pytest.raises(SuiteError) as caught:
+        load_suite(str(write_suite(tmp_path, 'checkpoint = "mini"', line)))
+    assert PATHS[line] in caught.value.message
+    assert r"as 'C:\models\x.safetensors'" in caught.value.hint
+
+
+@pytest.mark.parametrize("path", [r"'C:\temp\x.safetensors'", r'"C:\\temp\\x.safetensors"', '"C:/temp/x.safetensors"'])
+def test_a_windows_path_in_single_quotes_or_with_other_slashes_is_taken(path: str, tmp_path: Path) -> None:
+    suite = load_suite(str(write_suite(tmp_path, '"mini"', path)))
+    assert suite.variants[0].checkpoint.replace("/", "\\") == r"C:\temp\x.safetensors"
+
+
+def test_a_mistake_elsewhere_in_a_file_with_escapes_says_nothing_of_paths(tmp_path: Path) -> None:
+    with pytest.raises(SuiteError) as caught:
+        load_suite(str(write_suite(tmp_path, 'name = "own"', r'name = "a\"b\u0041" x')))
+    assert caught.value.hint == ""
+
+
 def test_every_value_that_cannot_be_is_named_at_once(tmp_path: Path) -> None:
     path = write_suite(tmp_path, "steps = 20\nguidance_scale = 5", "steps = 0\nguidance_scale = nan")
     with pytest.raises(SuiteError) as caught:
