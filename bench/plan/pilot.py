@@ -13,7 +13,7 @@ from bench.comparability import check_names, differences, settings_facts
 from bench.compare import variant_pairs
 from bench.compare.pairing import ImageScores
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.formatting import listed
+from bench.formatting import listed, making_command
 from bench.records import Run, Suite
 
 
@@ -148,7 +148,7 @@ def read_pilot(
     if len(found) < 2:
         raise InvalidError(
             f"{where}: only one prompt has scores, which shows no spread; a pilot needs 2, and 30 are good.",
-            f"hotart-bench run {pilot.info.suite.source or pilot.info.suite.name} --limit 30",
+            making_command(pilot.info.suite) + (" --limit 30" if pilot.info.suite.external_images is None else ""),
         )
     differences = variance_components([[one - other for one, other in both] for both in found])
     scores = variance_components([[other for _, other in both] for both in found])
