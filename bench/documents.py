@@ -249,7 +249,10 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}.") from error
+    binary = f"{path}: holds zero bytes: a binary file, or text that is not UTF-8."
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if b"\0" in data and not is_utf16:
+        raise SuiteError(binary)
     try:
         text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -262,7 +265,7 @@ def read_text(path: Path) -> str:
         byte = f"byte {column} of the line is 0x{wrong.hex()}, {wrong.decode('cp1252', 'replace')!r} in Windows-1252"
         raise SuiteError(f"{path}:{line}: is not UTF-8: {byte}.", "save the file as UTF-8") from error
     if "\0" in text:
-        raise SuiteError(f"{path}: holds zero bytes: a binary file, or text that is not UTF-8.")
+        raise SuiteError(binary)
     return text
 
 

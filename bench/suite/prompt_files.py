@@ -216,10 +216,12 @@ def _to_prompt(where: str, value: object, own_lines: bool) -> tuple[Prompt, list
 
 def _prompt_text(where: str, found: Mapping[str, Any], fields: Mapping[str, Any], *, may_be_empty: bool) -> str:
     text = found.get("prompt")
-    if not isinstance(text, str):
+    if text is not None and not isinstance(text, str):
+        raise SuiteError(f"{where}: the prompt is {kind_of(text)}, not a text.")
+    if text is None:
         near = next(filter(None, (did_you_mean(key, PROMPT_KEYS) for key in fields)), "")
         raise SuiteError(
-            f"{where}: needs a text in {' or '.join(PROMPT_KEYS)}; it has the fields "
+            f"{where}: needs a text in one of {', '.join(PROMPT_KEYS)}; it has the fields "
             f"{listed(name for name, _ in fields.values())}{near}."
         )
     if not may_be_empty and not text.strip():
