@@ -25,7 +25,7 @@ from bench.score.images import (
     decode,
     header_pixels,
     open_picture,
-    refuse_missing_rows,
+    refuse_missing_pixels,
     stream,
 )
 
@@ -59,7 +59,7 @@ def test_16_bit_grey_keeps_its_high_byte() -> None:
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "BMP", "EPS", "DDS", "PPM"])
 def test_a_file_of_another_kind_is_never_opened(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(Image.new("RGB", (16, 16), "red"), kind)
-    monkeypatch.setattr(Image, "open", None)
+    monkeypatch.setattr("bench.score.images.OPENERS", {})
     with pytest.raises(ImageFileError, match="not a PNG, JPEG or WebP file by its content"):
         decode(data)
 
@@ -110,6 +110,26 @@ def test_a_file_that_is_cut_short_is_refused(kind: str, share: float) -> None:
         decode(data[: int(share * len(data))])
 
 
+def judge(data: bytes) -> None:
+    """As a file is when it is given: decoded, and looked through for pixels that lack."""
+    decode(data)
+    refuse_missing_pixels(data)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"quality": 100}])
+@pytest.mark.parametrize("image", [NOISE, Image.linear_gradient("L"), NOISE.convert("CMYK")])
+def test_a_jpeg_whose_data_ends_early_is_refused_though_it_has_its_end(
+    image: Image.Image, options: dict[str, object]
+) -> None:
+    data = encode(image, "JPEG", **options)
+    for whole in (data, data + b"more", encode(image, "MPO", save_all=True, append_images=[NOISE])):
+        judge(whole)
+    for share in (0.7, 0.95):
+        cut = data[: int(share * len(data))].removesuffix(b"\xff") + b"\xff\xd9"
+        with pytest.raises(ImageFileError, match="not a whole image"):
+            judge(cut)
+
+
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -136,10 +156,10 @@ def test_a_png_whose_pixels_end_early_is_refused_though_its_chunks_are_whole(
 
     with Image.open(io.BytesIO(png(bytes(size)))) as whole:
         whole.load()
-    refuse_missing_rows(png(bytes(size)))
+    refuse_missing_pixels(png(bytes(size)))
     for kept in (size - 1, size // 2):
         with pytest.raises(ImageFileError, match="not a whole image: it ends after"):
-            refuse_missing_rows(png(bytes(kept)))
+            refuse_missing_pixels(png(bytes(kept)))
 
 
 TRANSPARENT = Image.merge("RGBA", [*NOISE.split(), Image.linear_gradient("L").resize(NOISE.size)])

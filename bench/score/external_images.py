@@ -44,14 +44,14 @@ from bench.score.images import (
     ImageFileError,
     header_pixels,
     open_picture,
-    refuse_missing_rows,
+    refuse_missing_pixels,
     stream,
 )
 from bench.store import RunFolder, run_id
 from bench.suite import protocol_digest
 from bench.suite.images_table import NOT_GIVEN, Pair, unnamed_images
 
-SUFFIX = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp"}
+SUFFIX = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 """By Pillow's name of the format, how a file of it is called in a run folder."""
 UNKNOWN = "images"
 """What stands where a variant's checkpoint would: its images are all that is known of it."""
@@ -171,7 +171,7 @@ def probe_image(path: Path) -> ImageFacts:
         return ImageFacts(error=f"the file {path.name} cannot be read: {error.strerror}")
     try:
         opened = open_picture(data)
-        refuse_missing_rows(data)
+        refuse_missing_pixels(data)
         image = opened.image if opened.image.mode == "RGB" else opened.image.convert("RGB")
         reason = broken(np.asarray(image), *opened.size)
         if reason is not None:

@@ -15,10 +15,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from bench.documents import sha256_of
 from bench.records import Render
@@ -27,8 +31,12 @@ MAX_PIXELS = 2**26
 """Most pixels of an image that is decoded (8192 x 8192): a worker's memory stays under 600 MB."""
 PIXELS_AHEAD = 2**26
 """Most pixels of the images that are loaded early, together."""
-STILL_FORMATS = ("MPO",)
-"""Formats of several pictures of which the first is the photograph, not a frame of an animation."""
+OPENERS: dict[str, Callable[[IO[bytes]], ImageFile]] = {
+    "PNG": PngImageFile,
+    "JPEG": JpegImageFile,
+    "WEBP": WebPImageFile,
+}
+"""Pillow's readers of the formats. A JPEG with more pictures behind it (MPO) is its first one, the photograph."""
 DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 ON_WHITE = "transparent pixels are judged on white"
 TURNED = "it is turned as its EXIF orientation says"
@@ -63,7 +71,7 @@ class OpenedPicture(NamedTuple):
     size: tuple[int, int]
     """Width and height in pixels, also where the image is a smaller copy."""
     kind: str
-    """Pillow's name of the format: PNG, JPEG, MPO or WEBP."""
+    """Pillow's name of the format: PNG, JPEG or WEBP."""
     notes: tuple[str, ...]
     """How it differs from the stored pixels, as ``ON_WHITE`` and ``TURNED``; empty for most files."""
     is_plain: bool
@@ -92,14 +100,12 @@ def open_picture(data: bytes, max_side_px: int | None = None) -> OpenedPicture:
     """
     kind = kind_of(data)
     try:
-        with Image.open(io.BytesIO(data), formats=[kind]) as image:
+        with OPENERS[kind](io.BytesIO(data)) as image:
             _refuse_unusable(image)
             size = image.size
             if max_side_px is not None:
                 image.draft(None, (max_side_px, max_side_px))
             return _shown(image, size)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageFileError(f"the image has more than {MAX_PIXELS:,} pixels, the most that are read") from error
     except (ImageFileError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
@@ -117,16 +123,31 @@ def kind_of(data: bytes) -> str:
     raise ImageFileError("it is not a PNG, JPEG or WebP file by its content" if data else "it is empty")
 
 
-def refuse_missing_rows(data: bytes) -> None:
-    """Refuse a PNG whose compressed pixels end before its last row; Pillow shows the missing rows as black.
-
-    Other files pass: a JPEG or WebP that is cut short is refused where it is decoded.
+def refuse_missing_pixels(data: bytes) -> None:
+    """Refuse a PNG or JPEG whose compressed pixels end early, though the file has its end: Pillow invents the others.
 
     Raises:
-        ImageFileError: fewer bytes of pixels than the header asks for, or damaged ones.
+        ImageFileError: fewer pixels than the header asks for, or damaged ones.
     """
-    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return
+    kind = kind_of(data)
+    if kind == "PNG":
+        _refuse_short_png(data)
+    if kind == "JPEG" and _is_short_jpeg(data):
+        raise ImageFileError("it is not a whole image: its data ends before its last pixels")
+
+
+def _is_short_jpeg(data: bytes) -> bool:
+    # libjpeg skips bytes between the last pixels and the marker of the end, but takes them for pixels that lack.
+    end = data.rfind(b"\xff\xd9")
+    padded = data[:end] + bytes((73 * n + 41) % 255 for n in range(1024)) + data[end:]
+    try:
+        with JpegImageFile(io.BytesIO(data)) as stored, JpegImageFile(io.BytesIO(padded)) as again:
+            return sha256_of(stored.tobytes()) != sha256_of(again.tobytes())
+    except Exception:  # as in open_picture; the file itself was decoded before
+        return True
+
+
+def _refuse_short_png(data: bytes) -> None:
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
@@ -160,7 +181,7 @@ def _refuse_unusable(image: Image.Image) -> None:
             f"the image is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} in all are read"
         )
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format not in STILL_FORMATS:
+    if frames > 1:
         raise ImageFileError(f"the image is an animation of {frames} frames; save one of them as an image")
     if image.mode in ("I", "F"):
         raise ImageFileError(f"the image has 32-bit values (mode {image.mode}); save it with 8 bits a channel")
@@ -236,7 +257,7 @@ def header_pixels(path: Path) -> int:
         with path.open("rb") as file:
             kind = kind_of(file.read(12))
             file.seek(0)
-            with Image.open(file, formats=[kind]) as image:
+            with OPENERS[kind](file) as image:
                 return image.width * image.height
     except Exception:  # whatever is wrong with the file is said where it is decoded
         return 0
