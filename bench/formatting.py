@@ -44,6 +44,11 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     return f" (did you mean {by_folded[near[0]]!r}?)" if near and by_folded[near[0]] != word else ""
 
 
+def quoted(text: str) -> str:
+    """A text of a user as Python quotes it, cut after 60 characters: for names that may be anything."""
+    return repr(text if len(text) <= 60 else f"{text[:59]}…")
+
+
 def listed(names: Iterable[str], most: int = 12) -> str:
     """Names sorted, at most so many, the rest counted: ``a, b, c and 4 more``; ``joined`` keeps the order and all."""
     ordered = sorted(names)

@@ -14,7 +14,7 @@ import msgspec
 
 from bench import documents
 from bench.errors import SuiteError, UsageError
-from bench.formatting import NAME_RULE, did_you_mean, is_good_name, joined, listed
+from bench.formatting import NAME_RULE, did_you_mean, is_good_name, joined, listed, quoted
 from bench.records import (
     HEAVIEST_LORA,
     SCHEMA,
@@ -293,7 +293,7 @@ def _problems_of_settings(suite: Suite) -> Iterator[str]:
         ("measure.warmups", plan.warmups, 0, 100),
     )
     if not is_good_name(suite.name):
-        yield f"name is {suite.name!r}; a suite's name is {NAME_RULE}"
+        yield f"name is {quoted(suite.name)}; a suite's name is {NAME_RULE}"
     for field, value, low, high in ranges:
         if not low <= value <= high:  # also true of NaN
             yield f"{field} is {value}; allowed is {low} to {high}"
@@ -316,7 +316,7 @@ def _problems_of_variants(suite: Suite) -> Iterator[str]:
     for variant in suite.variants:
         name = variant.name
         if not is_good_name(name):
-            yield f"the variant name {name!r} will not do; it is {NAME_RULE}"
+            yield f"the variant name {quoted(name)} will not do; it is {NAME_RULE}"
         other = folded.setdefault(name.lower(), name)
         if other != name:
             both = f"the variants {other!r} and {name!r} differ only in case"

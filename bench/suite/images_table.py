@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from bench.documents import exists, read_text
 from bench.errors import SuiteError, UsageError
-from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed
+from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed, quoted
 from bench.suite.prompt_files import by_key, check_prompt, make_id, present, refuse_slips
 from bench.suite.prompt_formats import PROMPT_KEYS, csv_rows, delimiter_of, read_jsonl, read_table
 
@@ -107,7 +107,7 @@ def _pair(where: str, value: object, folder: Path) -> Pair:
     check_prompt(where, prompt)
     variant = _text(where, "variant", found.get("variant") or ONE_VARIANT)
     if not is_good_name(variant):
-        raise SuiteError(f"{where}: the variant name {variant!r} will not do; it is {NAME_RULE}.")
+        raise SuiteError(f"{where}: the variant name {quoted(variant)} will not do; it is {NAME_RULE}.")
     image = _image(where, _text(where, "image", found["image"]), folder)
     return Pair(image, prompt, make_id(prompt), variant, where)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.errors import SuiteError
-from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed
+from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed, quoted
 from bench.records import Prompt
 from bench.suite.prompt_formats import PROMPT_KEYS, READERS, field_key, kind_of, read_entries
 from bench.suite.prompt_syntax import syntax_notes
@@ -170,7 +170,7 @@ def refuse_slips(
     for key, name in untaken.items():
         meant = next((one for _, one in names if _one_slip(key, one)), None)
         if meant is not None:
-            raise SuiteError(f"{where}: unknown field {name!r} (did you mean {meant!r}?).")
+            raise SuiteError(f"{where}: unknown field {quoted(name)} (did you mean {meant!r}?).")
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -236,7 +236,7 @@ def _id(where: str, value: object, own: bool) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise SuiteError(f"{where}: the id is {kind_of(value)}; an id is a text or a whole number.")
     if not is_good_name(str(value)):
-        raise SuiteError(f"{where}: the id {_short(str(value))} will not do; an id is {NAME_RULE}.")
+        raise SuiteError(f"{where}: the id {quoted(str(value))} will not do; an id is {NAME_RULE}.")
     return str(value)
 
 
@@ -276,7 +276,3 @@ def _tag(text: str) -> str:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -68,6 +68,7 @@ BAD = {
     "rounds": ("rounds = 3", "rounds = 0", "measure.rounds is 0; allowed is 1 to 1000"),
     "warmups": ("rounds = 3", "warmups = 101", "measure.warmups is 101; allowed is 0 to 100"),
     "bad name": ('name = "own"', 'name = "a/b"', "name is 'a/b'; a suite's name is 1 to 100"),
+    "endless name": ('"own"', '"' + "n" * 1_000_000 + '"', f"name is '{'n' * 59}…'; a suite's name is 1 to 100"),
     "variant ..": ("[variants.base]", '[variants."a..b"]', "the variant name 'a..b' will not do"),
     "variant /": ("[variants.base]", '[variants."a/b"]', "the variant name 'a/b' will not do"),
     "variant of nothing": ("[variants.base]", '[variants.""]', "the variant name '' will not do"),
