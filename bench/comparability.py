@@ -15,7 +15,7 @@ from typing import NoReturn
 import msgspec
 
 from bench.errors import IncomparableError, UsageError
-from bench.formatting import did_you_mean, listed, plural
+from bench.formatting import did_you_mean, listed, making_command, plural
 from bench.records import Baseline, Machine, MetricFacts, Prompt, Run, RunInfo, Settings, Suite
 
 Places = tuple[str, str]
@@ -246,8 +246,7 @@ def common_metrics(
         hint = f"Score both with this version: hotart-bench score {candidate.path}; hotart-bench score {reference.path}"
         same = [name for name in shared if name not in versions]
         if protocol:
-            suite = reference.info.suite
-            hint = f"Render both with one suite, for instance: hotart-bench run {suite.source or suite.name} -o DIR"
+            hint = f"Make both from one suite, for instance: {making_command(reference.info.suite)} -o DIR"
         elif same:
             hint += f"; or compare the others alone: --metrics {','.join(same)}"
         raise IncomparableError(f"The runs {labels[0]} and {labels[1]} cannot be compared: {'; '.join(reasons)}.", hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import math
@@ -175,12 +176,31 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The table of a TOML file; a doubled key is refused.
 
     Raises:
-        SuiteError: as ``read_text``, or not valid TOML.
+        SuiteError: as ``read_text``, not valid TOML, or a text with a tab or line end, as a Windows path in double
+            quotes has.
     """
+    text = read_text(path)
     try:
-        return tomllib.loads(read_text(path))
+        table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SuiteError(f"{path}: is not valid TOML: {error}.") from error
+        windows = re.search(r'"[A-Za-z]:\\[^\\]|"[^"\n]*\\[^btnfreuU"\\\n]', text) is not None
+        raise SuiteError(f"{path}: is not valid TOML: {error}.", _SINGLE_QUOTES if windows else "") from error
+    _refuse_control_characters(path, "", table)
+    return table
+
+
+_SINGLE_QUOTES = r"a backslash in double quotes begins an escape; write a path of Windows as 'C:\models\x.safetensors'"
+_ESCAPES = {"\b": r"\b", "\t": r"\t", "\n": r"\n", "\f": r"\f", "\r": r"\r", "\x1b": r"\e"}
+"""Control characters that a folder's or a file's first letter makes of a backslash: ``"C:\\temp"`` holds a tab."""
+
+
+def _refuse_control_characters(path: Path, place: str, value: object) -> None:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inner:
+        _refuse_control_characters(path, f"{place}.{name}" if place else str(name), one)
+    found = next((sign for sign in value if sign in _ESCAPES), None) if isinstance(value, str) else None
+    if found is not None:
+        raise SuiteError(f"{path}: {place} holds a control character, written as {_ESCAPES[found]}.", _SINGLE_QUOTES)
 
 
 def refuse_unknown_fields(path: Path | str, place: str, table: Mapping[str, Any], record: type | Sequence[str]) -> None:
@@ -217,11 +237,11 @@ def refuse_unknown_choice(path: Path | str, field: str, value: object, choices: 
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, a byte order mark taken off.
+    """The text of a UTF-8 file, or of a UTF-16 file with its byte order mark, which is taken off.
 
     Raises:
         UsageError: a URL.
-        SuiteError: missing, not a plain file, not readable, binary, or not UTF-8 (with the line).
+        SuiteError: missing, not a plain file, not readable, binary, or of another encoding (with the place).
     """
     refuse_url(path)
     if not exists(path):
@@ -232,13 +252,24 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}.") from error
-    if b"\0" in data:
-        raise SuiteError(f"{path}: holds zero bytes: a binary file, or text that is not UTF-8.")
+    binary = f"{path}: holds zero bytes: a binary file, or text that is not UTF-8."
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if b"\0" in data and not is_utf16:
+        raise SuiteError(binary)
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise SuiteError(f"{path}:{line}: is not UTF-8.", "save the file as UTF-8") from error
+        if is_utf16:
+            raise SuiteError(
+                f"{path}: is not whole UTF-16, as its first bytes say.", "save the file as UTF-8"
+            ) from error
+        line, column = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
+        wrong = data[error.start : error.start + 1]
+        byte = f"byte {column} of the line is 0x{wrong.hex()}, {wrong.decode('cp1252', 'replace')!r} in Windows-1252"
+        raise SuiteError(f"{path}:{line}: is not UTF-8: {byte}.", "save the file as UTF-8") from error
+    if "\0" in text:
+        raise SuiteError(binary)
+    return text
 
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/+")

@@ -6,11 +6,12 @@ import difflib
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from string import ascii_lowercase
 from typing import Any
 
-from bench.records import Delta, Interval, Lora, Unit
+from bench.records import Delta, Interval, Lora, Suite, Unit
 
 NAME_RULE = (
     "1 to 100 of the characters A-Z a-z 0-9 . _ -, the first a letter or digit, "
@@ -31,13 +32,21 @@ def is_good_name(name: str) -> bool:
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """The end of an error sentence, " (did you mean 'steps'?)", or "" where nothing is near.
+    """The end of an error sentence, " (did you mean 'steps'?)", or "" where nothing is near, or nothing but the word.
 
-    Nearness is ``difflib``'s ratio of matching characters, at least 0.6, ignoring case.
+    Nearness is ``difflib``'s ratio of matching characters, at least 0.6, ignoring case. No name is as long as 200
+    characters, where ``difflib`` takes minutes.
     """
+    if len(word) > 200:
+        return ""
     by_folded = {name.casefold(): name for name in allowed}
     near = difflib.get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.6)
-    return f" (did you mean {by_folded[near[0]]!r}?)" if near else ""
+    return f" (did you mean {by_folded[near[0]]!r}?)" if near and by_folded[near[0]] != word else ""
+
+
+def quoted(text: str) -> str:
+    """A text of a user as Python quotes it, cut after 60 characters: for names that may be anything."""
+    return repr(text if len(text) <= 60 else f"{text[:59]}…")
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
@@ -165,6 +174,15 @@ def duration(seconds: float) -> str:
     if not minutes:
         return f"{rest} s"
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def making_command(suite: Suite) -> str:
+    """The command that makes a run of a suite: of images that were given, the one that takes them again."""
+    given = suite.external_images
+    if given is None:
+        return shlex.join(["hotart-bench", "run", suite.source or suite.name])
+    table = ["--prompts", given.prompts] if given.prompts else []
+    return shlex.join(["hotart-bench", "score", "--images", given.images, *table])
 
 
 def lora(found: Lora) -> str:

@@ -80,7 +80,7 @@ LINES = {
     "NaN": ('{"id": "c", "prompt": "x", "tags": NaN}', "own.jsonl:3: is not valid JSON: NaN"),
     "doubled key": ('{"id": "c", "id": "d", "prompt": "x"}', "the key 'id' is given twice"),
     "unknown field": ('{"id": "c", "promt": "x"}', "unknown field 'promt' (did you mean 'prompt'?)"),
-    "wrong type": ('{"id": "c", "prompt": 3}', "own.jsonl:3: prompt: expected str, got int"),
+    "wrong type": ('{"id": "c", "prompt": 3}', "own.jsonl:3: the prompt is a number, not a text"),
     "doubled id": ('{"id": "a", "prompt": "x"}', "the id 'a' is used twice"),
     "id with /": ('{"id": "a/b", "prompt": "x"}', "the id 'a/b' will not do"),
     "id ..": ('{"id": "..", "prompt": "x"}', "the id '..' will not do"),

@@ -63,7 +63,7 @@ def test_a_rendered_file_that_is_no_image_is_a_null(tmp_path: Path) -> None:
         put_image(folder, VICTIM, b"not a PNG")
         score(folder, registry=Judges().registry)
         for name in ALL:
-            assert str(nulls(folder, name)[VICTIM]).startswith("UnidentifiedImageError")
+            assert str(nulls(folder, name)[VICTIM]).startswith("it is not a PNG, JPEG or WebP file")
 
 
 def test_grey_palette_and_transparent_images_are_converted(tmp_path: Path) -> None:

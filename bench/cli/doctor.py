@@ -43,6 +43,8 @@ class Checkup(Record, frozen=True):
     suite: str
     left_out: tuple[str, ...]
     """Ids of prompts that SPO was trained on, which the suite leaves out."""
+    notes: tuple[str, ...]
+    """What the readers of the prompt files say."""
     trained_on: tuple[str, ...]
     """Ids of such prompts that the suite keeps, because its file says so."""
     images: int
@@ -113,6 +115,7 @@ def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -
         disk_free_bytes=shutil.disk_usage(there).free,
         suite=suite.name,
         left_out=suite.left_out,
+        notes=suite.notes,
         trained_on=training_prompts_in(suite.prompts),
         images=images,
         images_bytes=images * settings.width * settings.height * BYTES_PER_PIXEL,
@@ -169,6 +172,7 @@ def _print_checkup(checkup: Checkup, suite: Suite) -> None:
     for label, prompts in (("left out", checkup.left_out), ("kept", checkup.trained_on)):
         if prompts:
             rows.append((label, f"{plural(len(prompts), 'prompt')} that SPO was trained on: {listed(prompts)}"))
+    rows += [("prompts", note) for note in checkup.notes]
     show()
     print_table({f"suite {checkup.suite}": "name", "": "text"}, rows)
     if checkup.memory is not None:

@@ -16,9 +16,10 @@ from bench.documents import exists, refuse_url
 from bench.errors import SuiteError
 from bench.formatting import did_you_mean, listed
 from bench.metrics import all_facts, plugin_problems
-from bench.records import MetricFacts, Prompt
-from bench.suite import list_prompt_sets, load_suite, prompts_folder, read_prompts
+from bench.records import MetricFacts
+from bench.suite import list_prompt_sets, load_suite, prompts_folder, read_prompt_file
 from bench.suite import list_suites as shipped_suites
+from bench.suite.prompt_files import PromptFile
 from bench.suite.tokens import CONTEXT, count_tokens
 from bench.suite.training_prompts import training_prompts_in
 
@@ -160,7 +161,9 @@ def _facts_rows(facts: MetricFacts) -> list[tuple[str, str]]:
 def list_prompts(
     prompt_set: Annotated[
         str | None,
-        typer.Argument(metavar="SET", help="A shipped set's name, or a prompt file.  [default: all shipped sets]"),
+        typer.Argument(
+            metavar="SET", help="A shipped set's name, a prompt file, or a folder of them.  [default: all shipped sets]"
+        ),
     ] = None,
     json: AsJson = False,
 ) -> int:
@@ -175,7 +178,7 @@ def list_prompts(
     """
     shipped = [prompts_folder() / name for name in list_prompt_sets()]
     files = shipped if prompt_set is None else [_find_set(prompt_set, shipped)]
-    found = [_summary(file.stem, read_prompts(file)) for file in files]
+    found = [_summary(file.stem, read_prompt_file(file)) for file in files]
     if json:
         print_json(found)
         return DONE
@@ -183,6 +186,8 @@ def list_prompts(
     tags: Columns = {"tags": "text"} if prompt_set is None else {}
     print_table({"set": "name", **numbers, **tags}, [_prompts_row(one)[: 6 + len(tags)] for one in found])
     for one in found:
+        for note in one["notes"]:
+            show(f"\n{note}")
         if one["spo_training_prompts"]:
             show(f"\nSPO was trained on these of {one['set']}; suites leave them out:")
             show("\n".join(f"  {prompt_id}" for prompt_id in one["spo_training_prompts"]))
@@ -207,8 +212,9 @@ def _find_set(name: str, shipped: list[Path]) -> Path:
     )
 
 
-def _summary(name: str, prompts: tuple[Prompt, ...]) -> dict[str, Any]:
+def _summary(name: str, file: PromptFile) -> dict[str, Any]:
     """One set of ``list prompts``; token counts are CLIP's, start and end among them."""
+    prompts = file.prompts
     tokens = [count_tokens(prompt.text) for prompt in prompts]
     tags = Counter(tag for prompt in prompts for tag in prompt.tags)
     return {
@@ -219,7 +225,9 @@ def _summary(name: str, prompts: tuple[Prompt, ...]) -> dict[str, Any]:
         "tokens_median": statistics.median(tokens),
         "tokens_max": max(tokens),
         "over_77": sum(count > CONTEXT for count in tokens),
+        "negative": sum(bool(prompt.negative) for prompt in prompts),
         "spo_training_prompts": training_prompts_in(prompts),
+        "notes": file.notes,
     }
 
 

@@ -35,7 +35,10 @@ Images = Annotated[
 Prompts = Annotated[
     Path | None,
     typer.Option(
-        "--prompts", metavar="FILE", help="Their prompts: .csv or .jsonl with image, prompt and, of several, variant."
+        "--prompts",
+        metavar="FILE",
+        help="Their prompts: .csv or .jsonl with image, prompt and, of several, variant. Without, only "
+        "metrics that read no prompt.",
     ),
 ]
 Limits = Annotated[

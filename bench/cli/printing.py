@@ -17,6 +17,8 @@ DONE = 0
 """What a verb returns that has done what it was asked for: the exit code of success."""
 WRAPPED_WIDTH = 24
 """The narrowest a column of running text may get before a table is printed as a list instead."""
+LONGEST_LINE = 2000
+"""Most characters of a line of a message."""
 _BETWEEN = 2
 """Characters between two columns."""
 _LATEX = str.maketrans(
@@ -75,8 +77,18 @@ def show(text: str = "") -> None:
 
 
 def say(message: str) -> None:
-    """Prints a message on stderr."""
-    _write(sys.stderr, printable(message))
+    """Prints a message on stderr, each line of it cut where it is longer than anybody reads.
+
+    A name or a field of a file may be megabytes long, and messages quote them.
+    """
+    _write(sys.stderr, printable("\n".join(map(_shortened, message.split("\n")))))
+
+
+def _shortened(line: str) -> str:
+    if len(line) <= LONGEST_LINE:
+        return line
+    half = LONGEST_LINE // 2
+    return f"{line[:half]} [... {len(line) - 2 * half:,} characters ...] {line[-half:]}"
 
 
 def _write(stream: TextIO, text: str, *, command: bool = False) -> None:

@@ -41,6 +41,8 @@ def do_stage(
     options.check_device(device)
     options.check_weights_dir(weights_dir)
     dtype = options.check_dtype(metric_dtype)
+    for note in () if quiet else suite.notes:
+        say(note)
     with show_progress(quiet) as progress:
         outcome = work(
             suite,

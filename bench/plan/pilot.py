@@ -13,7 +13,7 @@ from bench.comparability import check_names, differences, settings_facts
 from bench.compare import variant_pairs
 from bench.compare.pairing import ImageScores
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.formatting import listed
+from bench.formatting import listed, making_command
 from bench.records import Run, Suite
 
 
@@ -192,7 +192,7 @@ def read_pilot(
         what = "prompt" if len(found) < 2 else "group of prompts"
         raise InvalidError(
             f"{where}: only one {what} has scores, which shows no spread; a pilot needs 2, and 30 are good.",
-            f"hotart-bench run {pilot.info.suite.source or pilot.info.suite.name} --limit 30",
+            making_command(pilot.info.suite) + (" --limit 30" if pilot.info.suite.external_images is None else ""),
         )
     pairs = [[one - other for one, other in both] for both in found]
     differences = with_groups(variance_components(pairs), pairs, owners)

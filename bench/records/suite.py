@@ -98,7 +98,7 @@ class ExternalImages(Record, frozen=True):
     images: str
     """The folder, as the user gave it."""
     prompts: str
-    """The file that pairs images with prompts, as the user gave it."""
+    """The file that pairs images with prompts, as the user gave it; empty where there is none."""
 
 
 class Sweep(Record, frozen=True):
@@ -154,6 +154,8 @@ class Suite(Record, frozen=True, kw_only=True):
     """None where the images are rendered; else seeds and settings are unknown."""
     left_out: tuple[str, ...] = ()
     """Ids of the prompts of the prompt files that were left out because SPO was trained on them."""
+    notes: tuple[str, ...] = ()
+    """Sentences of the readers of its prompt files: what was not taken, or is drawn otherwise than one may think."""
     sweep: Sweep | None = None
     """None where the variants are those of the suite file."""
 

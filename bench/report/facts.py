@@ -32,7 +32,9 @@ def records_digest(run: Run, gate: Gate | None) -> str:
     """
     suite = run.info.suite
     weights = {one.name: one.digest for one in run.info.variants}
-    card = msgspec.structs.replace(run.info, variants=(), suite=msgspec.structs.replace(suite, source="", variants=()))
+    card = msgspec.structs.replace(
+        run.info, variants=(), suite=msgspec.structs.replace(suite, source="", variants=(), notes=())
+    )
     variants = [(variant.name, weights.get(variant.name)) for variant in suite.variants]
     lost = [one.image for one in run.renders if one.image is not None and not (Path(run.path) / one.image).is_file()]
     parts = (card, variants, run.renders, run.scores, run.timings, gate, lost)
@@ -152,9 +154,10 @@ def _external_facts(run: Run, external: ExternalImages) -> Facts:
     """Of external images: where they come from, their size, and that the rest is not known."""
     suite, machine = run.info.suite, run.info.machine
     prompts, images = text.plural(len(suite.prompts), "prompt"), text.plural(suite.samples, "image")
+    paired = f"paired with prompts by {external.prompts}" if external.prompts else "without prompts"
     return (
-        ("Images", f"external, not rendered: {external.images}, paired with prompts by {external.prompts}"),
-        ("Prompts", f"{prompts}, up to {images} of each"),
+        ("Images", f"external, not rendered: {external.images}, {paired}"),
+        ("Prompts", f"{prompts}, up to {images} of each" if external.prompts else "unknown"),
         ("Size", f"{suite.settings.width} × {suite.settings.height} px, of most images"),
         ("Seeds, sampler, weights", "unknown"),
         ("Scored on", f"{machine.device}: {machine.device_name}"),
@@ -213,7 +216,8 @@ def command(run: Run) -> str:
     dtypes = {facts.metric_dtype for facts in scored} - {"float32"}
     dtype = ["--metric-dtype", min(dtypes)] if dtypes else []
     if external is not None:
-        words = ["score", "--images", external.images, "--prompts", external.prompts, *metrics, "-o", run.path]
+        table = ["--prompts", external.prompts] if external.prompts else []
+        words = ["score", "--images", external.images, *table, *metrics, "-o", run.path]
         if suite.limits:
             words += ["--limits", ",".join(f"{limit.name}={limit.text}" for limit in suite.limits)]
         return shlex.join(["hotart-bench", *words, *dtype, "--device", run.info.machine.device])

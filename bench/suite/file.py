@@ -14,7 +14,7 @@ import msgspec
 
 from bench import documents
 from bench.errors import SuiteError, UsageError
-from bench.formatting import NAME_RULE, did_you_mean, is_good_name, joined, listed
+from bench.formatting import NAME_RULE, did_you_mean, is_good_name, joined, listed, quoted
 from bench.records import (
     HEAVIEST_LORA,
     SCHEMA,
@@ -33,6 +33,7 @@ from bench.records import (
 from bench.records.base import KARRAS_SAMPLERS
 from bench.suite import prompt_files
 from bench.suite.limits import parse_limit, quantity_of
+from bench.suite.prompt_formats import READERS
 from bench.suite.training_prompts import training_prompts_in
 
 MAX_SEED = 2**63 - 1
@@ -85,7 +86,7 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
     suite = _to_suite(str(path), table)
     _check_values(str(path), suite, known_metrics)
     limits = _read_limits(str(path), table.get("limits", {}), suite)
-    prompts = _read_prompts(path, suite.prompt_files)
+    prompts, notes = _read_prompts(path, suite.prompt_files)
     left_out: tuple[str, ...] = ()
     if not table.get("keep_training_prompts", False):
         prompts, left_out = _without_training_prompts(path, prompts)
@@ -97,6 +98,7 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
         limit=limit if limit is not None and limit < len(prompts) else None,
         source=name_or_path,
         left_out=left_out,
+        notes=notes,
     )
 
 
@@ -126,17 +128,18 @@ def _find_suite(name_or_path: str) -> Path:
     )
 
 
-def _read_prompts(suite_path: Path, names: tuple[str, ...]) -> tuple[Prompt, ...]:
-    located = [found for name in names for found in prompt_files.read_located(_find_prompts(suite_path, name))]
-    prompt_files.refuse_double_ids(located)
-    return tuple(prompt for _, prompt in located)
+def _read_prompts(suite_path: Path, names: tuple[str, ...]) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
+    files = [prompt_files.read_prompt_file(_find_prompts(suite_path, name)) for name in names]
+    located, repeats = prompt_files.without_repeats(found for file in files for found in file.located)
+    notes = tuple(note for file in files for note in file.notes)
+    return tuple(prompt for _, prompt in located), (*notes, *(f"{suite_path.name}: {said}" for said in repeats))
 
 
 def _find_prompts(suite_path: Path, name: str) -> Path:
     for folder in (suite_path.parent, prompt_files.prompts_folder()):
-        if documents.exists(folder / name):
+        if name.strip() and documents.exists(folder / name):
             return folder / name
-    beside = (path.name for path in suite_path.parent.glob("*") if path.suffix in prompt_files.READERS)
+    beside = (path.name for path in suite_path.parent.glob("*") if path.suffix in READERS)
     near = did_you_mean(name, {*beside, *prompt_files.list_prompt_sets()})
     raise SuiteError(
         f"{suite_path}: prompts: {name!r} lies neither beside the suite nor among the shipped sets{near}.",
@@ -291,7 +294,7 @@ def _problems_of_settings(suite: Suite) -> Iterator[str]:
         ("measure.warmups", plan.warmups, 0, 100),
     )
     if not is_good_name(suite.name):
-        yield f"name is {suite.name!r}; a suite's name is {NAME_RULE}"
+        yield f"name is {quoted(suite.name)}; a suite's name is {NAME_RULE}"
     for field, value, low, high in ranges:
         if not low <= value <= high:  # also true of NaN
             yield f"{field} is {value}; allowed is {low} to {high}"
@@ -314,7 +317,7 @@ def _problems_of_variants(suite: Suite) -> Iterator[str]:
     for variant in suite.variants:
         name = variant.name
         if not is_good_name(name):
-            yield f"the variant name {name!r} will not do; it is {NAME_RULE}"
+            yield f"the variant name {quoted(name)} will not do; it is {NAME_RULE}"
         other = folded.setdefault(name.lower(), name)
         if other != name:
             both = f"the variants {other!r} and {name!r} differ only in case"

@@ -95,6 +95,24 @@ def test_one_set_by_name_with_all_its_tags(name, cli):
     assert tags <= {line.split()[0] for line in out.splitlines() if line}
 
 
+def test_what_is_not_taken_of_a_prompt_file_is_said(cli, home):
+    (home / "two.txt").write_text('--prompt "a red boat" --steps 30\n(kite:1.2)\n', encoding="utf-8")
+    said = ["two.txt: fields that are not taken: steps.", "two.txt: 1 prompt holds syntax of other programs"]
+    for words in (("list", "prompts", "two.txt"), ("doctor", "own.toml", "--device", "cpu")):
+        out = " ".join(cli(*words).out.split())
+        for sentence in said:
+            assert sentence in out, words
+    (row,) = json.loads(cli("list", "prompts", "two.txt", "--json").out)
+    assert [note.startswith(part) for note, part in zip(row["notes"], said, strict=True)] == [True, True]
+
+
+def test_a_folder_of_prompts(cli, home):
+    (home / "dpg").mkdir()
+    (home / "dpg" / "7.txt").write_text("a boat", encoding="utf-8")
+    (row,) = json.loads(cli("list", "prompts", "dpg", "--json").out)
+    assert (row["set"], row["prompts"]) == ("dpg", 1)
+
+
 def test_a_prompt_file_of_ones_own(cli, home):
     (row,) = json.loads(cli("list", "prompts", "two.txt", "--json").out)
     assert row == {
@@ -105,5 +123,7 @@ def test_a_prompt_file_of_ones_own(cli, home):
         "tokens_median": 5,
         "tokens_max": 5,
         "over_77": 0,
+        "negative": 0,
         "spo_training_prompts": [],
+        "notes": [],
     }

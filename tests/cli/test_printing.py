@@ -58,6 +58,15 @@ def test_in_20_columns_each_row_is_a_list_of_its_fields(capsys, monkeypatch):
     assert capsys.readouterr().out.splitlines()[:2] == ["mini-aesthetic", "  mean: +0.31"]
 
 
+def test_a_message_of_a_megabyte_is_cut_in_its_middle_and_other_lines_stay(capsys):
+    say("name is '" + "x" * 1_000_000 + "'; shorten it.\nnext")
+    long, following = capsys.readouterr().err.splitlines()
+    assert long.startswith("name is 'xxx")
+    assert "[... 998,023 characters ...]" in long
+    assert long.endswith("'; shorten it.")
+    assert (len(long) < 2100, following) == (True, "next")
+
+
 def test_a_table_without_rows_is_its_headings(capsys, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     print_table(COLUMNS, [])

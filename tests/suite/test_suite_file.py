@@ -72,6 +72,7 @@ BAD = {
     "limit without rounds": ("rounds = 3", "rounds = 0", "limits.end_to_end is set, but nothing is timed"),
     "warmups": ("rounds = 3", "warmups = 101", "measure.warmups is 101; allowed is 0 to 100"),
     "bad name": ('name = "own"', 'name = "a/b"', "name is 'a/b'; a suite's name is 1 to 100"),
+    "endless name": ('"own"', '"' + "n" * 1_000_000 + '"', f"name is '{'n' * 59}…'; a suite's name is 1 to 100"),
     "variant ..": ("[variants.base]", '[variants."a..b"]', "the variant name 'a..b' will not do"),
     "variant /": ("[variants.base]", '[variants."a/b"]', "the variant name 'a/b' will not do"),
     "variant of nothing": ("[variants.base]", '[variants.""]', "the variant name '' will not do"),
@@ -140,6 +141,36 @@ def test_a_suite_may_leave_timing_out(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="leaves timing out"):
         run_stage("measure", suite, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+PATHS = {
+    r'checkpoint = "C:\models\x.safetensors"': "is not valid TOML",
+    r'checkpoint = "C:\Users\me\x.safetensors"': "is not valid TOML",
+    r'checkpoint = "C:\temp\new.safetensors"': r"variants.base.checkpoint holds a control character, written as \t",
+    r'checkpoint = "models\robin"': r"variants.base.checkpoint holds a control character, written as \r",
+    r'checkpoint = "mini"' + "\n" + r'vae = "\\server\new.vae"': r"variants.base.vae holds a control character",
+    r'checkpoint = "mini"' + "\n" + r'loras = [{path = "a"}, {path = "D:\fast"}]': r"variants.base.loras.1.path holds",
+}
+
+
+@pytest.mark.parametrize("line", PATHS)
+def test_a_windows_path_in_double_quotes_is_refused_with_the_way_to_write_it(line: str, tmp_path: Path) -> None:
+    with pytest.raises(SuiteError) as caught:
+        load_suite(str(write_suite(tmp_path, 'checkpoint = "mini"', line)))
+    assert PATHS[line] in caught.value.message
+    assert r"as 'C:\models\x.safetensors'" in caught.value.hint
+
+
+@pytest.mark.parametrize("path", [r"'C:\temp\x.safetensors'", r'"C:\\temp\\x.safetensors"', '"C:/temp/x.safetensors"'])
+def test_a_windows_path_in_single_quotes_or_with_other_slashes_is_taken(path: str, tmp_path: Path) -> None:
+    suite = load_suite(str(write_suite(tmp_path, '"mini"', path)))
+    assert suite.variants[0].checkpoint.replace("/", "\\") == r"C:\temp\x.safetensors"
+
+
+def test_a_mistake_elsewhere_in_a_file_with_escapes_says_nothing_of_paths(tmp_path: Path) -> None:
+    with pytest.raises(SuiteError) as caught:
+        load_suite(str(write_suite(tmp_path, 'name = "own"', r'name = "a\"b\u0041" x')))
+    assert caught.value.hint == ""
 
 
 def test_every_value_that_cannot_be_is_named_at_once(tmp_path: Path) -> None:
