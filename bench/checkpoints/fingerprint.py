@@ -12,6 +12,7 @@ import msgspec
 from bench.checkpoints.checkpoint import Checkpoint, component_of
 from bench.checkpoints.families import PIPELINES, family_tensors, is_provenance, read_config, read_pipeline_class
 from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora, get_command
+from bench.checkpoints.pins import check_pins
 from bench.checkpoints.safetensors_files import weights_sha256
 from bench.checkpoints.scheduler import refuse_sampler
 from bench.documents import sha256_of
@@ -41,7 +42,8 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None, sampler: Samp
 
     Raises:
         WeightsError: something is missing, damaged or no checkpoint, or a LoRA has a key that fits nothing in it; or
-            the sampler cannot draw the checkpoint.
+            the sampler cannot draw the checkpoint; or a file of the Hub is another than ``fetch`` recorded.
+        MachineError: the lock file cannot be read.
     """
     checkpoint = open_checkpoint(variant, weights_dir)
     if sampler is not None:
@@ -50,6 +52,7 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None, sampler: Samp
     if checkpoint.facts.layout == "diffusers" or (checkpoint.config / "tokenizer").is_dir():
         _check_tokenizers(checkpoint.config, pipeline)
     paths = [Path(fetch(find_lora(lora.path, weights_dir)).path or "") for lora in variant.loras]
+    check_pins(every_place(variant, weights_dir))
     adapters = [read_adapter(path, checkpoint.tensors) for path in paths]
     changed = {change.tensor for adapter in adapters for change in adapter.changes}
     files = [_weight_file(component, path) for component, path in checkpoint.files]

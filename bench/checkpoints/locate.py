@@ -217,7 +217,7 @@ def _companion(place: Place) -> str | None:
     return f"{folder}/{PEFT_CONFIG}".lstrip("/") if name == PEFT_FILE else None
 
 
-def _beside(place: Place) -> str:
+def beside(place: Place) -> str:
     """The file beside the wanted one that says more of it, where there is one: an LDM configuration of its name."""
     return _companion(place) or f"{(place.file or '').removesuffix('.safetensors')}.yaml"
 
@@ -267,7 +267,7 @@ def fetch(place: Place) -> Place:
     try:
         if place.file is not None:
             with contextlib.suppress(EntryNotFoundError):  # reading the file says what it lacks
-                huggingface_hub.hf_hub_download(repository, _beside(place), revision=place.revision)
+                huggingface_hub.hf_hub_download(repository, beside(place), revision=place.revision)
             return _at(place, Path(huggingface_hub.hf_hub_download(repository, place.file, revision=place.revision)))
         for skipped in ((HALF, *SKIPPED_PARTS), SKIPPED_PARTS):  # some hold nothing but half-precision copies
             folder = Path(
