@@ -149,20 +149,26 @@ _SCALES = (
 """Names of the scales that quantised numbers have to be multiplied with, and who writes them."""
 
 
-def refuse_quantised(what: str, tensors: Mapping[str, Stored]) -> None:
-    """Raises WeightsError where weights are not numbers as they stand: whole numbers, or such that need scales."""
-    hint = "get the checkpoint in float16, bfloat16 or float32"
+IN_FLOATS = "get the checkpoint in float16, bfloat16 or float32"
+
+
+def refuse_scaled(what: str, tensors: Mapping[str, Stored]) -> None:
+    """Raises WeightsError for quantised weights, whose numbers mean nothing without their scales."""
     for pattern, name in _SCALES:
         scales = [key for key in tensors if re.search(pattern, key)]
         if scales:
             raise WeightsError(
                 f"{what}: holds quantised weights ({name}), which are not read; {min(scales)} is one of their scales.",
-                hint,
+                IN_FLOATS,
             )
+
+
+def refuse_whole_numbers(what: str, tensors: Mapping[str, Stored]) -> None:
+    """Raises WeightsError where weights are stored as integers or truth values."""
     whole = sorted(name for name, stored in tensors.items() if not re.match(r"b?float", stored.dtype))
     if whole:
         raise WeightsError(
             f"{what}: holds whole numbers where weights belong: {len(whole)} tensors, such as {whole[0]}, which is "
             f"stored as {tensors[whole[0]].dtype}.",
-            hint,
+            IN_FLOATS,
         )

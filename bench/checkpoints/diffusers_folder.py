@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.checkpoints.checkpoint import Shape, SourceCheckpoint, Tensor, refuse_differences, stored_dtypes
-from bench.checkpoints.detect import CONTEXT_OF_SD2, refuse_quantised
+from bench.checkpoints.detect import CONTEXT_OF_SD2, refuse_scaled, refuse_whole_numbers
 from bench.checkpoints.families import (
     CONV_IN,
     FAMILIES,
@@ -148,12 +148,13 @@ def read_component(folder: Path, component: Component) -> dict[str, Stored]:
                 raise WeightsError(f"{path}: holds {key}, which {locations[name].path.name} holds too.")
             if name:
                 locations[name] = stored
-    refuse_quantised(str(folder), locations)
+    refuse_scaled(str(folder), locations)
     config = _read_architecture(component, folder / "config.json")
     found = {name: stored.shape for name, stored in locations.items()}
     known = any(_is_of_family(component, family, config, found) for family in FAMILIES)
     if not known and folder.parent != mini.FOLDER / "pipeline":  # whose files are checked by their sha256
         refuse_differences(str(folder), component_shapes(component, folder), found)
+    refuse_whole_numbers(str(folder), locations)
     return locations
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from bench.checkpoints.blocks import LDM_UNET
 from bench.checkpoints.checkpoint import SourceCheckpoint, Tensor, refuse_differences, stored_dtypes
-from bench.checkpoints.detect import FileKind, detect, refuse_quantised
+from bench.checkpoints.detect import FileKind, detect, refuse_scaled, refuse_whole_numbers
 from bench.checkpoints.families import (
     CONV_IN,
     FAMILIES,
@@ -91,16 +91,9 @@ def open_single(path: Path, what: str, folders: Sequence[Path] | None = None) ->
     inpainting = conv_in in found and found[conv_in].shape[1:2] == (INPAINTING_CHANNELS,)
     if inpainting:
         expected[conv_in] = inpainting_shape(expected[conv_in])
-    refuse_quantised(what, found)
-    # Some programs write the VAE's attention as the matrices that it is, and not as 1x1 convolutions.
-    plain = {
-        entry.key: entry._replace(shape=entry.shape[:2], join="same")
-        for entry in entries
-        if entry.join == "conv" and entry.key in found and len(found[entry.key].shape) == 2
-    }
-    entries = tuple(plain.get(entry.key, entry) for entry in entries)
-    expected |= {key: entry.shape for key, entry in plain.items()}
+    refuse_scaled(what, found)
     refuse_differences(what, expected, {key: stored.shape for key, stored in found.items()})
+    refuse_whole_numbers(what, found)
     locations: dict[str, tuple[Stored, Join]] = {
         part: (found[entry.key].rows(number, len(entry.parts)), entry.join)
         for entry in entries
@@ -174,7 +167,14 @@ def _entries(found: Mapping[str, Stored], folder: Path) -> tuple[LdmTensor, ...]
         "text_encoder_2.": TEXT_2,
     }
     present = tuple(part for part, prefix in prefixes.items() if any(key.startswith(prefix) for key in found))
-    return tuple(entry for entry in ldm_tensors(tensors) if not entry.parts or entry.parts[0].startswith(present))
+    entries = (entry for entry in ldm_tensors(tensors) if not entry.parts or entry.parts[0].startswith(present))
+    return tuple(_as_stored(entry, found) for entry in entries)
+
+
+def _as_stored(entry: LdmTensor, found: Mapping[str, Stored]) -> LdmTensor:
+    """The VAE's attention as the matrices that it is, where a program wrote it so and not as 1x1 convolutions."""
+    is_matrix = entry.join == "conv" and entry.key in found and len(found[entry.key].shape) == 2
+    return entry._replace(shape=entry.shape[:2], join="same") if is_matrix else entry
 
 
 def _marked_prediction(what: str, header: Header, yaml_file: Path) -> tuple[Prediction | None, str | None]:
