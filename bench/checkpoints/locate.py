@@ -9,7 +9,6 @@ given by ``--weights-dir`` or ``HOTART_WEIGHTS`` is searched before the Hub: it 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -261,13 +260,16 @@ def fetch(place: Place) -> Place:
     if place.path is not None:
         return place
     import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     repository = place.repository or ""
     try:
         if place.file is not None:
-            with contextlib.suppress(EntryNotFoundError):  # reading the file says what it lacks
+            try:
                 huggingface_hub.hf_hub_download(repository, beside(place), revision=place.revision)
+            except EntryNotFoundError as error:
+                if isinstance(error, LocalEntryNotFoundError):  # the repository was not asked
+                    raise
             return _at(place, Path(huggingface_hub.hf_hub_download(repository, place.file, revision=place.revision)))
         for skipped in ((HALF, *SKIPPED_PARTS), SKIPPED_PARTS):  # some hold nothing but half-precision copies
             folder = Path(
