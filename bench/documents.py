@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
@@ -36,6 +36,30 @@ def sha256_of(content: Path | bytes) -> str:
         return hashlib.sha256(content).hexdigest()
     with content.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class FileState(NamedTuple):
+    """What stays equal while nothing writes to a file or puts another in its place, for all that its owner can do.
+
+    ``ctime_ns`` is the time of the last change of any kind, which no program can set back, unlike ``mtime_ns``. Where a
+    file system keeps no such time (Windows has that of the creation; FAT; some network shares) a change that restores
+    size and ``mtime_ns`` is not seen.
+    """
+
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+def file_state(path: Path) -> FileState:
+    """The state of a file, links followed.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    found = path.stat()
+    return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 # JSON as the standard means it, no more.

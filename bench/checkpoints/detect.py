@@ -69,7 +69,7 @@ CONV_IN = ("model.diffusion_model.input_blocks.0.0.weight", "input_blocks.0.0.we
 RENDERED = "hotart-bench reads SDXL and SD 1.5"
 PARTS = {
     "unet": ("model.diffusion_model.", "input_blocks.", "down_blocks."),
-    "vae": ("first_stage_model.", "encoder.conv_in.", "decoder.conv_in."),
+    "vae": ("first_stage_model.", "vae.", "encoder.conv_in.", "decoder.conv_in."),
     "text": ("conditioner.", "cond_stage_model.", "text_model.", "transformer.resblocks.", "text_encoders."),
 }
 """How the names in a file begin that holds a component."""
@@ -128,9 +128,47 @@ def _other(tensors: Mapping[str, Stored]) -> tuple[str, str]:
     contexts = {tensor.shape[1:] for name, tensor in tensors.items() if name.endswith("attn2.to_k.weight")}
     if any_name(r"^cond_stage_model\.model\.") or (CONTEXT_OF_SD2,) in contexts:
         return f"a Stable Diffusion 2 model. {RENDERED}", ""
+    if all(name.startswith("model_ema.") for name in tensors):
+        return "the averaged copy (EMA) of a checkpoint alone, for further training", "get the checkpoint itself"
     if EDM & tensors.keys():
         return (
             f"a model with EDM's noise (Playground 2.5, CosXL), for which there is no sampler. {RENDERED}",
             "",
         )
     return "", ""
+
+
+_SCALES = (
+    (
+        r"(^|\.)scaled_fp8$|\.(scale_weight|weight_scale|input_scale|scale_input|comfy_quant)$",
+        "scaled fp8",
+    ),
+    (r"\.(absmax|quant_map|quant_state\.\w+|nested_absmax|SCB)$", "bitsandbytes"),
+    (r"\.(qweight|qzeros|scales|g_idx)$", "GPTQ or AWQ"),
+)
+"""Names of the scales that quantised numbers have to be multiplied with, and who writes them."""
+
+
+IN_FLOATS = "get the checkpoint in float16, bfloat16 or float32"
+
+
+def refuse_scaled(what: str, tensors: Mapping[str, Stored]) -> None:
+    """Raises WeightsError for quantised weights, whose numbers mean nothing without their scales."""
+    for pattern, name in _SCALES:
+        scales = [key for key in tensors if re.search(pattern, key)]
+        if scales:
+            raise WeightsError(
+                f"{what}: holds quantised weights ({name}), which are not read; {min(scales)} is one of their scales.",
+                IN_FLOATS,
+            )
+
+
+def refuse_whole_numbers(what: str, tensors: Mapping[str, Stored]) -> None:
+    """Raises WeightsError where weights are stored as integers or truth values."""
+    whole = sorted(name for name, stored in tensors.items() if not re.match(r"b?float", stored.dtype))
+    if whole:
+        raise WeightsError(
+            f"{what}: holds whole numbers where weights belong: {len(whole)} tensors, such as {whole[0]}, which is "
+            f"stored as {tensors[whole[0]].dtype}.",
+            IN_FLOATS,
+        )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.checkpoints.checkpoint import Shape, SourceCheckpoint, Tensor, refuse_differences, stored_dtypes
-from bench.checkpoints.detect import CONTEXT_OF_SD2
+from bench.checkpoints.detect import CONTEXT_OF_SD2, refuse_scaled, refuse_whole_numbers
 from bench.checkpoints.families import (
     CONV_IN,
     FAMILIES,
@@ -26,11 +26,13 @@ from bench.checkpoints.families import (
     read_config,
 )
 from bench.checkpoints.locate import convert_hint
-from bench.checkpoints.safetensors_files import Stored, read_header, read_stored, weight_files
+from bench.checkpoints.safetensors_files import Stored, read_header, read_stored, unwrapped, weight_files
+from bench.checkpoints.scheduler import Told, read_scheduler
 from bench.errors import WeightsError
+from bench.formatting import listed
 from bench.mini import weights as mini
 from bench.records import CheckpointFacts, Component
-from bench.records.weights import Family, Prediction
+from bench.records.weights import Family
 
 UNUSED = {
     "text_encoder": re.compile(r"(text_model\.)?embeddings\.position_ids|logit_scale|text_projection\.weight"),
@@ -42,6 +44,9 @@ OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "
 """Names that diffusers gave a VAE's attention before 0.17; SD 1.5's own VAE has them."""
 
 SHARD = re.compile(r"-\d+-of-0*(\d+)\.safetensors$")
+
+EMPTY_IS_ZERO = "force_zeros_for_empty_prompt"
+"""Field of SDXL's pipelines: an empty negative prompt is zeros and not the encoding of no words. Here it always is."""
 
 CLASS_NAMES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 UNET_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D")
@@ -67,8 +72,10 @@ def open_folder(folder: Path, what: str) -> SourceCheckpoint:
     for component in family_components(family):
         if (folder / component).is_dir():
             locations |= read_component(folder / component, component)
-    prediction, zero_snr = _noise_facts(folder / "scheduler" / "scheduler_config.json")
-    return _checkpoint(what, folder, family, locations, prediction=prediction, zero_terminal_snr=zero_snr)
+    told = read_scheduler(folder)
+    if family == "sdxl" and read_config(folder / "model_index.json").get(EMPTY_IS_ZERO, True) is not True:
+        told = told._replace(left_aside=(*told.left_aside, f"{EMPTY_IS_ZERO} = false"))
+    return _checkpoint(what, folder, family, locations, told=told)
 
 
 def open_component(folder: Path, component: Component, what: str, family: Family) -> SourceCheckpoint:
@@ -92,8 +99,7 @@ def _checkpoint(
     family: Family,
     locations: Mapping[str, Stored],
     lone: Component | None = None,
-    prediction: Prediction = "epsilon",
-    zero_terminal_snr: bool = False,
+    told: Told | None = None,
 ) -> SourceCheckpoint:
     tensors = {name: Tensor(stored.shape, stored.dtype) for name, stored in locations.items()}
     conv_in = tensors.get(CONV_IN)
@@ -103,11 +109,10 @@ def _checkpoint(
         facts=CheckpointFacts(
             layout="diffusers",
             family=family,
-            prediction=prediction,
-            zero_terminal_snr=zero_terminal_snr,
             inpainting=conv_in is not None and conv_in.shape[1] == INPAINTING_CHANNELS,
             dtypes=stored_dtypes(tensors),
             licence=_licence(folder),
+            **(told or Told())._asdict(),
         ),
         tensors=tensors,
         files=tuple(files),
@@ -127,6 +132,9 @@ def read_component(folder: Path, component: Component) -> dict[str, Stored]:
     files = weight_files(folder)
     if not files:
         raise _no_weights(folder, component)
+    lacking = [file.name for file in files if not file.is_file()]
+    if lacking:
+        raise WeightsError(f"{folder}: lacks {listed(lacking, 4)}, which its index names.", "get the folder again")
     shards = SHARD.search(files[0].name)
     if shards is not None and int(shards[1]) != len(files):
         raise WeightsError(
@@ -134,17 +142,19 @@ def read_component(folder: Path, component: Component) -> dict[str, Stored]:
         )
     locations: dict[str, Stored] = {}
     for path in files:
-        for key, stored in read_header(path).tensors.items():
+        for key, stored in unwrapped(path, read_header(path).tensors).items():
             name = _name(component, key)
             if name in locations:
                 raise WeightsError(f"{path}: holds {key}, which {locations[name].path.name} holds too.")
             if name:
                 locations[name] = stored
+    refuse_scaled(str(folder), locations)
     config = _read_architecture(component, folder / "config.json")
     found = {name: stored.shape for name, stored in locations.items()}
     known = any(_is_of_family(component, family, config, found) for family in FAMILIES)
     if not known and folder.parent != mini.FOLDER / "pipeline":  # whose files are checked by their sha256
         refuse_differences(str(folder), component_shapes(component, folder), found)
+    refuse_whole_numbers(str(folder), locations)
     return locations
 
 
@@ -197,16 +207,6 @@ def _name(component: str, key: str) -> str:
             r"(?<=\.attentions\.0\.)(query|key|value|proj_attn)(?=\.)", lambda match: OLD_ATTENTION[match[1]], key
         )
     return f"{component}.{key}"
-
-
-def _noise_facts(path: Path) -> tuple[Prediction, bool]:
-    """What the UNet predicts by the scheduler's configuration, and whether its noise schedule ends in pure noise."""
-    config = read_config(path)
-    predictions: dict[object, Prediction] = {"epsilon": "epsilon", "v_prediction": "v_prediction"}
-    said = config.get("prediction_type", "epsilon")
-    if said not in predictions:
-        raise WeightsError(f"{path}: prediction_type is {said!r}; known are {' and '.join(map(str, predictions))}.")
-    return predictions[said], bool(config.get("rescale_betas_zero_snr", False))
 
 
 def _licence(folder: Path) -> str | None:

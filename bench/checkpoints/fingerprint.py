@@ -11,20 +11,21 @@ import msgspec
 
 from bench.checkpoints.checkpoint import Checkpoint, component_of
 from bench.checkpoints.families import PIPELINES, family_tensors, is_provenance, read_config, read_pipeline_class
-from bench.checkpoints.load import scheduler_config
 from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora, get_command
+from bench.checkpoints.pins import check_pins
 from bench.checkpoints.safetensors_files import weights_sha256
+from bench.checkpoints.scheduler import refuse_sampler
 from bench.documents import sha256_of
 from bench.errors import WeightsError
 from bench.lora.parse import read_adapter
 from bench.merge.load import every_place, open_checkpoint
-from bench.records import Fingerprint, Lora, Record, Suite, Variant, WeightFile
-from bench.records.weights import Family
+from bench.records import Fingerprint, Lora, Record, Sampler, Suite, Variant, WeightFile
+from bench.records.weights import Family, NoiseSchedule
 
 TOKENIZERS: dict[Family, tuple[str, ...]] = {"sdxl": ("tokenizer", "tokenizer_2"), "sd15": ("tokenizer",)}
 
 
-def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprint:
+def fingerprint(variant: Variant, weights_dir: Path | None = None, sampler: Sampler | None = None) -> Fingerprint:
     """Hash a variant's weight files, fetching those that are missing.
 
     The digest is the sha256 of the pipeline class, the checkpoint's noise schedule and kind of prediction, its
@@ -34,22 +35,31 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
 
     Every file's header is read, so that what is cut short or does not fit is refused before anything is rendered.
 
+    Args:
+        variant: of a suite.
+        weights_dir: a folder to look in before the Hub.
+        sampler: that is to draw it, where there is one.
+
     Raises:
-        WeightsError: something is missing, damaged or no checkpoint, or a LoRA has a key that fits nothing in it.
+        WeightsError: something is missing, damaged or no checkpoint, or a LoRA has a key that fits nothing in it; or
+            the sampler cannot draw the checkpoint; or a file of the Hub is another than ``fetch`` recorded.
+        MachineError: the lock file cannot be read.
     """
     checkpoint = open_checkpoint(variant, weights_dir)
+    if sampler is not None:
+        refuse_sampler(checkpoint.what, checkpoint.facts, sampler)
     pipeline = read_pipeline_class(checkpoint.config)
     if checkpoint.facts.layout == "diffusers" or (checkpoint.config / "tokenizer").is_dir():
         _check_tokenizers(checkpoint.config, pipeline)
     paths = [Path(fetch(find_lora(lora.path, weights_dir)).path or "") for lora in variant.loras]
+    check_pins(every_place(variant, weights_dir))
     adapters = [read_adapter(path, checkpoint.tensors) for path in paths]
     changed = {change.tensor for adapter in adapters for change in adapter.changes}
     files = [_weight_file(component, path) for component, path in checkpoint.files]
     loras = [_weight_file(f"lora:{number}", path) for number, path in enumerate(paths)]
     facts = {
         "pipeline": pipeline,
-        # Says what the UNet predicts; a sampler takes it over.
-        "schedule": {key: value for key, value in scheduler_config(checkpoint).items() if not key.startswith("_")},
+        "schedule": _schedule(checkpoint),
         "configurations": _configurations(checkpoint),
         "tokenizers": _tokenizers(checkpoint.config),
         "files": [(file.component, file.sha256) for file in files],
@@ -59,6 +69,8 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
         ],
         "fuse": variant.fuse,
     }
+    if checkpoint.facts.noise != NoiseSchedule():
+        facts["noise"] = msgspec.to_builtins(checkpoint.facts.noise)
     if checkpoint.identity:
         facts["identity"] = checkpoint.identity
     return Fingerprint(
@@ -71,6 +83,20 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
         lora_mode="none" if not variant.loras else "fused" if variant.fuse else "unfused",
         modules_changed=len(changed),
     )
+
+
+def _schedule(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The saved scheduler, with what counts of it as the checkpoint's files mark it.
+
+    Settings that are left aside are still in it, so that the digests of earlier runs stay.
+    """
+    config = read_config(checkpoint.config / "scheduler" / "scheduler_config.json")
+    facts = checkpoint.facts
+    if facts.prediction != config.get("prediction_type", "epsilon"):
+        config["prediction_type"] = facts.prediction
+    if facts.zero_terminal_snr:
+        config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
 def _weights(lora: Lora) -> dict[str, Any]:

@@ -9,7 +9,6 @@ given by ``--weights-dir`` or ``HOTART_WEIGHTS`` is searched before the Hub: it 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -217,6 +216,11 @@ def _companion(place: Place) -> str | None:
     return f"{folder}/{PEFT_CONFIG}".lstrip("/") if name == PEFT_FILE else None
 
 
+def beside(place: Place) -> str:
+    """The file beside the wanted one that says more of it, where there is one: an LDM configuration of its name."""
+    return _companion(place) or f"{(place.file or '').removesuffix('.safetensors')}.yaml"
+
+
 def _cached(place: Place) -> Path | None:
     """The place in the Hub's local cache, without asking the network."""
     from huggingface_hub import try_to_load_from_cache
@@ -237,9 +241,14 @@ def _is_whole(folder: Path) -> bool:
     """Whether a cached repository has weights for each part that it names; a download may have been cut short."""
     index = folder / "model_index.json"
     if not index.is_file():
-        return bool(weight_files(folder) or weight_files(folder / "unet"))
+        return _has_weights(folder) or _has_weights(folder / "unet")
     parts = json.loads(index.read_text("utf-8"))
-    return all(weight_files(folder / part) for part in COMPONENTS if part in parts)
+    return all(_has_weights(folder / part) for part in COMPONENTS if part in parts)
+
+
+def _has_weights(folder: Path) -> bool:
+    files = weight_files(folder)
+    return bool(files) and all(file.is_file() for file in files)
 
 
 def fetch(place: Place) -> Place:
@@ -251,15 +260,16 @@ def fetch(place: Place) -> Place:
     if place.path is not None:
         return place
     import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     repository = place.repository or ""
     try:
         if place.file is not None:
-            companion = _companion(place)
-            if companion is not None:
-                with contextlib.suppress(EntryNotFoundError):  # reading the file says what it lacks
-                    huggingface_hub.hf_hub_download(repository, companion, revision=place.revision)
+            try:
+                huggingface_hub.hf_hub_download(repository, beside(place), revision=place.revision)
+            except EntryNotFoundError as error:
+                if isinstance(error, LocalEntryNotFoundError):  # the repository was not asked
+                    raise
             return _at(place, Path(huggingface_hub.hf_hub_download(repository, place.file, revision=place.revision)))
         for skipped in ((HALF, *SKIPPED_PARTS), SKIPPED_PARTS):  # some hold nothing but half-precision copies
             folder = Path(

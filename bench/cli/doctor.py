@@ -19,12 +19,13 @@ from bench.documents import exists
 from bench.errors import MachineError, WeightsError
 from bench.formatting import listed, plural, quantity
 from bench.machine import machine_facts, package_versions, pick_device
-from bench.metrics.weights import Stored, lock_path, look_up
+from bench.metrics.weights import Stored, look_up
 from bench.plan.memory import estimate_memory, parts_of
 from bench.plan.time import estimate_time
 from bench.records import Machine, MemoryEstimate, Record, Suite, TimeEstimate
 from bench.store import load_run
 from bench.suite.training_prompts import training_prompts_in
+from bench.weights_lock import lock_path
 
 BYTES_PER_PIXEL = 3
 """A PNG of noise takes as much as its pixels; a photograph about half."""

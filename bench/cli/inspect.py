@@ -14,7 +14,7 @@ from bench.cli.progress import show_progress
 from bench.errors import UsageError
 from bench.formatting import NONE, plural
 from bench.records import HEAVIEST_LORA, CheckpointFacts, Inspection, Lora
-from bench.report.audits import KINDS, LAYOUTS, describe, lora_view, share
+from bench.report.audits import KINDS, LAYOUTS, describe, lora_view, predicts, share
 
 BAR_WIDTH = 24
 SHOWN = 12
@@ -129,7 +129,7 @@ def _lone(part: str, facts: CheckpointFacts) -> str:
     words = [LAYOUTS[facts.layout]]
     if part == "unet":
         words += [{"sdxl": "SDXL", "sd15": "SD 1.5"}[facts.family]]
-        words += ["predicts v"] if facts.prediction == "v_prediction" else []
+        words += [predicts(facts)] if facts.prediction == "v_prediction" else []
         words += ["inpainting"] if facts.inpainting else []
     words.append(f"stored in {', '.join(sorted(set(facts.dtypes.values())))}")
     words += [f"licence {facts.licence}"] if facts.licence else []

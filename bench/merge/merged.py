@@ -14,7 +14,15 @@ import msgspec
 
 from bench import documents
 from bench.checkpoints.blocks import BlockMap, check_blocks, count_blocks
-from bench.checkpoints.checkpoint import Checkpoint, SourceCheckpoint, Tensor, component_of, stored_dtypes
+from bench.checkpoints.checkpoint import (
+    PREDICTION_FACTS,
+    Checkpoint,
+    SourceCheckpoint,
+    Tensor,
+    component_of,
+    noise_facts,
+    stored_dtypes,
+)
 from bench.checkpoints.families import COMPONENTS, family_components
 from bench.checkpoints.load import own_config
 from bench.errors import WeightsError
@@ -30,8 +38,6 @@ if TYPE_CHECKING:
 
 NO_ARITHMETIC = ("schema", "models", "vae", "loras", "dtype", "metadata")
 """Fields of a recipe that ``identity`` leaves out or puts another way: names of sources, what is done on writing."""
-
-PREDICTION_FACTS = ("prediction", "zero_terminal_snr")
 
 
 class Fused(NamedTuple):
@@ -89,8 +95,7 @@ class Merged:
         return msgspec.structs.replace(
             first,
             layout="recipe",
-            prediction=speaker.facts.prediction,
-            zero_terminal_snr=speaker.facts.zero_terminal_snr,
+            **noise_facts(speaker),
             dtypes=stored_dtypes(self.tensors),
             licence=metadata.license or first.licence,
             title=metadata.title or first.title,

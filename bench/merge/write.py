@@ -25,6 +25,7 @@ from bench.checkpoints.checkpoint import Checkpoint, component_of
 from bench.checkpoints.families import CONV_IN, FAMILIES, family_tensors, inpainting_shape
 from bench.checkpoints.ldm_layout import LdmTensor, join, ldm_tensors
 from bench.checkpoints.safetensors_files import read_header, weights_sha256
+from bench.documents import FileState, file_state
 from bench.errors import MachineError, UsageError, WeightsError
 from bench.merge.load import located, open_recipe
 from bench.merge.merged import Merged, components_of
@@ -180,10 +181,9 @@ def _hash(merged: Merged, progress: Progress) -> dict[Path, WeightFile]:
     return found
 
 
-def _stamps(merged: Merged) -> dict[Path, tuple[int, int]]:
-    """Size and time of change of every input: what shows that a file was written to meanwhile."""
-    found = {path: path.stat() for _, path in merged.files}
-    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in found.items()}
+def _stamps(merged: Merged) -> dict[Path, FileState]:
+    """The state of every input: what shows that a file was written to meanwhile."""
+    return {path: file_state(path) for _, path in merged.files}
 
 
 def _refuse_changed(before: Mapping[Path, object], after: Mapping[Path, object]) -> None:

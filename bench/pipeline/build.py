@@ -13,13 +13,13 @@ import transformers
 from safetensors import SafetensorError
 
 from bench.checkpoints.checkpoint import Checkpoint
+from bench.checkpoints.diffusers_folder import EMPTY_IS_ZERO
 from bench.checkpoints.families import is_provenance, read_pipeline_class
-from bench.checkpoints.load import scheduler_config
 from bench.checkpoints.meta_model import CLASSES, empty_model, left_out, own_names
 from bench.checkpoints.safetensors_files import first_line
 from bench.errors import WeightsError
 from bench.formatting import listed
-from bench.pipeline.schedulers import set_sampler
+from bench.pipeline.schedulers import make_scheduler
 from bench.records import Component, Settings
 from bench.records.weights import Family
 from bench.suite.tokens import CONTEXT, byte_alphabet, merges
@@ -44,12 +44,13 @@ def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into
             afterwards.
 
     Raises:
-        WeightsError: a tensor is missing, superfluous, damaged or of another shape.
+        WeightsError: a tensor is missing, superfluous, damaged or of another shape; or as ``make_scheduler``.
     """
     for logging in (diffusers.utils.logging, transformers.utils.logging):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
     name, config = read_pipeline_class(checkpoint.config), checkpoint.config
+    scheduler = make_scheduler(checkpoint.what, checkpoint.facts, settings.sampler, settings.schedule)
     found = {tensor.partition(".")[0] for tensor in checkpoint.tensors}
     try:
         parts: dict[str, Any] = {
@@ -59,11 +60,11 @@ def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into
             parts |= tokenizers(checkpoint.facts.family)
         if name == "StableDiffusionPipeline":
             parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-        pipe = getattr(diffusers, name).from_pretrained(config, local_files_only=True, **parts)
+        if checkpoint.facts.family == "sdxl":
+            parts[EMPTY_IS_ZERO] = True
+        pipe = getattr(diffusers, name).from_pretrained(config, local_files_only=True, scheduler=scheduler, **parts)
     except DAMAGED as error:
         raise WeightsError(f"{checkpoint.what}: could not be loaded as {name}: {first_line(error)}") from error
-    pipe.scheduler = type(pipe.scheduler).from_config(scheduler_config(checkpoint))
-    set_sampler(pipe, settings.sampler, settings.schedule)
     pipe.set_progress_bar_config(disable=True)
     if settings.vae_tiling:
         pipe.vae.enable_tiling()

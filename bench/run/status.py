@@ -144,7 +144,8 @@ def update_info(stages: tuple[Stage, ...], work: Work) -> None:
     folder, old = work.folder, work.folder.info
     found: dict[str, Fingerprint] = {}
     if stages not in (("report",), ("score",)):
-        found = {variant.name: fingerprint(variant, work.options.weights_dir) for variant in work.variants}
+        sampler = work.suite.settings.sampler
+        found = {variant.name: fingerprint(variant, work.options.weights_dir, sampler) for variant in work.variants}
     new = _info(work, old, found)
     if old is None:
         folder.write_info(new)

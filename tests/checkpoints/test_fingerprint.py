@@ -255,3 +255,18 @@ def test_what_pefts_configuration_says_of_a_lora_is_part_of_it(tmp_path: Path, f
     with pytest.raises(WeightsError, match="was written by PEFT, which keeps alpha") as caught:
         fingerprint(own)
     assert "put that file beside it" in (caught.value.hint or "")
+
+
+def test_another_noise_schedule_is_another_variant(mini_copy: Path) -> None:
+    edit(mini_copy / "scheduler" / "scheduler_config.json", beta_end=0.02)
+    ours, theirs = fingerprint(variant("mini", unet=str(mini_copy))), fingerprint(variant())
+    assert ours.files == theirs.files
+    assert ours.digest != theirs.digest
+
+
+def test_a_sampler_that_cannot_draw_a_variant_is_refused_before_anything_is_rendered(mini_copy: Path) -> None:
+    edit(mini_copy / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=True)
+    for sampler in ("heun", "ddim"):
+        with pytest.raises(WeightsError, match=f"begins at pure noise, which {sampler} cannot"):
+            fingerprint(variant(mini_copy), None, sampler)
+    fingerprint(variant(mini_copy), None, "euler")

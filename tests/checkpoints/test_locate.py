@@ -425,6 +425,31 @@ def test_the_configuration_of_a_peft_file_is_fetched_with_it(tmp_path: Path, hub
     assert place.path == str(tmp_path / "deep" / "adapter_model.safetensors")
 
 
+def test_the_configuration_beside_a_single_file_is_fetched_with_it(tmp_path: Path, hub: Callable[..., None]) -> None:
+    asked: list[str] = []
+
+    def download(repository: str, file: str, revision: str | None) -> str:
+        asked.append(file)
+        return str(touch(tmp_path / file))
+
+    hub(hf_hub_download=download)
+    assert fetch(find_checkpoint("owner/name:deep/model.safetensors", None, None)).path
+    assert asked == ["deep/model.yaml", "deep/model.safetensors"]
+
+
+def test_a_repository_that_could_not_be_asked_for_it_is_no_repository_without_it(
+    tmp_path: Path, hub: Callable[..., None]
+) -> None:
+    def download(repository: str, file: str, revision: str | None) -> str:
+        if file.endswith(".yaml"):
+            raise LocalEntryNotFoundError("no connection")
+        return str(touch(tmp_path / file))
+
+    hub(hf_hub_download=download)
+    with pytest.raises(WeightsError, match="could not be downloaded"):
+        fetch(find_checkpoint("owner/name:model.safetensors", None, None))
+
+
 def test_a_repository_without_the_configuration_gives_the_file_alone(tmp_path: Path, hub: Callable[..., None]) -> None:
     def download(repository: str, file: str, revision: str | None) -> str:
         if file.endswith(".json"):

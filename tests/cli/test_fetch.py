@@ -136,6 +136,19 @@ def test_fetch_gets_checkpoints_too(cli, with_weights, network, monkeypatch):
     assert "mini" in found
 
 
+def test_hashes_of_a_checkpoint_of_the_hub_are_recorded(cli, with_weights, network, monkeypatch, tmp_path):
+    folder = sources.find_checkpoint("mini", None, None).path
+    place = sources.Place(what="owner/mini", path=folder, repository="owner/mini")
+    monkeypatch.setattr("bench.cli.fetch.every_place", lambda *_: (place,))
+    answer = cli("fetch", "own.toml")
+    assert answer.code == 0, answer.err
+    (line,) = [line for line in answer.out.splitlines() if line.startswith("owner/mini")]
+    assert "recorded here" in line
+    assert "a run with other bytes is refused" in answer.out
+    lock = json.loads((tmp_path / "locks" / "lock.json").read_text("utf-8"))
+    assert "unet/diffusion_pytorch_model.safetensors" in lock["sources"]["owner/mini@unpinned"]["files"]
+
+
 def test_doctor_lists_the_weights_of_metrics_and_names_the_command(cli, with_weights, network):
     before = cli("doctor", "own.toml")
     assert before.code == 3
