@@ -7,8 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from bench.checkpoints.checkpoint import Checkpoint, component_of
 from bench.checkpoints.families import PIPELINES, family_tensors, is_provenance, read_config, read_pipeline_class
 from bench.checkpoints.load import scheduler_config
@@ -16,9 +14,10 @@ from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora, get_comman
 from bench.checkpoints.safetensors_files import weights_sha256
 from bench.documents import sha256_of
 from bench.errors import WeightsError
+from bench.lora.algorithms import weights_of
 from bench.lora.parse import read_adapter
 from bench.merge.load import every_place, open_checkpoint
-from bench.records import Fingerprint, Lora, Record, Suite, Variant, WeightFile
+from bench.records import Fingerprint, Record, Suite, Variant, WeightFile
 from bench.records.weights import Family
 
 TOKENIZERS: dict[Family, tuple[str, ...]] = {"sdxl": ("tokenizer", "tokenizer_2"), "sd15": ("tokenizer",)}
@@ -42,7 +41,9 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
     if checkpoint.facts.layout == "diffusers" or (checkpoint.config / "tokenizer").is_dir():
         _check_tokenizers(checkpoint.config, pipeline)
     paths = [Path(fetch(find_lora(lora.path, weights_dir)).path or "") for lora in variant.loras]
-    adapters = [read_adapter(path, checkpoint.tensors) for path in paths]
+    adapters = [
+        read_adapter(path, checkpoint.tensors, lora.leave_out) for path, lora in zip(paths, variant.loras, strict=True)
+    ]
     changed = {change.tensor for adapter in adapters for change in adapter.changes}
     files = [_weight_file(component, path) for component, path in checkpoint.files]
     loras = [_weight_file(f"lora:{number}", path) for number, path in enumerate(paths)]
@@ -54,7 +55,7 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
         "tokenizers": _tokenizers(checkpoint.config),
         "files": [(file.component, file.sha256) for file in files],
         "loras": [
-            (file.sha256, adapter.scales, _weights(lora))
+            (file.sha256, adapter.scales, weights_of(lora))
             for file, adapter, lora in zip(loras, adapters, variant.loras, strict=True)
         ],
         "fuse": variant.fuse,
@@ -71,11 +72,6 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
         lora_mode="none" if not variant.loras else "fused" if variant.fuse else "unfused",
         modules_changed=len(changed),
     )
-
-
-def _weights(lora: Lora) -> dict[str, Any]:
-    """All weights of a LoRA, those of components and blocks too; its path does not count."""
-    return {name: value for name, value in msgspec.to_builtins(lora).items() if name != "path"}
 
 
 def _check_tokenizers(folder: Path, pipeline: str) -> None:

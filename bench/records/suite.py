@@ -36,6 +36,8 @@ class Lora(Record, frozen=True):
     text_encoder_2: float | None = None
     blocks: dict[str, float] = msgspec.field(default_factory=dict)
     """Weights of blocks of the UNet by name (``IN00``, ``M00``, ``OUT00``, ``BASE``), instead of the above."""
+    leave_out: tuple[Literal["bundle_emb"], ...] = ()
+    """Parts of the file that are not applied: embeddings that a trainer bundled with the LoRA (``bundle_emb``)."""
 
 
 class Variant(Record, frozen=True):

@@ -24,12 +24,12 @@ def test_variants_of_one_suite_and_of_all(cli):
     assert [row["variant"] for row in one] == [variant.name for variant in load_suite("mini").variants]
     every = json.loads(cli("list", "variants", "--json").out)
     assert {row["suite"] for row in every} == set(list_suites())
-    assert "mini:spo at 1" in cli("list", "variants", "mini").out
+    assert "mini:spo × 1" in cli("list", "variants", "mini").out
 
 
 def test_variants_of_a_suite_file(cli, home):
     out = cli("list", "variants", "own.toml").out
-    assert "mini:spo at 0.5" in out
+    assert "mini:spo × 0.5" in out
 
 
 def test_metrics(cli):
