@@ -36,6 +36,10 @@ DIFFERENCES = ("diff", "norm", "bias")
 """Kinds that are added as they are; an alpha beside them has no meaning, in any tool."""
 
 
+class OtherFamilyError(WeightsError):
+    """A LoRA whose keys or shapes are not those of the checkpoint; it may fit another."""
+
+
 def read_adapter(path: Path, tensors: Mapping[str, Tensor], leave_out: Collection[str] = ()) -> Adapter:
     """What a LoRA file changes in a checkpoint; each of its keys belongs to one tensor.
 
@@ -354,7 +358,7 @@ def _left_over(path: Path, header: Header, left: list[str], modules: Mapping[str
         plain = key.removeprefix(PEFT_PREFIX)
         lost[next((component for component, begin in _COMPONENTS.items() if begin.match(plain)), "unknown")] += 1
     counts = ", ".join(f"{part} {used[part]} fit, {lost[part]} left over" for part in sorted(used | lost))
-    return WeightsError(
+    return OtherFamilyError(
         f"{path}: {len(left)} of {used.total() + len(left)} keys of the LoRA fit nothing in the checkpoint ({counts}): "
         f"{listed(left, 3)}. They look like {lora_of(header.tensors) or looks_like(left)}.",
         f"{FAMILY_HINT}; a LoRA is applied whole or not at all",
@@ -367,4 +371,5 @@ def _worst(path: Path, header: Header, problems: list[Mismatch], modules: int) -
     words = [one.words for one in problems if one.problem == worst]
     hint = ALPHA_HINT if worst in (NOTHING, NOT_FINITE) else FAMILY_HINT
     looks = f" It looks like {likely}." if (likely := lora_of(header.tensors)) else ""
-    return WeightsError(f"{path}: {len(words)} of {modules} {worst}: {listed(words, 3)}.{looks}", hint)
+    kind = OtherFamilyError if worst == MISFIT else WeightsError
+    return kind(f"{path}: {len(words)} of {modules} {worst}: {listed(words, 3)}.{looks}", hint)
