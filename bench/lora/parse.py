@@ -109,7 +109,7 @@ def _refuse_whole_numbers(path: Path, header: Header) -> None:
     if whole:
         raise WeightsError(
             f"{path}: {len(whole)} of {len(header.tensors)} tensors are stored as whole numbers, without the scale "
-            f"that would make them weights: {listed(whole, 3)}.",
+            f"that would make them weights, such as {min(whole)}.",
             "save the LoRA in float16, bfloat16 or float32",
         )
 
