@@ -17,6 +17,9 @@ from bench.merge.write import MergedFile, merge
 Arrays = dict[str, np.ndarray]
 ALPHA, DENSITY, DROP = 0.3, 0.2, 0.4
 LOGIT_SCALE = "conditioner.embedders.1.model.logit_scale"
+PROJECTION = "conditioner.embedders.0.transformer.text_projection.weight"
+KEPT = (POSITIONS, LOGIT_SCALE, PROJECTION)
+"""Of the text encoders, and read by no pipeline: as the first file has them."""
 CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
 PACKED = "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight"
 
@@ -67,7 +70,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Arrays]:
             if "in_proj" in key and name != "a":  # q, k and v at angles of their own to the first model's
                 own = zip(np.split(states["a"][key], 3), np.split(tensor, 3), (2, 0, -1), (9, 1, 0.2), strict=True)
                 state[key] = np.concatenate([share * one + size * other for one, other, share, size in own])
-        states[name] = state | {LOGIT_SCALE: np.array(4.6 + seed, np.float32)}
+        unread = {LOGIT_SCALE: np.array(4.6 + seed, np.float32), PROJECTION: np.full((4, 4), seed, np.float32)}
+        states[name] = state | unread
         save_file(states[name], place / f"{name}.safetensors")
     states["place"] = {"path": np.array(str(place))}
     return states
@@ -89,7 +93,7 @@ def test_every_stored_tensor_is_merged_for_itself(inputs: dict[str, Arrays], met
     assert sum(done.tensors.values()) == len(found)
     for key, tensor in found.items():
         a, b, c = (inputs[name][key].astype(np.float64) for name in "abc")
-        first = key in (POSITIONS, LOGIT_SCALE) or key.startswith("first_stage_model.")
+        first = key in KEPT or key.startswith("first_stage_model.")
         np.testing.assert_allclose(tensor, a if first else formula(a, b, c), atol=2e-6, err_msg=key)
 
 
@@ -109,7 +113,7 @@ def test_dare_keeps_or_makes_up_for_each_entry(inputs: dict[str, Arrays], tmp_pa
     assert found.keys() == inputs["a"].keys()
     for key, tensor in found.items():
         a, b = (inputs[name][key].astype(np.float64) for name in "ab")
-        if key in (POSITIONS, LOGIT_SCALE) or key.startswith("first_stage_model."):
+        if key in KEPT or key.startswith("first_stage_model."):
             assert np.array_equal(tensor, a)
             continue
         kept = a + (b - a) / (1 - DROP)
@@ -136,7 +140,7 @@ def test_a_difference_makes_an_inpainting_model_of_a_custom_one(
     assert found.keys() == inputs["a"].keys()
     for key, tensor in found.items():
         a, b, c = (inputs[name][key].astype(np.float64) for name in "abc")
-        first = key in (POSITIONS, LOGIT_SCALE) or key.startswith("first_stage_model.")
+        first = key in KEPT or key.startswith("first_stage_model.")
         wanted = a if first else add_difference(a, b, c)
         if key == CONV_IN:
             assert np.array_equal(tensor[:, 4:], inpainting[:, 4:])
