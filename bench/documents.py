@@ -260,6 +260,12 @@ def refuse_unknown_choice(path: Path | str, field: str, value: object, choices: 
         )
 
 
+def refuse_unknown_choices(path: Path | str, field: str, values: object, choices: Collection[str]) -> None:
+    """The same for each text of a list."""
+    for index, value in enumerate(values if isinstance(values, list) else ()):
+        refuse_unknown_choice(path, f"{field}[{index}]", value, choices)
+
+
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, or of a UTF-16 file with its byte order mark, which is taken off.
 

@@ -186,10 +186,11 @@ def making_command(suite: Suite) -> str:
 
 
 def lora(found: Lora) -> str:
-    """``glow.safetensors × 0.8``, with the weights that components and blocks have of their own in brackets."""
+    """``glow.safetensors × 0.8``, in brackets what components and blocks have of their own."""
     parts = {"UNet": found.unet, "text encoder": found.text_encoder, "text encoder 2": found.text_encoder_2}
-    own = ", ".join(f"{name} × {_weight(at)}" for name, at in (parts | found.blocks).items() if at is not None)
-    return f"{found.path} × {_weight(found.weight)}" + (f" ({own})" if own else "")
+    own = [f"{name} × {_weight(at)}" for name, at in (parts | found.blocks).items() if at is not None]
+    own += [f"without {name}" for name in found.leave_out]
+    return f"{found.path} × {_weight(found.weight)}" + (f" ({', '.join(own)})" if own else "")
 
 
 def _weight(weight: float) -> str:

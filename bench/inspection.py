@@ -24,7 +24,7 @@ from bench.errors import UsageError, WeightsError
 from bench.lora.algorithms import Adapter
 from bench.lora.apply import AdapterParts, check_values, fuse_into
 from bench.lora.audit import Step, audit_lora, block_changes, measure_change
-from bench.lora.parse import parse_key, read_adapter
+from bench.lora.parse import OtherFamilyError, parse_key, read_adapter
 from bench.merge.load import open_named
 from bench.records import ChangedModule, Component, Dtype, Inspection, Lora, Progress
 from bench.records.weights import Family
@@ -181,10 +181,10 @@ def _match(path: Path, base: Checkpoint | None) -> tuple[Adapter, Checkpoint]:
         checkpoint = open_named(family, None, None)
         try:
             return read_adapter(path, checkpoint.tensors), checkpoint
-        except WeightsError as error:
+        except OtherFamilyError as error:
             refusals.append(error)
     raise WeightsError(
-        f"{path}: fits no family that is known here ({', '.join(FAMILIES)}). For the first: {refusals[0].message}",
+        f"{refusals[0].message} That is for {FAMILIES[0]}; it fits {' and '.join(FAMILIES[1:])} no better.",
         f"hotart-bench inspect {shlex.quote(str(path))} --against CHECKPOINT",
     )
 

@@ -45,6 +45,14 @@ LORAS = {
     ),
     "of another layout": (lambda: renamed("unet.", "lora_unet_"), ["112 of 112 keys", "lora_unet_down_blocks.0"]),
     "with nothing in it": (dict, ["holds no tensors"]),
+    "stored as whole numbers": (
+        lambda: {name: tensor.astype(np.int8) for name, tensor in tiny.lora_tensors(1).items()},
+        ["112 of 112 tensors are stored as whole numbers", "(int8)", "save the LoRA in float16"],
+    ),
+    "with embeddings beside it": (
+        lambda: tiny.lora_tensors(1) | {"bundle_emb.cat.clip_l": np.ones((1, 8), np.float32)},
+        ["bundle_emb.cat.clip_l", 'leave_out = ["bundle_emb"]'],
+    ),
     "with one matrix of two": (lambda: without("lora_B.weight"), ["56 of 56 modules", "has down and lacks up"]),
     "with ranks that differ": (
         lambda: {name: tensor[:4] if "lora_A" in name else tensor for name, tensor in tiny.lora_tensors(1).items()},

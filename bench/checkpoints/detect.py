@@ -20,8 +20,13 @@ _GUESSES = tuple(
         (r"\.lora_B(\.\w+)?\.bias$", "PEFT's lora_bias, which is not supported"),
         (r"lora_embedding_[AB]", "a LoRA of a token embedding, which is not supported"),
         (r"^(emb_params|string_to_param|string_to_token|clip_[lg]$|bundle_emb)|^<.*>$", "a textual inversion"),
-        (r"^lora_unet_(double|single)_blocks|^(transformer\.)?(single_)?transformer_blocks\.\d", "a LoRA of Flux"),
-        (r"^lora_unet_joint_blocks|joint_transformer_blocks", "a LoRA of Stable Diffusion 3"),
+        (r"(^|[._])(double|single)_blocks[._]\d|(^|[._])single_transformer_blocks[._]\d", "a LoRA of Flux"),
+        (r"(^|[._])joint_blocks[._]\d|joint_transformer_blocks", "a LoRA of Stable Diffusion 3"),
+        (
+            r"^(transformer[._]|lora_transformer_)?transformer_blocks[._]\d",
+            "a LoRA of a diffusion transformer (Flux, Stable Diffusion 3)",
+        ),
+        (r"^(diffusion_model\.|lora_unet_|transformer\.)(blocks|layers)[._]\d", "a LoRA of a diffusion transformer"),
         (r"^lora_te3_|^text_encoder_3\.", "a LoRA of a T5 text encoder (Flux or Stable Diffusion 3)"),
         (r"motion_modules", "a motion LoRA of AnimateDiff"),
         (r"^(image_proj|ip_adapter)\.", "an IP-Adapter"),
@@ -54,6 +59,16 @@ def guess(keys: Iterable[str]) -> str | None:
     votes = Counter(next((words for pattern, words in _GUESSES if pattern.search(key)), "") for key in keys)
     votes.pop("", None)
     return votes.most_common(1)[0][0] if votes else None
+
+
+_TEXT_WIDTH = re.compile(r"attn2[._](processor\.)?to_[kv][._].*(down|lora_A)")
+
+
+def lora_of(tensors: Mapping[str, Stored]) -> str | None:
+    """The family that a LoRA is for, where names alone mislead: Stable Diffusion 2 has those of SD 1.5."""
+    widths = Counter(stored.shape[1:2] for name, stored in tensors.items() if _TEXT_WIDTH.search(name))
+    common = widths.most_common(1)
+    return "a LoRA of Stable Diffusion 2" if common and common[0][0] == (CONTEXT_OF_SD2,) else None
 
 
 FileKind = Literal["checkpoint", "unet", "vae"]

@@ -17,9 +17,10 @@ from bench.checkpoints.safetensors_files import weights_sha256
 from bench.checkpoints.scheduler import refuse_sampler
 from bench.documents import sha256_of
 from bench.errors import WeightsError
+from bench.lora.algorithms import weights_of
 from bench.lora.parse import read_adapter
 from bench.merge.load import every_place, open_checkpoint
-from bench.records import Fingerprint, Lora, Record, Sampler, Suite, Variant, WeightFile
+from bench.records import Fingerprint, Record, Sampler, Suite, Variant, WeightFile
 from bench.records.weights import Family, NoiseSchedule
 
 TOKENIZERS: dict[Family, tuple[str, ...]] = {"sdxl": ("tokenizer", "tokenizer_2"), "sd15": ("tokenizer",)}
@@ -53,7 +54,9 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None, sampler: Samp
         _check_tokenizers(checkpoint.config, pipeline)
     paths = [Path(fetch(find_lora(lora.path, weights_dir)).path or "") for lora in variant.loras]
     check_pins(every_place(variant, weights_dir))
-    adapters = [read_adapter(path, checkpoint.tensors) for path in paths]
+    adapters = [
+        read_adapter(path, checkpoint.tensors, lora.leave_out) for path, lora in zip(paths, variant.loras, strict=True)
+    ]
     changed = {change.tensor for adapter in adapters for change in adapter.changes}
     files = [_weight_file(component, path) for component, path in checkpoint.files]
     loras = [_weight_file(f"lora:{number}", path) for number, path in enumerate(paths)]
@@ -64,7 +67,7 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None, sampler: Samp
         "tokenizers": _tokenizers(checkpoint.config),
         "files": [(file.component, file.sha256) for file in files],
         "loras": [
-            (file.sha256, adapter.scales, _weights(lora))
+            (file.sha256, adapter.scales, weights_of(lora))
             for file, adapter, lora in zip(loras, adapters, variant.loras, strict=True)
         ],
         "fuse": variant.fuse,
@@ -97,11 +100,6 @@ def _schedule(checkpoint: Checkpoint) -> dict[str, Any]:
     if facts.zero_terminal_snr:
         config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return {key: value for key, value in config.items() if not key.startswith("_")}
-
-
-def _weights(lora: Lora) -> dict[str, Any]:
-    """All weights of a LoRA, those of components and blocks too; its path does not count."""
-    return {name: value for name, value in msgspec.to_builtins(lora).items() if name != "path"}
 
 
 def _check_tokenizers(folder: Path, pipeline: str) -> None:

@@ -21,7 +21,7 @@ from bench.checkpoints.families import COMPONENTS, FAMILIES, config_folder
 from bench.checkpoints.safetensors_files import weight_files
 from bench.errors import WeightsError
 from bench.formatting import did_you_mean
-from bench.lora.parse import PEFT_CONFIG, PEFT_FILE
+from bench.lora.peft import PEFT_CONFIG, PEFT_FILE
 from bench.mini import weights as mini
 from bench.records import Record, Variant
 

@@ -95,7 +95,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         weight = found.lora.modules[0].weight if found.lora.modules else 1.0
         view = lora_view(Lora(path=found.path, weight=weight), found.lora)
         rows += [("is", f"a LoRA file: {view.layout}"), ("keys applied", counts), ("kinds", view.kinds)]
-        rows += [("rank, alpha", view.ranks), ("scale", view.scale)]
+        rows += [("rank, alpha", view.ranks), ("scale", view.scale), *(("note", one) for one in found.lora.notes)]
     rows.append(("numbers", sizes))
     rows.append((f"NaN or infinite in {found.dtype}" if found.dtype else "NaN or infinite", _non_finite(found)))
     if found.against is not None:

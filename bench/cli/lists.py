@@ -15,6 +15,7 @@ from bench.cli.printing import DONE, Columns, print_json, print_table, say, show
 from bench.documents import exists, refuse_url
 from bench.errors import SuiteError
 from bench.formatting import did_you_mean, listed
+from bench.formatting import lora as lora_text
 from bench.metrics import all_facts, plugin_problems
 from bench.records import MetricFacts
 from bench.suite import list_prompt_sets, load_suite, prompts_folder, read_prompt_file
@@ -96,7 +97,7 @@ def list_variants(
     rows = []
     for name, variant in found:
         parts = [("", variant.checkpoint), ("unet ", variant.unet), ("vae ", variant.vae)]
-        loras = [f"{lora.path} at {lora.weight:g}" for lora in variant.loras]
+        loras = [lora_text(lora) for lora in variant.loras]
         rows.append([name, variant.name, ", ".join(label + path for label, path in parts if path), ", ".join(loras)])
     print_table({"suite": "name", "variant": "name", "checkpoint": "text", "LoRAs": "text"}, rows)
     return DONE

@@ -52,6 +52,8 @@ def merge(
         print_json(done)
         return DONE
     _print(done)
+    for note in done.notes:
+        say(note)
     if not quiet:
         say(_try_it(done.path))
     return DONE

@@ -123,7 +123,7 @@ def open_recipe(path: Path, weights_dir: Path | None, within: tuple[Path, ...] =
     loras = []
     for lora in recipe.loras:
         file = Path(fetch(find_lora(located(lora.path, path.parent), weights_dir)).path or "")
-        loras.append(Fused(lora, read_adapter(file, models[0].tensors)))
+        loras.append(Fused(lora, read_adapter(file, models[0].tensors, lora.leave_out)))
     return Merged(path, recipe, models, vae, loras)
 
 

@@ -151,7 +151,7 @@ def lora_bytes(variants: Sequence[Variant], needed: Sequence[Needed], parts: Par
         WeightsError: a LoRA is damaged, or has a key that fits nothing in the checkpoint.
     """
     there = {(item.variant, item.what): item.path for item in needed if item.present}
-    files = {there.get((variant.name, lora.path)) for variant in variants for lora in variant.loras}
+    files = {(there.get((variant.name, lora.path)), lora.leave_out) for variant in variants for lora in variant.loras}
     if not files:
         return 0, 0, True
     last = variants[-1].name, {lora.path for lora in variants[-1].loras}
@@ -161,9 +161,9 @@ def lora_bytes(variants: Sequence[Variant], needed: Sequence[Needed], parts: Par
         return BYTES["float32"] * parts.unet_parameters, own, False
     tensors = checkpoint.tensors
     names = {name for name in tensors if name.startswith("unet.")}
-    paths = [Path(file) for file in files if file is not None]
+    paths = [(Path(file), leave_out) for file, leave_out in files if file is not None]
     if len(paths) == len(files):
-        names = {change.tensor for path in paths for change in read_adapter(path, tensors).changes}
+        names = {change.tensor for path, out in paths for change in read_adapter(path, tensors, out).changes}
     recipe = checkpoint.facts.layout == "recipe"
     sizes = {name: BYTES.get("float32" if recipe else tensors[name].dtype, 4) for name in names}
     return sum(math.prod(tensors[name].shape) * sizes[name] for name in names), own, len(paths) == len(files)

@@ -33,6 +33,9 @@ HEAVIEST_LORA = 1000.0
 """Largest weight of a LoRA that is taken for one, of either sign; with larger ones the arithmetic overflows."""
 
 
+LeftOut = Literal["bundle_emb"]
+
+
 class Lora(Record, frozen=True):
     """A LoRA file and the weight it is applied with (1.0 = as trained)."""
 
@@ -44,6 +47,8 @@ class Lora(Record, frozen=True):
     text_encoder_2: float | None = None
     blocks: dict[str, float] = msgspec.field(default_factory=dict)
     """Weights of blocks of the UNet by name (``IN00``, ``M00``, ``OUT00``, ``BASE``), instead of the above."""
+    leave_out: tuple[LeftOut, ...] = ()
+    """Parts of the file that are not applied: embeddings that a trainer bundled with the LoRA (``bundle_emb``)."""
 
 
 class Variant(Record, frozen=True):

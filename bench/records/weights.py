@@ -85,6 +85,8 @@ class LoraAudit(Record, frozen=True):
     applied: dict[str, int]
     """Keys applied, by component."""
     modules: tuple[ChangedModule, ...]
+    notes: tuple[str, ...] = ()
+    """What else was done with the file, in sentences: what it was begun with taken away, embeddings left out."""
 
 
 class PixelDifference(Record, frozen=True):

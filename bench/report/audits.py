@@ -50,6 +50,7 @@ class LoraView:
     scale: str
     change: str
     rounded: str
+    notes: str
 
 
 def lora_rows(known: Fingerprint, audit: Audit) -> list[LoraView]:
@@ -74,6 +75,7 @@ def lora_view(lora: Lora, found: LoraAudit, note: str = "") -> LoraView:
         scale=_range([one.scale for one in modules]),
         change=change_text(modules),
         rounded=text.percent(max(rounded)) if rounded else text.NONE,
+        notes=" ".join(found.notes),
     )
 
 

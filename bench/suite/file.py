@@ -31,6 +31,7 @@ from bench.records import (
     Variant,
 )
 from bench.records.base import KARRAS_SAMPLERS
+from bench.records.suite import LeftOut
 from bench.suite import prompt_files
 from bench.suite.limits import parse_limit, quantity_of
 from bench.suite.prompt_formats import READERS
@@ -189,6 +190,7 @@ def _read_table(path: Path) -> dict[str, Any]:
     )
     for place, inner, known in _tables(table):
         documents.refuse_unknown_fields(path, place, inner, known)
+        documents.refuse_unknown_choices(path, f"{place}leave_out", inner.get("leave_out"), get_args(LeftOut))
     old_words = _old_sampler(settings)
     if old_words:
         raise SuiteError(

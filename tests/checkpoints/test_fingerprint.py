@@ -18,6 +18,7 @@ from bench.checkpoints.families import read_pipeline_class
 from bench.checkpoints.fingerprint import fingerprint
 from bench.checkpoints.safetensors_files import read_header
 from bench.errors import WeightsError
+from bench.lora.algorithms import weights_of
 from bench.mini import weights
 from bench.records import Lora, Variant
 
@@ -124,6 +125,28 @@ def test_every_arrangement_of_loras_is_another_variant() -> None:
         (Lora(path="mini:spo", weight=-1.0),),
     ]
     assert len({fingerprint(variant("mini", *loras)).digest for loras in arrangements}) == len(arrangements)
+
+
+def test_what_is_left_out_of_a_lora_is_part_of_the_variant(tmp_path: Path) -> None:
+    state = load_file(weights.lora_file("spo"))
+    save_file(state | {"bundle_emb.cat.clip_l": np.ones((1, 8), np.float32)}, tmp_path / "bundled.safetensors")
+    bundled = Lora(path=str(tmp_path / "bundled.safetensors"), leave_out=("bundle_emb",))
+    assert fingerprint(variant("mini", bundled)).loras == (bundled,)
+    assert weights_of(bundled)["leave_out"] == ("bundle_emb",)
+    assert weights_of(SPO) == {  # as in digests from before there was anything to leave out
+        "weight": 1.0, "unet": None, "text_encoder": None, "text_encoder_2": None, "blocks": {}
+    }  # fmt: skip
+
+
+def test_what_a_lora_was_begun_with_is_part_of_the_variant(tmp_path: Path) -> None:
+    digests = set()
+    for begun in (True, "pissa", "olora"):
+        told = json.dumps({"unet.lora_alpha": 8, "unet.init_lora_weights": begun})
+        path = tmp_path / f"{begun}" / "lora.safetensors"
+        path.parent.mkdir()
+        save_file(load_file(weights.lora_file("spo")), path, {"lora_adapter_metadata": told})
+        digests.add(fingerprint(variant("mini", Lora(path=str(path)))).digest)
+    assert len(digests) == 3
 
 
 @pytest.mark.parametrize("component", ["unet", "vae", "text_encoder", "text_encoder_2"])

@@ -2,6 +2,7 @@ import json
 import statistics
 
 import pytest
+from suites import write_suite
 
 from bench.metrics import all_facts
 from bench.suite import list_prompt_sets, list_suites, load_suite, prompts_folder, read_prompts
@@ -24,12 +25,15 @@ def test_variants_of_one_suite_and_of_all(cli):
     assert [row["variant"] for row in one] == [variant.name for variant in load_suite("mini").variants]
     every = json.loads(cli("list", "variants", "--json").out)
     assert {row["suite"] for row in every} == set(list_suites())
-    assert "mini:spo at 1" in cli("list", "variants", "mini").out
+    assert "mini:spo × 1" in cli("list", "variants", "mini").out
 
 
 def test_variants_of_a_suite_file(cli, home):
     out = cli("list", "variants", "own.toml").out
-    assert "mini:spo at 0.5" in out
+    assert "mini:spo × 0.5" in out
+    write_suite(home, "weight = 0.5", 'unet = 0, blocks = { M00 = 0.2 }, leave_out = ["bundle_emb"]')
+    out = cli("list", "variants", "own.toml").out
+    assert "mini:spo × 1 (UNet × 0, M00 × 0.2, without bundle_emb)" in " ".join(out.split())
 
 
 def test_metrics(cli):

@@ -34,6 +34,11 @@ BAD = {
         "wieght = 0.5",
         "variants.spo.loras[0].wieght (did you mean 'weight'?)",
     ),
+    "unknown in what a lora leaves out": (
+        "weight = 0.5",
+        'leave_out = ["bundle_embs"]',
+        "variants.spo.loras[0].leave_out[0] is 'bundle_embs' (did you mean 'bundle_emb'?)",
+    ),
     "unknown in measure": ("rounds = 3", "round = 3", "unknown field measure.round (did you mean 'rounds'?)"),
     "no schema": ("schema = 2\n", "", "the field schema is missing; suites have schema = 2"),
     "text schema": ("schema = 2", 'schema = "1"', "the field schema is '1'"),
