@@ -95,6 +95,23 @@ def interval(found: Interval | None, decimals: int, sign: bool = True) -> str:
     return f"[{write(found.low, decimals)}, {write(found.high, decimals)}]"
 
 
+def ratio_and_interval(value: float, found: Interval | None) -> tuple[str, str]:
+    """A ratio and its interval, "" for none, to two figures of what it is uncertain by; without one to three figures.
+
+    A number x is uncertain by x ln(high / low) / 2, the half width on the logarithmic scale on which ratios are
+    symmetric. Beyond a factor of e each number has decimals of its own: ``1.034 [1.010, 1.058]``, ``5 [0.02, 386]``.
+    """
+    if found is None:
+        return number(value, decimals_for(value / 10)), ""
+    spread = math.log(found.high / found.low) / 2
+    scales = (value, value, value) if spread < 1 else (value, found.low, found.high)
+    shown, low, high = (
+        number(one, decimals_for(scale * spread))
+        for one, scale in zip((value, found.low, found.high), scales, strict=True)
+    )
+    return shown, f"[{low}, {high}]"
+
+
 def percent(share: float | None) -> str:
     """A share of 0 to 1 in whole per cent; never 0 % or 100 % for what is not quite."""
     if share is None:

@@ -24,6 +24,7 @@ from bench.compare import (
 )
 from bench.errors import UsageError
 from bench.formatting import (
+    NONE,
     decimals_for,
     holds,
     interval,
@@ -32,6 +33,7 @@ from bench.formatting import (
     percent,
     plural,
     quantity,
+    ratio_and_interval,
     set_letters,
     signed,
 )
@@ -220,7 +222,8 @@ def _ratio_rows(ratios: Sequence[Ratio], timings: Sequence[TimingSummary]) -> li
         above, below = summaries[ratio.candidate, ratio.name], summaries[ratio.reference, ratio.name]
         name = ratio.name + ("*" if above.weak or below.weak else "")
         medians = [quantity(below.median, below.unit), quantity(above.median, above.unit)]
-        rows.append([name, *medians, f"{ratio.ratio:.3f}", interval(ratio.interval, 3, sign=False)])
+        value, between = ratio_and_interval(ratio.ratio, ratio.interval)
+        rows.append([name, *medians, value, between or NONE])
     return rows
 
 

@@ -95,7 +95,8 @@ def _run(
 ) -> Outcome:
     variants = pick_variants(suite, options.variants)
     metrics = tuple(options.metrics) if options.metrics is not None else suite.metrics
-    facts_for(metrics)
+    if "score" in stages or options.metrics is not None:
+        facts_for(metrics)
     if suite.external_images is not None and not {"render", "measure"}.isdisjoint(stages):
         raise UsageError(
             f"{path}: its images are external; there is no model to render or to time.",

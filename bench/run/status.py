@@ -16,7 +16,7 @@ from bench.errors import HotartError
 from bench.formatting import joined
 from bench.machine import git_state, machine_facts, package_versions, pick_device
 from bench.measure import open_jobs
-from bench.metrics import facts_of_run
+from bench.metrics import all_metrics, facts_of_run
 from bench.ray_workers import WorkerPool
 from bench.records import (
     SCHEMA,
@@ -70,8 +70,20 @@ def is_complete(folder: RunFolder) -> bool:
     suite = info.suite
     return not (
         unrendered(suite, folder, suite.variants)
-        or missing_scores(folder, suite.metrics)
+        or _unscored(folder, suite.metrics)
         or open_jobs(suite, suite.variants, folder.timings(), info.machine.device)
+    )
+
+
+def _unscored(folder: RunFolder, metrics: Sequence[str]) -> bool:
+    """Whether scores are missing; of a metric that is not installed here, every image needs one of any version."""
+    here = [name for name in metrics if name in all_metrics()]
+    scored = {(one.variant, one.prompt_id, one.sample, one.metric) for one in folder.scores()}
+    return missing_scores(folder, here) > 0 or any(
+        (one.variant, one.prompt_id, one.sample, name) not in scored
+        for name in metrics
+        if name not in here
+        for one in folder.renders()
     )
 
 
@@ -142,7 +154,7 @@ def update_info(stages: tuple[Stage, ...], work: Work) -> None:
     found: dict[str, Fingerprint] = {}
     if stages not in (("report",), ("score",)):
         found = {variant.name: fingerprint(variant, work.options.weights_dir) for variant in work.variants}
-    new = _info(work, old, found)
+    new = _info(work, old, found, work.metrics if "score" in stages else ())
     if old is None:
         folder.write_info(new)
         return
@@ -162,8 +174,11 @@ def update_info(stages: tuple[Stage, ...], work: Work) -> None:
         folder.write_info(new)
 
 
-def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint]) -> RunInfo:
-    """``run.json`` with the variants as they were ``found`` now; the others stay what their images were made of."""
+def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint], scoring: Sequence[str]) -> RunInfo:
+    """``run.json`` with the variants as they were ``found`` now; the others stay what their images were made of.
+
+    Metrics that are not among those of ``scoring`` stay as recorded, as their scores do; they need not be installed.
+    """
     suite, scored = work.suite, old.metrics if old is not None else ()
     prints = dict(found)
     if old is not None:
@@ -174,7 +189,11 @@ def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint]) -> Run
         suite = msgspec.structs.replace(suite, variants=tuple(made.get(one.name, one) for one in suite.variants))
     variants = tuple(prints[variant.name] for variant in suite.variants if variant.name in prints)
     every = tuple(dict.fromkeys((*suite.metrics, *(known.name for known in scored), *work.metrics)))
-    metrics = facts_of_run(every, scored, work.metrics, work.options.metric_dtype)
+    facts = {known.name: known for known in scored if known.name not in scoring}
+    new = [name for name in every if name not in facts]
+    rescored = [name for name in work.metrics if name in new]
+    facts |= {known.name: known for known in facts_of_run(new, scored, rescored, work.options.metric_dtype)}
+    metrics = tuple(facts[name] for name in every)
     notes = lora_notes(variants)
     if old is not None:
         outdated = {FUSED, *lora_notes(old.variants)}
