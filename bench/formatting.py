@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from string import ascii_lowercase
 from typing import Any
@@ -28,6 +29,12 @@ def is_good_name(name: str) -> bool:
     if _NAME.fullmatch(name) is None or ".." in name or name.endswith("."):
         return False
     return _DEVICE.fullmatch(name) is None
+
+
+def argument(text: object) -> str:
+    """A path, name or URL as one word of a command in a hint: quoted for a shell, and never taken for a flag."""
+    word = str(text)
+    return shlex.quote(f"./{word}" if word.startswith("-") else word)
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from bench.checkpoints.checkpoint import Checkpoint, component_of
 from bench.checkpoints.families import PIPELINES, family_tensors, is_provenance, read_config, read_pipeline_class
 from bench.checkpoints.load import scheduler_config
-from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora, get_command
+from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora
 from bench.checkpoints.safetensors_files import weights_sha256
 from bench.documents import sha256_of
 from bench.errors import WeightsError
@@ -118,8 +118,6 @@ class Needed(Record, frozen=True):
     present: bool
     path: str | None
     size_bytes: int | None
-    get: str
-    """The command that gets it; empty when it is present."""
 
 
 def weights_needed(suite: Suite, weights_dir: Path | None) -> tuple[Needed, ...]:
@@ -136,7 +134,6 @@ def _need(variant: str, place: Place) -> Needed:
         present=place.path is not None,
         path=place.path,
         size_bytes=None if place.path is None else _size(place.what, Path(place.path)),
-        get="" if place.path is not None else get_command(place),
     )
 
 

@@ -13,7 +13,7 @@ from bench.cli.options import MetricsFor, Quiet, SuiteName, Variants, WeightsDir
 from bench.cli.printing import Columns, print_table, say, show
 from bench.cli.targets import read_suite
 from bench.errors import WeightsError
-from bench.formatting import quantity
+from bench.formatting import argument, quantity
 from bench.measure import pick_variants
 from bench.merge.load import every_place
 from bench.metrics import all_facts, installed
@@ -57,10 +57,18 @@ def fetch(
         show()
         print_metric_files(files, str(lock_path()))
     if failures:
-        first = failures[0]
-        raise WeightsError(" ".join(failure.message for failure in failures), first.hint) from first
+        raise WeightsError(told_once([failure.message for failure in failures]), failures[0].hint) from failures[0]
     if not quiet and metrics is None:
-        say(f"Ready: hotart-bench run {suite}")
+        say(f"Ready: hotart-bench run {argument(suite)}")
+
+
+def told_once(messages: Sequence[str]) -> str:
+    """Messages of the form ``WHAT: reason`` as one text, each reason once, after all that it holds for."""
+    names: dict[str, list[str]] = {}
+    for message in messages:
+        what, _, reason = message.partition(": ")
+        names.setdefault(reason, []).append(what)
+    return " ".join(f"{', '.join(named)}: {reason}" if reason else " ".join(named) for reason, named in names.items())
 
 
 def _fetch_checkpoints(

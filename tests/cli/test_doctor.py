@@ -13,9 +13,9 @@ from bench.records import Machine
 from bench.store import load_run
 
 
-def needed(variant, what, size_bytes, get=""):
-    path = None if get else f"w/{what}"
-    return Needed(variant=variant, what=what, present=not get, path=path, size_bytes=size_bytes, get=get)
+def needed(variant, what, size_bytes, *, present=True):
+    path = f"w/{what}" if present else None
+    return Needed(variant=variant, what=what, present=present, path=path, size_bytes=size_bytes)
 
 
 HERE = Machine(
@@ -59,14 +59,28 @@ def test_json_has_the_same_facts(cli, weights):
 
 
 def test_missing_weights_end_with_3_and_the_command_that_gets_them(cli, weights):
-    weights.append(needed("spo", "org/spo-lora", None, get="hotart-bench get spo"))
+    weights.append(needed("spo", "org/spo-lora", None, present=False))
+    weights.append(needed("spo", SDXL, None, present=False))
     answer = cli("doctor", "own.toml")
     assert answer.code == 3
-    assert "org/spo-lora" in answer.err
-    assert "next: hotart-bench get spo" in answer.err
+    assert f"org/spo-lora, {SDXL}." in answer.err
+    assert "next: hotart-bench fetch own.toml" in answer.err
     assert "missing" in answer.out
-    assert "\n  hotart-bench get spo\n" in answer.out
+    assert "about 12.9 GiB" in answer.out
     assert "unknown until" in answer.out
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd15", "tiny"])
+def test_random_weights_are_ready_and_their_memory_is_counted_from_their_shapes(cli, home, monkeypatch, family):
+    monkeypatch.setattr(bench.cli.doctor, "pick_device", lambda wish: "cuda:0")
+    monkeypatch.setattr(bench.cli.doctor, "machine_facts", lambda device: HERE)
+    text = (home / "own.toml").read_text(encoding="utf-8").partition("[variants.spo]")[0]
+    (home / "own.toml").write_text(text.replace('"mini"', f'"random:{family}"'), encoding="utf-8")
+    answer = cli("doctor", "own.toml")
+    assert answer.code == 0, answer.err
+    assert f"random:{family}" in answer.out
+    assert "at the peak" in answer.out
+    assert "which fits" in answer.out
 
 
 def test_weights_that_variants_share_are_listed_once(cli, weights):

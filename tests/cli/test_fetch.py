@@ -172,4 +172,4 @@ def test_what_several_variants_share_is_tried_once_and_told_once(cli, with_weigh
     assert answer.code == 3
     assert "mini" in tried
     assert len(tried) == len(set(tried))
-    assert answer.err.count("mini: could not be downloaded.") == 1
+    assert answer.err.count("mini, mini:spo: could not be downloaded.") == 1
