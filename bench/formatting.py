@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from string import ascii_lowercase
 from typing import Any
 
-from bench.records import Delta, Interval, Lora, Unit
+from bench.records import Delta, Interval, Lora, Suite, Unit
 
 NAME_RULE = (
     "1 to 100 of the characters A-Z a-z 0-9 . _ -, the first a letter or digit, "
@@ -35,6 +35,18 @@ def argument(text: object) -> str:
     """A path, name or URL as one word of a command in a hint: quoted for a shell, and never taken for a flag."""
     word = str(text)
     return shlex.quote(f"./{word}" if word.startswith("-") else word)
+
+
+def making(suite: Suite) -> str:
+    """The command that makes a run of a suite, a sweep, or external images, up to its folder and other flags."""
+    external, sweep = suite.external_images, suite.sweep
+    if external is not None:
+        return f"hotart-bench score --images {argument(external.images)} --prompts {argument(external.prompts)}"
+    source = argument(suite.source or suite.name)
+    if sweep is None:
+        return f"hotart-bench run {source}"
+    weights = ",".join(f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight) for weight in sweep.weights)
+    return f"hotart-bench sweep {source} --lora {argument(sweep.lora)} --lora-weights {weights}"
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
@@ -182,13 +194,19 @@ def plural(count: int, word: str, many: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words of at most two units: ``0.4 s``, ``39 s``, ``4 min 10 s``, ``2 h 05 min``."""
+    """Seconds in words, to a tenth of what they are or finer: ``0.4 s``, ``39 s``, ``4 min 10 s``, ``2 h 05 min``.
+
+    From ten minutes on without seconds: ``45 min``.
+    """
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if not minutes:
         return f"{rest} s"
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 10:
+        return f"{minutes} min {rest:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def lora(found: Lora) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 import tiny
+from commands_in_text import wrong_commands
 from fakes import blank_figure
 from filelock import FileLock
 from suites import write_suite
@@ -88,7 +89,9 @@ def cli(capsys, monkeypatch) -> Callable[..., Answer]:
 
     def run(*arguments: str | Path) -> Answer:
         code = run_command_line([str(argument) for argument in arguments])
-        return Answer(code, *capsys.readouterr())
+        answer = Answer(code, *capsys.readouterr())
+        assert wrong_commands(answer.err) == []
+        return answer
 
     return run
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from bench.cli.options import RunFolder, Variants, file_option
 from bench.cli.printing import say, show
 from bench.documents import utc_now
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.formatting import plural
+from bench.formatting import argument, plural, quantity
 from bench.gate import check_limits, like_named
 from bench.machine import git_user
 from bench.records import Acceptance, Baseline, Gate, Outcome
@@ -63,7 +62,9 @@ def baseline(
     written = write_baseline(msgspec.structs.replace(frozen, acceptance=accepted), output)
     sizes = ((len(written.prompts), "prompt"), (written.samples, "sample"), (len(written.variants), "variant"))
     said = " x ".join(plural(count, noun) for count, noun in sizes)
-    say(f"Done: {said}, {output.stat().st_size / 1000:,.0f} kB, accepted by {who}, checksum {written.checksum[:12]}.")
+    say(
+        f"Done: {said}, {quantity(output.stat().st_size, 'byte')}, accepted by {who}, checksum {written.checksum[:12]}."
+    )
     show(str(output))
 
 
@@ -76,7 +77,7 @@ def _previous(output: Path, replace: bool, why: str) -> Baseline | None:
     if not replace:
         raise UsageError(
             f"{output}: is there already. To accept another baseline, add --replace and a reason.",
-            f'hotart-bench baseline RUN -o {shlex.quote(str(output))} --replace --why "..."',
+            f'hotart-bench baseline RUN -o {argument(output)} --replace --why "..."',
         )
     return read_baseline(output)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -25,6 +24,7 @@ from bench.compare import (
 from bench.errors import UsageError
 from bench.formatting import (
     NONE,
+    argument,
     decimals_for,
     holds,
     interval,
@@ -85,7 +85,7 @@ def compare(
       hotart-bench compare runs/new runs/old --format json
     """
     if json:
-        runs = " ".join(shlex.quote(one) for one in (run, run2) if one is not None)
+        runs = " ".join(argument(one) for one in (run, run2) if one is not None)
         raise UsageError(
             "compare has no --json: its JSON is --format json.", f"hotart-bench compare {runs} --format json"
         )
@@ -138,7 +138,7 @@ def split_pairs(text: str | None) -> tuple[tuple[str, str], ...] | None:
 def _with_tag(deltas: tuple[Delta, ...], tag: str, run: Run) -> tuple[Delta, ...]:
     prompts = run.info.suite.prompts
     known = sorted({tag for prompt in prompts for tag in prompt.tags})
-    options.check_known((tag,), "--tag", known, f"hotart-bench compare {run.path}")
+    options.check_known((tag,), "--tag", known, f"hotart-bench compare {argument(run.path)}")
     chosen = tuple(delta for delta in deltas if delta.tag == tag)
     if not chosen:
         count = sum(tag in prompt.tags for prompt in prompts)

@@ -16,7 +16,7 @@ from bench.cli.printing import print_json, print_table, say, show
 from bench.cli.targets import default_folder, disk_for, read_suite
 from bench.documents import exists
 from bench.errors import MachineError, WeightsError
-from bench.formatting import argument, listed, plural, quantity
+from bench.formatting import argument, duration, listed, plural, quantity
 from bench.machine import machine_facts, package_versions, pick_device
 from bench.metrics.weights import Stored, lock_path, look_up
 from bench.plan.memory import download_bytes, estimate_memory, parts_of
@@ -240,15 +240,7 @@ def time_words(found: TimeEstimate | None) -> str:
     """How long rendering and measuring take, or that it is not known."""
     if found is None or found.render_s is None or found.measure_s is None:
         return "not known"
-    return f"about {clock_words(found.render_s)} to render, {clock_words(found.measure_s)} to measure; scoring on top"
-
-
-def clock_words(seconds: float) -> str:
-    """A span to the accuracy of an estimate: ``50 s``, ``12 min``, ``3 h 20 min``."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"about {duration(found.render_s)} to render, {duration(found.measure_s)} to measure; scoring on top"
 
 
 def _refuse(checkup: Checkup, suite: str) -> None:

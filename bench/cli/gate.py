@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from bench.cli.printing import print_table, say, show
 from bench.cli.targets import at_hand
 from bench.documents import utc_now
 from bench.errors import MachineError, UsageError
-from bench.formatting import plural
+from bench.formatting import argument, plural
 from bench.gate import check_limits, like_named
 from bench.gate.ci import github_annotations, junit_xml
 from bench.gate.outcomes import WORDS, WORST_FIRST, formatted, unexplained, worst_first
@@ -135,7 +134,7 @@ def _keep(found: Gate, run: str) -> None:
     except MachineError as error:
         say(f"The verdicts are not kept for the report: {error.message}")
     else:
-        say(f"Kept in {path}; `hotart-bench report {shlex.quote(str(path.parent))}` shows it.")
+        say(f"Kept in {path}; `hotart-bench report {argument(path.parent)}` shows it.")
 
 
 def _write(path: Path, text: str) -> None:
@@ -171,7 +170,7 @@ def read_sides(run: str, baseline: str | None) -> Sides:
     if baseline is not None and there is not None and not there.exists():
         raise UsageError(
             f"--baseline: there is nothing at {baseline}; a gate without a baseline has no verdict.",
-            f"make one from an accepted run: hotart-bench baseline RUN -o {shlex.quote(baseline)}",
+            f"make one from an accepted run: hotart-bench baseline RUN -o {argument(baseline)}",
         )
     here = at_hand(run)
     loaded = load_run(here)
@@ -194,7 +193,7 @@ def choose_pairs(sides: Sides, candidate: str | None, reference: str | None) -> 
     """
     ours, theirs = by_name(sides.candidate), by_name(sides.reference)
     within = sides.reference is sides.candidate
-    listing = f"hotart-bench compare {shlex.quote(sides.run.path)}"
+    listing = f"hotart-bench compare {argument(sides.run.path)}"
     options.check_known(candidate and (candidate,), "--candidate", list(ours), listing)
     options.check_known(reference and (reference,), "--reference", list(theirs), listing)
     if within and (candidate is None or reference is None):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -11,6 +10,7 @@ from typing import Literal
 from bench.cli import options
 from bench.cli.printing import say, show
 from bench.cli.progress import show_progress
+from bench.formatting import argument
 from bench.metrics import all_metrics
 from bench.records import RunOptions, Suite
 from bench.run import Outcome, run_all, run_stage
@@ -69,6 +69,6 @@ def _tell(stage: Stage, outcome: Outcome, quiet: bool, folder: str) -> None:
         counts += f", {outcome.missing} images still to render" if outcome.missing else ""
         say(f"{'Nothing was left to do' if outcome.done_before else 'Done'}: {counts} in {folder}.")
         if stage in ("all", "report"):
-            say(f"  next: hotart-bench compare {shlex.quote(folder)}")
+            say(f"  next: hotart-bench compare {argument(folder)}")
     made = stage in ("all", "report") and (Path(outcome.path) / "report.html").is_file()
     show(f"{folder.rstrip('/')}/report.html" if made else folder)

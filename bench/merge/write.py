@@ -26,6 +26,7 @@ from bench.checkpoints.families import CONV_IN, FAMILIES, family_tensors, inpain
 from bench.checkpoints.ldm_layout import LdmTensor, join, ldm_tensors
 from bench.checkpoints.safetensors_files import read_header, weights_sha256
 from bench.errors import MachineError, UsageError, WeightsError
+from bench.formatting import quantity
 from bench.merge.load import located, open_recipe
 from bench.merge.merged import Merged, components_of
 from bench.records import Progress, Record, WeightFile
@@ -373,7 +374,8 @@ def check_room(path: Path, size_bytes: int) -> None:
         free_bytes = shutil.disk_usage(path.parent).free
     if free_bytes < size_bytes:
         raise MachineError(
-            f"{path}: the disk has {free_bytes / 1e9:.1f} GB free, and the file takes {size_bytes / 1e9:.1f} GB.",
+            f"{path}: the disk has {quantity(free_bytes, 'byte')} free, and the file takes "
+            f"{quantity(size_bytes, 'byte')}.",
             "make room, or choose another disk with -o",
         )
 

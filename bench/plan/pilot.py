@@ -13,7 +13,7 @@ from bench.comparability import check_names, differences, settings_facts
 from bench.compare import variant_pairs
 from bench.compare.pairing import ImageScores
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.formatting import listed
+from bench.formatting import argument, listed, making
 from bench.records import Run, Suite
 
 
@@ -91,7 +91,7 @@ def refuse_other_settings(suite: Suite, pilot: Run) -> None:
     if differing:
         raise IncomparableError(
             f"{pilot.path}: cannot be a pilot for the suite {suite.name}, its settings differ: {'; '.join(differing)}.",
-            f"hotart-bench run {suite.source or suite.name} --limit 30",
+            f"{making(suite)} --limit 30",
         )
 
 
@@ -106,7 +106,7 @@ def choose_pairs(pilot: Run, candidate: str | None, reference: str | None) -> tu
     if len(names) < 2:
         raise UsageError(
             f"{pilot.path}: has only the variant {names[0]}; a plan needs the differences between two.",
-            f"hotart-bench run {pilot.info.suite.source or pilot.info.suite.name}",
+            "name a pilot with --from that has both, such as one of this suite with a second variant in it",
         )
     below = reference if reference is not None else names[0]
     if candidate == below:
@@ -144,11 +144,13 @@ def read_pilot(
             found.append(both)
     where = f"{pilot.path}: {metric} of {pair[0]} and {pair[1]}"
     if not found:
-        raise InvalidError(f"{where}: no image has a score on both sides.", f"hotart-bench score {pilot.path}")
+        raise InvalidError(
+            f"{where}: no image has a score on both sides.", f"hotart-bench score {argument(pilot.path)}"
+        )
     if len(found) < 2:
         raise InvalidError(
             f"{where}: only one prompt has scores, which shows no spread; a pilot needs 2, and 30 are good.",
-            f"hotart-bench run {pilot.info.suite.source or pilot.info.suite.name} --limit 30",
+            f"{making(pilot.info.suite)} --limit 30",
         )
     differences = variance_components([[one - other for one, other in both] for both in found])
     scores = variance_components([[other for _, other in both] for both in found])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import msgspec
 from bench.comparability import check_environment, differences, timing_facts
 from bench.documents import utc_now
 from bench.errors import InvalidError, OutOfMemory, UsageError
+from bench.formatting import argument, making
 from bench.machine import machine_facts, package_versions, pick_device
 from bench.measure import measure, open_jobs, pick_variants
 from bench.metrics import facts_for
@@ -100,7 +100,7 @@ def _run(
     if suite.external_images is not None and not {"render", "measure"}.isdisjoint(stages):
         raise UsageError(
             f"{path}: its images are external; there is no model to render or to time.",
-            f"hotart-bench score {shlex.quote(str(path))}",
+            f"hotart-bench score {argument(path)}",
         )
     if options.ray is not None and len(stages) > 1:
         pick_device(options.device)  # scores and timings are made here: a device that is not here is told at once
@@ -110,8 +110,7 @@ def _run(
     ):
         work = Work(suite, folder, variants, metrics, options, pool, progress)
         if stages[0] in ("score", "report") and not folder.renders():
-            hint = "hotart-bench render, or hotart-bench run, first"
-            raise InvalidError(f"{folder.path}: has no images yet.", hint)
+            raise InvalidError(f"{folder.path}: has no images yet.", f"{making(suite)} -o {argument(path)}")
         update_info(stages, work)
         folder.add_notes(notes)
         try:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 import bench.cli.doctor
 from bench.checkpoints.fingerprint import Needed
-from bench.cli.doctor import clock_words, estimate, time_words
+from bench.cli.doctor import estimate, time_words
 from bench.plan.pilot import seconds_of_all_variants
 from bench.records import Machine
 from bench.store import load_run
@@ -176,11 +176,3 @@ def test_time_that_cannot_be_told_names_the_command_that_tells_it(cli, weights):
     answer = cli("doctor", "own.toml")
     assert "not known" in answer.out
     assert "hotart-bench measure own.toml" in answer.out
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.2, "1 s"), (89.4, "89 s"), (90, "2 min"), (2700, "45 min"), (5399, "1 h 30 min"), (12_000, "3 h 20 min")],
-)
-def test_spans_are_as_accurate_as_an_estimate(seconds, words):
-    assert clock_words(seconds) == words
