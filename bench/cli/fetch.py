@@ -17,11 +17,9 @@ from bench.formatting import argument, quantity
 from bench.measure import pick_variants
 from bench.merge.load import every_place
 from bench.metrics import all_facts, installed
-from bench.metrics.catalogue import find_entry
+from bench.metrics.catalogue import TRUST, find_entry
 from bench.metrics.weights import Stored, find_weights, lock_path, look_up
 from bench.records import Variant
-
-TRUST = {"pinned": "pinned", "locked": "recorded here", "unpinned": "unpinned: will be recorded"}
 
 
 def fetch(
@@ -141,4 +139,7 @@ def print_metric_files(files: Sequence[tuple[Stored, Sequence[str]]], lock: str)
         "sha256": "name",
     }
     print_table(columns, rows)
-    show(f"\nHashes of unpinned weights are recorded in {lock}.")
+    show(
+        "\nA file whose sha256 is not known is trusted when it is first seen. From then on its hash is in the lock file, "
+        f"and another file is refused: {lock}"
+    )

@@ -95,7 +95,7 @@ def test_fetch_gets_each_file_once_and_says_what_is_unpinned(cli, with_weights, 
     assert sorted(network) == ["head.pth", "t.pt"]
     (encoder,) = [line for line in answer.out.splitlines() if "owner/encoder/t.pt" in line]
     assert "pretty, fitting" in encoder
-    assert "recorded here" in encoder
+    assert "locked: as first seen here" in encoder
     assert "lock.json" in answer.out
     assert answer.err.splitlines()[-1] == "Ready: hotart-bench run own.toml"
     again = cli("fetch", "own.toml", "--quiet")
@@ -140,7 +140,7 @@ def test_doctor_lists_the_weights_of_metrics_and_names_the_command(cli, with_wei
     before = cli("doctor", "own.toml")
     assert before.code == 3
     assert "owner/encoder/t.pt" in before.out
-    assert "unpinned" in before.out
+    assert before.out.count("trusted at first sight, then locked") == 2
     assert "next: hotart-bench fetch own.toml" in before.err
     assert network == []
     cli("fetch", "own.toml")
