@@ -140,6 +140,6 @@ def print_metric_files(files: Sequence[tuple[Stored, Sequence[str]]], lock: str)
     }
     print_table(columns, rows)
     show(
-        "\nA file whose sha256 is not known is trusted when it is first seen. From then on its hash is in the lock file, "
-        f"and another file is refused: {lock}"
+        "\nA file whose sha256 is not known is trusted when it is first seen. From then on its hash is in "
+        f"the lock file, and another file is refused: {lock}"
     )
