@@ -15,7 +15,7 @@ from typing import NoReturn
 import msgspec
 
 from bench.errors import IncomparableError, UsageError
-from bench.formatting import did_you_mean, listed, making_command, plural
+from bench.formatting import argument, did_you_mean, listed, making, plural
 from bench.records import Baseline, Machine, MetricFacts, Prompt, Run, RunInfo, Settings, Suite
 
 Places = tuple[str, str]
@@ -201,7 +201,7 @@ def run_labels(candidate: Run, reference: Run) -> tuple[str, str]:
     """
     if Path(candidate.path).resolve() == Path(reference.path).resolve():
         several = len(candidate.info.suite.variants) > 1
-        inner = f", or compare this one's variants: hotart-bench compare {candidate.path}" if several else ""
+        inner = f", or compare this one's variants: hotart-bench compare {argument(candidate.path)}" if several else ""
         raise UsageError(f"The run {candidate.path} is compared with itself.", hint=f"Name two folders{inner}.")
     names = Path(candidate.path).name, Path(reference.path).name
     ids = candidate.info.id, reference.info.id
@@ -243,10 +243,11 @@ def common_metrics(
         has = [listed(known) or "none" for known in (ours, theirs)]
         reasons.append(f"they share no metric ({labels[0]} has {has[0]}, {labels[1]} has {has[1]})")
     if reasons:
-        hint = f"Score both with this version: hotart-bench score {candidate.path}; hotart-bench score {reference.path}"
+        both = [f"hotart-bench score {argument(run.path)}" for run in (candidate, reference)]
+        hint = f"Score both with this version: {'; '.join(both)}"
         same = [name for name in shared if name not in versions]
         if protocol:
-            hint = f"Make both from one suite, for instance: {making_command(reference.info.suite)} -o DIR"
+            hint = f"Make both from one suite, for instance: {making(reference.info.suite)} -o DIR"
         elif same:
             hint += f"; or compare the others alone: --metrics {','.join(same)}"
         raise IncomparableError(f"The runs {labels[0]} and {labels[1]} cannot be compared: {'; '.join(reasons)}.", hint)
@@ -287,7 +288,7 @@ def refuse_incomparable(
     if not reasons:
         return
     if protocol:
-        hint = f"Render the suite that the baseline was made with: hotart-bench run {reference.suite} -o DIR"
+        hint = f"Render the suite that the baseline was made with, {reference.suite}: hotart-bench run SUITE -o DIR"
     elif versions:
         hint = "Score the baseline's run with this version too, and freeze it again: hotart-bench score RUN"
     else:

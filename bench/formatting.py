@@ -31,6 +31,25 @@ def is_good_name(name: str) -> bool:
     return _DEVICE.fullmatch(name) is None
 
 
+def argument(text: object) -> str:
+    """A path, name or URL as one word of a command in a hint: quoted for a shell, and never taken for a flag."""
+    word = str(text)
+    return shlex.quote(f"./{word}" if word.startswith("-") else word)
+
+
+def making(suite: Suite) -> str:
+    """The command that makes a run of a suite, a sweep, or external images, up to its folder and other flags."""
+    external, sweep = suite.external_images, suite.sweep
+    if external is not None:
+        table = f" --prompts {argument(external.prompts)}" if external.prompts else ""
+        return f"hotart-bench score --images {argument(external.images)}{table}"
+    source = argument(suite.source or suite.name)
+    if sweep is None:
+        return f"hotart-bench run {source}"
+    weights = ",".join(f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight) for weight in sweep.weights)
+    return f"hotart-bench sweep {source} --lora {argument(sweep.lora)} --lora-weights {weights}"
+
+
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """The end of an error sentence, " (did you mean 'steps'?)", or "" where nothing is near, or nothing but the word.
 
@@ -104,6 +123,23 @@ def interval(found: Interval | None, decimals: int, sign: bool = True) -> str:
     return f"[{write(found.low, decimals)}, {write(found.high, decimals)}]"
 
 
+def ratio_and_interval(value: float, found: Interval | None) -> tuple[str, str]:
+    """A ratio and its interval, "" for none, to two figures of what it is uncertain by; without one to three figures.
+
+    A number x is uncertain by x ln(high / low) / 2, the half width on the logarithmic scale on which ratios are
+    symmetric. Beyond a factor of e each number has decimals of its own: ``1.034 [1.010, 1.058]``, ``5 [0.02, 386]``.
+    """
+    if found is None:
+        return number(value, decimals_for(value / 10)), ""
+    spread = math.log(found.high / found.low) / 2
+    scales = (value, value, value) if spread < 1 else (value, found.low, found.high)
+    shown, low, high = (
+        number(one, decimals_for(scale * spread))
+        for one, scale in zip((value, found.low, found.high), scales, strict=True)
+    )
+    return shown, f"[{low}, {high}]"
+
+
 def percent(share: float | None) -> str:
     """A share of 0 to 1 in whole per cent; never 0 % or 100 % for what is not quite."""
     if share is None:
@@ -167,22 +203,19 @@ def plural(count: int, word: str, many: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words of at most two units: ``0.4 s``, ``39 s``, ``4 min 10 s``, ``2 h 05 min``."""
+    """Seconds in words, to a tenth of what they are or finer: ``0.4 s``, ``39 s``, ``4 min 10 s``, ``2 h 05 min``.
+
+    From ten minutes on without seconds: ``45 min``.
+    """
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if not minutes:
         return f"{rest} s"
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def making_command(suite: Suite) -> str:
-    """The command that makes a run of a suite: of images that were given, the one that takes them again."""
-    given = suite.external_images
-    if given is None:
-        return shlex.join(["hotart-bench", "run", suite.source or suite.name])
-    table = ["--prompts", given.prompts] if given.prompts else []
-    return shlex.join(["hotart-bench", "score", "--images", given.images, *table])
+    if minutes < 10:
+        return f"{minutes} min {rest:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def lora(found: Lora) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +20,7 @@ from bench.checkpoints.finite import count_non_finite
 from bench.checkpoints.locate import SHIPPED, fetch, find_checkpoint, find_lora, lora_in, refuse_pickle
 from bench.checkpoints.safetensors_files import read_header, weight_files, weights_sha256
 from bench.errors import UsageError, WeightsError
+from bench.formatting import argument
 from bench.lora.algorithms import Adapter
 from bench.lora.apply import AdapterParts, check_values, fuse_into
 from bench.lora.audit import Step, audit_lora, block_changes, measure_change
@@ -77,7 +77,7 @@ def open_any(name: str, weights_dir: Path | None) -> Checkpoint:
     if len(folders) > 1:
         raise WeightsError(
             f"{name}: holds a unet and a vae, and no model_index.json that makes them a pipeline.",
-            f"hotart-bench inspect {folders[0]}",
+            f"hotart-bench inspect {argument(folders[0])}",
         )
     return _open_lone(folders[0], name)
 
@@ -185,7 +185,7 @@ def _match(path: Path, base: Checkpoint | None) -> tuple[Adapter, Checkpoint]:
             refusals.append(error)
     raise WeightsError(
         f"{refusals[0].message} That is for {FAMILIES[0]}; it fits {' and '.join(FAMILIES[1:])} no better.",
-        f"hotart-bench inspect {shlex.quote(str(path))} --against CHECKPOINT",
+        f"hotart-bench inspect {argument(path)} --against CHECKPOINT",
     )
 
 

@@ -198,7 +198,7 @@ def test_a_hub_id_that_cannot_be_downloaded(refuses, home, monkeypatch):
     write_suite(home, 'checkpoint = "mini"', 'checkpoint = "nobody/no-such-model"')
     refuses(3, ["run", "own.toml", "-o", "out"], "nobody/no-such-model", "could not be downloaded", "--weights-dir")
     write_suite(home, '"mini:spo"', '"nobody/no-such-lora:x.safetensors"')
-    refuses(3, ["run", "own.toml", "-o", "out"], "nobody/no-such-lora:x.safetensors", "hf download")
+    refuses(3, ["run", "own.toml", "-o", "out"], "nobody/no-such-lora:x.safetensors", "no network")
 
 
 def change(path, **fields):

@@ -8,7 +8,7 @@ import pytest
 from fakes import make_run
 from msgspec.structs import replace
 
-from bench.formatting import did_you_mean, making_command
+from bench.formatting import did_you_mean, making
 from bench.records import ExternalImages
 
 
@@ -41,4 +41,4 @@ def test_a_word_of_a_megabyte_is_near_nothing_at_once() -> None:
 )
 def test_a_run_is_made_by_the_command_for_its_images(given: ExternalImages | None, command: str) -> None:
     suite = replace(make_run("run", prompts=1).info.suite, source="my suite.toml", external_images=given)
-    assert making_command(suite).endswith(command)
+    assert making(suite).endswith(command)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_judges import Judges, nulls, put_image, rendered, values
+from fake_metrics import FakeMetrics, nulls, put_image, rendered, values
 from PIL import ExifTags, Image, ImageOps
 
 from bench.report.pictures import picture
@@ -242,7 +242,7 @@ def test_odd_files_in_a_run_are_nulls_or_scores_and_cost_no_other(tmp_path: Path
     with rendered(tmp_path, metrics=("saturation", "alignment"), prompts=5) as folder:
         for prompt_id, data in odd.items():
             put_image(folder, ("dpo", prompt_id, 0), data)
-        score(folder, registry=Judges().registry)
+        score(folder, registry=FakeMetrics().registry)
         for name in ("saturation", "alignment"):
             assert {key[1] for key in nulls(folder, name)} == {"case-001", "case-003"}
             assert "transparent" in str(nulls(folder, name)["dpo", "case-001", 0])

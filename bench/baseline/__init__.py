@@ -14,6 +14,7 @@ from bench.baseline.file import KIND, read_baseline, write_baseline
 from bench.comparability import check_names, differences, prompt_digest, timing_facts
 from bench.compare.pairing import ImageScores, usable_scores
 from bench.errors import IncomparableError, InvalidError, UsageError
+from bench.formatting import argument, making
 from bench.records import (
     BASELINE_SCHEMA,
     SCHEMA,
@@ -86,7 +87,9 @@ def freeze(
     doubtful = doubts(run, image_hashes(run) if hashes is None else hashes)
     scores = usable_scores(run)
     if not scores and not any(timing.values for timing in run.timings) and not any(doubtful.values()):
-        raise InvalidError(f"{run.path}: has no score and no timing to check.", f"hotart-bench score {run.path}")
+        raise InvalidError(
+            f"{run.path}: has no score and no timing to check.", f"hotart-bench score {argument(run.path)}"
+        )
     return Baseline(
         schema=BASELINE_SCHEMA,
         kind=KIND,
@@ -118,7 +121,7 @@ def _refuse_limited(run: Run) -> None:
         raise UsageError(
             f"{run.path}: holds only the first {suite.limit} prompts of its suite (--limit), to try things out; "
             "no gate takes it.",
-            f"hotart-bench run {suite.source or suite.name} -o DIR",
+            f"{making(suite)} -o DIR",
         )
 
 
@@ -203,7 +206,7 @@ def read_session_noise(path: str | Path, info: RunInfo) -> tuple[SessionNoise, .
         MachineError: it cannot be read.
     """
     path, make = Path(path), "hotart-bench calibrate SUITE"
-    again = f"hotart-bench calibrate {info.suite.source or info.suite.name}"
+    again = f"hotart-bench calibrate {argument(info.suite.source or info.suite.name)}"
     found = documents.read_document(
         path, Calibration, schema=SCHEMA, what="calibration", make=make, remake=make, kind=CALIBRATION_KIND
     )

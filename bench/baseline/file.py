@@ -12,7 +12,7 @@ import msgspec
 
 from bench import documents
 from bench.errors import InvalidError, UsageError
-from bench.formatting import listed
+from bench.formatting import argument, listed
 from bench.records import BASELINE_SCHEMA, Baseline, FrozenVariant
 from bench.store.journal import make_folder, write_whole
 
@@ -61,7 +61,7 @@ def read_baseline(path: str | Path) -> Baseline:
         path,
         schema=BASELINE_SCHEMA,
         what="baseline",
-        make=f"make one: hotart-bench baseline RUN -o {path}",
+        make=f"make one: hotart-bench baseline RUN -o {argument(path)}",
         remake=_RESTORE,
         kind=KIND,
     )

@@ -11,7 +11,7 @@ import msgspec
 
 from bench.checkpoints.checkpoint import Checkpoint, component_of
 from bench.checkpoints.families import PIPELINES, family_tensors, is_provenance, read_config, read_pipeline_class
-from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora, get_command
+from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora
 from bench.checkpoints.pins import check_pins
 from bench.checkpoints.safetensors_files import weights_sha256
 from bench.checkpoints.scheduler import refuse_sampler
@@ -142,8 +142,6 @@ class Needed(Record, frozen=True):
     present: bool
     path: str | None
     size_bytes: int | None
-    get: str
-    """The command that gets it; empty when it is present."""
 
 
 def weights_needed(suite: Suite, weights_dir: Path | None) -> tuple[Needed, ...]:
@@ -160,7 +158,6 @@ def _need(variant: str, place: Place) -> Needed:
         present=place.path is not None,
         path=place.path,
         size_bytes=None if place.path is None else _size(place.what, Path(place.path)),
-        get="" if place.path is not None else get_command(place),
     )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from msgspec import structs
 
+from bench import downloads
 from bench.checkpoints.families import COMPONENTS, FAMILIES, config_folder
 from bench.checkpoints.safetensors_files import weight_files
 from bench.errors import WeightsError
@@ -256,12 +257,15 @@ def fetch(place: Place) -> Place:
 
     Raises:
         WeightsError: it cannot be had: no network, no such repository or revision.
+        MachineError: the disk is full, or the cache must not be written.
     """
     if place.path is not None:
         return place
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    if (why := downloads.no_connection(downloads.HUB)) is not None:
+        raise WeightsError(f"{place.what}: is not on this machine, and {why}.", downloads.ELSEWHERE)
     repository = place.repository or ""
     try:
         if place.file is not None:
@@ -283,16 +287,5 @@ def fetch(place: Place) -> Place:
             if _is_whole(folder):
                 break
     except Exception as error:  # the Hub's client, its transport and the disk each have errors of their own
-        raise WeightsError(
-            f"{place.what}: is not on this machine and could not be downloaded ({type(error).__name__}).",
-            f"{get_command(place)}, or give a folder that holds {repository}/ with --weights-dir",
-        ) from error
+        raise downloads.failed(place.what, error) from error
     return _at(place, folder)
-
-
-def get_command(place: Place) -> str:
-    """The command that downloads a place into the Hub's cache."""
-    parts = ["hf download", place.repository or ""]
-    parts += [file for file in (place.file, _companion(place)) if file]
-    parts += [f"--revision {place.revision}"] if place.revision else []
-    return " ".join(parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +16,7 @@ from bench.cli.printing import DONE, say, show
 from bench.cli.progress import show_progress
 from bench.documents import utc_now
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.formatting import plural
+from bench.formatting import argument, plural, quantity
 from bench.gate import check_limits, like_named
 from bench.machine import git_user
 from bench.records import Acceptance, Baseline, Gate, Outcome, Prompt
@@ -72,7 +71,9 @@ def baseline(
     written = write_baseline(msgspec.structs.replace(frozen, acceptance=accepted), output)
     sizes = ((len(written.prompts), "prompt"), (written.samples, "sample"), (len(written.variants), "variant"))
     said = " x ".join(plural(count, noun) for count, noun in sizes)
-    say(f"Done: {said}, {output.stat().st_size / 1000:,.0f} kB, accepted by {who}, checksum {written.checksum[:12]}.")
+    say(
+        f"Done: {said}, {quantity(output.stat().st_size, 'byte')}, accepted by {who}, checksum {written.checksum[:12]}."
+    )
     show(str(output))
     return DONE
 
@@ -86,7 +87,7 @@ def _previous(output: Path, replace: bool, why: str) -> Baseline | None:
     if not replace:
         raise UsageError(
             f"{output}: is there already. To accept another baseline, add --replace and a reason.",
-            f'hotart-bench baseline RUN -o {shlex.quote(str(output))} --replace --why "..."',
+            f'hotart-bench baseline RUN -o {argument(output)} --replace --why "..."',
         )
     return read_baseline(output)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +16,7 @@ from bench.cli.options import AsJson, Device, Fresh, Limit, Metrics, Quiet, Suit
 from bench.cli.printing import DONE, Columns, print_json, print_table, say, show
 from bench.cli.progress import show_progress
 from bench.cli.targets import RUNS, read_suite
-from bench.formatting import NONE, decimals_for, number, plural, signed
+from bench.formatting import NONE, argument, decimals_for, number, plural, signed
 from bench.records import Calibration, MetricNoise, Suite
 
 Place = Annotated[
@@ -91,7 +90,7 @@ def calibrate(
         )
     write_calibration(found, file)
     if not quiet:
-        say(f"Done: {file}, for `hotart-bench baseline RUN -o FILE --calibration {shlex.quote(str(file))}`.")
+        say(f"Done: {file}, for `hotart-bench baseline RUN -o FILE --calibration {argument(file)}`.")
     if json:
         print_json(found)
     else:

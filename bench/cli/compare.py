@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -25,6 +24,8 @@ from bench.compare import (
 from bench.compare.tags import ADVICE
 from bench.errors import InvalidError, UsageError
 from bench.formatting import (
+    NONE,
+    argument,
     decimals_for,
     holds,
     interval,
@@ -34,6 +35,7 @@ from bench.formatting import (
     percent,
     plural,
     quantity,
+    ratio_and_interval,
     set_letters,
     signed,
 )
@@ -85,7 +87,7 @@ def compare(
       hotart-bench compare runs/new runs/old --format json
     """
     if json:
-        runs = " ".join(shlex.quote(one) for one in (run, run2) if one is not None)
+        runs = " ".join(argument(one) for one in (run, run2) if one is not None)
         raise UsageError(
             "compare has no --json: its JSON is --format json.", f"hotart-bench compare {runs} --format json"
         )
@@ -140,9 +142,9 @@ def split_pairs(text: str | None) -> tuple[tuple[str, str], ...] | None:
 
 def _nothing_to_compare(run: str, *, alone: bool) -> InvalidError:
     if alone:
-        hint = f"hotart-bench compare {shlex.quote(run)} ANOTHER_RUN, or gate it against a baseline"
+        hint = f"hotart-bench compare {argument(run)} ANOTHER_RUN, or gate it against a baseline"
         return InvalidError(f"There is nothing to compare: {run} has one variant.", hint)
-    hint = f"hotart-bench score {shlex.quote(run)}"
+    hint = f"hotart-bench score {argument(run)}"
     return InvalidError("There is nothing to compare: no scores or timings on both sides.", hint)
 
 
@@ -158,7 +160,7 @@ def _left_out(candidate: Run, reference: Run | None, deltas: Sequence[Delta]) ->
 def _with_tag(deltas: tuple[Delta, ...], tag: str, run: Run) -> tuple[Delta, ...]:
     prompts = run.info.suite.prompts
     known = sorted({tag for prompt in prompts for tag in prompt.tags})
-    options.check_known((tag,), "--tag", known, f"hotart-bench compare {run.path}")
+    options.check_known((tag,), "--tag", known, f"hotart-bench compare {argument(run.path)}")
     chosen = tuple(delta for delta in deltas if delta.tag == tag)
     if not chosen:
         count = sum(tag in prompt.tags for prompt in prompts)
@@ -243,7 +245,8 @@ def _ratio_rows(ratios: Sequence[Ratio], timings: Sequence[TimingSummary]) -> li
         above, below = summaries[ratio.candidate, ratio.name], summaries[ratio.reference, ratio.name]
         name = ratio.name + ("*" if above.weak or below.weak else "")
         medians = [quantity(below.median, below.unit), quantity(above.median, above.unit)]
-        rows.append([name, *medians, f"{ratio.ratio:.3f}", interval(ratio.interval, 3, sign=False)])
+        value, between = ratio_and_interval(ratio.ratio, ratio.interval)
+        rows.append([name, *medians, value, between or NONE])
     return rows
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shlex
 import shutil
 from pathlib import Path
 
@@ -17,10 +16,10 @@ from bench.cli.printing import DONE, print_json, print_table, say, show
 from bench.cli.targets import default_folder, disk_for, read_suite
 from bench.documents import exists
 from bench.errors import MachineError, WeightsError
-from bench.formatting import listed, plural, quantity
+from bench.formatting import argument, duration, listed, plural, quantity
 from bench.machine import machine_facts, package_versions, pick_device
 from bench.metrics.weights import Stored, look_up
-from bench.plan.memory import estimate_memory, parts_of
+from bench.plan.memory import download_bytes, estimate_memory, parts_of
 from bench.plan.time import estimate_time
 from bench.records import Machine, MemoryEstimate, Record, Suite, TimeEstimate
 from bench.store import load_run
@@ -92,7 +91,7 @@ def doctor(
     else:
         _print_checkup(checkup, checked)
     _refuse(checkup, suite)
-    say(f"Ready: hotart-bench run {suite}")
+    say(f"Ready: hotart-bench run {argument(suite)}")
     return DONE
 
 
@@ -212,14 +211,16 @@ def _print_weights(weights: tuple[Needed, ...]) -> None:
     rows = []
     for name, (first, *others) in by_name.items():
         variants = ", ".join(dict.fromkeys(item.variant for item in (first, *others)))
-        size = "" if first.size_bytes is None else quantity(first.size_bytes, "byte")
-        rows.append([name, variants, "there" if first.present else "missing", size])
+        rows.append([name, variants, "there" if first.present else "missing", _size_words(first)])
     print_table({"weights": "text", "of": "text", "state": "name", "size": "number"}, rows)
-    commands = dict.fromkeys(item.get for item in weights if not item.present)
-    if commands:
-        show("\nWhat gets those that are missing:")
-    for command in commands:
-        show(f"  {command}")
+
+
+def _size_words(item: Needed) -> str:
+    """Stored size, or what a known checkpoint's download takes; empty where neither is known."""
+    if item.size_bytes is not None:
+        return quantity(item.size_bytes, "byte")
+    known = download_bytes(item.what)
+    return "" if known is None else f"about {quantity(known, 'byte')}"
 
 
 def _memory_words(found: MemoryEstimate | None, weights_bytes: int | None) -> str:
@@ -245,30 +246,19 @@ def time_words(found: TimeEstimate | None) -> str:
     """How long rendering and measuring take, or that it is not known."""
     if found is None or found.render_s is None or found.measure_s is None:
         return "not known"
-    return f"about {clock_words(found.render_s)} to render, {clock_words(found.measure_s)} to measure; scoring on top"
-
-
-def clock_words(seconds: float) -> str:
-    """A span to the accuracy of an estimate: ``50 s``, ``12 min``, ``3 h 20 min``."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"about {duration(found.render_s)} to render, {duration(found.measure_s)} to measure; scoring on top"
 
 
 def _refuse(checkup: Checkup, suite: str) -> None:
     """Raises MachineError or WeightsError for the first thing that keeps the suite from running."""
     if checkup.torch_problem is not None:
         raise MachineError(f"torch cannot be imported ({checkup.torch_problem}).", "pip install torch")
-    missing = [item for item in checkup.weights if not item.present]
+    missing = [item.what for item in checkup.weights if not item.present]
+    missing += [file.what for file, _ in checkup.metric_files if file.path is None]
     if missing:
-        names = ", ".join(dict.fromkeys(item.what for item in missing))
-        raise WeightsError(f"Weights are missing for suite {checkup.suite}: {names}.", missing[0].get)
-    absent = [file.what for file, _ in checkup.metric_files if file.path is None]
-    if absent:
+        names = ", ".join(dict.fromkeys(missing))
         raise WeightsError(
-            f"Weights of metrics are missing for suite {checkup.suite}: {', '.join(absent)}.",
-            f"hotart-bench fetch {shlex.quote(suite)}",
+            f"Weights are missing for suite {checkup.suite}: {names}.", f"hotart-bench fetch {argument(suite)}"
         )
     if checkup.images_bytes > checkup.disk_free_bytes:
         raise MachineError(

@@ -14,16 +14,14 @@ from bench.cli.options import MetricsFor, Quiet, SuiteName, Variants, WeightsDir
 from bench.cli.printing import DONE, Columns, print_table, say, show
 from bench.cli.targets import read_suite
 from bench.errors import WeightsError
-from bench.formatting import quantity
+from bench.formatting import argument, quantity
 from bench.measure import pick_variants
 from bench.merge.load import every_place
 from bench.metrics import all_facts, installed
-from bench.metrics.catalogue import find_entry
+from bench.metrics.catalogue import TRUST, find_entry
 from bench.metrics.weights import Stored, find_weights, look_up
 from bench.records import Variant
 from bench.weights_lock import lock_path
-
-TRUST = {"pinned": "pinned", "locked": "recorded here", "unpinned": "unpinned: will be recorded"}
 
 
 def fetch(
@@ -62,11 +60,19 @@ def fetch(
         show()
         print_metric_files(files, str(lock_path()))
     if failures:
-        first = failures[0]
-        raise WeightsError(" ".join(failure.message for failure in failures), first.hint) from first
+        raise WeightsError(told_once([failure.message for failure in failures]), failures[0].hint) from failures[0]
     if not quiet and metrics is None:
-        say(f"Ready: hotart-bench run {suite}")
+        say(f"Ready: hotart-bench run {argument(suite)}")
     return DONE
+
+
+def told_once(messages: Sequence[str]) -> str:
+    """Messages of the form ``WHAT: reason`` as one text, each reason once, after all that it holds for."""
+    names: dict[str, list[str]] = {}
+    for message in messages:
+        what, _, reason = message.partition(": ")
+        names.setdefault(reason, []).append(what)
+    return " ".join(f"{', '.join(named)}: {reason}" if reason else " ".join(named) for reason, named in names.items())
 
 
 def _fetch_checkpoints(
@@ -140,4 +146,7 @@ def print_metric_files(files: Sequence[tuple[Stored, Sequence[str]]], lock: str)
         "sha256": "name",
     }
     print_table(columns, rows)
-    show(f"\nHashes of unpinned weights are recorded in {lock}.")
+    show(
+        "\nA file whose sha256 is not known is trusted when it is first seen. From then on its hash is in "
+        f"the lock file, and another file is refused: {lock}"
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from bench.cli.progress import show_progress
 from bench.cli.targets import at_hand, names_run
 from bench.documents import utc_now
 from bench.errors import MachineError, UsageError
-from bench.formatting import plural
+from bench.formatting import argument, plural
 from bench.gate import check_limits, like_named
 from bench.gate.ci import github_annotations, junit_xml
 from bench.gate.outcomes import WORDS, WORST_FIRST, formatted, unexplained, worst_first
@@ -144,7 +143,7 @@ def _keep(found: Gate, run: str) -> None:
     except MachineError as error:
         say(f"The verdicts are not kept for the report: {error.message}")
     else:
-        say(f"Kept in {path}; `hotart-bench report {shlex.quote(str(path.parent))}` shows it.")
+        say(f"Kept in {path}; `hotart-bench report {argument(path.parent)}` shows it.")
 
 
 def _write(path: Path, text: str) -> None:
@@ -186,7 +185,7 @@ def read_sides(run: str, baseline: str | None, progress: Progress | None = None)
     if baseline is not None and there is not None and not there.exists():
         raise UsageError(
             f"--baseline: there is nothing at {baseline}; a gate without a baseline has no verdict.",
-            f"make one from an accepted run: hotart-bench baseline RUN -o {shlex.quote(baseline)}",
+            f"make one from an accepted run: hotart-bench baseline RUN -o {argument(baseline)}",
         )
     loaded = load_run(run)
     ours, notes = freeze_to_check(loaded, progress)

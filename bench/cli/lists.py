@@ -16,7 +16,8 @@ from bench.documents import exists, refuse_url
 from bench.errors import SuiteError
 from bench.formatting import did_you_mean, listed
 from bench.formatting import lora as lora_text
-from bench.metrics import all_facts, plugin_problems
+from bench.metrics import all_facts, installed, plugin_problems
+from bench.metrics.catalogue import TRUST, find_entry
 from bench.records import MetricFacts
 from bench.suite import list_prompt_sets, load_suite, prompts_folder, read_prompt_file
 from bench.suite import list_suites as shipped_suites
@@ -156,7 +157,21 @@ def _facts_rows(facts: MetricFacts) -> list[tuple[str, str]]:
         ("training overlap", facts.training_overlap),
         ("licence", facts.licence),
         ("reference", facts.reference),
+        *_weights_rows(facts),
     ]
+
+
+def _weights_rows(facts: MetricFacts) -> list[tuple[str, str]]:
+    """Each weight file that a metric reads, and how it is known to be the right one."""
+    registry = installed()
+    encoder = registry.encoders[facts.encoder].weights if facts.encoder is not None else ()
+    rows = []
+    for entry in map(find_entry, (*encoder, *registry.metrics[facts.name].weights)):
+        for file in entry.files:
+            trust = TRUST["unpinned" if file.sha256 is None else "pinned"]
+            commit = f", commit {entry.revision[:12]}" if entry.revision is not None else ""
+            rows.append(("weights", f"{entry.repository}/{file.name}: {trust}{commit}"))
+    return rows
 
 
 def list_prompts(

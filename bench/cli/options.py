@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, cast, get_args
@@ -13,7 +12,7 @@ import typer
 from typer.models import OptionInfo
 
 from bench.errors import UsageError
-from bench.formatting import did_you_mean
+from bench.formatting import argument, did_you_mean
 from bench.records import Dtype, Suite
 
 SuiteName = Annotated[
@@ -128,7 +127,7 @@ def variants_of(suite: Suite, text: str | None) -> tuple[str, ...] | None:
     """The variants of a suite that ``--variants`` names; None without it, UsageError for an unknown one."""
     names = split_names(text, "--variants")
     known = [variant.name for variant in suite.variants]
-    check_known(names, "--variants", known, f"hotart-bench list variants {shlex.quote(suite.source)}")
+    check_known(names, "--variants", known, f"hotart-bench list variants {argument(suite.source)}")
     return names
 
 

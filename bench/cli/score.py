@@ -26,7 +26,7 @@ from bench.cli.options import (
 from bench.cli.printing import DONE, say
 from bench.cli.progress import show_progress
 from bench.cli.stages import do_stage
-from bench.cli.targets import RUNS, as_place, find_target
+from bench.cli.targets import as_place, find_target
 from bench.errors import UsageError
 from bench.formatting import did_you_mean, is_good_name, joined, listed
 from bench.machine import machine_facts, pick_device
@@ -34,6 +34,7 @@ from bench.metrics import all_metrics, facts_for
 from bench.metrics.registry import Metric
 from bench.records import ExternalImages
 from bench.score.external_images import import_images
+from bench.store.reading import RUNS
 from bench.suite.images_table import read_pairs
 from bench.suite.limits import check_metric_limit, parse_limit
 

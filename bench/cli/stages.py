@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -11,6 +10,7 @@ from typing import Literal
 from bench.cli import options
 from bench.cli.printing import say, show
 from bench.cli.progress import show_progress
+from bench.formatting import argument
 from bench.metrics import all_metrics
 from bench.records import RunOptions, Suite
 from bench.run import Outcome, run_all, run_stage
@@ -72,6 +72,6 @@ def _tell(stage: Stage, outcome: Outcome, quiet: bool, folder: str, variants: in
         say(f"{'Nothing was left to do' if outcome.done_before else 'Done'}: {counts} in {folder}.")
         if stage in ("all", "report"):
             verb, with_what = ("compare", "") if variants > 1 else ("gate", " --baseline PATH")
-            say(f"  next: hotart-bench {verb} {shlex.quote(folder)}{with_what}")
+            say(f"  next: hotart-bench {verb} {argument(folder)}{with_what}")
     made = stage in ("all", "report") and (Path(outcome.path) / "report.html").is_file()
     show(f"{folder.rstrip('/')}/report.html" if made else folder)

@@ -18,7 +18,7 @@ from bench.compare.ranking import rank_variants
 from bench.compare.tags import MIN_TAG_PROMPTS, tags_explain
 from bench.compare.timing import summarize_timings, timing_ratios
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.formatting import listed
+from bench.formatting import argument, listed
 from bench.records import Delta, Interval, MetricFacts, MetricMean, Run, Suite
 
 __all__ = [
@@ -212,7 +212,7 @@ def _compare(
         if must_exist and metrics and len(deltas) == before:
             raise InvalidError(
                 f"{names[0]} and {names[1]} have no image with a score on both sides.",
-                hint=f"hotart-bench score {runs[0].path}",
+                hint=f"hotart-bench score {argument(runs[0].path)}",
             )
     return adjust_p_values(deltas)
 

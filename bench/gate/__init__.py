@@ -12,7 +12,7 @@ from typing import cast
 from bench.comparability import machine_differences, refuse_incomparable
 from bench.compare.tags import ADVICE
 from bench.errors import UsageError
-from bench.formatting import did_you_mean, listed, percent
+from bench.formatting import argument, did_you_mean, listed, percent
 from bench.gate.check import invalid, is_timed, new_check
 from bench.gate.outcomes import worst_first
 from bench.gate.quality import check_metric
@@ -123,7 +123,7 @@ def _refuse_pairs(sides: Sides, paths: Labels, pairs: Sequence[tuple[str, str]],
         if one_session and candidate == reference:
             raise UsageError(
                 f"{run}: the variant {candidate!r} cannot be its own reference.",
-                f"hotart-bench gate {run} --baseline PATH, or two variants with --candidate and --reference",
+                f"hotart-bench gate {argument(run)} --baseline PATH, or two variants with --candidate and --reference",
             )
 
 
@@ -197,7 +197,7 @@ def _verdict(
         return invalid(check, f"{baseline} has no {'timings' if timed else 'scores'} of it")
     if not (above if timed else name in ours.values):
         what, verb = ("timings", "measure") if timed else ("scores", "score")
-        return invalid(check, f"{run} has no {what} of it; hotart-bench {verb} {run} makes them")
+        return invalid(check, f"{run} has no {what} of it; hotart-bench {verb} {argument(run)} makes them")
     if reference_facts is None:
         noise = next((one for one in sides[1].session_noise if one.name == name), None)
         return check_timing(check, above, below, one_session=one_session, noise=noise)

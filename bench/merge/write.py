@@ -28,6 +28,7 @@ from bench.checkpoints.ldm_layout import TEXT_2, LdmTensor, join, ldm_tensors
 from bench.checkpoints.safetensors_files import Stored, read_header, read_stored, weights_sha256
 from bench.documents import FileState, file_state
 from bench.errors import MachineError, UsageError, WeightsError
+from bench.formatting import quantity
 from bench.lora.algorithms import weights_of
 from bench.merge.load import located, open_recipe
 from bench.merge.merged import Merged, components_of
@@ -417,7 +418,8 @@ def check_room(path: Path, size_bytes: int) -> None:
         free_bytes = shutil.disk_usage(path.parent).free
     if free_bytes < size_bytes:
         raise MachineError(
-            f"{path}: the disk has {free_bytes / 1e9:.1f} GB free, and the file takes {size_bytes / 1e9:.1f} GB.",
+            f"{path}: the disk has {quantity(free_bytes, 'byte')} free, and the file takes "
+            f"{quantity(size_bytes, 'byte')}.",
             "make room, or choose another disk with -o",
         )
 

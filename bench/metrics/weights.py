@@ -23,7 +23,7 @@ from typing import Any, Literal
 import huggingface_hub
 import msgspec
 
-from bench import documents
+from bench import documents, downloads
 from bench.errors import WeightsError
 from bench.metrics.catalogue import Entry, File, find_entry
 from bench.records import Record
@@ -135,12 +135,8 @@ def _find_file(entry: Entry, file: File, weights_dir: Path | None) -> Path:
             f"{entry.name}: {file.name} is not in {weights_dir}, and with a folder of weights nothing is downloaded.",
             f"put it at {weights_dir / entry.repository / file.name}, or leave out --weights-dir (HOTART_WEIGHTS)",
         )
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        raise WeightsError(
-            f"{entry.name}: {file.name} of {entry.repository} is not on this machine, and HF_HUB_OFFLINE is set.",
-            "hotart-bench fetch SUITE, or fetch --metrics NAME, where there is a network; or --weights-dir DIR with "
-            f"the files in DIR/{entry.repository}/",
-        )
+    if (why := downloads.no_connection(_server(entry))) is not None:
+        raise WeightsError(f"{entry.repository}/{file.name}: is not on this machine, and {why}.", downloads.ELSEWHERE)
     for name in _names(file):
         path = download(entry, name)
         if path is not None:
@@ -176,6 +172,10 @@ def _present(entry: Entry, file: File, weights_dir: Path | None) -> Path | None:
 GITHUB = "https://raw.githubusercontent.com"
 
 
+def _server(entry: Entry) -> str:
+    return downloads.HUB if entry.host == "hub" else GITHUB
+
+
 def _github_path(entry: Entry, name: str) -> Path:
     """Where weights that are not on the Hub are kept; the Hub's client has a cache of its own."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
@@ -186,7 +186,8 @@ def download(entry: Entry, name: str) -> Path | None:
     """The file, downloaded to the cache; None where the repository has no such file.
 
     Raises:
-        WeightsError: it cannot be downloaded: no network, no such repository or revision, a full disk.
+        WeightsError: it cannot be downloaded: no such repository or revision, or the connection broke off.
+        MachineError: the disk is full, or the cache must not be written.
     """
     from huggingface_hub.errors import RemoteEntryNotFoundError  # imports the HTTP client, a tenth of a second
 
@@ -199,10 +200,7 @@ def download(entry: Entry, name: str) -> Path | None:
     except RemoteEntryNotFoundError:
         return None
     except Exception as error:  # the Hub's client, its transport and the disk each have errors of their own
-        raise WeightsError(
-            f"{entry.repository}/{name}: could not be downloaded ({type(error).__name__}).",
-            "the same command again continues; or give a folder that holds it with --weights-dir",
-        ) from error
+        raise downloads.failed(f"{entry.repository}/{name}", error) from error
 
 
 def download_url(url: str, target: Path) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from bench.comparability import check_names
 from bench.compare.pairing import ImageScores, usable_scores
 from bench.errors import InvalidError, UsageError
-from bench.formatting import joined, percent, plural
+from bench.formatting import argument, joined, percent, plural
 from bench.plan.pilot import (
     Components,
     choose_pairs,
@@ -110,7 +110,7 @@ def _gated_limits(
         if name not in facts:
             raise InvalidError(
                 f"{pilot.path}: has no scores of {name}, which is to be gated.",
-                f"hotart-bench score {pilot.path} --metrics {name}",
+                f"hotart-bench score {argument(pilot.path)} --metrics {name}",
             )
         check_metric_limit(limit, facts[name])
     return tuple(limits.values())
@@ -236,7 +236,7 @@ def _notes_on_power(suite: Suite, metrics: Sequence[MetricPlan], power: float) -
 
 def _notes_on_time(suite: Suite, pilot: Run, image_s: float | None) -> list[str]:
     if image_s is None:
-        return [f"The pilot has no timings, so no time is planned: hotart-bench measure {pilot.path}"]
+        return [f"The pilot has no timings, so no time is planned: hotart-bench measure {argument(pilot.path)}"]
     timed = {timing.variant for timing in pilot.timings if timing.name == "end_to_end"}
     untimed = [variant.name for variant in suite.variants if variant.name not in timed]
     notes = [

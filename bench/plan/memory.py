@@ -17,6 +17,7 @@ import msgspec
 from bench.checkpoints.checkpoint import Checkpoint
 from bench.checkpoints.families import read_config
 from bench.checkpoints.fingerprint import Needed
+from bench.checkpoints.locate import RANDOM
 from bench.formatting import joined, quantity
 from bench.lora.parse import read_adapter
 from bench.merge.load import open_checkpoint
@@ -89,13 +90,19 @@ SD15 = Parts(859_520_964, 123_060_480, 83_653_863, 115.0, 896.0, 512, True, Fals
 
 KNOWN = {
     "stabilityai/stable-diffusion-xl-base-1.0": SDXL,
-    "random:sdxl": SDXL,
     "stable-diffusion-v1-5/stable-diffusion-v1-5": SD15,
-    "random:sd15": SD15,
 }
-"""The checkpoints of the shipped suites and the random ones, for machines that do not have them yet."""
+"""The checkpoints of the shipped suites, for machines that do not have them yet."""
 KNOWN_VAES: dict[str, dict[str, Any]] = {"madebyollin/sdxl-vae-fp16-fix": {"tile": 512, "force_upcast": False}}
 """What of such a VAE is not as in SDXL's."""
+
+
+def download_bytes(checkpoint: str) -> int | None:
+    """What a shipped suite's checkpoint takes to download, its UNet, VAE and text encoders in float32; else None."""
+    parts = KNOWN.get(checkpoint)
+    if parts is None:
+        return None
+    return BYTES["float32"] * (parts.unet_parameters + parts.text_parameters + parts.vae_parameters)
 
 
 def parts_of(variant: Variant, needed: Iterable[Needed]) -> Parts | None:
@@ -176,7 +183,11 @@ def base_of(variant: Variant) -> tuple[str | None, ...]:
 
 def _opened(variant: Variant, needed: Iterable[Needed]) -> Checkpoint | None:
     """The variant's checkpoint with what replaces parts of it; None where any of it is not here."""
-    there = {item.what: item.path or item.what for item in needed if item.variant == variant.name and item.present}
+    there = {
+        item.what: item.what if item.what in RANDOM else item.path or item.what  # random weights are no files
+        for item in needed
+        if item.variant == variant.name and item.present
+    }
     named = {"checkpoint": variant.checkpoint, "unet": variant.unet, "vae": variant.vae}
     places = {role: there.get(name) for role, name in named.items() if name is not None}
     if None in places.values():

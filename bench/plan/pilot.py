@@ -13,7 +13,7 @@ from bench.comparability import check_names, differences, settings_facts
 from bench.compare import variant_pairs
 from bench.compare.pairing import ImageScores
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.formatting import listed, making_command
+from bench.formatting import argument, listed, making
 from bench.records import Run, Suite
 
 
@@ -128,7 +128,7 @@ def refuse_other_settings(suite: Suite, pilot: Run) -> None:
     if differing:
         raise IncomparableError(
             f"{pilot.path}: cannot be a pilot for the suite {suite.name}, its settings differ: {'; '.join(differing)}.",
-            f"hotart-bench run {suite.source or suite.name} --limit 30",
+            f"{making(suite)} --limit 30",
         )
 
 
@@ -143,7 +143,7 @@ def choose_pairs(pilot: Run, candidate: str | None, reference: str | None) -> tu
     if len(names) < 2:
         raise UsageError(
             f"{pilot.path}: has only the variant {names[0]}; a plan needs the differences between two.",
-            "add a second variant to the suite, such as another LoRA or another weight of it, and run it again",
+            "name a pilot with --from that has both, such as one of this suite with a second variant in it",
         )
     below = reference if reference is not None else names[0]
     if candidate == below:
@@ -187,12 +187,14 @@ def read_pilot(
             owners.append(units[prompt.id])
     where = f"{pilot.path}: {metric} of {pair[0]} and {pair[1]}"
     if not found:
-        raise InvalidError(f"{where}: no image has a score on both sides.", f"hotart-bench score {pilot.path}")
+        raise InvalidError(
+            f"{where}: no image has a score on both sides.", f"hotart-bench score {argument(pilot.path)}"
+        )
     if len(set(owners)) < 2:
         what = "prompt" if len(found) < 2 else "group of prompts"
         raise InvalidError(
             f"{where}: only one {what} has scores, which shows no spread; a pilot needs 2, and 30 are good.",
-            making_command(pilot.info.suite) + (" --limit 30" if pilot.info.suite.external_images is None else ""),
+            making(pilot.info.suite) + (" --limit 30" if pilot.info.suite.external_images is None else ""),
         )
     pairs = [[one - other for one, other in both] for both in found]
     differences = with_groups(variance_components(pairs), pairs, owners)

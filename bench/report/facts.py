@@ -209,33 +209,24 @@ def command(run: Run) -> str:
     What the suite says itself is left out, and so is what a run does not record: where weights were taken from, and
     a Ray cluster, which gives the same bytes.
     """
-    suite, external, sweep = run.info.suite, run.info.suite.external_images, run.info.suite.sweep
+    suite, external, words = run.info.suite, run.info.suite.external_images, list[str]()
     found = {score.metric for score in run.scores}
     scored = [facts for facts in run.info.metrics if facts.name in found]
     metrics = ["--metrics", ",".join([facts.name for facts in scored] or suite.metrics)]
     dtypes = {facts.metric_dtype for facts in scored} - {"float32"}
     dtype = ["--metric-dtype", min(dtypes)] if dtypes else []
     if external is not None:
-        table = ["--prompts", external.prompts] if external.prompts else []
-        words = ["score", "--images", external.images, *table, *metrics, "-o", run.path]
+        words = [*metrics, "-o", run.path]
         if suite.limits:
             words += ["--limits", ",".join(f"{limit.name}={limit.text}" for limit in suite.limits)]
-        return shlex.join(["hotart-bench", *words, *dtype, "--device", run.info.machine.device])
-    words = ["run" if sweep is None else "sweep", suite.source or suite.name]
-    if sweep is not None:
-        words += ["--lora", sweep.lora, "--lora-weights", ",".join(map(_exactly, sweep.weights))]
+        return f"{text.making(suite)} {shlex.join([*words, *dtype, '--device', run.info.machine.device])}"
     if suite.limit is not None:
         words += ["--limit", str(suite.limit)]
-    if sweep is None:
+    if suite.sweep is None:
         made = {one.name for one in run.info.variants}
         chosen = [variant.name for variant in suite.variants if variant.name in made]
         words += ["--variants", ",".join(chosen)] if 0 < len(chosen) < len(suite.variants) else []
         words += dtype
     if scored and {facts.name for facts in scored} != set(suite.metrics):
         words += metrics
-    return shlex.join(["hotart-bench", *words, "--device", run.info.machine.device])
-
-
-def _exactly(weight: float) -> str:
-    short = f"{weight:g}"
-    return short if float(short) == weight else repr(weight)
+    return f"{text.making(suite)} {shlex.join([*words, '--device', run.info.machine.device])}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import msgspec
 from bench.comparability import check_environment, differences, timing_facts
 from bench.documents import utc_now
 from bench.errors import InvalidError, OutOfMemory, UsageError
+from bench.formatting import argument, making
 from bench.machine import machine_facts, package_versions, pick_device
 from bench.measure import measure, open_jobs, pick_variants
 from bench.metrics import facts_for
@@ -96,11 +96,12 @@ def _run(
 ) -> Outcome:
     variants = pick_variants(suite, options.variants)
     metrics = tuple(options.metrics) if options.metrics is not None else suite.metrics
-    facts_for(metrics)
+    if "score" in stages or options.metrics is not None:
+        facts_for(metrics)
     if suite.external_images is not None and not {"render", "measure"}.isdisjoint(stages):
         raise UsageError(
             f"{path}: its images are external; there is no model to render or to time.",
-            f"hotart-bench score {shlex.quote(str(path))}",
+            f"hotart-bench score {argument(path)}",
         )
     if stages == ("measure",) and suite.measure.rounds == 0:
         raise UsageError(
@@ -115,8 +116,7 @@ def _run(
     ):
         work = Work(suite, folder, variants, metrics, options, pool, progress)
         if stages[0] in ("score", "report") and not folder.renders():
-            hint = "hotart-bench render, or hotart-bench run, first"
-            raise InvalidError(f"{folder.path}: has no images yet.", hint)
+            raise InvalidError(f"{folder.path}: has no images yet.", f"{making(suite)} -o {argument(path)}")
         update_info(stages, work)
         folder.add_notes(notes)
         try:

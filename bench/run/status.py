@@ -146,7 +146,7 @@ def update_info(stages: tuple[Stage, ...], work: Work) -> None:
     if stages not in (("report",), ("score",)):
         sampler = work.suite.settings.sampler
         found = {variant.name: fingerprint(variant, work.options.weights_dir, sampler) for variant in work.variants}
-    new = _info(work, old, found)
+    new = _info(work, old, found, work.metrics if "score" in stages else ())
     if old is None:
         folder.write_info(new)
         return
@@ -166,8 +166,11 @@ def update_info(stages: tuple[Stage, ...], work: Work) -> None:
         folder.write_info(new)
 
 
-def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint]) -> RunInfo:
-    """``run.json`` with the variants as they were ``found`` now; the others stay what their images were made of."""
+def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint], scoring: Sequence[str]) -> RunInfo:
+    """``run.json`` with the variants as they were ``found`` now; the others stay what their images were made of.
+
+    Metrics that are not among those of ``scoring`` stay as recorded, as their scores do; they need not be installed.
+    """
     suite, scored = work.suite, old.metrics if old is not None else ()
     prints = dict(found)
     if old is not None:
@@ -178,7 +181,11 @@ def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint]) -> Run
         suite = msgspec.structs.replace(suite, variants=tuple(made.get(one.name, one) for one in suite.variants))
     variants = tuple(prints[variant.name] for variant in suite.variants if variant.name in prints)
     every = tuple(dict.fromkeys((*suite.metrics, *(known.name for known in scored), *work.metrics)))
-    metrics = facts_of_run(every, scored, work.metrics, work.options.metric_dtype)
+    facts = {known.name: known for known in scored if known.name not in scoring}
+    new = [name for name in every if name not in facts]
+    rescored = [name for name in work.metrics if name in new]
+    facts |= {known.name: known for known in facts_of_run(new, scored, rescored, work.options.metric_dtype)}
+    metrics = tuple(facts[name] for name in every)
     notes = lora_notes(variants)
     if old is not None:
         outdated = {FUSED, *lora_notes(old.variants)}

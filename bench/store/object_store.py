@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.documents import sha256_of
 from bench.errors import UsageError
-from bench.formatting import listed
+from bench.formatting import argument, listed
 from bench.records import Record, Render
 from bench.store.journal import (
     INFO,
@@ -134,7 +134,10 @@ def read_copy(url: str) -> Path:
     while True:
         names = objects.names()
         if INFO not in names:
-            raise UsageError(f"{objects.url}: there is no run here (no {INFO}).", f"hotart-bench run -o {objects.url}")
+            raise UsageError(
+                f"{objects.url}: there is no run here (no {INFO}).",
+                f"hotart-bench run SUITE -o {argument(objects.url)}",
+            )
         if _pull(objects, names, folder, images=False) is not None:
             return folder
 

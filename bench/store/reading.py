@@ -11,11 +11,15 @@ import msgspec
 
 from bench import documents
 from bench.errors import InvalidError, MachineError
+from bench.formatting import argument
 from bench.records import SCHEMA, Gate, Progress, Render, Run, RunInfo, Score, Timing
 from bench.store.journal import INFO, RENDERS, SCORES, TIMINGS, Journal
 from bench.store.object_store import read_copy, run_url
 from bench.store.objects import CONNECTIONS, Objects, is_url
+from bench.suite import list_suites
 
+RUNS = Path("reports") / "runs"
+"""Where runs lie unless it is said otherwise."""
 GATE = "gate.json"
 """The last gate on a run, beside its journals."""
 LARGEST = 1e305
@@ -122,9 +126,18 @@ def read_info(folder: Path) -> RunInfo:
         RunInfo,
         schema=SCHEMA,
         what="run",
-        make=f"hotart-bench run -o {folder}",
-        remake=f"start over with --fresh: hotart-bench run --fresh -o {folder}",
+        make=_where_else(folder),
+        remake=f"start over with --fresh: hotart-bench run SUITE --fresh -o {argument(folder)}",
     )
+
+
+def _where_else(folder: Path) -> str:
+    """The hint where there is no run: where a suite is named, which folder is meant; else how a run is made."""
+    if str(folder) in list_suites():
+        return f"{folder} is a shipped suite; name its run folder, by default {argument(RUNS / folder)}"
+    if folder.suffix == ".toml":
+        return f"{folder} is a suite file; name its run folder, by default {RUNS}/ and the suite's name"
+    return f"hotart-bench run SUITE -o {argument(folder)}"
 
 
 def read_gate(run_path: str | Path) -> Gate | None:

@@ -95,7 +95,7 @@ def test_fetch_gets_each_file_once_and_says_what_is_unpinned(cli, with_weights, 
     assert sorted(network) == ["head.pth", "t.pt"]
     (encoder,) = [line for line in answer.out.splitlines() if "owner/encoder/t.pt" in line]
     assert "pretty, fitting" in encoder
-    assert "recorded here" in encoder
+    assert "locked: as first seen here" in encoder
     assert "lock.json" in answer.out
     assert answer.err.splitlines()[-1] == "Ready: hotart-bench run own.toml"
     again = cli("fetch", "own.toml", "--quiet")
@@ -153,7 +153,7 @@ def test_doctor_lists_the_weights_of_metrics_and_names_the_command(cli, with_wei
     before = cli("doctor", "own.toml")
     assert before.code == 3
     assert "owner/encoder/t.pt" in before.out
-    assert "unpinned" in before.out
+    assert before.out.count("trusted at first sight, then locked") == 2
     assert "next: hotart-bench fetch own.toml" in before.err
     assert network == []
     cli("fetch", "own.toml")
@@ -185,4 +185,4 @@ def test_what_several_variants_share_is_tried_once_and_told_once(cli, with_weigh
     assert answer.code == 3
     assert "mini" in tried
     assert len(tried) == len(set(tried))
-    assert answer.err.count("mini: could not be downloaded.") == 1
+    assert answer.err.count("mini, mini:spo: could not be downloaded.") == 1

@@ -62,6 +62,20 @@ def test_one_metric_says_all_of_itself(name, cli):
     assert [row["name"] for row in json.loads(cli("list", "metrics", name, "--json").out)] == [name]
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pickscore", ["yuvalkirstain/PickScore_v1/model.safetensors: trusted at first sight, then locked"]),
+        ("imagereward", ["ImageReward.pt: sha256 known", "vocab.txt: sha256 known", "med_config.json: trusted at"]),
+        ("aesthetic-v1", ["sa_0_4_vit_l_14_linear.pth: trusted at first sight, then locked, commit 7e37768a02b0"]),
+    ],
+)
+def test_a_metric_says_of_each_weight_file_how_it_is_known(name, said, cli):
+    out = " ".join(cli("list", "metrics", name).out.split())
+    for words in said:
+        assert words in out
+
+
 def test_a_metric_that_is_not_there_is_told_with_the_nearest(cli):
     answer = cli("list", "metrics", "pickscor")
     assert answer.code == 2

@@ -142,6 +142,8 @@ def test_json_is_standard_json(capsys):
         (39.4, "39 s"),
         (59.6, "1 min 00 s"),
         (250, "4 min 10 s"),
+        (2725, "45 min"),
+        (3599, "1 h 00 min"),
         (7500, "2 h 05 min"),
     ],
 )
