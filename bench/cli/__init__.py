@@ -80,11 +80,11 @@ def explain(error: BaseException) -> tuple[int, str, str]:
     if isinstance(error, KeyboardInterrupt):
         said = "Stopped. What was finished is kept; the same command continues where it stopped."
         return Interrupted.exit_code, said, ""
-    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+    if isinstance(error, OSError) and (error.errno in _ENVIRONMENT or error.filename is not None):
         where = f": {error.filename}" if error.filename is not None else ""
         return (
             MachineError.exit_code,
-            f"{_ENVIRONMENT[error.errno]}{where}. What was finished is kept.",
+            f"{_ENVIRONMENT.get(error.errno or 0, error.strerror)}{where}. What was finished is kept.",
             _NEXT[MachineError]
             if error.errno == errno.EPIPE
             else "Make room or choose another folder with -o; then the same command continues.",
@@ -96,6 +96,11 @@ def explain(error: BaseException) -> tuple[int, str, str]:
             "A smaller `batch` in the suite's [settings], or another --device, needs less; "
             "`hotart-bench doctor SUITE` tells how much there is.",
         )
+    if isinstance(error, UnicodeDecodeError):
+        from bench.metrics.registry import find_plugins  # here: only this error needs it
+
+        for problem in find_plugins()[1]:  # torch and others read the lists of all packages, and stop at a damaged one
+            return MachineError.exit_code, problem, ""
     # Typer carries its own copy of click since 0.26 and used the package before: no common class to catch.
     if hasattr(error, "format_message") and getattr(error, "exit_code", None) == UsageError.exit_code:
         return _explain_usage(error)

@@ -17,7 +17,7 @@ from bench.cli import options
 from bench.cli.options import RunFolder, file_option
 from bench.cli.printing import print_table, say, show
 from bench.cli.targets import at_hand
-from bench.documents import utc_now
+from bench.documents import resolved, utc_now
 from bench.errors import MachineError, UsageError
 from bench.formatting import plural
 from bench.gate import check_limits, like_named
@@ -119,11 +119,11 @@ def exit_code(found: Gate, inconclusive: Inconclusive) -> int:
 
 def _refuse_overwriting(baseline: str | None, outputs: dict[str, Path | None]) -> None:
     """A file that is written must be neither the baseline nor another one that is written."""
-    taken = {} if baseline is None else {Path(baseline).resolve(): "--baseline"}
+    taken = {} if baseline is None else {resolved(baseline): "--baseline"}
     for flag, path in outputs.items():
         if path is None:
             continue
-        other = taken.setdefault(path.resolve(), flag)
+        other = taken.setdefault(resolved(path), flag)
         if other != flag:
             raise UsageError(f"{flag}: {path} is what {other} names already.", HELP)
 
@@ -176,7 +176,7 @@ def read_sides(run: str, baseline: str | None) -> Sides:
     here = at_hand(run)
     loaded = load_run(here)
     ours = freeze(loaded)
-    if baseline is None or there is None or folder_of(there).resolve() == folder_of(here).resolve():
+    if baseline is None or there is None or resolved(folder_of(there)) == resolved(folder_of(here)):
         return Sides(loaded, ours, ours, loaded, baseline or run)
     if there.is_dir() or there.name == INFO:
         other = load_run(there)

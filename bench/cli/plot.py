@@ -12,6 +12,7 @@ from bench.cli.options import RunFolder, SecondRun
 from bench.cli.printing import say, show
 from bench.compare import compare_run, compare_runs
 from bench.compare.sweep import sweep_curve
+from bench.documents import resolved
 from bench.plots import write_plots, write_plots_for_runs, write_sweep_plot
 from bench.plots.data import machine_differences
 from bench.plots.gate import write_gate_plot
@@ -45,7 +46,7 @@ def plot(
         written = _plot_run(candidate, output or home / "plots", cast(Format, format_), dpi)
     else:
         reference = load_run(run2)
-        folder = output or home / f"plots-against-{Path(reference.path).resolve().name}"
+        folder = output or home / f"plots-against-{resolved(reference.path).name}"
         deltas = compare_runs(candidate, reference, tags=False)
         written = write_plots_for_runs(candidate, reference, deltas, folder, cast(Format, format_), dpi)
         if differing := machine_differences(candidate, reference):

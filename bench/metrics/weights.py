@@ -284,7 +284,7 @@ def is_whole(path: Path) -> bool:
             with safe_open(path, framework="numpy"):
                 return True
         if path.suffix == ".json":
-            json.loads(path.read_bytes())
+            json.loads(documents.read_bytes(path))
     except (SafetensorError, OSError, ValueError, RecursionError):
         return False
     if path.suffix not in PICKLES:
@@ -336,7 +336,7 @@ def read_lock() -> Lock:
     """
     path = lock_path()
     try:
-        lock = documents.convert(documents.loads(path.read_text("utf-8")), Lock)
+        lock = documents.convert(documents.loads(documents.read_bytes(path).decode()), Lock)
     except FileNotFoundError:
         return Lock()
     except OSError as error:
@@ -356,7 +356,7 @@ def read_lock() -> Lock:
 
 def hash_once(path: Path) -> str:
     """The file's sha256, 64 lower-case hex digits; computed once while the file stays as it is."""
-    path = path.resolve()
+    path = documents.resolved(path)
     state = path.stat()
     known = read_lock().hashed.get(str(path))
     facts = (state.st_size, state.st_mtime_ns, state.st_ino)

@@ -11,6 +11,7 @@ from typing import Any
 
 from bench import formatting as text
 from bench.compare.pairing import usable_scores
+from bench.documents import IMAGE_BYTES, read_bytes
 from bench.records import MetricFacts, Prompt, Render, Run
 from bench.report.headline import way
 from bench.report.tables import headline_first
@@ -53,7 +54,7 @@ def picture(path: Path, max_side_px: int = MAX_SIDE_PX) -> Picture:
     """
     from PIL import Image
 
-    data = path.read_bytes()
+    data = read_bytes(path, IMAGE_BYTES)
     with Image.open(io.BytesIO(data)) as image:
         width, height = image.size
         if max(width, height) <= max_side_px and len(data) <= _AS_IT_IS_BYTES:

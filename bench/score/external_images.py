@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.documents import sha256_of, utc_now
+from bench.documents import IMAGE_BYTES, read_bytes, resolved, sha256_of, utc_now
 from bench.errors import InvalidError
 from bench.formatting import is_good_name, plural
 from bench.machine import git_state, package_versions
@@ -144,7 +144,7 @@ def probe_image(path: Path) -> tuple[str, tuple[int, int] | None, str, str | Non
     """
     sha256 = ""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, IMAGE_BYTES)
         sha256 = sha256_of(data)
         if not data:
             return sha256, None, "", f"the file {path.name} is empty"
@@ -177,7 +177,7 @@ def _suite(
             f"{source.images}: none of the {plural(len(images), 'image')} can be scored: {images[0].error}."
         )
     width, height = sizes.most_common(1)[0][0]
-    name = Path(source.images).resolve().name
+    name = resolved(source.images).name
     prompts = {image.prompt_id: image.pair.prompt for image in images}
     variants = dict.fromkeys(image.pair.variant for image in images)
     return Suite(
@@ -264,7 +264,7 @@ def _holds(folder: RunFolder, old: Render, image: ExternalImage) -> bool:
 def _copy(folder: RunFolder, image: ExternalImage) -> Render:
     if image.error is not None:
         return _render(*image.key, error=image.error)
-    data = image.pair.image.read_bytes()
+    data = read_bytes(image.pair.image, IMAGE_BYTES)
     if sha256_of(data) != image.sha256:
         return _render(*image.key, error=f"the file {image.pair.image.name} changed while it was read")
     return _render(*image.key, file=folder.write_image(*image.key, data, image.suffix))

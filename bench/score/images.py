@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from bench.documents import sha256_of
+from bench.documents import IMAGE_BYTES, read_bytes, sha256_of
 from bench.records import Render
 
 MAX_PIXELS = 2**26
@@ -68,7 +68,7 @@ def read_image(folder: Path, render: Render) -> Image.Image:
     """The rendered image in its own mode, 8 bits a channel, after its file's sha256 was seen to be the recorded one."""
     name = str(render.image)
     try:
-        data = (folder / name).read_bytes()
+        data = read_bytes(folder / name, IMAGE_BYTES)
     except FileNotFoundError as error:
         raise ImageFileError(f"image file {name} is missing; restore it or render again") from error
     if sha256_of(data) != render.sha256:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.documents import exists, read_text
+from bench.documents import exists, read_text, resolved
 from bench.errors import SuiteError, UsageError
 from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed
 from bench.suite.prompt_files import csv_rows, read_jsonl, read_table
@@ -66,9 +66,9 @@ def read_pairs(path: Path, folder: Path) -> tuple[Pair, ...]:
 
 def unnamed_images(pairs: tuple[Pair, ...], folder: Path) -> int:
     """How many image files of the folder no line of the table names; folders within it are not looked into."""
-    named = {pair.image.resolve() for pair in pairs}
+    named = {resolved(pair.image) for pair in pairs}
     there = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_FILES and path.is_file()]
-    return sum(path.resolve() not in named for path in there)
+    return sum(resolved(path) not in named for path in there)
 
 
 def _refuse_missing_columns(where: str, columns: list[str]) -> None:
@@ -110,7 +110,7 @@ def _image(where: str, name: str, folder: Path) -> Path:
         near = did_you_mean(path.name, (file.name for file in folder.iterdir()))
         raise SuiteError(f"{where}: there is no image {name!r} in {folder}{near}.")
     # A table from elsewhere must not bring any file of this machine into a report.
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not resolved(path).is_relative_to(resolved(folder)):
         raise SuiteError(f"{where}: the image {name!r} lies outside {folder}.")
     return path
 
@@ -122,7 +122,7 @@ def _refuse_double(pairs: tuple[Pair, ...]) -> None:
         other = folded.setdefault(pair.variant.lower(), pair.variant)
         if other != pair.variant:
             raise SuiteError(f"{pair.where}: the variants {other!r} and {pair.variant!r} differ only in case.")
-        first = seen.setdefault((pair.variant, pair.image.resolve()), pair.where)
+        first = seen.setdefault((pair.variant, resolved(pair.image)), pair.where)
         if first != pair.where:
             raise SuiteError(
                 f"{pair.where}: the image {pair.image.name!r} is named twice for {pair.variant!r}; first at {first}."
