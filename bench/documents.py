@@ -41,60 +41,6 @@ def sha256_of(content: Path | bytes) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# Whatever is read goes through here: a pipe would wait for ever, and a device never ends.
-
-DOCUMENT_BYTES = 2**27
-"""The most that is read of a suite, a prompt file, a configuration, a baseline, a ``run.json``: 128 MiB."""
-IMAGE_BYTES = 2**29
-"""The most that is read of an image: twice the pixels of the largest that is decoded, at 16 bits a channel."""
-JOURNAL_BYTES = 2**32
-"""The most that is read of a journal: ten million lines or so."""
-
-NOT_PLAIN = "it is a pipe, socket or device, not a plain file"
-
-
-def open_plain(path: Path) -> io.FileIO:
-    """A plain file, open for reading in binary.
-
-    Raises:
-        OSError: there is none, or it cannot be read; also a folder, pipe, socket or device, whose ``strerror`` says so.
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except ValueError as error:  # a zero byte, or half of a surrogate pair
-        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
-    except OSError as error:
-        if error.errno == errno.ENXIO:  # what opening a socket says
-            raise OSError(errno.EINVAL, NOT_PLAIN, str(path)) from error
-        raise
-    mode = os.fstat(handle).st_mode
-    if stat.S_ISREG(mode):
-        return io.FileIO(handle)
-    os.close(handle)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
-    raise OSError(errno.EINVAL, NOT_PLAIN, str(path))
-
-
-def read_bytes(path: Path, most_bytes: int = DOCUMENT_BYTES) -> bytes:
-    """The bytes of a plain file.
-
-    Raises:
-        OSError: as ``open_plain``, or it is larger than ``most_bytes``.
-    """
-    with open_plain(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > most_bytes:
-            said = f"it holds {size / 2**20:,.0f} MiB; at most {most_bytes // 2**20:,} are read of such a file"
-            raise OSError(errno.EFBIG, said, str(path))
-        return file.readall()
-
-
-def resolved(path: str | Path) -> Path:
-    """The absolute path without symbolic links, of a link that leads back to itself as far as that goes."""
-    return Path(os.path.realpath(path))
-
-
 # JSON as the standard means it, no more.
 
 
@@ -306,6 +252,60 @@ def exists(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+# Whatever is read goes through here: a pipe would wait for ever, and a device never ends.
+
+DOCUMENT_BYTES = 2**27
+"""The most that is read of a suite, a prompt file, a configuration, a baseline, a ``run.json``: 128 MiB."""
+IMAGE_BYTES = 2**29
+"""The most that is read of an image: twice the pixels of the largest that is decoded, at 16 bits a channel."""
+JOURNAL_BYTES = 2**32
+"""The most that is read of a journal: ten million lines or so."""
+
+NOT_PLAIN = "it is a pipe, socket or device, not a plain file"
+
+
+def open_plain(path: Path) -> io.FileIO:
+    """A plain file, open for reading in binary.
+
+    Raises:
+        OSError: there is none, or it cannot be read; also a folder, pipe, socket or device, whose ``strerror`` says so.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a zero byte, or half of a surrogate pair
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # what opening a socket says
+            raise OSError(errno.EINVAL, NOT_PLAIN, str(path)) from error
+        raise
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return io.FileIO(path, opener=lambda *_: handle)
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    raise OSError(errno.EINVAL, NOT_PLAIN, str(path))
+
+
+def read_bytes(path: Path, most_bytes: int = DOCUMENT_BYTES) -> bytes:
+    """The bytes of a plain file.
+
+    Raises:
+        OSError: as ``open_plain``, or it is larger than ``most_bytes``.
+    """
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            said = f"it holds {size / 2**20:,.0f} MiB; at most {most_bytes // 2**20:,} are read of such a file"
+            raise OSError(errno.EFBIG, said, str(path))
+        return file.readall()
+
+
+def resolved(path: str | Path) -> Path:
+    """The absolute path without symbolic links, of a link that leads back to itself as far as that goes."""
+    return Path(os.path.realpath(path))
 
 
 def refuse_other_schema(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -186,3 +187,30 @@ def test_a_file_that_may_not_be_read_is_named(place, cli, monkeypatch):
         answer = cli(*command)
         assert answer.code in (2, 6), answer
         assert f"{name}: cannot be read: Permission denied." in answer.err
+
+
+OPENERS = {
+    # what opens files by itself: why it may
+    "bench/documents.py": "it is the one that the others go through",
+    "bench/machine.py": "/proc/cpuinfo",
+    "bench/measure/meters.py": "/proc/self/status",
+    "bench/checkpoints/families.py": "shapes that come with the package",
+    "bench/suite/tokens.py": "a vocabulary that comes with a package",
+    "bench/suite/training_prompts.py": "a list that comes with the package",
+    "bench/report/__init__.py": "templates that come with the package",
+    "bench/mini/weights.py": "the manifest that comes with the package",
+    "bench/store/object_store.py": "the working folder that this program fills",
+    "bench/lora/parse.py": "one number of a file whose header was read",
+    "bench/metrics/weights.py": "files of weights that were found to be plain",
+}
+
+
+def test_whatever_is_read_from_elsewhere_is_opened_by_one_function():
+    root = Path(__file__).parents[1]
+    reads = re.compile(r"(?<!documents)\.read_(?:text|bytes)\(|\bopen\([^)]*[\"']r?b[\"']|json\.load\(|np\.fromfile\(")
+    found = {
+        path.relative_to(root).as_posix()
+        for path in (root / "bench").rglob("*.py")
+        if "mini/train" not in path.as_posix() and reads.search(path.read_text("utf-8"))
+    }
+    assert found - OPENERS.keys() == set(), "read with documents.read_bytes or open_plain, or say here why not"

@@ -21,6 +21,10 @@ Widths = Annotated[list[Width], Meta(min_length=1, max_length=8)]
 Names = Annotated[list[str], Meta(min_length=1, max_length=8)]
 
 
+class AnyConfig(Struct):
+    """Of which no field is checked: a JSON object."""
+
+
 class UnetConfig(Struct):
     """``unet/config.json``."""
 

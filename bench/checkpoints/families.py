@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from bench import documents
 from bench.checkpoints.checkpoint import Shape, Tensor, component_of
-from bench.checkpoints.configurations import PipelineIndex
+from bench.checkpoints.configurations import AnyConfig, PipelineIndex
 from bench.errors import WeightsError
 from bench.records import Component
 from bench.records.weights import Family
@@ -28,7 +28,7 @@ PIPELINES: dict[str, Family] = {"StableDiffusionXLPipeline": "sdxl", "StableDiff
 """Pipeline classes that are rendered, and the family of each."""
 
 TOKENIZERS: dict[Family, tuple[str, ...]] = {"sdxl": ("tokenizer", "tokenizer_2"), "sd15": ("tokenizer",)}
-AGAIN = "save the whole pipeline again, or take its original file"
+AGAIN = "save the whole pipeline again with pipeline.save_pretrained(FOLDER), or take its original file"
 CONFIGS = Path(__file__).parent / "configs"
 CONV_IN = "unet.conv_in.weight"
 INPAINTING_CHANNELS = 9
@@ -44,7 +44,7 @@ def family_components(family: Family) -> tuple[Component, ...]:
     return COMPONENTS if family == "sdxl" else COMPONENTS[:-1]
 
 
-def read_config(path: Path, kind: type[Struct]) -> dict[str, Any]:
+def read_config(path: Path, kind: type[Struct] = AnyConfig) -> dict[str, Any]:
     """A configuration, as its file has it.
 
     Args:
@@ -76,7 +76,7 @@ def read_pipeline_class(folder: Path) -> str:
     if not path.exists():
         raise WeightsError(
             f"{folder}: is not a diffusers folder: model_index.json is missing.",
-            "save one with pipeline.save_pretrained(FOLDER)",
+            AGAIN,
         )
     name = read_config(path, PipelineIndex)["_class_name"]
     if name not in PIPELINES:

@@ -22,7 +22,7 @@ from bench.checkpoints.families import (
 from bench.checkpoints.load import scheduler_config
 from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora, get_command
 from bench.checkpoints.safetensors_files import weights_sha256
-from bench.documents import sha256_of
+from bench.documents import read_bytes, sha256_of
 from bench.errors import WeightsError
 from bench.lora.parse import read_adapter
 from bench.merge.load import every_place, open_checkpoint
@@ -111,7 +111,7 @@ def _tokenizers(folder: Path) -> dict[str, str]:
     """sha256 of the files that say which words a prompt is made of; none where they come with the package."""
     names = ("tokenizer.json", "vocab.json", "merges.txt")
     files = [folder / part / name for part in ("tokenizer", "tokenizer_2") for name in names]
-    return {str(file.relative_to(folder).as_posix()): sha256_of(file) for file in files if file.is_file()}
+    return {str(file.relative_to(folder).as_posix()): sha256_of(read_bytes(file)) for file in files if file.is_file()}
 
 
 def _weight_file(component: str, path: Path) -> WeightFile:

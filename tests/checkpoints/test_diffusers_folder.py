@@ -190,7 +190,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "widths of no model": (
         lambda folder: change(folder / "unet" / "config.json", block_out_channels=None),
-        "unet that cannot be built",
+        "block_out_channels: expected array, got null",
     ),
     "no scheduler": (lambda folder: (folder / SCHEDULER).unlink(), r"scheduler_config\.json: is missing"),
     "another prediction": (
