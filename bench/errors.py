@@ -19,6 +19,13 @@ MOST_CHARACTERS = 2000
 """Of a sentence, and of a hint; a sentence quotes what a file holds, which may be anything."""
 
 
+def shortened(message: str) -> str:
+    """A sentence without its middle where it is longer than ``MOST_CHARACTERS``."""
+    if len(message) <= MOST_CHARACTERS:
+        return message
+    return f"{message[:1500]} [... {len(message) - 1900} characters left out ...] {message[-400:]}"
+
+
 class HotartError(Exception):
     """An error with a sentence for the user and, where there is one, the next command.
 
@@ -31,10 +38,8 @@ class HotartError(Exception):
     exit_code = 70
 
     def __init__(self, message: str, hint: str = "") -> None:
-        if len(message) > MOST_CHARACTERS:
-            message = f"{message[:1500]} [... {len(message) - 1900} characters left out ...] {message[-400:]}"
-        super().__init__(message)
-        self.message = message
+        self.message = shortened(message)
+        super().__init__(self.message)
         self.hint = hint if len(hint) <= MOST_CHARACTERS else ""
 
 

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from bench.cli.printing import say, stop_writing
-from bench.errors import HotartError, Interrupted, MachineError, SuiteError, UsageError, WeightsError
+from bench.errors import HotartError, Interrupted, MachineError, SuiteError, UsageError, WeightsError, shortened
 from bench.machine import is_out_of_memory
 
 REPORT = (
@@ -43,6 +43,7 @@ _ENVIRONMENT = {
     errno.ENAMETOOLONG: "The name is too long",
     errno.EPIPE: "A connection or pipe was closed at its other end",
 }
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main() -> NoReturn:
@@ -82,13 +83,9 @@ def explain(error: BaseException) -> tuple[int, str, str]:
         return Interrupted.exit_code, said, ""
     if isinstance(error, OSError) and (error.errno in _ENVIRONMENT or error.filename is not None):
         where = f": {error.filename}" if error.filename is not None else ""
-        return (
-            MachineError.exit_code,
-            f"{_ENVIRONMENT.get(error.errno or 0, error.strerror)}{where}. What was finished is kept.",
-            _NEXT[MachineError]
-            if error.errno == errno.EPIPE
-            else "Make room or choose another folder with -o; then the same command continues.",
-        )
+        said = f"{_ENVIRONMENT.get(error.errno or 0, error.strerror)}{where}. What was finished is kept."
+        room = "Make room or choose another folder with -o; then the same command continues."
+        return MachineError.exit_code, shortened(said), room if error.errno in _NO_ROOM else _NEXT[MachineError]
     if is_out_of_memory(error):
         return (
             MachineError.exit_code,

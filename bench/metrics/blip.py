@@ -177,8 +177,8 @@ def read_text_shape(file: Path) -> TextShape:
         WeightsError: it is another file, or names a network without cross-attention or with another activation.
     """
     try:
-        shape = msgspec.json.decode(documents.read_bytes(file), type=TextShape)
-    except msgspec.MsgspecError as error:
+        shape = documents.convert(documents.loads(documents.read_bytes(file).decode()), TextShape)
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{file}: not ImageReward's med_config.json: {error}.") from error
     if not shape.add_cross_attention:
         raise WeightsError(f"{file}: add_cross_attention is false; the score needs cross-attention.")
