@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import msgspec
 
+from bench.documents import resolved
 from bench.errors import IncomparableError, UsageError
 from bench.formatting import argument, did_you_mean, listed, making, plural
 from bench.records import Baseline, Machine, MetricFacts, Prompt, Run, RunInfo, Settings, Suite
@@ -199,7 +200,7 @@ def run_labels(candidate: Run, reference: Run) -> tuple[str, str]:
     Raises:
         UsageError: both are the same run folder.
     """
-    if Path(candidate.path).resolve() == Path(reference.path).resolve():
+    if resolved(candidate.path) == resolved(reference.path):
         several = len(candidate.info.suite.variants) > 1
         inner = f", or compare this one's variants: hotart-bench compare {argument(candidate.path)}" if several else ""
         raise UsageError(f"The run {candidate.path} is compared with itself.", hint=f"Name two folders{inner}.")

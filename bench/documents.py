@@ -1,12 +1,16 @@
-"""Documents that users write or that we keep: strict JSON and TOML, text files, sha256 and the time in UTC."""
+"""Files that are read: plain ones only, of a sane size; strict JSON and TOML, text, sha256 and the time in UTC."""
 
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
+import io
 import json
 import math
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -34,7 +38,7 @@ def sha256_of(content: Path | bytes) -> str:
     """
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
-    with content.open("rb") as file:
+    with open_plain(content) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -65,15 +69,20 @@ def file_state(path: Path) -> FileState:
 # JSON as the standard means it, no more.
 
 
-def loads(text: str) -> Any:
+def loads(text: str, *, finite: bool = True) -> Any:
     """Decode one JSON document.
+
+    Args:
+        text: the document.
+        finite: whether a number has to be finite; Python's own ``json`` also writes and reads NaN and Infinity.
 
     Raises:
         ValueError: not JSON, a key given twice, a number that is not finite as a float64, a string with a
             lone surrogate (it has no UTF-8 form), or nested too deeply.
     """
+    refuse, number = (_refuse_constant, _finite) if finite else (None, None)
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=refuse, parse_float=number)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if "\\u" in text:  # only an escape can bring a lone surrogate into text that was decoded from UTF-8
@@ -176,7 +185,7 @@ def read_table(
     """
     refuse_url(path)
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path.parent}: there is no {what} here (no {path.name}).", make) from error
     except OSError as error:
@@ -271,15 +280,13 @@ def read_text(path: Path) -> str:
 
     Raises:
         UsageError: a URL.
-        SuiteError: missing, not a plain file, not readable, binary, or of another encoding (with the place).
+        SuiteError: missing, not a plain file, too large, not readable, binary, or of another encoding (with the place).
     """
     refuse_url(path)
-    if not exists(path):
-        raise SuiteError(f"{path}: there is no such file.")
-    if not path.is_file():
-        raise SuiteError(f"{path}: is a folder or a device, not a file.")
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
+    except FileNotFoundError as error:
+        raise SuiteError(f"{path}: there is no such file.") from error
     except OSError as error:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}.") from error
     binary = f"{path}: holds zero bytes: a binary file, or text that is not UTF-8."
@@ -327,6 +334,60 @@ def exists(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+# Whatever is read goes through here: a pipe would wait for ever, and a device never ends.
+
+DOCUMENT_BYTES = 2**27
+"""The most that is read of a suite, a prompt file, a configuration, a baseline, a ``run.json``: 128 MiB."""
+IMAGE_BYTES = 2**29
+"""The most that is read of an image: twice the pixels of the largest that is decoded, at 16 bits a channel."""
+JOURNAL_BYTES = 2**32
+"""The most that is read of a journal: ten million lines or so."""
+
+NOT_PLAIN = "it is a pipe, socket or device, not a plain file"
+
+
+def open_plain(path: Path) -> io.FileIO:
+    """A plain file, open for reading in binary.
+
+    Raises:
+        OSError: there is none, or it cannot be read; also a folder, pipe, socket or device, whose ``strerror`` says so.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a zero byte, or half of a surrogate pair
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # what opening a socket says
+            raise OSError(errno.EINVAL, NOT_PLAIN, str(path)) from error
+        raise
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return io.FileIO(path, opener=lambda *_: handle)
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    raise OSError(errno.EINVAL, NOT_PLAIN, str(path))
+
+
+def read_bytes(path: Path, most_bytes: int = DOCUMENT_BYTES) -> bytes:
+    """The bytes of a plain file.
+
+    Raises:
+        OSError: as ``open_plain``, or it is larger than ``most_bytes``.
+    """
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            said = f"it holds {size / 2**20:,.0f} MiB; at most {most_bytes // 2**20:,} are read of such a file"
+            raise OSError(errno.EFBIG, said, str(path))
+        return file.readall()
+
+
+def resolved(path: str | Path) -> Path:
+    """The absolute path without symbolic links, of a link that leads back to itself as far as that goes."""
+    return Path(os.path.realpath(path))
 
 
 def refuse_other_schema(

@@ -13,8 +13,9 @@ import torch
 
 from bench.checkpoints.blocks import BlockMap, block_of, count_blocks
 from bench.checkpoints.checkpoint import Checkpoint, component_of
+from bench.checkpoints.configurations import LoneConfig
 from bench.checkpoints.detect import LORA, detect
-from bench.checkpoints.diffusers_folder import open_component
+from bench.checkpoints.diffusers_folder import CLASS_NAMES, open_component
 from bench.checkpoints.families import read_config
 from bench.checkpoints.finite import count_non_finite
 from bench.checkpoints.locate import SHIPPED, fetch, find_checkpoint, find_lora, lora_in, refuse_pickle
@@ -85,8 +86,8 @@ def open_any(name: str, weights_dir: Path | None) -> Checkpoint:
 def _open_lone(folder: Path, name: str) -> Checkpoint:
     """A folder of a UNet or a VAE alone."""
     stored = {key: found for file in weight_files(folder) for key, found in read_header(file).tensors.items()}
-    config = read_config(folder / "config.json")
-    component: Component = "vae" if config.get("_class_name") == "AutoencoderKL" else "unet"
+    config = read_config(folder / "config.json", LoneConfig)
+    component: Component = "vae" if config.get("_class_name") == CLASS_NAMES["vae"] else "unet"
     if stored:
         kind = detect(name, stored)
         if kind == "checkpoint":

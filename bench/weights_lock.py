@@ -71,7 +71,7 @@ def read_lock() -> Lock:
     """
     path = lock_path()
     try:
-        lock = documents.convert(documents.loads(path.read_text("utf-8")), Lock)
+        lock = documents.convert(documents.loads(documents.read_bytes(path).decode()), Lock)
     except FileNotFoundError:
         return Lock()
     except OSError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.checkpoints.checkpoint import Shape, SourceCheckpoint, Tensor, refuse_differences, stored_dtypes
+from bench.checkpoints.configurations import COMPONENTS, UnetConfig
 from bench.checkpoints.detect import CONTEXT_OF_SD2, refuse_scaled, refuse_whole_numbers
 from bench.checkpoints.families import (
     CONV_IN,
@@ -28,6 +29,7 @@ from bench.checkpoints.families import (
 from bench.checkpoints.locate import convert_hint
 from bench.checkpoints.safetensors_files import Stored, read_header, read_stored, unwrapped, weight_files
 from bench.checkpoints.scheduler import Told, read_scheduler
+from bench.documents import read_bytes
 from bench.errors import WeightsError
 from bench.formatting import listed
 from bench.mini import weights as mini
@@ -66,7 +68,7 @@ def open_folder(folder: Path, what: str) -> SourceCheckpoint:
     """
     family = pipeline_family(folder)
     unet = folder / "unet" / "config.json"
-    if unet.is_file() and read_config(unet).get("cross_attention_dim") == CONTEXT_OF_SD2:
+    if unet.is_file() and read_config(unet, UnetConfig).get("cross_attention_dim") == CONTEXT_OF_SD2:
         raise WeightsError(f"{folder}: looks like a Stable Diffusion 2 model. hotart-bench reads SDXL and SD 1.5.")
     locations: dict[str, Stored] = {}
     for component in family_components(family):
@@ -158,11 +160,11 @@ def read_component(folder: Path, component: Component) -> dict[str, Stored]:
     return locations
 
 
-def _is_of_family(component: str, family: str, config: Mapping[str, Any], found: Mapping[str, Shape]) -> bool:
+def _is_of_family(component: Component, family: str, config: Mapping[str, Any], found: Mapping[str, Shape]) -> bool:
     """Whether tensors and configuration are those of a family, so that there is no need to build the model."""
     if found != of_component(component, family_tensors(family)):
         return False
-    usual = read_config(config_folder(family) / component / "config.json")
+    usual = read_config(config_folder(family) / component / "config.json", COMPONENTS[component])
     return all(config.get(field) == usual.get(field) for field in SIZES)
 
 
@@ -172,7 +174,7 @@ def _read_architecture(component: Component, path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: it is missing; or a UNet or VAE of another class, of other blocks, or with inputs besides prompts.
     """
-    config = read_config(path)
+    config = read_config(path, COMPONENTS[component])
     usual = CLASS_NAMES.get(component)
     odd = [f"the class {config['_class_name']}"] if usual and config.get("_class_name", usual) != usual else []
     if component == "unet":
@@ -212,7 +214,7 @@ def _name(component: str, key: str) -> str:
 def _licence(folder: Path) -> str | None:
     """The licence in the front matter of the model card, where there is one."""
     try:
-        card = (folder / "README.md").read_text("utf-8")
+        card = read_bytes(folder / "README.md").decode()
     except (OSError, UnicodeDecodeError):
         return None
     front = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", card, re.DOTALL)

@@ -10,20 +10,26 @@ from typing import Any
 import msgspec
 
 from bench.checkpoints.checkpoint import Checkpoint, component_of
-from bench.checkpoints.families import PIPELINES, family_tensors, is_provenance, read_config, read_pipeline_class
+from bench.checkpoints.configurations import COMPONENTS
+from bench.checkpoints.families import (
+    PIPELINES,
+    TOKENIZERS,
+    family_tensors,
+    is_provenance,
+    read_config,
+    read_pipeline_class,
+)
 from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora
 from bench.checkpoints.pins import check_pins
 from bench.checkpoints.safetensors_files import weights_sha256
 from bench.checkpoints.scheduler import refuse_sampler
-from bench.documents import sha256_of
+from bench.documents import read_bytes, sha256_of
 from bench.errors import WeightsError
 from bench.lora.algorithms import weights_of
 from bench.lora.parse import read_adapter
 from bench.merge.load import every_place, open_checkpoint
 from bench.records import Fingerprint, Record, Sampler, Suite, Variant, WeightFile
-from bench.records.weights import Family, NoiseSchedule
-
-TOKENIZERS: dict[Family, tuple[str, ...]] = {"sdxl": ("tokenizer", "tokenizer_2"), "sd15": ("tokenizer",)}
+from bench.records.weights import NoiseSchedule
 
 
 def fingerprint(variant: Variant, weights_dir: Path | None = None, sampler: Sampler | None = None) -> Fingerprint:
@@ -115,19 +121,22 @@ def _check_tokenizers(folder: Path, pipeline: str) -> None:
 
 def _configurations(checkpoint: Checkpoint) -> dict[str, Any]:
     """What each component's network computes of its weights: an activation, the scale of the VAE's latents."""
-    parts = {component_of(name) for name in checkpoint.tensors}
-    folders = {part: checkpoint.other_configs.get(part, checkpoint.config / part) for part in sorted(parts)}
-    return {
-        part: {key: value for key, value in read_config(folder / "config.json").items() if not is_provenance(key)}
-        for part, folder in folders.items()
-    }
+    present = {component_of(name) for name in checkpoint.tensors}
+    found: dict[str, Any] = {}
+    for part in COMPONENTS:
+        if part not in present:
+            continue
+        folder = checkpoint.other_configs.get(part, checkpoint.config / part)
+        config = read_config(folder / "config.json", COMPONENTS[part])
+        found[part] = {key: value for key, value in config.items() if not is_provenance(key)}
+    return found
 
 
 def _tokenizers(folder: Path) -> dict[str, str]:
     """sha256 of the files that say which words a prompt is made of; none where they come with the package."""
     names = ("tokenizer.json", "vocab.json", "merges.txt")
     files = [folder / part / name for part in ("tokenizer", "tokenizer_2") for name in names]
-    return {str(file.relative_to(folder).as_posix()): sha256_of(file.read_bytes()) for file in files if file.is_file()}
+    return {str(file.relative_to(folder).as_posix()): sha256_of(read_bytes(file)) for file in files if file.is_file()}
 
 
 def _weight_file(component: str, path: Path) -> WeightFile:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from bench.checkpoints import configurations
 from bench.checkpoints.checkpoint import (
     Checkpoint,
     SourceCheckpoint,
@@ -131,7 +132,10 @@ def _refuse_misfit(base: Checkpoint, component: Component, part: Checkpoint) -> 
     if own is None:
         _refuse_other_shapes(base, component, part)
     elif (base.config / component).is_dir():  # else there is nothing to differ from
-        theirs, ours = read_config(own / "config.json"), read_config(base.config / component / "config.json")
+        theirs, ours = (
+            read_config(folder / "config.json", configurations.COMPONENTS[component])
+            for folder in (own, base.config / component)
+        )
         fields = UNET_FIELDS if component == "unet" else VAE_FIELDS
         pairs = {name: (theirs.get(name, usual), ours.get(name, usual)) for name, usual in fields.items()}
         odd = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

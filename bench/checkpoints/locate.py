@@ -9,7 +9,6 @@ given by ``--weights-dir`` or ``HOTART_WEIGHTS`` is searched before the Hub: it 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -17,8 +16,9 @@ from pathlib import Path
 
 from msgspec import structs
 
-from bench import downloads
-from bench.checkpoints.families import COMPONENTS, FAMILIES, config_folder
+from bench import documents, downloads
+from bench.checkpoints.configurations import PipelineIndex
+from bench.checkpoints.families import COMPONENTS, FAMILIES, config_folder, read_config
 from bench.checkpoints.safetensors_files import weight_files
 from bench.errors import WeightsError
 from bench.formatting import did_you_mean
@@ -124,7 +124,7 @@ def find_checkpoint(name: str, revision: str | None, weights_dir: Path | None) -
     path = Path(name).expanduser()
     is_file = os.path.isfile(path)  # noqa: PTH113 -- Path.is_file raises for a name that is too long
     if os.path.isdir(path) or (is_file and path.suffix in FILES):  # noqa: PTH112
-        return Place(what=name, path=str(path.resolve()))
+        return Place(what=name, path=str(documents.resolved(path)))
     hub = None if is_file else _parse_hub_name(name)
     if hub is not None and (Path(hub.file).suffix == ".safetensors" if hub.file else path.suffix not in FILES):
         return _find_repository(hub, revision, weights_dir)
@@ -149,7 +149,7 @@ def find_lora(name: str, weights_dir: Path | None) -> Place:
     path = Path(name).expanduser()
     path = lora_in(path) or path
     if os.path.isfile(path):  # noqa: PTH113
-        return Place(what=name, path=str(path.resolve()))
+        return Place(what=name, path=str(documents.resolved(path)))
     hub = _parse_hub_name(name)
     if hub is not None and hub.file is not None and hub.file.endswith(".safetensors"):
         return _find_repository(hub, None, weights_dir)
@@ -207,7 +207,7 @@ def _find_repository(place: Place, revision: str | None, weights_dir: Path | Non
 
 def _at(place: Place, path: Path | None) -> Place:
     # A file of the cache is a link; its own name, and not that of its target, ends in .safetensors.
-    resolved = path if path is None or place.file is not None else path.resolve()
+    resolved = path if path is None or place.file is not None else documents.resolved(path)
     return structs.replace(place, path=None if resolved is None else str(resolved))
 
 
@@ -243,7 +243,10 @@ def _is_whole(folder: Path) -> bool:
     index = folder / "model_index.json"
     if not index.is_file():
         return _has_weights(folder) or _has_weights(folder / "unet")
-    parts = json.loads(index.read_text("utf-8"))
+    try:
+        parts = read_config(index, PipelineIndex)
+    except WeightsError:
+        return False
     return all(_has_weights(folder / part) for part in COMPONENTS if part in parts)
 
 

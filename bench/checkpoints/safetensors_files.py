@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from bench import documents
 from bench.checkpoints.checkpoint import Shape
-from bench.documents import FileState, file_state, sha256_of
+from bench.documents import FileState, file_state, loads, open_plain, read_bytes, resolved, sha256_of
 from bench.errors import WeightsError
 from bench.formatting import listed
 
@@ -77,10 +76,10 @@ def read_header(path: Path) -> Header:
     """
     try:
         tensors = {}
-        with safe_open(path, "numpy") as file:
-            with path.open("rb") as start:
-                size = int.from_bytes(start.read(8), "little")
-                documents.loads(start.read(size).decode())  # the library takes the last of two equal names in silence
+        # Opened by us first: the library would wait for a pipe to be written.
+        with open_plain(path) as start, safe_open(path, "numpy") as file:
+            size = int.from_bytes(start.read(8), "little")
+            loads(start.read(size).decode())  # the library takes the last of two equal names in silence
             position = 8 + size
             for name in file.offset_keys():  # in the order of their bytes, between which there are no holes
                 part: Any = file.get_slice(name)
@@ -133,7 +132,7 @@ def read_stored(stored: Stored) -> torch.Tensor:
     data = torch.empty(stored.end - stored.start, dtype=torch.uint8)
     view = memoryview(data.numpy().data)
     try:
-        with stored.path.open("rb", buffering=0) as file:
+        with open_plain(stored.path) as file:
             file.seek(stored.start)
             while view:  # one call reads at most 2 GiB
                 count = file.readinto(view)
@@ -181,7 +180,7 @@ def _shards(index: Path) -> list[Path]:
         WeightsError: it cannot be read, or names what is no file of its folder.
     """
     try:
-        files = documents.loads(index.read_text("utf-8"))["weight_map"]
+        files = loads(read_bytes(index).decode())["weight_map"]
         shards = sorted(set(files.values()))
         if not shards or not all(shard.endswith(".safetensors") and Path(shard).name == shard for shard in shards):
             raise ValueError("it names what is no .safetensors file of its folder")
@@ -200,7 +199,7 @@ def first_line(error: BaseException) -> str:
 
 def weights_sha256(path: Path) -> str:
     """sha256 of a file's bytes, in hex; computed once while the file stays as it is: one of SDXL is 7 GB."""
-    path = path.resolve()
+    path = resolved(path)
     return _sha256(path, file_state(path))
 
 

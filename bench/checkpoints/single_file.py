@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from bench import documents
 from bench.checkpoints.blocks import LDM_UNET
 from bench.checkpoints.checkpoint import SourceCheckpoint, Tensor, refuse_differences, stored_dtypes
 from bench.checkpoints.detect import FileKind, detect, refuse_scaled, refuse_whole_numbers
@@ -203,9 +204,7 @@ def _prediction_beside(path: Path) -> Prediction | None:
     if not path.is_file():
         return None
     try:
-        if path.stat().st_size > LARGEST_YAML:
-            raise ValueError("it is larger than 1 MiB")
-        config = yaml.safe_load(path.read_text("utf-8"))
+        config = yaml.safe_load(documents.read_bytes(path, LARGEST_YAML).decode())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise WeightsError(
             f"{path}: lies beside a checkpoint as its configuration, and cannot be read: {first_line(error)}.",

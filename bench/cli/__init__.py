@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from bench.cli.printing import say, stop_writing
-from bench.errors import HotartError, Interrupted, MachineError, SuiteError, UsageError, WeightsError
+from bench.errors import HotartError, Interrupted, MachineError, SuiteError, UsageError, WeightsError, shortened
 from bench.machine import is_out_of_memory
 from bench.stopping import on_stop
 
@@ -44,6 +44,7 @@ _ENVIRONMENT = {
     errno.ENAMETOOLONG: "The name is too long",
     errno.EPIPE: "A connection or pipe was closed at its other end",
 }
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 _received: list[int] = []
@@ -96,15 +97,11 @@ def explain(error: BaseException) -> tuple[int, str, str]:
     if isinstance(error, KeyboardInterrupt):
         said = "Stopped. What was finished is kept; the same command continues where it stopped."
         return Interrupted.exit_code, said, ""
-    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+    if isinstance(error, OSError) and (error.errno in _ENVIRONMENT or error.filename is not None):
         where = f": {error.filename}" if error.filename is not None else ""
-        return (
-            MachineError.exit_code,
-            f"{_ENVIRONMENT[error.errno]}{where}. What was finished is kept.",
-            _NEXT[MachineError]
-            if error.errno == errno.EPIPE
-            else "Make room or choose another folder with -o; then the same command continues.",
-        )
+        said = f"{_ENVIRONMENT.get(error.errno or 0, error.strerror)}{where}. What was finished is kept."
+        room = "Make room or choose another folder with -o; then the same command continues."
+        return MachineError.exit_code, shortened(said), room if error.errno in _NO_ROOM else _NEXT[MachineError]
     if is_out_of_memory(error):
         return (
             MachineError.exit_code,
@@ -112,6 +109,11 @@ def explain(error: BaseException) -> tuple[int, str, str]:
             "A smaller `batch` in the suite's [settings], or another --device, needs less; "
             "`hotart-bench doctor SUITE` tells how much there is.",
         )
+    if isinstance(error, UnicodeDecodeError):
+        from bench.metrics.registry import find_plugins  # here: only this error needs it
+
+        for problem in find_plugins()[1]:  # torch and others read the lists of all packages, and stop at a damaged one
+            return MachineError.exit_code, problem, ""
     # Typer carries its own copy of click since 0.26 and used the package before: no common class to catch.
     if hasattr(error, "format_message") and getattr(error, "exit_code", None) == UsageError.exit_code:
         return _explain_usage(error)

@@ -17,7 +17,7 @@ from bench.cli.options import RunFolder, file_option
 from bench.cli.printing import print_table, say, show, show_command
 from bench.cli.progress import show_progress
 from bench.cli.targets import at_hand, names_run
-from bench.documents import utc_now
+from bench.documents import resolved, utc_now
 from bench.errors import MachineError, UsageError
 from bench.formatting import argument, plural
 from bench.gate import check_limits, like_named
@@ -127,11 +127,11 @@ def exit_code(found: Gate, inconclusive: Inconclusive) -> int:
 
 def _refuse_overwriting(baseline: str | None, outputs: dict[str, Path | None]) -> None:
     """A file that is written must be neither the baseline nor another one that is written."""
-    taken = {} if baseline is None else {Path(baseline).resolve(): "--baseline"}
+    taken = {} if baseline is None else {resolved(baseline): "--baseline"}
     for flag, path in outputs.items():
         if path is None:
             continue
-        other = taken.setdefault(path.resolve(), flag)
+        other = taken.setdefault(resolved(path), flag)
         if other != flag:
             raise UsageError(f"{flag}: {path} is what {other} names already.", HELP)
 
@@ -189,7 +189,7 @@ def read_sides(run: str, baseline: str | None, progress: Progress | None = None)
         )
     loaded = load_run(run)
     ours, notes = freeze_to_check(loaded, progress)
-    if baseline is None or there is None or folder_of(there).resolve() == Path(loaded.path).resolve():
+    if baseline is None or there is None or resolved(folder_of(there)) == resolved(loaded.path):
         return Sides(loaded, ours, ours, loaded, baseline or run, notes)
     if there.is_dir() or there.name == INFO:
         other = load_run(baseline)

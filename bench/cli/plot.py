@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
@@ -13,7 +12,9 @@ from bench.cli.options import RunFolder, SecondRun
 from bench.cli.printing import DONE, say, show
 from bench.compare import compare_run, compare_runs
 from bench.compare.sweep import sweep_curve
+from bench.documents import resolved
 from bench.errors import InvalidError
+from bench.formatting import argument
 from bench.plots import write_plots, write_plots_for_runs, write_sweep_plot
 from bench.plots.data import machine_differences
 from bench.plots.gate import write_gate_plot
@@ -47,15 +48,13 @@ def plot(
         written = _plot_run(candidate, output or home / "plots", cast(Format, format_), dpi)
     else:
         reference = load_run(run2)
-        folder = output or home / f"plots-against-{Path(reference.path).resolve().name}"
+        folder = output or home / f"plots-against-{resolved(reference.path).name}"
         deltas = compare_runs(candidate, reference, tags=False)
         written = write_plots_for_runs(candidate, reference, deltas, folder, cast(Format, format_), dpi)
         if differing := machine_differences(candidate, reference):
             say(f"Latency and memory are left out: the machines of the runs differ ({'; '.join(differing)}).")
     if not written:
-        raise InvalidError(
-            "There is nothing to draw: no scores and no timings.", f"hotart-bench score {shlex.quote(run)}"
-        )
+        raise InvalidError("There is nothing to draw: no scores and no timings.", f"hotart-bench score {argument(run)}")
     for path in written:
         show(str(path))
     return DONE

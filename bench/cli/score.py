@@ -27,6 +27,7 @@ from bench.cli.printing import DONE, say
 from bench.cli.progress import show_progress
 from bench.cli.stages import do_stage
 from bench.cli.targets import as_place, find_target
+from bench.documents import resolved
 from bench.errors import UsageError
 from bench.formatting import did_you_mean, is_good_name, joined, listed
 from bench.machine import machine_facts, pick_device
@@ -70,7 +71,7 @@ def score(
         options.check_device(device)
         chosen = _chosen_metrics(metrics, quiet, without_prompts=prompts is None)
         allowed = _limits(limits, chosen)
-        name = images.resolve().name
+        name = resolved(images).name
         folder = as_place(output) if output else RUNS / (name if is_good_name(name) else "images")
         pairs = read_pairs(prompts, images)
         machine = machine_facts(pick_device(device))

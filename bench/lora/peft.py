@@ -76,7 +76,7 @@ def read_configs(path: Path, header: Header) -> dict[str, AdapterConfig]:
                 packed.setdefault(component, {})[field] = value
             return {component: _config(path, fields) for component, fields in packed.items()}
         if path.name == PEFT_FILE and beside.is_file():
-            return {"": _config(path, documents.loads(beside.read_text(encoding="utf-8")))}
+            return {"": _config(path, documents.loads(documents.read_bytes(beside).decode()))}
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: its alpha cannot be read from the metadata of PEFT: {error}.") from error
     keys = header.tensors

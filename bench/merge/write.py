@@ -115,7 +115,7 @@ def merge(
 
 def _check_output(output: Path, force: bool) -> Path:
     """Where the file goes, a link followed; UsageError where it cannot."""
-    target = output.resolve()
+    target = documents.resolved(output)
     if target.suffix != ".safetensors":
         raise UsageError(f"{output}: a merged checkpoint is a .safetensors file.", f"-o {output}.safetensors")
     if target.exists() and not target.is_file():

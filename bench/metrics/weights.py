@@ -282,7 +282,7 @@ def is_whole(path: Path) -> bool:
             with safe_open(path, framework="numpy"):
                 return True
         if path.suffix == ".json":
-            json.loads(path.read_bytes())
+            json.loads(documents.read_bytes(path))
     except (SafetensorError, OSError, ValueError, RecursionError):
         return False
     if path.suffix not in PICKLES:

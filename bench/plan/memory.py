@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bench.checkpoints.checkpoint import Checkpoint
+from bench.checkpoints.configurations import COMPONENTS
 from bench.checkpoints.families import read_config
 from bench.checkpoints.fingerprint import Needed
 from bench.checkpoints.locate import RANDOM
 from bench.formatting import joined, quantity
 from bench.lora.parse import read_adapter
 from bench.merge.load import open_checkpoint
-from bench.records import Machine, MemoryEstimate, Run, Settings, Suite, TimingName, Variant
+from bench.records import Component, Machine, MemoryEstimate, Run, Settings, Suite, TimingName, Variant
 
 GIB = 2**30
 MEGAPIXEL = 1024 * 1024
@@ -124,9 +125,10 @@ def parts_of(variant: Variant, needed: Iterable[Needed]) -> Parts | None:
     sizes: Counter[str] = Counter()
     for name, tensor in checkpoint.tensors.items():
         sizes[name.partition(".")[0]] += math.prod(tensor.shape)
+    parts: tuple[Component, ...] = ("unet", "vae")
     unet, vae = (
-        read_config(checkpoint.other_configs.get(part, checkpoint.config / part) / "config.json")
-        for part in ("unet", "vae")
+        read_config(checkpoint.other_configs.get(part, checkpoint.config / part) / "config.json", COMPONENTS[part])
+        for part in parts
     )
     scale = 2 ** (len(vae.get("block_out_channels", [64])) - 1)
     return Parts(

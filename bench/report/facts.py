@@ -12,6 +12,7 @@ import msgspec
 
 from bench import formatting as text
 from bench.compare.pairing import cut_prompts
+from bench.documents import JOURNAL_BYTES, read_bytes
 from bench.metrics.image_checks import duplicates
 from bench.records import ExternalImages, Gate, Machine, Run, Suite
 from bench.store import read_gate
@@ -64,7 +65,7 @@ def is_current(run: Run) -> bool:
     texts = []
     for name in ("report.html", "report.md"):
         try:
-            texts.append((folder / name).read_text(encoding="utf-8"))
+            texts.append(read_bytes(folder / name, JOURNAL_BYTES).decode())
         except (OSError, UnicodeDecodeError):  # gone, or no report: it is written anew
             return False
     plots = _PLOT.findall(texts[1])

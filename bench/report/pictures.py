@@ -16,7 +16,7 @@ from bench.compare.pairing import usable_scores
 from bench.records import MetricFacts, Prompt, Render, Run
 from bench.report.headline import way
 from bench.report.tables import headline_first
-from bench.score.images import ImageFileError, open_picture, read_bytes
+from bench.score.images import ImageFileError, image_bytes, open_picture
 
 MAX_SIDE_PX = 640
 """Longest side of an embedded image; a larger one is scaled down to it."""
@@ -90,7 +90,7 @@ def embed(run: Run, rows: Sequence[tuple[str, int]]) -> tuple[Mapping[Key, Pictu
             if render is None:
                 continue
             try:
-                found[key] = picture(read_bytes(Path(run.path), render))
+                found[key] = picture(image_bytes(Path(run.path), render))
             except (OSError, ImageFileError) as error:
                 broken[key] = f"The file {render.image} cannot be read: {error}."
             else:

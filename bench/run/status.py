@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,7 +13,7 @@ from bench.checkpoints.fingerprint import fingerprint
 from bench.comparability import check_environment
 from bench.documents import utc_now
 from bench.errors import HotartError, InvalidError
-from bench.formatting import joined, listed, plural
+from bench.formatting import argument, joined, listed, making, plural
 from bench.machine import git_state, machine_facts, package_versions, pick_device
 from bench.metrics import facts_of_run
 from bench.metrics.image_checks import duplicates
@@ -36,7 +35,7 @@ from bench.report.facts import cut_notes, doubled_notes, left_out_notes
 from bench.score import missing_scores
 from bench.soundness import is_finished
 from bench.store import RunFolder, run_id
-from bench.store.image_files import differing_images
+from bench.store.reading import image_hashes
 from bench.suite import protocol_digest
 from bench.suite.planned_images import missing_batches, missing_images
 
@@ -283,14 +282,15 @@ def unfinished(stages: tuple[Stage, ...], work: Work, place: Path | str) -> Inva
     """
     folder, names = work.folder, [variant.name for variant in work.variants]
     renders = [one for one in folder.renders() if one.variant in names and one.image is not None]
-    differing = differing_images(folder.path, renders)
-    gone = {one.image for one in differing.gone}
-    needed = {one.variant for one in renders if one.image not in gone}
+    hashes = image_hashes(folder.run())
+    changed = [one for one in renders if hashes[str(one.image)] not in (None, one.sha256)]
+    gone = [one for one in renders if hashes[str(one.image)] is None]
+    needed = {one.variant for one in renders if hashes[str(one.image)] is not None}
     if "score" in stages:
         needed |= {name for name in names if missing_scores(folder, work.metrics, variants=[name])}
     kinds = (
-        ("changed since it was made", "changed since they were made", [str(one.image) for one in differing.changed]),
-        ("is gone", "are gone", [str(one.image) for one in differing.gone if one.variant in needed]),
+        ("changed since it was made", "changed since they were made", [str(one.image) for one in changed]),
+        ("is gone", "are gone", [str(one.image) for one in gone if one.variant in needed]),
     )
     said = [
         f"{plural(len(images), 'image')} {one if len(images) == 1 else many} ({listed(images, 3)})"
@@ -300,7 +300,7 @@ def unfinished(stages: tuple[Stage, ...], work: Work, place: Path | str) -> Inva
     if said:
         return InvalidError(
             f"{place}: {joined(said)}; scores are missing, or are of what was there before.",
-            _remake(work.suite, place, bool(differing.changed)),
+            _remake(work.suite, place, bool(changed)),
         )
     left = unrendered(work.suite, folder, work.variants) if "render" in stages else 0
     if left:
@@ -310,9 +310,8 @@ def unfinished(stages: tuple[Stage, ...], work: Work, place: Path | str) -> Inva
 
 def _remake(suite: Suite, place: Path | str, changed: bool) -> str:
     """What makes images again."""
-    where, external = shlex.quote(str(place)), suite.external_images
+    where, external = argument(place), suite.external_images
     if external is not None:
-        names = " ".join(f"--{name} {shlex.quote(path)}" for name, path in msgspec.structs.asdict(external).items())
-        return f"hotart-bench score {names} -o {where}"
+        return f"{making(suite)} -o {where}"
     first = "delete what changed, then: " if changed else ""
     return f"{first}hotart-bench render {where}, then hotart-bench score {where}"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.documents import sha256_of, utc_now
+from bench.documents import IMAGE_BYTES, read_bytes, resolved, sha256_of, utc_now
 from bench.errors import InvalidError
 from bench.formatting import is_good_name, listed, plural
 from bench.machine import git_state, package_versions
@@ -166,7 +166,7 @@ def _samples(pairs: Sequence[Pair]) -> dict[Pair, int]:
 def probe_image(path: Path) -> ImageFacts:
     """Whether a file is an image that can be scored: decoded whole, and neither black nor uniform."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, IMAGE_BYTES)
     except OSError as error:
         return ImageFacts(error=f"the file {path.name} cannot be read: {error.strerror}")
     try:
@@ -193,7 +193,7 @@ def _suite(
             f"{source.images}: none of the {plural(len(images), 'image')} can be scored: {images[0].file.error}."
         )
     width, height = sizes.most_common(1)[0][0]
-    name = Path(source.images).resolve().name
+    name = resolved(source.images).name
     prompts = {image.pair.prompt_id: image.pair for image in images}
     variants = dict.fromkeys(image.pair.variant for image in images)
     return Suite(
@@ -285,7 +285,7 @@ def _holds(folder: RunFolder, old: Render, image: ExternalImage) -> bool:
 def _copy(folder: RunFolder, image: ExternalImage) -> Render:
     if image.file.error is not None:
         return _render(*image.key, error=image.file.error)
-    data = image.pair.image.read_bytes()
+    data = read_bytes(image.pair.image, IMAGE_BYTES)
     if sha256_of(data) != image.file.sha256:
         return _render(*image.key, error=f"the file {image.pair.image.name} changed while it was read")
     return _render(*image.key, file=folder.write_image(*image.key, data, image.file.suffix))

@@ -24,7 +24,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from bench.documents import sha256_of
+from bench.documents import IMAGE_BYTES, open_plain, read_bytes, sha256_of
 from bench.records import Render
 
 MAX_PIXELS = 2**26
@@ -228,14 +228,14 @@ def read_picture(folder: Path, render: Render, max_side_px: int | None = None) -
     Raises:
         ImageFileError: the file is missing or another one; and what ``open_picture`` refuses.
     """
-    return open_picture(read_bytes(folder, render), max_side_px)
+    return open_picture(image_bytes(folder, render), max_side_px)
 
 
-def read_bytes(folder: Path, render: Render) -> bytes:
+def image_bytes(folder: Path, render: Render) -> bytes:
     """The file of a rendered image; ImageFileError where it is missing or not the recorded one."""
     name = str(render.image)
     try:
-        data = (folder / name).read_bytes()
+        data = read_bytes(folder / name, IMAGE_BYTES)
     except FileNotFoundError as error:
         raise ImageFileError(f"image file {name} is missing; restore it or {_again(render)}") from error
     if sha256_of(data) != render.sha256:
@@ -254,7 +254,7 @@ def _again(render: Render) -> str:
 def header_pixels(path: Path) -> int:
     """Width times height of an image file by its header; 0 where it has none that can be read."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             kind = kind_of(file.read(12))
             file.seek(0)
             with OPENERS[kind](file) as image:

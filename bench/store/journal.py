@@ -173,7 +173,7 @@ def read_records(path: Path, kind: type[R]) -> Iterator[tuple[str, R]]:
         MachineError: the file cannot be read.
     """
     try:
-        data = path.read_bytes()
+        data = documents.read_bytes(path, documents.JOURNAL_BYTES)
     except FileNotFoundError:
         return
     except OSError as error:

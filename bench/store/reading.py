@@ -151,7 +151,7 @@ def read_gate(run_path: str | Path) -> Gate | None:
         MachineError: it cannot be read.
     """
     path = folder_of(run_path) / GATE
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return None
     remake = "run hotart-bench gate again, or delete the file"
     found = documents.read_document(path, Gate, schema=SCHEMA, what="gate", make=remake, remake=remake)

@@ -174,7 +174,7 @@ def _beside(folder: Path, name: str) -> str:
     if name == "mini" or name.startswith(("mini:", "random:")):
         return name
     path = Path(name).expanduser() if name.startswith("~/") else folder / name
-    return str(path.resolve()) if documents.exists(path) else name
+    return str(documents.resolved(path)) if documents.exists(path) else name
 
 
 # --- fields and types ------------------------------------------------------------------------

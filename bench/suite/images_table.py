@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.documents import exists, read_text
+from bench.documents import exists, read_text, resolved
 from bench.errors import SuiteError, UsageError
 from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed, quoted
 from bench.suite.prompt_files import by_key, check_prompt, make_id, present, refuse_slips
@@ -81,8 +81,8 @@ def read_pairs(path: Path | None, folder: Path) -> tuple[Pair, ...]:
 
 def unnamed_images(pairs: tuple[Pair, ...], folder: Path) -> int:
     """How many image files of the folder no line of the table names; folders within it are not looked into."""
-    named = {pair.image.resolve() for pair in pairs}
-    return sum(path.resolve() not in named for path in _images_in(folder))
+    named = {resolved(pair.image) for pair in pairs}
+    return sum(resolved(path) not in named for path in _images_in(folder))
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -135,7 +135,7 @@ def _image(where: str, name: str, folder: Path) -> Path:
         near = did_you_mean(path.name, (file.name for file in _images_in(folder)))
         raise SuiteError(f"{where}: there is no image {name!r} in {folder}{near}.")
     # A table from elsewhere must not bring any file of this machine into a report.
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not resolved(path).is_relative_to(resolved(folder)):
         raise SuiteError(f"{where}: the image {name!r} lies outside {folder}.")
     return path
 
@@ -153,7 +153,7 @@ def _refuse_double(pairs: tuple[Pair, ...]) -> None:
             raise SuiteError(
                 f"{pair.where}: the prompt is in the group {pair.group!r} here and in {named.group!r} at {named.where}."
             )
-        first = seen.setdefault((pair.variant, pair.image.resolve()), pair.where)
+        first = seen.setdefault((pair.variant, resolved(pair.image)), pair.where)
         if first != pair.where:
             raise SuiteError(
                 f"{pair.where}: the image {pair.image.name!r} is named twice for {pair.variant!r}; first at {first}."

@@ -277,7 +277,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "widths of no model": (
         lambda folder: change(folder / "unet" / "config.json", block_out_channels=None),
-        "unet that cannot be built",
+        "block_out_channels: expected array, got null",
     ),
     "whole numbers": (
         lambda folder: write(folder / UNET, part(folder, "unet") | {"conv_in.bias": torch.zeros(32).to(torch.int8)}),

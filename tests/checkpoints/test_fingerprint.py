@@ -219,7 +219,9 @@ def test_what_is_no_diffusers_folder(mini_copy: Path, text: str | None) -> None:
     index.unlink()
     if text is not None:
         index.write_text(text)
-    with pytest.raises(WeightsError, match="is not a diffusers folder") as caught:
+    with pytest.raises(
+        WeightsError, match=r"is not a diffusers folder|model_index\.json: is not such a configuration"
+    ) as caught:
         read_pipeline_class(mini_copy)
     assert (caught.value.exit_code, "save_pretrained" in caught.value.hint) == (3, True)
 
