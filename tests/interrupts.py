@@ -187,13 +187,16 @@ def has_signals(process: int) -> bool:
     return True
 
 
-def interrupt(place: Path, verb: str, number: signal.Signals, after_s: float, whole: Mapping[str, object]) -> Moment:
-    """Interrupt a command, look at what it left, and give it again."""
+def interrupt(
+    place: Path, verb: str, number: signal.Signals, after_s: float, whole: Mapping[str, object]
+) -> Moment | None:
+    """Interrupt a command, look at what it left, and give it again; None where it had ended before."""
     command = [COMMAND, *JOBS[verb]]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with subprocess.Popen(command, cwd=place, stdout=out, stderr=err, start_new_session=True) as process:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(after_s)
+                return None
             ours = has_signals(process.pid)
             # Ctrl-C reaches the whole group, `kill` one process.
             with contextlib.suppress(ProcessLookupError):
@@ -239,12 +242,17 @@ def interrupt_all(moments: int, seed: int, tell: Callable[[str], None]) -> list[
             if verb == "run":
                 shutil.copytree(place, prepared)
                 prepare(prepared)
-            for _ in range(count):
+            while count:
                 shutil.rmtree(place)
                 shutil.copytree(start, place)
                 number, after_s = draw.choice((signal.SIGINT, signal.SIGTERM)), draw.uniform(0, duration_s)
-                found.append(interrupt(place, verb, number, after_s, whole))
-                tell(f"{verb} {number.name} {after_s:.2f} s: {found[-1].code} {'; '.join(found[-1].problems)}")
+                moment = interrupt(place, verb, number, after_s, whole)
+                if moment is None:
+                    duration_s = after_s  # it was quicker this time
+                    continue
+                count -= 1
+                found.append(moment)
+                tell(f"{verb} {number.name} {after_s:.2f} s: {moment.code} {'; '.join(moment.problems)}")
             shutil.rmtree(place)
     return found
 

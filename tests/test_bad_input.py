@@ -228,4 +228,5 @@ def test_hostile_prompts_are_rendered_and_the_run_ends_well(home, cli, monkeypat
     assert "<img src=x" not in page + note
     assert "<b>tag</b>" not in page + note
     again = cli("compare", "out", "--format", "json")
-    assert (again.code, again.err) == (0, "")
+    assert again.code == 5
+    assert "out has one variant" in again.err
