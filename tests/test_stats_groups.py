@@ -80,6 +80,21 @@ def test_a_win_rate_of_groups_that_agree_rests_on_the_groups():
     assert stats.effective_share([1.0] * 100, groups) == 20.0
 
 
+def test_intervals_of_grouped_win_rates_hold_the_truth_where_plain_ones_do_not():
+    rng, groups = np.random.default_rng(1), [at // 5 for at in range(100)]
+    held = plain = 0
+    for _ in range(400):
+        shared, own = np.repeat(rng.normal(size=20), 5), rng.normal(size=100)
+        wins = (np.sqrt(0.3) * shared + np.sqrt(0.7) * own > 0).astype(float)
+        alone = stats.effective_share(wins, groups)
+        low, high = stats.wilson_interval(wins.mean() * alone, alone)
+        held += low <= 0.5 <= high
+        low, high = stats.wilson_interval(wins.sum(), 100)
+        plain += low <= 0.5 <= high
+    assert held / 400 > 0.91
+    assert plain / 400 < 0.90
+
+
 def test_a_sign_flips_for_a_whole_group():
     """Two groups that agree are two signs, so that p is never under 1/2, however many prompts they have."""
     differences = [1.0, 1.1, 0.9, 1.2]
