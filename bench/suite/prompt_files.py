@@ -116,7 +116,7 @@ def without_repeats(located: Iterable[tuple[str, Prompt]]) -> tuple[list[tuple[s
     if not repeats:
         return list(first.values()), ()
     count = "entry repeats" if len(repeats) == 1 else "entries repeat"
-    said = f"{len(repeats):,} {count} an earlier prompt, such as {repeats[0]}; each prompt is read once."
+    said = f"{len(repeats):,} {count} an earlier prompt, such as {Path(repeats[0]).name}; each prompt is read once."
     return list(first.values()), (said,)
 
 

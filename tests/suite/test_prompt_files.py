@@ -9,14 +9,16 @@ import json
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from suites import write_suite
 
 from bench.errors import SuiteError
 from bench.formatting import is_good_name
 from bench.records import Prompt
-from bench.suite import list_prompt_sets, prompts_folder
+from bench.suite import list_prompt_sets, load_suite, prompts_folder, protocol_digest
 from bench.suite.prompt_files import make_id, read_prompt_file, read_prompts
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
@@ -296,6 +298,19 @@ def test_a_published_shape_is_read(name: str, tmp_path: Path) -> None:
     assert [(prompt.text, prompt.tags) for prompt in prompts] == expected
     assert said in notes
     assert bool(notes) == bool(said)
+
+
+def test_a_repetition_within_and_between_the_files_of_a_suite_is_said_without_the_folder(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, '["own.jsonl"]', '["own.jsonl", "more.txt", "again.csv"]')
+    write(tmp_path, "more.txt", "a kite\na kite\n")
+    write(tmp_path, "again.csv", "id,prompt\n,a kite\nc,a pier\n")
+    found = load_suite(str(suite))
+    assert [prompt.text for prompt in found.prompts] == ["a fox", "a pier", "a kite", "a pier"]
+    assert found.notes == (
+        "more.txt: 1 entry repeats an earlier prompt, such as more.txt:2; each prompt is read once.",
+        "own.toml: 1 entry repeats an earlier prompt, such as again.csv:2; each prompt is read once.",
+    )
+    assert protocol_digest(found) == protocol_digest(msgspec.structs.replace(found, notes=()))
 
 
 def test_ids_of_objects_and_annotations_are_kept(tmp_path: Path) -> None:
