@@ -42,6 +42,11 @@ _ENVIRONMENT = {
     errno.ENOMEM: "Out of memory",
     errno.EIO: "The disk could not be read or written",
     errno.ENAMETOOLONG: "The name is too long",
+    errno.EISDIR: "A folder is where a file belongs",
+    errno.ENOTDIR: "A file is where a folder belongs",
+    errno.EEXIST: "Something else is there already",
+    errno.ELOOP: "A link leads back to itself",
+    errno.EFBIG: "The file is too large",
     errno.EPIPE: "A connection or pipe was closed at its other end",
 }
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -97,9 +102,9 @@ def explain(error: BaseException) -> tuple[int, str, str]:
     if isinstance(error, KeyboardInterrupt):
         said = "Stopped. What was finished is kept; the same command continues where it stopped."
         return Interrupted.exit_code, said, ""
-    if isinstance(error, OSError) and (error.errno in _ENVIRONMENT or error.filename is not None):
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
         where = f": {error.filename}" if error.filename is not None else ""
-        said = f"{_ENVIRONMENT.get(error.errno or 0, error.strerror)}{where}. What was finished is kept."
+        said = f"{_ENVIRONMENT[error.errno]}{where}. What was finished is kept."
         room = "Make room or choose another folder with -o; then the same command continues."
         return MachineError.exit_code, shortened(said), room if error.errno in _NO_ROOM else _NEXT[MachineError]
     if is_out_of_memory(error):
