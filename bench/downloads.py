@@ -37,7 +37,7 @@ def no_connection(url: str) -> str | None:
 
 @functools.cache
 def _asked(server: str, minute: int) -> str | None:
-    from huggingface_hub.utils import get_session  # knows the user's proxies; imports the HTTP client, 0.1 s
+    from huggingface_hub import get_session  # knows the user's proxies; imports the HTTP client, 0.1 s
 
     try:
         get_session().head(server, timeout=TIMEOUT_S)

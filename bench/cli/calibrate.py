@@ -15,9 +15,10 @@ from bench.cli import options
 from bench.cli.options import AsJson, Device, Fresh, Limit, Metrics, Quiet, SuiteName, WeightsDir
 from bench.cli.printing import Columns, print_json, print_table, say, show
 from bench.cli.progress import show_progress
-from bench.cli.targets import RUNS, read_suite
+from bench.cli.targets import read_suite
 from bench.formatting import NONE, argument, decimals_for, number, plural, signed
 from bench.records import Calibration, MetricNoise, Suite
+from bench.store.reading import RUNS
 
 Place = Annotated[
     Path | None,
