@@ -121,6 +121,32 @@ def gate(session: nox.Session) -> None:
 
 
 @nox.session
+def interrupts(session: nox.Session) -> None:
+    """Interrupt ``run``, ``render``, ``score``, ``gate``, ``compare`` and ``merge`` at 200 random moments.
+
+    None may end with 0 unless its work was done, show a traceback or leave half a file, and the same command has to go
+    on and end well. Linux, and most of an hour on two cores; ``-- MOMENTS SEED`` takes other numbers. A seeded tenth is
+    ``tests/test_interrupts.py``.
+    """
+    session.install(".[test]")
+    session.run("python", "tests/interrupts.py", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Mutate files of every kind that is read, 2,000 times each: no traceback, no hang. An hour on two cores.
+
+    ``-- suite scores`` takes these kinds, ``-- suite:17`` one mutation, ``-- --count 100`` fewer of each. The tests run
+    the first few of each by the same code.
+    """
+    session.install(".[test]")
+    place = Path(session.create_tmp()).resolve()
+    tests_folder = str(Path(__file__).resolve().parent / "tests")
+    paths = {"PYTHONPATH": tests_folder, "HOTART_WEIGHTS_LOCK": str(place / "weights.lock.json")}
+    session.run("python", "-m", "fuzz", *session.posargs, env=paths)
+
+
+@nox.session
 def mini(session: nox.Session) -> None:
     """Compute the evidence of the embedded family anew from the shipped weights and print it.
 

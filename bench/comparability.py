@@ -14,8 +14,9 @@ from typing import NoReturn
 
 import msgspec
 
+from bench.documents import resolved
 from bench.errors import IncomparableError, UsageError
-from bench.formatting import did_you_mean, listed, plural
+from bench.formatting import argument, did_you_mean, listed, making, plural
 from bench.records import Baseline, Machine, MetricFacts, Prompt, Run, RunInfo, Settings, Suite
 
 Places = tuple[str, str]
@@ -199,11 +200,10 @@ def run_labels(candidate: Run, reference: Run) -> tuple[str, str]:
     Raises:
         UsageError: both are the same run folder.
     """
-    if Path(candidate.path).resolve() == Path(reference.path).resolve():
-        raise UsageError(
-            f"The run {candidate.path} is compared with itself.",
-            hint=f"Name two folders, or compare this one's variants: hotart-bench compare {candidate.path}",
-        )
+    if resolved(candidate.path) == resolved(reference.path):
+        several = len(candidate.info.suite.variants) > 1
+        inner = f", or compare this one's variants: hotart-bench compare {argument(candidate.path)}" if several else ""
+        raise UsageError(f"The run {candidate.path} is compared with itself.", hint=f"Name two folders{inner}.")
     names = Path(candidate.path).name, Path(reference.path).name
     ids = candidate.info.id, reference.info.id
     return next((pair for pair in (names, ids) if pair[0] != pair[1]), (candidate.path, reference.path))
@@ -244,11 +244,11 @@ def common_metrics(
         has = [listed(known) or "none" for known in (ours, theirs)]
         reasons.append(f"they share no metric ({labels[0]} has {has[0]}, {labels[1]} has {has[1]})")
     if reasons:
-        hint = f"Score both with this version: hotart-bench score {candidate.path}; hotart-bench score {reference.path}"
+        both = [f"hotart-bench score {argument(run.path)}" for run in (candidate, reference)]
+        hint = f"Score both with this version: {'; '.join(both)}"
         same = [name for name in shared if name not in versions]
         if protocol:
-            suite = reference.info.suite
-            hint = f"Render both with one suite, for instance: hotart-bench run {suite.source or suite.name} -o DIR"
+            hint = f"Make both from one suite, for instance: {making(reference.info.suite)} -o DIR"
         elif same:
             hint += f"; or compare the others alone: --metrics {','.join(same)}"
         raise IncomparableError(f"The runs {labels[0]} and {labels[1]} cannot be compared: {'; '.join(reasons)}.", hint)
@@ -289,7 +289,7 @@ def refuse_incomparable(
     if not reasons:
         return
     if protocol:
-        hint = f"Render the suite that the baseline was made with: hotart-bench run {reference.suite} -o DIR"
+        hint = f"Render the suite that the baseline was made with, {reference.suite}: hotart-bench run SUITE -o DIR"
     elif versions:
         hint = "Score the baseline's run with this version too, and freeze it again: hotart-bench score RUN"
     else:

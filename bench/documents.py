@@ -1,16 +1,21 @@
-"""Documents that users write or that we keep: strict JSON and TOML, text files, sha256 and the time in UTC."""
+"""Files that are read: plain ones only, of a sane size; strict JSON and TOML, text, sha256 and the time in UTC."""
 
 from __future__ import annotations
 
+import codecs
+import errno
 import hashlib
+import io
 import json
 import math
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
@@ -33,22 +38,51 @@ def sha256_of(content: Path | bytes) -> str:
     """
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
-    with content.open("rb") as file:
+    with open_plain(content) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class FileState(NamedTuple):
+    """What stays equal while nothing writes to a file or puts another in its place, for all that its owner can do.
+
+    ``ctime_ns`` is the time of the last change of any kind, which no program can set back, unlike ``mtime_ns``. Where a
+    file system keeps no such time (Windows has that of the creation; FAT; some network shares) a change that restores
+    size and ``mtime_ns`` is not seen.
+    """
+
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+def file_state(path: Path) -> FileState:
+    """The state of a file, links followed.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    found = path.stat()
+    return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 # JSON as the standard means it, no more.
 
 
-def loads(text: str) -> Any:
+def loads(text: str, *, finite: bool = True) -> Any:
     """Decode one JSON document.
+
+    Args:
+        text: the document.
+        finite: whether a number has to be finite; Python's own ``json`` also writes and reads NaN and Infinity.
 
     Raises:
         ValueError: not JSON, a key given twice, a number that is not finite as a float64, a string with a
             lone surrogate (it has no UTF-8 form), or nested too deeply.
     """
+    refuse, number = (_refuse_constant, _finite) if finite else (None, None)
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=refuse, parse_float=number)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if "\\u" in text:  # only an escape can bring a lone surrogate into text that was decoded from UTF-8
@@ -149,8 +183,9 @@ def read_table(
         IncomparableError: another schema.
         MachineError: it cannot be read.
     """
+    refuse_url(path)
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path.parent}: there is no {what} here (no {path.name}).", make) from error
     except OSError as error:
@@ -174,12 +209,31 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The table of a TOML file; a doubled key is refused.
 
     Raises:
-        SuiteError: as ``read_text``, or not valid TOML.
+        SuiteError: as ``read_text``, not valid TOML, or a text with a tab or line end, as a Windows path in double
+            quotes has.
     """
+    text = read_text(path)
     try:
-        return tomllib.loads(read_text(path))
+        table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SuiteError(f"{path}: is not valid TOML: {error}.") from error
+        windows = re.search(r'"[A-Za-z]:\\[^\\]|"[^"\n]*\\[^btnfreuU"\\\n]', text) is not None
+        raise SuiteError(f"{path}: is not valid TOML: {error}.", _SINGLE_QUOTES if windows else "") from error
+    _refuse_control_characters(path, "", table)
+    return table
+
+
+_SINGLE_QUOTES = r"a backslash in double quotes begins an escape; write a path of Windows as 'C:\models\x.safetensors'"
+_ESCAPES = {"\b": r"\b", "\t": r"\t", "\n": r"\n", "\f": r"\f", "\r": r"\r", "\x1b": r"\e"}
+"""Control characters that a folder's or a file's first letter makes of a backslash: ``"C:\\temp"`` holds a tab."""
+
+
+def _refuse_control_characters(path: Path, place: str, value: object) -> None:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inner:
+        _refuse_control_characters(path, f"{place}.{name}" if place else str(name), one)
+    found = next((sign for sign in value if sign in _ESCAPES), None) if isinstance(value, str) else None
+    if found is not None:
+        raise SuiteError(f"{path}: {place} holds a control character, written as {_ESCAPES[found]}.", _SINGLE_QUOTES)
 
 
 def refuse_unknown_fields(path: Path | str, place: str, table: Mapping[str, Any], record: type | Sequence[str]) -> None:
@@ -215,27 +269,62 @@ def refuse_unknown_choice(path: Path | str, field: str, value: object, choices: 
         )
 
 
+def refuse_unknown_choices(path: Path | str, field: str, values: object, choices: Collection[str]) -> None:
+    """The same for each text of a list."""
+    for index, value in enumerate(values if isinstance(values, list) else ()):
+        refuse_unknown_choice(path, f"{field}[{index}]", value, choices)
+
+
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, a byte order mark taken off.
+    """The text of a UTF-8 file, or of a UTF-16 file with its byte order mark, which is taken off.
 
     Raises:
-        SuiteError: missing, not a plain file, not readable, binary, or not UTF-8 (with the line).
+        UsageError: a URL.
+        SuiteError: missing, not a plain file, too large, not readable, binary, or of another encoding (with the place).
     """
-    if not exists(path):
-        raise SuiteError(f"{path}: there is no such file.")
-    if not path.is_file():
-        raise SuiteError(f"{path}: is a folder or a device, not a file.")
+    refuse_url(path)
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
+    except FileNotFoundError as error:
+        raise SuiteError(f"{path}: there is no such file.") from error
     except OSError as error:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}.") from error
-    if b"\0" in data:
-        raise SuiteError(f"{path}: holds zero bytes: a binary file, or text that is not UTF-8.")
+    binary = f"{path}: holds zero bytes: a binary file, or text that is not UTF-8."
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if b"\0" in data and not is_utf16:
+        raise SuiteError(binary)
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise SuiteError(f"{path}:{line}: is not UTF-8.", "save the file as UTF-8") from error
+        if is_utf16:
+            raise SuiteError(
+                f"{path}: is not whole UTF-16, as its first bytes say.", "save the file as UTF-8"
+            ) from error
+        line, column = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
+        wrong = data[error.start : error.start + 1]
+        byte = f"byte {column} of the line is 0x{wrong.hex()}, {wrong.decode('cp1252', 'replace')!r} in Windows-1252"
+        raise SuiteError(f"{path}:{line}: is not UTF-8: {byte}.", "save the file as UTF-8") from error
+    if "\0" in text:
+        raise SuiteError(binary)
+    return text
+
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/+")
+
+
+def refuse_url(place: str | Path) -> None:
+    """Refuse a URL where a file or folder of this machine is meant; a Path has lost a slash of it.
+
+    Raises:
+        UsageError: it is one; only a run folder may lie on an object store.
+    """
+    if _URL.match(str(place)):
+        url = _URL.sub(r"\1//", str(place), count=1)
+        raise UsageError(
+            f"{url} is a URL, and this has to lie on this machine: only run folders are read from and written to an "
+            "object store.",
+            "give a path of this machine",
+        )
 
 
 def exists(path: Path) -> bool:
@@ -245,6 +334,60 @@ def exists(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+# Whatever is read goes through here: a pipe would wait for ever, and a device never ends.
+
+DOCUMENT_BYTES = 2**27
+"""The most that is read of a suite, a prompt file, a configuration, a baseline, a ``run.json``: 128 MiB."""
+IMAGE_BYTES = 2**29
+"""The most that is read of an image: twice the pixels of the largest that is decoded, at 16 bits a channel."""
+JOURNAL_BYTES = 2**32
+"""The most that is read of a journal: ten million lines or so."""
+
+NOT_PLAIN = "it is a pipe, socket or device, not a plain file"
+
+
+def open_plain(path: Path) -> io.FileIO:
+    """A plain file, open for reading in binary.
+
+    Raises:
+        OSError: there is none, or it cannot be read; also a folder, pipe, socket or device, whose ``strerror`` says so.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a zero byte, or half of a surrogate pair
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # what opening a socket says
+            raise OSError(errno.EINVAL, NOT_PLAIN, str(path)) from error
+        raise
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return io.FileIO(path, opener=lambda *_: handle)
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    raise OSError(errno.EINVAL, NOT_PLAIN, str(path))
+
+
+def read_bytes(path: Path, most_bytes: int = DOCUMENT_BYTES) -> bytes:
+    """The bytes of a plain file.
+
+    Raises:
+        OSError: as ``open_plain``, or it is larger than ``most_bytes``.
+    """
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            said = f"it holds {size / 2**20:,.0f} MiB; at most {most_bytes // 2**20:,} are read of such a file"
+            raise OSError(errno.EFBIG, said, str(path))
+        return file.readall()
+
+
+def resolved(path: str | Path) -> Path:
+    """The absolute path without symbolic links, of a link that leads back to itself as far as that goes."""
+    return Path(os.path.realpath(path))
 
 
 def refuse_other_schema(

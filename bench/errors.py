@@ -15,21 +15,32 @@
 
 from __future__ import annotations
 
+MOST_CHARACTERS = 2000
+"""Of a sentence, and of a hint; a sentence quotes what a file holds, which may be anything."""
+
+
+def shortened(message: str) -> str:
+    """A sentence without its middle where it is longer than ``MOST_CHARACTERS``."""
+    if len(message) <= MOST_CHARACTERS:
+        return message
+    return f"{message[:1500]} [... {len(message) - 1900} characters left out ...] {message[-400:]}"
+
 
 class HotartError(Exception):
     """An error with a sentence for the user and, where there is one, the next command.
 
     Args:
-        message: what is wrong: the file, the field, the allowed values.
-        hint: what to do next, usually a command.
+        message: what is wrong: the file, the field, the allowed values. The middle of a longer one than
+            ``MOST_CHARACTERS`` is left out.
+        hint: what to do next, usually a command; a longer one is left out, since half a command is none.
     """
 
     exit_code = 70
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = shortened(message)
+        super().__init__(self.message)
+        self.hint = hint if len(hint) <= MOST_CHARACTERS else ""
 
 
 class UsageError(HotartError):

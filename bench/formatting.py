@@ -6,11 +6,12 @@ import difflib
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from string import ascii_lowercase
 from typing import Any
 
-from bench.records import Delta, Interval, Lora, Unit
+from bench.records import Delta, Interval, Lora, Suite, Unit
 
 NAME_RULE = (
     "1 to 100 of the characters A-Z a-z 0-9 . _ -, the first a letter or digit, "
@@ -30,14 +31,41 @@ def is_good_name(name: str) -> bool:
     return _DEVICE.fullmatch(name) is None
 
 
-def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """The end of an error sentence, " (did you mean 'steps'?)", or "" where nothing is near.
+def argument(text: object) -> str:
+    """A path, name or URL as one word of a command in a hint: quoted for a shell, and never taken for a flag."""
+    word = str(text)
+    return shlex.quote(f"./{word}" if word.startswith("-") else word)
 
-    Nearness is ``difflib``'s ratio of matching characters, at least 0.6, ignoring case.
+
+def making(suite: Suite) -> str:
+    """The command that makes a run of a suite, a sweep, or external images, up to its folder and other flags."""
+    external, sweep = suite.external_images, suite.sweep
+    if external is not None:
+        table = f" --prompts {argument(external.prompts)}" if external.prompts else ""
+        return f"hotart-bench score --images {argument(external.images)}{table}"
+    source = argument(suite.source or suite.name)
+    if sweep is None:
+        return f"hotart-bench run {source}"
+    weights = ",".join(f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight) for weight in sweep.weights)
+    return f"hotart-bench sweep {source} --lora {argument(sweep.lora)} --lora-weights {weights}"
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """The end of an error sentence, " (did you mean 'steps'?)", or "" where nothing is near, or nothing but the word.
+
+    Nearness is ``difflib``'s ratio of matching characters, at least 0.6, ignoring case. No name is as long as 200
+    characters, where ``difflib`` takes minutes.
     """
+    if len(word) > 200:
+        return ""
     by_folded = {name.casefold(): name for name in allowed}
     near = difflib.get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.6)
-    return f" (did you mean {by_folded[near[0]]!r}?)" if near else ""
+    return f" (did you mean {by_folded[near[0]]!r}?)" if near and by_folded[near[0]] != word else ""
+
+
+def quoted(text: str) -> str:
+    """A text of a user as Python quotes it, cut after 60 characters: for names that may be anything."""
+    return repr(text if len(text) <= 60 else f"{text[:59]}…")
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
@@ -93,6 +121,23 @@ def interval(found: Interval | None, decimals: int, sign: bool = True) -> str:
         return NONE
     write = signed if sign else number
     return f"[{write(found.low, decimals)}, {write(found.high, decimals)}]"
+
+
+def ratio_and_interval(value: float, found: Interval | None) -> tuple[str, str]:
+    """A ratio and its interval, "" for none, to two figures of what it is uncertain by; without one to three figures.
+
+    A number x is uncertain by x ln(high / low) / 2, the half width on the logarithmic scale on which ratios are
+    symmetric. Beyond a factor of e each number has decimals of its own: ``1.034 [1.010, 1.058]``, ``5 [0.02, 386]``.
+    """
+    if found is None:
+        return number(value, decimals_for(value / 10)), ""
+    spread = math.log(found.high / found.low) / 2
+    scales = (value, value, value) if spread < 1 else (value, found.low, found.high)
+    shown, low, high = (
+        number(one, decimals_for(scale * spread))
+        for one, scale in zip((value, found.low, found.high), scales, strict=True)
+    )
+    return shown, f"[{low}, {high}]"
 
 
 def percent(share: float | None) -> str:
@@ -158,20 +203,27 @@ def plural(count: int, word: str, many: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words of at most two units: ``0.4 s``, ``39 s``, ``4 min 10 s``, ``2 h 05 min``."""
+    """Seconds in words, to a tenth of what they are or finer: ``0.4 s``, ``39 s``, ``4 min 10 s``, ``2 h 05 min``.
+
+    From ten minutes on without seconds: ``45 min``.
+    """
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if not minutes:
         return f"{rest} s"
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 10:
+        return f"{minutes} min {rest:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def lora(found: Lora) -> str:
-    """``glow.safetensors × 0.8``, with the weights that components and blocks have of their own in brackets."""
+    """``glow.safetensors × 0.8``, in brackets what components and blocks have of their own."""
     parts = {"UNet": found.unet, "text encoder": found.text_encoder, "text encoder 2": found.text_encoder_2}
-    own = ", ".join(f"{name} × {_weight(at)}" for name, at in (parts | found.blocks).items() if at is not None)
-    return f"{found.path} × {_weight(found.weight)}" + (f" ({own})" if own else "")
+    own = [f"{name} × {_weight(at)}" for name, at in (parts | found.blocks).items() if at is not None]
+    own += [f"without {name}" for name in found.leave_out]
+    return f"{found.path} × {_weight(found.weight)}" + (f" ({', '.join(own)})" if own else "")
 
 
 def _weight(weight: float) -> str:

@@ -227,8 +227,8 @@ def check_limits(
         UsageError: no limit, an unknown variant, or a variant as its own reference.
         IncomparableError: another protocol, another version of a metric, or timings of different machines.
     """
-    ours = baseline.freeze(candidate.record)
-    theirs = baseline.freeze(reference.record) if isinstance(reference, Run) else reference
+    ours, notes = baseline.freeze_to_check(candidate.record)
+    theirs, more = baseline.freeze_to_check(reference.record) if isinstance(reference, Run) else (reference, ())
     found = gate.check_limits(
         ours,
         theirs,
@@ -238,6 +238,8 @@ def check_limits(
         baseline_is_run=isinstance(reference, Run),
         time=documents.utc_now(),
         quality_only=quality_only,
+        prompts=candidate.info.suite.prompts,
+        notes=dict.fromkeys((*notes, *more)),
     )
     verdicts = Verdicts(found.verdicts)
     verdicts.gate = found

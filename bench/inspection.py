@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,17 +13,19 @@ import torch
 
 from bench.checkpoints.blocks import BlockMap, block_of, count_blocks
 from bench.checkpoints.checkpoint import Checkpoint, component_of
+from bench.checkpoints.configurations import LoneConfig
 from bench.checkpoints.detect import LORA, detect
-from bench.checkpoints.diffusers_folder import open_component
+from bench.checkpoints.diffusers_folder import CLASS_NAMES, open_component
 from bench.checkpoints.families import read_config
 from bench.checkpoints.finite import count_non_finite
 from bench.checkpoints.locate import SHIPPED, fetch, find_checkpoint, find_lora, lora_in, refuse_pickle
 from bench.checkpoints.safetensors_files import read_header, weight_files, weights_sha256
 from bench.errors import UsageError, WeightsError
+from bench.formatting import argument
 from bench.lora.algorithms import Adapter
 from bench.lora.apply import AdapterParts, check_values, fuse_into
 from bench.lora.audit import Step, audit_lora, block_changes, measure_change
-from bench.lora.parse import parse_key, read_adapter
+from bench.lora.parse import OtherFamilyError, parse_key, read_adapter
 from bench.merge.load import open_named
 from bench.records import ChangedModule, Component, Dtype, Inspection, Lora, Progress
 from bench.records.weights import Family
@@ -77,7 +78,7 @@ def open_any(name: str, weights_dir: Path | None) -> Checkpoint:
     if len(folders) > 1:
         raise WeightsError(
             f"{name}: holds a unet and a vae, and no model_index.json that makes them a pipeline.",
-            f"hotart-bench inspect {folders[0]}",
+            f"hotart-bench inspect {argument(folders[0])}",
         )
     return _open_lone(folders[0], name)
 
@@ -85,8 +86,8 @@ def open_any(name: str, weights_dir: Path | None) -> Checkpoint:
 def _open_lone(folder: Path, name: str) -> Checkpoint:
     """A folder of a UNet or a VAE alone."""
     stored = {key: found for file in weight_files(folder) for key, found in read_header(file).tensors.items()}
-    config = read_config(folder / "config.json")
-    component: Component = "vae" if config.get("_class_name") == "AutoencoderKL" else "unet"
+    config = read_config(folder / "config.json", LoneConfig)
+    component: Component = "vae" if config.get("_class_name") == CLASS_NAMES["vae"] else "unet"
     if stored:
         kind = detect(name, stored)
         if kind == "checkpoint":
@@ -181,11 +182,11 @@ def _match(path: Path, base: Checkpoint | None) -> tuple[Adapter, Checkpoint]:
         checkpoint = open_named(family, None, None)
         try:
             return read_adapter(path, checkpoint.tensors), checkpoint
-        except WeightsError as error:
+        except OtherFamilyError as error:
             refusals.append(error)
     raise WeightsError(
-        f"{path}: fits no family that is known here ({', '.join(FAMILIES)}). For the first: {refusals[0].message}",
-        f"hotart-bench inspect {shlex.quote(str(path))} --against CHECKPOINT",
+        f"{refusals[0].message} That is for {FAMILIES[0]}; it fits {' and '.join(FAMILIES[1:])} no better.",
+        f"hotart-bench inspect {argument(path)} --against CHECKPOINT",
     )
 
 

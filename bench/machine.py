@@ -118,15 +118,27 @@ def package_versions() -> dict[str, str]:
 def git_state(folder: str | Path) -> Git | None:
     """The commit that ``folder`` is checked out at, and whether tracked files differ from it.
 
-    None where there is no git, no repository, no commit yet, or git takes longer than 10 seconds.
+    None where there is no git, no repository, no commit yet, or git takes longer than 10 seconds. A repository's own
+    configuration may name programs, which git starts when it looks at files or fetches what is missing; asking for a
+    commit starts none. Where the repository has filters of its own, ``dirty`` is None: not known.
     """
-    # A repository may name a program for fsmonitor; asking for a commit must not start one, nor take a lock.
+    # Neither fsmonitor nor locks; of submodules, whose configurations are their own, only the commit.
     git = ("git", "-C", str(folder), "--no-optional-locks", "-c", "core.fsmonitor=false")
     commit = _output_of((*git, "rev-parse", "--verify", "HEAD"))
-    status = _output_of((*git, "status", "--porcelain", "--untracked-files=no"))
-    if commit is None or status is None:
-        return None
-    return Git(commit=commit, dirty=bool(status))
+    if commit is None or _has_filters(git):
+        return None if commit is None else Git(commit=commit, dirty=None)
+    status = _output_of((*git, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty"))
+    return None if status is None else Git(commit=commit, dirty=bool(status))
+
+
+def _has_filters(git: Sequence[str]) -> bool:
+    """Whether a repository's own configuration names filters; those of the user and the machine are their own."""
+    settings = _output_of((*git, "config", "--null", "--show-scope", "--name-only", "--list"))
+    words = None if settings is None else settings.split("\0")  # scope, name, scope, name, ...
+    if words is None:
+        return True
+    scoped = zip(words[::2], words[1::2], strict=False)
+    return any(scope in ("local", "worktree") and name.startswith("filter.") for scope, name in scoped)
 
 
 def git_user(folder: str | Path) -> str | None:
@@ -156,6 +168,7 @@ def _output_of(command: Sequence[str]) -> str | None:
     try:
         ended = subprocess.run(
             command,
+            env=os.environ | {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_TIMEOUT_S,

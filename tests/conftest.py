@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 import tiny
+from commands_in_text import wrong_commands
 from fakes import blank_figure
 from filelock import FileLock
 from suites import write_suite
@@ -63,6 +64,14 @@ def own_lock_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def connected() -> Iterator[None]:
+    """No test asks whether a server can be reached: those that download have a server or client of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.downloads._asked", lambda server, minute: None)
+        yield
+
+
 class TinyRun(NamedTuple):
     """The tiny suite, run to its end by ``bench.run.run_all``: nobody writes to it."""
 
@@ -80,7 +89,9 @@ def cli(capsys, monkeypatch) -> Callable[..., Answer]:
 
     def run(*arguments: str | Path) -> Answer:
         code = run_command_line([str(argument) for argument in arguments])
-        return Answer(code, *capsys.readouterr())
+        answer = Answer(code, *capsys.readouterr())
+        assert wrong_commands(answer.err) == []
+        return answer
 
     return run
 

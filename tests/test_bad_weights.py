@@ -45,6 +45,14 @@ LORAS = {
     ),
     "of another layout": (lambda: renamed("unet.", "lora_unet_"), ["112 of 112 keys", "lora_unet_down_blocks.0"]),
     "with nothing in it": (dict, ["holds no tensors"]),
+    "stored as whole numbers": (
+        lambda: {name: tensor.astype(np.int8) for name, tensor in tiny.lora_tensors(1).items()},
+        ["112 of 112 tensors are stored as whole numbers", "(int8)", "save the LoRA in float16"],
+    ),
+    "with embeddings beside it": (
+        lambda: tiny.lora_tensors(1) | {"bundle_emb.cat.clip_l": np.ones((1, 8), np.float32)},
+        ["bundle_emb.cat.clip_l", 'leave_out = ["bundle_emb"]'],
+    ),
     "with one matrix of two": (lambda: without("lora_B.weight"), ["56 of 56 modules", "has down and lacks up"]),
     "with ranks that differ": (
         lambda: {name: tensor[:4] if "lora_A" in name else tensor for name, tensor in tiny.lora_tensors(1).items()},
@@ -190,7 +198,7 @@ def test_a_hub_id_that_cannot_be_downloaded(refuses, home, monkeypatch):
     write_suite(home, 'checkpoint = "mini"', 'checkpoint = "nobody/no-such-model"')
     refuses(3, ["run", "own.toml", "-o", "out"], "nobody/no-such-model", "could not be downloaded", "--weights-dir")
     write_suite(home, '"mini:spo"', '"nobody/no-such-lora:x.safetensors"')
-    refuses(3, ["run", "own.toml", "-o", "out"], "nobody/no-such-lora:x.safetensors", "hf download")
+    refuses(3, ["run", "own.toml", "-o", "out"], "nobody/no-such-lora:x.safetensors", "no network")
 
 
 def change(path, **fields):
@@ -200,7 +208,7 @@ def change(path, **fields):
 CONFIGS = {
     "no JSON": (
         lambda model: rewrite(model / "unet" / "config.json", b"{"),
-        ["config.json: is missing or cannot be read"],
+        ["config.json: is not such a configuration: Expecting"],
     ),
     "other widths": (
         lambda model: change(model / "vae" / "config.json", block_out_channels=[8, 8, 8, 8]),

@@ -255,7 +255,7 @@ def test_other_line_ends_and_indents_are_the_same_baseline(frozen: Baseline, tmp
 
 
 def test_500_prompts_10_metrics_and_3_variants_stay_under_200_kb(frozen: Baseline, tmp_path: Path) -> None:
-    """Scores of the sizes that the shipped judges give, with ids as long as those of the shipped prompts."""
+    """Scores of the sizes that the shipped metrics give, with ids as long as those of the shipped prompts."""
     ids = [f"portrait-in-a-window-{number:03d}" for number in range(500)]
     metrics = [replace(frozen.metrics[0], name=f"a-metric-{number}") for number in range(10)]
     scores = (31.234, 21.345, 0.27123, 0.41234, 5.9123, 0.081234, 0.41234, 0.22123, 0.020123, -0.31234)

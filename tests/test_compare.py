@@ -74,7 +74,8 @@ def test_samples_of_a_prompt_are_no_prompts(tmp_path: Path) -> None:
     once = make_run(tmp_path, samples=1)
     suite = replace(once.info.suite, samples=10)
     copies = tuple(replace(s, sample=k) for s in once.scores for k in range(10))
-    often = replace(once, info=replace(once.info, suite=suite), scores=copies, renders=())
+    images = tuple(replace(r, sample=k) for r in once.renders for k in range(10))
+    often = replace(once, info=replace(once.info, suite=suite), scores=copies, renders=images)
     for one, ten in zip(compare_run(once), compare_run(often), strict=True):
         assert one.interval is not None
         assert ten.interval is not None

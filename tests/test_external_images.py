@@ -94,12 +94,35 @@ def test_they_are_never_compared_with_a_rendered_run_but_with_their_like(mine: P
         assert cli("score", *files, "--metrics", "saturation", "--device", "cpu", "-q").code == 0
     one, two = load_run(tmp_path / "one"), load_run(tmp_path / "two")
     assert {delta.mean for delta in compare_runs(one, two, tags=False)} == {0.0}
-    with pytest.raises(IncomparableError, match="source of the images"):
-        compare_runs(one, make_run(tmp_path / "rendered"))
+    rendered = make_run(tmp_path / "rendered")
+    for other, command in ((rendered, "hotart-bench run"), (one, "hotart-bench score --images")):
+        with pytest.raises(IncomparableError, match="source of the images") as caught:
+            compare_runs(one if other is rendered else rendered, other)
+        assert command in caught.value.hint
     for verb in ("render", "measure"):
         answer = cli(verb, tmp_path / "one", "--device", "cpu")
         assert answer.code == 2
         assert "its images are external" in answer.err
+
+
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_a_copy_that_changed_or_is_gone_is_no_success_and_the_hint_brings_it_back(how, mine, tmp_path, cli) -> None:
+    out, metrics = tmp_path / "run", ("--metrics", "saturation", "--device", "cpu")
+    arguments = ("--images", mine, "--prompts", mine.with_suffix(".csv"), "-o", out, *metrics)
+    assert cli("score", *arguments).code == 0
+    before = load_run(out).scores
+    copy = next((out / "images" / "base").glob("*.png"))
+    if how == "changed":
+        copy.write_bytes(copy.read_bytes() + b"\0")
+    else:
+        copy.unlink()
+    answer = cli("score", out, *metrics)
+    assert (answer.code, answer.out) == (5, "")
+    assert f"(images/base/{copy.name})" in answer.err
+    assert "Done" not in answer.err
+    assert f"next: hotart-bench score --images {mine} --prompts {mine}.csv -o {out}" in answer.err
+    assert cli("score", *arguments).code == 0
+    assert load_run(out).scores == before
 
 
 def test_an_image_that_changed_is_copied_and_scored_again_alone(mine: Path, tmp_path: Path, cli) -> None:
@@ -113,6 +136,86 @@ def test_an_image_that_changed_is_copied_and_scored_again_alone(mine: Path, tmp_
     digests = [[one.digest for one in run.info.variants] for run in (before, after)]
     assert digests[0][0] == digests[1][0]
     assert digests[0][1] != digests[1][1]
+
+
+# --- images without prompts, and tables in another order ---------------------------------------
+
+
+def test_images_without_prompts_are_scored_by_what_reads_none(mine: Path, tmp_path: Path, cli) -> None:
+    out = tmp_path / "run"
+    answer = cli("score", "--images", mine, "-o", out, "--metrics", "saturation,mini-aesthetic", "--device", "cpu")
+    assert answer.code == 0, answer.err
+    run = load_run(out)
+    assert len(run.info.suite.prompts) == len(list(mine.iterdir())) == 12
+    assert {prompt.text for prompt in run.info.suite.prompts} == {""}
+    assert all(one.value is not None for one in run.scores)
+    assert cli("report", out, "-q").code == 0
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert "without prompts" in text
+    assert "--prompts" not in text
+    answer = cli("score", "--images", mine, "-o", tmp_path / "light", "--device", "cpu")
+    assert answer.code == 0, answer.err
+    assert "diversity" not in answer.err
+
+
+@pytest.mark.parametrize("names", ["mini-clip", "saturation,ssim-to-base", "diversity", "pickscore,imagereward"])
+def test_a_metric_that_needs_prompts_is_refused_by_name_without_them(names: str, mine: Path, cli) -> None:
+    answer = cli("score", "--images", mine, "--metrics", names, "--device", "cpu")
+    assert answer.code == 2
+    for name in names.split(","):
+        assert (f"{name} " in answer.err.split("cannot do")[0]) == (name != "saturation")
+    assert "--prompts FILE.csv" in answer.err
+
+
+def test_the_order_of_the_table_does_not_count(mine: Path, tmp_path: Path, cli) -> None:
+    path = mine.with_suffix(".csv")
+    head, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+    first = [next(row for row in rows if row[2] == "base")]
+    rng = np.random.default_rng(0)
+    shuffled = [tuple(row) for row in rng.permutation([row for row in rows if row != first[0]]).tolist()]
+    other = table(tmp_path / "other.csv", [tuple(first[0]), *shuffled], tuple(head))
+    runs = []
+    for name, rows_of in (("one", path), ("two", other)):
+        files = ("--images", mine, "--prompts", rows_of, "-o", tmp_path / name)
+        assert cli("score", *files, "--metrics", "saturation", "--device", "cpu", "-q").code == 0
+        runs.append(load_run(tmp_path / name))
+    one, two = runs
+    assert one.info.protocol_digest == two.info.protocol_digest
+    assert [item.digest for item in one.info.variants] == [item.digest for item in two.info.variants]
+    assert set(one.scores) == set(two.scores)
+    answer = cli("score", "--images", mine, "--prompts", other, "-o", tmp_path / "one", "--metrics", "saturation")
+    assert "Nothing was left to do" in answer.err
+
+
+def test_transparent_and_turned_images_are_named(tmp_path: Path, cli) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    picture(1).save(folder / "plain.png")
+    clear = picture(2).convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(clear.size))
+    clear.save(folder / "clear.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(3).save(folder / "turned.jpg", exif=exif)
+    out = tmp_path / "run"
+    assert cli("score", "--images", folder, "-o", out, "--metrics", "blur", "--device", "cpu").code == 0
+    notes = " ".join(load_run(out).info.settings_notes)
+    assert "1 image: transparent pixels are judged on white: clear.png." in notes
+    assert "1 image: it is turned as its EXIF orientation says: turned.jpg." in notes
+
+
+def test_a_given_image_that_changed_in_the_run_says_what_to_do_with_given_images(
+    mine: Path, tmp_path: Path, cli
+) -> None:
+    out = tmp_path / "run"
+    files = ("--images", mine, "--prompts", mine.with_suffix(".csv"), "-o", out, "--device", "cpu")
+    assert cli("score", *files, "--metrics", "contrast").code == 0
+    copy = next((out / "images").rglob("*.png"))
+    copy.write_bytes(encoded(picture(77), "PNG"))
+    cli("score", out, "--metrics", "saturation", "--device", "cpu")
+    (reason,) = {one.reason for one in load_run(out).scores if one.metric == "saturation" and one.value is None}
+    assert "repeat `score --images`" in str(reason)
+    assert "render again" not in str(reason)
 
 
 # --- files that are no images --------------------------------------------------------------
@@ -139,7 +242,7 @@ def deep(mode: type[np.uint16]) -> Image.Image:
 
 
 BAD = {
-    "no-image.png": (b"hello", "not a whole image"),
+    "no-image.png": (b"hello", "not a PNG, JPEG or WebP file"),
     "empty.png": (b"", "is empty"),
     "cut.png": (encoded(picture(1), "PNG")[:-400], "not a whole image"),
     "one.png": (encoded(picture(1, (1, 1)), "PNG"), "uniform|black"),
@@ -150,7 +253,7 @@ BAD = {
         "animation of 2 frames",
     ),
     "moving.png": (encoded(picture(1), "PNG", save_all=True, append_images=[picture(2)]), "animation of 2 frames"),
-    "gif.png": (encoded(picture(1), "GIF"), "is GIF, not PNG, JPEG or WebP"),
+    "gif.png": (encoded(picture(1), "GIF"), "not a PNG, JPEG or WebP file by its content"),
     "huge.png": (huge_png(), f"{MAX_PIXELS:,}"),
 }
 GOOD = {
@@ -166,9 +269,9 @@ GOOD = {
 def test_what_cannot_be_judged_says_why(name: str, tmp_path: Path) -> None:
     data, reason = BAD[name]
     (tmp_path / name).write_bytes(data)
-    _, size, _, error = probe_image(tmp_path / name)
-    assert size is None
-    assert any(part in str(error) for part in reason.split("|")), error
+    facts = probe_image(tmp_path / name)
+    assert facts.size is None
+    assert any(part in str(facts.error) for part in reason.split("|")), facts.error
 
 
 def test_bad_files_are_nulls_that_are_counted_and_cost_no_other_score(tmp_path: Path, cli) -> None:
@@ -197,7 +300,7 @@ def test_none_that_can_be_judged_is_refused(tmp_path: Path, cli) -> None:
     path = table(tmp_path / "t.csv", [("a.png", "a fox")], ("image", "prompt"))
     answer = cli("score", "--images", tmp_path / "mine", "--prompts", path, "-o", tmp_path / "run", "--device", "cpu")
     assert answer.code == 5
-    assert "a.png is empty" in answer.err
+    assert "the file a.png: it is empty" in answer.err
     assert not (tmp_path / "run").exists()
 
 
@@ -212,6 +315,20 @@ def test_a_sample_that_a_variant_lacks_is_a_null(mine: Path, tmp_path: Path, cli
     assert any("1 image file" in note for note in run.info.settings_notes)
 
 
+def test_a_table_may_name_the_groups_of_its_prompts(tmp_path: Path, cli) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for number in range(3):
+        picture(number).save(folder / f"{number}.png")
+    table = tmp_path / "t.csv"
+    table.write_text("image,prompt,Group\n0.png,a fox,fox\n1.png,a red fox,fox\n2.png,a dog,\n", encoding="utf-8")
+    arguments = ("--images", folder, "--prompts", table, "-o", tmp_path / "run", "--metrics", "contrast")
+    assert cli("score", *arguments, "--device", "cpu", "-q").code == 0
+    info = load_run(tmp_path / "run").info
+    assert [one.group for one in info.suite.prompts] == ["fox", "fox", ""]
+    assert info.status == "complete"
+
+
 # --- tables that will not do ---------------------------------------------------------------
 
 
@@ -220,6 +337,8 @@ def test_a_sample_that_a_variant_lacks_is_a_null(mine: Path, tmp_path: Path, cli
     [
         ("image,prompt\n", "names no image"),
         ("image,promt\na.png,fox\n", "did you mean 'prompt'"),
+        ("image,prompt,varient\na.png,fox,x\n", "unknown field 'varient' (did you mean 'variant'?)"),
+        ("images of mine,prompt\na.png,fox\n", "there is no 'image'; needed are"),
         ("image,prompt\na.png,\n", ":2: the prompt is empty"),
         ("image,prompt\na.png,'  '\nb.png\n", ":3: has 1 columns"),
         ("image,prompt\nb.png,fox\n", "did you mean 'a.png'"),
@@ -229,6 +348,7 @@ def test_a_sample_that_a_variant_lacks_is_a_null(mine: Path, tmp_path: Path, cli
         ("image,prompt\na.png,fox\na.png,dog\n", "named twice"),
         ("image,prompt,variant\na.png,fox,x\na.png,fox,X\n", "differ only in case"),
         ('image,prompt\na.png,"fox\n', "is not valid CSV"),
+        ("image,prompt,variant,group\na.png,fox,x,g\na.png,fox,y,h\n", ":3: the prompt is in the group 'h' here"),
     ],
 )
 def test_a_table_that_is_wrong_is_refused_with_its_line(text: str, sentence: str, tmp_path: Path) -> None:
@@ -265,12 +385,29 @@ def test_prompts_are_taken_as_they_stand(tmp_path: Path) -> None:
     assert pair.prompt == prompt
 
 
+@pytest.mark.parametrize("head", ["file_name;text", "Image\tPrompts", "image,caption"])
+def test_a_table_may_have_the_names_and_delimiters_of_others(head: str, tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "a.png")
+    path = tmp_path / "t.csv"
+    sign = next(one for one in ";\t," if one in head)
+    path.write_text(f"{head}\na.png{sign}a fox\n", encoding="utf-8")
+    (pair,) = read_pairs(path, tmp_path)
+    assert (pair.prompt, pair.variant) == ("a fox", "images")
+
+
+def test_a_prompt_of_megabytes_is_refused(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "a.png")
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"image": "a.png", "prompt": "x" * 1_000_000}), encoding="utf-8")
+    with pytest.raises(SuiteError, match="has 1,000,000 characters; at most 100,000"):
+        read_pairs(path, tmp_path)
+
+
 def test_other_mistakes_with_the_flags(mine: Path, tmp_path: Path, cli) -> None:
     path = mine.with_suffix(".csv")
     both = ("--images", mine, "--prompts", path)
     wrong: dict[tuple[object, ...], str] = {
         (): "RUN_OR_SUITE is missing, or --images",
-        ("--images", mine): "--prompts is missing",
         ("--prompts", path): "--images is missing",
         ("mini", *both): "stand alone",
         (*both, "--limit", "2"): "--limit goes with a suite",

@@ -15,6 +15,7 @@ import pytest
 from bench import machine
 from bench.errors import UsageError
 from bench.machine import git_state, git_user, machine_facts, package_versions, pick_device
+from bench.records import Git
 
 
 def fake_torch(monkeypatch: pytest.MonkeyPatch, *, cuda: int = 0, mps: bool = False) -> None:
@@ -140,6 +141,41 @@ def test_git_state_follows_the_repository(tmp_path: Path, monkeypatch: pytest.Mo
     changed = git_state(tmp_path)
     assert changed is not None
     assert (changed.commit, changed.dirty) == (state.commit, True)
+
+
+@pytest.mark.parametrize("place", ["config", "an included file", "the worktree's configuration", "a submodule"])
+def test_git_state_starts_no_program_that_a_repository_names(place: str, tmp_path: Path) -> None:
+    repository, marker = tmp_path / "repository", tmp_path / "started"
+    program = f"sh -c 'touch {marker}; cat'"
+    for folder in (repository, repository / "inner"):
+        folder.mkdir()
+        git(folder, "init", "-q")
+        (folder / ".gitattributes").write_text("* filter=own\n", encoding="utf-8")
+        (folder / "a.txt").write_text("one", encoding="utf-8")
+        git(folder, "add", ".gitattributes", "a.txt")
+        git(folder, "commit", "-q", "-m", "first")
+    git(repository, "-c", "advice.addEmbeddedRepo=false", "add", "inner")
+    git(repository, "commit", "-q", "-m", "inner")
+    match place:
+        case "config":
+            git(repository, "config", "filter.own.clean", program)
+        case "an included file":
+            git(repository, "config", "-f", ".git/more", "filter.own.process", program)
+            git(repository, "config", "include.path", "more")
+        case "the worktree's configuration":
+            git(repository, "config", "extensions.worktreeConfig", "true")
+            git(repository, "config", "--worktree", "filter.own.clean", program)
+        case "a submodule":
+            git(repository / "inner", "config", "filter.own.clean", program)
+    for folder in (repository, repository / "inner"):
+        git(folder, "config", "core.fsmonitor", program)
+        (folder / "a.txt").write_text("two", encoding="utf-8")
+    commit = git(repository, "-c", "core.fsmonitor=false", "rev-parse", "HEAD")
+    state = git_state(repository)
+    assert state == Git(commit=commit, dirty=True if place == "a submodule" else None)
+    assert not marker.exists()
+    git(repository / "inner" if place == "a submodule" else repository, "status")  # and git itself does
+    assert marker.exists()
 
 
 def test_no_git_is_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

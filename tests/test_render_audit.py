@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from safetensors.numpy import save_file
 from bench.pipeline.switch import fused_by_recipe, switch_variant
 from bench.records import Lora, PixelDifference, RunOptions
 from bench.render.unfused import compare_unfused, with_pixel_difference
-from bench.report.audits import unfused
+from bench.report.audits import describe, unfused
 from bench.run import run_stage
 from bench.store import load_run
 from bench.suite import load_suite, protocol_digest
@@ -57,6 +58,27 @@ def test_each_variant_has_its_audit(run):
         assert lora.keys == sum(lora.applied.values()) == 2 * len(lora.modules)
         assert min(prints[name].audit.blocks.values()) > 0
     assert prints["spo"].audit.loras == prints["unfused"].audit.loras
+
+
+def test_equal_weights_draw_equal_pixels_and_what_their_folder_wishes_is_named(run, suite, mini_copy, tmp_path):
+    scheduler, index = mini_copy / "scheduler" / "scheduler_config.json", mini_copy / "model_index.json"
+    edit(scheduler, _class_name="EulerDiscreteScheduler", clip_sample=True, timestep_spacing="trailing")
+    edit(index, force_zeros_for_empty_prompt=False)
+    base = replace(suite.variants[0], checkpoint=str(mini_copy))
+    other = replace(suite, variants=(base,))
+    run_stage("render", other, tmp_path / "run", RunOptions(device="cpu"))
+    found = load_run(tmp_path / "run")
+    assert np.array_equal(pixels(found, "base"), pixels(run, "base"))
+    aside = 'clip_sample = true, timestep_spacing = "trailing" and force_zeros_for_empty_prompt = false'
+    (note,) = found.info.settings_notes
+    assert note.startswith(f"Variant base: {aside} of the checkpoint's saved pipeline left aside")
+    (audit,) = [one.audit for one in found.info.variants]
+    assert f"left aside: {aside}" in describe(audit.checkpoint)
+    assert run.info.variants[0].audit.checkpoint.left_aside == ()
+
+
+def edit(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | fields), "utf-8")
 
 
 def test_fusing_moves_pixels_by_rounding_alone_and_the_audit_says_so(run):

@@ -23,7 +23,7 @@ from report_runs import HOSTILE, Page, hostile_run, page_of, with_info, with_sui
 from bench import formatting as report_text
 from bench.compare import compare_run
 from bench.errors import InvalidError, UsageError
-from bench.records import Run
+from bench.records import Interval, Run
 from bench.report import draw_figures, html, markdown, write_report
 from bench.report import pictures as report_images
 from bench.report.facts import command, elapsed
@@ -85,7 +85,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_reporting_imports_neither_torch_nor_matplotlib_before_it_draws() -> None:
-    code = "import sys, bench.report; sys.exit(bool({'torch', 'matplotlib', 'PIL'} & set(sys.modules)))"
+    code = "import sys, bench.report; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
     root = Path(__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
@@ -186,11 +186,20 @@ def test_what_was_run_is_told(page: Page) -> None:
     for words in (
         "LoRAs were fused for the run.", "+ LoRA mini:spo × 1", "LoRAs fused, 64 modules changed",
         "ddim, leading, 20 steps, CFG 3, eta 0", "A CPU of two cores", run.info.protocol_digest, "2 min 40 s",
-        "hotart-bench run fake", "same data", "0123456789abcdef0123456789abcdef01234567", "weak",
+        "hotart-bench run fake", "same data", "0123456789abcdef0123456789abcdef01234567", "Weak figures",
     ):  # fmt: skip
         assert words in told, words
     copies = {one.attributes["data-copy"] for one in page.named("button", class_="copy")}
     assert {one.digest for one in run.info.variants} <= copies
+
+
+def test_weak_figures_are_starred_and_their_reasons_are_said_once(page: Page, folder: Path) -> None:
+    costs = page.named("section", id="costs")[0].text
+    assert costs.count("*") == 21 + 1, "each figure of three variants, and the note"
+    assert costs.casefold().count("weak") == 1
+    said = (folder / "report.md").read_text("utf-8").partition("## Latency and memory")[2].partition("\n## ")[0]
+    assert said.casefold().count("weak") == 1
+    assert said.count("5 or more processes would be firm") == costs.count("5 or more processes would be firm") == 3
 
 
 # --- prompts are text ----------------------------------------------------------------------
@@ -416,7 +425,7 @@ def test_two_hundred_prompts_and_eight_variants_are_reported(tmp_path: Path) -> 
 def test_small_images_are_embedded_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "small.png"
     path.write_bytes(png_bytes("base", "case-000", 0, 0))
-    found = report_images.picture(path)
+    found = report_images.picture(path.read_bytes())
     assert base64.b64decode(found.uri.removeprefix("data:image/png;base64,")) == path.read_bytes()
     assert (found.width_px, found.height_px, found.reduced) == (64, 64, False)
 
@@ -424,7 +433,7 @@ def test_small_images_are_embedded_as_they_are(tmp_path: Path) -> None:
 def test_large_images_become_small_webp_of_the_same_shape(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (832, 1216, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "large.png")
-    found = report_images.picture(tmp_path / "large.png")
+    found = report_images.picture((tmp_path / "large.png").read_bytes())
     (tmp_path / "copy.webp").write_bytes(base64.b64decode(found.uri.removeprefix("data:image/webp;base64,")))
     with Image.open(tmp_path / "copy.webp") as copy:
         assert copy.format == "WEBP"
@@ -474,6 +483,21 @@ def test_quantities_have_three_figures(value: float, unit: str, written: str) ->
 )
 def test_signs_are_true_and_zero_has_none(value: float | None, decimals: int, written: str) -> None:
     assert report_text.signed(value, decimals) == written
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "written"),
+    [
+        (1.034, 1.0101, 1.0584, "1.034 [1.010, 1.058]"), (5.123, 0.024, 386.204, "5 [0.02, 386]"),
+        (0.51, 0.4, 0.65, "0.51 [0.40, 0.65]"), (12.4, 11.9, 12.9, "12.40 [11.90, 12.90]"),
+        (1.0, 1.0, 1.0, "1.000 [1.000, 1.000]"), (1.0341, None, None, "1.03"), (13.41, None, None, "13.4"),
+    ],
+)  # fmt: skip
+def test_ratios_have_the_digits_that_their_interval_supports(
+    value: float, low: float | None, high: float | None, written: str
+) -> None:
+    found = None if low is None or high is None else Interval(low=low, high=high, method="t")
+    assert " ".join(report_text.ratio_and_interval(value, found)).rstrip() == written
 
 
 @pytest.mark.parametrize(("share", "written"), [(0.5, "50 %"), (0.999, ">99 %"), (0.001, "<1 %"), (1.0, "100 %")])

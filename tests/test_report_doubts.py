@@ -6,12 +6,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from fake_gates import make_gate, make_verdict
 from fakes import make_run, write_run
 
 from bench.compare.pairing import cut_prompts
-from bench.records import Run
+from bench.records import MeasurePlan, Run
 from bench.report import write_report
 from bench.report.facts import cut_notes, image_banners, training_facts
+from bench.report.page import banners, build_view
 from bench.store import load_run
 
 pytestmark = pytest.mark.usefixtures("blank_plots")
@@ -58,6 +60,29 @@ def test_broken_and_doubled_images_are_counted(tmp_path: Path) -> None:
     )
     found = image_banners(msgspec.structs.replace(run, renders=renders))
     assert found[1].startswith("2 images equal another image of their variant")
+
+
+def test_a_run_that_lacks_timings_alone_is_finished_and_says_how_many(tmp_path: Path) -> None:
+    run = make_run(tmp_path, prompts=2)
+    assert banners(run, {}) == ()
+    fewer = msgspec.structs.replace(run, timings=tuple(one for one in run.timings if one.round == 0))
+    (said,) = banners(fewer, {})
+    assert said.startswith("Not all timings are there: 3 of 6 rounds are missing. hotart-bench measure takes them")
+    suite = msgspec.structs.replace(run.info.suite, measure=MeasurePlan(rounds=0))
+    untimed = msgspec.structs.replace(run.info, suite=suite)
+    assert banners(msgspec.structs.replace(run, info=untimed, timings=()), {}) == ()
+    started = msgspec.structs.replace(run.info, status="started")
+    (said,) = banners(msgspec.structs.replace(run, info=started, scores=()), {})
+    assert "12 of 12 images are recorded, and what is missing are scores or image files" in said
+
+
+def test_a_report_of_one_variant_says_what_its_gate_compared_it_with(tmp_path: Path) -> None:
+    run = make_run(tmp_path, prompts=2, variants=("base",))
+    assert "hotart-bench gate compares it" in build_view(run, ()).summary[0]
+    gate = make_gate(make_verdict("fail", candidate="base"), run_id=run.info.id)
+    assert build_view(run, (), gate).summary == (
+        "One variant: compared with the frozen baseline baseline-mini.json, made from run fake-0000.",
+    )
 
 
 def test_provenance_names_training_prompts_that_were_left_out_or_kept(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from bench.cli.sweep import read_weights
 from bench.compare import compare_run
 from bench.formatting import interval
 from bench.formatting import markdown as escaped
-from bench.records import ExternalImages, Lora, Run, Suite, Sweep, Variant
+from bench.records import Audit, CheckpointFacts, ExternalImages, Lora, LoraAudit, Run, Suite, Sweep, Variant
 from bench.report import html, markdown
 from bench.report.facts import command
 from bench.report.headline import pair_name
@@ -99,6 +99,19 @@ def test_everything_that_a_variant_is_made_of_is_shown_in_both_reports() -> None
     (row,) = (one.content for one in tokens if one.type == "inline" and "org/model" in one.content)
     assert all(line in page for line in lines)
     assert row.replace("\\", "").split("<br>") == list(lines)
+
+
+def test_what_was_left_out_of_a_lora_is_said_in_both_reports() -> None:
+    lora = Lora(path="glow.safetensors", leave_out=("bundle_emb",))
+    run = run_of(Variant(name="spo", checkpoint="m", loras=(lora,)))
+    note = "2 tensors of embeddings left out."
+    found = LoraAudit(path=lora.path, layout="kohya", keys=2, applied={"unet": 2}, modules=(), notes=(note,))
+    audit = Audit(checkpoint=CheckpointFacts(layout="diffusers", family="sdxl"), dtype="float16", loras=(found,))
+    run = with_info(run, variants=tuple(replace(one, audit=audit if one.loras else None) for one in run.info.variants))
+    view = build_view(run, compare_run(run))
+    for text in (html(view), markdown(view, ()).replace("\\", "")):
+        assert "glow.safetensors × 1 (without bundle_emb)" in text
+        assert note in text
 
 
 def test_a_variant_of_one_checkpoint_is_one_line() -> None:

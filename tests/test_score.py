@@ -15,12 +15,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from fake_judges import (
+from fake_metrics import (
     ALIGNMENT,
     ALL,
     OTHER_ALIGNMENT,
     ConvTower,
-    Judges,
+    FakeMetrics,
     Values,
     journal_lines,
     of_metric,
@@ -46,7 +46,7 @@ CELLS = 3 * 5 * 2
 
 def test_every_cell_gets_one_score(tmp_path: Path) -> None:
     with rendered(tmp_path) as folder:
-        assert score(folder, registry=Judges().registry) == CELLS * len(ALL)
+        assert score(folder, registry=FakeMetrics().registry) == CELLS * len(ALL)
         assert journal_lines(folder) == CELLS * len(ALL)
         found = values(folder)
         shas = {(r.variant, r.prompt_id, r.sample): r.sha256 for r in folder.renders()}
@@ -67,7 +67,7 @@ def test_every_cell_gets_one_score(tmp_path: Path) -> None:
 
 def test_values_are_those_of_the_files_on_disk(tmp_path: Path) -> None:
     with rendered(tmp_path) as folder:
-        score(folder, registry=Judges().registry)
+        score(folder, registry=FakeMetrics().registry)
         prompts = {prompt.id: prompt.text for prompt in load_run(tmp_path).info.suite.prompts}
         encoder = ConvTower(1, 1, [], [])
         for item in of_metric(folder, "alignment") + of_metric(folder, "saturation"):
@@ -84,7 +84,7 @@ def test_values_are_those_of_the_files_on_disk(tmp_path: Path) -> None:
 
 def test_the_table_is_written(tmp_path: Path) -> None:
     with rendered(tmp_path, metrics=("saturation", "ssim-to-base")) as folder:
-        score(folder, registry=Judges().registry)
+        score(folder, registry=FakeMetrics().registry)
         rows = list(csv.DictReader((tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) == CELLS
     assert all(0 < float(row["saturation"]) < 1 for row in rows)
@@ -92,7 +92,7 @@ def test_the_table_is_written(tmp_path: Path) -> None:
 
 
 def test_each_image_and_prompt_is_handled_once_a_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    judges, decoded = Judges(), {"pixels": list[str](), "encoders": list[str]()}
+    declared, decoded = FakeMetrics(), {"pixels": list[str](), "encoders": list[str]()}
 
     def count(files: list[str]) -> Callable[[Path, Render], Image.Image]:
         def reading(folder: Path, render: Render) -> Image.Image:
@@ -104,24 +104,24 @@ def test_each_image_and_prompt_is_handled_once_a_encoder(tmp_path: Path, monkeyp
     monkeypatch.setattr("bench.score.passes.read_image", count(decoded["pixels"]))
     monkeypatch.setattr("bench.score.encoder_pass.read_image", count(decoded["encoders"]))
     with rendered(tmp_path) as folder:
-        score(folder, registry=judges.registry)
+        score(folder, registry=declared.registry)
         images = sorted(str(item.image) for item in folder.renders())
         prompts = {prompt.text for prompt in load_run(tmp_path).info.suite.prompts}
     assert sorted(decoded["pixels"]) == images
     assert sorted(decoded["encoders"]) == sorted(images * 2)
-    assert len(judges.images) == 2 * CELLS
-    assert judges.loads == ["conv", "other"]
-    assert set(judges.texts) == prompts
-    assert len(judges.texts) == 8 + 6  # 5 prompts in two batches of 4, and in two of 3
+    assert len(declared.images) == 2 * CELLS
+    assert declared.loads == ["conv", "other"]
+    assert set(declared.texts) == prompts
+    assert len(declared.texts) == 8 + 6  # 5 prompts in two batches of 4, and in two of 3
 
 
 def test_a_finished_folder_costs_nothing(tmp_path: Path) -> None:
     with rendered(tmp_path) as folder:
-        score(folder, registry=Judges().registry)
-        before, judges = folder.scores(), Judges()
-        assert score(folder, registry=judges.registry) == 0
+        score(folder, registry=FakeMetrics().registry)
+        before, declared = folder.scores(), FakeMetrics()
+        assert score(folder, registry=declared.registry) == 0
         assert folder.scores() == before
-    assert (judges.loads, judges.images, judges.texts) == ([], [], [])
+    assert (declared.loads, declared.images, declared.texts) == ([], [], [])
 
 
 def test_a_finished_folder_imports_no_torch(tmp_path: Path) -> None:
@@ -133,30 +133,30 @@ def test_a_finished_folder_imports_no_torch(tmp_path: Path) -> None:
         f"print(score(folder, registry=build({ours!r}, ())), 'torch' in sys.modules)"
     )
     with rendered(tmp_path, metrics=("contrast", "ssim-to-base")) as folder:
-        score(folder, registry=Judges().registry)
+        score(folder, registry=FakeMetrics().registry)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "False"]
 
 
 def test_a_metric_is_added_without_touching_the_others(tmp_path: Path) -> None:
     with rendered(tmp_path, metrics=("saturation", "alignment")) as folder:
-        score(folder, registry=Judges().registry)
-        first, judges = values(folder), Judges()
-        assert score(folder, metrics=["beauty"], registry=judges.registry) == CELLS
+        score(folder, registry=FakeMetrics().registry)
+        first, declared = values(folder), FakeMetrics()
+        assert score(folder, metrics=["beauty"], registry=declared.registry) == CELLS
         assert {key: found for key, found in values(folder).items() if key[3] != "beauty"} == first
-    assert judges.loads == ["conv"]
-    assert judges.texts == []  # beauty reads no text
+    assert declared.loads == ["conv"]
+    assert declared.texts == []  # beauty reads no text
 
 
 def test_a_new_version_scores_that_metric_anew(tmp_path: Path) -> None:
     facts = msgspec.structs.replace(ALIGNMENT.facts, version="2")
     newer = Metric(facts, lambda inputs: ALIGNMENT.compute(inputs) + 1)
     with rendered(tmp_path) as folder:
-        judges = Judges()
-        score(folder, registry=judges.registry)
+        declared = FakeMetrics()
+        score(folder, registry=declared.registry)
         before = values(folder)
-        rest = [found for name, found in judges.registry.metrics.items() if name != "alignment"]
-        assert score(folder, registry=registry_of(newer, *judges.encoders, *rest)) == CELLS
+        rest = [found for name, found in declared.registry.metrics.items() if name != "alignment"]
+        assert score(folder, registry=registry_of(newer, *declared.encoders, *rest)) == CELLS
         assert {item.version for item in of_metric(folder, "alignment")} == {"2"}
         for key, found in values(folder).items():
             if key[3] == "alignment":
@@ -167,11 +167,11 @@ def test_a_new_version_scores_that_metric_anew(tmp_path: Path) -> None:
 
 def test_an_image_rendered_anew_is_scored_anew_and_so_is_what_is_compared_with_it(tmp_path: Path) -> None:
     with rendered(tmp_path) as folder:
-        score(folder, registry=Judges().registry)
+        score(folder, registry=FakeMetrics().registry)
         before = values(folder)
         put_image(folder, ("base", "case-001", 1), png_bytes("dpo", "another", 0, 7))
         # the base's 8 cells, and SSIM of the two variants that are compared with it
-        assert score(folder, registry=Judges().registry) == len(ALL) + 2
+        assert score(folder, registry=FakeMetrics().registry) == len(ALL) + 2
         changed = {key for key, found in values(folder).items() if found != before[key]}
     assert {key[:3] for key in changed} == {(name, "case-001", 1) for name in ("base", "dpo", "spo")}
     assert {key[3] for key in changed if key[0] != "base"} == {"ssim-to-base"}
@@ -183,7 +183,7 @@ def whole(
 ) -> tuple[Run, Values]:
     """A run scored with everything at once, and its values."""
     with rendered(tmp_path_factory.mktemp("whole")) as folder:
-        score(folder, registry=Judges().registry)
+        score(folder, registry=FakeMetrics().registry)
         return load_run(folder.path), values(folder)
 
 
@@ -200,7 +200,7 @@ def test_a_score_is_bit_identical_alone_among_others_and_in_any_order(
     info = msgspec.structs.replace(run.info, suite=suite)
     part = msgspec.structs.replace(run, info=info, scores=(), renders=tuple(kept))
     with tempfile.TemporaryDirectory() as name, RunFolder.reopen(write_run(part, name)) as folder:
-        score(folder, registry=Judges().registry)
+        score(folder, registry=FakeMetrics().registry)
         for item in folder.scores():
             if item.metric != "ssim-to-base" or item.value is not None:
                 assert item.value == expected[item.variant, item.prompt_id, item.sample, item.metric]
@@ -226,7 +226,7 @@ def test_only_one_encoder_is_in_memory_at_a_time(tmp_path: Path) -> None:
 def test_progress_counts_scores_up_to_the_total(tmp_path: Path) -> None:
     seen: list[tuple[str, int, int, str]] = []
     with rendered(tmp_path, failed=[("dpo", "case-000", 0)]) as folder:
-        score(folder, registry=Judges().registry, progress=lambda *told: seen.append(told))  # type: ignore[arg-type]
+        score(folder, registry=FakeMetrics().registry, progress=lambda *told: seen.append(told))  # type: ignore[arg-type]
     assert [told[1] for told in seen] == sorted({told[1] for told in seen})
     assert {(told[0], told[2]) for told in seen} == {("score", CELLS * len(ALL))}
     assert seen[-1][1] == CELLS * len(ALL)
@@ -243,21 +243,21 @@ def test_an_interrupted_run_keeps_its_batches_and_goes_on(tmp_path: Path, after:
             raise KeyboardInterrupt
 
     with rendered(tmp_path / "undisturbed") as folder:
-        score(folder, registry=Judges().registry)
+        score(folder, registry=FakeMetrics().registry)
         undisturbed = values(folder)
     with rendered(tmp_path / "stopped") as folder:
         with pytest.raises(KeyboardInterrupt):
-            score(folder, registry=Judges().registry, progress=interrupt)
+            score(folder, registry=FakeMetrics().registry, progress=interrupt)
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
         assert journal_lines(folder) == told[-1] < len(undisturbed)
-        assert score(folder, registry=Judges().registry) == len(undisturbed) - told[-1]
+        assert score(folder, registry=FakeMetrics().registry) == len(undisturbed) - told[-1]
         assert values(folder) == undisturbed
 
 
 def test_an_unknown_metric_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with rendered(tmp_path) as folder:
         with pytest.raises(UsageError, match=r"no metric 'saturatoin'.*did you mean 'saturation'"):
-            score(folder, metrics=["contrast", "saturatoin"], registry=Judges().registry)
+            score(folder, metrics=["contrast", "saturatoin"], registry=FakeMetrics().registry)
         assert journal_lines(folder) == 0
     assert not (tmp_path / "scores.csv").exists()
 
@@ -266,7 +266,7 @@ def test_a_run_without_images_has_no_scores(tmp_path: Path) -> None:
     run = make_run(tmp_path, prompts=2)
     write_run(msgspec.structs.replace(run, renders=(), scores=()), tmp_path)
     with RunFolder.reopen(tmp_path) as folder:
-        assert score(folder, metrics=["contrast"], registry=Judges().registry) == 0
+        assert score(folder, metrics=["contrast"], registry=FakeMetrics().registry) == 0
         assert folder.scores() == ()
 
 

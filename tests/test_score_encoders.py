@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
-from fake_judges import CUT, WIDTH, ConvTower, facts, nulls, of_metric, rendered, values
+from fake_metrics import CUT, WIDTH, ConvTower, facts, nulls, of_metric, rendered, values
 from PIL import Image
 
 from bench.compare import compare_runs
@@ -295,10 +295,10 @@ def test_nothing_is_judged_in_tensorfloat32_and_the_setting_is_given_back(
         seen.append(precision())
         return torch.ones(len(inputs.prompts))
 
-    judges = [metric(facts("noting", encoder))(compute), Encoder("conv", lambda place: Noting(1, 4, [], []))]
+    declared = [metric(facts("noting", encoder))(compute), Encoder("conv", lambda place: Noting(1, 4, [], []))]
     allow_tf32(allowed)
     before = precision()
     with rendered(tmp_path, metrics=("noting",), prompts=1) as folder:
-        score(folder, registry=registry_of(*judges))
+        score(folder, registry=registry_of(*declared))
     assert set(seen) == {(False, "highest")}
     assert precision() == before

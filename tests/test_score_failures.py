@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from fake_judges import ALL, BEAUTY, ConvTower, Judges, Values, facts, journal_lines, nulls, of_metric, rendered, values
+from fake_metrics import (
+    ALL,
+    BEAUTY,
+    ConvTower,
+    FakeMetrics,
+    Values,
+    facts,
+    journal_lines,
+    nulls,
+    of_metric,
+    rendered,
+    values,
+)
 from PIL import Image
 
 from bench.errors import MachineError, WeightsError
@@ -25,7 +37,7 @@ PROMPT = "an old man by a window, light from the left"
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Values:
     """The values of an undisturbed run."""
     with rendered(tmp_path_factory.mktemp("good")) as folder:
-        score(folder, registry=Judges().registry)
+        score(folder, registry=FakeMetrics().registry)
         return values(folder)
 
 
@@ -61,9 +73,9 @@ FAILURES: list[tuple[Callable[[Inputs], Any], str]] = [
 def test_a_metric_that_fails_on_a_prompt_loses_that_prompts_scores_only(
     tmp_path: Path, expected: Values, compute: Callable[[Inputs], Any], reason: str, encoder: str | None
 ) -> None:
-    judges = Judges(metric(facts("bad", encoder))(compute))
+    declared = FakeMetrics(metric(facts("bad", encoder))(compute))
     with rendered(tmp_path, metrics=("bad", *ALL)) as folder:
-        assert score(folder, registry=judges.registry) == CELLS * (len(ALL) + 1)
+        assert score(folder, registry=declared.registry) == CELLS * (len(ALL) + 1)
         assert nulls(folder, "bad") == {
             (variant, "case-002", sample): reason for variant in ("base", "dpo", "spo") for sample in (0, 1)
         }
@@ -84,9 +96,9 @@ def test_a_metric_that_fails_on_a_prompt_loses_that_prompts_scores_only(
 def test_a_wrong_number_of_values_is_a_null_everywhere(
     tmp_path: Path, compute: Callable[[Inputs], Any], reason: str, encoder: str | None
 ) -> None:
-    judges = Judges(metric(facts("bad", encoder))(compute))
+    declared = FakeMetrics(metric(facts("bad", encoder))(compute))
     with rendered(tmp_path, metrics=("bad", "beauty"), prompts=2) as folder:
-        score(folder, registry=judges.registry)
+        score(folder, registry=declared.registry)
         found = of_metric(folder, "bad")
         assert len(found) == 12
         for item in found:
@@ -96,13 +108,13 @@ def test_a_wrong_number_of_values_is_a_null_everywhere(
 
 
 def test_a_failure_is_tried_again_and_noted_once_but_a_metrics_own_null_stands(tmp_path: Path) -> None:
-    failing = Judges(metric(facts("bad"))(_raises), metric(facts("choosy"))(_declines))
+    failing = FakeMetrics(metric(facts("bad"))(_raises), metric(facts("choosy"))(_declines))
     with rendered(tmp_path, metrics=("bad", "choosy")) as folder:
         score(folder, registry=failing.registry)
         lines = journal_lines(folder)
         assert score(folder, registry=failing.registry) == 0
         assert journal_lines(folder) == lines
-        mended = Judges(*(metric(facts(name))(_gives(2.0)) for name in ("bad", "choosy")))
+        mended = FakeMetrics(*(metric(facts(name))(_gives(2.0)) for name in ("bad", "choosy")))
         assert score(folder, registry=mended.registry) == 6
         assert nulls(folder, "bad") == {}
         assert len(nulls(folder, "choosy")) == 6
@@ -116,13 +128,13 @@ def test_a_metric_that_works_in_place_changes_no_other_score(tmp_path: Path, exp
         return torch.zeros(len(inputs.prompts))
 
     names = ("rude", "rude-reference", "rude-encoder")
-    judges = Judges(
+    declared = FakeMetrics(
         metric(facts(names[0]))(rude),
         metric(facts(names[1]), needs_reference=True)(rude),
         metric(facts(names[2], "conv"))(rude),
     )
     with rendered(tmp_path, metrics=(*names, *ALL)) as folder:
-        score(folder, registry=judges.registry)
+        score(folder, registry=declared.registry)
         assert {key: found for key, found in values(folder).items() if key[3] in ALL} == expected
 
 
@@ -191,8 +203,8 @@ def test_a_encoder_that_fails_on_a_prompt_loses_the_scores_that_read_it_only(tmp
 
 def replace_encoder(load: Callable[[Place], ConvTower]) -> Registry:
     """The usual registry with another loader of the encoder ``conv``."""
-    judges = Judges()
-    return registry_of(*judges.registry.metrics.values(), Encoder("conv", load), judges.encoders[1])
+    declared = FakeMetrics()
+    return registry_of(*declared.registry.metrics.values(), Encoder("conv", load), declared.encoders[1])
 
 
 def test_weights_that_cannot_be_loaded_leave_their_cells_open_and_the_rest_scored(
@@ -206,7 +218,7 @@ def test_weights_that_cannot_be_loaded_leave_their_cells_open_and_the_rest_score
             score(folder, registry=replace_encoder(missing))
         assert {key[3] for key in values(folder)} == set(ALL) - {"alignment", "beauty"}
         assert "other-alignment" in (tmp_path / "scores.csv").read_text(encoding="utf-8")
-        assert score(folder, registry=Judges().registry) == 2 * CELLS
+        assert score(folder, registry=FakeMetrics().registry) == 2 * CELLS
         assert values(folder) == expected
 
 
@@ -214,12 +226,12 @@ def test_a_head_that_cannot_be_loaded_leaves_its_metric_open_only(tmp_path: Path
     def damaged(place: Place) -> torch.Tensor:
         raise WeightsError("beauty.safetensors is damaged.", hint="hotart-bench fetch mini")
 
-    judges = Judges()
-    rest = [found for name, found in judges.registry.metrics.items() if name != "beauty"]
+    declared = FakeMetrics()
+    rest = [found for name, found in declared.registry.metrics.items() if name != "beauty"]
     broken = Metric(BEAUTY.facts, BEAUTY.compute, damaged)
     with rendered(tmp_path) as folder:
         with pytest.raises(WeightsError, match=r"^beauty\.safetensors is damaged\.$") as refused:
-            score(folder, registry=registry_of(broken, *rest, *judges.encoders))
+            score(folder, registry=registry_of(broken, *rest, *declared.encoders))
         assert refused.value.hint == "hotart-bench fetch mini"
         assert {key[3] for key in values(folder)} == set(ALL) - {"beauty"}
 
@@ -232,5 +244,5 @@ def test_running_out_of_memory_is_no_score_but_an_error(tmp_path: Path, error: E
 
     with rendered(tmp_path, metrics=("hungry",)) as folder:
         with pytest.raises(MachineError, match="Out of memory while scoring a batch of"):
-            score(folder, registry=Judges(metric(facts("hungry", encoder))(hungry)).registry)
+            score(folder, registry=FakeMetrics(metric(facts("hungry", encoder))(hungry)).registry)
         assert journal_lines(folder) == 0

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from fake_judges import facts, nulls, of_metric, put_image, rendered, values
+from fake_metrics import facts, nulls, of_metric, put_image, rendered, values
 from fakes import png_bytes
 from PIL import Image
 

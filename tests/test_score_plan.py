@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-from fake_judges import ALIGNMENT, BEAUTY, OTHER_ALIGNMENT, facts
+from fake_metrics import ALIGNMENT, BEAUTY, OTHER_ALIGNMENT, facts
 from fakes import make_run
 
 from bench.metrics import Metric, metric

@@ -14,6 +14,7 @@ from bench.baseline.file import KIND, read_baseline, write_baseline
 from bench.comparability import check_names, differences, prompt_digest, timing_facts
 from bench.compare.pairing import ImageScores, usable_scores
 from bench.errors import IncomparableError, InvalidError, UsageError
+from bench.formatting import argument, making
 from bench.records import (
     BASELINE_SCHEMA,
     SCHEMA,
@@ -23,13 +24,24 @@ from bench.records import (
     Fingerprint,
     FrozenRound,
     FrozenVariant,
+    Progress,
     Run,
     RunInfo,
     SessionNoise,
     TimingName,
 )
+from bench.soundness import Hashes, doubts, pruned_note
+from bench.store import image_hashes
 
-__all__ = ["NOT_ACCEPTED", "freeze", "freeze_round", "read_baseline", "read_session_noise", "write_baseline"]
+__all__ = [
+    "NOT_ACCEPTED",
+    "freeze",
+    "freeze_round",
+    "freeze_to_check",
+    "read_baseline",
+    "read_session_noise",
+    "write_baseline",
+]
 
 NOT_ACCEPTED = Acceptance(by="", time="")
 """Of a run that is frozen only to be checked; no file is written of it."""
@@ -45,6 +57,7 @@ def freeze(
     acceptance: Acceptance = NOT_ACCEPTED,
     variants: Sequence[str] | None = None,
     session_noise: Sequence[SessionNoise] = (),
+    hashes: Hashes | None = None,
 ) -> Baseline:
     """Each prompt's mean over its samples, of each metric and variant, and each round's median of what was timed.
 
@@ -54,27 +67,29 @@ def freeze(
     medians to 7, here and not on writing, so that a run and the file of it are the same numbers. Of absolute
     paths in the fingerprints the last part is kept.
 
+    Every image is read and compared with its record; why nothing can be said of a variant stands in its ``doubts``.
+
     Args:
         run: a run as it was read.
         acceptance: who accepts it as the baseline.
         variants: names; None means all that the run has.
         session_noise: of ``calibrate``.
+        hashes: what ``bench.store.image_hashes`` gives of the run; None to read its images here.
 
     Raises:
         UsageError: the run is limited to the first prompts of its suite, or it does not have such a variant.
         InvalidError: it has neither a score that counts nor a timing.
+        MachineError: an image cannot be read.
     """
     suite = run.info.suite
     check_names(variants or (), [one.name for one in run.info.variants], f"The run {run.path} has no variant")
-    if suite.limit is not None:
-        raise UsageError(
-            f"{run.path}: holds only the first {suite.limit} prompts of its suite (--limit), to try things out; "
-            "no gate takes it.",
-            f"hotart-bench run {suite.source or suite.name} -o DIR",
-        )
+    _refuse_limited(run)
+    doubtful = doubts(run, image_hashes(run) if hashes is None else hashes)
     scores = usable_scores(run)
-    if not scores and not any(timing.values for timing in run.timings):
-        raise InvalidError(f"{run.path}: has no score and no timing to check.", f"hotart-bench score {run.path}")
+    if not scores and not any(timing.values for timing in run.timings) and not any(doubtful.values()):
+        raise InvalidError(
+            f"{run.path}: has no score and no timing to check.", f"hotart-bench score {argument(run.path)}"
+        )
     return Baseline(
         schema=BASELINE_SCHEMA,
         kind=KIND,
@@ -88,7 +103,7 @@ def freeze(
         prompts={prompt.id: prompt_digest(prompt) for prompt in suite.prompts},
         metrics=run.info.metrics,
         variants=tuple(
-            _variant(run, fingerprint, scores)
+            _variant(run, fingerprint, scores, doubtful.get(fingerprint.name, ()))
             for fingerprint in run.info.variants
             if variants is None or fingerprint.name in variants
         ),
@@ -100,7 +115,28 @@ def freeze(
     )
 
 
-def _variant(run: Run, fingerprint: Fingerprint, scores: Mapping[tuple[str, str], ImageScores]) -> FrozenVariant:
+def _refuse_limited(run: Run) -> None:
+    suite = run.info.suite
+    if suite.limit is not None:
+        raise UsageError(
+            f"{run.path}: holds only the first {suite.limit} prompts of its suite (--limit), to try things out; "
+            "no gate takes it.",
+            f"{making(suite)} -o DIR",
+        )
+
+
+def freeze_to_check(run: Run, progress: Progress | None = None) -> tuple[Baseline, tuple[str, ...]]:
+    """The run, frozen once its images are read, and notes on variants whose images are gone; errors as ``freeze``.
+
+    ``progress`` is told how many images are read.
+    """
+    hashes = image_hashes(run, progress)
+    return freeze(run, hashes=hashes), pruned_note(run, hashes)
+
+
+def _variant(
+    run: Run, fingerprint: Fingerprint, scores: Mapping[tuple[str, str], ImageScores], doubtful: tuple[str, ...]
+) -> FrozenVariant:
     suite, name = run.info.suite, fingerprint.name
     values = {}
     for facts in run.info.metrics:
@@ -117,6 +153,7 @@ def _variant(run: Run, fingerprint: Fingerprint, scores: Mapping[tuple[str, str]
         fingerprint=_without_folders(fingerprint),
         values=values,
         timings={quantity: tuple(rounds) for quantity, rounds in timings.items()},
+        doubts=doubtful,
     )
 
 
@@ -169,7 +206,7 @@ def read_session_noise(path: str | Path, info: RunInfo) -> tuple[SessionNoise, .
         MachineError: it cannot be read.
     """
     path, make = Path(path), "hotart-bench calibrate SUITE"
-    again = f"hotart-bench calibrate {info.suite.source or info.suite.name}"
+    again = f"hotart-bench calibrate {argument(info.suite.source or info.suite.name)}"
     found = documents.read_document(
         path, Calibration, schema=SCHEMA, what="calibration", make=make, remake=make, kind=CALIBRATION_KIND
     )

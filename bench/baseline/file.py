@@ -12,9 +12,9 @@ import msgspec
 
 from bench import documents
 from bench.errors import InvalidError, UsageError
-from bench.formatting import listed
+from bench.formatting import argument, listed
 from bench.records import BASELINE_SCHEMA, Baseline, FrozenVariant
-from bench.store.journal import write_whole, writing
+from bench.store.journal import make_folder, write_whole
 
 KIND: Final[Literal["hotart-bench baseline"]] = "hotart-bench baseline"
 _RESTORE = "restore the file from version control, or freeze the run anew: hotart-bench baseline RUN -o FILE --replace"
@@ -28,18 +28,21 @@ def write_baseline(baseline: Baseline, path: str | Path) -> Baseline:
 
     Raises:
         UsageError: nobody has accepted it.
+        InvalidError: a variant of it cannot be judged.
         MachineError: the disk is full, read-only or cannot be written for another reason.
         ValueError: what ``read_baseline`` would refuse (an internal error).
     """
     if not baseline.acceptance.by:
         raise UsageError(f"{path}: a baseline needs somebody who accepts it.", "hotart-bench baseline --help")
+    for variant in baseline.variants:
+        if variant.doubts:
+            raise InvalidError(f"{path}: {variant.fingerprint.name} cannot be frozen: {'; '.join(variant.doubts)}.")
     table = _to_table(baseline)
     signed = msgspec.structs.replace(baseline, checksum=_checksum(table))
     if _from_table({**table, "checksum": signed.checksum}) != signed:
         raise ValueError("the baseline does not read as it was written")
     path = Path(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, ("\n".join(_lines({**table, "checksum": signed.checksum})) + "\n").encode())
     return signed
 
@@ -58,7 +61,7 @@ def read_baseline(path: str | Path) -> Baseline:
         path,
         schema=BASELINE_SCHEMA,
         what="baseline",
-        make=f"make one: hotart-bench baseline RUN -o {path}",
+        make=f"make one: hotart-bench baseline RUN -o {argument(path)}",
         remake=_RESTORE,
         kind=KIND,
     )
@@ -85,6 +88,7 @@ def _to_table(baseline: Baseline) -> dict[str, Any]:
         columns = variant.pop("values")
         rows = zip(*columns.values(), strict=True) if columns else [()] * len(baseline.prompts)
         timings = variant.pop("timings")
+        del variant["doubts"]  # there are none
         variant["metrics"] = list(columns)
         variant["values"] = dict(zip(baseline.prompts, map(list, rows), strict=True))
         variant["timings"] = timings

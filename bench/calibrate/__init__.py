@@ -22,7 +22,7 @@ from bench.measure import pick_variants
 from bench.metrics import facts_for
 from bench.records import SCHEMA, Calibration, MetricNoise, NoiseSource, Progress, Run, Suite
 from bench.store import load_run
-from bench.store.journal import write_whole, writing
+from bench.store.journal import make_folder, write_whole
 from bench.suite import protocol_digest
 
 __all__ = ["calibrate", "write_calibration"]
@@ -114,8 +114,7 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
         MachineError: the file cannot be written.
     """
     text = documents.dumps(msgspec.to_builtins(calibration))
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, msgspec.json.format(text.encode(), indent=2) + b"\n")
 
 

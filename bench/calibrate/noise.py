@@ -15,6 +15,7 @@ from bench.compare.pairing import ImageScores, PromptPair, pair_prompts
 from bench.errors import InvalidError
 from bench.records import MetricFacts, MetricNoise, NoiseSource, Run, SessionNoise, SourceNoise, Suite, TimingName
 from bench.stats.bounds import detectable_loss
+from bench.stats.groups import effective_groups
 
 PASSES = 0.9
 """How often a gate on nothing but noise should pass at the proposed margin."""
@@ -51,16 +52,16 @@ def metric_noise(
         sides = [table.get(key, {}) for table in (first, *tables)]
         pairs = list(combinations(sides, 2)) if source == "seed" else [(sides[0], side) for side in sides[1:]]
         paired = [pair_prompts(suite, above, below) for below, above in pairs]
-        if min(len(prompts) for prompts in paired) < 2:
+        if min(len({one.prompt.unit for one in prompts}) for prompts in paired) < 2:
             raise InvalidError(
-                f"{facts.name} of {variant}: fewer than 2 prompts have scores in both runs of the condition "
-                f"{source!r}, so there is no noise to be seen.",
+                f"{facts.name} of {variant}: fewer than 2 prompts, or groups of them, have scores in both runs of the "
+                f"condition {source!r}, so there is no noise to be seen.",
                 "look for the reasons in scores.jsonl of these runs, or leave the metric out with --metrics",
             )
         sources.append(source_noise(source, paired))
     floor = max((abs(one.mean) + one.half_width for one in sources if one.source != "seed"), default=0.0)
     seed = next((one for one in sources if one.source == "seed"), None)
-    margin, reason = _margin(facts, len(suite.prompts), floor, seed)
+    margin, reason = _margin(facts, suite, floor, seed)
     return MetricNoise(
         variant=variant,
         metric=facts.name,
@@ -77,7 +78,8 @@ def source_noise(source: NoiseSource, pairs: Sequence[Sequence[PromptPair]]) -> 
     """Sizes of the per-prompt differences of runs that differ in one thing, in the metric's unit.
 
     With d_pj the difference of prompt p in pair j: mean of |d|, the largest mean over p, the root of the mean
-    variance over p (n - 1), and t(n - 1) sd / sqrt(n), where n is that of the pair with the fewest prompts.
+    variance over p (n - 1), and t(n - 1) sd / sqrt(n), where n is that of the pair with the fewest prompts. Where
+    prompts name groups, sd and n of the half width are those of effective groups (``bench.stats.groups``).
 
     Args:
         source: what differs.
@@ -86,6 +88,10 @@ def source_noise(source: NoiseSource, pairs: Sequence[Sequence[PromptPair]]) -> 
     differences = [[prompt.difference for prompt in prompts] for prompts in pairs]
     n = min(len(found) for found in differences)
     sd = math.sqrt(stats.mean([float(np.var(found, ddof=1)) for found in differences]))
+    units = [stats.group_units([p.difference for p in pair], [p.prompt.unit for p in pair]) for pair in pairs]
+    grouped = any(len(one.values) < len(found) for one, found in zip(units, differences, strict=True))
+    unit_sd = math.sqrt(stats.mean([one.sd**2 for one in units])) if grouped else sd
+    worth = min(one.effective for one in units)
     return SourceNoise(
         source=source,
         pairs=len(pairs),
@@ -93,7 +99,8 @@ def source_noise(source: NoiseSource, pairs: Sequence[Sequence[PromptPair]]) -> 
         mean_absolute=stats.mean([abs(value) for found in differences for value in found]),
         mean=max((stats.mean(found) for found in differences), key=abs),
         sd=sd,
-        half_width=float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n),
+        half_width=float(stdtrit(max(1.0, worth - 1), 0.975)) * unit_sd / math.sqrt(worth),
+        unit_sd=unit_sd if grouped else None,
     )
 
 
@@ -141,16 +148,18 @@ def _session_medians(sessions: Sequence[Run], variant: str, name: TimingName) ->
 
 
 def _margin(
-    facts: MetricFacts, prompts: int, floor: float, seed: SourceNoise | None
+    facts: MetricFacts, suite: Suite, floor: float, seed: SourceNoise | None
 ) -> tuple[float | None, str | None]:
     if facts.higher_is_better is None:
         return None, "it only describes: no direction is better, so there is no loss to limit"
     if seed is None:
         return None, "there is no run with other seeds"
     # The gate is symmetric: what it can tell from the margin is what it needs of one at no loss.
-    smallest = detectable_loss(prompts, seed.sd, PASSES)
+    worth = int(effective_groups([prompt.unit for prompt in suite.prompts]))
+    smallest = detectable_loss(worth, seed.sd if seed.unit_sd is None else seed.unit_sd, PASSES)
     if smallest is None:
-        return None, f"a gate on {prompts} prompts never passes"
+        of = "" if worth == len(suite.prompts) else f" in groups that are worth {worth}"
+        return None, f"a gate on {len(suite.prompts)} prompts{of} never passes"
     if max(smallest, floor) == 0:
         return None, "the runs have the same scores throughout, with other seeds too"
     return max(smallest, floor), None

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bench.errors import WeightsError
 from bench.formatting import listed
@@ -86,6 +86,15 @@ class SourceCheckpoint:
     tells_prediction: bool = True
     sources: Mapping[str, Checkpoint] = field(default_factory=dict)
     """Of a composite, where each component comes from."""
+
+
+PREDICTION_FACTS = ("prediction", "zero_terminal_snr", "noise")
+"""Facts of how a UNet was trained, which its weights cannot tell: models that differ in them do not merge."""
+
+
+def noise_facts(speaker: Checkpoint) -> dict[str, Any]:
+    """The facts that a composite takes over from the one that says what the UNet predicts."""
+    return {name: getattr(speaker.facts, name) for name in (*PREDICTION_FACTS, "prediction_from", "left_aside")}
 
 
 def component_of(tensor: str) -> str:

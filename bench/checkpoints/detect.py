@@ -20,8 +20,13 @@ _GUESSES = tuple(
         (r"\.lora_B(\.\w+)?\.bias$", "PEFT's lora_bias, which is not supported"),
         (r"lora_embedding_[AB]", "a LoRA of a token embedding, which is not supported"),
         (r"^(emb_params|string_to_param|string_to_token|clip_[lg]$|bundle_emb)|^<.*>$", "a textual inversion"),
-        (r"^lora_unet_(double|single)_blocks|^(transformer\.)?(single_)?transformer_blocks\.\d", "a LoRA of Flux"),
-        (r"^lora_unet_joint_blocks|joint_transformer_blocks", "a LoRA of Stable Diffusion 3"),
+        (r"(^|[._])(double|single)_blocks[._]\d|(^|[._])single_transformer_blocks[._]\d", "a LoRA of Flux"),
+        (r"(^|[._])joint_blocks[._]\d|joint_transformer_blocks", "a LoRA of Stable Diffusion 3"),
+        (
+            r"^(transformer[._]|lora_transformer_)?transformer_blocks[._]\d",
+            "a LoRA of a diffusion transformer (Flux, Stable Diffusion 3)",
+        ),
+        (r"^(diffusion_model\.|lora_unet_|transformer\.)(blocks|layers)[._]\d", "a LoRA of a diffusion transformer"),
         (r"^lora_te3_|^text_encoder_3\.", "a LoRA of a T5 text encoder (Flux or Stable Diffusion 3)"),
         (r"motion_modules", "a motion LoRA of AnimateDiff"),
         (r"^(image_proj|ip_adapter)\.", "an IP-Adapter"),
@@ -56,6 +61,16 @@ def guess(keys: Iterable[str]) -> str | None:
     return votes.most_common(1)[0][0] if votes else None
 
 
+_TEXT_WIDTH = re.compile(r"attn2[._](processor\.)?to_[kv][._].*(down|lora_A)")
+
+
+def lora_of(tensors: Mapping[str, Stored]) -> str | None:
+    """The family that a LoRA is for, where names alone mislead: Stable Diffusion 2 has those of SD 1.5."""
+    widths = Counter(stored.shape[1:2] for name, stored in tensors.items() if _TEXT_WIDTH.search(name))
+    common = widths.most_common(1)
+    return "a LoRA of Stable Diffusion 2" if common and common[0][0] == (CONTEXT_OF_SD2,) else None
+
+
 FileKind = Literal["checkpoint", "unet", "vae"]
 """A whole pipeline (or what is left of one), a lone UNet, a lone VAE: what is read."""
 
@@ -69,7 +84,7 @@ CONV_IN = ("model.diffusion_model.input_blocks.0.0.weight", "input_blocks.0.0.we
 RENDERED = "hotart-bench reads SDXL and SD 1.5"
 PARTS = {
     "unet": ("model.diffusion_model.", "input_blocks.", "down_blocks."),
-    "vae": ("first_stage_model.", "encoder.conv_in.", "decoder.conv_in."),
+    "vae": ("first_stage_model.", "vae.", "encoder.conv_in.", "decoder.conv_in."),
     "text": ("conditioner.", "cond_stage_model.", "text_model.", "transformer.resblocks.", "text_encoders."),
 }
 """How the names in a file begin that holds a component."""
@@ -128,9 +143,47 @@ def _other(tensors: Mapping[str, Stored]) -> tuple[str, str]:
     contexts = {tensor.shape[1:] for name, tensor in tensors.items() if name.endswith("attn2.to_k.weight")}
     if any_name(r"^cond_stage_model\.model\.") or (CONTEXT_OF_SD2,) in contexts:
         return f"a Stable Diffusion 2 model. {RENDERED}", ""
+    if all(name.startswith("model_ema.") for name in tensors):
+        return "the averaged copy (EMA) of a checkpoint alone, for further training", "get the checkpoint itself"
     if EDM & tensors.keys():
         return (
             f"a model with EDM's noise (Playground 2.5, CosXL), for which there is no sampler. {RENDERED}",
             "",
         )
     return "", ""
+
+
+_SCALES = (
+    (
+        r"(^|\.)scaled_fp8$|\.(scale_weight|weight_scale|input_scale|scale_input|comfy_quant)$",
+        "scaled fp8",
+    ),
+    (r"\.(absmax|quant_map|quant_state\.\w+|nested_absmax|SCB)$", "bitsandbytes"),
+    (r"\.(qweight|qzeros|scales|g_idx)$", "GPTQ or AWQ"),
+)
+"""Names of the scales that quantised numbers have to be multiplied with, and who writes them."""
+
+
+IN_FLOATS = "get the checkpoint in float16, bfloat16 or float32"
+
+
+def refuse_scaled(what: str, tensors: Mapping[str, Stored]) -> None:
+    """Raises WeightsError for quantised weights, whose numbers mean nothing without their scales."""
+    for pattern, name in _SCALES:
+        scales = [key for key in tensors if re.search(pattern, key)]
+        if scales:
+            raise WeightsError(
+                f"{what}: holds quantised weights ({name}), which are not read; {min(scales)} is one of their scales.",
+                IN_FLOATS,
+            )
+
+
+def refuse_whole_numbers(what: str, tensors: Mapping[str, Stored]) -> None:
+    """Raises WeightsError where weights are stored as integers or truth values."""
+    whole = sorted(name for name, stored in tensors.items() if not re.match(r"b?float", stored.dtype))
+    if whole:
+        raise WeightsError(
+            f"{what}: holds whole numbers where weights belong: {len(whole)} tensors, such as {whole[0]}, which is "
+            f"stored as {tensors[whole[0]].dtype}.",
+            IN_FLOATS,
+        )

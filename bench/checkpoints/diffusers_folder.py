@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.checkpoints.checkpoint import Shape, SourceCheckpoint, Tensor, refuse_differences, stored_dtypes
-from bench.checkpoints.detect import CONTEXT_OF_SD2
+from bench.checkpoints.configurations import COMPONENTS, UnetConfig
+from bench.checkpoints.detect import CONTEXT_OF_SD2, refuse_scaled, refuse_whole_numbers
 from bench.checkpoints.families import (
     CONV_IN,
     FAMILIES,
@@ -26,11 +27,14 @@ from bench.checkpoints.families import (
     read_config,
 )
 from bench.checkpoints.locate import convert_hint
-from bench.checkpoints.safetensors_files import Stored, read_header, read_stored, weight_files
+from bench.checkpoints.safetensors_files import Stored, read_header, read_stored, unwrapped, weight_files
+from bench.checkpoints.scheduler import Told, read_scheduler
+from bench.documents import read_bytes
 from bench.errors import WeightsError
+from bench.formatting import listed
 from bench.mini import weights as mini
 from bench.records import CheckpointFacts, Component
-from bench.records.weights import Family, Prediction
+from bench.records.weights import Family
 
 UNUSED = {
     "text_encoder": re.compile(r"(text_model\.)?embeddings\.position_ids|logit_scale|text_projection\.weight"),
@@ -42,6 +46,9 @@ OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "
 """Names that diffusers gave a VAE's attention before 0.17; SD 1.5's own VAE has them."""
 
 SHARD = re.compile(r"-\d+-of-0*(\d+)\.safetensors$")
+
+EMPTY_IS_ZERO = "force_zeros_for_empty_prompt"
+"""Field of SDXL's pipelines: an empty negative prompt is zeros and not the encoding of no words. Here it always is."""
 
 CLASS_NAMES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 UNET_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D")
@@ -61,14 +68,16 @@ def open_folder(folder: Path, what: str) -> SourceCheckpoint:
     """
     family = pipeline_family(folder)
     unet = folder / "unet" / "config.json"
-    if unet.is_file() and read_config(unet).get("cross_attention_dim") == CONTEXT_OF_SD2:
+    if unet.is_file() and read_config(unet, UnetConfig).get("cross_attention_dim") == CONTEXT_OF_SD2:
         raise WeightsError(f"{folder}: looks like a Stable Diffusion 2 model. hotart-bench reads SDXL and SD 1.5.")
     locations: dict[str, Stored] = {}
     for component in family_components(family):
         if (folder / component).is_dir():
             locations |= read_component(folder / component, component)
-    prediction, zero_snr = _noise_facts(folder / "scheduler" / "scheduler_config.json")
-    return _checkpoint(what, folder, family, locations, prediction=prediction, zero_terminal_snr=zero_snr)
+    told = read_scheduler(folder)
+    if family == "sdxl" and read_config(folder / "model_index.json").get(EMPTY_IS_ZERO, True) is not True:
+        told = told._replace(left_aside=(*told.left_aside, f"{EMPTY_IS_ZERO} = false"))
+    return _checkpoint(what, folder, family, locations, told=told)
 
 
 def open_component(folder: Path, component: Component, what: str, family: Family) -> SourceCheckpoint:
@@ -92,8 +101,7 @@ def _checkpoint(
     family: Family,
     locations: Mapping[str, Stored],
     lone: Component | None = None,
-    prediction: Prediction = "epsilon",
-    zero_terminal_snr: bool = False,
+    told: Told | None = None,
 ) -> SourceCheckpoint:
     tensors = {name: Tensor(stored.shape, stored.dtype) for name, stored in locations.items()}
     conv_in = tensors.get(CONV_IN)
@@ -103,11 +111,10 @@ def _checkpoint(
         facts=CheckpointFacts(
             layout="diffusers",
             family=family,
-            prediction=prediction,
-            zero_terminal_snr=zero_terminal_snr,
             inpainting=conv_in is not None and conv_in.shape[1] == INPAINTING_CHANNELS,
             dtypes=stored_dtypes(tensors),
             licence=_licence(folder),
+            **(told or Told())._asdict(),
         ),
         tensors=tensors,
         files=tuple(files),
@@ -127,6 +134,9 @@ def read_component(folder: Path, component: Component) -> dict[str, Stored]:
     files = weight_files(folder)
     if not files:
         raise _no_weights(folder, component)
+    lacking = [file.name for file in files if not file.is_file()]
+    if lacking:
+        raise WeightsError(f"{folder}: lacks {listed(lacking, 4)}, which its index names.", "get the folder again")
     shards = SHARD.search(files[0].name)
     if shards is not None and int(shards[1]) != len(files):
         raise WeightsError(
@@ -134,25 +144,27 @@ def read_component(folder: Path, component: Component) -> dict[str, Stored]:
         )
     locations: dict[str, Stored] = {}
     for path in files:
-        for key, stored in read_header(path).tensors.items():
+        for key, stored in unwrapped(path, read_header(path).tensors).items():
             name = _name(component, key)
             if name in locations:
                 raise WeightsError(f"{path}: holds {key}, which {locations[name].path.name} holds too.")
             if name:
                 locations[name] = stored
+    refuse_scaled(str(folder), locations)
     config = _read_architecture(component, folder / "config.json")
     found = {name: stored.shape for name, stored in locations.items()}
     known = any(_is_of_family(component, family, config, found) for family in FAMILIES)
     if not known and folder.parent != mini.FOLDER / "pipeline":  # whose files are checked by their sha256
         refuse_differences(str(folder), component_shapes(component, folder), found)
+    refuse_whole_numbers(str(folder), locations)
     return locations
 
 
-def _is_of_family(component: str, family: str, config: Mapping[str, Any], found: Mapping[str, Shape]) -> bool:
+def _is_of_family(component: Component, family: str, config: Mapping[str, Any], found: Mapping[str, Shape]) -> bool:
     """Whether tensors and configuration are those of a family, so that there is no need to build the model."""
     if found != of_component(component, family_tensors(family)):
         return False
-    usual = read_config(config_folder(family) / component / "config.json")
+    usual = read_config(config_folder(family) / component / "config.json", COMPONENTS[component])
     return all(config.get(field) == usual.get(field) for field in SIZES)
 
 
@@ -162,7 +174,7 @@ def _read_architecture(component: Component, path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: it is missing; or a UNet or VAE of another class, of other blocks, or with inputs besides prompts.
     """
-    config = read_config(path)
+    config = read_config(path, COMPONENTS[component])
     usual = CLASS_NAMES.get(component)
     odd = [f"the class {config['_class_name']}"] if usual and config.get("_class_name", usual) != usual else []
     if component == "unet":
@@ -199,20 +211,10 @@ def _name(component: str, key: str) -> str:
     return f"{component}.{key}"
 
 
-def _noise_facts(path: Path) -> tuple[Prediction, bool]:
-    """What the UNet predicts by the scheduler's configuration, and whether its noise schedule ends in pure noise."""
-    config = read_config(path)
-    predictions: dict[object, Prediction] = {"epsilon": "epsilon", "v_prediction": "v_prediction"}
-    said = config.get("prediction_type", "epsilon")
-    if said not in predictions:
-        raise WeightsError(f"{path}: prediction_type is {said!r}; known are {' and '.join(map(str, predictions))}.")
-    return predictions[said], bool(config.get("rescale_betas_zero_snr", False))
-
-
 def _licence(folder: Path) -> str | None:
     """The licence in the front matter of the model card, where there is one."""
     try:
-        card = (folder / "README.md").read_text("utf-8")
+        card = read_bytes(folder / "README.md").decode()
     except (OSError, UnicodeDecodeError):
         return None
     front = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", card, re.DOTALL)

@@ -13,7 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
+from bench import documents
 from bench.checkpoints.checkpoint import Shape, Tensor, component_of
+from bench.checkpoints.configurations import AnyConfig, PipelineIndex
 from bench.errors import WeightsError
 from bench.records import Component
 from bench.records.weights import Family
@@ -23,6 +27,8 @@ COMPONENTS: tuple[Component, ...] = ("unet", "vae", "text_encoder", "text_encode
 PIPELINES: dict[str, Family] = {"StableDiffusionXLPipeline": "sdxl", "StableDiffusionPipeline": "sd15"}
 """Pipeline classes that are rendered, and the family of each."""
 
+TOKENIZERS: dict[Family, tuple[str, ...]] = {"sdxl": ("tokenizer", "tokenizer_2"), "sd15": ("tokenizer",)}
+AGAIN = "save the whole pipeline again with pipeline.save_pretrained(FOLDER), or take its original file"
 CONFIGS = Path(__file__).parent / "configs"
 CONV_IN = "unet.conv_in.weight"
 INPAINTING_CHANNELS = 9
@@ -38,19 +44,26 @@ def family_components(family: Family) -> tuple[Component, ...]:
     return COMPONENTS if family == "sdxl" else COMPONENTS[:-1]
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """One ``config.json``.
+def read_config(path: Path, kind: type[Struct] = AnyConfig) -> dict[str, Any]:
+    """A configuration, as its file has it.
+
+    Args:
+        path: the file.
+        kind: which fields are checked: one of ``configurations``.
 
     Raises:
-        WeightsError: it is missing, or not a JSON object.
+        WeightsError: it is missing, not a JSON object, or one of these fields has another type or is out of range.
     """
     try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: is missing or cannot be read.", "save the whole pipeline again") from error
-    if not isinstance(config, dict):
-        raise WeightsError(f"{path}: is not a JSON object.", "save the whole pipeline again")
-    return config
+        config = documents.loads(documents.read_bytes(path).decode(), finite=False)  # diffusers writes -Infinity
+        documents.convert(config, kind)
+    except OSError as error:
+        said = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise WeightsError(f"{path}: {said}.", AGAIN) from error
+    except ValueError as error:
+        raise WeightsError(f"{path}: is not such a configuration: {error}.", AGAIN) from error
+    table: dict[str, Any] = config
+    return table
 
 
 def read_pipeline_class(folder: Path) -> str:
@@ -59,13 +72,13 @@ def read_pipeline_class(folder: Path) -> str:
     Raises:
         WeightsError: no readable ``model_index.json``, or a pipeline that is not of the SD or SDXL family.
     """
-    try:
-        name = json.loads((folder / "model_index.json").read_text("utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    path = folder / "model_index.json"
+    if not path.exists():
         raise WeightsError(
-            f"{folder}: is not a diffusers folder: model_index.json is missing or cannot be read.",
-            "save one with pipeline.save_pretrained(FOLDER)",
-        ) from error
+            f"{folder}: is not a diffusers folder: model_index.json is missing.",
+            AGAIN,
+        )
+    name = read_config(path, PipelineIndex)["_class_name"]
     if name not in PIPELINES:
         raise WeightsError(f"{folder}: holds a {name}; hotart-bench renders {' and '.join(PIPELINES)}.")
     return str(name)

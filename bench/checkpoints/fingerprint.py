@@ -10,21 +10,29 @@ from typing import Any
 import msgspec
 
 from bench.checkpoints.checkpoint import Checkpoint, component_of
-from bench.checkpoints.families import PIPELINES, family_tensors, is_provenance, read_config, read_pipeline_class
-from bench.checkpoints.load import scheduler_config
-from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora, get_command
+from bench.checkpoints.configurations import COMPONENTS
+from bench.checkpoints.families import (
+    PIPELINES,
+    TOKENIZERS,
+    family_tensors,
+    is_provenance,
+    read_config,
+    read_pipeline_class,
+)
+from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora
+from bench.checkpoints.pins import check_pins
 from bench.checkpoints.safetensors_files import weights_sha256
-from bench.documents import sha256_of
+from bench.checkpoints.scheduler import refuse_sampler
+from bench.documents import read_bytes, sha256_of
 from bench.errors import WeightsError
+from bench.lora.algorithms import weights_of
 from bench.lora.parse import read_adapter
 from bench.merge.load import every_place, open_checkpoint
-from bench.records import Fingerprint, Lora, Record, Suite, Variant, WeightFile
-from bench.records.weights import Family
-
-TOKENIZERS: dict[Family, tuple[str, ...]] = {"sdxl": ("tokenizer", "tokenizer_2"), "sd15": ("tokenizer",)}
+from bench.records import Fingerprint, Record, Sampler, Suite, Variant, WeightFile
+from bench.records.weights import NoiseSchedule
 
 
-def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprint:
+def fingerprint(variant: Variant, weights_dir: Path | None = None, sampler: Sampler | None = None) -> Fingerprint:
     """Hash a variant's weight files, fetching those that are missing.
 
     The digest is the sha256 of the pipeline class, the checkpoint's noise schedule and kind of prediction, its
@@ -34,31 +42,44 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
 
     Every file's header is read, so that what is cut short or does not fit is refused before anything is rendered.
 
+    Args:
+        variant: of a suite.
+        weights_dir: a folder to look in before the Hub.
+        sampler: that is to draw it, where there is one.
+
     Raises:
-        WeightsError: something is missing, damaged or no checkpoint, or a LoRA has a key that fits nothing in it.
+        WeightsError: something is missing, damaged or no checkpoint, or a LoRA has a key that fits nothing in it; or
+            the sampler cannot draw the checkpoint; or a file of the Hub is another than ``fetch`` recorded.
+        MachineError: the lock file cannot be read.
     """
     checkpoint = open_checkpoint(variant, weights_dir)
+    if sampler is not None:
+        refuse_sampler(checkpoint.what, checkpoint.facts, sampler)
     pipeline = read_pipeline_class(checkpoint.config)
     if checkpoint.facts.layout == "diffusers" or (checkpoint.config / "tokenizer").is_dir():
         _check_tokenizers(checkpoint.config, pipeline)
     paths = [Path(fetch(find_lora(lora.path, weights_dir)).path or "") for lora in variant.loras]
-    adapters = [read_adapter(path, checkpoint.tensors) for path in paths]
+    check_pins(every_place(variant, weights_dir))
+    adapters = [
+        read_adapter(path, checkpoint.tensors, lora.leave_out) for path, lora in zip(paths, variant.loras, strict=True)
+    ]
     changed = {change.tensor for adapter in adapters for change in adapter.changes}
     files = [_weight_file(component, path) for component, path in checkpoint.files]
     loras = [_weight_file(f"lora:{number}", path) for number, path in enumerate(paths)]
     facts = {
         "pipeline": pipeline,
-        # Says what the UNet predicts; a sampler takes it over.
-        "schedule": {key: value for key, value in scheduler_config(checkpoint).items() if not key.startswith("_")},
+        "schedule": _schedule(checkpoint),
         "configurations": _configurations(checkpoint),
         "tokenizers": _tokenizers(checkpoint.config),
         "files": [(file.component, file.sha256) for file in files],
         "loras": [
-            (file.sha256, adapter.scales, _weights(lora))
+            (file.sha256, adapter.scales, weights_of(lora))
             for file, adapter, lora in zip(loras, adapters, variant.loras, strict=True)
         ],
         "fuse": variant.fuse,
     }
+    if checkpoint.facts.noise != NoiseSchedule():
+        facts["noise"] = msgspec.to_builtins(checkpoint.facts.noise)
     if checkpoint.identity:
         facts["identity"] = checkpoint.identity
     return Fingerprint(
@@ -73,9 +94,18 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None) -> Fingerprin
     )
 
 
-def _weights(lora: Lora) -> dict[str, Any]:
-    """All weights of a LoRA, those of components and blocks too; its path does not count."""
-    return {name: value for name, value in msgspec.to_builtins(lora).items() if name != "path"}
+def _schedule(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The saved scheduler, with what counts of it as the checkpoint's files mark it.
+
+    Settings that are left aside are still in it, so that the digests of earlier runs stay.
+    """
+    config = read_config(checkpoint.config / "scheduler" / "scheduler_config.json")
+    facts = checkpoint.facts
+    if facts.prediction != config.get("prediction_type", "epsilon"):
+        config["prediction_type"] = facts.prediction
+    if facts.zero_terminal_snr:
+        config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
 def _check_tokenizers(folder: Path, pipeline: str) -> None:
@@ -91,19 +121,22 @@ def _check_tokenizers(folder: Path, pipeline: str) -> None:
 
 def _configurations(checkpoint: Checkpoint) -> dict[str, Any]:
     """What each component's network computes of its weights: an activation, the scale of the VAE's latents."""
-    parts = {component_of(name) for name in checkpoint.tensors}
-    folders = {part: checkpoint.other_configs.get(part, checkpoint.config / part) for part in sorted(parts)}
-    return {
-        part: {key: value for key, value in read_config(folder / "config.json").items() if not is_provenance(key)}
-        for part, folder in folders.items()
-    }
+    present = {component_of(name) for name in checkpoint.tensors}
+    found: dict[str, Any] = {}
+    for part in COMPONENTS:
+        if part not in present:
+            continue
+        folder = checkpoint.other_configs.get(part, checkpoint.config / part)
+        config = read_config(folder / "config.json", COMPONENTS[part])
+        found[part] = {key: value for key, value in config.items() if not is_provenance(key)}
+    return found
 
 
 def _tokenizers(folder: Path) -> dict[str, str]:
     """sha256 of the files that say which words a prompt is made of; none where they come with the package."""
     names = ("tokenizer.json", "vocab.json", "merges.txt")
     files = [folder / part / name for part in ("tokenizer", "tokenizer_2") for name in names]
-    return {str(file.relative_to(folder).as_posix()): sha256_of(file.read_bytes()) for file in files if file.is_file()}
+    return {str(file.relative_to(folder).as_posix()): sha256_of(read_bytes(file)) for file in files if file.is_file()}
 
 
 def _weight_file(component: str, path: Path) -> WeightFile:
@@ -118,8 +151,6 @@ class Needed(Record, frozen=True):
     present: bool
     path: str | None
     size_bytes: int | None
-    get: str
-    """The command that gets it; empty when it is present."""
 
 
 def weights_needed(suite: Suite, weights_dir: Path | None) -> tuple[Needed, ...]:
@@ -136,7 +167,6 @@ def _need(variant: str, place: Place) -> Needed:
         present=place.path is not None,
         path=place.path,
         size_bytes=None if place.path is None else _size(place.what, Path(place.path)),
-        get="" if place.path is not None else get_command(place),
     )
 
 

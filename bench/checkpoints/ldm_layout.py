@@ -184,6 +184,15 @@ _TEXT_2_MODULES = {
 _PACKED = {"self_attn.q_proj": 0, "self_attn.k_proj": 1, "self_attn.v_proj": 2}
 
 
+def packed_with(name: str) -> tuple[str, ...]:
+    """The tensors of a ``Checkpoint`` that a single file holds as one, in their order; most are alone in theirs."""
+    component, _, rest = name.partition(".")
+    match = _TEXT_2_LAYER.fullmatch(rest) if component == "text_encoder_2" else None
+    if match is None or match[2] not in _PACKED:
+        return (name,)
+    return tuple(f"{component}.text_model.encoder.layers.{match[1]}.{module}.{match[3]}" for module in _PACKED)
+
+
 def _text_2_location(name: str) -> tuple[str, Join, int] | None:
     if name == "text_projection.weight":
         return TEXT_2 + "text_projection", "transpose", 0

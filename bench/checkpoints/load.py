@@ -11,10 +11,12 @@ from typing import Any
 
 import msgspec
 
+from bench.checkpoints import configurations
 from bench.checkpoints.checkpoint import (
     Checkpoint,
     SourceCheckpoint,
     component_of,
+    noise_facts,
     refuse_differences,
     stored_dtypes,
 )
@@ -88,8 +90,7 @@ def compose(base: Checkpoint, parts: Mapping[Component, Checkpoint]) -> Checkpoi
         what=", ".join([base.what, *(f"{component} of {part.what}" for component, part in parts.items())]),
         facts=msgspec.structs.replace(
             base.facts,
-            prediction=speaker.facts.prediction,
-            zero_terminal_snr=speaker.facts.zero_terminal_snr,
+            **noise_facts(speaker),
             inpainting=sources["unet"].facts.inpainting,
             dtypes=stored_dtypes(tensors),
         ),
@@ -123,26 +124,6 @@ def refuse_incomplete(checkpoint: Checkpoint) -> None:
     raise WeightsError(f"{checkpoint.what}: holds no .safetensors weights for {listed(missing)}.", how)
 
 
-def scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The noise schedule that a checkpoint was trained with, for a scheduler's ``from_config``.
-
-    The scheduler configuration of its folder or family, with ``prediction_type`` and ``rescale_betas_zero_snr`` as its
-    files mark it. A model trained to zero terminal SNR has to begin at the last step, where there is nothing but noise;
-    diffusers' "leading" spacing never gets there, so that it is "trailing" then (Lin et al. 2023, "Common Diffusion
-    Noise Schedules and Sample Steps are Flawed", section 3.3).
-
-    Raises:
-        WeightsError: the file is missing or cannot be read.
-    """
-    config = read_config(checkpoint.config / "scheduler" / "scheduler_config.json")
-    facts = checkpoint.facts
-    if facts.prediction != config.get("prediction_type", "epsilon"):
-        config["prediction_type"] = facts.prediction
-    if facts.zero_terminal_snr:
-        config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    return config
-
-
 def _refuse_misfit(base: Checkpoint, component: Component, part: Checkpoint) -> None:
     found = of_component(component, part.tensors)
     if not found:
@@ -151,7 +132,10 @@ def _refuse_misfit(base: Checkpoint, component: Component, part: Checkpoint) -> 
     if own is None:
         _refuse_other_shapes(base, component, part)
     elif (base.config / component).is_dir():  # else there is nothing to differ from
-        theirs, ours = read_config(own / "config.json"), read_config(base.config / component / "config.json")
+        theirs, ours = (
+            read_config(folder / "config.json", configurations.COMPONENTS[component])
+            for folder in (own, base.config / component)
+        )
         fields = UNET_FIELDS if component == "unet" else VAE_FIELDS
         pairs = {name: (theirs.get(name, usual), ours.get(name, usual)) for name, usual in fields.items()}
         odd = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -9,8 +9,6 @@ given by ``--weights-dir`` or ``HOTART_WEIGHTS`` is searched before the Hub: it 
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
 import shlex
@@ -18,11 +16,13 @@ from pathlib import Path
 
 from msgspec import structs
 
-from bench.checkpoints.families import COMPONENTS, FAMILIES, config_folder
+from bench import documents, downloads
+from bench.checkpoints.configurations import PipelineIndex
+from bench.checkpoints.families import COMPONENTS, FAMILIES, config_folder, read_config
 from bench.checkpoints.safetensors_files import weight_files
 from bench.errors import WeightsError
 from bench.formatting import did_you_mean
-from bench.lora.parse import PEFT_CONFIG, PEFT_FILE
+from bench.lora.peft import PEFT_CONFIG, PEFT_FILE
 from bench.mini import weights as mini
 from bench.records import Record, Variant
 
@@ -124,7 +124,7 @@ def find_checkpoint(name: str, revision: str | None, weights_dir: Path | None) -
     path = Path(name).expanduser()
     is_file = os.path.isfile(path)  # noqa: PTH113 -- Path.is_file raises for a name that is too long
     if os.path.isdir(path) or (is_file and path.suffix in FILES):  # noqa: PTH112
-        return Place(what=name, path=str(path.resolve()))
+        return Place(what=name, path=str(documents.resolved(path)))
     hub = None if is_file else _parse_hub_name(name)
     if hub is not None and (Path(hub.file).suffix == ".safetensors" if hub.file else path.suffix not in FILES):
         return _find_repository(hub, revision, weights_dir)
@@ -149,7 +149,7 @@ def find_lora(name: str, weights_dir: Path | None) -> Place:
     path = Path(name).expanduser()
     path = lora_in(path) or path
     if os.path.isfile(path):  # noqa: PTH113
-        return Place(what=name, path=str(path.resolve()))
+        return Place(what=name, path=str(documents.resolved(path)))
     hub = _parse_hub_name(name)
     if hub is not None and hub.file is not None and hub.file.endswith(".safetensors"):
         return _find_repository(hub, None, weights_dir)
@@ -207,7 +207,7 @@ def _find_repository(place: Place, revision: str | None, weights_dir: Path | Non
 
 def _at(place: Place, path: Path | None) -> Place:
     # A file of the cache is a link; its own name, and not that of its target, ends in .safetensors.
-    resolved = path if path is None or place.file is not None else path.resolve()
+    resolved = path if path is None or place.file is not None else documents.resolved(path)
     return structs.replace(place, path=None if resolved is None else str(resolved))
 
 
@@ -215,6 +215,11 @@ def _companion(place: Place) -> str | None:
     """The file of a repository without which the wanted one cannot be understood: PEFT's configuration."""
     folder, _, name = (place.file or "").rpartition("/")
     return f"{folder}/{PEFT_CONFIG}".lstrip("/") if name == PEFT_FILE else None
+
+
+def beside(place: Place) -> str:
+    """The file beside the wanted one that says more of it, where there is one: an LDM configuration of its name."""
+    return _companion(place) or f"{(place.file or '').removesuffix('.safetensors')}.yaml"
 
 
 def _cached(place: Place) -> Path | None:
@@ -237,9 +242,17 @@ def _is_whole(folder: Path) -> bool:
     """Whether a cached repository has weights for each part that it names; a download may have been cut short."""
     index = folder / "model_index.json"
     if not index.is_file():
-        return bool(weight_files(folder) or weight_files(folder / "unet"))
-    parts = json.loads(index.read_text("utf-8"))
-    return all(weight_files(folder / part) for part in COMPONENTS if part in parts)
+        return _has_weights(folder) or _has_weights(folder / "unet")
+    try:
+        parts = read_config(index, PipelineIndex)
+    except WeightsError:
+        return False
+    return all(_has_weights(folder / part) for part in COMPONENTS if part in parts)
+
+
+def _has_weights(folder: Path) -> bool:
+    files = weight_files(folder)
+    return bool(files) and all(file.is_file() for file in files)
 
 
 def fetch(place: Place) -> Place:
@@ -247,19 +260,23 @@ def fetch(place: Place) -> Place:
 
     Raises:
         WeightsError: it cannot be had: no network, no such repository or revision.
+        MachineError: the disk is full, or the cache must not be written.
     """
     if place.path is not None:
         return place
     import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    if (why := downloads.no_connection(downloads.HUB)) is not None:
+        raise WeightsError(f"{place.what}: is not on this machine, and {why}.", downloads.ELSEWHERE)
     repository = place.repository or ""
     try:
         if place.file is not None:
-            companion = _companion(place)
-            if companion is not None:
-                with contextlib.suppress(EntryNotFoundError):  # reading the file says what it lacks
-                    huggingface_hub.hf_hub_download(repository, companion, revision=place.revision)
+            try:
+                huggingface_hub.hf_hub_download(repository, beside(place), revision=place.revision)
+            except EntryNotFoundError as error:
+                if isinstance(error, LocalEntryNotFoundError):  # the repository was not asked
+                    raise
             return _at(place, Path(huggingface_hub.hf_hub_download(repository, place.file, revision=place.revision)))
         for skipped in ((HALF, *SKIPPED_PARTS), SKIPPED_PARTS):  # some hold nothing but half-precision copies
             folder = Path(
@@ -273,16 +290,5 @@ def fetch(place: Place) -> Place:
             if _is_whole(folder):
                 break
     except Exception as error:  # the Hub's client, its transport and the disk each have errors of their own
-        raise WeightsError(
-            f"{place.what}: is not on this machine and could not be downloaded ({type(error).__name__}).",
-            f"{get_command(place)}, or give a folder that holds {repository}/ with --weights-dir",
-        ) from error
+        raise downloads.failed(place.what, error) from error
     return _at(place, folder)
-
-
-def get_command(place: Place) -> str:
-    """The command that downloads a place into the Hub's cache."""
-    parts = ["hf download", place.repository or ""]
-    parts += [file for file in (place.file, _companion(place)) if file]
-    parts += [f"--revision {place.revision}"] if place.revision else []
-    return " ".join(parts)

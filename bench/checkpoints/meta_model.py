@@ -13,6 +13,8 @@ import torch
 import transformers
 
 from bench.checkpoints.checkpoint import Shape
+from bench.checkpoints.configurations import COMPONENTS
+from bench.checkpoints.families import read_config
 from bench.checkpoints.safetensors_files import first_line
 from bench.errors import WeightsError
 from bench.records import Component
@@ -29,16 +31,15 @@ def empty_model(component: Component, folder: Path) -> torch.nn.Module:
     """A component's model on the meta device, from the ``config.json`` of its folder.
 
     Raises:
-        WeightsError: diffusers or transformers cannot build a model of it.
+        WeightsError: it is missing or damaged, or diffusers or transformers cannot build a model of it.
     """
-    kind = CLASSES[component]
+    kind, config = CLASSES[component], read_config(folder / "config.json", COMPONENTS[component])
     try:
         with torch.device("meta"):
             if component in ("unet", "vae"):
-                model: torch.nn.Module = kind.from_config(kind.load_config(folder, local_files_only=True))
+                model: torch.nn.Module = kind.from_config(config)
             else:
-                config = transformers.CLIPTextConfig.from_pretrained(folder, local_files_only=True)
-                model = kind._from_config(config)
+                model = kind._from_config(transformers.CLIPTextConfig.from_dict(config.get("text_config") or config))
     except Exception as error:  # torch and both libraries each have errors of their own for a bad configuration
         raise WeightsError(
             f"{folder / 'config.json'}: describes a {component} that cannot be built: {first_line(error)}.",

@@ -7,15 +7,15 @@ library's memory map: a mapped file counts as memory of the process, and ends it
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from bench import documents
 from bench.checkpoints.checkpoint import Shape
-from bench.documents import sha256_of
+from bench.documents import FileState, file_state, loads, open_plain, read_bytes, resolved, sha256_of
 from bench.errors import WeightsError
 from bench.formatting import listed
 
@@ -37,6 +37,10 @@ DTYPES = {
     "BOOL": ("bool", 1),
 }
 """The format's name of a dtype -> torch's name, and its bytes."""
+
+
+TWO_NAMES = "get the file again, or remove one of them"
+"""The hint where one tensor is there under two names."""
 
 
 class Stored(NamedTuple):
@@ -72,10 +76,10 @@ def read_header(path: Path) -> Header:
     """
     try:
         tensors = {}
-        with safe_open(path, "numpy") as file:
-            with path.open("rb") as start:
-                size = int.from_bytes(start.read(8), "little")
-                documents.loads(start.read(size).decode())  # the library takes the last of two equal names in silence
+        # Opened by us first: the library would wait for a pipe to be written.
+        with open_plain(path) as start, safe_open(path, "numpy") as file:
+            size = int.from_bytes(start.read(8), "little")
+            loads(start.read(size).decode())  # the library takes the last of two equal names in silence
             position = 8 + size
             for name in file.offset_keys():  # in the order of their bytes, between which there are no holes
                 part: Any = file.get_slice(name)
@@ -89,6 +93,22 @@ def read_header(path: Path) -> Header:
             return Header(tensors, file.metadata() or {})
     except (OSError, ValueError, SafetensorError) as error:
         raise damaged(path, error) from error
+
+
+def unwrapped(path: Path, tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+    """Tensors by the names of the network itself, without those of what it was wrapped in when it was saved.
+
+    ``torch.compile`` puts ``_orig_mod.`` into names, ``DataParallel`` puts ``module.`` before all of them.
+
+    Raises:
+        WeightsError: two of them have one name then.
+    """
+    whole = bool(tensors) and all(name.startswith("module.") for name in tensors)
+    names = {name: name.removeprefix("module." if whole else "").replace("_orig_mod.", "") for name in tensors}
+    found = {names[name]: stored for name, stored in tensors.items()}
+    if len(found) < len(tensors):
+        raise WeightsError(f"{path}: holds tensors both with and without _orig_mod. in their names.", TWO_NAMES)
+    return found
 
 
 def damaged(path: Path, error: Exception) -> WeightsError:
@@ -112,7 +132,7 @@ def read_stored(stored: Stored) -> torch.Tensor:
     data = torch.empty(stored.end - stored.start, dtype=torch.uint8)
     view = memoryview(data.numpy().data)
     try:
-        with stored.path.open("rb", buffering=0) as file:
+        with open_plain(stored.path) as file:
             file.seek(stored.start)
             while view:  # one call reads at most 2 GiB
                 count = file.readinto(view)
@@ -127,16 +147,48 @@ def read_stored(stored: Stored) -> torch.Tensor:
 def weight_files(folder: Path) -> list[Path]:
     """The files that diffusers and transformers load from a component's folder: one, or the shards in order.
 
-    The copies in half precision, whose names end in ``.fp16``, are taken where there are no others.
+    diffusers follows an index of shards before it takes a single file, transformers the other way round. The copies in
+    half precision, whose names have ``.fp16`` in them, are taken where there are no others. A shard that an index names
+    need not be there.
+
+    Raises:
+        WeightsError: an index cannot be read, or files of both libraries' names lie in one folder.
     """
     for half in ("", ".fp16"):
-        for name in ("diffusion_pytorch_model", "model"):
-            if (folder / f"{name}{half}.safetensors").is_file():
-                return [folder / f"{name}{half}.safetensors"]
+        names = ("diffusion_pytorch_model", "model")
+        single, indices = (
+            [path for name in names if (path := folder / pattern.format(name=name, half=half)).is_file()]
+            for pattern in ("{name}{half}.safetensors", "{name}.safetensors.index{half}.json")
+        )
+        if len({path.name.partition(".")[0] for path in (*single, *indices)}) > 1:
+            both = listed(path.name for path in (*single, *indices))
+            raise WeightsError(f"{folder}: holds two sets of weights: {both}.", "remove the one that is out of date")
+        if indices and not (single and single[0].name.startswith("model.")):
+            return _shards(indices[0])
+        if single:
+            return single
         shards = [file for file in folder.glob("*-of-*.safetensors") if (".fp16" in file.name) == bool(half)]
         if shards:
             return sorted(shards)
     return []
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index of shards names.
+
+    Raises:
+        WeightsError: it cannot be read, or names what is no file of its folder.
+    """
+    try:
+        files = loads(read_bytes(index).decode())["weight_map"]
+        shards = sorted(set(files.values()))
+        if not shards or not all(shard.endswith(".safetensors") and Path(shard).name == shard for shard in shards):
+            raise ValueError("it names what is no .safetensors file of its folder")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{index}: is not an index of shards: {first_line(error)}.", "get the folder again"
+        ) from error
+    return [index.with_name(shard) for shard in shards]
 
 
 def first_line(error: BaseException) -> str:
@@ -147,11 +199,10 @@ def first_line(error: BaseException) -> str:
 
 def weights_sha256(path: Path) -> str:
     """sha256 of a file's bytes, in hex; computed once while the file stays as it is: one of SDXL is 7 GB."""
-    path = path.resolve()
-    state = path.stat()
-    return _sha256(path, state.st_ino, state.st_size, state.st_mtime_ns)
+    path = resolved(path)
+    return _sha256(path, file_state(path))
 
 
 @cache
-def _sha256(path: Path, inode: int, size_bytes: int, mtime_ns: int) -> str:
+def _sha256(path: Path, state: FileState) -> str:
     return sha256_of(path)

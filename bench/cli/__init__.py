@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
-import signal
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,8 +16,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from bench.cli.printing import say, stop_writing
-from bench.errors import HotartError, Interrupted, MachineError, SuiteError, UsageError, WeightsError
+from bench.errors import HotartError, Interrupted, MachineError, SuiteError, UsageError, WeightsError, shortened
 from bench.machine import is_out_of_memory
+from bench.stopping import on_stop
 
 REPORT = (
     "This is a bug of hotart-bench, not of yours. Please report it in the project's issue tracker with the "
@@ -41,33 +42,54 @@ _ENVIRONMENT = {
     errno.ENOMEM: "Out of memory",
     errno.EIO: "The disk could not be read or written",
     errno.ENAMETOOLONG: "The name is too long",
+    errno.EISDIR: "A folder is where a file belongs",
+    errno.ENOTDIR: "A file is where a folder belongs",
+    errno.EEXIST: "Something else is there already",
+    errno.ELOOP: "A link leads back to itself",
+    errno.EFBIG: "The file is too large",
     errno.EPIPE: "A connection or pipe was closed at its other end",
 }
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+_received: list[int] = []
+"""The signal that asked this process to stop; a library may have swallowed what was raised for it."""
 
 
 def main() -> NoReturn:
-    """Run the command line of this process and exit with its code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Prompts hold any character; a terminal that cannot show one gets its escape instead of a crash.
-            stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, _stop)
-    sys.exit(run_command_line(sys.argv[1:]))
+    """Run the command line of this process and exit with its code.
+
+    The first signal to stop is raised once, as KeyboardInterrupt; any later one, and any that comes when the command
+    has ended, ends the process at once. So none can find a place where it is lost or shown as a traceback.
+    """
+    try:
+        on_stop(_stop)
+        sys.unraisablehook = _hide_interrupts
+        _prepare_streams()
+        code = run_command_line(sys.argv[1:])
+        _end_at_once_with(code)
+    except KeyboardInterrupt as error:  # between two of these lines
+        code = _tell(error)
+    sys.exit(code)
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
     """Exit code of one command; results go to stdout, messages to stderr.
 
     0 done or passed, 1 a regression, 2 bad usage, 3 bad weights, 4 not comparable, 5 inconclusive or invalid,
-    6 environment error, 70 internal error (with a traceback), 130 interrupted. Only a verb that came to its end, and
-    help that was asked for, end with 0.
+    6 environment error, 70 internal error (with a traceback), 130 interrupted. Only a verb that says that it is done,
+    and help that was asked for, end with 0; after a signal to stop nothing does.
     """
     try:
         from bench.cli.app import parse  # here, so that an interrupt while typer is imported ends with 130 too
 
         job = parse(arguments)
-        code = job if isinstance(job, int) else job() or 0
+        code = job if isinstance(job, int) else job()
+        if not isinstance(code, int):
+            raise TypeError("The verb does not say how it ended.")
         _flush()
+        if _received:
+            raise KeyboardInterrupt
     except BaseException as error:  # also a SystemExit of some library, which must not end as a success
         return _tell(error)
     return code
@@ -82,13 +104,9 @@ def explain(error: BaseException) -> tuple[int, str, str]:
         return Interrupted.exit_code, said, ""
     if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
         where = f": {error.filename}" if error.filename is not None else ""
-        return (
-            MachineError.exit_code,
-            f"{_ENVIRONMENT[error.errno]}{where}. What was finished is kept.",
-            _NEXT[MachineError]
-            if error.errno == errno.EPIPE
-            else "Make room or choose another folder with -o; then the same command continues.",
-        )
+        said = f"{_ENVIRONMENT[error.errno]}{where}. What was finished is kept."
+        room = "Make room or choose another folder with -o; then the same command continues."
+        return MachineError.exit_code, shortened(said), room if error.errno in _NO_ROOM else _NEXT[MachineError]
     if is_out_of_memory(error):
         return (
             MachineError.exit_code,
@@ -96,6 +114,11 @@ def explain(error: BaseException) -> tuple[int, str, str]:
             "A smaller `batch` in the suite's [settings], or another --device, needs less; "
             "`hotart-bench doctor SUITE` tells how much there is.",
         )
+    if isinstance(error, UnicodeDecodeError):
+        from bench.metrics.registry import find_plugins  # here: only this error needs it
+
+        for problem in find_plugins()[1]:  # torch and others read the lists of all packages, and stop at a damaged one
+            return MachineError.exit_code, problem, ""
     # Typer carries its own copy of click since 0.26 and used the package before: no common class to catch.
     if hasattr(error, "format_message") and getattr(error, "exit_code", None) == UsageError.exit_code:
         return _explain_usage(error)
@@ -112,12 +135,15 @@ def _explain_usage(error: Any) -> tuple[int, str, str]:
 
 
 def _tell(error: BaseException) -> int:
+    if _received and not isinstance(error, Interrupted):
+        error = KeyboardInterrupt()  # whatever a library made of it
     exit_code, message, hint = explain(error)
-    if exit_code == HotartError.exit_code:
-        say("".join(traceback.format_exception(error)).rstrip())
-    say(f"hotart-bench: {message}")
-    if hint:
-        say(f"  next: {hint}")
+    lines = ["".join(traceback.format_exception(error)).rstrip()] if exit_code == HotartError.exit_code else []
+    lines += [f"hotart-bench: {message}", *([f"  next: {hint}"] if hint else [])]
+    try:
+        say("\n".join(lines))
+    except OSError:  # nobody can read it; the code tells
+        stop_writing(sys.stderr)
     try:
         _flush()
     except OSError:
@@ -132,6 +158,27 @@ def _flush() -> None:
         stop_writing(sys.stdout)
 
 
+def _prepare_streams() -> None:
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 -- None where it was closed
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Prompts hold any character; a terminal that cannot show one gets its escape instead of a crash.
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
-    # `kill` and a scheduler's timeout end as Ctrl-C does: cleanly, with 130.
+    # `kill`, a closed terminal and a scheduler's timeout end as Ctrl-C does: cleanly, with 130.
+    _received.append(number)
+    _end_at_once_with(Interrupted.exit_code)
     raise KeyboardInterrupt
+
+
+def _end_at_once_with(code: int) -> None:
+    on_stop(lambda *_: os._exit(code))
+
+
+def _hide_interrupts(unraisable: Any) -> None:
+    """What an object's finalizer could not hand on: an interrupt there is told by the exit code."""
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)

@@ -12,6 +12,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import typer
@@ -19,6 +20,7 @@ import typer.core
 import typer.main
 
 from bench.cli.printing import stop_writing
+from bench.documents import refuse_url
 from bench.errors import UsageError
 from bench.formatting import did_you_mean
 from bench.machine import package_versions
@@ -94,8 +96,8 @@ _PLAIN: dict[str, Any] = {
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
 
-Job = Callable[[], int | None]
-"""What to do; its value is the exit code, None for 0."""
+Job = Callable[[], int]
+"""What to do; its value is the exit code: a verb says itself that it is done."""
 
 
 class VerbGroup(typer.core.TyperGroup):
@@ -151,11 +153,14 @@ def _group(name: str, text: str, last: str, callback: Callable[..., None] = lamb
 def _command(name: str, target: str) -> Any:
     """The function ``module:name`` as a command that gives the job to do."""
     module, _, function_name = target.partition(":")
-    function: Callable[..., int | None] = getattr(importlib.import_module(module), function_name)
+    function: Callable[..., int] = getattr(importlib.import_module(module), function_name)
     text, _, examples = (inspect.getdoc(function) or "").partition("Examples:\n")
 
     @functools.wraps(function)
     def bind(**values: Any) -> Job:
+        for value in values.values():
+            if isinstance(value, Path):
+                refuse_url(value)
         return functools.partial(function, **values)
 
     app = typer.Typer(add_completion=False, **_PLAIN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,14 +12,16 @@ import typer
 from bench.baseline import freeze, read_baseline, read_session_noise, write_baseline
 from bench.cli import options
 from bench.cli.options import RunFolder, Variants, file_option
-from bench.cli.printing import say, show
+from bench.cli.printing import DONE, say, show
+from bench.cli.progress import show_progress
 from bench.documents import utc_now
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.formatting import plural
+from bench.formatting import argument, plural, quantity
 from bench.gate import check_limits, like_named
 from bench.machine import git_user
-from bench.records import Acceptance, Baseline, Gate, Outcome
-from bench.store import load_run
+from bench.records import Acceptance, Baseline, Gate, Outcome, Prompt
+from bench.soundness import pruned_note
+from bench.store import image_hashes, load_run
 
 HELP = "hotart-bench baseline --help"
 _MOST_CHARACTERS = 1_000
@@ -35,7 +37,7 @@ def baseline(
         str | None, typer.Option("--by", metavar="NAME", help="Who accepts it.  [default: git's user]")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the baseline that is there.")] = False,
-) -> None:
+) -> int:
     """Freeze a run into one small file that gates compare with.
 
     It holds each prompt's means and each round's medians, no images, and is fit to commit. Who accepted it, why,
@@ -51,20 +53,29 @@ def baseline(
     who = _accepted_by(by, output)
     loaded = load_run(run)
     noise = () if calibration is None else read_session_noise(calibration, loaded.info)
-    frozen = freeze(loaded, variants=options.split_names(variants, "--variants"), session_noise=noise)
-    _refuse_unfit(frozen, run)
+    names = options.split_names(variants, "--variants")
+    with show_progress(quiet=False) as progress:
+        hashes = image_hashes(loaded, progress)
+    frozen = freeze(loaded, variants=names, session_noise=noise, hashes=hashes)
+    for note in pruned_note(loaded, hashes):
+        say(note)
+    prompts = loaded.info.suite.prompts
+    _refuse_unfit(frozen, run, prompts)
     accepted = Acceptance(
         by=who,
         time=utc_now(),
         why=reason,
         previous=None if previous is None else previous.checksum,
-        verdict=None if previous is None else _verdict_against(previous, frozen, str(output), run),
+        verdict=None if previous is None else _verdict_against(previous, frozen, str(output), run, prompts),
     )
     written = write_baseline(msgspec.structs.replace(frozen, acceptance=accepted), output)
     sizes = ((len(written.prompts), "prompt"), (written.samples, "sample"), (len(written.variants), "variant"))
     said = " x ".join(plural(count, noun) for count, noun in sizes)
-    say(f"Done: {said}, {output.stat().st_size / 1000:,.0f} kB, accepted by {who}, checksum {written.checksum[:12]}.")
+    say(
+        f"Done: {said}, {quantity(output.stat().st_size, 'byte')}, accepted by {who}, checksum {written.checksum[:12]}."
+    )
     show(str(output))
+    return DONE
 
 
 def _previous(output: Path, replace: bool, why: str) -> Baseline | None:
@@ -76,7 +87,7 @@ def _previous(output: Path, replace: bool, why: str) -> Baseline | None:
     if not replace:
         raise UsageError(
             f"{output}: is there already. To accept another baseline, add --replace and a reason.",
-            f'hotart-bench baseline RUN -o {shlex.quote(str(output))} --replace --why "..."',
+            f'hotart-bench baseline RUN -o {argument(output)} --replace --why "..."',
         )
     return read_baseline(output)
 
@@ -99,9 +110,9 @@ def _one_line(text: str, flag: str) -> str:
     return line
 
 
-def _refuse_unfit(frozen: Baseline, run: str) -> None:
+def _refuse_unfit(frozen: Baseline, run: str, prompts: Sequence[Prompt]) -> None:
     """Refuses a baseline that no run could pass against: missing images, limits that make no sense."""
-    itself = _gate(frozen, frozen, run, run)
+    itself = _gate(frozen, frozen, run, run, prompts)
     reasons = [f"{one.candidate}: {one.sentence}" for one in itself.verdicts if one.outcome == "invalid"]
     if itself.outcome == "invalid":
         more = f" And {len(reasons) - 3} more such." if len(reasons) > 3 else ""
@@ -112,13 +123,15 @@ def _refuse_unfit(frozen: Baseline, run: str) -> None:
         )
 
 
-def _verdict_against(previous: Baseline, frozen: Baseline, output: str, run: str) -> Outcome | None:
+def _verdict_against(
+    previous: Baseline, frozen: Baseline, output: str, run: str, prompts: Sequence[Prompt]
+) -> Outcome | None:
     """What the gate says of the new baseline against the old one; None, and why on stderr, where it cannot."""
     if previous.run_id == frozen.run_id:
         say("Not gated against the baseline that it replaces: both are of one run.")
         return None
     try:
-        found = _gate(frozen, previous, run, output)
+        found = _gate(frozen, previous, run, output, prompts)
     except (IncomparableError, UsageError) as error:
         say(f"Not gated against the baseline that it replaces: {error.message}")
         return None
@@ -126,6 +139,14 @@ def _verdict_against(previous: Baseline, frozen: Baseline, output: str, run: str
     return found.outcome
 
 
-def _gate(candidate: Baseline, reference: Baseline, run: str, baseline: str) -> Gate:
-    pairs = like_named(candidate, reference)
-    return check_limits(candidate, reference, pairs, run=run, baseline=baseline, baseline_is_run=False, time=utc_now())
+def _gate(candidate: Baseline, reference: Baseline, run: str, baseline: str, prompts: Sequence[Prompt]) -> Gate:
+    return check_limits(
+        candidate,
+        reference,
+        like_named(candidate, reference),
+        run=run,
+        baseline=baseline,
+        baseline_is_run=False,
+        time=utc_now(),
+        prompts=prompts,
+    )

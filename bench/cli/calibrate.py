@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -14,11 +13,12 @@ from bench.calibrate import calibrate as run_calibration
 from bench.calibrate import write_calibration
 from bench.cli import options
 from bench.cli.options import AsJson, Device, Fresh, Limit, Metrics, Quiet, SuiteName, WeightsDir
-from bench.cli.printing import Columns, print_json, print_table, say, show
+from bench.cli.printing import DONE, Columns, print_json, print_table, say, show
 from bench.cli.progress import show_progress
-from bench.cli.targets import RUNS, read_suite
-from bench.formatting import NONE, decimals_for, number, plural, signed
+from bench.cli.targets import read_suite
+from bench.formatting import NONE, argument, decimals_for, number, plural, signed
 from bench.records import Calibration, MetricNoise, Suite
+from bench.store.reading import RUNS
 
 Place = Annotated[
     Path | None,
@@ -59,7 +59,7 @@ def calibrate(
     fresh: Fresh = False,
     quiet: Quiet = False,
     json: AsJson = False,
-) -> None:
+) -> int:
     """A/A test: how far apart chance alone puts the same weights.
 
     The same command again continues: it does only what is missing.
@@ -91,11 +91,12 @@ def calibrate(
         )
     write_calibration(found, file)
     if not quiet:
-        say(f"Done: {file}, for `hotart-bench baseline RUN -o FILE --calibration {shlex.quote(str(file))}`.")
+        say(f"Done: {file}, for `hotart-bench baseline RUN -o FILE --calibration {argument(file)}`.")
     if json:
         print_json(found)
     else:
         print_calibration(found, {limit.name: limit.text for limit in checked.limits})
+    return DONE
 
 
 def calibration_places(suite: Suite, output: Path | None) -> tuple[Path, Path]:

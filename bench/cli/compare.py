@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -12,7 +11,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import Metrics, RunFolder, SecondRun
-from bench.cli.printing import Columns, latex, latex_table, markdown_table, print_json, print_table, say, show
+from bench.cli.printing import DONE, Columns, latex, latex_table, markdown_table, print_json, print_table, say, show
 from bench.compare import (
     MIN_TAG_PROMPTS,
     compare_run,
@@ -22,16 +21,21 @@ from bench.compare import (
     timing_ratios,
     variant_pairs,
 )
-from bench.errors import UsageError
+from bench.compare.tags import ADVICE
+from bench.errors import InvalidError, UsageError
 from bench.formatting import (
+    NONE,
+    argument,
     decimals_for,
     holds,
     interval,
+    listed,
     markdown,
     number,
     percent,
     plural,
     quantity,
+    ratio_and_interval,
     set_letters,
     signed,
 )
@@ -70,7 +74,7 @@ def compare(
     tag: Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Only prompts with this tag.")] = None,
     format_: Format = "table",
     json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
-) -> None:
+) -> int:
     """Paired differences between variants, or between two runs.
 
     The prompt is the unit; the same prompt and noise stand on both sides of a pair. Three or more variants of a
@@ -83,7 +87,7 @@ def compare(
       hotart-bench compare runs/new runs/old --format json
     """
     if json:
-        runs = " ".join(shlex.quote(one) for one in (run, run2) if one is not None)
+        runs = " ".join(argument(one) for one in (run, run2) if one is not None)
         raise UsageError(
             "compare has no --json: its JSON is --format json.", f"hotart-bench compare {runs} --format json"
         )
@@ -106,17 +110,20 @@ def compare(
         deltas = _with_tag(deltas, tag, candidate)
     whole = reference is None and names is None and tag is None
     rankings = rank_variants(candidate, metrics=chosen) if whole else ()
+    if not deltas and not ratios:
+        raise _nothing_to_compare(run, alone=reference is None and len(candidate.info.suite.variants) < 2)
+    if left_out := () if names else _left_out(candidate, reference, deltas):
+        say(f"Not compared, since there are no scores on both sides: {listed(left_out)}.")
     if format_ == "json":
         print_json({"deltas": deltas, "ratios": ratios, "timings": timings, "rankings": rankings})
-        return
-    if not deltas and not ratios:
-        say("There is nothing to compare: no two variants with scores or timings.")
+        return DONE
     if format_ == "csv":
         show(tidy_csv(deltas, ratios, rankings).removesuffix("\n"))
-        return
+        return DONE
     describe = {facts.name for facts in candidate.info.metrics if facts.higher_is_better is None}
     tables = [*_pair_tables(deltas, ratios, timings, describe), *map(_ranking_table, rankings)]
     _print(format_, tables, _footnotes(deltas, ratios, timings, rankings))
+    return DONE
 
 
 def split_pairs(text: str | None) -> tuple[tuple[str, str], ...] | None:
@@ -133,10 +140,27 @@ def split_pairs(text: str | None) -> tuple[tuple[str, str], ...] | None:
     return tuple(pairs) or None
 
 
+def _nothing_to_compare(run: str, *, alone: bool) -> InvalidError:
+    if alone:
+        hint = f"hotart-bench compare {argument(run)} ANOTHER_RUN, or gate it against a baseline"
+        return InvalidError(f"There is nothing to compare: {run} has one variant.", hint)
+    hint = f"hotart-bench score {argument(run)}"
+    return InvalidError("There is nothing to compare: no scores or timings on both sides.", hint)
+
+
+def _left_out(candidate: Run, reference: Run | None, deltas: Sequence[Delta]) -> list[str]:
+    """What would be compared by default, and is not."""
+    if reference is None:
+        found = {(delta.candidate, delta.reference) for delta in deltas}
+        return [f"{pair[0]} against {pair[1]}" for pair in variant_pairs(candidate.info.suite) if pair not in found]
+    names = {delta.candidate.rpartition("@")[0] for delta in deltas}
+    return [variant.name for variant in candidate.info.suite.variants if variant.name not in names]
+
+
 def _with_tag(deltas: tuple[Delta, ...], tag: str, run: Run) -> tuple[Delta, ...]:
     prompts = run.info.suite.prompts
     known = sorted({tag for prompt in prompts for tag in prompt.tags})
-    options.check_known((tag,), "--tag", known, f"hotart-bench compare {run.path}")
+    options.check_known((tag,), "--tag", known, f"hotart-bench compare {argument(run.path)}")
     chosen = tuple(delta for delta in deltas if delta.tag == tag)
     if not chosen:
         count = sum(tag in prompt.tags for prompt in prompts)
@@ -197,7 +221,8 @@ def _sizes(deltas: Sequence[Delta]) -> str:
         return ""
     most = max(deltas, key=lambda delta: delta.samples)
     tag = "" if most.tag is None else f" tagged {most.tag}"
-    return f" ({plural(most.prompts, 'prompt')}{tag}, {plural(most.samples, 'pair')} of images)"
+    groups = "" if most.groups is None else f" in {plural(most.groups, 'group')}"
+    return f" ({plural(most.prompts, 'prompt')}{tag}{groups}, {plural(most.samples, 'pair')} of images)"
 
 
 def _delta_row(delta: Delta, only_describes: bool) -> list[str]:
@@ -220,7 +245,8 @@ def _ratio_rows(ratios: Sequence[Ratio], timings: Sequence[TimingSummary]) -> li
         above, below = summaries[ratio.candidate, ratio.name], summaries[ratio.reference, ratio.name]
         name = ratio.name + ("*" if above.weak or below.weak else "")
         medians = [quantity(below.median, below.unit), quantity(above.median, above.unit)]
-        rows.append([name, *medians, f"{ratio.ratio:.3f}", interval(ratio.interval, 3, sign=False)])
+        value, between = ratio_and_interval(ratio.ratio, ratio.interval)
+        rows.append([name, *medians, value, between or NONE])
     return rows
 
 
@@ -261,6 +287,13 @@ def _footnotes(
     if rankings:
         notes.append("Strength: log odds of winning a prompt, by Davidson's model.")
         notes.append("Variants that share a letter are not told apart at 5%, by Holm over the pairs.")
+    tagged_share = [delta for delta in deltas if delta.tags_explain is not None]
+    if tagged_share:
+        most = max(tagged_share, key=lambda delta: delta.tags_explain or 0.0)
+        notes.append(
+            f"Tags explain {percent(most.tags_explain)} of the differences in {most.metric} between {most.candidate} "
+            f"and {most.reference}. {ADVICE}"
+        )
     missing = max((delta.missing for delta in deltas), default=0)
     if missing:
         notes.append(f"{plural(missing, 'pair')} of images left out of a metric: one side has no score.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shlex
 import shutil
 from pathlib import Path
 
@@ -13,18 +12,19 @@ from bench.checkpoints.fingerprint import Needed, weights_needed
 from bench.cli import options
 from bench.cli.fetch import entries_needed, print_metric_files
 from bench.cli.options import AsJson, Device, Limit, Output, SuiteName, WeightsDir
-from bench.cli.printing import print_json, print_table, say, show
+from bench.cli.printing import DONE, print_json, print_table, say, show
 from bench.cli.targets import default_folder, disk_for, read_suite
 from bench.documents import exists
 from bench.errors import MachineError, WeightsError
-from bench.formatting import listed, plural, quantity
+from bench.formatting import argument, duration, listed, plural, quantity
 from bench.machine import machine_facts, package_versions, pick_device
-from bench.metrics.weights import Stored, lock_path, look_up
-from bench.plan.memory import estimate_memory, parts_of
+from bench.metrics.weights import Stored, look_up
+from bench.plan.memory import download_bytes, estimate_memory, parts_of
 from bench.plan.time import estimate_time
 from bench.records import Machine, MemoryEstimate, Record, Suite, TimeEstimate
 from bench.store import load_run
 from bench.suite.training_prompts import training_prompts_in
+from bench.weights_lock import lock_path
 
 BYTES_PER_PIXEL = 3
 """A PNG of noise takes as much as its pixels; a photograph about half."""
@@ -43,6 +43,8 @@ class Checkup(Record, frozen=True):
     suite: str
     left_out: tuple[str, ...]
     """Ids of prompts that SPO was trained on, which the suite leaves out."""
+    notes: tuple[str, ...]
+    """What the readers of the prompt files say."""
     trained_on: tuple[str, ...]
     """Ids of such prompts that the suite keeps, because its file says so."""
     images: int
@@ -68,7 +70,7 @@ def doctor(
     limit: Limit = None,
     weights_dir: WeightsDir = None,
     json: AsJson = False,
-) -> None:
+) -> int:
     """What this machine has, what a suite needs, what is missing.
 
     Ends with 0 when the suite can run, with 3 when weights are missing, with 6 when the machine lacks
@@ -89,7 +91,8 @@ def doctor(
     else:
         _print_checkup(checkup, checked)
     _refuse(checkup, suite)
-    say(f"Ready: hotart-bench run {suite}")
+    say(f"Ready: hotart-bench run {argument(suite)}")
+    return DONE
 
 
 def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -> Checkup:
@@ -112,6 +115,7 @@ def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -
         disk_free_bytes=shutil.disk_usage(there).free,
         suite=suite.name,
         left_out=suite.left_out,
+        notes=suite.notes,
         trained_on=training_prompts_in(suite.prompts),
         images=images,
         images_bytes=images * settings.width * settings.height * BYTES_PER_PIXEL,
@@ -168,6 +172,7 @@ def _print_checkup(checkup: Checkup, suite: Suite) -> None:
     for label, prompts in (("left out", checkup.left_out), ("kept", checkup.trained_on)):
         if prompts:
             rows.append((label, f"{plural(len(prompts), 'prompt')} that SPO was trained on: {listed(prompts)}"))
+    rows += [("prompts", note) for note in checkup.notes]
     show()
     print_table({f"suite {checkup.suite}": "name", "": "text"}, rows)
     if checkup.memory is not None:
@@ -206,14 +211,16 @@ def _print_weights(weights: tuple[Needed, ...]) -> None:
     rows = []
     for name, (first, *others) in by_name.items():
         variants = ", ".join(dict.fromkeys(item.variant for item in (first, *others)))
-        size = "" if first.size_bytes is None else quantity(first.size_bytes, "byte")
-        rows.append([name, variants, "there" if first.present else "missing", size])
+        rows.append([name, variants, "there" if first.present else "missing", _size_words(first)])
     print_table({"weights": "text", "of": "text", "state": "name", "size": "number"}, rows)
-    commands = dict.fromkeys(item.get for item in weights if not item.present)
-    if commands:
-        show("\nWhat gets those that are missing:")
-    for command in commands:
-        show(f"  {command}")
+
+
+def _size_words(item: Needed) -> str:
+    """Stored size, or what a known checkpoint's download takes; empty where neither is known."""
+    if item.size_bytes is not None:
+        return quantity(item.size_bytes, "byte")
+    known = download_bytes(item.what)
+    return "" if known is None else f"about {quantity(known, 'byte')}"
 
 
 def _memory_words(found: MemoryEstimate | None, weights_bytes: int | None) -> str:
@@ -239,30 +246,19 @@ def time_words(found: TimeEstimate | None) -> str:
     """How long rendering and measuring take, or that it is not known."""
     if found is None or found.render_s is None or found.measure_s is None:
         return "not known"
-    return f"about {clock_words(found.render_s)} to render, {clock_words(found.measure_s)} to measure; scoring on top"
-
-
-def clock_words(seconds: float) -> str:
-    """A span to the accuracy of an estimate: ``50 s``, ``12 min``, ``3 h 20 min``."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"about {duration(found.render_s)} to render, {duration(found.measure_s)} to measure; scoring on top"
 
 
 def _refuse(checkup: Checkup, suite: str) -> None:
     """Raises MachineError or WeightsError for the first thing that keeps the suite from running."""
     if checkup.torch_problem is not None:
         raise MachineError(f"torch cannot be imported ({checkup.torch_problem}).", "pip install torch")
-    missing = [item for item in checkup.weights if not item.present]
+    missing = [item.what for item in checkup.weights if not item.present]
+    missing += [file.what for file, _ in checkup.metric_files if file.path is None]
     if missing:
-        names = ", ".join(dict.fromkeys(item.what for item in missing))
-        raise WeightsError(f"Weights are missing for suite {checkup.suite}: {names}.", missing[0].get)
-    absent = [file.what for file, _ in checkup.metric_files if file.path is None]
-    if absent:
+        names = ", ".join(dict.fromkeys(missing))
         raise WeightsError(
-            f"Weights of metrics are missing for suite {checkup.suite}: {', '.join(absent)}.",
-            f"hotart-bench fetch {shlex.quote(suite)}",
+            f"Weights are missing for suite {checkup.suite}: {names}.", f"hotart-bench fetch {argument(suite)}"
         )
     if checkup.images_bytes > checkup.disk_free_bytes:
         raise MachineError(

@@ -8,20 +8,20 @@ from pathlib import Path
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from bench.checkpoints import locate
+from bench.checkpoints.pins import pin
 from bench.cli import options
 from bench.cli.options import MetricsFor, Quiet, SuiteName, Variants, WeightsDir
-from bench.cli.printing import Columns, print_table, say, show
+from bench.cli.printing import DONE, Columns, print_table, say, show
 from bench.cli.targets import read_suite
 from bench.errors import WeightsError
-from bench.formatting import quantity
+from bench.formatting import argument, quantity
 from bench.measure import pick_variants
 from bench.merge.load import every_place
 from bench.metrics import all_facts, installed
-from bench.metrics.catalogue import find_entry
-from bench.metrics.weights import Stored, find_weights, lock_path, look_up
+from bench.metrics.catalogue import TRUST, find_entry
+from bench.metrics.weights import Stored, find_weights, look_up
 from bench.records import Variant
-
-TRUST = {"pinned": "pinned", "locked": "recorded here", "unpinned": "unpinned: will be recorded"}
+from bench.weights_lock import lock_path
 
 
 def fetch(
@@ -30,11 +30,12 @@ def fetch(
     metrics: MetricsFor = None,
     weights_dir: WeightsDir = None,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Download every weight that a suite needs, and check it.
 
     These are checkpoints, LoRAs and the weights of its metrics. What is there is checked and left alone; what
-    fails keeps nothing else from coming. The same command again continues.
+    fails keeps nothing else from coming. The same command again continues. The hashes of what is of the Hub are
+    recorded, and a later run with other bytes is refused.
 
     Examples:
       hotart-bench fetch sdxl
@@ -51,23 +52,34 @@ def fetch(
     if quiet:
         disable_progress_bars()
     checkpoints = _fetch_checkpoints(chosen, weights_dir, quiet, failures)
-    print_table({"weights of variants": "text", "at": "text"}, checkpoints)
+    print_table({"weights of variants": "text", "at": "text", "sha256": "name"}, checkpoints)
+    if any(trust for _, _, trust in checkpoints):
+        show(f"\nHashes of what is of the Hub are recorded in {lock_path()}; a run with other bytes is refused.")
     files = _fetch_metric_weights(names or checked.metrics, weights_dir, quiet, failures)
     if files:
         show()
         print_metric_files(files, str(lock_path()))
     if failures:
-        first = failures[0]
-        raise WeightsError(" ".join(failure.message for failure in failures), first.hint) from first
+        raise WeightsError(told_once([failure.message for failure in failures]), failures[0].hint) from failures[0]
     if not quiet and metrics is None:
-        say(f"Ready: hotart-bench run {suite}")
+        say(f"Ready: hotart-bench run {argument(suite)}")
+    return DONE
+
+
+def told_once(messages: Sequence[str]) -> str:
+    """Messages of the form ``WHAT: reason`` as one text, each reason once, after all that it holds for."""
+    names: dict[str, list[str]] = {}
+    for message in messages:
+        what, _, reason = message.partition(": ")
+        names.setdefault(reason, []).append(what)
+    return " ".join(f"{', '.join(named)}: {reason}" if reason else " ".join(named) for reason, named in names.items())
 
 
 def _fetch_checkpoints(
     variants: Sequence[Variant], weights_dir: Path | None, quiet: bool, failures: list[WeightsError]
-) -> list[tuple[str, str]]:
-    """What each variant is made of, with where it lies now."""
-    found: dict[str, str] = {}
+) -> list[tuple[str, str, str]]:
+    """What each variant is made of, with where it lies now, and whether its hashes are recorded."""
+    found: list[tuple[str, str, str]] = []
     tried: set[str] = set()
     for variant in variants:
         for place in every_place(variant, weights_dir):
@@ -77,10 +89,11 @@ def _fetch_checkpoints(
             if place.path is None and not quiet:
                 say(f"fetching {place.what}")
             try:
-                found[place.what] = str(locate.fetch(place).path)
+                there = locate.fetch(place)
+                found.append((place.what, str(there.path), TRUST["locked"] if pin(there) else ""))
             except WeightsError as error:
                 failures.append(error)
-    return list(found.items())
+    return found
 
 
 def _fetch_metric_weights(
@@ -133,4 +146,7 @@ def print_metric_files(files: Sequence[tuple[Stored, Sequence[str]]], lock: str)
         "sha256": "name",
     }
     print_table(columns, rows)
-    show(f"\nHashes of unpinned weights are recorded in {lock}.")
+    show(
+        "\nA file whose sha256 is not known is trusted when it is first seen. From then on its hash is in "
+        f"the lock file, and another file is refused: {lock}"
+    )

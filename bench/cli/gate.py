@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,21 +11,23 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from bench.baseline import freeze, read_baseline
+from bench.baseline import freeze_to_check, read_baseline
 from bench.cli import options
 from bench.cli.options import RunFolder, file_option
-from bench.cli.printing import print_table, say, show
-from bench.cli.targets import at_hand
-from bench.documents import utc_now
+from bench.cli.printing import print_table, say, show, show_command
+from bench.cli.progress import show_progress
+from bench.cli.targets import at_hand, names_run
+from bench.documents import resolved, utc_now
 from bench.errors import MachineError, UsageError
-from bench.formatting import plural
+from bench.formatting import argument, plural
 from bench.gate import check_limits, like_named
 from bench.gate.ci import github_annotations, junit_xml
 from bench.gate.outcomes import WORDS, WORST_FIRST, formatted, unexplained, worst_first
 from bench.gate.summary import summary_markdown
-from bench.records import Baseline, FrozenVariant, Gate, Outcome, Run, Verdict
+from bench.records import Baseline, FrozenVariant, Gate, Outcome, Progress, Run, Verdict
 from bench.store import gate_json, load_run, write_gate
-from bench.store.journal import INFO, write_whole, writing
+from bench.store.journal import INFO, make_folder, write_whole
+from bench.store.objects import is_url
 from bench.store.reading import folder_of
 
 HELP = "hotart-bench gate --help"
@@ -88,17 +89,9 @@ def gate(
     options.check_known((inconclusive,), "--inconclusive", ("fail", "warn"), HELP)
     _refuse_overwriting(baseline, {"--junit": junit, "--summary": summary, "--json": json})
     mode = cast(Inconclusive, inconclusive)
-    sides = read_sides(run, baseline)
-    found = check_limits(
-        sides.candidate,
-        sides.reference,
-        choose_pairs(sides, candidate, reference),
-        quality_only=other_machine,
-        run=run,
-        baseline=sides.baseline,
-        baseline_is_run=sides.reference_run is not None,
-        time=utc_now(),
-    )
+    with show_progress(quiet=False) as progress:
+        sides = read_sides(run, baseline, progress)
+    found = _check(sides, choose_pairs(sides, candidate, reference), run, quality_only=other_machine)
     _keep(found, run)
     if junit is not None:
         _write(junit, junit_xml(found, inconclusive=mode))
@@ -108,8 +101,23 @@ def gate(
         _write(json, gate_json(found))
     print_gate(found)
     for line in github_annotations(found) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
-        show(line)
+        show_command(line)
     return exit_code(found, mode)
+
+
+def _check(sides: Sides, pairs: Sequence[tuple[str, str]], run: str, *, quality_only: bool) -> Gate:
+    return check_limits(
+        sides.candidate,
+        sides.reference,
+        pairs,
+        quality_only=quality_only,
+        prompts=sides.run.info.suite.prompts,
+        notes=sides.notes,
+        run=run,
+        baseline=sides.baseline,
+        baseline_is_run=sides.reference_run is not None,
+        time=utc_now(),
+    )
 
 
 def exit_code(found: Gate, inconclusive: Inconclusive) -> int:
@@ -119,11 +127,11 @@ def exit_code(found: Gate, inconclusive: Inconclusive) -> int:
 
 def _refuse_overwriting(baseline: str | None, outputs: dict[str, Path | None]) -> None:
     """A file that is written must be neither the baseline nor another one that is written."""
-    taken = {} if baseline is None else {Path(baseline).resolve(): "--baseline"}
+    taken = {} if baseline is None else {resolved(baseline): "--baseline"}
     for flag, path in outputs.items():
         if path is None:
             continue
-        other = taken.setdefault(path.resolve(), flag)
+        other = taken.setdefault(resolved(path), flag)
         if other != flag:
             raise UsageError(f"{flag}: {path} is what {other} names already.", HELP)
 
@@ -135,12 +143,11 @@ def _keep(found: Gate, run: str) -> None:
     except MachineError as error:
         say(f"The verdicts are not kept for the report: {error.message}")
     else:
-        say(f"Kept in {path}; `hotart-bench report {shlex.quote(str(path.parent))}` shows it.")
+        say(f"Kept in {path}; `hotart-bench report {argument(path.parent)}` shows it.")
 
 
 def _write(path: Path, text: str) -> None:
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, text.encode())
 
 
@@ -158,30 +165,37 @@ class Sides:
     """None where the reference is a frozen file."""
     baseline: str
     """The reference's path as it was given; the run's own where two of its variants are compared."""
+    notes: tuple[str, ...] = ()
+    """On images that are gone."""
 
 
-def read_sides(run: str, baseline: str | None) -> Sides:
+def read_sides(run: str, baseline: str | None, progress: Progress | None = None) -> Sides:
     """Both sides of a gate; without a baseline the run is both.
 
     Raises:
         UsageError: there is no run or no baseline, or a run is limited.
         IncomparableError, InvalidError, MachineError: as ``load_run``, ``freeze`` and ``read_baseline``.
     """
+    if is_url(baseline) and not names_run(str(baseline)):
+        raise UsageError(
+            f"--baseline: there is no run at {baseline}, and a frozen baseline is read from a file of this machine.",
+            "bring the file here and give its path",
+        )
     there = None if baseline is None else at_hand(baseline)
     if baseline is not None and there is not None and not there.exists():
         raise UsageError(
             f"--baseline: there is nothing at {baseline}; a gate without a baseline has no verdict.",
-            f"make one from an accepted run: hotart-bench baseline RUN -o {shlex.quote(baseline)}",
+            f"make one from an accepted run: hotart-bench baseline RUN -o {argument(baseline)}",
         )
-    here = at_hand(run)
-    loaded = load_run(here)
-    ours = freeze(loaded)
-    if baseline is None or there is None or folder_of(there).resolve() == folder_of(here).resolve():
-        return Sides(loaded, ours, ours, loaded, baseline or run)
+    loaded = load_run(run)
+    ours, notes = freeze_to_check(loaded, progress)
+    if baseline is None or there is None or resolved(folder_of(there)) == resolved(loaded.path):
+        return Sides(loaded, ours, ours, loaded, baseline or run, notes)
     if there.is_dir() or there.name == INFO:
-        other = load_run(there)
-        return Sides(loaded, ours, freeze(other), other, baseline)
-    return Sides(loaded, ours, read_baseline(there), None, baseline)
+        other = load_run(baseline)
+        theirs, more = freeze_to_check(other, progress)
+        return Sides(loaded, ours, theirs, other, baseline, (*notes, *more))
+    return Sides(loaded, ours, read_baseline(there), None, baseline, notes)
 
 
 def choose_pairs(sides: Sides, candidate: str | None, reference: str | None) -> tuple[tuple[str, str], ...]:
@@ -194,9 +208,8 @@ def choose_pairs(sides: Sides, candidate: str | None, reference: str | None) -> 
     """
     ours, theirs = by_name(sides.candidate), by_name(sides.reference)
     within = sides.reference is sides.candidate
-    listing = f"hotart-bench compare {shlex.quote(sides.run.path)}"
-    options.check_known(candidate and (candidate,), "--candidate", list(ours), listing)
-    options.check_known(reference and (reference,), "--reference", list(theirs), listing)
+    options.check_known(candidate and (candidate,), "--candidate", list(ours), HELP)
+    options.check_known(reference and (reference,), "--reference", list(theirs), HELP)
     if within and (candidate is None or reference is None):
         raise UsageError(
             "Two variants of one run are gated with --candidate and --reference; against another run or a frozen "

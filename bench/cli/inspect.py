@@ -9,12 +9,12 @@ import typer
 from bench.checkpoints.families import COMPONENTS
 from bench.cli import options
 from bench.cli.options import AsJson, Quiet, WeightsDir
-from bench.cli.printing import Columns, print_json, print_table, show
+from bench.cli.printing import DONE, Columns, print_json, print_table, show
 from bench.cli.progress import show_progress
 from bench.errors import UsageError
 from bench.formatting import NONE, plural
 from bench.records import HEAVIEST_LORA, CheckpointFacts, Inspection, Lora
-from bench.report.audits import KINDS, LAYOUTS, describe, lora_view, share
+from bench.report.audits import KINDS, LAYOUTS, describe, lora_view, predicts, share
 
 BAR_WIDTH = 24
 SHOWN = 12
@@ -38,7 +38,7 @@ def inspect(
     weights_dir: WeightsDir = None,
     json: AsJson = False,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """What a checkpoint or LoRA file is, and what it would change.
 
     A LoRA is shown with its layout, kinds, ranks and alphas. Against a checkpoint also: the keys applied, the size
@@ -65,6 +65,7 @@ def inspect(
         print_json(found)
     else:
         _print(found)
+    return DONE
 
 
 def _print(found: Inspection) -> None:
@@ -94,7 +95,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         weight = found.lora.modules[0].weight if found.lora.modules else 1.0
         view = lora_view(Lora(path=found.path, weight=weight), found.lora)
         rows += [("is", f"a LoRA file: {view.layout}"), ("keys applied", counts), ("kinds", view.kinds)]
-        rows += [("rank, alpha", view.ranks), ("scale", view.scale)]
+        rows += [("rank, alpha", view.ranks), ("scale", view.scale), *(("note", one) for one in found.lora.notes)]
     rows.append(("numbers", sizes))
     rows.append((f"NaN or infinite in {found.dtype}" if found.dtype else "NaN or infinite", _non_finite(found)))
     if found.against is not None:
@@ -128,7 +129,7 @@ def _lone(part: str, facts: CheckpointFacts) -> str:
     words = [LAYOUTS[facts.layout]]
     if part == "unet":
         words += [{"sdxl": "SDXL", "sd15": "SD 1.5"}[facts.family]]
-        words += ["predicts v"] if facts.prediction == "v_prediction" else []
+        words += [predicts(facts)] if facts.prediction == "v_prediction" else []
         words += ["inpainting"] if facts.inpainting else []
     words.append(f"stored in {', '.join(sorted(set(facts.dtypes.values())))}")
     words += [f"licence {facts.licence}"] if facts.licence else []

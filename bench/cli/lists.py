@@ -11,14 +11,17 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import AsJson
-from bench.cli.printing import Columns, print_json, print_table, say, show
-from bench.documents import exists
+from bench.cli.printing import DONE, Columns, print_json, print_table, say, show
+from bench.documents import exists, refuse_url
 from bench.errors import SuiteError
 from bench.formatting import did_you_mean, listed
-from bench.metrics import all_facts, plugin_problems
-from bench.records import MetricFacts, Prompt
-from bench.suite import list_prompt_sets, load_suite, prompts_folder, read_prompts
+from bench.formatting import lora as lora_text
+from bench.metrics import all_facts, installed, plugin_problems
+from bench.metrics.catalogue import TRUST, find_entry
+from bench.records import MetricFacts
+from bench.suite import list_prompt_sets, load_suite, prompts_folder, read_prompt_file
 from bench.suite import list_suites as shipped_suites
+from bench.suite.prompt_files import PromptFile
 from bench.suite.tokens import CONTEXT, count_tokens
 from bench.suite.training_prompts import training_prompts_in
 
@@ -27,7 +30,7 @@ MOST_TAGS = 4
 """How many tags the table of all prompt sets shows of each; the table of one set shows them all."""
 
 
-def list_suites(json: AsJson = False) -> None:
+def list_suites(json: AsJson = False) -> int:
     """The shipped suites, and how many images each makes.
 
     Examples:
@@ -50,7 +53,7 @@ def list_suites(json: AsJson = False) -> None:
         )
     if json:
         print_json(found)
-        return
+        return DONE
     rows = [
         [
             one["suite"],
@@ -65,6 +68,7 @@ def list_suites(json: AsJson = False) -> None:
     ]
     columns: Columns = {"suite": "name", "prompts": "number", "samples": "number", "variants": "text"}
     print_table({**columns, "images": "number", "settings": "text"}, rows)
+    return DONE
 
 
 def list_variants(
@@ -73,7 +77,7 @@ def list_variants(
         typer.Argument(metavar="SUITE", help="A suite's name or .toml file.  [default: all shipped suites]"),
     ] = None,
     json: AsJson = False,
-) -> None:
+) -> int:
     """The variants of a suite: their checkpoints and LoRAs.
 
     Examples:
@@ -90,13 +94,14 @@ def list_variants(
                 for name, one in found
             ]
         )
-        return
+        return DONE
     rows = []
     for name, variant in found:
         parts = [("", variant.checkpoint), ("unet ", variant.unet), ("vae ", variant.vae)]
-        loras = [f"{lora.path} at {lora.weight:g}" for lora in variant.loras]
+        loras = [lora_text(lora) for lora in variant.loras]
         rows.append([name, variant.name, ", ".join(label + path for label, path in parts if path), ", ".join(loras)])
     print_table({"suite": "name", "variant": "name", "checkpoint": "text", "LoRAs": "text"}, rows)
+    return DONE
 
 
 def list_metrics(
@@ -105,7 +110,7 @@ def list_metrics(
         typer.Argument(metavar="METRIC", help="One metric, with all its facts.  [default: all in a table]"),
     ] = None,
     json: AsJson = False,
-) -> None:
+) -> int:
     """The metrics, and which way is better.
 
     A metric that is named is shown with all its facts: version, unit, range, encoder, training, licence, source.
@@ -135,6 +140,7 @@ def list_metrics(
         columns: Columns = dict.fromkeys(("metric", "category", "better", "training overlap"), "name")
         print_table({**columns, "what it is": "text"}, rows)
         say("All facts of one: hotart-bench list metrics METRIC")
+    return DONE
 
 
 def _facts_rows(facts: MetricFacts) -> list[tuple[str, str]]:
@@ -151,16 +157,32 @@ def _facts_rows(facts: MetricFacts) -> list[tuple[str, str]]:
         ("training overlap", facts.training_overlap),
         ("licence", facts.licence),
         ("reference", facts.reference),
+        *_weights_rows(facts),
     ]
+
+
+def _weights_rows(facts: MetricFacts) -> list[tuple[str, str]]:
+    """Each weight file that a metric reads, and how it is known to be the right one."""
+    registry = installed()
+    encoder = registry.encoders[facts.encoder].weights if facts.encoder is not None else ()
+    rows = []
+    for entry in map(find_entry, (*encoder, *registry.metrics[facts.name].weights)):
+        for file in entry.files:
+            trust = TRUST["unpinned" if file.sha256 is None else "pinned"]
+            commit = f", commit {entry.revision[:12]}" if entry.revision is not None else ""
+            rows.append(("weights", f"{entry.repository}/{file.name}: {trust}{commit}"))
+    return rows
 
 
 def list_prompts(
     prompt_set: Annotated[
         str | None,
-        typer.Argument(metavar="SET", help="A shipped set's name, or a prompt file.  [default: all shipped sets]"),
+        typer.Argument(
+            metavar="SET", help="A shipped set's name, a prompt file, or a folder of them.  [default: all shipped sets]"
+        ),
     ] = None,
     json: AsJson = False,
-) -> None:
+) -> int:
     """The prompt sets: counts by tag, and CLIP tokens.
 
     Tokens are counted as SD's and SDXL's text encoders do, start and end among them: they read 77.
@@ -172,14 +194,16 @@ def list_prompts(
     """
     shipped = [prompts_folder() / name for name in list_prompt_sets()]
     files = shipped if prompt_set is None else [_find_set(prompt_set, shipped)]
-    found = [_summary(file.stem, read_prompts(file)) for file in files]
+    found = [_summary(file.stem, read_prompt_file(file)) for file in files]
     if json:
         print_json(found)
-        return
+        return DONE
     numbers: Columns = dict.fromkeys(("prompts", "tokens min", "median", "max", "over 77"), "number")
     tags: Columns = {"tags": "text"} if prompt_set is None else {}
     print_table({"set": "name", **numbers, **tags}, [_prompts_row(one)[: 6 + len(tags)] for one in found])
     for one in found:
+        for note in one["notes"]:
+            show(f"\n{note}")
         if one["spo_training_prompts"]:
             show(f"\nSPO was trained on these of {one['set']}; suites leave them out:")
             show("\n".join(f"  {prompt_id}" for prompt_id in one["spo_training_prompts"]))
@@ -187,12 +211,14 @@ def list_prompts(
         show()
         rows = [[tag, str(count)] for tag, count in found[0]["tags"].items()]
         print_table({"tag": "name", "prompts": "number"}, rows)
+    return DONE
 
 
 def _find_set(name: str, shipped: list[Path]) -> Path:
     for file in shipped:
         if name in (file.stem, file.name):
             return file
+    refuse_url(name)
     if Path(name).suffix or exists(Path(name)):
         return Path(name)
     stems = [file.stem for file in shipped]
@@ -202,8 +228,9 @@ def _find_set(name: str, shipped: list[Path]) -> Path:
     )
 
 
-def _summary(name: str, prompts: tuple[Prompt, ...]) -> dict[str, Any]:
+def _summary(name: str, file: PromptFile) -> dict[str, Any]:
     """One set of ``list prompts``; token counts are CLIP's, start and end among them."""
+    prompts = file.prompts
     tokens = [count_tokens(prompt.text) for prompt in prompts]
     tags = Counter(tag for prompt in prompts for tag in prompt.tags)
     return {
@@ -214,7 +241,9 @@ def _summary(name: str, prompts: tuple[Prompt, ...]) -> dict[str, Any]:
         "tokens_median": statistics.median(tokens),
         "tokens_max": max(tokens),
         "over_77": sum(count > CONTEXT for count in tokens),
+        "negative": sum(bool(prompt.negative) for prompt in prompts),
         "spo_training_prompts": training_prompts_in(prompts),
+        "notes": file.notes,
     }
 
 

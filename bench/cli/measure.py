@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.cli.options import Device, Limit, Output, Quiet, RunOrSuite, Variants, WeightsDir
+from bench.cli.printing import DONE
 from bench.cli.stages import do_stage
 from bench.cli.targets import find_target
 
@@ -15,7 +16,7 @@ def measure(
     limit: Limit = None,
     weights_dir: WeightsDir = None,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Time the variants and their memory, each in fresh processes.
 
     Examples:
@@ -24,3 +25,4 @@ def measure(
     """
     suite, folder = find_target(run_or_suite, output, limit)
     do_stage("measure", suite, folder, quiet, variants=variants, device=device, weights_dir=weights_dir)
+    return DONE

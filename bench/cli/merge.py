@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,9 +10,10 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import AsJson, Quiet, WeightsDir
-from bench.cli.printing import Columns, print_json, print_table, say, show
+from bench.cli.printing import DONE, Columns, print_json, print_table, say, show
 from bench.cli.progress import show_progress
 from bench.errors import Interrupted
+from bench.formatting import quantity
 from bench.merge.load import open_named
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def merge(
     weights_dir: WeightsDir = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """Merge checkpoints and LoRAs into one file, as a recipe says.
 
     It is computed in float32, a tensor at a time, and written in the layout that the community publishes.
@@ -50,10 +52,13 @@ def merge(
         raise Interrupted("Stopped. Nothing was written; a file that was there before is as it was.") from stop
     if as_json:
         print_json(done)
-        return
+        return DONE
     _print(done)
+    for note in done.notes:
+        say(note)
     if not quiet:
         say(_try_it(done.path))
+    return DONE
 
 
 def _try_it(path: str) -> str:
@@ -63,8 +68,13 @@ def _try_it(path: str) -> str:
     if found.facts.inpainting:
         return f"{path} is an inpainting model: it fills in masked images, so no suite renders it."
     if len(components) == 1:
-        return f'Try it: {components.pop()} = "{path}" beside a checkpoint in a suite.'
-    return f'Try it: checkpoint = "{path}" in a suite.'
+        return f"Try it: {components.pop()} = {_quoted(path)} beside a checkpoint in a suite."
+    return f"Try it: checkpoint = {_quoted(path)} in a suite."
+
+
+def _quoted(path: str) -> str:
+    """A path as a TOML string; TOML reads JSON's."""
+    return json.dumps(path, ensure_ascii=False)
 
 
 def _print(done: MergedFile) -> None:
@@ -73,11 +83,7 @@ def _print(done: MergedFile) -> None:
         [(name, f"{count:,}", done.dtypes.get(name, "")) for name, count in done.tensors.items()],
     )
     show()
-    rows = [("input", one.component, one.name, _gb(one.size_bytes), one.sha256) for one in done.inputs]
-    rows.append(("output", "checkpoint", done.path, _gb(done.size_bytes), done.sha256))
-    columns: Columns = {"file": "name", "is": "name", "name": "text", "GB": "number", "sha256": "name"}
+    rows = [("input", one.component, one.name, quantity(one.size_bytes, "byte"), one.sha256) for one in done.inputs]
+    rows.append(("output", "checkpoint", done.path, quantity(done.size_bytes, "byte"), done.sha256))
+    columns: Columns = {"file": "name", "is": "name", "name": "text", "size": "number", "sha256": "name"}
     print_table(columns, rows)
-
-
-def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.3f}"

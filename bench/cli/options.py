@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, cast, get_args
@@ -13,7 +12,7 @@ import typer
 from typer.models import OptionInfo
 
 from bench.errors import UsageError
-from bench.formatting import did_you_mean
+from bench.formatting import argument, did_you_mean
 from bench.records import Dtype, Suite
 
 SuiteName = Annotated[
@@ -35,7 +34,10 @@ Images = Annotated[
 Prompts = Annotated[
     Path | None,
     typer.Option(
-        "--prompts", metavar="FILE", help="Their prompts: .csv or .jsonl with image, prompt and, of several, variant."
+        "--prompts",
+        metavar="FILE",
+        help="Their prompts: .csv or .jsonl with image, prompt and, of several, variant. Without, only "
+        "metrics that read no prompt.",
     ),
 ]
 Limits = Annotated[
@@ -125,7 +127,7 @@ def variants_of(suite: Suite, text: str | None) -> tuple[str, ...] | None:
     """The variants of a suite that ``--variants`` names; None without it, UsageError for an unknown one."""
     names = split_names(text, "--variants")
     known = [variant.name for variant in suite.variants]
-    check_known(names, "--variants", known, f"hotart-bench list variants {shlex.quote(suite.source)}")
+    check_known(names, "--variants", known, f"hotart-bench list variants {argument(suite.source)}")
     return names
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.options import AsJson, SuiteName
-from bench.cli.printing import Columns, print_json, print_table, show
+from bench.cli.printing import DONE, Columns, print_json, print_table, show
 from bench.cli.targets import read_suite
 from bench.errors import UsageError
 from bench.formatting import NONE, decimals_for, duration, number, percent, plural
@@ -43,7 +43,7 @@ def plan(
         str | None, typer.Option("--reference", metavar="V", help="A variant of the run.  [default: its first]")
     ] = None,
     json: AsJson = False,
-) -> None:
+) -> int:
     """Prompts, samples and time that margins need, by a pilot run.
 
     Examples:
@@ -63,6 +63,7 @@ def plan(
         print_json(found)
     else:
         print_plan(found)
+    return DONE
 
 
 def split_margins(texts: Sequence[str]) -> dict[str, str]:

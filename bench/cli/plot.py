@@ -9,9 +9,12 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import RunFolder, SecondRun
-from bench.cli.printing import say, show
+from bench.cli.printing import DONE, say, show
 from bench.compare import compare_run, compare_runs
 from bench.compare.sweep import sweep_curve
+from bench.documents import resolved
+from bench.errors import InvalidError
+from bench.formatting import argument
 from bench.plots import write_plots, write_plots_for_runs, write_sweep_plot
 from bench.plots.data import machine_differences
 from bench.plots.gate import write_gate_plot
@@ -30,7 +33,7 @@ def plot(
     ] = None,
     format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="png, svg or pdf.")] = "png",
     dpi: Annotated[int, typer.Option("--dpi", metavar="N", help="Dots per inch of a PNG, 50 to 1200.")] = 150,
-) -> None:
+) -> int:
     """Draw the comparison plots of a run, or of two.
 
     Examples:
@@ -45,15 +48,16 @@ def plot(
         written = _plot_run(candidate, output or home / "plots", cast(Format, format_), dpi)
     else:
         reference = load_run(run2)
-        folder = output or home / f"plots-against-{Path(reference.path).resolve().name}"
+        folder = output or home / f"plots-against-{resolved(reference.path).name}"
         deltas = compare_runs(candidate, reference, tags=False)
         written = write_plots_for_runs(candidate, reference, deltas, folder, cast(Format, format_), dpi)
         if differing := machine_differences(candidate, reference):
             say(f"Latency and memory are left out: the machines of the runs differ ({'; '.join(differing)}).")
+    if not written:
+        raise InvalidError("There is nothing to draw: no scores and no timings.", f"hotart-bench score {argument(run)}")
     for path in written:
         show(str(path))
-    if not written:
-        say("There is nothing to draw: no scores and no timings.")
+    return DONE
 
 
 def _plot_run(run: Run, folder: Path, fmt: Format, dpi: int) -> tuple[Path, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Literal, TextIO
@@ -12,8 +13,12 @@ import msgspec
 
 from bench.formatting import markdown
 
+DONE = 0
+"""What a verb returns that has done what it was asked for: the exit code of success."""
 WRAPPED_WIDTH = 24
 """The narrowest a column of running text may get before a table is printed as a list instead."""
+LONGEST_LINE = 2000
+"""Most characters of a line of a message."""
 _BETWEEN = 2
 """Characters between two columns."""
 _LATEX = str.maketrans(
@@ -43,19 +48,52 @@ def printable(text: str) -> str:
     )
 
 
+_CI = ("CI", "TF_BUILD", "TEAMCITY_VERSION")
+"""Variables that say that a log is read for commands: by GitHub, GitLab and most others, Azure and TeamCity."""
+_COMMAND = re.compile(r"^(?P<space>[ ]*):(?=:)|#(?=#\w*\[)", re.MULTILINE)
+
+
+def inert(text: str) -> str:
+    """``text`` that no CI takes for a command, with the first sign of each escaped as JSON would have it.
+
+    GitHub takes a line that begins with ``::``, and ``##[`` anywhere (actions/runner, ActionCommand.cs); Azure takes
+    ``##vso[``, TeamCity ``##teamcity[``.
+    """
+    if not any(os.environ.get(name) for name in _CI):
+        return text
+    return _COMMAND.sub(lambda found: f"{found['space'] or ''}\\u{ord(found[0][-1]):04x}", text)
+
+
+def show_command(line: str) -> None:
+    """Prints a command to the CI that runs this, its parts escaped by whoever made it."""
+    if len(line.splitlines()) != 1 or printable(line) != line:
+        raise ValueError(f"a command is one line: {line!r}")
+    _write(sys.stdout, line, command=True)
+
+
 def show(text: str = "") -> None:
     """Prints a result on stdout. A reader that leaves early (``| head``) stops no verb and changes no exit code."""
     _write(sys.stdout, printable(text))
 
 
 def say(message: str) -> None:
-    """Prints a message on stderr."""
-    _write(sys.stderr, printable(message))
+    """Prints a message on stderr, each line of it cut where it is longer than anybody reads.
+
+    A name or a field of a file may be megabytes long, and messages quote them.
+    """
+    _write(sys.stderr, printable("\n".join(map(_shortened, message.split("\n")))))
 
 
-def _write(stream: TextIO, text: str) -> None:
+def _shortened(line: str) -> str:
+    if len(line) <= LONGEST_LINE:
+        return line
+    half = LONGEST_LINE // 2
+    return f"{line[:half]} [... {len(line) - 2 * half:,} characters ...] {line[-half:]}"
+
+
+def _write(stream: TextIO, text: str, *, command: bool = False) -> None:
     try:
-        print(text, file=stream, flush=True)
+        print(text if command else inert(text), file=stream, flush=True)
     except BrokenPipeError:
         stop_writing(stream)
 

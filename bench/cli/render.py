@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.cli.options import Device, Fresh, Limit, Output, Quiet, Ray, RunOrSuite, Variants, WeightsDir
+from bench.cli.printing import DONE
 from bench.cli.stages import do_stage
 from bench.cli.targets import find_target
 
@@ -17,7 +18,7 @@ def render(
     ray: Ray = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Render the images that are missing, and nothing else.
 
     Examples:
@@ -37,3 +38,4 @@ def render(
         ray=ray,
         fresh=fresh,
     )
+    return DONE

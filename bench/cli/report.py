@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bench.cli.options import Limit, Output, Quiet, RunOrSuite
+from bench.cli.printing import DONE
 from bench.cli.stages import do_stage
 from bench.cli.targets import find_target
 
 
-def report(run_or_suite: RunOrSuite, output: Output = None, limit: Limit = None, quiet: Quiet = False) -> None:
+def report(run_or_suite: RunOrSuite, output: Output = None, limit: Limit = None, quiet: Quiet = False) -> int:
     """Write report.html, report.md and the plots of a run anew.
 
     Examples:
@@ -16,3 +17,4 @@ def report(run_or_suite: RunOrSuite, output: Output = None, limit: Limit = None,
     """
     suite, folder = find_target(run_or_suite, output, limit)
     do_stage("report", suite, folder, quiet)
+    return DONE

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 from bench.cli.options import (
     Device,
     Fresh,
@@ -17,9 +15,11 @@ from bench.cli.options import (
     Variants,
     WeightsDir,
 )
+from bench.cli.printing import DONE
 from bench.cli.stages import do_stage
 from bench.cli.targets import as_place, default_folder, names_run, read_suite, recorded_suite
 from bench.errors import UsageError
+from bench.formatting import argument, making
 
 
 def run(
@@ -34,7 +34,7 @@ def run(
     ray: Ray = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Render, score, measure and report: the main job.
 
     The same command again continues: it does only what is missing.
@@ -48,7 +48,7 @@ def run(
     if names_run(suite):
         raise UsageError(
             f"{suite} is a run folder; `run` takes a suite, and the folder with -o.",
-            f"hotart-bench run {shlex.quote(recorded_suite(suite).source)} -o {shlex.quote(suite)}",
+            f"{making(recorded_suite(suite))} -o {argument(suite)}",
         )
     checked = read_suite(suite, limit)
     do_stage(
@@ -64,3 +64,4 @@ def run(
         ray=ray,
         fresh=fresh,
     )
+    return DONE

@@ -23,16 +23,19 @@ from bench.cli.options import (
     Variants,
     WeightsDir,
 )
-from bench.cli.printing import say
+from bench.cli.printing import DONE, say
 from bench.cli.progress import show_progress
 from bench.cli.stages import do_stage
-from bench.cli.targets import RUNS, as_place, find_target
+from bench.cli.targets import as_place, find_target
+from bench.documents import resolved
 from bench.errors import UsageError
-from bench.formatting import did_you_mean, is_good_name, listed
+from bench.formatting import did_you_mean, is_good_name, joined, listed
 from bench.machine import machine_facts, pick_device
 from bench.metrics import all_metrics, facts_for
+from bench.metrics.registry import Metric
 from bench.records import ExternalImages
 from bench.score.external_images import import_images
+from bench.store.reading import RUNS
 from bench.suite.images_table import read_pairs
 from bench.suite.limits import check_metric_limit, parse_limit
 
@@ -51,7 +54,7 @@ def score(
     metric_dtype: MetricDtype = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Score the images that are there.
 
     Nothing is rendered, so an old run can get a new metric, and images from anywhere can be scored: they become
@@ -61,17 +64,18 @@ def score(
       hotart-bench score reports/runs/mini
       hotart-bench score reports/runs/mini --metrics mini-aesthetic,sharpness
       hotart-bench score --images pictures --prompts pictures.csv --metrics blur
+      hotart-bench score --images pictures --metrics aesthetic-v2
     """
     _refuse_mixture(run_or_suite, images, prompts, limit)
-    if images is not None and prompts is not None:
+    if images is not None:
         options.check_device(device)
-        chosen = _chosen_metrics(metrics, quiet)
+        chosen = _chosen_metrics(metrics, quiet, without_prompts=prompts is None)
         allowed = _limits(limits, chosen)
-        name = images.resolve().name
+        name = resolved(images).name
         folder = as_place(output) if output else RUNS / (name if is_good_name(name) else "images")
         pairs = read_pairs(prompts, images)
         machine = machine_facts(pick_device(device))
-        source = ExternalImages(images=str(images), prompts=str(prompts))
+        source = ExternalImages(images=str(images), prompts="" if prompts is None else str(prompts))
         with show_progress(quiet) as progress:
             suite = import_images(
                 pairs, source, folder, metrics=chosen, limits=allowed, machine=machine, fresh=fresh, progress=progress
@@ -91,34 +95,49 @@ def score(
         weights_dir=weights_dir,
         metric_dtype=metric_dtype,
     )
+    return DONE
 
 
 def _refuse_mixture(run_or_suite: str | None, images: Path | None, prompts: Path | None, limit: int | None) -> None:
-    """Raises UsageError unless either a run or suite is named, or both images and their prompts are."""
+    """Raises UsageError unless either a run or suite is named, or images are."""
     example = "hotart-bench score --images DIR --prompts FILE.csv"
     if run_or_suite is None and images is None and prompts is None:
-        raise UsageError("RUN_OR_SUITE is missing, or --images with --prompts.", "hotart-bench score --help")
+        raise UsageError("RUN_OR_SUITE is missing, or --images.", "hotart-bench score --help")
     if images is None and prompts is None:
         return
     if run_or_suite is not None:
         raise UsageError(f"--images and --prompts stand alone; leave {run_or_suite} out.", example)
-    if images is None or prompts is None:
-        missing = "--images" if images is None else "--prompts"
-        raise UsageError(f"{missing} is missing: --images and --prompts go together.", example)
+    if images is None:
+        raise UsageError("--images is missing: --prompts says which prompt each of them has.", example)
     if limit is not None:
         raise UsageError("--limit goes with a suite; shorten the table of --prompts instead.")
 
 
-def _chosen_metrics(text: str | None, quiet: bool) -> Sequence[str]:
+def _chosen_metrics(text: str | None, quiet: bool, *, without_prompts: bool) -> Sequence[str]:
+    """The metrics that are named, or those without weights; where there are no prompts, those that can do without."""
     known = all_metrics()
     names = options.split_names(text, "--metrics")
     options.check_known(names, "--metrics", sorted(known), "hotart-bench list metrics")
+    alone = [name for name, one in known.items() if not (without_prompts and _needs_prompts(one))]
     if names is not None:
+        needy = [name for name in names if name not in alone]
+        if needy:
+            raise UsageError(
+                f"--metrics: {joined(needy)} cannot do without prompts: what compares an image with its prompt, or "
+                f"with other images of it. Without --prompts there are {listed(alone)}.",
+                "hotart-bench score --images DIR --prompts FILE.csv",
+            )
         return names
-    light = [name for name, one in known.items() if one.facts.encoder is None and one.load_head is None]
+    light = [name for name in alone if known[name].facts.encoder is None and known[name].load_head is None]
     if not quiet:
         say(f"Scored by what needs no weights: {listed(light)}. --metrics names others; hotart-bench list metrics")
     return light
+
+
+def _needs_prompts(metric: Metric) -> bool:
+    """Whether it reads prompts, or compares images of one prompt."""
+    reads = metric.facts.encoder is not None and metric.needs_text
+    return reads or metric.needs_reference or metric.needs_other_samples
 
 
 def _limits(text: str | None, metrics: Sequence[str]) -> list[records.Limit]:

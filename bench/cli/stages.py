@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -11,6 +10,7 @@ from typing import Literal
 from bench.cli import options
 from bench.cli.printing import say, show
 from bench.cli.progress import show_progress
+from bench.formatting import argument
 from bench.metrics import all_metrics
 from bench.records import RunOptions, Suite
 from bench.run import Outcome, run_all, run_stage
@@ -41,6 +41,8 @@ def do_stage(
     options.check_device(device)
     options.check_weights_dir(weights_dir)
     dtype = options.check_dtype(metric_dtype)
+    for note in () if quiet else suite.notes:
+        say(note)
     with show_progress(quiet) as progress:
         outcome = work(
             suite,
@@ -56,10 +58,10 @@ def do_stage(
             ),
             progress=progress,
         )
-    _tell(stage, outcome, quiet, str(folder))
+    _tell(stage, outcome, quiet, str(folder), len(suite.variants))
 
 
-def _tell(stage: Stage, outcome: Outcome, quiet: bool, folder: str) -> None:
+def _tell(stage: Stage, outcome: Outcome, quiet: bool, folder: str, variants: int) -> None:
     """Notes and counts on stderr, and on stdout the path of what was made; of a run on a store, its URL."""
     if not quiet or outcome.failed or outcome.missing:
         for note in outcome.notes:
@@ -69,6 +71,7 @@ def _tell(stage: Stage, outcome: Outcome, quiet: bool, folder: str) -> None:
         counts += f", {outcome.missing} images still to render" if outcome.missing else ""
         say(f"{'Nothing was left to do' if outcome.done_before else 'Done'}: {counts} in {folder}.")
         if stage in ("all", "report"):
-            say(f"  next: hotart-bench compare {shlex.quote(folder)}")
+            verb, with_what = ("compare", "") if variants > 1 else ("gate", " --baseline PATH")
+            say(f"  next: hotart-bench {verb} {argument(folder)}{with_what}")
     made = stage in ("all", "report") and (Path(outcome.path) / "report.html").is_file()
     show(f"{folder.rstrip('/')}/report.html" if made else folder)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bench.cli.options import Device, Fresh, Limit, Metrics, Output, Quiet, Ray, RunOrSuite, Variants, WeightsDir
-from bench.cli.options import check_known, split_names
-from bench.cli.printing import DONE, say, show
+from bench.cli.options import (
+    Device,
+    Fresh,
+    Limit,
+    Output,
+    Quiet,
+    Ray,
+    RunOrSuite,
+    Variants,
+    WeightsDir,
+    split_names,
+)
+from bench.cli.printing import DONE, say
 from bench.cli.stages import do_stage
-from bench.cli.targets import RUNS, as_place, at_hand, default_folder, find_target, names_run
-from bench.compare import compare_run, variant_pairs
+from bench.cli.targets import find_target
 from bench.errors import UsageError
-from bench.formatting import duration, plural, size
-from bench.metrics import installed
-from bench.records import StepPlan, Suite
-from bench.report.steps import StepsView, steps_view
-from bench.steps.plan import cost_of, parse_steps
-from bench.store import load_run, load_steps
-from bench.suite.attribution import attribution_suite
+from bench.steps.plan import cost_of
 
 
 def steps(
@@ -77,8 +77,17 @@ def steps(
     if suite.external_images is not None:
         raise UsageError(f"{run_or_suite}: its images are external; nothing is known of their steps.")
     if attribute is not None:
-        return _attribute(suite, run_or_suite, folder, attribute, windows, output, locals_of(
-            metrics, device, weights_dir, ray, fresh), dry_run, quiet)
+        return _attribute(
+            suite,
+            run_or_suite,
+            folder,
+            attribute,
+            windows,
+            output,
+            locals_of(metrics, device, weights_dir, ray, fresh),
+            dry_run,
+            quiet,
+        )
     plan = _plan(suite, metrics, at)
     cost = cost_of(suite, plan, split_names(variants, "--variants"))
     say(cost)

@@ -8,6 +8,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import Device, Fresh, Limit, Metrics, Output, Quiet, SuiteName, WeightsDir
+from bench.cli.printing import DONE
 from bench.cli.stages import do_stage
 from bench.cli.targets import default_folder, read_suite
 from bench.errors import UsageError
@@ -35,7 +36,7 @@ def sweep(
     weights_dir: WeightsDir = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Which weight of a LoRA is best: each is a variant of one run.
 
     Each is rendered, scored and reported. A weight takes the place of the LoRA's own one in the suite; those of
@@ -52,6 +53,7 @@ def sweep(
     swept = sweep_suite(read_suite(suite, limit), lora, read_weights(lora_weights))
     folder = output or default_folder(swept)
     do_stage("all", swept, folder, quiet, metrics=metrics, device=device, weights_dir=weights_dir, fresh=fresh)
+    return DONE
 
 
 def read_weights(text: str) -> tuple[float, ...]:

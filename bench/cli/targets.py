@@ -9,15 +9,14 @@ from pathlib import Path
 
 from bench.documents import exists
 from bench.errors import UsageError
+from bench.formatting import did_you_mean
 from bench.metrics import all_metrics
 from bench.records import Suite
 from bench.store import read_info
 from bench.store.object_store import is_run_at, run_url, working_folder
 from bench.store.objects import is_url
-from bench.store.reading import folder_of
+from bench.store.reading import RUNS, folder_of
 from bench.suite import list_suites, load_suite
-
-RUNS = Path("reports") / "runs"
 
 
 def as_place(text: str) -> Path | str:
@@ -47,6 +46,16 @@ def find_target(run_or_suite: str, output: str | None, limit: int | None) -> tup
     name is never taken for a folder; ``./mini`` is one.
     """
     if not names_run(run_or_suite):
+        if is_url(run_or_suite):
+            raise UsageError(f"{run_or_suite}: there is no run here, and a suite is a file of this machine.")
+        shipped = list_suites()
+        if run_or_suite not in shipped and not run_or_suite.endswith(".toml") and not exists(Path(run_or_suite)):
+            near = did_you_mean(run_or_suite, shipped)
+            raise UsageError(
+                f"{run_or_suite!r} is neither a run folder, nor a shipped suite ({', '.join(shipped)}){near}, nor a "
+                ".toml file.",
+                "hotart-bench list suites",
+            )
         suite = read_suite(run_or_suite, limit)
         return suite, as_place(output) if output else default_folder(suite)
     for flag, value in (("-o", output), ("--limit", limit)):

@@ -1,4 +1,4 @@
-"""Run [x Run] -> paired differences and means of scores, prompts as the unit.
+"""Run [x Run] -> paired differences and means of scores, prompts as the unit, or groups of them (``Prompt.group``).
 
 ``pairing`` says which scores count and how images are paired, ``ranking`` ranks three or more variants, ``timing`` sums
 up timings, and ``sweep`` draws a metric over the weight of a LoRA. What makes runs comparable is in
@@ -15,9 +15,10 @@ from bench import stats
 from bench.comparability import check_names, common_metrics, run_labels
 from bench.compare.pairing import PromptPair, pair_prompts, paired_prompts, usable_scores
 from bench.compare.ranking import rank_variants
+from bench.compare.tags import MIN_TAG_PROMPTS, tags_explain
 from bench.compare.timing import summarize_timings, timing_ratios
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.formatting import listed
+from bench.formatting import argument, listed
 from bench.records import Delta, Interval, MetricFacts, MetricMean, Run, Suite
 
 __all__ = [
@@ -35,10 +36,11 @@ __all__ = [
     "variant_pairs",
 ]
 
-MIN_TAG_PROMPTS = 3
-"""A tag with fewer prompts gets no row of its own."""
 SMALL_SAMPLE_PROMPTS = 30
-"""Under this many prompts the bootstrap covers too little, and a t interval stands beside it."""
+"""Under this many prompts, or effective groups of them, the bootstrap covers too little, and a t interval stands beside
+it."""
+Units = Sequence[tuple[str, str]]
+"""The unit of each prompt: ``Prompt.unit``."""
 Pairs = Sequence[tuple[str, str]]
 """(candidate, reference) names of variants."""
 
@@ -134,7 +136,7 @@ def compare_runs(
 
 
 def metric_means(run: Run, *, level: float = 0.95) -> tuple[MetricMean, ...]:
-    """Each variant's mean of each metric with its BCa interval over prompts, ordered by metric, variant.
+    """Each variant's mean of each metric with its BCa interval over prompts or their groups, by metric and variant.
 
     The reference variant has no distance from itself, so it has no row for metrics of category "distance".
     """
@@ -145,13 +147,14 @@ def metric_means(run: Run, *, level: float = 0.95) -> tuple[MetricMean, ...]:
             if number == 0 and facts.category == "distance":
                 continue
             scores = table.get((variant.name, facts.name), {})
-            means = [pair.candidate for pair in pair_prompts(suite, scores, scores)]
+            prompts = pair_prompts(suite, scores, scores)
+            means, units = [pair.candidate for pair in prompts], [pair.prompt.unit for pair in prompts]
             found.append(
                 MetricMean(
                     variant=variant.name,
                     metric=facts.name,
                     mean=stats.mean(means) if means else None,
-                    interval=_bca(means, level),
+                    interval=_bca(means, units, level),
                     prompts=len(means),
                     missing=len(suite.prompts) * suite.samples - len(scores),
                 )
@@ -209,7 +212,7 @@ def _compare(
         if must_exist and metrics and len(deltas) == before:
             raise InvalidError(
                 f"{names[0]} and {names[1]} have no image with a score on both sides.",
-                hint=f"hotart-bench score {runs[0].path}",
+                hint=f"hotart-bench score {argument(runs[0].path)}",
             )
     return adjust_p_values(deltas)
 
@@ -247,7 +250,10 @@ def _delta(
     count = stats.win_rate([better * difference for difference in differences])
     samples = sum(prompt.samples for prompt in prompts)
     above, below = [prompt.candidate for prompt in prompts], [prompt.reference for prompt in prompts]
-    low, high = stats.wilson_interval(count.wins + count.ties / 2, len(prompts), level=level)
+    units = [prompt.prompt.unit for prompt in prompts]
+    points = [(float(difference > 0) + float(difference >= 0)) / 2 for difference in differences]
+    alone = stats.effective_share(points, units)
+    low, high = stats.wilson_interval((count.wins + count.ties / 2) * (alone / len(prompts)), alone, level=level)
     return Delta(
         metric=facts.name,
         candidate=names[0],
@@ -259,8 +265,8 @@ def _delta(
         candidate_mean=stats.mean(above),
         reference_mean=stats.mean(below),
         mean=stats.mean(differences),
-        interval=_bca(differences, level),
-        small_sample=_student(differences, level),
+        interval=_bca(differences, units, level),
+        small_sample=_student(differences, units, level),
         d_z=stats.d_z(differences),
         wins=count.wins,
         ties=count.ties,
@@ -268,19 +274,28 @@ def _delta(
         win_rate=count.rate,
         win_interval=Interval(low=low, high=high, method="Wilson", level=level),
         correlation=stats.pearson_r(above, below),
-        p=stats.sign_flip_p(differences),
+        p=stats.sign_flip_p(stats.group_sums(differences, units)),
+        groups=None if len(set(units)) == len(units) else len(set(units)),
+        tags_explain=tags_explain([one.prompt for one in prompts], differences) if tag is None else None,
     )
 
 
-def _bca(values: Sequence[float], level: float) -> Interval | None:
-    if len(values) < 2:
+def _bca(values: Sequence[float], units: Units, level: float) -> Interval | None:
+    if len(set(units)) < 2:
         return None
-    low, high = stats.bootstrap_bca(values, level=level)
-    return Interval(low=low, high=high, method="BCa bootstrap over prompts", level=level)
+    low, high = stats.bootstrap_bca(stats.group_units(values, units).values, level=level)
+    return Interval(low=low, high=high, method=f"BCa bootstrap over {_kind(units)}", level=level)
 
 
-def _student(values: Sequence[float], level: float) -> Interval | None:
-    if not 2 <= len(values) < SMALL_SAMPLE_PROMPTS:
+def _student(values: Sequence[float], units: Units, level: float) -> Interval | None:
+    if len(set(units)) < 2:
         return None
-    low, high = stats.t_interval(values, level=level)
-    return Interval(low=low, high=high, method="Student's t over prompts", level=level)
+    found = stats.group_units(values, units)
+    if found.effective >= SMALL_SAMPLE_PROMPTS:
+        return None
+    low, high = stats.t_interval(found.values, level=level, freedom=found.freedom)
+    return Interval(low=low, high=high, method=f"Student's t over {_kind(units)}", level=level)
+
+
+def _kind(units: Units) -> str:
+    return "prompts" if len(set(units)) == len(units) else "groups of prompts"

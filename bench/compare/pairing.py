@@ -2,7 +2,7 @@
 
 The unit is the prompt. Images are paired by prompt and sample, which share their noise; the samples of a
 prompt are averaged over the pairs that have both scores. A score counts if it is finite, was made by the
-metric's version in ``run.json``, and is of the images that the run folder now holds; every other pair is
+metric's version in ``run.json``, and is of the images that ``renders.jsonl`` records; every other pair is
 missing.
 """
 
@@ -78,10 +78,9 @@ def _is_of_these_images(
     others: Mapping[tuple[str, str, int], Sequence[Render]],
 ) -> bool:
     key = score.variant, score.prompt_id, score.sample
-    # A run kept without its images has no renders to check against.
-    if images.get(key, score.image_sha256) != score.image_sha256:
-        return False
-    compared = images.get((reference, score.prompt_id, score.sample), score.reference_sha256)
+    if score.image_sha256 is None or images.get(key) != score.image_sha256:
+        return False  # a number that no recorded image stands behind
+    compared = images.get((reference, score.prompt_id, score.sample))
     if score.reference_sha256 in (None, compared):
         return True
     return score.reference_sha256 == digest_of(other.sha256 for other in others.get(key, ()))

@@ -24,7 +24,7 @@ def rank_variants(run: Run, *, metrics: Sequence[str] | None = None, level: floa
     better, not by how much: ``compare_run`` says that.
 
     There is none for a metric of category "distance" or without a better direction, nor where fewer than 3
-    variants have scores or fewer than 2 prompts have scores of all that do.
+    variants have scores or fewer than 2 prompts, or groups of prompts, have scores of all that do.
 
     Args:
         run: a run as it was read.
@@ -57,12 +57,14 @@ def _ranking(facts: MetricFacts, suite: Suite, scores: dict[str, ImageScores], l
     if len(scores) < MIN_RANKED:
         return None
     shared = _shared_samples(suite, list(scores.values()))
-    if len(shared) < 2:
+    owners = {prompt.id: prompt.unit for prompt in suite.prompts}
+    units = [owners[prompt[0][0]] for prompt in shared]
+    if len(set(units)) < 2:
         return None
     better = 1 if facts.higher_is_better else -1
     # Sums of the same number of samples rank as means do, and exactly rounded ones tie where images do.
     totals = [[better * math.fsum(own[key] for key in prompt) for own in scores.values()] for prompt in shared]
-    fit = stats.fit_davidson(totals, level=level)
+    fit = stats.fit_davidson(totals, level=level, groups=units)
     names = list(scores)
     # Equal strengths come out equal up to rounding, and keep the suite's order.
     order = sorted(range(len(names)), key=lambda index: -round(fit.strengths[index], 9))

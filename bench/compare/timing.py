@@ -8,7 +8,7 @@ from typing import get_args
 from bench import stats
 from bench.comparability import check_names
 from bench.errors import InvalidError
-from bench.formatting import plural
+from bench.formatting import argument, plural
 from bench.records import Conditions, Interval, Ratio, Run, Timing, TimingName, TimingSummary
 
 BUSY_PERCENT = 25.0
@@ -81,7 +81,7 @@ def timing_ratios(
         if min(min(timing.values) for timing in timings) <= 0:
             raise InvalidError(
                 f"{run.path}: timings.jsonl gives {name} of {variant} a value of 0 or less.",
-                hint=f"Measure again: hotart-bench measure {run.path}",
+                hint=f"Measure again: hotart-bench measure {argument(run.path)}",
             )
     return tuple(
         _ratio(name, candidate, reference, rounds, level)

@@ -6,17 +6,18 @@ Read in this order: ``check`` (what is compared), ``quality`` and ``timing`` (th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 from bench.comparability import machine_differences, refuse_incomparable
+from bench.compare.tags import ADVICE
 from bench.errors import UsageError
-from bench.formatting import did_you_mean, listed
+from bench.formatting import argument, did_you_mean, listed, percent
 from bench.gate.check import invalid, is_timed, new_check
 from bench.gate.outcomes import worst_first
 from bench.gate.quality import check_metric
 from bench.gate.timing import ONLY_ON, check_timing
-from bench.records import SCHEMA, Baseline, FrozenRound, FrozenVariant, Gate, Limit, TimingName, Verdict
+from bench.records import SCHEMA, Baseline, FrozenRound, FrozenVariant, Gate, Limit, Prompt, TimingName, Verdict
 from bench.suite.limits import check_metric_limit, quantity_of
 
 __all__ = ["check_limits", "like_named"]
@@ -46,6 +47,8 @@ def check_limits(
     baseline_is_run: bool,
     time: str,
     quality_only: bool = False,
+    prompts: Sequence[Prompt] = (),
+    notes: Iterable[str] = (),
 ) -> Gate:
     """Verdicts on each (candidate, reference) pair of variants, one for each limit that the reference froze.
 
@@ -62,6 +65,8 @@ def check_limits(
             timings are of one session.
         time: ISO 8601, UTC.
         quality_only: leave timed quantities out, with a note, so that different machines can be compared.
+        prompts: the candidate's, which say what groups and tags they have; without them each stands alone.
+        notes: what the reader should know besides, such as that images were pruned.
 
     Raises:
         UsageError: no pair, a variant as its own reference, an unknown reference variant, no limit, a limit
@@ -73,12 +78,12 @@ def check_limits(
     one_session = _is_one_session(sides, baseline_is_run)
     _refuse_pairs(sides, paths, pairs, one_session)
     _refuse_limits(reference, baseline)
-    limits, notes = _split_limits(sides, baseline, quality_only)
+    limits, more = _split_limits(sides, baseline, quality_only)
     metrics = [limit.name for limit in limits if not is_timed(limit)]
     refuse_incomparable(candidate, reference, metrics, len(limits) > len(metrics), labels)
-    verdicts = tuple(_verdict(sides, paths, limit, pair, one_session) for pair in pairs for limit in limits)
-    notes += [*_unchanged(verdicts), *_left_out(sides, run, pairs, one_session)]
-    notes += _notes_on_sides(sides, labels, baseline_is_run)
+    verdicts = tuple(_verdict(sides, paths, limit, pair, one_session, prompts) for pair in pairs for limit in limits)
+    more += [*_unchanged(verdicts), *_tagged(verdicts), *_left_out(sides, run, pairs, one_session)]
+    more += [*_notes_on_sides(sides, labels, baseline_is_run), *notes]
     return Gate(
         schema=SCHEMA,
         outcome=worst_first(verdicts)[0].outcome if verdicts else "invalid",
@@ -89,7 +94,7 @@ def check_limits(
         baseline_is_run=baseline_is_run,
         protocol_digest=candidate.protocol_digest,
         verdicts=verdicts,
-        notes=tuple(notes),
+        notes=tuple(more),
         time=time,
     )
 
@@ -118,7 +123,7 @@ def _refuse_pairs(sides: Sides, paths: Labels, pairs: Sequence[tuple[str, str]],
         if one_session and candidate == reference:
             raise UsageError(
                 f"{run}: the variant {candidate!r} cannot be its own reference.",
-                f"hotart-bench gate {run} --baseline PATH, or two variants with --candidate and --reference",
+                f"hotart-bench gate {argument(run)} --baseline PATH, or two variants with --candidate and --reference",
             )
 
 
@@ -163,7 +168,14 @@ def _split_limits(sides: Sides, baseline: str, quality_only: bool) -> tuple[list
     return checked, notes
 
 
-def _verdict(sides: Sides, paths: Labels, limit: Limit, pair: tuple[str, str], one_session: bool) -> Verdict:
+def _verdict(
+    sides: Sides,
+    paths: Labels,
+    limit: Limit,
+    pair: tuple[str, str],
+    one_session: bool,
+    prompts: Sequence[Prompt],
+) -> Verdict:
     run, baseline = paths
     name, timed = limit.name, is_timed(limit)
     ours, theirs = (_by_name(side).get(variant) for side, variant in zip(sides, pair, strict=True))
@@ -178,15 +190,20 @@ def _verdict(sides: Sides, paths: Labels, limit: Limit, pair: tuple[str, str], o
     check = new_check(limit, *pair, unit=unit, samples=samples, equal_weights=equal)
     if ours is None or theirs is None:
         return invalid(check, f"{run} has no variant {pair[0]}")
+    for side, frozen in ((run, ours), (baseline, theirs)):
+        if frozen.doubts:
+            return invalid(check, f"of {frozen.fingerprint.name} in {side}, {'; '.join(frozen.doubts)}")
     if not (below if timed else reference_facts and name in theirs.values):
         return invalid(check, f"{baseline} has no {'timings' if timed else 'scores'} of it")
     if not (above if timed else name in ours.values):
         what, verb = ("timings", "measure") if timed else ("scores", "score")
-        return invalid(check, f"{run} has no {what} of it; hotart-bench {verb} {run} makes them")
+        return invalid(check, f"{run} has no {what} of it; hotart-bench {verb} {argument(run)} makes them")
     if reference_facts is None:
         noise = next((one for one in sides[1].session_noise if one.name == name), None)
         return check_timing(check, above, below, one_session=one_session, noise=noise)
-    return check_metric(check, reference_facts, list(sides[1].prompts), ours.values[name], theirs.values[name])
+    known = {prompt.id: prompt for prompt in prompts}
+    those = [known.get(prompt_id) or Prompt(id=prompt_id, text="") for prompt_id in sides[1].prompts]
+    return check_metric(check, reference_facts, those, ours.values[name], theirs.values[name])
 
 
 def _rounds(side: FrozenVariant | None, name: str) -> tuple[FrozenRound, ...]:
@@ -204,6 +221,16 @@ def _unchanged(verdicts: Sequence[Verdict]) -> list[str]:
         f"No score changed on any gated metric, although the weights differ: {listed(list(same))}. See whether the new "
         "weights took effect."
     ]
+
+
+def _tagged(verdicts: Sequence[Verdict]) -> list[str]:
+    """A note where tags explain much of a metric's losses, which makes its interval doubtful."""
+    shares = [
+        f"{percent(one.tags_explain)} in {one.name} of {one.candidate}"
+        for one in verdicts
+        if one.tags_explain is not None
+    ]
+    return [f"Tags explain much of the losses: {listed(shares)}. {ADVICE}"] if shares else []
 
 
 def _left_out(sides: Sides, run: str, pairs: Sequence[tuple[str, str]], one_session: bool) -> list[str]:

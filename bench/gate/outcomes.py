@@ -89,13 +89,16 @@ def formatted(verdict: Verdict) -> Formatted:
         interval=text.NONE if found is None else f"[{amount(found.low, True)}, {amount(found.high, True)}]",
         margin=amount(verdict.margin),
         detectable=amount(verdict.detectable),
-        behind=f"{text.plural(verdict.n, per)} x {verdict.samples} {many}",
+        behind=f"{text.plural(verdict.n, per) if timed else _prompts(verdict)} x {verdict.samples} {many}",
     )
 
 
 # A verdict in one sentence that needs no statistics.
 
 SURE = text.percent((1 + LEVEL) / 2)
+NOMINAL, RATE_OF_FEW, RATE_OF_SKEWED = "5 %", "13 %", "10 %"
+"""How often a gate passes, or fails, a model at exactly the limit: nominally, with 10 lognormal losses, and with 25 of
+them. ``tests/figures/gating.py`` computes them."""
 _GROWTH = {
     "second": ("took", "exactly as long as before", "longer", "shorter"),
     "byte": ("took up", "exactly as much as before", "more", "less"),
@@ -104,8 +107,11 @@ _GROWTH = {
 """By unit: the verb, and the words for no change, a loss and a gain."""
 
 
-def metric_sentence(verdict: Verdict, better: Literal["higher", "lower"]) -> str:
-    """The verdict on a metric whose mean loss and interval are known as far as they can be."""
+def metric_sentence(verdict: Verdict, better: Literal["higher", "lower"], caution: str = "") -> str:
+    """The verdict on a metric whose mean loss and interval are known as far as they can be.
+
+    ``caution`` is what makes it worth less (``few_sentence``).
+    """
     worse, gain = ("fall", "rise") if better == "higher" else ("rise", "fall")
     loss = verdict.loss or 0.0
     size = _amount(verdict, abs(loss))
@@ -120,9 +126,32 @@ def metric_sentence(verdict: Verdict, better: Literal["higher", "lower"]) -> str
     else:
         allowed = "there is no margin yet"
     return (
-        f"{subject(verdict)} {moved} on average over {text.plural(verdict.n, 'prompt')}; {allowed}, and "
-        f"{_metric_reason(verdict, worse, gain)}{_weights(verdict)}."
+        f"{subject(verdict)} {moved} on average over {_prompts(verdict)}; {allowed}, and "
+        f"{_metric_reason(verdict, worse, gain)}{_weights(verdict)}.{caution}"
     )
+
+
+def few_sentence(outcome: Outcome, *, few: bool, grouped: bool) -> str:
+    """What the simulation of docs/gate.md says of a pass or fail on few prompts, or on fewer than 100 skewed ones."""
+    verb, moves = ("pass", "lose") if outcome == "pass" else ("fail", "gain")
+    what = "groups of prompts" if grouped else "prompts"
+    if few:
+        return (
+            f" With so few {what}, up to {RATE_OF_FEW} of models at exactly the limit {verb} where a few {moves} much, "
+            f"not {NOMINAL}."
+        )
+    return (
+        f" The losses are skewed: with a long tail over so few {what}, up to {RATE_OF_SKEWED} of models at exactly "
+        f"the limit {verb}, not {NOMINAL}."
+    )
+
+
+def _prompts(verdict: Verdict) -> str:
+    """How many prompts, in how many groups, and what these are worth where their sizes differ much."""
+    if verdict.groups is None or verdict.effective is None:
+        return text.plural(verdict.n, "prompt")
+    worth = f", worth {verdict.effective:.1f} equal ones" if verdict.effective < 0.9 * verdict.groups else ""
+    return f"{text.plural(verdict.n, 'prompt')} in {text.plural(verdict.groups, 'group')}{worth}"
 
 
 def unchanged_sentence(verdict: Verdict) -> str:
@@ -130,9 +159,7 @@ def unchanged_sentence(verdict: Verdict) -> str:
     if verdict.equal_weights:
         every = "the one prompt" if verdict.n == 1 else f"all {verdict.n:,} prompts"
         return f"{subject(verdict)} is the same on {every}, as it must be: the weights on both sides are equal."
-    return (
-        f"{subject(verdict)}: no prompt changed, over {text.plural(verdict.n, 'prompt')}, although the weights differ."
-    )
+    return f"{subject(verdict)}: no prompt changed, over {_prompts(verdict)}, although the weights differ."
 
 
 def timing_sentence(verdict: Verdict, open_question: str = "") -> str:
@@ -149,8 +176,10 @@ def timing_sentence(verdict: Verdict, open_question: str = "") -> str:
 
 def _metric_reason(verdict: Verdict, worse: str, gain: str) -> str:
     found, would_decide = verdict.interval, _would_decide(verdict.needed, "prompt")
-    if found is None or (verdict.outcome == "inconclusive" and verdict.n < MIN_PROMPTS):
-        return f"fewer than {MIN_PROMPTS} prompts decide nothing; {would_decide}"
+    independent = verdict.n if verdict.effective is None else int(verdict.effective)
+    if found is None or (verdict.outcome == "inconclusive" and independent < MIN_PROMPTS):
+        what = "prompts" if verdict.effective is None else "groups of prompts of equal size"
+        return f"fewer than {MIN_PROMPTS} {what} decide nothing; {would_decide}"
     low, high = _amount(verdict, found.low), _amount(verdict, found.high)
     if verdict.outcome == "fail":
         return f"the {worse} is larger than that: at least {low} with {SURE} confidence"

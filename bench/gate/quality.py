@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from msgspec.structs import replace
 
+from bench.compare.tags import tags_explain
 from bench.formatting import listed, plural
 from bench.gate.check import NEAREST, invalid, metric_margin, outcome_of, with_interval
-from bench.gate.outcomes import metric_sentence, unchanged_sentence
-from bench.records import MetricFacts, Verdict, WorstPrompt
+from bench.gate.outcomes import few_sentence, metric_sentence, unchanged_sentence
+from bench.records import MetricFacts, Prompt, Verdict, WorstPrompt
 from bench.stats.bounds import METHOD, MIN_PROMPTS, detectable_loss, mean_bounds, prompts_for
-from bench.stats.effects import Floats, is_constant, mean, sd
+from bench.stats.effects import Floats, is_constant, mean, rescaled, sd
+from bench.stats.groups import Units, group_units
 
 WORST = 10
 LARGEST = 1e100
 """No metric gives numbers of this size, and sums of their squares would overflow."""
+FEW = 25
+"""Under so many prompts, or effective groups of them, a rare large loss is easily missed."""
+MANY = 100
+SKEWED = 1.0
+"""Skewness of the losses, towards the side that misleads, from which on a verdict on under 100 says so."""
+FLAT = 0.01
+"""Scores whose standard deviation over the prompts is under this share of the other side's do not follow the images."""
 
 
 def check_metric(
     check: Verdict,
     facts: MetricFacts,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     ours: Sequence[float | None],
     theirs: Sequence[float | None],
 ) -> Verdict:
@@ -32,12 +42,13 @@ def check_metric(
     pass: the upper end of ``mean_bounds`` at 90 % is at most the margin; fail: the lower end is over it; else
     inconclusive, and always so under 10 prompts, except that equal weights with equal values pass. invalid: a
     missing or non-finite value, no prompt, no margin, one that no loss could exceed, or, over two or more
-    prompts, scores that are constant on both sides.
+    prompts, scores of a side that are constant or vary by less than a hundredth of the other side's
+    (``FLAT``). Of prompts in groups the groups are the unit (``bench.stats.groups``).
 
     Args:
         check: the limit and the two variants.
         facts: of the metric; ``higher_is_better`` is not None.
-        prompts: ids of the prompts.
+        prompts: those of both sides.
         ours: the candidate's mean of each prompt, in the metric's unit; None where it is not complete.
         theirs: the reference's.
 
@@ -46,8 +57,8 @@ def check_metric(
     """
     if not len(prompts) == len(ours) == len(theirs):
         raise ValueError(f"{len(prompts)} prompts have {len(ours)} and {len(theirs)} values")
-    check = replace(check, n=len(prompts))
-    reason = _unusable(prompts, ours, "the candidate") or _unusable(prompts, theirs, "the reference")
+    check, ids = replace(check, n=len(prompts)), [prompt.id for prompt in prompts]
+    reason = _unusable(ids, ours, "the candidate") or _unusable(ids, theirs, "the reference")
     if reason:
         return invalid(check, reason)
     above, below = (np.array(side, dtype=np.float64) for side in (ours, theirs))
@@ -57,39 +68,80 @@ def check_metric(
         loss=mean(losses),
         candidate_mean=mean(above),
         reference_mean=mean(below),
-        worst=_worst_prompts(prompts, above, below, losses),
+        worst=_worst_prompts(ids, above, below, losses),
+        tags_explain=tags_explain(prompts, losses.tolist()),
     )
     margin, no_margin = metric_margin(check.limit, below.tolist())
-    if len(prompts) > 1 and is_constant(above) and is_constant(below):
-        return invalid(check, "it gives every prompt the same score on both sides, so it tells nothing")
+    flat = _flat(above, below) if len(prompts) > 1 else ""
+    if flat:
+        return invalid(check, flat)
     if margin is None and len(prompts) > 1:
         return invalid(check, no_margin)
     worst_end = facts.low if facts.higher_is_better else facts.high
     if margin is not None and worst_end is not None and margin >= abs(mean(below) - worst_end):
         return invalid(check, f"its limit {check.limit.text} is one that no loss could exceed")
-    return _decided(replace(check, margin=margin), facts, losses)
+    units = group_units(losses, [prompt.unit for prompt in prompts])
+    if len(units.values) < len(losses):
+        check = replace(check, groups=len(units.values), effective=units.effective)
+    return _decided(replace(check, margin=margin), facts, losses, units)
 
 
-def _decided(check: Verdict, facts: MetricFacts, losses: Floats) -> Verdict:
-    n, margin = check.n, check.margin
+def _decided(check: Verdict, facts: MetricFacts, losses: Floats, units: Units) -> Verdict:
+    n, margin, worth = check.n, check.margin, int(units.effective)
     if check.equal_weights and not losses.any():
         same = with_interval(check, 0.0, 0.0, "equal values")
         return replace(same, outcome="pass", sentence=unchanged_sentence(same))
     check = replace(check, outcome="inconclusive")
-    if margin is None or n < 2:
-        check = replace(check, needed=MIN_PROMPTS)
+    if margin is None or len(units.values) < 2:
+        check = replace(check, needed=math.ceil(MIN_PROMPTS * n / units.effective))
     else:
-        (low, high), spread = mean_bounds(losses), sd(losses)
-        check = replace(with_interval(check, low, high, METHOD), detectable=detectable_loss(n, spread))
-        if n >= MIN_PROMPTS:
+        low, high = mean_bounds(units.values, freedom=units.freedom)
+        check = replace(with_interval(check, low, high, METHOD), detectable=detectable_loss(worth, units.sd))
+        if worth >= MIN_PROMPTS:
             check = replace(check, outcome=outcome_of(low, high, margin))
         if check.outcome == "pass" and not losses.any():
             return replace(check, sentence=unchanged_sentence(check))
         if check.outcome == "inconclusive":
             # Prompts with which 80 of 100 gates would decide, if the estimated loss were the true one.
             away = max(abs(margin - mean(losses)), NEAREST * margin)
-            check = replace(check, needed=max(n + 1, prompts_for(away, spread)))
-    return replace(check, sentence=metric_sentence(check, "higher" if facts.higher_is_better else "lower"))
+            more = math.ceil(prompts_for(away, units.sd) * n / units.effective)
+            check = replace(check, needed=max(n + 1, more))
+    better: Literal["higher", "lower"] = "higher" if facts.higher_is_better else "lower"
+    return replace(check, sentence=metric_sentence(check, better, _caution(check, units)))
+
+
+def _caution(check: Verdict, units: Units) -> str:
+    """What a pass or fail on few or skewed prompts is worth less; empty where the error rates hold."""
+    if check.outcome not in ("pass", "fail") or units.effective >= MANY:
+        return ""
+    few = units.effective < FEW
+    skewness = _skewness(units.values) * (1 if check.outcome == "pass" else -1)
+    return few_sentence(check.outcome, few=few, grouped=check.groups is not None) if few or skewness > SKEWED else ""
+
+
+def _skewness(values: Floats) -> float:
+    """sum(d^3) / n over (sum(d^2) / n)^1.5, d the deviations from the mean; 0 where all are equal."""
+    if is_constant(values):
+        return 0.0
+    deviations, _ = rescaled(values - mean(values))
+    return float(np.mean(deviations**3) / np.mean(deviations**2) ** 1.5)
+
+
+def _flat(above: Floats, below: Floats) -> str:
+    """Why scores tell nothing that do not vary, or next to nothing beside the other side's; empty where they do."""
+    spreads = {"the candidate": sd(above), "the reference": sd(below)}
+    widest = max(spreads.values())
+    if widest == 0:
+        return "it gives every prompt the same score on both sides, so it tells nothing"
+    for side, spread in spreads.items():
+        if spread == 0:
+            return f"{side} has the same score on every prompt, so its scores say nothing of its images"
+        if spread < FLAT * widest:
+            return (
+                f"the scores of {side} vary from prompt to prompt by less than {FLAT:.0%} of the other side's, so they "
+                "say nothing of its images"
+            )
+    return ""
 
 
 def _unusable(prompts: Sequence[str], values: Sequence[float | None], side: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench import formatting as wording
+from bench.documents import resolved
 from bench.errors import UsageError
 from bench.formatting import joined, plural
 from bench.gate.outcomes import WORDS, WORST_FIRST, formatted, unexplained, worst_first
@@ -161,7 +162,7 @@ class _Pictures:
 
 
 def _folder(run: Run) -> str:
-    return Path(run.path).resolve().name
+    return resolved(run.path).name
 
 
 # The whole summary.

@@ -8,15 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import msgspec
 
 from bench.checkpoints.checkpoint import Shape
+from bench.records import Lora
 from bench.records.weights import ChangeKind
 
 if TYPE_CHECKING:
     import torch
 
     Parts = Mapping[str, torch.Tensor]
+
+
+Start = Literal["pissa", "olora"]
+"""What PEFT took out of a weight and made the matrices of, before it trained them (``begun_with``)."""
 
 
 class Change(NamedTuple):
@@ -35,6 +42,8 @@ class Change(NamedTuple):
     """What the matrices' product is multiplied with: alpha/rank, for rsLoRA alpha/sqrt(rank); 1 for differences."""
     parts: dict[str, str]
     """Role (``up``, ``hada_w1_a``, ``dora_scale``) -> key in the file."""
+    start: Start | None = None
+    """What the matrices were begun with, which is taken away again; None where that was a change of 0."""
 
 
 class Adapter(NamedTuple):
@@ -48,11 +57,24 @@ class Adapter(NamedTuple):
     """Keys by component; they sum up to ``keys``."""
     changes: tuple[Change, ...]
     """In the order of the tensors' names."""
+    notes: tuple[str, ...] = ()
+    """As ``LoraAudit.notes``."""
 
     @property
-    def scales(self) -> list[tuple[str, float]]:
-        """Tensor and scale of every change: PEFT keeps alpha beside the file, so the file's bytes do not tell it."""
-        return [(change.tensor, change.scale) for change in self.changes]
+    def scales(self) -> list[tuple[str, float] | tuple[str, float, str]]:
+        """Tensor, scale and start of every change: PEFT keeps them beside the file, so its bytes do not tell them."""
+        return [
+            (one.tensor, one.scale) if one.start is None else (one.tensor, one.scale, one.start) for one in self.changes
+        ]
+
+
+def weights_of(lora: Lora) -> dict[str, Any]:
+    """What of a LoRA's table decides the change, for digests: all but its path, and ``leave_out`` where it has one."""
+    return {
+        name: value
+        for name, value in msgspec.to_builtins(lora).items()
+        if name != "path" and (name != "leave_out" or value)
+    }
 
 
 class Mismatch(Exception):
@@ -224,14 +246,14 @@ def changed(change: Change, weight: torch.Tensor, parts: Parts, strength: float)
     Args:
         change: what to do.
         weight: W, float32.
-        parts: role -> tensor, as ``bench.lora.apply.AdapterParts`` reads them.
+        parts: role -> tensor, as ``bench.lora.apply.AdapterParts`` reads them, and ``with_start``.
         strength: the weight that the suite gives this tensor; at 0 the result is ``weight`` itself.
     """
     import torch
 
     if strength == 0:
         return weight
-    if change.kind == "lora" and not change.dora:
+    if is_by_rows(change) and change.kind == "lora":
         flat, up, down = (values.flatten(1) for values in (weight, parts["up"], parts["down"]))
         return torch.addmm(flat, up, down, alpha=strength * change.scale).reshape(weight.shape)
     added = delta(change, parts, weight.shape)
@@ -254,6 +276,7 @@ def _with_norms(weight: torch.Tensor, parts: Parts) -> torch.Tensor:
 def delta(change: Change, parts: Parts, shape: Sequence[int]) -> torch.Tensor:
     """dW = scale * product of the parts, float32, reshaped to ``shape``; of a DoRA, what is added before the norms.
 
+    Where the matrices have a start, it is taken away.
     LoRA up @ down (arXiv 2106.09685); Tucker sum_pq core[p,q,...] up[o,p] down[q,i]; LoHa (w1_a @ w1_b) * (w2_a @ w2_b)
     elementwise (arXiv 2108.06098); LoKr kron(w1, w2) (arXiv 2212.10650); a difference is itself.
     """
@@ -268,9 +291,38 @@ def delta(change: Change, parts: Parts, shape: Sequence[int]) -> torch.Tensor:
             # As matrices: the result's columns are (in of the first, in of the second, height, width) in this order.
             product = _factor(parts, "lokr_w1").kron(_factor(parts, "lokr_w2").flatten(1))
         case _:
-            (difference,) = (part for role, part in parts.items() if role != "alpha")
+            (difference,) = parts.values()
             product = difference.clone()
-    return product.mul_(change.scale).reshape(tuple(shape))
+    added = product.mul_(change.scale).reshape(tuple(shape))
+    return added.sub_(parts["start"]) if change.start is not None else added
+
+
+def with_start(change: Change, parts: Parts, weight: torch.Tensor) -> Parts:
+    """The parts of a change, with what it was begun with as ``start``: (out, in) float32.
+
+    Args:
+        change: the change.
+        parts: role -> tensor.
+        weight: (out, in), as the checkpoint has it, before any LoRA.
+    """
+    if change.start is None:
+        return parts
+    return {**parts, "start": begun_with(change, weight.float())}
+
+
+def begun_with(change: Change, weight: torch.Tensor) -> torch.Tensor:
+    """scale * B0 @ A0, (out, in) float32, which PEFT takes out of a weight W before it trains B and A beside the rest.
+
+    PiSSA: U_r S_r V_r^T = U_r U_r^T W of the singular value decomposition (arXiv 2404.02948). OLoRA: scale * Q_r R_r =
+    scale * Q_r Q_r^T W of the QR decomposition (arXiv 2406.01775). So signs do not matter.
+    Source: PEFT, tuners/lora/layer.py, pissa_init and olora_init.
+    """
+    import torch
+
+    pissa = change.start == "pissa"
+    directions = torch.linalg.svd(weight, full_matrices=False).U if pissa else torch.linalg.qr(weight).Q
+    taken: torch.Tensor = directions[:, : change.rank] @ (directions[:, : change.rank].T @ weight)
+    return taken if pissa else taken.mul_(change.scale)
 
 
 def _factor(parts: Parts, name: str) -> torch.Tensor:
@@ -295,13 +347,13 @@ def _tucker(core: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tenso
 
 def is_by_rows(change: Change) -> bool:
     """Whether a row of the change is made of the same row of ``up``, so that rows can be changed alone."""
-    return change.kind in ("lora", "tucker") and not change.dora
+    return change.kind in ("lora", "tucker") and not change.dora and change.start is None
 
 
 def can_run_unfused(change: Change) -> bool:
     """Whether a change can be computed in every step: a plain LoRA on a linear layer or a convolution.
 
-    The other kinds are not two small layers, a DoRA scales the module's own output too, and an embedding is looked up,
-    not multiplied with.
+    The other kinds are not two small layers, a DoRA scales the module's own output too, a start is as large as the
+    weight, and an embedding is looked up, not multiplied with.
     """
-    return change.kind == "lora" and not change.dora and not change.tensor.endswith("_embedding.weight")
+    return change.kind == "lora" and is_by_rows(change) and not change.tensor.endswith("_embedding.weight")

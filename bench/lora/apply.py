@@ -19,7 +19,7 @@ from bench.checkpoints.checkpoint import Tensor
 from bench.checkpoints.finite import count_non_finite
 from bench.errors import WeightsError
 from bench.formatting import listed
-from bench.lora.algorithms import Adapter, Change, can_run_unfused, changed, is_by_rows
+from bench.lora.algorithms import Adapter, Change, can_run_unfused, changed, is_by_rows, with_start
 from bench.lora.audit import BLOCK, measure_change
 from bench.lora.parse import read_adapter
 from bench.records import Lora, Variant
@@ -40,7 +40,7 @@ def read_loras(tensors: Mapping[str, Tensor], variant: Variant, weights_dir: Pat
     for number, lora in enumerate(variant.loras):
         check_blocks(lora.blocks, blocks, f"variants.{variant.name}.loras[{number}]")
         place = sources.fetch(sources.find_lora(lora.path, weights_dir))
-        found.append((lora, read_adapter(Path(place.path or ""), tensors)))
+        found.append((lora, read_adapter(Path(place.path or ""), tensors, lora.leave_out)))
     return found
 
 
@@ -57,12 +57,13 @@ class AdapterParts:
         self._file: Any = safe_open(path, "pt", device=device)
 
     def of(self, change: Change) -> dict[str, torch.Tensor]:
-        """Role -> tensor of a change, float32.
+        """Role -> tensor of a change, float32, without its alpha.
 
         Raises:
             WeightsError: a value is not finite.
         """
-        parts = {role: self._file.get_tensor(key).to(torch.float32) for role, key in change.parts.items()}
+        keys = ((role, key) for role, key in change.parts.items() if role != "alpha")
+        parts = {role: self._file.get_tensor(key).to(torch.float32) for role, key in keys}
         for role, part in parts.items():
             wrong = count_non_finite(part)
             if wrong:
@@ -83,7 +84,8 @@ def check_values(adapter: Adapter) -> None:
     file, zero = AdapterParts(adapter.path), []
     for change in adapter.changes:  # all are read, so that every value is looked at
         parts = file.of(change)
-        zero.append(not change.dora and any(not part.any() for role, part in parts.items() if role != "alpha"))
+        zeros = any(not part.any() for part in parts.values())
+        zero.append(zeros and not change.dora and change.start is None)
     if all(zero):
         raise WeightsError(
             f"{adapter.path}: changes nothing, since in each of its {len(zero)} modules a matrix is all zeros, such as "
@@ -116,7 +118,7 @@ def fuse_into(
         stack = slice(start, start + rows)
         values = [before[stack].float()]
         for change, parts, strength in changes:
-            own = {**parts, "up": parts["up"][stack]} if is_by_rows(change) else parts
+            own = {**parts, "up": parts["up"][stack]} if is_by_rows(change) else with_start(change, parts, values[0])
             values.append(changed(change, values[-1], own, strength))
         if dtype is not None:
             pairs = [*pairwise(values), *([(values[0], values[-1])] if len(changes) > 1 else [])]

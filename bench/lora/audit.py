@@ -84,6 +84,7 @@ def audit_lora(lora: Lora, adapter: Adapter, steps: Sequence[Step]) -> LoraAudit
             _changed_module(change, strength, None if sizes is None else next(rows))
             for change, strength, sizes in steps
         ),
+        notes=adapter.notes,
     )
 
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
 import numpy as np
 
-from bench import documents
 from bench.checkpoints.blocks import LDM_UNET, BlockMap, count_blocks, ldm_unet_name
 from bench.checkpoints.checkpoint import Shape, Tensor
-from bench.checkpoints.detect import looks_like
+from bench.checkpoints.detect import looks_like, lora_of
 from bench.checkpoints.safetensors_files import Header, Stored, read_header
 from bench.errors import WeightsError
-from bench.formatting import listed
+from bench.formatting import listed, plural
 from bench.lora.algorithms import NORMS, Adapter, Change, Mismatch, changes_of, delta_shape, fits, norm_axis
+from bench.lora.peft import PEFT_PREFIX, AdapterConfig, read_configs, scale_of, start_of
 from bench.records.weights import ChangeKind
 
 T = TypeVar("T")
@@ -37,7 +36,11 @@ DIFFERENCES = ("diff", "norm", "bias")
 """Kinds that are added as they are; an alpha beside them has no meaning, in any tool."""
 
 
-def read_adapter(path: Path, tensors: Mapping[str, Tensor]) -> Adapter:
+class OtherFamilyError(WeightsError):
+    """A LoRA whose keys or shapes are not those of the checkpoint; it may fit another."""
+
+
+def read_adapter(path: Path, tensors: Mapping[str, Tensor], leave_out: Collection[str] = ()) -> Adapter:
     """What a LoRA file changes in a checkpoint; each of its keys belongs to one tensor.
 
     Reads the header and the scalars; ``bench.lora.apply`` reads the weights.
@@ -45,18 +48,18 @@ def read_adapter(path: Path, tensors: Mapping[str, Tensor]) -> Adapter:
     Args:
         path: a file as kohya's scripts, lycoris, PEFT, diffusers or ComfyUI write it.
         tensors: the whole checkpoint's, by canonical name.
+        leave_out: as ``Lora.leave_out``.
 
     Raises:
         WeightsError: the file is damaged or empty, a key fits nothing in the checkpoint or the same place as another,
-            shapes or ranks are not right, or an alpha is 0 or not finite.
+            shapes or ranks are not right, a matrix is stored as whole numbers, or an alpha is 0 or not finite.
     """
-    header = read_header(path)
-    if not header.tensors:
-        raise WeightsError(f"{path}: holds no tensors.")
+    header, left_out = _without(path, read_header(path), leave_out)
     modules, left, problems = _modules_of(header.tensors, module_names(tensors, count_blocks(tensors)))
     if left:
-        raise _left_over(path, left, modules)
-    configs = _read_configs(path, header)
+        raise _left_over(path, header, left, modules)
+    _refuse_whole_numbers(path, header)
+    configs = read_configs(path, header)
     changes: dict[str, Change] = {}
     for name, (_, candidates, parts) in modules.items():
         try:
@@ -68,7 +71,7 @@ def read_adapter(path: Path, tensors: Mapping[str, Tensor]) -> Adapter:
         except Mismatch as mismatch:
             problems.append(mismatch if mismatch.problem else Mismatch(f"{name} {mismatch.words}", BROKEN))
     if problems:
-        raise _worst(path, problems, len(modules))
+        raise _worst(path, header, problems, len(modules))
     applied = Counter(_component(name) for name, change in changes.items() for _ in change.parts)
     return Adapter(
         path=path,
@@ -76,7 +79,49 @@ def read_adapter(path: Path, tensors: Mapping[str, Tensor]) -> Adapter:
         keys=len(header.tensors),
         applied=dict(sorted(applied.items())),
         changes=tuple(changes[name] for name in sorted(changes)),
+        notes=(*left_out, *_starts(changes.values())),
     )
+
+
+def _without(path: Path, header: Header, leave_out: Collection[str]) -> tuple[Header, list[str]]:
+    """The header without the parts that the user leaves out, and a sentence about each of these.
+
+    Raises:
+        WeightsError: nothing is left, or a part is not there.
+    """
+    kept, said = dict(header.tensors), []
+    for part in leave_out:
+        embeddings = [key for key in kept if key.startswith(f"{part}.")]
+        if not embeddings:
+            raise WeightsError(f"{path}: leave_out names {part}, and no key of the file begins so.", "take it out")
+        kept = {key: stored for key, stored in kept.items() if key not in embeddings}
+        said.append(f"{plural(len(embeddings), 'tensor')} of embeddings ({part}) left out, as leave_out says.")
+    if not kept:
+        raise WeightsError(f"{path}: holds no tensors{' but those of leave_out' if said else ''}.")
+    return header._replace(tensors=kept), said
+
+
+def _refuse_whole_numbers(path: Path, header: Header) -> None:
+    """Refuses matrices of integers: they are codes of rounded numbers, whose scale is not in the file. An alpha may be
+    one."""
+    found = {key: stored.dtype for key, stored in header.tensors.items() if not key.endswith("alpha")}
+    whole = [f"{key} ({dtype})" for key, dtype in found.items() if "float" not in dtype]
+    if whole:
+        raise WeightsError(
+            f"{path}: {len(whole)} of {len(header.tensors)} tensors are stored as whole numbers, without the scale "
+            f"that would make them weights, such as {min(whole)}.",
+            "save the LoRA in float16, bfloat16 or float32",
+        )
+
+
+def _starts(changes: Iterable[Change]) -> list[str]:
+    """A sentence about what the training began with and is taken away again."""
+    starts = sorted({change.start for change in changes if change.start is not None})
+    return [
+        f"Begun with init_lora_weights = {start!r}: the start is computed from this checkpoint and taken away, which "
+        "is right on the checkpoint that it was trained on."
+        for start in starts
+    ]
 
 
 def _component(name: str) -> str:
@@ -150,8 +195,9 @@ OLD_ATTENTION = {
 }
 """diffusers' attention processors had names of their own: -> those of the UNet's and of the text encoders' modules."""
 
-PEFT_PREFIX = "base_model.model."
-"""What stands before every key in a file that PEFT itself wrote."""
+
+WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|module)\.|(?<=_)_orig_mod_")
+"""What torch puts into the names of modules that are compiled or trained on several devices; kohya's writes ``_``."""
 
 
 def module_names(tensors: Iterable[str], blocks: BlockMap) -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -178,6 +224,7 @@ def _spellings(module: str, two_encoders: bool, blocks: BlockMap) -> Iterator[tu
     flat = path.replace(".", "_")
     yield PEFT, module
     yield PEFT, path
+    yield PEFT, f"{component}.{module}"  # diffusers 0.23 wrote the component twice
     if component == "unet":
         yield f"{KOHYA}, {DIFFUSERS}", f"lora_unet_{flat}"
         yield f"lycoris, {DIFFUSERS}", f"lycoris_{flat}"
@@ -187,11 +234,15 @@ def _spellings(module: str, two_encoders: bool, blocks: BlockMap) -> Iterator[tu
             yield f"{KOHYA}, {SGM}", f"lora_unet_{inner.replace('.', '_')}"
             yield f"ComfyUI, {SGM}", ldm_name
             yield f"ComfyUI, {SGM}", f"diffusion_model.{inner}"
+            yield f"OneTrainer, {SGM}", f"unet.{inner}"
     elif component in ("text_encoder", "text_encoder_2"):
         # kohya's scripts number the text encoders of SDXL, and SD 1.5 has one without a number.
         number = {"text_encoder": "1", "text_encoder_2": "2"}[component] if two_encoders else ""
+        clip = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}[component]
         yield KOHYA, f"lora_te{number}_{flat}"
         yield "lycoris", f"lycoris_{flat}"
+        yield "ComfyUI", f"text_encoders.{clip}.transformer.{path}"
+        yield "OneTrainer", f"{clip}.{path}"
         if path.startswith("text_model."):  # transformers 5 left it away in CLIPTextModel
             short = path.removeprefix("text_model.")
             yield PEFT, f"{component}.{short}"
@@ -200,7 +251,7 @@ def _spellings(module: str, two_encoders: bool, blocks: BlockMap) -> Iterator[tu
 
 def _look_up(name: str, names: Mapping[str, T]) -> T | None:
     """What a module's name in the file's spelling stands for; None where the checkpoint has no such module."""
-    name = name.removeprefix(PEFT_PREFIX)
+    name = WRAPPERS.sub("", name.removeprefix(PEFT_PREFIX))
     plain = name.replace(".processor.", ".")
     stem, _, last = plain.rpartition(".")
     spellings = (name, plain, *(f"{stem}.{now}" for now in OLD_ATTENTION.get(last, ())))
@@ -208,11 +259,9 @@ def _look_up(name: str, names: Mapping[str, T]) -> T | None:
 
 
 def _layout(found: set[str]) -> str:
-    """How the keys are named; kohya's text encoders, which have one naming only, are not told beside its UNet's."""
-    for text, unet in ((KOHYA, f"{KOHYA}, "), ("lycoris", "lycoris, ")):
-        if any(layout.startswith(unet) for layout in found):
-            found = found - {text}
-    return " + ".join(sorted(found))
+    """How the keys are named; a program's text encoders, which have one naming only, are not told beside its UNet's."""
+    programs = {layout.partition(", ")[0] for layout in found if ", " in layout}
+    return " + ".join(sorted(found - programs))
 
 
 # A module's parts: checked against the checkpoint's shapes.
@@ -242,8 +291,13 @@ def _change(
             raise Mismatch(f"{tensor} (norms {list(shapes[role])} for a weight {list(whole)})", MISFIT)
     alpha = _read_alpha(path, parts["alpha"], header.tensors[parts["alpha"]]) if "alpha" in parts else None
     config = configs.get(_component(module), configs.get(""))
-    alpha, scale = _scale(module, rank, alpha, config, dora=bool(norms))
-    return Change(tensor, kind, bool(norms), rank, alpha, scale, parts)
+    alpha, scale = scale_of(module, rank, alpha, config, dora=bool(norms))
+    if alpha is not None and not math.isfinite(alpha):
+        raise Mismatch(f"{module} ({alpha})", NOT_FINITE)
+    if scale == 0:
+        raise Mismatch(module, NOTHING)
+    start = start_of(module, kind if len(tensors[tensor].shape) == 2 else "convolution", config)
+    return Change(tensor, kind, bool(norms), rank, alpha, scale, parts, start)
 
 
 def _module(candidates: Iterable[str], leaf: str, found: Shape, tensors: Mapping[str, Tensor]) -> str:
@@ -260,68 +314,7 @@ def _module(candidates: Iterable[str], leaf: str, found: Shape, tensors: Mapping
     return fitting[0]
 
 
-# Alpha, and what the matrices are multiplied with: alpha/rank.
-
-DIFFUSERS_KEY = "lora_adapter_metadata"
-PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-MATRIX = re.compile(r"\.(lora|hada|lokr)_")
-"""In the keys of what a scale is for."""
-ALPHA_DTYPES = ("bfloat16", "float16", "float32", "float64", "int32", "int64")
-
-
-class AdapterConfig(msgspec.Struct, frozen=True):
-    """How PEFT says that a component's LoRA was trained; fields that do not change its scale are passed over."""
-
-    r: int | None = None
-    lora_alpha: float | None = None
-    alpha: float | None = None
-    """LoHa's and LoKr's name of ``lora_alpha``."""
-    alpha_pattern: dict[str, float] = msgspec.field(default_factory=dict)
-    rank_pattern: dict[str, int] = msgspec.field(default_factory=dict)
-    use_rslora: bool = False
-    use_dora: bool = False
-
-
-def _scale(
-    module: str, rank: int | None, alpha: float | None, config: AdapterConfig | None, *, dora: bool
-) -> tuple[float | None, float]:
-    """Alpha and scale: alpha/rank of the module's own tensor, else of PEFT's configuration, else None and 1.
-
-    Args:
-        module: its canonical name.
-        rank: of its matrices. Two whole matrices have none: lycoris writes an alpha for them that means 1, and PEFT
-            divides by the configured rank all the same.
-        alpha: of the module's own tensor.
-        config: of the module's component. Its scale is alpha/sqrt(rank) for rsLoRA.
-        dora: whether the module sets norms.
-
-    Raises:
-        Mismatch: the configuration tells another rank than the matrices have, or a DoRA where there is none; alpha is
-            0 or not finite.
-    """
-    path = module.partition(".")[2]
-    if config is not None and config.use_dora and not dora:
-        raise Mismatch("is a DoRA by the metadata, and lacks lora_magnitude_vector")
-    scale = 1.0 if rank is None or alpha is None else alpha / rank
-    if alpha is None and config is not None:
-        alpha = config.alpha if config.lora_alpha is None else config.lora_alpha
-        alpha = _of_pattern(config.alpha_pattern, path, alpha)
-        told = _of_pattern(config.rank_pattern, path, config.r)
-        if rank is not None and told is not None and rank != told:
-            raise Mismatch(f"is of rank {told} by the metadata, and of rank {rank} by its matrices")
-        width = told if rank is None else rank
-        if width is not None and width > 0:
-            scale = (width if alpha is None else alpha) / (math.sqrt(width) if config.use_rslora else width)
-    if alpha is not None and not math.isfinite(alpha):
-        raise Mismatch(f"{module} ({alpha})", NOT_FINITE)
-    if scale == 0:
-        raise Mismatch(module, NOTHING)
-    return alpha, scale
-
-
-def _of_pattern(patterns: Mapping[str, T], path: str, otherwise: T) -> T:
-    """The value of the first pattern that a module's path ends in, as PEFT matches them."""
-    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", path)), otherwise)
+ALPHA_DTYPES = ("bfloat16", "float16", "float32", "float64", "int64", "int32", "int16", "int8", "uint8")
 
 
 def _read_alpha(path: Path, name: str, stored: Stored) -> float:
@@ -336,57 +329,13 @@ def _read_alpha(path: Path, name: str, stored: Stored) -> float:
     return float(number[0])
 
 
-def _read_configs(path: Path, header: Header) -> dict[str, AdapterConfig]:
-    """PEFT's configuration by component, ``""`` for every component; empty where there is none.
-
-    Raises:
-        WeightsError: it is there and cannot be read, or is not there though the file cannot do without.
-    """
-    beside = path.parent / PEFT_CONFIG
-    try:
-        if DIFFUSERS_KEY in header.metadata:
-            table = documents.loads(header.metadata[DIFFUSERS_KEY])
-            if not isinstance(table, dict):
-                raise ValueError(f"{DIFFUSERS_KEY} is not a table")
-            packed: dict[str, dict[str, object]] = {}
-            for key, value in table.items():  # diffusers packs all components into one table: "unet.lora_alpha"
-                component, _, field = key.partition(".")
-                packed.setdefault(component, {})[field] = value
-            return {component: _config(fields) for component, fields in packed.items()}
-        if path.name == PEFT_FILE and beside.is_file():
-            return {"": _config(documents.loads(beside.read_text(encoding="utf-8")))}
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: its alpha cannot be read from the metadata of PEFT: {error}.") from error
-    keys = header.tensors
-    if (
-        all(key.startswith(PEFT_PREFIX) for key in keys)
-        and any(MATRIX.search(key) for key in keys)
-        and not any(key.endswith(".alpha") for key in keys)
-    ):
-        raise WeightsError(
-            f"{path}: was written by PEFT, which keeps alpha in {PEFT_CONFIG}; without it the strength is not known.",
-            f"put that file beside it, and name it {PEFT_FILE}",
-        )
-    return {}
-
-
-def _config(table: object) -> AdapterConfig:
-    found = documents.convert(table, AdapterConfig)
-    for pattern in (*found.alpha_pattern, *found.rank_pattern):
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"the pattern {pattern!r} is not a regular expression") from error
-    return found
-
-
 # Errors for a file that does not fit.
 
 FAMILY_HINT = "check that the LoRA was trained for this family of checkpoints"
 ALPHA_HINT = "write the alpha that it was trained with into the file: it multiplies the change with alpha / rank"
 
 _COMPONENTS = {
-    "text_encoder_2": re.compile(r"text_encoder_2|lora_te2_|clip_g|conditioner\.embedders\.1\."),
+    "text_encoder_2": re.compile(r"text_encoder_2|lora_te2_|(text_encoders\.)?clip_g|conditioner\.embedders\.1\."),
     "text_encoder": re.compile(
         r"text_encoder|lora_te|text_model|lycoris_text_model|clip_l|conditioner\.|cond_stage_model\."
     ),
@@ -396,24 +345,31 @@ _COMPONENTS = {
 """How keys of a component begin; the first that matches counts."""
 
 
-def _left_over(path: Path, left: list[str], modules: Mapping[str, ModuleKeys]) -> WeightsError:
+def _left_over(path: Path, header: Header, left: list[str], modules: Mapping[str, ModuleKeys]) -> WeightsError:
     """The error for keys that fit nothing: how many of each component, the first, and what they look like."""
+    if all(key.startswith("bundle_emb.") for key in left):
+        return WeightsError(
+            f"{path}: holds embeddings beside the LoRA, which are not applied: {listed(left, 3)}.",
+            'leave_out = ["bundle_emb"] in the table of the LoRA in a suite or recipe applies the rest',
+        )
     used = Counter(_component(candidates[0]) for _, candidates, parts in modules.values() for _ in parts)
     lost: Counter[str] = Counter()
     for key in left:
         plain = key.removeprefix(PEFT_PREFIX)
         lost[next((component for component, begin in _COMPONENTS.items() if begin.match(plain)), "unknown")] += 1
     counts = ", ".join(f"{part} {used[part]} fit, {lost[part]} left over" for part in sorted(used | lost))
-    return WeightsError(
+    return OtherFamilyError(
         f"{path}: {len(left)} of {used.total() + len(left)} keys of the LoRA fit nothing in the checkpoint ({counts}): "
-        f"{listed(left, 3)}. They look like {looks_like(left)}.",
+        f"{listed(left, 3)}. They look like {lora_of(header.tensors) or looks_like(left)}.",
         f"{FAMILY_HINT}; a LoRA is applied whole or not at all",
     )
 
 
-def _worst(path: Path, problems: list[Mismatch], modules: int) -> WeightsError:
+def _worst(path: Path, header: Header, problems: list[Mismatch], modules: int) -> WeightsError:
     """The error for modules that cannot be changed: the worst thing that is wrong, how often, and where first."""
     worst = min((one.problem for one in problems), key=PROBLEMS.index)
     words = [one.words for one in problems if one.problem == worst]
     hint = ALPHA_HINT if worst in (NOTHING, NOT_FINITE) else FAMILY_HINT
-    return WeightsError(f"{path}: {len(words)} of {modules} {worst}: {listed(words, 3)}.", hint)
+    looks = f" It looks like {likely}." if (likely := lora_of(header.tensors)) else ""
+    kind = OtherFamilyError if worst == MISFIT else WeightsError
+    return kind(f"{path}: {len(words)} of {modules} {worst}: {listed(words, 3)}.{looks}", hint)

@@ -10,13 +10,20 @@ import torch
 from bench.checkpoints.blocks import block_of, weight_of
 from bench.checkpoints.checkpoint import component_of
 from bench.checkpoints.finite import count_non_finite
+from bench.checkpoints.ldm_layout import packed_with
 from bench.errors import WeightsError
-from bench.lora.algorithms import Change, changed
+from bench.lora.algorithms import Change, changed, with_start
 from bench.lora.apply import AdapterParts, check_values
 from bench.merge import methods
 
 if TYPE_CHECKING:
     from bench.merge.merged import Merged
+
+
+WHOLE = ("slerp", "ties")
+"""Methods by which an entry depends on all entries of its tensor."""
+PACKED = 4
+"""How many tensors that are merged as one are kept until their parts are read: weight and bias, two at a time."""
 
 
 class Computation:
@@ -25,6 +32,7 @@ class Computation:
     def __init__(self, merged: Merged) -> None:
         self.merged, self.recipe, self.models = merged, merged.recipe, merged.models
         self.weights = merged.recipe.weights or (1.0,) * (len(merged.models) - 1)
+        self._packed = functools.lru_cache(PACKED)(self._compute_packed)
         self.changes = [{change.tensor: change for change in one.adapter.changes} for one in merged.loras]
 
     @functools.cached_property
@@ -40,11 +48,13 @@ class Computation:
         if component_of(name) == "vae" and merged.vae is not None:
             tensor = finite(merged.vae.read(name), name, merged.vae.what)
         elif component_of(name) in merged.merged:
-            tensor = self._compute(name, None if changes else dtype)
+            tensor = self._merge(name, None if changes else dtype)
         else:
             tensor = self._stored(0, name)
+        bare = tensor
         for number, change, strength in changes:
-            tensor = changed(change, tensor.to(torch.float32), self.parts[number].of(change), strength)
+            parts = with_start(change, self.parts[number].of(change), bare)
+            tensor = changed(change, tensor.to(torch.float32), parts, strength)
         if dtype is None:
             return self._finite(tensor, name, merged.what)
         return self._finite(tensor.to(dtype), name, f"{merged.what}, rounded to {str(dtype).removeprefix('torch.')}")
@@ -59,28 +69,46 @@ class Computation:
                     self._stored(index, name)
             raise
 
-    def _compute(self, name: str, dtype: torch.dtype | None) -> torch.Tensor:
-        """The tensor merged, in float32; in ``dtype`` already where that costs nothing."""
-        recipe, alpha = self.recipe, self._alpha(name)
+    def _merge(self, name: str, dtype: torch.dtype | None) -> torch.Tensor:
+        """A tensor merged, in float32; in ``dtype`` already where that costs nothing.
+
+        SLERP and TIES look at the whole of a tensor: as the published file has it, where q, k and v are one.
+        """
+        names = packed_with(name)
+        if self.recipe.method not in WHOLE or len(names) == 1:
+            return self._compute((name,), dtype)
+        return self._packed(names)[names.index(name)].clone()
+
+    def _compute_packed(self, names: tuple[str, ...]) -> tuple[torch.Tensor, ...]:
+        return self._compute(names, None).chunk(len(names))
+
+    def _compute(self, names: tuple[str, ...], dtype: torch.dtype | None) -> torch.Tensor:
+        """One below the other, tensors that are merged as one; several for ``WHOLE`` only."""
+        recipe, alpha, (name, *_) = self.recipe, self._alpha(names[0]), names
         first, *others = range(len(self.models))
         if alpha == 0.0:  # the others add nothing, and nothing may be rounded
-            return self._float32(first, name)
+            return self._float32(first, names)
         if recipe.method in ("weighted_sum", "slerp") and alpha == 1.0:
-            return self._float32(1, name)
+            return self._float32(1, names)
         if recipe.method in ("weighted_sum", "add_difference"):
             # Inputs are not checked yet: what is not finite in an entry of one is not finite in the sum.
             entrywise = functools.partial(getattr(methods, recipe.method), alpha=alpha)
-            stored = (self.models[index].read(name) for index in (first, *others))
-            return methods.in_blocks(entrywise, *stored, dtype=dtype or torch.float32)
-        base, rest = self._float32(first, name), (self._float32(index, name) for index in others)
+            base, *rest = (self.models[index].read(name) for index in (first, *others))
+            if base.shape == rest[0].shape:
+                return methods.in_blocks(entrywise, base, *rest, dtype=dtype or torch.float32)
+            channels = rest[0].shape[1]  # of an inpainting model, those of the mask stay as they are
+            result = base.to(torch.float32, copy=True)
+            result[:, :channels] = methods.in_blocks(entrywise, base[:, :channels], *rest)
+            return result
+        base, float32 = self._float32(first, names), (self._float32(index, names) for index in others)
         if recipe.method == "slerp":
-            (other,) = rest
+            (other,) = float32
             return methods.slerp(base, other, alpha)
         if recipe.method == "ties":
-            return methods.ties(base, list(rest), self.weights, recipe.density or 0.0, alpha)
+            return methods.ties(base, list(float32), self.weights, recipe.density or 0.0, alpha)
         drop, seed, shape = recipe.drop or 0.0, recipe.seed or 0, self.merged.tensors[name].shape
         masks = (methods.kept_entries(shape, drop, seed, index, name) for index in others)
-        return methods.dare(base, rest, self.weights, masks, drop, alpha)
+        return methods.dare(base, float32, self.weights, masks, drop, alpha)
 
     def _alpha(self, name: str) -> float:
         """How much of the others goes into a tensor: its block's number where the recipe names one."""
@@ -94,9 +122,10 @@ class Computation:
         model = self.models[index]
         return finite(model.read(name), name, model.what)
 
-    def _float32(self, index: int, name: str) -> torch.Tensor:
-        """A model's tensor in float32, which may be written into."""
-        return self._stored(index, name).to(torch.float32, copy=True)
+    def _float32(self, index: int, names: tuple[str, ...]) -> torch.Tensor:
+        """A model's tensors in float32, one below the other, which may be written into."""
+        stored = [self._stored(index, name).to(torch.float32, copy=True) for name in names]
+        return stored[0] if len(stored) == 1 else torch.cat(stored)
 
     def _changes_of(self, name: str) -> list[tuple[int, Change, float]]:
         """What the LoRAs do to a tensor: each one's number, its change and the weight that it is given."""

@@ -12,7 +12,7 @@ from bench.checkpoints.diffusers_folder import open_component
 from bench.checkpoints.families import INPAINTING_CHANNELS
 from bench.checkpoints.load import compose, open_place, refuse_incomplete
 from bench.checkpoints.locate import FILES, PICKLES, Place, fetch, find_checkpoint, find_lora, places
-from bench.documents import exists
+from bench.documents import exists, resolved
 from bench.errors import SuiteError, WeightsError
 from bench.lora.parse import read_adapter
 from bench.merge.merged import Fused, Merged
@@ -110,7 +110,7 @@ def open_recipe(path: Path, weights_dir: Path | None, within: tuple[Path, ...] =
     """
     path = path.absolute()
     chain = (*within, path)
-    if path.resolve() in [other.resolve() for other in within]:
+    if resolved(path) in map(resolved, within):
         raise SuiteError(f"{path}: is a source of itself: {' -> '.join(step.name for step in chain)}.")
     recipe = read_recipe(path)
     names = [located(name, path.parent) for name in recipe.models]
@@ -123,7 +123,7 @@ def open_recipe(path: Path, weights_dir: Path | None, within: tuple[Path, ...] =
     loras = []
     for lora in recipe.loras:
         file = Path(fetch(find_lora(located(lora.path, path.parent), weights_dir)).path or "")
-        loras.append(Fused(lora, read_adapter(file, models[0].tensors)))
+        loras.append(Fused(lora, read_adapter(file, models[0].tensors, lora.leave_out)))
     return Merged(path, recipe, models, vae, loras)
 
 

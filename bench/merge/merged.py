@@ -14,12 +14,20 @@ import msgspec
 
 from bench import documents
 from bench.checkpoints.blocks import BlockMap, check_blocks, count_blocks
-from bench.checkpoints.checkpoint import Checkpoint, SourceCheckpoint, Tensor, component_of, stored_dtypes
-from bench.checkpoints.families import COMPONENTS, family_components
+from bench.checkpoints.checkpoint import (
+    PREDICTION_FACTS,
+    Checkpoint,
+    SourceCheckpoint,
+    Tensor,
+    component_of,
+    noise_facts,
+    stored_dtypes,
+)
+from bench.checkpoints.families import COMPONENTS, CONV_IN, family_components, inpainting_shape
 from bench.checkpoints.load import own_config
 from bench.errors import WeightsError
 from bench.formatting import listed
-from bench.lora.algorithms import Adapter
+from bench.lora.algorithms import Adapter, weights_of
 from bench.merge.recipe import Recipe
 from bench.records import CheckpointFacts, Component, Lora
 
@@ -31,7 +39,12 @@ if TYPE_CHECKING:
 NO_ARITHMETIC = ("schema", "models", "vae", "loras", "dtype", "metadata")
 """Fields of a recipe that ``identity`` leaves out or puts another way: names of sources, what is done on writing."""
 
-PREDICTION_FACTS = ("prediction", "zero_terminal_snr")
+ADD_TO_INPAINTING = (
+    'method = "add_difference" with models = [INPAINTING, CUSTOM, BASE] makes an inpainting model of a custom one'
+)
+INPAINTING_NOTE = (
+    f"the difference is added to the first channels of {CONV_IN}; those of the mask and the masked image stay."
+)
 
 
 class Fused(NamedTuple):
@@ -89,8 +102,7 @@ class Merged:
         return msgspec.structs.replace(
             first,
             layout="recipe",
-            prediction=speaker.facts.prediction,
-            zero_terminal_snr=speaker.facts.zero_terminal_snr,
+            **noise_facts(speaker),
             dtypes=stored_dtypes(self.tensors),
             licence=metadata.license or first.licence,
             title=metadata.title or first.title,
@@ -122,13 +134,20 @@ class Merged:
     def identity(self) -> str:
         """The arithmetic, and which of ``files`` belong to which source, as canonical JSON."""
         facts: dict[str, Any] = msgspec.to_builtins(self.recipe)
-        loras = [msgspec.to_builtins(one.lora) for one in self.loras]
         kept = {name: value for name, value in facts.items() if name not in NO_ARITHMETIC}
         kept["components"] = sorted(self.merged)
-        kept["loras"] = [{name: value for name, value in lora.items() if name != "path"} for lora in loras]
+        kept["loras"] = [weights_of(one.lora) for one in self.loras]
         kept["scales"] = [one.adapter.scales for one in self.loras]
         kept["sources"] = [(len(source.files), source.identity) for source in self.sources]
         return documents.canonical({**kept, "vae": self.vae is not None}).decode()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done that the recipe does not show, in sentences; of the recipes that it is made of first."""
+        inner = [note for source in self.sources if isinstance(source, Merged) for note in source.notes]
+        wider = adds_to_inpainting(self.recipe, self.models) and "unet" in self.merged
+        own = [f"{self.path.name}: {INPAINTING_NOTE}"] if wider else []
+        return (*inner, *own, *(f"{one.adapter.path.name}: {note}" for one in self.loras for note in one.adapter.notes))
 
     def without_loras(self) -> Merged:
         """The same recipe without its LoRAs."""
@@ -188,7 +207,8 @@ def check_compatibility(path: Path, recipe: Recipe, models: Sequence[Checkpoint]
             that one has and another has not.
         SuiteError: a block that the UNet does not have.
     """
-    _refuse_other_facts(path, models)
+    wider = adds_to_inpainting(recipe, models)
+    _refuse_other_facts(path, models, ("family", *PREDICTION_FACTS, *([] if wider else ["inpainting"])))
     if recipe.method == "copy":
         merged: frozenset[Component] = frozenset()
     else:
@@ -196,7 +216,7 @@ def check_compatibility(path: Path, recipe: Recipe, models: Sequence[Checkpoint]
         merged = frozenset(recipe.components) or every
     _refuse_missing_components(path, models, merged)
     for other in models[1:]:
-        _refuse_other_tensors(path, models[0], other, merged)
+        _refuse_other_tensors(path, models[0], other, merged, wider=wider)
     if recipe.blocks or any(lora.blocks for lora in recipe.loras):
         blocks = count_blocks(models[0].tensors)
         check_blocks(recipe.blocks, blocks, str(path))
@@ -205,9 +225,17 @@ def check_compatibility(path: Path, recipe: Recipe, models: Sequence[Checkpoint]
     return merged
 
 
-def _refuse_other_facts(path: Path, models: Sequence[Checkpoint]) -> None:
+def adds_to_inpainting(recipe: Recipe, models: Sequence[Checkpoint]) -> bool:
+    """Whether a difference of ordinary models is added to an inpainting model, whose first convolution has more inputs.
+
+    The first of its input channels are those of an ordinary model, the rest are of the mask and the masked image.
+    """
+    return recipe.method == "add_difference" and [model.facts.inpainting for model in models] == [True, False, False]
+
+
+def _refuse_other_facts(path: Path, models: Sequence[Checkpoint], facts: Sequence[str]) -> None:
     differing = []
-    for fact in ("family", *PREDICTION_FACTS, "inpainting"):
+    for fact in facts:
         # A VAE alone is the same in every family, and a UNet alone does not say what it predicts.
         telling = [
             model
@@ -220,7 +248,9 @@ def _refuse_other_facts(path: Path, models: Sequence[Checkpoint]) -> None:
     if differing:
         raise WeightsError(
             f"{path}: these models do not go together: {'; '.join(differing)}.",
-            "merge models of one family that predict the same; a mean of such weights draws nothing",
+            ADD_TO_INPAINTING
+            if differing[0].startswith("inpainting")
+            else "merge models of one family that predict the same; a mean of such weights draws nothing",
         )
 
 
@@ -237,11 +267,15 @@ def _refuse_missing_components(path: Path, models: Sequence[Checkpoint], merged:
     )
 
 
-def _refuse_other_tensors(path: Path, first: Checkpoint, other: Checkpoint, components: Collection[Component]) -> None:
+def _refuse_other_tensors(
+    path: Path, first: Checkpoint, other: Checkpoint, components: Collection[Component], *, wider: bool
+) -> None:
     ours, theirs = (
         {name: tensor.shape for name, tensor in model.tensors.items() if component_of(name) in components}
         for model in (first, other)
     )
+    if wider and CONV_IN in theirs:
+        theirs[CONV_IN] = inpainting_shape(theirs[CONV_IN])
     shapes = [name for name in ours if name in theirs and ours[name] != theirs[name]]
     differing = [
         f"{len(names)} {what}, such as {listed(names, 3)}"

@@ -16,6 +16,7 @@ import msgspec
 from bench import documents
 from bench.errors import SuiteError
 from bench.records import HEAVIEST_LORA, Component, Dtype, Lora, Record
+from bench.records.suite import LeftOut
 
 Method = Literal["weighted_sum", "add_difference", "slerp", "ties", "dare", "copy"]
 
@@ -107,16 +108,16 @@ def read_recipe(path: Path) -> Recipe:
 
 def _refuse_unknown(path: Path, table: Mapping[str, Any]) -> None:
     """Refuses unknown fields and choices; what is of a wrong type is left to the type check."""
-    loras, components = (table.get(name) for name in ("loras", "components"))
+    loras = table.get("loras")
     tables: list[tuple[str, Any, type]] = [("", table, Recipe), ("metadata.", table.get("metadata"), Metadata)]
     tables += [(f"loras[{index}].", item, Lora) for index, item in enumerate(loras if isinstance(loras, list) else ())]
     for place, inner, kind in tables:
         if isinstance(inner, dict):
             documents.refuse_unknown_fields(path, place, inner, kind)
+            documents.refuse_unknown_choices(path, f"{place}leave_out", inner.get("leave_out"), get_args(LeftOut))
     documents.refuse_unknown_choice(path, "method", table.get("method"), get_args(Method))
     documents.refuse_unknown_choice(path, "dtype", table.get("dtype"), get_args(Dtype))
-    for index, name in enumerate(components if isinstance(components, list) else ()):
-        documents.refuse_unknown_choice(path, f"components[{index}]", name, get_args(Component))
+    documents.refuse_unknown_choices(path, "components", table.get("components"), get_args(Component))
 
 
 def _check_method(path: Path, recipe: Recipe, table: Mapping[str, Any]) -> None:

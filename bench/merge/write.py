@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import threading
 from collections import Counter, deque
@@ -23,9 +24,12 @@ import torch
 from bench import documents
 from bench.checkpoints.checkpoint import Checkpoint, component_of
 from bench.checkpoints.families import CONV_IN, FAMILIES, family_tensors, inpainting_shape
-from bench.checkpoints.ldm_layout import LdmTensor, join, ldm_tensors
-from bench.checkpoints.safetensors_files import read_header, weights_sha256
+from bench.checkpoints.ldm_layout import TEXT_2, LdmTensor, join, ldm_tensors
+from bench.checkpoints.safetensors_files import Stored, read_header, read_stored, weights_sha256
+from bench.documents import FileState, file_state
 from bench.errors import MachineError, UsageError, WeightsError
+from bench.formatting import quantity
+from bench.lora.algorithms import weights_of
 from bench.merge.load import located, open_recipe
 from bench.merge.merged import Merged, components_of
 from bench.records import Progress, Record, WeightFile
@@ -54,6 +58,8 @@ class MergedFile(Record, frozen=True):
     dtypes: dict[str, str]
     """Precision by component; several are joined by ``+``."""
     inputs: tuple[WeightFile, ...]
+    notes: tuple[str, ...] = ()
+    """What was done that the recipe does not show, in sentences."""
 
 
 def merge(
@@ -85,28 +91,31 @@ def merge(
     _refuse_other_precisions(merged)
     _refuse_unknown_family(merged)
     layout = ldm_tensors(merged.tensors)
-    entries = [*layout, *_marks(merged)]
+    unused = _unused(merged)
+    entries = [*layout, *_marks(merged), *unused]
     check_room(target, sum(map(size_of, entries)))
     before = _stamps(merged)
     inputs = _hash(merged, progress)
     texts = modelspec_texts(merged, {path: file.sha256 for path, file in inputs.items()})
     with replacing(target) as file:
-        sha256, size_bytes = write_tensors(file, target, entries, texts, lambda one: _tensor(merged, one), progress)
+        sha256, size_bytes = write_tensors(
+            file, target, entries, texts, lambda one: _tensor(merged, one, unused), progress
+        )
         _refuse_changed(before, _stamps(merged))
     return MergedFile(
         path=str(output),
         sha256=sha256,
         size_bytes=size_bytes,
-        # The text positions, without parts, are the first encoder's.
-        tensors=dict(Counter(component_of(one.parts[0]) if one.parts else "text_encoder" for one in layout)),
+        tensors=dict(Counter(map(_component, (*layout, *unused)))),
         dtypes=merged.facts.dtypes,
         inputs=tuple(inputs.values()),
+        notes=merged.notes,
     )
 
 
 def _check_output(output: Path, force: bool) -> Path:
     """Where the file goes, a link followed; UsageError where it cannot."""
-    target = output.resolve()
+    target = documents.resolved(output)
     if target.suffix != ".safetensors":
         raise UsageError(f"{output}: a merged checkpoint is a .safetensors file.", f"-o {output}.safetensors")
     if target.exists() and not target.is_file():
@@ -180,10 +189,9 @@ def _hash(merged: Merged, progress: Progress) -> dict[Path, WeightFile]:
     return found
 
 
-def _stamps(merged: Merged) -> dict[Path, tuple[int, int]]:
-    """Size and time of change of every input: what shows that a file was written to meanwhile."""
-    found = {path: path.stat() for _, path in merged.files}
-    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in found.items()}
+def _stamps(merged: Merged) -> dict[Path, FileState]:
+    """The state of every input: what shows that a file was written to meanwhile."""
+    return {path: file_state(path) for _, path in merged.files}
 
 
 def _refuse_changed(before: Mapping[Path, object], after: Mapping[Path, object]) -> None:
@@ -195,11 +203,40 @@ def _refuse_changed(before: Mapping[Path, object], after: Mapping[Path, object])
         )
 
 
-def _tensor(merged: Merged, entry: LdmTensor) -> torch.Tensor:
+UNUSED_TEXT = re.compile(
+    r"conditioner\.embedders\.1\.model\.logit_scale|cond_stage_model\.(.*\.)?logit_scale"
+    r"|(cond_stage_model|conditioner\.embedders\.0)\.transformer\.text_projection\.weight"
+)
+"""Tensors of the text encoders that published files have and no pipeline reads; nothing is merged of them."""
+
+
+def _unused(merged: Merged) -> dict[LdmTensor, Stored]:
+    """What the first model's file has of ``UNUSED_TEXT``, which goes into the merged one."""
+    file = _first_file(merged)
+    found = {} if file is None else read_header(file).tensors
+    return {
+        LdmTensor(
+            key, stored.shape, merged.recipe.dtype or (stored.dtype if stored.dtype in CODES else "float32")
+        ): stored
+        for key, stored in found.items()
+        if UNUSED_TEXT.fullmatch(key)
+    }
+
+
+def _component(entry: LdmTensor) -> str:
+    """What a tensor belongs to; those without parts are of the text encoders."""
+    if entry.parts:
+        return component_of(entry.parts[0])
+    return "text_encoder_2" if entry.key.startswith(TEXT_2) else "text_encoder"
+
+
+def _tensor(merged: Merged, entry: LdmTensor, unused: Mapping[LdmTensor, Stored]) -> torch.Tensor:
     """A stored tensor in the precision of the output; an empty one for a mark."""
     if not math.prod(entry.shape):
         return torch.zeros(0)
     dtype: torch.dtype = getattr(torch, entry.dtype)
+    if entry in unused:
+        return read_stored(unused[entry]).to(dtype)
     return join(entry, [merged.read(name, dtype) for name in entry.parts])
 
 
@@ -242,13 +279,15 @@ def recipe_facts(merged: Merged, hashes: Mapping[Path, str]) -> dict[str, Any]:
     recipe: dict[str, Any] = msgspec.to_builtins(merged.recipe)
     recipe["models"] = [_source_facts(model, hashes) for model in merged.models]
     recipe["vae"] = None if merged.vae is None else _source_facts(merged.vae, hashes)
-    for lora, one in zip(recipe["loras"], merged.loras, strict=True):
-        scales = documents.sha256_of(documents.canonical(one.adapter.scales))
-        lora |= {
+    recipe["loras"] = [
+        {
+            **weights_of(one.lora),
             "path": without_folder(located(one.lora.path, merged.path.parent)),
             "sha256": hashes[one.adapter.path],
-            "scales_sha256": scales,
+            "scales_sha256": documents.sha256_of(documents.canonical(one.adapter.scales)),
         }
+        for one in merged.loras
+    ]
     return recipe
 
 
@@ -273,10 +312,16 @@ def _title(model: Checkpoint) -> str:
 
 def _metadata(merged: Merged) -> Mapping[str, str]:
     """What the first model's file says of itself; nothing where it is not one file."""
+    file = _first_file(merged)
+    return {} if file is None else read_header(file).metadata
+
+
+def _first_file(merged: Merged) -> Path | None:
+    """The file of the first model, or of that one's first where it is a recipe; None where it is not one file."""
     first = merged.models[0]
     if isinstance(first, Merged):
-        return _metadata(first)
-    return read_header(first.files[0][1]).metadata if first.facts.layout == "single-file" else {}
+        return _first_file(first)
+    return first.files[0][1] if first.facts.layout == "single-file" else None
 
 
 # --- one .safetensors file, written tensor by tensor, whole or not at all --------------------------------------------
@@ -373,7 +418,8 @@ def check_room(path: Path, size_bytes: int) -> None:
         free_bytes = shutil.disk_usage(path.parent).free
     if free_bytes < size_bytes:
         raise MachineError(
-            f"{path}: the disk has {free_bytes / 1e9:.1f} GB free, and the file takes {size_bytes / 1e9:.1f} GB.",
+            f"{path}: the disk has {quantity(free_bytes, 'byte')} free, and the file takes "
+            f"{quantity(size_bytes, 'byte')}.",
             "make room, or choose another disk with -o",
         )
 

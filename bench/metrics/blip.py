@@ -18,6 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench import documents
 from bench.errors import WeightsError
 from bench.metrics.encoders import TORCH_DTYPES, check_keys
 from bench.metrics.registry import Place
@@ -176,8 +177,8 @@ def read_text_shape(file: Path) -> TextShape:
         WeightsError: it is another file, or names a network without cross-attention or with another activation.
     """
     try:
-        shape = msgspec.json.decode(file.read_bytes(), type=TextShape)
-    except msgspec.MsgspecError as error:
+        shape = documents.convert(documents.loads(documents.read_bytes(file).decode()), TextShape)
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{file}: not ImageReward's med_config.json: {error}.") from error
     if not shape.add_cross_attention:
         raise WeightsError(f"{file}: add_cross_attention is false; the score needs cross-attention.")

@@ -1,8 +1,9 @@
 """The metrics' published weights: where each lies, and what is known of its bytes. Imports no torch.
 
 A sha256 stands here only where it is known from the publisher's own page or from others who measured the file as it is
-published. A file without one is *unpinned*: its hash is recorded in the user's lock file when the file is first seen,
-and checked from then on (``bench.metrics.weights``).
+published. A file without one is trusted at first sight: its hash is recorded in the user's lock file when the file is
+first seen, and checked from then on (``bench.metrics.weights``). A commit fixes what is downloaded, but not what lies
+in a folder of local weights.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class File(Record, frozen=True):
 
     name: str
     sha256: str | None = None
-    """None: unpinned."""
+    """None: trusted at first sight."""
     size_bytes: int | None = None
     """Exact, and checked; None where only ``about_bytes`` is known."""
     about_bytes: int | None = None
@@ -72,6 +73,7 @@ ENTRIES = (
         what="LAION's first aesthetic predictor",
         host="github",
         repository="LAION-AI/aesthetic-predictor",
+        revision="7e37768a02b0863eac390a702903aaa90ecf938e",
         files=(File(name="sa_0_4_vit_l_14_linear.pth", size_bytes=4_071),),
     ),
     Entry(
@@ -178,6 +180,12 @@ ENTRIES = (
         flat=False,
     ),
 )
+TRUST = {
+    "pinned": "sha256 known",
+    "locked": "locked: as first seen here",
+    "unpinned": "trusted at first sight, then locked",
+}
+"""How a file is known to be the right one, in words."""
 CATALOGUE = {entry.name: entry for entry in ENTRIES}
 
 

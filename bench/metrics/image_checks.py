@@ -28,11 +28,17 @@ def broken(pixels: NDArray[np.uint8], width: int, height: int) -> str | None:
     brightest = int(pixels.max())
     if brightest <= BLACK_LEVEL:
         return f"black image: no value is above {brightest} of 255"
-    spread = float(pixels.std(axis=(0, 1)).max())
-    if spread < UNIFORM_LEVELS:
-        colour = ", ".join(f"{level:.0f}" for level in pixels.mean(axis=(0, 1)))
-        return f"uniform image: every pixel is about ({colour})"
+    means, spreads = zip(*(_moments(pixels[..., channel]) for channel in range(3)), strict=True)
+    if max(spreads) < UNIFORM_LEVELS:
+        return f"uniform image: every pixel is about ({', '.join(f'{mean:.0f}' for mean in means)})"
     return None
+
+
+def _moments(levels: NDArray[np.uint8]) -> tuple[float, float]:
+    """Mean and standard deviation of 8-bit levels, by their counts: numpy would copy a large image as float64."""
+    counts = sum((np.bincount(rows, minlength=256) for rows in levels), np.zeros(256, np.int64))
+    mean = float(np.average(np.arange(256), weights=counts))
+    return mean, float(np.average((np.arange(256) - mean) ** 2, weights=counts)) ** 0.5
 
 
 def not_finite(bad: int, size: int) -> str | None:

@@ -12,9 +12,11 @@ no torch and answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -333,7 +335,7 @@ class Registry:
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
     step_metrics: Mapping[str, StepMetric] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-    """One sentence for each plug-in module that was left out: package, module and why."""
+    """One sentence for each plug-in that was left out, prints, or cannot even be listed: package, module and why."""
 
 
 def registry_of(*declared: Declared) -> Registry:
@@ -369,22 +371,31 @@ def build(own: Sequence[str], plugins: Iterable[importlib.metadata.EntryPoint]) 
     registry_of(*core)
     found: dict[str, tuple[Declared, ...]] = {}
     problems: dict[str, str] = {}
+    printed: dict[str, str] = {}
     entries = {entry.value: entry for entry in plugins if entry.value not in own}
     for module in sorted(entries):  # an order that no installer decides
-        dist = entries[module].dist
-        label = f"{module} of {f'{dist.name} {dist.version}' if dist else 'an unknown package'}"
+        label, output = f"{module} of {_package_of(entries[module])}", io.StringIO()
         try:
-            declared = _declared_in(importlib.import_module(module))
+            with contextlib.redirect_stdout(output):  # where results are, which another program may read
+                declared = _declared_in(importlib.import_module(module))
             registry_of(*core, *declared)
             if not declared:
                 raise UsageError("it declares no metric and no encoder.")
-        except (Exception, SystemExit) as error:
-            problems[label] = f"{type(error).__name__}: {error}"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            problems[label] = f"{type(error).__name__}: {str(error)[:300]}"
         else:
             found[label] = declared
+        if output.getvalue().strip():
+            printed[label] = output.getvalue()
     contested = _contested(found)
     kept = [item for label, declared in found.items() if label not in contested for item in declared]
     said = [f"The metric plug-in {label} was left out: {why}" for label, why in (problems | contested).items()]
+    said += [
+        f"The metric plug-in {label} prints when it is imported ({text[:60]!r}), which was hidden from the results."
+        for label, text in printed.items()
+    ]
     return replace(registry_of(*core, *kept), problems=tuple(said))
 
 
@@ -413,7 +424,35 @@ def _what(item: Declared) -> str:
 @functools.cache
 def installed() -> Registry:
     """The registry of this installation; the entry-point group is read once a process."""
-    return build(OWN_MODULES, importlib.metadata.entry_points(group=GROUP))
+    entries, unread = find_plugins()
+    registry = build(OWN_MODULES, entries)
+    return replace(registry, problems=(*unread, *registry.problems))
+
+
+def find_plugins() -> tuple[Iterable[importlib.metadata.EntryPoint], tuple[str, ...]]:
+    """What installed packages name in the group, and a sentence for each package whose list cannot be read."""
+    try:
+        return importlib.metadata.entry_points(group=GROUP), ()
+    except Exception:  # one package's damaged file; the others count all the same
+        found: list[importlib.metadata.EntryPoint] = []
+        problems = []
+        for dist in importlib.metadata.distributions():
+            try:
+                found += dist.entry_points.select(group=GROUP)
+            except Exception as error:
+                place = getattr(dist, "_path", "an installed package")
+                problems.append(
+                    f"{place}: its entry_points.txt cannot be read ({type(error).__name__}), so that metrics of "
+                    "this package are left out, and torch may not start; install the package again."
+                )
+        return found, tuple(problems)
+
+
+def _package_of(entry: importlib.metadata.EntryPoint) -> str:
+    try:
+        return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
+    except Exception:  # its metadata are damaged
+        return "a package with damaged metadata"
 
 
 def all_metrics() -> dict[str, Metric]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import tempfile
 import urllib.parse
 import zipfile
 from pathlib import Path
@@ -24,10 +23,11 @@ from typing import Any, Literal
 import huggingface_hub
 import msgspec
 
-from bench import documents
-from bench.errors import MachineError, WeightsError
+from bench import documents, downloads
+from bench.errors import WeightsError
 from bench.metrics.catalogue import Entry, File, find_entry
 from bench.records import Record
+from bench.weights_lock import FileHash, hash_once, lock_path, read_lock, write_lock
 
 FETCH_AGAIN = "delete it and fetch it again: hotart-bench fetch SUITE"
 """The hint for a file that is not what it should be."""
@@ -135,12 +135,8 @@ def _find_file(entry: Entry, file: File, weights_dir: Path | None) -> Path:
             f"{entry.name}: {file.name} is not in {weights_dir}, and with a folder of weights nothing is downloaded.",
             f"put it at {weights_dir / entry.repository / file.name}, or leave out --weights-dir (HOTART_WEIGHTS)",
         )
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        raise WeightsError(
-            f"{entry.name}: {file.name} of {entry.repository} is not on this machine, and HF_HUB_OFFLINE is set.",
-            "hotart-bench fetch SUITE, or fetch --metrics NAME, where there is a network; or --weights-dir DIR with "
-            f"the files in DIR/{entry.repository}/",
-        )
+    if (why := downloads.no_connection(_server(entry))) is not None:
+        raise WeightsError(f"{entry.repository}/{file.name}: is not on this machine, and {why}.", downloads.ELSEWHERE)
     for name in _names(file):
         path = download(entry, name)
         if path is not None:
@@ -176,6 +172,10 @@ def _present(entry: Entry, file: File, weights_dir: Path | None) -> Path | None:
 GITHUB = "https://raw.githubusercontent.com"
 
 
+def _server(entry: Entry) -> str:
+    return downloads.HUB if entry.host == "hub" else GITHUB
+
+
 def _github_path(entry: Entry, name: str) -> Path:
     """Where weights that are not on the Hub are kept; the Hub's client has a cache of its own."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
@@ -186,7 +186,8 @@ def download(entry: Entry, name: str) -> Path | None:
     """The file, downloaded to the cache; None where the repository has no such file.
 
     Raises:
-        WeightsError: it cannot be downloaded: no network, no such repository or revision, a full disk.
+        WeightsError: it cannot be downloaded: no such repository or revision, or the connection broke off.
+        MachineError: the disk is full, or the cache must not be written.
     """
     from huggingface_hub.errors import RemoteEntryNotFoundError  # imports the HTTP client, a tenth of a second
 
@@ -199,10 +200,7 @@ def download(entry: Entry, name: str) -> Path | None:
     except RemoteEntryNotFoundError:
         return None
     except Exception as error:  # the Hub's client, its transport and the disk each have errors of their own
-        raise WeightsError(
-            f"{entry.repository}/{name}: could not be downloaded ({type(error).__name__}).",
-            "the same command again continues; or give a folder that holds it with --weights-dir",
-        ) from error
+        raise downloads.failed(f"{entry.repository}/{name}", error) from error
 
 
 def download_url(url: str, target: Path) -> bool:
@@ -256,7 +254,7 @@ def check_file(entry: Entry, file: File, path: Path) -> None:
         if not is_whole(path):
             raise _wrong(path, f"is not a whole {path.suffix} file")
         seen = FileHash(sha256=found, size_bytes=size, recorded=documents.utc_now())
-        _write_lock(msgspec.structs.replace(lock, files={**lock.files, key: seen}))
+        write_lock(msgspec.structs.replace(lock, files={**lock.files, key: seen}))
     elif known.sha256 != found:
         since = f", as it was recorded in {lock_path()} on {known.recorded}"
         raise _wrong(path, f"has sha256 {found}, not {known.sha256}", since)
@@ -284,7 +282,7 @@ def is_whole(path: Path) -> bool:
             with safe_open(path, framework="numpy"):
                 return True
         if path.suffix == ".json":
-            json.loads(path.read_bytes())
+            json.loads(documents.read_bytes(path))
     except (SafetensorError, OSError, ValueError, RecursionError):
         return False
     if path.suffix not in PICKLES:
@@ -294,97 +292,5 @@ def is_whole(path: Path) -> bool:
     return zipfile.is_zipfile(path) if start == ZIP_START else start.startswith(PICKLE_START)
 
 
-class FileHash(Record, frozen=True, omit_defaults=True):
-    """The sha256 of a file, as the lock file holds it."""
-
-    sha256: str
-    size_bytes: int
-    recorded: str = ""
-    """Of an unpinned file: when it was first seen, ISO 8601, UTC."""
-    mtime_ns: int = 0
-    inode: int = 0
-    """Of a file on this machine: while these and its size stay, so does its hash."""
-
-
-class Lock(Record, frozen=True):
-    """The user's lock file, one JSON document: the sha256 of each unpinned file, checked since it was first seen.
-
-    It also remembers the hash of each file on this machine, so that gigabytes are hashed once and not at every start.
-    """
-
-    schema: int = 1
-    files: dict[str, FileHash] = msgspec.field(default_factory=dict)
-    """By repository, revision and name."""
-    hashed: dict[str, FileHash] = msgspec.field(default_factory=dict)
-    """By absolute path."""
-
-
-def lock_path() -> Path:
-    """Where the lock file lies: at ``HOTART_WEIGHTS_LOCK`` or ``~/.config/hotart-bench/weights.lock.json``."""
-    if named := os.environ.get("HOTART_WEIGHTS_LOCK"):
-        return Path(named).expanduser()
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    return config / "hotart-bench" / "weights.lock.json"
-
-
-def read_lock() -> Lock:
-    """The lock file; an empty one where there is none yet.
-
-    Raises:
-        WeightsError: it is damaged, or newer than this program.
-        MachineError: it cannot be read.
-    """
-    path = lock_path()
-    try:
-        lock = documents.convert(documents.loads(path.read_text("utf-8")), Lock)
-    except FileNotFoundError:
-        return Lock()
-    except OSError as error:
-        raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise WeightsError(
-            f"{path}: is not a lock file of weights: {error}.",
-            "restore it, or delete it to trust the weights that are there",
-        ) from error
-    if lock.schema > Lock().schema:
-        raise WeightsError(
-            f"{path}: has schema {lock.schema}; this hotart-bench knows up to {Lock().schema}.",
-            "pip install --upgrade hotart-bench",
-        )
-    return lock
-
-
-def hash_once(path: Path) -> str:
-    """The file's sha256, 64 lower-case hex digits; computed once while the file stays as it is."""
-    path = path.resolve()
-    state = path.stat()
-    known = read_lock().hashed.get(str(path))
-    facts = (state.st_size, state.st_mtime_ns, state.st_ino)
-    if known is not None and (known.size_bytes, known.mtime_ns, known.inode) == facts:
-        return known.sha256
-    digest = documents.sha256_of(path)
-    lock = read_lock()  # again: another process may have written while this one hashed
-    present = {name: item for name, item in lock.hashed.items() if Path(name).exists()}
-    present[str(path)] = FileHash(sha256=digest, size_bytes=facts[0], mtime_ns=facts[1], inode=facts[2])
-    _write_lock(msgspec.structs.replace(lock, hashed=present))
-    return digest
-
-
 def _lock_key(entry: Entry, name: str) -> str:
     return f"{entry.repository}@{entry.revision or 'unpinned'}/{name}"
-
-
-def _write_lock(lock: Lock) -> None:
-    path = lock_path()
-    text = msgspec.json.format(msgspec.json.encode(lock), indent=2)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(text + b"\n")
-        Path(name).replace(path)
-    except OSError as error:
-        raise MachineError(
-            f"{path}: the hashes of the weights cannot be recorded: {error.strerror}.",
-            "name another place in HOTART_WEIGHTS_LOCK",
-        ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -13,13 +14,13 @@ import transformers
 from safetensors import SafetensorError
 
 from bench.checkpoints.checkpoint import Checkpoint
-from bench.checkpoints.families import is_provenance, read_pipeline_class
-from bench.checkpoints.load import scheduler_config
+from bench.checkpoints.diffusers_folder import EMPTY_IS_ZERO
+from bench.checkpoints.families import TOKENIZERS, is_provenance, read_pipeline_class
 from bench.checkpoints.meta_model import CLASSES, empty_model, left_out, own_names
 from bench.checkpoints.safetensors_files import first_line
 from bench.errors import WeightsError
 from bench.formatting import listed
-from bench.pipeline.schedulers import set_sampler
+from bench.pipeline.schedulers import make_scheduler
 from bench.records import Component, Settings
 from bench.records.weights import Family
 from bench.suite.tokens import CONTEXT, byte_alphabet, merges
@@ -44,26 +45,29 @@ def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into
             afterwards.
 
     Raises:
-        WeightsError: a tensor is missing, superfluous, damaged or of another shape.
+        WeightsError: a tensor is missing, superfluous, damaged or of another shape; or as ``make_scheduler``.
     """
     for logging in (diffusers.utils.logging, transformers.utils.logging):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
     name, config = read_pipeline_class(checkpoint.config), checkpoint.config
+    scheduler = make_scheduler(checkpoint.what, checkpoint.facts, settings.sampler, settings.schedule)
     found = {tensor.partition(".")[0] for tensor in checkpoint.tensors}
     try:
         parts: dict[str, Any] = {
             part: _component(part, checkpoint, settings, device, into) for part in CLASSES if part in found
         }
-        if not (config / "tokenizer").is_dir():  # the configurations that come with the package have none
-            parts |= tokenizers(checkpoint.facts.family)
+        # The configurations that come with the package have no tokenizers. Nothing else of a folder is loaded.
+        is_bare = not (config / "tokenizer").is_dir()
+        parts |= tokenizers(checkpoint.facts.family) if is_bare else own_tokenizers(config, checkpoint.facts.family)
+        parts |= {"image_encoder": None, "feature_extractor": None}
         if name == "StableDiffusionPipeline":
-            parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-        pipe = getattr(diffusers, name).from_pretrained(config, local_files_only=True, **parts)
+            parts |= {"safety_checker": None, "requires_safety_checker": False}
+        if checkpoint.facts.family == "sdxl":
+            parts[EMPTY_IS_ZERO] = True
+        pipe = getattr(diffusers, name).from_pretrained(config, local_files_only=True, scheduler=scheduler, **parts)
     except DAMAGED as error:
         raise WeightsError(f"{checkpoint.what}: could not be loaded as {name}: {first_line(error)}") from error
-    pipe.scheduler = type(pipe.scheduler).from_config(scheduler_config(checkpoint))
-    set_sampler(pipe, settings.sampler, settings.schedule)
     pipe.set_progress_bar_config(disable=True)
     if settings.vae_tiling:
         pipe.vae.enable_tiling()
@@ -88,6 +92,24 @@ def tokenizers(family: Family) -> dict[str, Any]:
     """
     made = {"tokenizer": _tokenizer(END)}
     return made if family == "sd15" else made | {"tokenizer_2": _tokenizer("!")}
+
+
+def own_tokenizers(folder: Path, family: Family) -> dict[str, Any]:
+    """The tokenizers of a diffusers folder, by their names in it.
+
+    Raises:
+        WeightsError: transformers cannot read one.
+    """
+    made = {}
+    for name in TOKENIZERS[family]:
+        try:
+            made[name] = transformers.CLIPTokenizer.from_pretrained(folder / name, local_files_only=True)
+        except Exception as error:  # transformers, tokenizers and json each have errors of their own
+            raise WeightsError(
+                f"{folder / name}: is not a tokenizer of CLIP: {first_line(error)}.",
+                "save the whole pipeline again, or take its original files",
+            ) from error
+    return made
 
 
 @cache

@@ -3,41 +3,70 @@
 from __future__ import annotations
 
 import functools
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import diffusers
+import msgspec
 
-from bench.records import Sampler, Schedule
-from bench.records.base import KARRAS_SAMPLERS
+from bench.checkpoints.scheduler import FIELDS, refuse_sampler
+from bench.errors import MachineError
+from bench.formatting import listed
+from bench.records import CheckpointFacts, Sampler, Schedule
 
-SAMPLERS: dict[Sampler, tuple[str, dict[str, Any]]] = {
+DPM_SOLVER = {"solver_type": "midpoint", "variance_type": None}
+
+SAMPLERS: Mapping[Sampler, tuple[str, Mapping[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
-    "ddpm": ("DDPMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {"variance_type": "fixed_small"}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
     "heun": ("HeunDiscreteScheduler", {}),
-    "dpmpp_2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
-    "dpmpp_2m_sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    "unipc": ("UniPCMultistepScheduler", {}),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", {**DPM_SOLVER, "algorithm_type": "dpmsolver++"}),
+    "dpmpp_2m_sde": ("DPMSolverMultistepScheduler", {**DPM_SOLVER, "algorithm_type": "sde-dpmsolver++"}),
+    "unipc": ("UniPCMultistepScheduler", {"solver_type": "bh2"}),
 }
-"""Sampler -> (diffusers class, what is changed in the checkpoint's own scheduler configuration)."""
+"""Sampler -> (diffusers class, its settings beside ``bench.checkpoints.scheduler.FIELDS``)."""
 
 WHOLE_STEPS = ("ddim", "ddpm")
 """Samplers whose step looks its timestep up in tables; the others count steps."""
 
 
-def set_sampler(pipe: Any, sampler: Sampler, schedule: Schedule) -> None:
-    """Put the sampler and its schedule into a pipeline, with the betas and the prediction type of its checkpoint."""
-    name, changes = SAMPLERS[sampler]
-    changes = {"timestep_spacing": "leading", **changes}
-    if sampler in KARRAS_SAMPLERS:  # a checkpoint may name another schedule than the suite
-        changes |= {
-            "use_exponential_sigmas": False,
-            "use_beta_sigmas": False,
-            "use_karras_sigmas": schedule == "karras",
-        }
-    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **changes)
-    _spare_waits(pipe.scheduler, whole=sampler in WHOLE_STEPS)
+def make_scheduler(what: str, facts: CheckpointFacts, sampler: Sampler, schedule: Schedule) -> Any:
+    """diffusers' scheduler of a sampler: every field is set here, none is left to the class or to a saved file.
+
+    A checkpoint gives its noise schedule, what its UNet predicts, and zero terminal SNR. With the latter, timesteps are
+    spaced "trailing": those of "leading" never get to the last one, which is pure noise.
+
+    Args:
+        what: the checkpoint, for the message.
+        facts: of the checkpoint.
+        sampler: of the suite.
+        schedule: of the suite.
+
+    Raises:
+        WeightsError: as ``refuse_sampler``.
+        MachineError: the installed diffusers has a field that is not known here.
+    """
+    refuse_sampler(what, facts, sampler)
+    name, own = SAMPLERS[sampler]
+    values = {**FIELDS, **own, **msgspec.structs.asdict(facts.noise), "prediction_type": facts.prediction}
+    values["use_karras_sigmas"] = schedule == "karras"
+    if facts.zero_terminal_snr:
+        values |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    kind = getattr(diffusers, name)
+    fields = list(inspect.signature(kind.__init__).parameters)[1:]
+    unknown = set(fields) - values.keys()
+    if unknown:
+        raise MachineError(
+            f"diffusers {diffusers.__version__}: {name} has settings that this hotart-bench does not know: "
+            f"{listed(unknown)}.",
+            "pip install --upgrade hotart-bench, or an earlier diffusers",
+        )
+    scheduler = kind(**{field: values[field] for field in fields})
+    _spare_waits(scheduler, whole=sampler in WHOLE_STEPS)
+    return scheduler
 
 
 def _spare_waits(scheduler: Any, *, whole: bool) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from bench.comparability import check_names
 from bench.compare.pairing import ImageScores, usable_scores
 from bench.errors import InvalidError, UsageError
-from bench.formatting import joined, percent, plural
+from bench.formatting import argument, joined, percent, plural
 from bench.plan.pilot import (
     Components,
     choose_pairs,
@@ -22,6 +22,7 @@ from bench.plan.pilot import (
 )
 from bench.records import Limit, MetricFacts, MetricPlan, PlannedRun, PlannedSize, Run, SizePlan, Suite
 from bench.stats.bounds import power_of_pass, prompts_for
+from bench.stats.groups import effective_groups
 from bench.suite.limits import check_metric_limit, quantity_of
 
 __all__ = ["SAMPLES", "Components", "plan_sizes", "variance_components"]
@@ -47,7 +48,9 @@ def plan_sizes(
     (``variance_components``); at m samples the prompts' differences have the standard deviation
     s = sqrt(between^2 + within^2 / m), and n prompts are enough when the gate's one-sided 95 % bound is within the
     margin with the target probability: n ~ (z_0.95 + z_power)^2 s^2 / margin^2. A limit in standard
-    deviations is one of the reference's prompt means at m samples, as the gate takes it.
+    deviations is one of the reference's prompt means at m samples, as the gate takes it. Where the suite's prompts name
+    groups, n counts effective groups, s is that of their means, and prompts are planned at as many a group as the suite
+    has now.
 
     Args:
         suite: what is to be gated: its limits, variants, prompts and samples.
@@ -85,6 +88,7 @@ def plan_sizes(
         samples_now=suite.samples,
         notes=(
             *_notes_on_pilot(suite, pilot, metrics),
+            *_notes_on_groups(suite, pilot),
             *_notes_on_power(suite, metrics, power),
             *_notes_on_time(suite, pilot, image_s),
         ),
@@ -106,7 +110,7 @@ def _gated_limits(
         if name not in facts:
             raise InvalidError(
                 f"{pilot.path}: has no scores of {name}, which is to be gated.",
-                f"hotart-bench score {pilot.path} --metrics {name}",
+                f"hotart-bench score {argument(pilot.path)} --metrics {name}",
             )
         check_metric_limit(limit, facts[name])
     return tuple(limits.values())
@@ -121,10 +125,13 @@ def _plan_metric(
     suite: Suite,
     power: float,
 ) -> MetricPlan:
-    differences, scores, reference_mean = read_pilot(pilot, table, pair, limit.name)
+    units = {prompt.id: prompt.unit for prompt in (*pilot.info.suite.prompts, *suite.prompts)}
+    differences, scores, reference_mean = read_pilot(pilot, table, pair, limit.name, units)
+    worth = effective_groups([prompt.unit for prompt in suite.prompts])
+    size = len(suite.prompts) / worth
     sizes = []
     for samples in sorted({*SAMPLES, suite.samples}) if differences.within_sd is not None else [1]:
-        sd = differences.sd_of_means(samples)
+        sd = differences.sd_of_groups(samples, size)
         unit = {"sd": scores.sd_of_means(samples), "relative": abs(reference_mean), "absolute": 1.0}[limit.kind]
         margin = max(limit.amount * unit, limit.floor or 0.0)
         if not 0 < margin < math.inf:
@@ -138,8 +145,8 @@ def _plan_metric(
                 samples=samples,
                 margin=margin,
                 sd=sd,
-                prompts=prompts_for(margin, sd, true_loss=0.0, power=power),
-                power_now=power_of_pass(len(suite.prompts), sd, margin, 0.0),
+                prompts=math.ceil(size * prompts_for(margin, sd, true_loss=0.0, power=power)),
+                power_now=power_of_pass(int(worth), sd, margin, 0.0),
             )
         )
     return MetricPlan(
@@ -195,6 +202,24 @@ def _notes_on_pilot(suite: Suite, pilot: Run, metrics: Sequence[MetricPlan]) -> 
     return notes
 
 
+def _notes_on_groups(suite: Suite, pilot: Run) -> list[str]:
+    groups = {prompt.id: prompt.unit for prompt in suite.prompts}
+    worth = effective_groups(list(groups.values()))
+    if worth == len(groups):
+        return []
+    notes = [
+        f"The suite's {plural(len(groups), 'prompt')} fall into {plural(len(set(groups.values())), 'group')}, worth "
+        f"{worth:.3g} of equal size: groups are counted, and prompts planned at {len(groups) / worth:.3g} a group."
+    ]
+    seen = [groups.get(prompt.id, prompt.unit) for prompt in pilot.info.suite.prompts]
+    if len(set(seen)) == len(seen):
+        notes.append(
+            "No group has two prompts in the pilot, so those of a group are taken to differ alike: a larger pilot may "
+            "plan fewer."
+        )
+    return notes
+
+
 def _notes_on_power(suite: Suite, metrics: Sequence[MetricPlan], power: float) -> list[str]:
     notes = []
     if len(metrics) > 1:
@@ -211,7 +236,7 @@ def _notes_on_power(suite: Suite, metrics: Sequence[MetricPlan], power: float) -
 
 def _notes_on_time(suite: Suite, pilot: Run, image_s: float | None) -> list[str]:
     if image_s is None:
-        return [f"The pilot has no timings, so no time is planned: hotart-bench measure {pilot.path}"]
+        return [f"The pilot has no timings, so no time is planned: hotart-bench measure {argument(pilot.path)}"]
     timed = {timing.variant for timing in pilot.timings if timing.name == "end_to_end"}
     untimed = [variant.name for variant in suite.variants if variant.name not in timed]
     notes = [

@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bench.checkpoints.checkpoint import Checkpoint
+from bench.checkpoints.configurations import COMPONENTS
 from bench.checkpoints.families import read_config
 from bench.checkpoints.fingerprint import Needed
+from bench.checkpoints.locate import RANDOM
 from bench.formatting import joined, quantity
 from bench.lora.parse import read_adapter
 from bench.merge.load import open_checkpoint
-from bench.records import Machine, MemoryEstimate, Run, Settings, Suite, TimingName, Variant
+from bench.records import Component, Machine, MemoryEstimate, Run, Settings, Suite, TimingName, Variant
 
 GIB = 2**30
 MEGAPIXEL = 1024 * 1024
@@ -89,13 +91,19 @@ SD15 = Parts(859_520_964, 123_060_480, 83_653_863, 115.0, 896.0, 512, True, Fals
 
 KNOWN = {
     "stabilityai/stable-diffusion-xl-base-1.0": SDXL,
-    "random:sdxl": SDXL,
     "stable-diffusion-v1-5/stable-diffusion-v1-5": SD15,
-    "random:sd15": SD15,
 }
-"""The checkpoints of the shipped suites and the random ones, for machines that do not have them yet."""
+"""The checkpoints of the shipped suites, for machines that do not have them yet."""
 KNOWN_VAES: dict[str, dict[str, Any]] = {"madebyollin/sdxl-vae-fp16-fix": {"tile": 512, "force_upcast": False}}
 """What of such a VAE is not as in SDXL's."""
+
+
+def download_bytes(checkpoint: str) -> int | None:
+    """What a shipped suite's checkpoint takes to download, its UNet, VAE and text encoders in float32; else None."""
+    parts = KNOWN.get(checkpoint)
+    if parts is None:
+        return None
+    return BYTES["float32"] * (parts.unet_parameters + parts.text_parameters + parts.vae_parameters)
 
 
 def parts_of(variant: Variant, needed: Iterable[Needed]) -> Parts | None:
@@ -117,9 +125,10 @@ def parts_of(variant: Variant, needed: Iterable[Needed]) -> Parts | None:
     sizes: Counter[str] = Counter()
     for name, tensor in checkpoint.tensors.items():
         sizes[name.partition(".")[0]] += math.prod(tensor.shape)
+    parts: tuple[Component, ...] = ("unet", "vae")
     unet, vae = (
-        read_config(checkpoint.other_configs.get(part, checkpoint.config / part) / "config.json")
-        for part in ("unet", "vae")
+        read_config(checkpoint.other_configs.get(part, checkpoint.config / part) / "config.json", COMPONENTS[part])
+        for part in parts
     )
     scale = 2 ** (len(vae.get("block_out_channels", [64])) - 1)
     return Parts(
@@ -151,7 +160,7 @@ def lora_bytes(variants: Sequence[Variant], needed: Sequence[Needed], parts: Par
         WeightsError: a LoRA is damaged, or has a key that fits nothing in the checkpoint.
     """
     there = {(item.variant, item.what): item.path for item in needed if item.present}
-    files = {there.get((variant.name, lora.path)) for variant in variants for lora in variant.loras}
+    files = {(there.get((variant.name, lora.path)), lora.leave_out) for variant in variants for lora in variant.loras}
     if not files:
         return 0, 0, True
     last = variants[-1].name, {lora.path for lora in variants[-1].loras}
@@ -161,9 +170,9 @@ def lora_bytes(variants: Sequence[Variant], needed: Sequence[Needed], parts: Par
         return BYTES["float32"] * parts.unet_parameters, own, False
     tensors = checkpoint.tensors
     names = {name for name in tensors if name.startswith("unet.")}
-    paths = [Path(file) for file in files if file is not None]
+    paths = [(Path(file), leave_out) for file, leave_out in files if file is not None]
     if len(paths) == len(files):
-        names = {change.tensor for path in paths for change in read_adapter(path, tensors).changes}
+        names = {change.tensor for path, out in paths for change in read_adapter(path, tensors, out).changes}
     recipe = checkpoint.facts.layout == "recipe"
     sizes = {name: BYTES.get("float32" if recipe else tensors[name].dtype, 4) for name in names}
     return sum(math.prod(tensors[name].shape) * sizes[name] for name in names), own, len(paths) == len(files)
@@ -176,7 +185,11 @@ def base_of(variant: Variant) -> tuple[str | None, ...]:
 
 def _opened(variant: Variant, needed: Iterable[Needed]) -> Checkpoint | None:
     """The variant's checkpoint with what replaces parts of it; None where any of it is not here."""
-    there = {item.what: item.path or item.what for item in needed if item.variant == variant.name and item.present}
+    there = {
+        item.what: item.what if item.what in RANDOM else item.path or item.what  # random weights are no files
+        for item in needed
+        if item.variant == variant.name and item.present
+    }
     named = {"checkpoint": variant.checkpoint, "unet": variant.unet, "vae": variant.vae}
     places = {role: there.get(name) for role, name in named.items() if name is not None}
     if None in places.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from bench.comparability import check_names, differences, settings_facts
 from bench.compare import variant_pairs
 from bench.compare.pairing import ImageScores
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.formatting import listed
+from bench.formatting import argument, listed, making
 from bench.records import Run, Suite
 
 
@@ -26,6 +26,21 @@ class Components(NamedTuple):
     """None where every prompt has one sample: the two cannot be separated."""
     prompts: int
     values: int
+    group_sd: float | None = None
+    """Between groups of prompts, a part of ``between_sd``; None where no group has two prompts."""
+    prompt_sd: float = 0.0
+    """Between the prompts of a group; 0 with ``group_sd`` None."""
+
+    def sd_of_groups(self, samples: int, size: float) -> float:
+        """Standard deviation of the means of groups of ``size`` prompts of ``samples`` images each.
+
+        sqrt(group^2 + (prompt^2 + within^2 / samples) / size); where the parts are not known, that of one prompt, as if
+        the prompts of a group all differed alike.
+        """
+        if self.group_sd is None or size == 1:
+            return self.sd_of_means(samples)
+        inner = math.hypot(self.prompt_sd, (self.within_sd or 0.0) / math.sqrt(samples))
+        return math.hypot(self.group_sd, inner / math.sqrt(size))
 
     def sd_of_means(self, samples: int) -> float:
         """Standard deviation of prompt means over ``samples`` images: sqrt(between^2 + within^2 / samples).
@@ -74,6 +89,28 @@ def variance_components(prompts: Sequence[Sequence[float]]) -> Components:
     return Components(scale * math.sqrt(between), scale * math.sqrt(within), len(counts), total)
 
 
+def with_groups(parts: Components, prompts: Sequence[Sequence[float]], units: Sequence[Hashable]) -> Components:
+    """The components with that of groups of prompts: the analysis of variance of the prompts' means by group.
+
+    group^2 is the part between groups; prompt^2 is what is left within them once within^2 over the harmonic mean of the
+    samples is taken off, 0 at least. With one sample a prompt it holds the samples' part too.
+
+    Args:
+        parts: ``variance_components`` of the prompts.
+        prompts: the same values.
+        units: the group of each prompt.
+    """
+    means: dict[Hashable, list[float]] = {}
+    for unit, values in zip(units, prompts, strict=True):
+        means.setdefault(unit, []).append(stats.mean(values))
+    if len(means) < 2 or len(means) == len(prompts):
+        return parts
+    nested = variance_components(list(means.values()))
+    samples = stats.mean([(parts.within_sd or 0.0) ** 2 / len(values) for values in prompts])
+    inner = max(0.0, (nested.within_sd or 0.0) ** 2 - samples)
+    return parts._replace(group_sd=nested.between_sd, prompt_sd=math.sqrt(inner))
+
+
 # What a run shows.
 
 _ROUNDING = 1e-12
@@ -91,7 +128,7 @@ def refuse_other_settings(suite: Suite, pilot: Run) -> None:
     if differing:
         raise IncomparableError(
             f"{pilot.path}: cannot be a pilot for the suite {suite.name}, its settings differ: {'; '.join(differing)}.",
-            f"hotart-bench run {suite.source or suite.name} --limit 30",
+            f"{making(suite)} --limit 30",
         )
 
 
@@ -106,7 +143,7 @@ def choose_pairs(pilot: Run, candidate: str | None, reference: str | None) -> tu
     if len(names) < 2:
         raise UsageError(
             f"{pilot.path}: has only the variant {names[0]}; a plan needs the differences between two.",
-            f"hotart-bench run {pilot.info.suite.source or pilot.info.suite.name}",
+            "name a pilot with --from that has both, such as one of this suite with a second variant in it",
         )
     below = reference if reference is not None else names[0]
     if candidate == below:
@@ -118,7 +155,11 @@ def choose_pairs(pilot: Run, candidate: str | None, reference: str | None) -> tu
 
 
 def read_pilot(
-    pilot: Run, table: Mapping[tuple[str, str], ImageScores], pair: tuple[str, str], metric: str
+    pilot: Run,
+    table: Mapping[tuple[str, str], ImageScores],
+    pair: tuple[str, str],
+    metric: str,
+    units: Mapping[str, Hashable],
 ) -> tuple[Components, Components, float]:
     """The spread of one metric between and within prompts, from the images that both sides have scores of.
 
@@ -127,6 +168,7 @@ def read_pilot(
         table: its ``usable_scores``.
         pair: (candidate, reference) variants.
         metric: its name; one of the run's.
+        units: the group of each prompt, by its id.
 
     Returns:
         The components of candidate - reference, those of the reference's own scores, and the reference's mean, all
@@ -136,21 +178,26 @@ def read_pilot(
         InvalidError: no pair of scores, one prompt, or differences that are all equal.
     """
     above, below = (table.get((name, metric), {}) for name in pair)
-    found = []
+    found, owners = [], []
     for prompt in pilot.info.suite.prompts:
         keys = [(prompt.id, sample) for sample in range(pilot.info.suite.samples)]
         both = [(above[key], below[key]) for key in keys if key in above and key in below]
         if both:
             found.append(both)
+            owners.append(units[prompt.id])
     where = f"{pilot.path}: {metric} of {pair[0]} and {pair[1]}"
     if not found:
-        raise InvalidError(f"{where}: no image has a score on both sides.", f"hotart-bench score {pilot.path}")
-    if len(found) < 2:
         raise InvalidError(
-            f"{where}: only one prompt has scores, which shows no spread; a pilot needs 2, and 30 are good.",
-            f"hotart-bench run {pilot.info.suite.source or pilot.info.suite.name} --limit 30",
+            f"{where}: no image has a score on both sides.", f"hotart-bench score {argument(pilot.path)}"
         )
-    differences = variance_components([[one - other for one, other in both] for both in found])
+    if len(set(owners)) < 2:
+        what = "prompt" if len(found) < 2 else "group of prompts"
+        raise InvalidError(
+            f"{where}: only one {what} has scores, which shows no spread; a pilot needs 2, and 30 are good.",
+            making(pilot.info.suite) + (" --limit 30" if pilot.info.suite.external_images is None else ""),
+        )
+    pairs = [[one - other for one, other in both] for both in found]
+    differences = with_groups(variance_components(pairs), pairs, owners)
     scores = variance_components([[other for _, other in both] for both in found])
     size = max(abs(score) for both in found for image in both for score in image)
     if not _spreads(differences, size):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from bench import stats
+from bench.formatting import argument
 from bench.plan.memory import MEGAPIXEL, SDXL_UNET_PARAMETERS, Parts
 from bench.plan.pilot import seconds_of_all_variants
 from bench.records import Machine, Run, Settings, Suite, TimeEstimate, TimingName
@@ -73,7 +74,7 @@ def estimate_time(suite: Suite, machine: Machine, run: Run | None, parts: Parts 
             )
     card = THROUGHPUTS.get(machine.device_name)
     if card is None or parts is None or abs(parts.unet_parameters / SDXL_UNET_PARAMETERS - 1) > LIKE_SDXL:
-        how = f"hotart-bench measure {suite.source or suite.name}"
+        how = f"hotart-bench measure {argument(suite.source or suite.name)}"
         basis = f"Not known for this device and model before a first timing: {how}"
         return TimeEstimate(render_s=None, measure_s=None, basis=basis)
     return TimeEstimate(

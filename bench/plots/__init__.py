@@ -87,7 +87,8 @@ def draw_differences(data: PlotData) -> Figure | None:
     axes = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
     for ax, (facts, rows) in zip(axes, found, strict=True):
         _forest_panel(ax, data, facts, rows)
-    figure.supxlabel("mean paired difference, 95 % interval over prompts; strokes: single prompts", size=8.5)
+    unit = "groups of prompts" if any(delta.groups is not None for delta in data.deltas) else "prompts"
+    figure.supxlabel(f"mean paired difference, 95 % interval over {unit}; strokes: single prompts", size=8.5)
     return figure
 
 
@@ -275,7 +276,7 @@ def _title(facts: MetricFacts) -> str:
 
 
 def draw_costs(data: PlotData) -> Figure | None:
-    """Medians of every timed quantity as bars, a tick at the 90 % quantile; weak figures are called so."""
+    """Medians of every timed quantity as bars, a tick at the 90 % quantile; weak figures have a star."""
     names = [name for name in get_args(TimingName) if any(name in one.timings for one in data.series)]
     if not names:
         return None
@@ -285,7 +286,9 @@ def draw_costs(data: PlotData) -> Figure | None:
     for place, (ax, name) in enumerate(zip(panels(figure, len(names), columns), names, strict=True)):
         _cost_panel(ax, name, data.series)
         ax.tick_params(labelleft=place % columns == 0)
-    figure.supxlabel("median; the tick marks the 90 % quantile; shorter is better", size=8.5)
+    weak = any(summary.weak for one in data.series for summary in one.timings.values())
+    note = "; * weak: few values, a wide spread or foreign load" if weak else ""
+    figure.supxlabel(f"median; the tick marks the 90 % quantile; shorter is better{note}", size=8.5)
     return figure
 
 
@@ -310,7 +313,7 @@ def _cost_bar(ax: Axes, place: int, summary: TimingSummary, top: float) -> None:
         hatch=style.hatch, linewidth=0.9,
     )  # fmt: skip
     ax.vlines(summary.p90, place - 0.31, place + 0.31, color=INK, linewidth=1.1)
-    text = report_text.quantity(summary.median, summary.unit) + ("  weak" if summary.weak else "")
+    text = report_text.quantity(summary.median, summary.unit) + (" *" if summary.weak else "")
     end = max(summary.median, summary.p90) + 0.025 * top
     ax.text(end, place, text, va="center", size=8, color=SOFT if summary.weak else INK)
 

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 DASHED = (0, (4, 3))
 
 
-def draw_step_curves(
-    curves: Sequence[StepCurve], variants: Sequence[str], units: dict[str, str]
-) -> Figure | None:
+def draw_step_curves(curves: Sequence[StepCurve], variants: Sequence[str], units: dict[str, str]) -> Figure | None:
     """The paired difference at each step with its simultaneous band: a panel a metric, a line a pair.
 
     Args:
@@ -89,9 +87,7 @@ def draw_attribution(found: StepAttribution, metrics: Sequence[MetricFacts]) -> 
         _attribution_panel(ax, one, found.steps)
         _step_axes(ax, one.metric, f"difference ({facts.unit})")
     _legend(figure, axes)
-    figure.supxlabel(
-        f"step; bars: {shortened(found.variant)} in these steps only; dashed: in all steps", size=8.5
-    )
+    figure.supxlabel(f"step; bars: {shortened(found.variant)} in these steps only; dashed: in all steps", size=8.5)
     return figure
 
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from bench.errors import UsageError
 from bench.records import Outcome, TimingName
-from bench.store.journal import write_whole, writing
+from bench.store.journal import make_folder, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -229,8 +229,7 @@ def write_figures(
         raise UsageError(f"Plots are written as {', '.join(get_args(Format))}, not {fmt!r}.")
     if not 50 <= dpi <= 1200:
         raise UsageError(f"dpi is {dpi}; it may be 50 to 1200.")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = {}
     with house_style():
         for name, draw in figures:

@@ -13,7 +13,7 @@ class PlannedSize(Record, frozen=True):
     margin: float
     """The limit at this number of samples, in the metric's unit."""
     sd: float
-    """Standard deviation of the prompts' paired differences."""
+    """Standard deviation of the prompts' paired differences, or of the means of effective groups of prompts."""
     prompts: int
     power_now: float
     """How often a gate with the suite's present number of prompts would pass at a true loss of 0."""

@@ -53,6 +53,12 @@ class Verdict(Record, frozen=True, kw_only=True):
     """Prompts, or rounds of a timed quantity."""
     samples: int = 0
     """Images a prompt, or values a round."""
+    groups: int | None = None
+    """Groups that the prompts fall into, which are then the unit of the interval; None where each stands alone."""
+    effective: float | None = None
+    """How many groups of equal size they are worth; None likewise."""
+    tags_explain: float | None = None
+    """Share of the variance of the losses that goes with tags, where it is much (``bench.compare.tags``)."""
     detectable: float | None = None
     """The smallest true loss beyond the margin that such a gate calls in 80 of 100 runs, in the unit of the loss."""
     needed: int | None = None
@@ -102,6 +108,8 @@ class FrozenVariant(Record, frozen=True):
     """
     timings: dict[TimingName, tuple[FrozenRound, ...]] = msgspec.field(default_factory=dict)
     """Quantity -> its rounds, in their order."""
+    doubts: tuple[str, ...] = ()
+    """Why nothing can be said of it (``bench.soundness``), each a clause; a baseline that is written has none."""
 
 
 class Acceptance(Record, frozen=True):
@@ -172,6 +180,8 @@ class SourceNoise(Record, frozen=True):
     """Standard deviation (n - 1) of the prompts' differences, root mean square over the pairs."""
     half_width: float
     """Half width of the 95 % Student interval of the mean difference."""
+    unit_sd: float | None = None
+    """Standard deviation of effective groups of prompts; None where each prompt stands alone."""
 
 
 class MetricNoise(Record, frozen=True):

@@ -201,7 +201,8 @@ class Git(Record, frozen=True):
     """Commit of the folder the run was started in, and whether it had changes."""
 
     commit: str
-    dirty: bool
+    dirty: bool | None
+    """None where it is not known: the repository names programs to look at its files with, which were not started."""
 
 
 class RunInfo(Record, frozen=True):
@@ -233,3 +234,5 @@ class Run(Record, frozen=True):
     renders: tuple[Render, ...]
     scores: tuple[Score, ...]
     timings: tuple[Timing, ...]
+    url: str = ""
+    """Where it lies on an object store; ``path`` is then a copy without the images."""

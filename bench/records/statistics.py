@@ -33,7 +33,7 @@ class Delta(Record, frozen=True):
     reference_mean: float
     mean: float
     interval: Interval | None
-    """None with fewer than 2 prompts."""
+    """None with fewer than 2 prompts, or 2 groups of them."""
     small_sample: Interval | None
     """t interval beside the bootstrap, under 30 prompts."""
     d_z: float | None
@@ -52,6 +52,11 @@ class Delta(Record, frozen=True):
     """``p`` by Holm within its family: of a tag, all tags of the pair and metric; else all metrics of the pair."""
     p_bh: float | None = None
     """``p`` by Benjamini and Hochberg within the same family."""
+    groups: int | None = None
+    """Groups that the prompts fall into, which are then the unit of intervals and p-values; None where each prompt
+    stands alone."""
+    tags_explain: float | None = None
+    """Share of the variance of the differences that goes with tags, where it is much (``bench.compare.tags``)."""
 
 
 class MetricMean(Record, frozen=True):

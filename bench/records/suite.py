@@ -20,10 +20,21 @@ class Prompt(Record, frozen=True):
     tags: tuple[str, ...] = ()
     probes: str = ""
     """What the prompt tests, in a few words."""
+    group: str = ""
+    """What it is one of several of: paraphrases of one text, a template filled in, one subject. Prompts of a group are
+    not independent, and statistics count the group; empty for a prompt that stands alone."""
+
+    @property
+    def unit(self) -> tuple[str, str]:
+        """What statistics count as one: the prompt's group, or the prompt itself where it names none."""
+        return ("group", self.group) if self.group else ("prompt", self.id)
 
 
 HEAVIEST_LORA = 1000.0
 """Largest weight of a LoRA that is taken for one, of either sign; with larger ones the arithmetic overflows."""
+
+
+LeftOut = Literal["bundle_emb"]
 
 
 class Lora(Record, frozen=True):
@@ -40,6 +51,8 @@ class Lora(Record, frozen=True):
     step_factors: tuple[tuple[float, float], ...] = ()
     """(fraction of the steps, factor) in rising order: from that fraction on all its weights count that much; ()
     leaves them alone throughout. A suite file writes ``step_range`` or a ``weight`` that is a list."""
+    leave_out: tuple[LeftOut, ...] = ()
+    """Parts of the file that are not applied: embeddings that a trainer bundled with the LoRA (``bundle_emb``)."""
 
 
 class Variant(Record, frozen=True):
@@ -85,6 +98,7 @@ class MeasurePlan(Record, frozen=True):
     """What ``measure`` does for each variant: ``rounds`` fresh processes of ``images`` timed images."""
 
     rounds: int = 2
+    """0 leaves timing out: none is planned, and none may be limited."""
     images: int = 10
     warmups: int = 1
 
@@ -95,7 +109,7 @@ class ExternalImages(Record, frozen=True):
     images: str
     """The folder, as the user gave it."""
     prompts: str
-    """The file that pairs images with prompts, as the user gave it."""
+    """The file that pairs images with prompts, as the user gave it; empty where there is none."""
 
 
 class Sweep(Record, frozen=True):
@@ -169,6 +183,8 @@ class Suite(Record, frozen=True, kw_only=True):
     """None where the images are rendered; else seeds and settings are unknown."""
     left_out: tuple[str, ...] = ()
     """Ids of the prompts of the prompt files that were left out because SPO was trained on them."""
+    notes: tuple[str, ...] = ()
+    """Sentences of the readers of its prompt files: what was not taken, or is drawn otherwise than one may think."""
     sweep: Sweep | None = None
     """None where the variants are those of the suite file."""
     attribution: Attribution | None = None

@@ -13,7 +13,19 @@ Component = Literal["unet", "text_encoder", "text_encoder_2", "vae"]
 Layout = Literal["diffusers", "single-file", "random", "recipe"]
 Family = Literal["sdxl", "sd15"]
 Prediction = Literal["epsilon", "v_prediction"]
+BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 ChangeKind = Literal["lora", "tucker", "loha", "lokr", "diff", "norm", "bias"]
+
+
+class NoiseSchedule(Record, frozen=True):
+    """The noise that a model was trained with, by diffusers' names; as it stands that of SD 1.5 and SDXL."""
+
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: BetaSchedule = "scaled_linear"
+    num_train_timesteps: int = 1000
+    trained_betas: tuple[float, ...] | None = None
+    """The variance that each timestep adds, in place of ``beta_start`` to ``beta_schedule``."""
 
 
 class CheckpointFacts(Record, frozen=True):
@@ -25,6 +37,11 @@ class CheckpointFacts(Record, frozen=True):
     prediction: Prediction = "epsilon"
     zero_terminal_snr: bool = False
     """Whether it was trained with a noise schedule that ends in pure noise; the sampler must follow."""
+    noise: NoiseSchedule = NoiseSchedule()
+    prediction_from: str | None = None
+    """The file beside a single file that says what the UNet predicts; None where its own file or folder does."""
+    left_aside: tuple[str, ...] = ()
+    """What its saved pipeline wishes that the suite decides: ``clip_sample = true``."""
     inpainting: bool = False
     """A UNet that also takes a mask and a masked image (9 channels)."""
     dtypes: dict[str, str] = msgspec.field(default_factory=dict)
@@ -68,6 +85,8 @@ class LoraAudit(Record, frozen=True):
     applied: dict[str, int]
     """Keys applied, by component."""
     modules: tuple[ChangedModule, ...]
+    notes: tuple[str, ...] = ()
+    """What else was done with the file, in sentences: what it was begun with taken away, embeddings left out."""
 
 
 class PixelDifference(Record, frozen=True):

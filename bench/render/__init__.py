@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from bench.formatting import joined
 from bench.machine import is_out_of_memory, release_memory
 from bench.pipeline import denoise as stages
 from bench.pipeline.switch import Model, base_of, switch_variant
@@ -219,6 +220,10 @@ def keep_audit(folder: RunFolder, variant: Variant, audit: Audit) -> None:
         msgspec.structs.replace(one, audit=audit) if one.name == variant.name else one for one in folder.info.variants
     )
     folder.write_info(msgspec.structs.replace(folder.info, variants=prints))
+    aside = audit.checkpoint.left_aside
+    if aside:
+        left = f"{joined(aside)} of the checkpoint's saved pipeline left aside; the suite alone says how it is sampled"
+        folder.add_notes([f"Variant {variant.name}: {left}."])
     if audit.non_finite:
         first, count = next(iter(audit.non_finite.items()))
         more = f" and {len(audit.non_finite) - 1} more tensors" if len(audit.non_finite) > 1 else ""

@@ -19,6 +19,7 @@ from bench.records import (
     MergeAudit,
     Run,
 )
+from bench.records.weights import NoiseSchedule
 
 KINDS = {
     "lora": "LoRA",
@@ -49,6 +50,7 @@ class LoraView:
     scale: str
     change: str
     rounded: str
+    notes: str
 
 
 def lora_rows(known: Fingerprint, audit: Audit) -> list[LoraView]:
@@ -73,6 +75,7 @@ def lora_view(lora: Lora, found: LoraAudit, note: str = "") -> LoraView:
         scale=_range([one.scale for one in modules]),
         change=change_text(modules),
         rounded=text.percent(max(rounded)) if rounded else text.NONE,
+        notes=" ".join(found.notes),
     )
 
 
@@ -104,15 +107,23 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def predicts(facts: CheckpointFacts) -> str:
+    """What a UNet predicts, and which file says so where it is another than the checkpoint's own."""
+    source = f" (says {facts.prediction_from})" if facts.prediction_from else ""
+    return {"epsilon": "predicts noise", "v_prediction": "predicts v"}[facts.prediction] + source
+
+
 def describe(facts: CheckpointFacts) -> str:
     """A checkpoint in one line: layout, family, what its UNet predicts, precision, licence."""
     words = [LAYOUTS[facts.layout], {"sdxl": "SDXL", "sd15": "SD 1.5"}[facts.family]]
-    words.append({"epsilon": "predicts noise", "v_prediction": "predicts v"}[facts.prediction])
+    words.append(predicts(facts))
     words += ["zero terminal SNR"] if facts.zero_terminal_snr else []
+    words += ["a noise schedule of its own"] if facts.noise != NoiseSchedule() else []
     words += ["inpainting"] if facts.inpainting else []
     stored = sorted(set(facts.dtypes.values()))
     words += [f"stored in {', '.join(stored)}"] if stored else []
     words += [f"licence {facts.licence}"] if facts.licence else []
+    words += [f"left aside: {text.joined(facts.left_aside)}"] if facts.left_aside else []
     line = ", ".join(words)
     return f"{facts.title}: {line}" if facts.title else line[0].upper() + line[1:]
 

@@ -12,6 +12,7 @@ import msgspec
 
 from bench import formatting as text
 from bench.compare.pairing import cut_prompts
+from bench.documents import JOURNAL_BYTES, read_bytes
 from bench.metrics.image_checks import duplicates
 from bench.records import ExternalImages, Gate, Machine, Run, Suite
 from bench.store import read_gate
@@ -32,7 +33,9 @@ def records_digest(run: Run, gate: Gate | None) -> str:
     """
     suite = run.info.suite
     weights = {one.name: one.digest for one in run.info.variants}
-    card = msgspec.structs.replace(run.info, variants=(), suite=msgspec.structs.replace(suite, source="", variants=()))
+    card = msgspec.structs.replace(
+        run.info, variants=(), suite=msgspec.structs.replace(suite, source="", variants=(), notes=())
+    )
     variants = [(variant.name, weights.get(variant.name)) for variant in suite.variants]
     lost = [one.image for one in run.renders if one.image is not None and not (Path(run.path) / one.image).is_file()]
     parts = (card, variants, run.renders, run.scores, run.timings, gate, lost)
@@ -62,7 +65,7 @@ def is_current(run: Run) -> bool:
     texts = []
     for name in ("report.html", "report.md"):
         try:
-            texts.append((folder / name).read_text(encoding="utf-8"))
+            texts.append(read_bytes(folder / name, JOURNAL_BYTES).decode())
         except (OSError, UnicodeDecodeError):  # gone, or no report: it is written anew
             return False
     plots = _PLOT.findall(texts[1])
@@ -90,7 +93,7 @@ def image_banners(run: Run) -> tuple[str, ...]:
     """How many images could not be made or used, how many are not there, and how many equal another one."""
     lost = [one for one in run.renders if one.image is None]
     absent = sum(one.error == NOT_GIVEN for one in lost)
-    failed, doubled = len(lost) - absent, len(duplicates(run.renders))
+    failed = len(lost) - absent
     found = []
     if failed:
         verb = "made" if run.info.suite.external_images is None else "used"
@@ -98,12 +101,16 @@ def image_banners(run: Run) -> tuple[str, ...]:
     if absent:
         samples = f"{text.plural(absent, 'sample')} that other variants or prompts have"
         found.append(f"{samples} {'is' if absent == 1 else 'are'} not among the external images.")
-    if doubled:
-        found.append(
-            f"{text.plural(doubled, 'image')} equal another image of their variant: the model followed neither noise "
-            "nor prompt. They have no scores."
-        )
-    return tuple(found)
+    return (*found, *doubled_notes(run))
+
+
+def doubled_notes(run: Run) -> tuple[str, ...]:
+    """A sentence on images that equal another one of their variant, which have no scores; none where there are none."""
+    doubled = len(duplicates(run.renders))
+    if not doubled:
+        return ()
+    why = "the model followed neither noise nor prompt. " if run.info.suite.external_images is None else ""
+    return (f"{text.plural(doubled, 'image')} equal another image of their variant: {why}They have no scores.",)
 
 
 def training_facts(run: Run) -> Facts:
@@ -148,9 +155,10 @@ def _external_facts(run: Run, external: ExternalImages) -> Facts:
     """Of external images: where they come from, their size, and that the rest is not known."""
     suite, machine = run.info.suite, run.info.machine
     prompts, images = text.plural(len(suite.prompts), "prompt"), text.plural(suite.samples, "image")
+    paired = f"paired with prompts by {external.prompts}" if external.prompts else "without prompts"
     return (
-        ("Images", f"external, not rendered: {external.images}, paired with prompts by {external.prompts}"),
-        ("Prompts", f"{prompts}, up to {images} of each"),
+        ("Images", f"external, not rendered: {external.images}, {paired}"),
+        ("Prompts", f"{prompts}, up to {images} of each" if external.prompts else "unknown"),
         ("Size", f"{suite.settings.width} × {suite.settings.height} px, of most images"),
         ("Seeds, sampler, weights", "unknown"),
         ("Scored on", f"{machine.device}: {machine.device_name}"),
@@ -168,7 +176,8 @@ def provenance_facts(run: Run, gate: Gate | None) -> Facts:
     info = run.info
     commit = "not in a git repository"
     if info.git is not None:
-        commit = info.git.commit + (" with uncommitted changes" if info.git.dirty else "")
+        changes = {True: " with uncommitted changes", False: "", None: " (whether with changes is not known)"}
+        commit = info.git.commit + changes[info.git.dirty]
     facts = [
         ("Run", info.id),
         ("Status", info.status),
@@ -201,32 +210,24 @@ def command(run: Run) -> str:
     What the suite says itself is left out, and so is what a run does not record: where weights were taken from, and
     a Ray cluster, which gives the same bytes.
     """
-    suite, external, sweep = run.info.suite, run.info.suite.external_images, run.info.suite.sweep
+    suite, external, words = run.info.suite, run.info.suite.external_images, list[str]()
     found = {score.metric for score in run.scores}
     scored = [facts for facts in run.info.metrics if facts.name in found]
     metrics = ["--metrics", ",".join([facts.name for facts in scored] or suite.metrics)]
     dtypes = {facts.metric_dtype for facts in scored} - {"float32"}
     dtype = ["--metric-dtype", min(dtypes)] if dtypes else []
     if external is not None:
-        words = ["score", "--images", external.images, "--prompts", external.prompts, *metrics, "-o", run.path]
+        words = [*metrics, "-o", run.path]
         if suite.limits:
             words += ["--limits", ",".join(f"{limit.name}={limit.text}" for limit in suite.limits)]
-        return shlex.join(["hotart-bench", *words, *dtype, "--device", run.info.machine.device])
-    words = ["run" if sweep is None else "sweep", suite.source or suite.name]
-    if sweep is not None:
-        words += ["--lora", sweep.lora, "--lora-weights", ",".join(map(_exactly, sweep.weights))]
+        return f"{text.making(suite)} {shlex.join([*words, *dtype, '--device', run.info.machine.device])}"
     if suite.limit is not None:
         words += ["--limit", str(suite.limit)]
-    if sweep is None:
+    if suite.sweep is None:
         made = {one.name for one in run.info.variants}
         chosen = [variant.name for variant in suite.variants if variant.name in made]
         words += ["--variants", ",".join(chosen)] if 0 < len(chosen) < len(suite.variants) else []
         words += dtype
     if scored and {facts.name for facts in scored} != set(suite.metrics):
         words += metrics
-    return shlex.join(["hotart-bench", *words, "--device", run.info.machine.device])
-
-
-def _exactly(weight: float) -> str:
-    short = f"{weight:g}"
-    return short if float(short) == weight else repr(weight)
+    return f"{text.making(suite)} {shlex.join([*words, '--device', run.info.machine.device])}"

@@ -13,6 +13,7 @@ from bench.gate.outcomes import WORDS, formatted, unexplained
 from bench.plots.gate import within_run
 from bench.records import Gate, Outcome, Render, Run, Verdict, WorstPrompt
 from bench.report.pictures import Key, Picture, picture
+from bench.score.images import ImageFileError, image_bytes
 from bench.store import load_run
 
 MEANINGS: Mapping[Outcome, str] = {
@@ -210,9 +211,9 @@ class _Album:
         path = Path(run.path) / render.image
         if path not in self.read:
             try:
-                self.read[path] = picture(path, SIDE_PX)
-            except (OSError, SyntaxError) as error:  # Pillow reports a broken PNG chunk as a SyntaxError
-                self.read[path] = f"The file cannot be read: {type(error).__name__}."
+                self.read[path] = picture(image_bytes(Path(run.path), render), SIDE_PX)
+            except (OSError, ImageFileError) as error:
+                self.read[path] = f"The file cannot be read: {error}."
         found = self.read[path]
         size = 0 if isinstance(found, str) else len(found.uri)
         if size > self.left:

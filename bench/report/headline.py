@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bench import formatting as text
+from bench.compare.tags import ADVICE
 from bench.plots.data import PlotData
 from bench.records import Category, Delta, Interval, MetricFacts
 
@@ -78,7 +79,7 @@ def _sentence(deltas: Sequence[Delta], facts: Mapping[str, MetricFacts], decimal
 
 
 def cautions(data: PlotData) -> tuple[str, ...]:
-    """What to know before believing the headline: training overlap and few prompts."""
+    """What to know before believing the headline: training overlap, prompts that are alike, few prompts."""
     found = []
     liking = [facts for facts in data.metrics if facts.category != "alignment"]
     same = [facts.name for facts in liking if facts.training_overlap == "same data"]
@@ -89,6 +90,9 @@ def cautions(data: PlotData) -> tuple[str, ...]:
         )
     if liking and not any(facts.training_overlap == "none" for facts in liking):
         found.append("Every metric of preference or aesthetics in this run shares training data with the variants.")
+    explained = max((one.tags_explain for one in data.deltas if one.tags_explain is not None), default=None)
+    if explained is not None:
+        found.append(f"Tags explain up to {text.percent(explained)} of the differences in a metric. {ADVICE}")
     prompts = max((one.prompts for one in data.deltas), default=0)
     if 0 < prompts < 30:
         verb = "is" if prompts == 1 else "are"

@@ -10,10 +10,11 @@ from bench import formatting as text
 from bench.compare import metric_means, summarize_timings, timing_ratios, variant_pairs
 from bench.compare.pairing import usable_scores
 from bench.compare.sweep import sweep_curve
+from bench.measure import open_jobs
 from bench.plots.data import PlotData, data_of_run, headline_metrics
 from bench.records import Delta, Gate, Ranking, Ratio, Run, SweepCurve, TimingName, TimingSummary, Verdict
 from bench.report.facts import Facts, elapsed, image_banners
-from bench.report.gate import WorstPair, worst_pairs
+from bench.report.gate import WorstPair, against, worst_pairs
 from bench.report.headline import cautions, headline_note, summary
 from bench.report.pictures import (
     GridRow,
@@ -91,7 +92,7 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         run=run,
         gate=gate,
         title=text.joined(names) if len(names) <= 4 else f"{len(names)} variants",
-        summary=summary(data) or (_without_comparison(run),),
+        summary=summary(data) or (_without_comparison(run, gate),),
         cautions=cautions(data),
         banners=banners(run, broken),
         tally=_tally(run),
@@ -119,9 +120,17 @@ def banners(run: Run, broken: Mapping[Key, str]) -> tuple[str, ...]:
     info, found = run.info, []
     wanted = len(info.suite.prompts) * info.suite.samples * len(info.suite.variants)
     if info.status == "started":
+        lacking = "" if len(run.renders) < wanted else ", and what is missing are scores or image files"
         found.append(
-            f"This run is not finished: {len(run.renders):,} of {wanted:,} images are recorded, and all below may "
-            "change. The same command continues it."
+            f"This run is not finished: {len(run.renders):,} of {wanted:,} images are recorded{lacking}. All below may "
+            "change; the same command continues it."
+        )
+    waiting = open_jobs(info.suite, info.suite.variants, run.timings, info.machine.device)
+    if waiting and info.status == "complete":
+        planned = info.suite.measure.rounds * len(info.suite.variants)
+        found.append(
+            f"Not all timings are there: {len(waiting):,} of {planned:,} rounds are missing. hotart-bench measure "
+            "takes them; [measure] rounds = 0 in the suite leaves timing out."
         )
     if info.status == "failed":
         found.append("This run ended with an error. What was made until then is below; the same command continues it.")
@@ -153,9 +162,11 @@ def _typical(run: Run, rows: Sequence[GridRow], pairs: Sequence[tuple[str, str]]
     return typical_row(run, rows, metrics[0].name, pairs[0]), note
 
 
-def _without_comparison(run: Run) -> str:
+def _without_comparison(run: Run, gate: Gate | None) -> str:
     if len(run.info.suite.variants) < 2:
-        return "One variant: there is nothing to compare it with."
+        if gate is not None:
+            return f"One variant: {against(gate)[0].lower()}{against(gate)[1:]}"
+        return "One variant, so nothing in this run to compare it with; hotart-bench gate compares it with a baseline."
     if usable_scores(run):
         return "No metric has scores of both sides of a pair yet."
     return "Nothing has been scored yet."

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from bench import formatting as text
 from bench.compare.pairing import usable_scores
 from bench.records import MetricFacts, Prompt, Render, Run
 from bench.report.headline import way
 from bench.report.tables import headline_first
+from bench.score.images import ImageFileError, image_bytes, open_picture
 
 MAX_SIDE_PX = 640
 """Longest side of an embedded image; a larger one is scaled down to it."""
@@ -46,23 +49,25 @@ class Picture:
     reduced: bool
 
 
-def picture(path: Path, max_side_px: int = MAX_SIDE_PX) -> Picture:
-    """The image at ``path``: the PNG's own bytes when small, else WebP with at most ``max_side_px`` a side.
+def picture(data: bytes, max_side_px: int = MAX_SIDE_PX) -> Picture:
+    """The image of a file: its own bytes when small and shown by a browser as it is scored, else WebP.
 
-    Raises OSError when the file is missing or is not an image.
+    Args:
+        data: the file's bytes.
+        max_side_px: longest side of the WebP copy.
+
+    Raises:
+        ImageFileError: it is not an image that can be scored.
     """
-    from PIL import Image
-
-    data = path.read_bytes()
-    with Image.open(io.BytesIO(data)) as image:
-        width, height = image.size
-        if max(width, height) <= max_side_px and len(data) <= _AS_IT_IS_BYTES:
-            image.verify()
-            return Picture(_uri(Image.MIME[image.format or "PNG"], data), width, height, reduced=False)
-        copy = image.convert("RGB")
-        copy.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        copy.save(buffer, "WEBP", quality=82, method=4)
+    opened = open_picture(data, max_side_px)
+    width, height = opened.size
+    if opened.is_plain and max(width, height) <= max_side_px and len(data) <= _AS_IT_IS_BYTES:
+        return Picture(_uri(Image.MIME[opened.kind], data), width, height, reduced=False)
+    # A palette cannot be resized; any other picture is made small first, which takes the least memory.
+    copy = opened.image if opened.image.mode in ("L", "RGB", "RGBA", "CMYK") else opened.image.convert("RGB")
+    copy.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    copy.convert("RGB").save(buffer, "WEBP", quality=82, method=4)
     return Picture(_uri("image/webp", buffer.getvalue()), width, height, reduced=True)
 
 
@@ -85,9 +90,9 @@ def embed(run: Run, rows: Sequence[tuple[str, int]]) -> tuple[Mapping[Key, Pictu
             if render is None:
                 continue
             try:
-                found[key] = picture(Path(run.path) / str(render.image))
-            except (OSError, SyntaxError) as error:  # Pillow reports a broken PNG chunk as a SyntaxError
-                broken[key] = f"The file {render.image} cannot be read: {type(error).__name__}."
+                found[key] = picture(image_bytes(Path(run.path), render))
+            except (OSError, ImageFileError) as error:
+                broken[key] = f"The file {render.image} cannot be read: {error}."
             else:
                 size += len(found[key].uri)
         if size > MAX_BYTES:

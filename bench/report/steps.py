@@ -88,7 +88,9 @@ def attribution_sentences(found: StepAttribution) -> list[str]:
         )
         if one.additivity is not None and not _holds_zero(one):
             more = "more" if one.additivity.excess * one.whole.mean > 0 else "less"
-            said.append(f"{one.metric}: its windows add up to {more} than the whole, so they do in part the same thing.")
+            said.append(
+                f"{one.metric}: its windows add up to {more} than the whole, so they do in part the same thing."
+            )
     costly = _only_cost(found)
     if costly is not None:
         said.append(costly)
@@ -158,7 +160,7 @@ def order_sentence(order: StepOrder) -> str:
 
 
 def _final(order: StepOrder) -> str:
-    return f"its own last step" if order.final_is_last_step else order.final_metric
+    return "its own last step" if order.final_is_last_step else order.final_metric
 
 
 def film_strips(run: Run, scores: Sequence[StepScore]) -> tuple[FilmStrip, ...]:

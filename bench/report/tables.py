@@ -95,7 +95,7 @@ def ratio_text(found: Ratio | None) -> str:
     """``× 1.034 [1.010, 1.058]``; empty for None."""
     if found is None:
         return ""
-    return f"× {found.ratio:.3f} {text.interval(found.interval, 3, sign=False) if found.interval else ''}".rstrip()
+    return f"× {' '.join(text.ratio_and_interval(found.ratio, found.interval))}".rstrip()
 
 
 def timing_note(names: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ def run_all(
 
     Raises:
         UsageError, WeightsError, IncomparableError, MachineError: as the stages do.
-        InvalidError: every image failed.
+        InvalidError: every image failed, or an image is not the one that was made: it changed or is gone.
     """
     return run_stages(STAGES, suite, path, options, progress)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import msgspec
 from bench.comparability import check_environment, differences, timing_facts
 from bench.documents import utc_now
 from bench.errors import InvalidError, OutOfMemory, UsageError
+from bench.formatting import argument, making
 from bench.machine import machine_facts, package_versions, pick_device
 from bench.measure import measure, open_jobs, pick_variants
 from bench.metrics import facts_for
@@ -27,6 +27,7 @@ from bench.run.status import (
     mark_failed,
     outcome_of,
     settle,
+    unfinished,
     unrendered,
     update_info,
 )
@@ -95,11 +96,17 @@ def _run(
 ) -> Outcome:
     variants = pick_variants(suite, options.variants)
     metrics = tuple(options.metrics) if options.metrics is not None else suite.metrics
-    facts_for(metrics)
+    if "score" in stages or options.metrics is not None:
+        facts_for(metrics)
     if suite.external_images is not None and not {"render", "measure"}.isdisjoint(stages):
         raise UsageError(
             f"{path}: its images are external; there is no model to render or to time.",
-            f"hotart-bench score {shlex.quote(str(path))}",
+            f"hotart-bench score {argument(path)}",
+        )
+    if stages == ("measure",) and suite.measure.rounds == 0:
+        raise UsageError(
+            f"{path}: its suite leaves timing out ([measure] rounds = 0).",
+            "give the suite's [measure] 2 rounds or more",
         )
     if options.ray is not None and len(stages) > 1:
         pick_device(options.device)  # scores and timings are made here: a device that is not here is told at once
@@ -109,8 +116,7 @@ def _run(
     ):
         work = Work(suite, folder, variants, metrics, options, pool, progress)
         if stages[0] in ("score", "report") and not folder.renders():
-            hint = "hotart-bench render, or hotart-bench run, first"
-            raise InvalidError(f"{folder.path}: has no images yet.", hint)
+            raise InvalidError(f"{folder.path}: has no images yet.", f"{making(suite)} -o {argument(path)}")
         update_info(stages, work)
         folder.add_notes(notes)
         try:
@@ -121,8 +127,11 @@ def _run(
             mark_failed(folder)
             raise
         outcome = outcome_of(work, done_before=done == 0)
+        reason = unfinished(stages, work, path)
     if outcome.images == 0 and outcome.failed:
         raise InvalidError(f"{path}: all {outcome.failed} images failed.", f"see {path}/renders.jsonl")
+    if reason is not None:
+        raise reason
     return outcome
 
 
@@ -137,8 +146,8 @@ def _do(stage: Stage, work: Work, done: int, *, alone: bool) -> int:
             found = _score(work)
         case "measure":
             found = _measure(work, alone)
-    if alone and work.folder.info is not None and work.folder.info.end is not None:
-        settle(work.folder, None)  # a run that had ended: what was lost or added since may be all there now
+    if alone:
+        settle(work.folder, None)  # what was lost or added since may be all there now
     return found
 
 

@@ -12,11 +12,11 @@ import msgspec
 from bench.checkpoints.fingerprint import fingerprint
 from bench.comparability import check_environment
 from bench.documents import utc_now
-from bench.errors import HotartError
-from bench.formatting import joined
+from bench.errors import HotartError, InvalidError
+from bench.formatting import argument, joined, listed, making, plural
 from bench.machine import git_state, machine_facts, package_versions, pick_device
-from bench.measure import open_jobs
 from bench.metrics import facts_of_run
+from bench.metrics.image_checks import duplicates
 from bench.ray_workers import WorkerPool
 from bench.records import (
     SCHEMA,
@@ -24,15 +24,18 @@ from bench.records import (
     Machine,
     Progress,
     Record,
+    Run,
     RunInfo,
     RunOptions,
     Status,
     Suite,
     Variant,
 )
-from bench.report.facts import cut_notes, left_out_notes
+from bench.report.facts import cut_notes, doubled_notes, left_out_notes
 from bench.score import missing_scores
+from bench.soundness import is_finished
 from bench.store import RunFolder, run_id
+from bench.store.reading import image_hashes
 from bench.suite import protocol_digest
 from bench.suite.planned_images import missing_batches, missing_images
 
@@ -63,16 +66,14 @@ def unrendered(suite: Suite, folder: RunFolder, chosen: Sequence[Variant]) -> in
 
 
 def is_complete(folder: RunFolder) -> bool:
-    """Whether the folder holds every image, score and timing of the suite in its ``run.json``."""
-    info = folder.info
-    if info is None:
+    """Whether the run in the folder is finished (``bench.soundness``); images are looked for, but not read."""
+    if folder.info is None:
         return False
-    suite = info.suite
-    return not (
-        unrendered(suite, folder, suite.variants)
-        or missing_scores(folder, suite.metrics)
-        or open_jobs(suite, suite.variants, folder.timings(), info.machine.device)
-    )
+    run = folder.run()
+    there = {
+        one.image: one.sha256 for one in run.renders if one.image is not None and (folder.path / one.image).is_file()
+    }
+    return is_finished(run, there, run.info.suite.metrics)
 
 
 def mark_failed(folder: RunFolder) -> None:
@@ -87,14 +88,15 @@ def mark_failed(folder: RunFolder) -> None:
 def settle(folder: RunFolder, end: str | None) -> None:
     """Make the status in ``run.json`` what is true now; the end of the run is ``end``, or stays where it is None.
 
-    A run that failed stays so until it is complete.
+    A run that failed stays so until it is complete, and one that is complete has an end.
     """
     info = folder.info
     if info is None:
         return
     unfinished: Status = "failed" if info.status == "failed" else "started"
     status = "complete" if is_complete(folder) else unfinished
-    new = msgspec.structs.replace(info, status=status, end=end if end is not None else info.end)
+    ended = end or info.end or (utc_now() if status == "complete" else None)
+    new = msgspec.structs.replace(info, status=status, end=ended)
     if new != info:
         folder.write_info(new)
 
@@ -141,8 +143,9 @@ def update_info(stages: tuple[Stage, ...], work: Work) -> None:
     folder, old = work.folder, work.folder.info
     found: dict[str, Fingerprint] = {}
     if stages not in (("report",), ("score",)):
-        found = {variant.name: fingerprint(variant, work.options.weights_dir) for variant in work.variants}
-    new = _info(work, old, found)
+        sampler = work.suite.settings.sampler
+        found = {variant.name: fingerprint(variant, work.options.weights_dir, sampler) for variant in work.variants}
+    new = _info(work, old, found, work.metrics if "score" in stages else ())
     if old is None:
         folder.write_info(new)
         return
@@ -150,10 +153,10 @@ def update_info(stages: tuple[Stage, ...], work: Work) -> None:
     known = {one.name: one.digest for one in old.variants}
     held = known.keys() | {one.variant for one in folder.renders()} | {one.variant for one in folder.timings()}
     changed = [name for name, one in found.items() if known.get(name) != one.digest and name in held]
-    renders = "render" in stages and work.pool is None and unrendered(work.suite, folder, work.variants)
-    if changed or renders:
+    lost = unrendered(work.suite, folder, work.variants)
+    if changed or (lost and "render" in stages and work.pool is None):
         check_device(work)  # or the old results would be gone and no new ones allowed
-    if stages != ("report",) and old.status != "started" and (new != old or not is_complete(folder)):
+    if stages != ("report",) and old.status != "started" and (new != old or lost or not is_complete(folder)):
         folder.write_info(msgspec.structs.replace(old, status="started"))
         new = msgspec.structs.replace(new, status="started")
     for name in changed:
@@ -162,8 +165,11 @@ def update_info(stages: tuple[Stage, ...], work: Work) -> None:
         folder.write_info(new)
 
 
-def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint]) -> RunInfo:
-    """``run.json`` with the variants as they were ``found`` now; the others stay what their images were made of."""
+def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint], scoring: Sequence[str]) -> RunInfo:
+    """``run.json`` with the variants as they were ``found`` now; the others stay what their images were made of.
+
+    Metrics that are not among those of ``scoring`` stay as recorded, as their scores do; they need not be installed.
+    """
     suite, scored = work.suite, old.metrics if old is not None else ()
     prints = dict(found)
     if old is not None:
@@ -174,7 +180,11 @@ def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint]) -> Run
         suite = msgspec.structs.replace(suite, variants=tuple(made.get(one.name, one) for one in suite.variants))
     variants = tuple(prints[variant.name] for variant in suite.variants if variant.name in prints)
     every = tuple(dict.fromkeys((*suite.metrics, *(known.name for known in scored), *work.metrics)))
-    metrics = facts_of_run(every, scored, work.metrics, work.options.metric_dtype)
+    facts = {known.name: known for known in scored if known.name not in scoring}
+    new = [name for name in every if name not in facts]
+    rescored = [name for name in work.metrics if name in new]
+    facts |= {known.name: known for known in facts_of_run(new, scored, rescored, work.options.metric_dtype)}
+    metrics = tuple(facts[name] for name in every)
     notes = lora_notes(variants)
     if old is not None:
         outdated = {FUSED, *lora_notes(old.variants)}
@@ -230,7 +240,7 @@ def outcome_of(work: Work, done_before: bool) -> Outcome:
     folder, run = work.folder, work.folder.run()
     renders = folder.renders()
     failed = [render for render in renders if render.error is not None]
-    notes = (*cut_notes(run), *left_out_notes(run.info.suite))
+    notes = (*cut_notes(run), *left_out_notes(run.info.suite), *doubled_notes(run), *_unscored_note(run))
     if failed:
         one = f"{failed[0].variant}/{failed[0].prompt_id}: {failed[0].error}"
         notes = (f"{len(failed)} of {len(renders)} images failed, such as {one}.", *notes)
@@ -244,3 +254,64 @@ def outcome_of(work: Work, done_before: bool) -> Outcome:
         notes=notes,
         done_before=done_before,
     )
+
+
+def _unscored_note(run: Run) -> tuple[str, ...]:
+    """A sentence on the scores that could not be made and are tried again by the next ``score``.
+
+    Images that equal another one have none on purpose.
+    """
+    there = {(one.variant, one.prompt_id, one.sample) for one in run.renders if one.sha256 is not None}
+    there -= duplicates(run.renders).keys()
+    lacking = [
+        one
+        for one in run.scores
+        if one.value is None and one.image_sha256 is None and (one.variant, one.prompt_id, one.sample) in there
+    ]
+    if not lacking:
+        return ()
+    first = lacking[0]
+    such = f"{first.metric} of {first.variant}/{first.prompt_id}: {first.reason}"
+    return (f"{len(lacking)} of {plural(len(run.scores), 'score')} could not be made, such as {such}.",)
+
+
+def unfinished(stages: tuple[Stage, ...], work: Work, place: Path | str) -> InvalidError | None:
+    """Why work on the run at a path or URL is not done; None where every image is there and is the one on record.
+
+    Where every image of a variant is gone, its folder was pruned: that is no fault as long as its scores are there.
+    """
+    folder, names = work.folder, [variant.name for variant in work.variants]
+    renders = [one for one in folder.renders() if one.variant in names and one.image is not None]
+    hashes = image_hashes(folder.run())
+    changed = [one for one in renders if hashes[str(one.image)] not in (None, one.sha256)]
+    gone = [one for one in renders if hashes[str(one.image)] is None]
+    needed = {one.variant for one in renders if hashes[str(one.image)] is not None}
+    if "score" in stages:
+        needed |= {name for name in names if missing_scores(folder, work.metrics, variants=[name])}
+    kinds = (
+        ("changed since it was made", "changed since they were made", [str(one.image) for one in changed]),
+        ("is gone", "are gone", [str(one.image) for one in gone if one.variant in needed]),
+    )
+    said = [
+        f"{plural(len(images), 'image')} {one if len(images) == 1 else many} ({listed(images, 3)})"
+        for one, many, images in kinds
+        if images
+    ]
+    if said:
+        return InvalidError(
+            f"{place}: {joined(said)}; scores are missing, or are of what was there before.",
+            _remake(work.suite, place, bool(changed)),
+        )
+    left = unrendered(work.suite, folder, work.variants) if "render" in stages else 0
+    if left:
+        return InvalidError(f"{place}: {plural(left, 'image')} still to render.", "give the same command again")
+    return None
+
+
+def _remake(suite: Suite, place: Path | str, changed: bool) -> str:
+    """What makes images again."""
+    where, external = argument(place), suite.external_images
+    if external is not None:
+        return f"{making(suite)} -o {where}"
+    first = "delete what changed, then: " if changed else ""
+    return f"{first}hotart-bench render {where}, then hotart-bench score {where}"

@@ -14,7 +14,7 @@ import torch
 from bench.metrics.registry import Inputs, LoadedEncoder, LoadedRewardModel, Metric
 from bench.records import Score
 from bench.score.batches import EmbeddingError, by_row, checked_embeds, metric_values, result_score
-from bench.score.images import WORKERS, read_image, stream
+from bench.score.images import WORKERS, header_pixels, read_image, stream
 from bench.score.plan import Job
 
 Row = torch.Tensor | Exception
@@ -42,7 +42,10 @@ def encoder_pass(
     def load(job: Job) -> Preprocessed:
         return _preprocessed(job, heads, encoder, folder)
 
-    with closing(stream(jobs, load, encoder.batch + WORKERS)) as images:
+    def pixels(job: Job) -> int:
+        return header_pixels(folder / str(job.render.image))
+
+    with closing(stream(jobs, load, encoder.batch + WORKERS, pixels)) as images:
         while batch := list(islice(images, encoder.batch)):
             seen = _forward_batch(encoder, device, batch)
             yield [

@@ -7,19 +7,18 @@ recorded as not known. Imports no torch.
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from bench.documents import sha256_of, utc_now
+from bench.documents import IMAGE_BYTES, read_bytes, resolved, sha256_of, utc_now
 from bench.errors import InvalidError
-from bench.formatting import is_good_name, plural
+from bench.formatting import is_good_name, listed, plural
 from bench.machine import git_state, package_versions
 from bench.metrics import facts_of_run
 from bench.metrics.image_checks import broken
@@ -38,16 +37,38 @@ from bench.records import (
     Suite,
     Variant,
 )
-from bench.score.images import WORKERS, ImageFileError, decode
+from bench.score.images import (
+    ON_WHITE,
+    TURNED,
+    WORKERS,
+    ImageFileError,
+    header_pixels,
+    open_picture,
+    refuse_missing_pixels,
+    stream,
+)
 from bench.store import RunFolder, run_id
 from bench.suite import protocol_digest
 from bench.suite.images_table import NOT_GIVEN, Pair, unnamed_images
-from bench.suite.prompt_files import make_id
 
-SUFFIX = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp"}
+SUFFIX = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 """By Pillow's name of the format, how a file of it is called in a run folder."""
 UNKNOWN = "images"
 """What stands where a variant's checkpoint would: its images are all that is known of it."""
+
+
+class ImageFacts(NamedTuple):
+    """What a file holds."""
+
+    sha256: str = ""
+    """Empty where the file cannot be read."""
+    size: tuple[int, int] | None = None
+    """Width and height in pixels; None with ``error``."""
+    suffix: str = ""
+    notes: tuple[str, ...] = ()
+    """How what is scored differs from the stored pixels."""
+    error: str | None = None
+    """Why the file cannot be scored."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +76,13 @@ class ExternalImage:
     """One line of the table, and what its file holds."""
 
     pair: Pair
-    prompt_id: str
     sample: int
-    sha256: str
-    size: tuple[int, int] | None
-    """Width and height in pixels; None with ``error``."""
-    suffix: str
-    error: str | None
-    """Why the file cannot be scored."""
+    file: ImageFacts
 
     @property
     def key(self) -> tuple[str, str, int]:
         """Variant, prompt and sample."""
-        return self.pair.variant, self.prompt_id, self.sample
+        return self.pair.variant, self.pair.prompt_id, self.sample
 
 
 def import_images(
@@ -83,8 +98,9 @@ def import_images(
 ) -> Suite:
     """Copy the images into a run folder, new or of the same prompts, and give the suite that it stands for.
 
-    Lines of equal text are one prompt; a variant's images of a prompt are its samples, in the table's order. A file
-    that is not an image, an animation, too large, or black or uniform becomes a record with its error and costs
+    Lines of equal text are one prompt; a variant's images of a prompt are its samples, by the names of their files,
+    so that the order of the table does not count. Without a table each image stands alone. A file that is not an
+    image, cut short, an animation, too large, transparent, black or uniform becomes a record with its error and costs
     nothing else; so does a sample that one variant has and another lacks.
 
     Args:
@@ -125,44 +141,44 @@ def import_images(
 
 def _probe_images(pairs: Sequence[Pair], progress: Progress | None) -> list[ExternalImage]:
     images: list[ExternalImage] = []
-    samples: Counter[tuple[str, str]] = Counter()
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="read") as pool:
-        found = pool.map(probe_image, [pair.image for pair in pairs])
-        for pair, facts in zip(pairs, found, strict=True):
-            prompt_id = make_id(pair.prompt)
-            images.append(ExternalImage(pair, prompt_id, samples[pair.variant, prompt_id], *facts))
-            samples[pair.variant, prompt_id] += 1
+    samples = _samples(pairs)
+    files = [pair.image for pair in pairs]
+    with closing(stream(files, probe_image, 2 * WORKERS, header_pixels)) as found:
+        for pair, (_, facts) in zip(pairs, found, strict=True):
+            if isinstance(facts, Exception):
+                raise facts
+            images.append(ExternalImage(pair, samples[pair], facts))
             if progress is not None:
                 progress("read", len(images), len(pairs))
     return images
 
 
-def probe_image(path: Path) -> tuple[str, tuple[int, int] | None, str, str | None]:
-    """Whether a file is an image that can be scored: decoded whole, and neither black nor uniform.
+def _samples(pairs: Sequence[Pair]) -> dict[Pair, int]:
+    """Which sample of its variant's prompt each image is: counted by the names of the files, not by the table."""
+    samples: dict[Pair, int] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for pair in sorted(pairs, key=lambda pair: pair.image):
+        samples[pair] = counts[pair.variant, pair.prompt_id]
+        counts[pair.variant, pair.prompt_id] += 1
+    return samples
 
-    Its sha256, its width and height, the suffix of its format, and None; or no size, no suffix and the reason.
-    """
-    sha256 = ""
+
+def probe_image(path: Path) -> ImageFacts:
+    """Whether a file is an image that can be scored: decoded whole, and neither black nor uniform."""
     try:
-        data = path.read_bytes()
-        sha256 = sha256_of(data)
-        if not data:
-            return sha256, None, "", f"the file {path.name} is empty"
-        image = decode(data)
-        with Image.open(io.BytesIO(data)) as opened:
-            kind = str(opened.format)
-        if kind not in SUFFIX:
-            raise ImageFileError(f"the image is {kind}, not PNG, JPEG or WebP")
-        reason = broken(np.asarray(image.convert("RGB")), image.width, image.height)
+        data = read_bytes(path, IMAGE_BYTES)
+    except OSError as error:
+        return ImageFacts(error=f"the file {path.name} cannot be read: {error.strerror}")
+    try:
+        opened = open_picture(data)
+        refuse_missing_pixels(data)
+        image = opened.image if opened.image.mode == "RGB" else opened.image.convert("RGB")
+        reason = broken(np.asarray(image), *opened.size)
         if reason is not None:
             raise ImageFileError(reason)
     except ImageFileError as error:
-        return sha256, None, "", f"{path.name}: {error}"
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
-        if not sha256 and isinstance(error, OSError):
-            return "", None, "", f"the file {path.name} cannot be read: {error.strerror}"
-        return sha256, None, "", f"the file {path.name} is not a whole image: {type(error).__name__}"
-    return sha256, image.size, SUFFIX[kind], None
+        return ImageFacts(sha256_of(data), error=f"the file {path.name}: {error}")
+    return ImageFacts(sha256_of(data), opened.size, SUFFIX[opened.kind], opened.notes)
 
 
 # What is written into the run folder.
@@ -171,20 +187,20 @@ def probe_image(path: Path) -> tuple[str, tuple[int, int] | None, str, str | Non
 def _suite(
     images: Sequence[ExternalImage], source: ExternalImages, metrics: Sequence[str], limits: Sequence[Limit]
 ) -> Suite:
-    sizes = Counter(image.size for image in images if image.size is not None)
+    sizes = Counter(image.file.size for image in images if image.file.size is not None)
     if not sizes:
         raise InvalidError(
-            f"{source.images}: none of the {plural(len(images), 'image')} can be scored: {images[0].error}."
+            f"{source.images}: none of the {plural(len(images), 'image')} can be scored: {images[0].file.error}."
         )
     width, height = sizes.most_common(1)[0][0]
-    name = Path(source.images).resolve().name
-    prompts = {image.prompt_id: image.pair.prompt for image in images}
+    name = resolved(source.images).name
+    prompts = {image.pair.prompt_id: image.pair for image in images}
     variants = dict.fromkeys(image.pair.variant for image in images)
     return Suite(
         schema=SCHEMA,
         name=name if is_good_name(name) else UNKNOWN,
-        prompt_files=(Path(source.prompts).name,),
-        prompts=tuple(Prompt(id=prompt_id, text=text) for prompt_id, text in prompts.items()),
+        prompt_files=(Path(source.prompts).name,) if source.prompts else (),
+        prompts=tuple(Prompt(id=key, text=pair.prompt, group=pair.group) for key, pair in prompts.items()),
         samples=1 + max(image.sample for image in images),
         seed=0,
         metrics=tuple(metrics),
@@ -192,7 +208,7 @@ def _suite(
         variants=tuple(Variant(name=variant, checkpoint=UNKNOWN) for variant in variants),
         limits=tuple(limits),
         measure=MeasurePlan(rounds=0, images=0, warmups=0),
-        source=source.prompts,
+        source=source.prompts or source.images,
         external_images=source,
     )
 
@@ -230,8 +246,8 @@ def _run_info(
 
 def _images_digest(images: Sequence[ExternalImage]) -> str:
     """The sha256 over a variant's images, which stands for its weights: these are unknown."""
-    lines = "".join(f"{image.prompt_id} {image.sample} {image.sha256}\n" for image in images)
-    return sha256_of(lines.encode())
+    lines = sorted(f"{image.pair.prompt_id} {image.sample} {image.file.sha256}\n" for image in images)
+    return sha256_of("".join(lines).encode())
 
 
 def _notes(suite: Suite, images: Sequence[ExternalImage], unnamed: int) -> tuple[str, ...]:
@@ -240,7 +256,7 @@ def _notes(suite: Suite, images: Sequence[ExternalImage], unnamed: int) -> tuple
         "its images, and samples of two variants need not start from the same noise."
     ]
     size = suite.settings.width, suite.settings.height
-    others = sum(image.size not in (size, None) for image in images)
+    others = sum(image.file.size not in (size, None) for image in images)
     if others:
         notes.append(
             f"{plural(others, 'image')} of {len(images)} have another size than {size[0]} x {size[1]} pixels; "
@@ -248,26 +264,31 @@ def _notes(suite: Suite, images: Sequence[ExternalImage], unnamed: int) -> tuple
         )
     if unnamed:
         notes.append(f"{plural(unnamed, 'image file')} of the folder stand in no line of the table and were left out.")
+    for difference in (ON_WHITE, TURNED):
+        names = [image.pair.image.name for image in images if difference in image.file.notes]
+        if names:
+            notes.append(f"{plural(len(names), 'image')}: {difference}: {listed(names)}.")
     return tuple(notes)
 
 
 def _holds(folder: RunFolder, old: Render, image: ExternalImage) -> bool:
     """Whether the folder has the image already; a copy that was lost or changed is made again."""
-    if image.error is not None or old.image is None:
-        return old.error == image.error
+    facts = image.file
+    if facts.error is not None or old.image is None:
+        return old.error == facts.error
     copy = folder.path / old.image
-    if old.sha256 != image.sha256 or not copy.is_file():
+    if old.sha256 != facts.sha256 or not copy.is_file():
         return False
-    return sha256_of(copy) == image.sha256
+    return sha256_of(copy) == facts.sha256
 
 
 def _copy(folder: RunFolder, image: ExternalImage) -> Render:
-    if image.error is not None:
-        return _render(*image.key, error=image.error)
-    data = image.pair.image.read_bytes()
-    if sha256_of(data) != image.sha256:
+    if image.file.error is not None:
+        return _render(*image.key, error=image.file.error)
+    data = read_bytes(image.pair.image, IMAGE_BYTES)
+    if sha256_of(data) != image.file.sha256:
         return _render(*image.key, error=f"the file {image.pair.image.name} changed while it was read")
-    return _render(*image.key, file=folder.write_image(*image.key, data, image.suffix))
+    return _render(*image.key, file=folder.write_image(*image.key, data, image.file.suffix))
 
 
 def _render(

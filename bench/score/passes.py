@@ -17,7 +17,7 @@ from bench.metrics.registry import Inputs, Metric, Place, Registry
 from bench.records import Render, Score
 from bench.score.batches import by_row, describe, memory_for, metric_values, result_score
 from bench.score.encoder_pass import encoder_pass
-from bench.score.images import WORKERS, ImageFileError, read_image, stream
+from bench.score.images import WORKERS, ImageFileError, header_pixels, read_image, stream
 from bench.score.plan import Job
 
 Weights = TypeVar("Weights")
@@ -109,7 +109,10 @@ def pixel_pass(
     def load(item: tuple[Render, Job | None]) -> NDArray[np.uint8]:
         return _read(folder, item[0])
 
-    with closing(stream(_with_references(jobs, heads), load, 2 * WORKERS)) as images:
+    def size(item: tuple[Render, Job | None]) -> int:
+        return header_pixels(folder / str(item[0].image))
+
+    with closing(stream(_with_references(jobs, heads), load, 2 * WORKERS, size)) as images:
         for count, ((render, job), loaded) in enumerate(images, 1):
             pixels = _to_pixels(loaded, device)
             if job is None or job.reference is render:

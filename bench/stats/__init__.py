@@ -1,7 +1,8 @@
 """Arithmetic on arrays: intervals, effects, tests, rankings. Imports nothing from the rest of ``bench``.
 
 ``values`` and ``differences`` have one entry a prompt: average its samples first. They are not
-independent, and an interval that treats them so is too narrow.
+independent, and an interval that treats them so is too narrow. Nor are prompts of one group: ``groups`` gives one
+entry a group.
 
 Arrays are (n,) and finite, n >= 1 unless said otherwise, ``level`` is the two-sided coverage in (0, 1);
 anything else raises ``ValueError``. Nothing returns NaN: where a quantity does not exist the function
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from bench.stats.bands import Band, simultaneous_band
 from bench.stats.effects import Quantiles, WinCount, d_z, mean, pearson_r, quantiles, win_rate
+from bench.stats.groups import Units, effective_share, explained_by, group_sums, group_units
 from bench.stats.intervals import (
     bootstrap_bca,
     ratio_of_medians,
@@ -26,11 +28,16 @@ __all__ = [
     "Band",
     "DavidsonFit",
     "Quantiles",
+    "Units",
     "WinCount",
     "benjamini_hochberg",
     "bootstrap_bca",
     "d_z",
+    "effective_share",
+    "explained_by",
     "fit_davidson",
+    "group_sums",
+    "group_units",
     "holm",
     "mean",
     "pearson_r",

@@ -18,9 +18,10 @@ MIN_PROMPTS = 10
 """With fewer prompts no interval of a mean holds its level for skewed values, so no gate decides."""
 METHOD = "wider of t and Hall"
 _MOST_PROMPTS = 10**12
+_NODES = hermegauss(24)
 
 
-def mean_bounds(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+def mean_bounds(values: ArrayLike, level: float = LEVEL, freedom: float | None = None) -> tuple[float, float]:
     """Interval (low, high) of the mean of per-prompt values that holds its level for skewed values too.
 
     On each side the wider of Student's and Hall's bound. With m the mean, s the standard deviation (n - 1),
@@ -31,6 +32,11 @@ def mean_bounds(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
 
     Closed form, O(n); the same for any order of the values, the exact mirror image for ``-values``. Constant
     values give an interval of zero width. ``tests/figures/gating.py`` computes its error rates.
+
+    Args:
+        values: one a prompt, or a group of prompts (``bench.stats.groups.group_units``).
+        level: two-sided coverage.
+        freedom: degrees of freedom of t, of groups of unequal size; None for n - 1.
 
     Raises:
         ValueError: fewer than 2 values.
@@ -49,7 +55,7 @@ def mean_bounds(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
     # a = g / sqrt(n), with the n of the moments multiplied out. As products: numpy's power rounds otherwise at the end
     # of an array than within it.
     a = math.fsum(scaled * scaled * scaled) / squares**1.5
-    t = float(stdtrit(n - 1, upper_tail))
+    t = float(stdtrit(n - 1 if freedom is None else freedom, upper_tail))
     low = centre - step * max(t, hall_quantile(t, a))
     high = centre - step * min(-t, hall_quantile(-t, a))
     return low, high
@@ -162,7 +168,7 @@ def _power(effect: float, n: int) -> float:
 @lru_cache(maxsize=4096)
 def _critical_values(n: int) -> tuple[Floats, Floats]:
     """What t must reach to pass, over the skewness of normal samples, and the weight of each value."""
-    nodes, weights = hermegauss(24)
+    nodes, weights = _NODES
     spread = math.sqrt(6 * (n - 2) / ((n + 1) * (n + 3) * n))
     t = float(stdtrit(n - 1, tails(LEVEL)[1]))
     critical = np.array([max(t, -hall_quantile(-t, spread * float(node))) for node in nodes])

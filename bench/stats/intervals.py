@@ -22,10 +22,10 @@ def bootstrap_bca(
 ) -> tuple[float, float]:
     """Bias-corrected and accelerated bootstrap interval (low, high) of the mean of per-prompt values.
 
-    This is the cluster bootstrap when ``values`` are means over the samples of a prompt: whole prompts
-    are drawn again. With z0 the normal quantile of the share of resampled means below the mean (equal
-    ones by half) and a = sum(d^3) / (6 sum(d^2)^1.5), d = value - mean, the ends are the resampled
-    means' quantiles at Phi(z0 + (z0 + z) / (1 - a (z0 + z))) for z = Phi^-1((1 -+ level) / 2).
+    This is the cluster bootstrap when ``values`` are means over the samples of a prompt, or the values of groups of
+    prompts (``group_units``): whole prompts or groups are drawn again. With z0 the normal quantile of the share of
+    resampled means below the mean (equal ones by half) and a = sum(d^3) / (6 sum(d^2)^1.5), d = value - mean, the ends
+    are the resampled means' quantiles at Phi(z0 + (z0 + z) / (1 - a (z0 + z))) for z = Phi^-1((1 -+ level) / 2).
 
     The result is seeded and the same for any order of the values; that of ``-values`` is its exact mirror
     image. Constant values give an interval of zero width. Two-sided 90 % ends are one-sided 95 % bounds.
@@ -56,10 +56,11 @@ def bootstrap_bca(
     return ends[0], ends[1]
 
 
-def t_interval(values: ArrayLike, *, level: float = 0.95) -> tuple[float, float]:
+def t_interval(values: ArrayLike, *, level: float = 0.95, freedom: float | None = None) -> tuple[float, float]:
     """Student's t interval (low, high) of the mean: mean -+ t(n - 1) sd / sqrt(n), sd with n - 1.
 
-    It assumes near-normal values; constant ones give an interval of zero width.
+    It assumes near-normal values; constant ones give an interval of zero width. ``freedom`` stands in the place of
+    n - 1 where the values are those of groups of unequal size.
 
     Raises:
         ValueError: fewer than 2 values.
@@ -67,11 +68,12 @@ def t_interval(values: ArrayLike, *, level: float = 0.95) -> tuple[float, float]
     Source: Student, "The probable error of a mean", Biometrika 6 (1908).
     """
     data = finite(values, at_least=2)
-    half = float(stdtrit(len(data) - 1, tails(level)[1])) * sd(data) / math.sqrt(len(data))
+    degrees = len(data) - 1 if freedom is None else freedom
+    half = float(stdtrit(degrees, tails(level)[1])) * sd(data) / math.sqrt(len(data))
     return mean(data) - half, mean(data) + half
 
 
-def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval (low, high) of a proportion, in [0, 1], without continuity correction.
 
     With p = successes / n and z the normal quantile,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.special import logsumexp, stdtrit
 
 from bench.stats.effects import Floats, tails
+from bench.stats.groups import effective_groups, group_sums
 from bench.stats.multiplicity import holm, sign_flip_p
 
 PRIOR = 0.5
@@ -49,7 +50,7 @@ class _Pairs(NamedTuple):
     """Whether any pair tied: if not, nu is 0 and no parameter."""
 
 
-def fit_davidson(scores: ArrayLike, *, level: float = 0.95) -> DavidsonFit:
+def fit_davidson(scores: ArrayLike, *, level: float = 0.95, groups: Sequence[Hashable] | None = None) -> DavidsonFit:
     """Davidson's Bradley-Terry model with ties, fitted to who scores higher in each of n rounds.
 
     P(i beats j) : P(tie) : P(j beats i) = p_i : nu sqrt(p_i p_j) : p_j, strength = log p. It maximises the
@@ -66,12 +67,16 @@ def fit_davidson(scores: ArrayLike, *, level: float = 0.95) -> DavidsonFit:
     round by round, which is exact under exchange of the two. Wald's test would not do: it grows blind where
     one always wins (W. W. Hauck and A. Donner, JASA 72, 1977).
 
+    Rounds of one group are not independent: the sandwich is clustered by group, t has as many degrees of freedom as
+    effective groups (``bench.stats.groups``) less one, and a group's signs are flipped together.
+
     Args:
         scores: (n, k), higher wins, equal ties; rounds (prompts) by players (variants), n >= 2, k >= 2.
         level: two-sided coverage of the intervals.
+        groups: (n,) the group of each round; None where each is one of its own.
 
     Raises:
-        ValueError: another shape, or values that are not finite.
+        ValueError: another shape, values that are not finite, or a single group.
 
     Source: R. R. Davidson, "On extending the Bradley-Terry model to accommodate ties in paired comparison
     experiments", JASA 65 (1970); K.-Y. Liang and S. L. Zeger, Biometrika 73 (1986) for the variance.
@@ -80,11 +85,15 @@ def fit_davidson(scores: ArrayLike, *, level: float = 0.95) -> DavidsonFit:
     if data.ndim != 2 or min(data.shape) < 2 or not np.isfinite(data).all():
         raise ValueError(f"scores must be a finite (n, k) array with n and k of 2 or more, not of shape {data.shape}")
     n, players = data.shape
+    owners = list(range(n)) if groups is None else groups
+    if len(set(owners)) < 2:
+        raise ValueError("rounds of one group show no spread")
     pairs = _pairs(data)
     estimate = _maximise(pairs)
-    covariance = _sandwich(pairs, estimate)
+    covariance = _sandwich(pairs, estimate, owners)
     errors = np.sqrt(np.diag(covariance)[:players])
-    half = float(stdtrit(n - 1, tails(level)[1])) * errors
+    freedom = max(1.0, effective_groups(owners) - 1)
+    half = float(stdtrit(freedom, tails(level)[1])) * errors
     strengths = estimate[:players]
     beaten = np.sum(data[:, :, None] > data[:, None, :], axis=0)
     wins, losses = beaten.sum(axis=1), beaten.sum(axis=0)
@@ -95,7 +104,7 @@ def fit_davidson(scores: ArrayLike, *, level: float = 0.95) -> DavidsonFit:
         wins=tuple(wins.tolist()),
         ties=tuple((n * (players - 1) - wins - losses).tolist()),
         losses=tuple(losses.tolist()),
-        pair_p=_pair_p(pairs.signs, players),
+        pair_p=_pair_p(pairs.signs, players, owners),
     )
 
 
@@ -180,15 +189,17 @@ def _maximise(pairs: _Pairs) -> Floats:
     raise ArithmeticError(f"Davidson's model did not converge in {_STEPS} Newton steps")
 
 
-def _sandwich(pairs: _Pairs, parameters: Floats) -> Floats:
-    """Covariance of the strengths and log nu, clustered by round: H^-1 M H^-1 with M the scores' squares."""
+def _sandwich(pairs: _Pairs, parameters: Floats, groups: Sequence[Hashable]) -> Floats:
+    """Covariance of the strengths and log nu, clustered by group: H^-1 M H^-1 with M the scores' squares."""
     chances, _, curvature = _derivatives(pairs, parameters)
     centred = pairs.basis - np.einsum("po,poc->pc", chances, pairs.basis)[:, None, :]
-    n = len(pairs.signs)
     # A sign moves the pair's two strengths by half of it, either way; a tie moves log nu as well.
     half = (pairs.basis[:, 0] - pairs.basis[:, 2]) / 2
     scores = (pairs.signs - (chances[:, 0] - chances[:, 2])) @ half
     scores[:, -1] = ((pairs.signs == 0) - chances[:, 1]).sum(axis=1)
+    if len(set(groups)) < len(scores):
+        scores = np.column_stack([group_sums(column, groups) for column in scores.T])
+    n = len(scores)
     meat = scores.T @ scores * n / (n - 1)
     meat += PRIOR * np.einsum("poc,pod->cd", centred[:, ::2], centred[:, ::2])
     inverse = np.linalg.inv(curvature)
@@ -196,7 +207,7 @@ def _sandwich(pairs: _Pairs, parameters: Floats) -> Floats:
     return covariance
 
 
-def _pair_p(signs: Floats, players: int) -> dict[tuple[int, int], float]:
+def _pair_p(signs: Floats, players: int, groups: Sequence[Hashable]) -> dict[tuple[int, int], float]:
     """Holm-adjusted p-values of equal strength: the sign-flip test on two players' points in each round.
 
     Where every pair meets in every round, two have the same strength just if they have the same points.
@@ -206,6 +217,7 @@ def _pair_p(signs: Floats, players: int) -> dict[tuple[int, int], float]:
     for pair, (one, other) in enumerate(zip(first, second, strict=True)):
         points[:, one] += signs[:, pair]
         points[:, other] -= signs[:, pair]
-    found = [sign_flip_p(points[:, one] - points[:, other]) for one, other in zip(first, second, strict=True)]
+    differences = [points[:, one] - points[:, other] for one, other in zip(first, second, strict=True)]
+    found = [sign_flip_p(group_sums(difference, groups)) for difference in differences]
     adjusted = holm([p for p in found if p is not None])
     return dict(zip(zip(first.tolist(), second.tolist(), strict=True), adjusted, strict=True))

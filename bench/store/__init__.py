@@ -21,7 +21,18 @@ import msgspec
 from bench import documents
 from bench.comparability import refuse_other_protocol
 from bench.records import Gate, Render, Run, RunInfo, Score, StepScore, Suite, Timing
-from bench.store.journal import INFO, RENDERS, SCORES, STEPS, TIMINGS, Journal, image_name, write_whole, writing
+from bench.store.journal import (
+    INFO,
+    RENDERS,
+    SCORES,
+    STEPS,
+    TIMINGS,
+    Journal,
+    image_name,
+    make_folder,
+    write_whole,
+    writing,
+)
 from bench.store.lock import (
     clear_temporary,
     lock_folder,
@@ -33,11 +44,21 @@ from bench.store.lock import (
 )
 from bench.store.object_store import ObjectStoreSync, forget_empty, is_run_at, run_url
 from bench.store.objects import Objects, is_url
-from bench.store.reading import GATE, folder_of, load_run, read_gate, read_info, run_of, scores_csv
+from bench.store.reading import GATE, folder_of, image_hashes, load_run, read_gate, read_info, run_of, scores_csv
 
 R = TypeVar("R", Render, Score, StepScore, Timing)
 
-__all__ = ["RunFolder", "batch_of", "forget_empty_run", "load_run", "read_gate", "read_info", "run_id", "write_gate"]
+__all__ = [
+    "RunFolder",
+    "batch_of",
+    "forget_empty_run",
+    "image_hashes",
+    "load_run",
+    "read_gate",
+    "read_info",
+    "run_id",
+    "write_gate",
+]
 
 
 class RunFolder:
@@ -270,8 +291,7 @@ class RunFolder:
         """Write a file, ``name`` relative to the folder, whole or not at all; its folder is made."""
         self._move_old_run_aside()
         path = self.path / name
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_whole(path, data)
         if self._sync is not None:
             self._sync.put(name, data)

@@ -17,7 +17,7 @@ from typing import BinaryIO, Generic, TypeVar
 import msgspec
 
 from bench import documents
-from bench.errors import InvalidError, MachineError
+from bench.errors import InvalidError, MachineError, UsageError
 from bench.records import Record, Render, Score, StepScore, Timing
 
 R = TypeVar("R", bound=Record)
@@ -52,6 +52,28 @@ def writing(path: Path) -> Iterator[None]:
                 f"{path}: the disk is full.", "make room and give the same command again: it continues"
             ) from error
         raise MachineError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        UsageError: a URL, or there is a file or a link that leads nowhere in the place of a folder.
+        MachineError: as ``writing``.
+    """
+    documents.refuse_url(path)
+    for place in (path, *path.parents):
+        if place.is_symlink() and not documents.exists(place):
+            raise UsageError(
+                f"{place}: is a link to {place.readlink()}, where there is nothing.",
+                "make that folder, take the link away, or choose another place",
+            )
+        if documents.exists(place):
+            if place.is_dir():
+                break
+            raise UsageError(f"{place}: is a file, and a folder is needed there.", "choose another place")
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def image_name(variant: str, prompt_id: str, sample: int, suffix: str = ".png") -> str:
@@ -155,7 +177,7 @@ def read_records(path: Path, kind: type[R]) -> Iterator[tuple[str, R]]:
         MachineError: the file cannot be read.
     """
     try:
-        data = path.read_bytes()
+        data = documents.read_bytes(path, documents.JOURNAL_BYTES)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -176,8 +198,10 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write a file under a temporary name and rename it: the old or the new one is there, never half of one.
 
     Raises:
+        UsageError: ``path`` is a URL.
         MachineError: the disk is full, read-only or otherwise unwilling; nothing is left behind.
     """
+    documents.refuse_url(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{TEMPORARY}")
     with writing(path):
         try:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.documents import NOT_PLAIN, read_bytes
 from bench.errors import MachineError, UsageError
 from bench.formatting import listed
-from bench.store.journal import INFO, TEMPORARY, writing
+from bench.store.journal import INFO, TEMPORARY, make_folder, writing
 
 # The lock that keeps a second process out of a run folder.
 
@@ -58,10 +60,16 @@ def unlock_folder(folder: Path, file: int) -> None:
 
 
 def _open(path: Path) -> int:
+    # A link is not followed: the folder may be from elsewhere, and what the link names would be overwritten.
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
     except OSError as error:
-        raise MachineError(f"{path}: cannot be opened for writing: {error.strerror}.") from error
+        said = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise MachineError(f"{path}: cannot be opened for writing: {said}.") from error
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise MachineError(f"{path}: cannot be opened for writing: {NOT_PLAIN}.")
+    return file
 
 
 def _is_current(file: int, path: Path) -> bool:
@@ -74,7 +82,7 @@ def _is_current(file: int, path: Path) -> bool:
 
 def _holder(path: Path) -> str:
     try:
-        text = path.read_text(encoding="ascii").strip()
+        text = read_bytes(path).decode("ascii").strip()
     except (OSError, ValueError):  # the holder may be writing it, or be gone by now
         text = ""
     return f"process {text}" if text else "another process"
@@ -128,8 +136,7 @@ def refuse_foreign(path: Path) -> None:
 def make_folders(path: Path) -> tuple[Path, ...]:
     """Make a folder and those above it that are missing; those that were made, the lowest first."""
     missing = tuple(folder for folder in (path, *path.parents) if not folder.exists())
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     return missing
 
 

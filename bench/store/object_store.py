@@ -12,9 +12,19 @@ from pathlib import Path
 
 from bench.documents import sha256_of
 from bench.errors import UsageError
-from bench.formatting import listed
+from bench.formatting import argument, listed
 from bench.records import Record, Render
-from bench.store.journal import INFO, JOURNALS, RENDERS, TEMPORARY, Journal, record_lines, write_whole, writing
+from bench.store.journal import (
+    INFO,
+    JOURNALS,
+    RENDERS,
+    TEMPORARY,
+    Journal,
+    make_folder,
+    record_lines,
+    write_whole,
+    writing,
+)
 from bench.store.lock import LOCK_NAME
 from bench.store.objects import LOCK, ObjectLock, Objects, at_once
 
@@ -124,7 +134,10 @@ def read_copy(url: str) -> Path:
     while True:
         names = objects.names()
         if INFO not in names:
-            raise UsageError(f"{objects.url}: there is no run here (no {INFO}).", f"hotart-bench run -o {objects.url}")
+            raise UsageError(
+                f"{objects.url}: there is no run here (no {INFO}).",
+                f"hotart-bench run SUITE -o {argument(objects.url)}",
+            )
         if _pull(objects, names, folder, images=False) is not None:
             return folder
 
@@ -172,8 +185,7 @@ def _pull(objects: Objects, names: frozenset[str], folder: Path, *, images: bool
     Returns the small files and journals as they are on the store, or None where a chunk went meanwhile, because the
     run's driver compacted them: look again.
     """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     chunks = sorted((name for name in names if _CHUNK.fullmatch(name)), key=_number)
     small = objects.get_all({*chunks, *(name for name in names if name in JOURNALS or _is_plain(name))})
     if not small.keys() >= set(chunks):
@@ -221,7 +233,7 @@ def _set(path: Path, data: bytes | None) -> None:
         if data is None:
             path.unlink(missing_ok=True)
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, data)
 
 

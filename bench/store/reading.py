@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench import documents
-from bench.errors import InvalidError
-from bench.records import SCHEMA, Gate, Render, Run, RunInfo, Score, Timing
-from bench.store.journal import INFO, RENDERS, SCORES, TIMINGS, Journal
-from bench.store.object_store import read_copy
-from bench.store.objects import is_url
+import msgspec
 
+from bench import documents
+from bench.errors import InvalidError, MachineError
+from bench.formatting import argument
+from bench.records import SCHEMA, Gate, Progress, Render, Run, RunInfo, Score, Timing
+from bench.store.journal import INFO, RENDERS, SCORES, TIMINGS, Journal
+from bench.store.object_store import read_copy, run_url
+from bench.store.objects import CONNECTIONS, Objects, is_url
+from bench.suite import list_suites
+
+RUNS = Path("reports") / "runs"
+"""Where runs lie unless it is said otherwise."""
 GATE = "gate.json"
 """The last gate on a run, beside its journals."""
+LARGEST = 1e305
+"""No gate gives a number of this size, and per cent of it would overflow."""
 
 
 def load_run(path: str | Path) -> Run:
@@ -34,7 +43,8 @@ def load_run(path: str | Path) -> Run:
     info = read_info(folder)
     renders, scores = Journal(folder / RENDERS, Render), Journal(folder / SCORES, Score)
     timings = Journal(folder / TIMINGS, Timing)
-    return run_of(folder, info, renders.records(), scores.records(), timings.records())
+    run = run_of(folder, info, renders.records(), scores.records(), timings.records())
+    return msgspec.structs.replace(run, url=run_url(str(path))) if is_url(path) else run
 
 
 def run_of(
@@ -70,6 +80,41 @@ def run_of(
     )
 
 
+def image_hashes(run: Run, progress: Progress | None = None) -> dict[str, str | None]:
+    """By ``Render.image`` the sha256 of the file that is there now, None where it is gone: every image is read once.
+
+    Args:
+        run: as ``load_run`` gives it; where it lies on an object store the images are read from there.
+        progress: told ``("check images", images read, images)``.
+
+    Raises:
+        MachineError: a file cannot be read, or the store fails.
+    """
+    names = [one.image for one in run.renders if one.image is not None]
+    objects = Objects(run.url) if run.url else None
+    there = objects.names() if objects is not None else frozenset[str]()
+
+    def hash_of(name: str) -> str | None:
+        if objects is not None:
+            data = objects.get(name) if name in there else None
+            return None if data is None else documents.sha256_of(data)
+        path = Path(run.path) / name
+        try:
+            return documents.sha256_of(path) if path.is_file() else None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
+
+    found: dict[str, str | None] = {}
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        for name, digest in zip(names, pool.map(hash_of, names), strict=True):
+            found[name] = digest
+            if progress is not None:
+                progress("check images", len(found), len(names))
+    return found
+
+
 def read_info(folder: Path) -> RunInfo:
     """``run.json`` of a run folder.
 
@@ -81,9 +126,18 @@ def read_info(folder: Path) -> RunInfo:
         RunInfo,
         schema=SCHEMA,
         what="run",
-        make=f"hotart-bench run -o {folder}",
-        remake=f"start over with --fresh: hotart-bench run --fresh -o {folder}",
+        make=_where_else(folder),
+        remake=f"start over with --fresh: hotart-bench run SUITE --fresh -o {argument(folder)}",
     )
+
+
+def _where_else(folder: Path) -> str:
+    """The hint where there is no run: where a suite is named, which folder is meant; else how a run is made."""
+    if str(folder) in list_suites():
+        return f"{folder} is a shipped suite; name its run folder, by default {argument(RUNS / folder)}"
+    if folder.suffix == ".toml":
+        return f"{folder} is a suite file; name its run folder, by default {RUNS}/ and the suite's name"
+    return f"hotart-bench run SUITE -o {argument(folder)}"
 
 
 def read_gate(run_path: str | Path) -> Gate | None:
@@ -97,10 +151,20 @@ def read_gate(run_path: str | Path) -> Gate | None:
         MachineError: it cannot be read.
     """
     path = folder_of(run_path) / GATE
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return None
     remake = "run hotart-bench gate again, or delete the file"
-    return documents.read_document(path, Gate, schema=SCHEMA, what="gate", make=remake, remake=remake)
+    found = documents.read_document(path, Gate, schema=SCHEMA, what="gate", make=remake, remake=remake)
+    if not _largest(msgspec.to_builtins(found)) < LARGEST:
+        raise InvalidError(f"{path}: is not a valid gate: no gate gives a number of {LARGEST:g} or more.", remake)
+    return found
+
+
+def _largest(value: object) -> float:
+    """The largest size of a number in decoded JSON; 0 without one."""
+    if isinstance(value, dict | list | tuple):
+        return max((_largest(one) for one in (value.values() if isinstance(value, dict) else value)), default=0.0)
+    return float(abs(value)) if isinstance(value, int | float) else 0.0
 
 
 def folder_of(path: str | Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.suite.file import list_suites, load_suite
 from bench.suite.planned_images import image_seed, plan_images, protocol_digest
-from bench.suite.prompt_files import list_prompt_sets, prompts_folder, read_prompts
+from bench.suite.prompt_files import list_prompt_sets, prompts_folder, read_prompt_file, read_prompts
 from bench.suite.sweep import sweep_suite
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "plan_images",
     "prompts_folder",
     "protocol_digest",
+    "read_prompt_file",
     "read_prompts",
     "sweep_suite",
 ]

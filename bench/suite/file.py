@@ -14,7 +14,7 @@ import msgspec
 
 from bench import documents
 from bench.errors import SuiteError, UsageError
-from bench.formatting import NAME_RULE, did_you_mean, is_good_name, joined, listed
+from bench.formatting import NAME_RULE, did_you_mean, is_good_name, joined, listed, quoted
 from bench.records import (
     HEAVIEST_LORA,
     SCHEMA,
@@ -31,8 +31,10 @@ from bench.records import (
     Variant,
 )
 from bench.records.base import KARRAS_SAMPLERS
+from bench.records.suite import LeftOut
 from bench.suite import prompt_files
-from bench.suite.limits import parse_limit
+from bench.suite.limits import parse_limit, quantity_of
+from bench.suite.prompt_formats import READERS
 from bench.suite.training_prompts import training_prompts_in
 
 MAX_SEED = 2**63 - 1
@@ -85,7 +87,7 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
     suite = _to_suite(str(path), table)
     _check_values(str(path), suite, known_metrics)
     limits = _read_limits(str(path), table.get("limits", {}), suite)
-    prompts = _read_prompts(path, suite.prompt_files)
+    prompts, notes = _read_prompts(path, suite.prompt_files)
     left_out: tuple[str, ...] = ()
     if not table.get("keep_training_prompts", False):
         prompts, left_out = _without_training_prompts(path, prompts)
@@ -97,6 +99,7 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
         limit=limit if limit is not None and limit < len(prompts) else None,
         source=name_or_path,
         left_out=left_out,
+        notes=notes,
     )
 
 
@@ -111,6 +114,7 @@ def list_suites() -> tuple[str, ...]:
 def _find_suite(name_or_path: str) -> Path:
     if not name_or_path.endswith(".toml") and name_or_path in list_suites():
         return prompt_files.prompts_folder() / f"{name_or_path}.toml"
+    documents.refuse_url(name_or_path)
     path = Path(name_or_path)
     if name_or_path.endswith(".toml") and documents.exists(path):
         return path
@@ -125,17 +129,18 @@ def _find_suite(name_or_path: str) -> Path:
     )
 
 
-def _read_prompts(suite_path: Path, names: tuple[str, ...]) -> tuple[Prompt, ...]:
-    located = [found for name in names for found in prompt_files.read_located(_find_prompts(suite_path, name))]
-    prompt_files.refuse_double_ids(located)
-    return tuple(prompt for _, prompt in located)
+def _read_prompts(suite_path: Path, names: tuple[str, ...]) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
+    files = [prompt_files.read_prompt_file(_find_prompts(suite_path, name)) for name in names]
+    located, repeats = prompt_files.without_repeats(found for file in files for found in file.located)
+    notes = tuple(note for file in files for note in file.notes)
+    return tuple(prompt for _, prompt in located), (*notes, *(f"{suite_path.name}: {said}" for said in repeats))
 
 
 def _find_prompts(suite_path: Path, name: str) -> Path:
     for folder in (suite_path.parent, prompt_files.prompts_folder()):
-        if documents.exists(folder / name):
+        if name.strip() and documents.exists(folder / name):
             return folder / name
-    beside = (path.name for path in suite_path.parent.glob("*") if path.suffix in prompt_files.READERS)
+    beside = (path.name for path in suite_path.parent.glob("*") if path.suffix in READERS)
     near = did_you_mean(name, {*beside, *prompt_files.list_prompt_sets()})
     raise SuiteError(
         f"{suite_path}: prompts: {name!r} lies neither beside the suite nor among the shipped sets{near}.",
@@ -169,7 +174,7 @@ def _beside(folder: Path, name: str) -> str:
     if name == "mini" or name.startswith(("mini:", "random:")):
         return name
     path = Path(name).expanduser() if name.startswith("~/") else folder / name
-    return str(path.resolve()) if documents.exists(path) else name
+    return str(documents.resolved(path)) if documents.exists(path) else name
 
 
 # --- fields and types ------------------------------------------------------------------------
@@ -185,6 +190,7 @@ def _read_table(path: Path) -> dict[str, Any]:
     )
     for place, inner, known in _tables(table):
         documents.refuse_unknown_fields(path, place, inner, known)
+        documents.refuse_unknown_choices(path, f"{place}leave_out", inner.get("leave_out"), get_args(LeftOut))
     old_words = _old_sampler(settings)
     if old_words:
         raise SuiteError(
@@ -285,12 +291,12 @@ def _problems_of_settings(suite: Suite) -> Iterator[str]:
         ("settings.guidance_scale", settings.guidance_scale, 0, 100),
         ("settings.batch", 1 if settings.batch is None else settings.batch, 1, 1024),
         ("settings.eta", settings.eta, 0, 1),
-        ("measure.rounds", plan.rounds, 1, 1000),
+        ("measure.rounds", plan.rounds, 0, 1000),
         ("measure.images", plan.images, 1, 1000),
         ("measure.warmups", plan.warmups, 0, 100),
     )
     if not is_good_name(suite.name):
-        yield f"name is {suite.name!r}; a suite's name is {NAME_RULE}"
+        yield f"name is {quoted(suite.name)}; a suite's name is {NAME_RULE}"
     for field, value, low, high in ranges:
         if not low <= value <= high:  # also true of NaN
             yield f"{field} is {value}; allowed is {low} to {high}"
@@ -313,7 +319,7 @@ def _problems_of_variants(suite: Suite) -> Iterator[str]:
     for variant in suite.variants:
         name = variant.name
         if not is_good_name(name):
-            yield f"the variant name {name!r} will not do; it is {NAME_RULE}"
+            yield f"the variant name {quoted(name)} will not do; it is {NAME_RULE}"
         other = folded.setdefault(name.lower(), name)
         if other != name:
             both = f"the variants {other!r} and {name!r} differ only in case"
@@ -353,6 +359,11 @@ def _read_limits(file: str, table: object, suite: Suite) -> tuple[Limit, ...]:
             raise SuiteError(
                 f"{file}: limits.{name} is neither a metric of this suite nor a timing"
                 f"{did_you_mean(name, allowed)}; allowed are {', '.join(allowed)}."
+            )
+        if suite.measure.rounds == 0 and quantity_of(name) != "metric":
+            raise SuiteError(
+                f"{file}: limits.{name} is set, but nothing is timed: measure.rounds is 0.",
+                "give [measure] 2 rounds or more, or take the limit out",
             )
         if name == "compile" and not suite.settings.compile:
             raise SuiteError(f"{file}: limits.compile is set, but nothing is compiled: settings.compile is false.")

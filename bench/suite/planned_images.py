@@ -26,14 +26,15 @@ def protocol_digest(suite: Suite) -> str:
 
     with the prompts in order and all fields of ``Settings``, defaults too; ``guidance_scale`` and ``eta`` are floats
     (5.0). External images add ``"images": "given"``: their seeds and settings are unknown, and they never have the
-    protocol of rendered ones. Name, tags, probes, metrics, variants, limits and the timing plan are left out:
-    changing them makes no other protocol.
+    protocol of rendered ones; their prompts are sorted, since the order of a table means nothing. Name, tags, probes,
+    metrics, variants, limits, notes and the timing plan are left out: changing them makes no other protocol.
     """
     # Settings made in Python may hold guidance_scale=5, which a suite file or run.json would give as 5.0.
     settings = msgspec.convert(msgspec.to_builtins(suite.settings), Settings)
+    prompts = [[prompt.id, prompt.text, prompt.negative] for prompt in suite.prompts]
     facts = {
         "schema": suite.schema,
-        "prompts": [[prompt.id, prompt.text, prompt.negative] for prompt in suite.prompts],
+        "prompts": prompts if suite.external_images is None else sorted(prompts),
         "samples": suite.samples,
         "seed": suite.seed,
         "settings": msgspec.to_builtins(settings),

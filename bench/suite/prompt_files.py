@@ -1,41 +1,55 @@
-"""Prompt files -> prompts: our own JSONL, and what the field publishes.
+"""Prompt files -> prompts: our own JSONL, and what the field publishes (``bench.suite.prompt_formats``).
 
-==============  ===============================================================================
-``.jsonl``      one object a line. With an ``id`` it is our own format: ``id``, ``prompt``,
-                optional ``negative``, ``tags``, ``probes``, nothing else. Without, as in ``.json``
-``.json``       a list of strings, or of objects with a ``prompt``, ``caption`` or ``text``
-``.csv .tsv``   a header line with a prompt column, as PartiPrompts: ``Prompt``, ``Category``, ``Challenge``
-``.txt``        one prompt a line, blank lines left out
-==============  ===============================================================================
-
-Column and field names count without case. ``category`` and ``challenge`` become tags, other columns of
-published files are left alone. A prompt is taken as it stands, whatever it holds; only ``.txt`` lines lose
-the space around them.
-
-A reader turns the text of a file into entries: where each stands (``mini.jsonl:3``, for messages), and a string or an
-object as decoded. A new format is one more reader in ``READERS``.
+Fields are found by their letters and digits: ``negativePrompt``, ``Negative Prompt`` and ``negative_prompt`` are one.
+``category``, ``challenge`` and ``tag`` become tags; ``group`` says which prompts are not independent
+(``Prompt.group``). Other fields are not taken and are named once a file, except for one that looks like a slip of the
+pen in one of ours, which is refused. A prompt is taken as it stands, whatever it holds; only ``.txt`` lines lose the
+space around them.
 """
 
 from __future__ import annotations
 
-import csv
+import functools
 import hashlib
-import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
-
-from bench import documents
 from bench.errors import SuiteError
-from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed
+from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed, quoted
 from bench.records import Prompt
+from bench.suite.prompt_formats import PROMPT_KEYS, READERS, field_key, kind_of, read_entries
+from bench.suite.prompt_syntax import syntax_notes
 
-_PROMPT_FIELDS = ("prompt", "caption", "text")
-_NEGATIVE_FIELDS = ("negative", "negative_prompt")
-_TAG_FIELDS = ("category", "challenge")
+MAX_CHARACTERS = 100_000
+"""Longest prompt that is read; counting the tokens of one word takes some 600 bytes for each of its characters."""
+MAX_TAG_CHARACTERS = 200
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "id": ("id",),
+    "prompt": PROMPT_KEYS,
+    "negative": ("negative", "negativeprompt", "negativeprompts", "neg", "negprompt", "uc"),
+    "tags": ("tags",),
+    "tag": ("tag",),
+    "category": ("category",),
+    "challenge": ("challenge",),
+    **{name: (name,) for name in Prompt.__struct_fields__ if name not in ("id", "text", "negative", "tags")},
+}
+"""Each field that is taken, with what it is called, by ``field_key``."""
+
+
+class PromptFile(NamedTuple):
+    """What a prompt file holds."""
+
+    located: list[tuple[str, Prompt]]
+    """Each prompt with its file and line, for messages."""
+    notes: tuple[str, ...]
+    """Sentences on what was not taken, or is taken otherwise than its author may think."""
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """The prompts in the file's order."""
+        return tuple(prompt for _, prompt in self.located)
 
 
 def prompts_folder() -> Path:
@@ -50,56 +64,60 @@ def list_prompt_sets() -> tuple[str, ...]:
 
 
 def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
-    """The prompts of one prompt file, in the file's order.
+    """The prompts of one prompt file; errors as ``read_prompt_file``."""
+    return read_prompt_file(Path(path)).prompts
+
+
+def read_prompt_file(path: Path) -> PromptFile:
+    """The prompts of one prompt file, or of a folder with a ``.txt`` file for each, in their order, and notes.
 
     Where an entry has no id it gets ``<first words>-<first 8 hex digits of sha256(prompt)>``, which depends
-    on neither its line nor its neighbours.
+    on neither its line nor its neighbours. A prompt that is there again with the same id and negative is read once.
 
     Raises:
         SuiteError: the file is missing, not a prompt file, empty, binary, or an entry of it is wrong; the
             sentence names file and line.
     """
-    return tuple(prompt for _, prompt in read_located(Path(path)))
-
-
-def read_located(path: Path) -> list[tuple[str, Prompt]]:
-    """As ``read_prompts``, with the place of each prompt."""
-    suffix = path.suffix.lower()
-    if suffix not in READERS:
-        raise SuiteError(f"{path}: a prompt file ends in one of {', '.join(READERS)}.")
+    entries = read_entries(path)
+    own_lines = path.suffix.lower() == ".jsonl"
     located: list[tuple[str, Prompt]] = []
-    made: dict[str, str] = {}
-    for where, value in READERS[suffix](path, documents.read_text(path)):
-        prompt = _own_prompt(where, value) if suffix == ".jsonl" and _has_id(value) else _published_prompt(where, value)
-        if not prompt.id:
-            if prompt.text in made:
-                raise SuiteError(
-                    f"{where}: the same prompt as {made[prompt.text]}: {_short(prompt.text)}.",
-                    "take one of them out, or give both an id",
-                )
-            made[prompt.text] = where
-            prompt = msgspec.structs.replace(prompt, id=make_id(prompt.text))
+    others: dict[str, None] = {}
+    for where, value in entries.found:
+        prompt, names = _to_prompt(where, value, own_lines)
         located.append((where, prompt))
+        others |= dict.fromkeys(names)
     if not located:
         raise SuiteError(f"{path}: holds no prompts.")
-    refuse_double_ids(located)
-    return located
+    located, repeats = without_repeats(located)
+    untaken = [f"fields that are not taken: {listed(others)}."] if others else []
+    notes = (*untaken, *repeats, *syntax_notes([prompt for _, prompt in located]))
+    return PromptFile(located, (*entries.notes, *(f"{path.name}: {note}" for note in notes)))
 
 
-def refuse_double_ids(located: Iterable[tuple[str, Prompt]]) -> None:
-    """Refuse two prompts whose ids are equal without case: their images would be one file on some systems.
+def without_repeats(located: Iterable[tuple[str, Prompt]]) -> tuple[list[tuple[str, Prompt]], tuple[str, ...]]:
+    """The prompts without those that are there a second time, and a sentence on these.
 
     Raises:
-        SuiteError: naming both places.
+        SuiteError: two different prompts whose ids are equal without case: their images would be one file on some
+            systems. It names both places.
     """
-    first: dict[str, str] = {}
+    first: dict[str, tuple[str, Prompt]] = {}
+    repeats: list[str] = []
     for where, prompt in located:
-        if prompt.id.lower() in first:
+        known, other = first.setdefault(prompt.id.lower(), (where, prompt))
+        if other is prompt:
+            continue
+        if (other.id, other.text, other.negative) != (prompt.id, prompt.text, prompt.negative):
             raise SuiteError(
-                f"{where}: the id {prompt.id!r} is used twice (case does not count); "
-                f"first at {first[prompt.id.lower()]}."
+                f"{where}: the id {prompt.id!r} is used twice (case does not count); first at {known}.",
+                "give each prompt an id of its own; where there is none, it is made from the prompt alone",
             )
-        first[prompt.id.lower()] = where
+        repeats.append(where)
+    if not repeats:
+        return list(first.values()), ()
+    count = "entry repeats" if len(repeats) == 1 else "entries repeat"
+    said = f"{len(repeats):,} {count} an earlier prompt, such as {Path(repeats[0]).name}; each prompt is read once."
+    return list(first.values()), (said,)
 
 
 def make_id(prompt: str) -> str:
@@ -108,196 +126,157 @@ def make_id(prompt: str) -> str:
     return f"{words}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
 
 
-# --- files -> entries ----------------------------------------------------------------------
-
-
-def read_jsonl(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    """Each line that is not blank, decoded; SuiteError where one is not JSON."""
-    for where, line in _lines(path, text):
-        yield where, _decode(where, line)
-
-
-def read_json(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    """The items of a list; SuiteError where the text is not JSON, or not a list."""
-    if not text.strip():
-        return
-    value = _decode(str(path), text)
-    if not isinstance(value, list):
-        raise SuiteError(f"{path}: a .json prompt file is a list of strings or objects, not {_kind(value)}.")
-    for number, item in enumerate(value, start=1):
-        yield f"{path}, entry {number}", item
-
-
-def read_csv(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    """The rows of a table with a prompt column."""
-    return read_table(path, csv_rows(path, text), _check_prompt_column)
-
-
-def read_tsv(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    """The rows of a table with a prompt column, in which a bare quote is a character."""
-    rows = ((where, [_unquote(cell) for cell in line.split("\t")]) for where, line in _lines(path, text))
-    return read_table(path, rows, _check_prompt_column)
-
-
-def read_txt(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    """Each line that is not blank, without the space around it."""
-    for where, line in _lines(path, text):
-        yield where, line.strip()
-
-
-READERS: dict[str, Callable[[Path, str], Iterator[tuple[str, Any]]]] = {
-    ".jsonl": read_jsonl,
-    ".json": read_json,
-    ".csv": read_csv,
-    ".tsv": read_tsv,
-    ".txt": read_txt,
-}
-"""The formats by the ends of their files' names."""
-
-
-def read_table(
-    path: Path, rows: Iterator[tuple[str, list[str]]], check_columns: Callable[[str, list[str]], None]
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a table by the names in its first line, which lose their case and the space around them.
-
-    Args:
-        path: the file, for messages.
-        rows: the cells of each row, and where it stands.
-        check_columns: given the first line's place and names; raises SuiteError where they will not do.
+def check_prompt(where: str, text: str) -> None:
+    """Refuse a prompt that is too long to be one.
 
     Raises:
-        SuiteError: a column that is named twice, a row with more or fewer cells; and what ``check_columns`` raises.
+        SuiteError: with its length and the longest that is read.
     """
-    place, header = next(rows, (f"{path}:1", [""]))
-    columns = [name.strip().lower() for name in header]
-    check_columns(place, columns)
-    doubled = [name for name in columns if name and columns.count(name) > 1]
-    if doubled:
-        raise SuiteError(f"{place}: the column {doubled[0]!r} is named twice.")
-    for where, cells in rows:
-        if len(cells) != len(columns):
-            raise SuiteError(f"{where}: has {len(cells)} columns where the first line has {len(columns)}.")
-        yield where, dict(zip(columns, cells, strict=True))
+    if len(text) > MAX_CHARACTERS:
+        raise SuiteError(f"{where}: a prompt has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read.")
 
 
-def csv_rows(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
-    """The cells of each row that is not empty, with its first line; SuiteError where the text is not CSV."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    start = 1
-    try:
-        for cells in reader:
-            if any(cells):
-                yield f"{path}:{start}", cells
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise SuiteError(f"{path}:{start}: is not valid CSV: {error}.") from error
+def by_key(where: str, entry: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """The fields of an entry by their letters and digits, each with its own name; SuiteError where two are one."""
+    fields: dict[str, tuple[str, Any]] = {}
+    for name, value in entry.items():
+        key = field_key(name) or name
+        if key in fields:
+            raise SuiteError(f"{where}: {fields[key][0]!r} and {name!r} are one field; leave one of them.")
+        fields[key] = (name, value)
+    return fields
 
 
-def _check_prompt_column(where: str, columns: list[str]) -> None:
-    if not any(name in columns for name in _PROMPT_FIELDS):
-        near = _nearest(columns, _PROMPT_FIELDS)
-        raise SuiteError(
-            f"{where}: the first line names no prompt column ({', '.join(_PROMPT_FIELDS)}){near}, "
-            f"only {listed(columns)}."
-        )
+def present(fields: Mapping[str, tuple[str, Any]], keys: Iterable[str]) -> str | None:
+    """The first of the keys whose field has a value, else the first that is there; ``fields`` as of ``by_key``."""
+    there = [key for key in keys if key in fields]
+    return next((key for key in there if fields[key][1] not in (None, "")), there[0] if there else None)
 
 
-def _unquote(cell: str) -> str:
-    # TSV files of the field hold bare quotes (PartiPrompts), so a quote is a character. Only what a spreadsheet alone
-    # writes, a cell in quotes with its inner quotes doubled, is undone.
-    inner = cell[1:-1]
-    quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
-    if quoted and '""' in inner and '"' not in inner.replace('""', ""):
-        return inner.replace('""', '"')
-    return cell
+def refuse_slips(
+    where: str, untaken: Mapping[str, str], taken: Collection[str], known: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Refuse a field that is not taken and by its name is one of ours with a slip of the pen.
+
+    Args:
+        where: file and line.
+        untaken: the names of the fields that are not taken, by their keys.
+        taken: the fields of ours that the entry has.
+        known: all of ours, with what each may be called; names of fewer than four signs are like too many others.
+
+    Raises:
+        SuiteError: naming both.
+    """
+    names = [(field, name) for field, keys in known.items() if field not in taken for name in keys if len(name) > 3]
+    for key, name in untaken.items():
+        meant = next((one for _, one in names if _one_slip(key, one)), None)
+        if meant is not None:
+            raise SuiteError(f"{where}: unknown field {quoted(name)} (did you mean {meant!r}?).")
 
 
-def _lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
-    # str.splitlines would also break at U+2028 and friends, which a prompt may hold.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield f"{path}:{number}", line.removesuffix("\r")
+@functools.lru_cache(maxsize=10_000)
+def _one_slip(one: str, other: str) -> bool:
+    """Whether a sign more, less or other, or two neighbours exchanged, makes ``other`` of ``one``."""
+    if abs(len(one) - len(other)) > 1 or one == other:
+        return False
+    at = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    one, other = one[at:], other[at:]
+    swapped = one[:2] == other[1::-1] and one[2:] == other[2:]
+    return swapped or one[1:] == other or one == other[1:] or one[1:] == other[1:]
 
 
-def _decode(where: str, text: str) -> Any:
-    try:
-        return documents.loads(text)
-    except UnicodeEncodeError as error:
-        raise SuiteError(f"{where}: a string holds half of a surrogate pair (\\ud800 to \\udfff).") from error
-    except ValueError as error:
-        raise SuiteError(f"{where}: is not valid JSON: {error}.") from error
+# --- one entry ---------------------------------------------------------------------------------
 
 
-# --- entries -> prompts ----------------------------------------------------------------------
-
-
-def _has_id(value: object) -> bool:
-    return isinstance(value, dict) and "id" in value
-
-
-def _own_prompt(where: str, fields: dict[str, Any]) -> Prompt:
-    known = [field.encode_name for field in msgspec.structs.fields(Prompt)]
-    for name in fields:
-        if name not in known:
-            near = did_you_mean(name, known)
-            raise SuiteError(f"{where}: unknown field {name!r}{near}; the fields are {', '.join(known)}.")
-    try:
-        prompt = documents.convert(fields, Prompt)
-    except ValueError as error:
-        raise SuiteError(f"{where}: {error}.") from error
-    _refuse_bad_id(where, prompt.id)
-    if not all(tag.strip() for tag in prompt.tags) or len(set(prompt.tags)) < len(prompt.tags):
-        raise SuiteError(f"{where}: a tag is empty or given twice: {list(prompt.tags)}.")
-    return prompt
-
-
-def _published_prompt(where: str, value: object) -> Prompt:
-    """A string, or the fields that are known of an object; the id is empty where one must be made."""
+def _to_prompt(where: str, value: object, own_lines: bool) -> tuple[Prompt, list[str]]:
+    """The prompt of an entry, its id made where it has none, and the names of the fields that were not taken."""
     if not isinstance(value, str | dict):
-        raise SuiteError(f"{where}: a prompt is a string or an object, not {_kind(value)}.")
-    fields = {"prompt": value} if isinstance(value, str) else {str(name).lower(): one for name, one in value.items()}
-    text = next((fields[name] for name in _PROMPT_FIELDS if name in fields), None)
-    if not isinstance(text, str):
+        raise SuiteError(f"{where}: a prompt is a string or an object, not {kind_of(value)}.")
+    fields = by_key(where, {"prompt": value} if isinstance(value, str) else value)
+    taken = {field: key for field, keys in FIELDS.items() if (key := present(fields, keys)) is not None}
+    untaken = {key: name for key, (name, _) in fields.items() if key not in taken.values()}
+    refuse_slips(where, untaken, taken, FIELDS)
+    found = {field: fields[key][1] for field, key in taken.items()}
+    own = own_lines and "id" in found
+    text = _prompt_text(where, found, fields, may_be_empty=own)
+    negative = _text(where, "the negative prompt", found.pop("negative", None))
+    check_prompt(where, negative)
+    prompt_id = _id(where, found.pop("id", None), own) or make_id(text)
+    tags: list[str] = []
+    for field in ("tags", "tag", "category", "challenge"):
+        tag_field = found.pop(field, None)
+        if isinstance(tag_field, dict):
+            untaken[field] = field
+        else:
+            tags += _tags(where, field, tag_field)
+    del found["prompt"]
+    if type(found.get("group")) is int:
+        found["group"] = str(found["group"])
+    texts = {field: _text(where, field, one) for field, one in found.items()}
+    texts["group"] = texts.get("group", "").strip()
+    prompt = Prompt(id=prompt_id, text=text, negative=negative, tags=tuple(dict.fromkeys(tags)), **texts)
+    return prompt, list(untaken.values())
+
+
+def _prompt_text(where: str, found: Mapping[str, Any], fields: Mapping[str, Any], *, may_be_empty: bool) -> str:
+    text = found.get("prompt")
+    if text is not None and not isinstance(text, str):
+        raise SuiteError(f"{where}: the prompt is {kind_of(text)}, not a text.")
+    if text is None:
+        near = next(filter(None, (did_you_mean(key, PROMPT_KEYS) for key in fields)), "")
         raise SuiteError(
-            f"{where}: needs a text in {' or '.join(_PROMPT_FIELDS)}{_nearest(fields, _PROMPT_FIELDS)}; "
-            f"it has the fields {listed(fields)}."
+            f"{where}: needs a text in one of {', '.join(PROMPT_KEYS)}; it has the fields "
+            f"{listed(name for name, _ in fields.values())}{near}."
         )
-    if not text.strip():
+    if not may_be_empty and not text.strip():
         raise SuiteError(f"{where}: the prompt is empty, as only a .jsonl line with an id may be.")
-    negative = next((fields[name] for name in _NEGATIVE_FIELDS if fields.get(name)), "")
-    if not isinstance(negative, str):
-        raise SuiteError(f"{where}: the negative prompt is {_kind(negative)}, not a text.")
-    prompt_id = "" if fields.get("id") is None else str(fields["id"])
-    if prompt_id:
-        _refuse_bad_id(where, prompt_id)
-    return Prompt(id=prompt_id, text=text, negative=negative, tags=_published_tags(fields))
+    check_prompt(where, text)
+    return text
 
 
-def _published_tags(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    tags = fields.get("tags")
-    names = re.split(r"[;,|]", tags) if isinstance(tags, str) else tags if isinstance(tags, list) else []
-    all_names = [*names, *(fields.get(name) for name in _TAG_FIELDS)]
-    slugs = (_slug(name) for name in all_names if isinstance(name, str))
-    return tuple(dict.fromkeys(slug for slug in slugs if slug))
+def _id(where: str, value: object, own: bool) -> str:
+    if value is None or (value == "" and not own):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise SuiteError(f"{where}: the id is {kind_of(value)}; an id is a text or a whole number.")
+    if not is_good_name(str(value)):
+        raise SuiteError(f"{where}: the id {quoted(str(value))} will not do; an id is {NAME_RULE}.")
+    return str(value)
 
 
-def _refuse_bad_id(where: str, prompt_id: str) -> None:
-    if not is_good_name(prompt_id):
-        raise SuiteError(f"{where}: the id {_short(prompt_id)} will not do; an id is {NAME_RULE}.")
+def _text(where: str, what: str, value: object) -> str:
+    if value is not None and not isinstance(value, str):
+        raise SuiteError(f"{where}: {what} is {kind_of(value)}, not a text.")
+    return value or ""
 
 
-def _nearest(names: Iterable[str], known: tuple[str, ...]) -> str:
-    return next(filter(None, (did_you_mean(name, known) for name in names)), "")
+def _tags(where: str, field: str, value: object) -> list[str]:
+    """The tags of a list as they stand; of a text, what stands between its separators, in small letters."""
+    if isinstance(value, str):
+        tags = [_tag(name) for name in re.split(r"[;,|]", value)]
+        return _refuse_long_tags(where, [tag for tag in tags if tag])
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise SuiteError(f"{where}: {field} is {kind_of(value)}; it must be a text or a list of texts.")
+    for tag in value:
+        if not isinstance(tag, str):
+            raise SuiteError(f"{where}: {field} holds {kind_of(tag)}; a tag is a text.")
+        if not tag.strip():
+            raise SuiteError(f"{where}: a tag is empty.")
+    return _refuse_long_tags(where, value)
+
+
+def _refuse_long_tags(where: str, tags: list[str]) -> list[str]:
+    for tag in tags:
+        if len(tag) > MAX_TAG_CHARACTERS:
+            raise SuiteError(f"{where}: a tag has {len(tag):,} characters; at most {MAX_TAG_CHARACTERS} are read.")
+    return tags
+
+
+def _tag(text: str) -> str:
+    return "-".join(re.findall(r"[^\W_]+", text.lower()))
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")

@@ -8,7 +8,7 @@ from pathlib import PurePath
 import msgspec
 
 from bench.errors import UsageError
-from bench.formatting import did_you_mean, is_good_name, listed
+from bench.formatting import argument, did_you_mean, is_good_name, listed
 from bench.records import HEAVIEST_LORA, Lora, MeasurePlan, Suite, Sweep, Variant
 
 MOST_WEIGHTS = 50
@@ -78,7 +78,7 @@ def _variant_to_sweep(suite: Suite, lora: str) -> Variant:
         if not named.loras:
             raise UsageError(
                 f"--lora: the variant {lora!r} of suite {suite.name} has no LoRA to sweep.",
-                f"hotart-bench list variants {suite.source}",
+                f"hotart-bench list variants {argument(suite.source)}",
             )
         return named
     if not lora.endswith(".safetensors") and ":" not in lora:
@@ -86,7 +86,7 @@ def _variant_to_sweep(suite: Suite, lora: str) -> Variant:
         raise UsageError(
             f"--lora: {lora!r} is neither a variant of suite {suite.name} with a LoRA ({listed(able) or 'it has none'})"
             f"{did_you_mean(lora, able)} nor a LoRA file.",
-            f"hotart-bench list variants {suite.source}",
+            f"hotart-bench list variants {argument(suite.source)}",
         )
     stem = PurePath(lora.rpartition(":")[2]).name.removesuffix(".safetensors")
     name = stem if is_good_name(stem) and len(stem) <= LONGEST_NAME else "lora"

@@ -58,6 +58,8 @@
   };
 
   // Sorting and filtering -----------------------------------------------------------------
+  // What only describes has no better side: it is sorted by its change, down and up.
+  const orders = { best: ["Most improved first", "Largest increase first"], worst: ["Most worsened first", "Largest decrease first"] };
   const control = Object.fromEntries(
     ["metric", "pair", "order", "tag", "search", "failed", "pixels"].map((name) => [name, byId(name)])
   );
@@ -86,6 +88,12 @@
     const compare = (a, b) => (keys.get(a) === keys.get(b) ? a - b : keys.get(a) < keys.get(b) ? -1 : 1);
     return [...found].sort(compare);
   };
+  const nameOrders = () => {
+    const describes = metrics[chosen().metric]?.better === 0;
+    for (const option of control.order?.options ?? []) {
+      option.textContent = orders[option.value]?.[Number(describes)] ?? option.textContent;
+    }
+  };
   const writeScores = (row, card) => {
     const { metric, pair } = chosen();
     if (metric < 0) return;
@@ -102,6 +110,7 @@
     line.replaceChildren(`${name}, ${variants[pair[0]]} \u2212 ${variants[pair[1]]}: `, figure);
   };
   const update = () => {
+    nameOrders();
     shown = sorted(rows.map((_, index) => index).filter(matches));
     for (const [row, card] of cards) {
       card.hidden = true;
@@ -135,12 +144,22 @@
     if (shot) openViewer(Number(shot.closest(".case").dataset.row), Number(shot.dataset.open));
   });
 
-  // A link from the gate to a row: the row is shown again where a filter hid it.
+  // A link to a row: the row is shown again where a filter hid it.
+  const reveal = (row) => {
+    if (cards.has(row) && !shown.includes(row)) byId("reset").click();
+  };
   for (const link of document.querySelectorAll("[data-row-link]")) {
-    link.addEventListener("click", () => {
-      if (!shown.includes(Number(link.dataset.rowLink))) byId("reset").click();
-    });
+    link.addEventListener("click", () => reveal(Number(link.dataset.rowLink)));
   }
+  // The browser has gone to the row of the address before the cards were put in order: go there again.
+  const goToRow = () => {
+    const row = Number(/^#row-(\d+)$/.exec(location.hash)?.[1] ?? NaN);
+    const go = () => cards.get(row)?.scrollIntoView({ behavior: "instant" });
+    reveal(row);
+    go();
+    requestAnimationFrame(() => requestAnimationFrame(go)); // by then the cards around it have their true heights
+  };
+  addEventListener("hashchange", goToRow);
 
   // Large view ----------------------------------------------------------------------------
   const viewer = byId("viewer");
@@ -267,4 +286,5 @@
   stage.addEventListener("pointermove", (event) => { if (stage.hasPointerCapture(event.pointerId)) drag(event); });
 
   update();
+  goToRow();
 })();

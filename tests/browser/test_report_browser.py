@@ -98,6 +98,52 @@ def test_rows_sort_by_difference(page: Chrome, run: Run, order: str, sign: int) 
     assert float(line.rsplit(" ", 1)[1].replace("−", "-")) == pytest.approx(known[expected[0]], abs=5e-4)
 
 
+def test_a_metric_that_only_describes_is_sorted_by_its_change_and_called_neither_better_nor_worse(
+    page: Chrome, run: Run
+) -> None:
+    choose(page, "metric", "clipped")
+    choose(page, "pair", "spo − base")
+    words = [one.text for one in Select(element(page, "#order")).options]
+    assert words == ["As in the suite", "Largest increase first", "Largest decrease first", "Largest change first"]
+    known = {cell: value for cell, value in differences(run, "clipped", "spo", "base").items() if value is not None}
+    for order, sign in (("Largest increase first", -1), ("Largest decrease first", 1)):
+        choose(page, "order", order)
+        assert shown_rows(page)[:-1] == sorted(known, key=lambda cell: sign * known[cell])
+    choose(page, "metric", "mini-clip")
+    words = [one.text for one in Select(element(page, "#order")).options]
+    assert words[1:3] == ["Most improved first", "Most worsened first"]
+    assert Select(element(page, "#order")).first_selected_option.text == "Most worsened first"
+
+
+def stands_on(page: Chrome, row: int) -> None:
+    """Waits until a row begins just below what covers the top of the window."""
+    WebDriverWait(page, 5).until(
+        lambda driver: driver.execute_script(
+            "const toolbar = Math.max(0, document.querySelector('.toolbar').getBoundingClientRect().bottom);"
+            "const top = document.getElementById(arguments[0]).getBoundingClientRect().top;"
+            "return toolbar <= top && top < toolbar + 100",
+            f"row-{row}",
+        )
+    )
+
+
+@pytest.mark.parametrize("row", [3, 13])
+def test_an_address_with_a_row_opens_on_that_row(page: Chrome, address: str, row: int) -> None:
+    page.get("about:blank")
+    page.get(f"{address}#row-{row}")
+    stands_on(page, row)
+
+
+def test_a_new_address_shows_its_row_however_the_rows_are_sorted_and_filtered(page: Chrome) -> None:
+    choose(page, "order", "Most worsened first")
+    page.execute_script("location.hash = '#row-9'")
+    stands_on(page, 9)
+    assert Select(element(page, "#order")).first_selected_option.text == "Most worsened first"
+    element(page, "#search").send_keys("no prompt says this")
+    page.execute_script("location.hash = '#row-4'")
+    stands_on(page, 4)
+
+
 def test_scores_follow_the_chosen_metric(page: Chrome, run: Run) -> None:
     choose(page, "metric", "saturation")
     shown = [one.text for one in page.find_elements(By.CSS_SELECTOR, "#row-0 [data-score]")]

@@ -95,6 +95,77 @@ def test_shards(folder: Path) -> None:
         open_folder(folder, "x")
 
 
+def index(folder: Path, name: str, files: dict[str, dict[str, torch.Tensor]]) -> None:
+    """An index of shards, and those."""
+    for file, tensors in files.items():
+        write(folder / file, tensors)
+    places = {key: file for file, tensors in files.items() for key in tensors}
+    (folder / name).write_text(json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8")
+
+
+def halves(tensors: dict[str, torch.Tensor], name: str = "new-0000{}-of-00002.safetensors") -> dict[str, Any]:
+    items = sorted(tensors.items())
+    return {name.format(number + 1): dict(items[number::2]) for number in range(2)}
+
+
+@pytest.mark.parametrize("half", ["", ".fp16"])
+def test_diffusers_follows_an_index_of_shards_and_so_do_we(folder: Path, half: str) -> None:
+    from diffusers import UNet2DConditionModel
+
+    stale = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    stale.rename(stale.with_name(f"diffusion_pytorch_model{half}.safetensors"))
+    new = {name: 2 * value for name, value in part(folder, "unet").items()}
+    index(folder / "unet", f"diffusion_pytorch_model.safetensors.index{half}.json", halves(new))
+    write(folder / "unet" / "diffusion_pytorch_model-00001-of-00003.safetensors", {"x": torch.zeros(1)})
+    options = {"variant": "fp16"} if half else {}
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"an older pickle")
+    theirs = UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float16, **options).state_dict()
+    if half:
+        (folder / "unet" / "diffusion_pytorch_model-00001-of-00003.safetensors").unlink()
+    found = open_folder(folder, "x")
+    assert {path.name for component, path in found.files if component == "unet"} == set(halves(new))
+    assert all(torch.equal(found.read(f"unet.{name}"), value) for name, value in theirs.items())
+
+
+def test_transformers_takes_a_single_file_before_an_index_and_so_do_we(folder: Path) -> None:
+    from transformers import CLIPTextModel
+
+    place = folder / "text_encoder"
+    new = {name: 2 * value for name, value in part(folder, "text_encoder").items()}
+    index(place, "model.safetensors.index.json", halves(new))
+    theirs = CLIPTextModel.from_pretrained(place).state_dict()
+    name = "text_model.final_layer_norm.bias"
+    found = open_folder(folder, "x")
+    single = part(folder, "text_encoder")[name]
+    assert torch.equal(found.read(f"text_encoder.{name}"), single)
+    assert any(torch.equal(value, single.float()) for key, value in theirs.items() if key.endswith("layer_norm.bias"))
+    (place / "model.safetensors").unlink()
+    assert torch.equal(open_folder(folder, "x").read(f"text_encoder.{name}"), new[name])
+
+
+def test_a_shard_that_an_index_names_must_be_there(folder: Path) -> None:
+    place = folder / "unet"
+    index(place, "diffusion_pytorch_model.safetensors.index.json", halves(part(folder, "unet")))
+    (place / "new-00002-of-00002.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"unet: lacks new-00002-of-00002\.safetensors, which its index names"):
+        open_folder(folder, "x")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 1}}',
+                                  '{"weight_map": {"a": "../vae/diffusion_pytorch_model.safetensors"}}',
+                                  '{"weight_map": {"a": "x.bin"}}', '{"weight_map": ["x.safetensors"]}'])  # fmt: skip
+def test_an_index_that_is_none(folder: Path, text: str) -> None:
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(text, encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"index\.json: is not an index of shards: "):
+        open_folder(folder, "x")
+
+
+def test_two_sets_of_weights_that_nobody_can_choose_between(folder: Path) -> None:
+    shutil.copyfile(folder / UNET, folder / "unet" / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"holds two sets of weights: diffusion_pytorch_model.*, model\.safetensors"):
+        open_folder(folder, "x")
+
+
 def test_half_precision_copies_are_taken_where_there_is_nothing_else(folder: Path) -> None:
     path = folder / "unet" / "diffusion_pytorch_model.safetensors"
     half = path.with_name("diffusion_pytorch_model.fp16.safetensors")
@@ -147,6 +218,22 @@ def test_a_folder_of_a_known_family_is_checked_without_torch(tmp_path: Path) -> 
     assert done.stdout.strip() == f"{len(family_tensors('tiny'))} set()"
 
 
+@pytest.mark.parametrize("wrap", ["_orig_mod.{}", "module.{}", "module._orig_mod.{}"])
+def test_names_of_a_network_that_was_wrapped_when_it_was_saved(folder: Path, wrap: str) -> None:
+    expected, tensors = open_folder(folder, "x").tensors, part(folder, "unet")
+    write(folder / UNET, {wrap.format(name): value for name, value in tensors.items()})
+    found = open_folder(folder, "x")
+    assert found.tensors == expected
+    assert torch.equal(found.read("unet.conv_in.bias"), tensors["conv_in.bias"])
+
+
+def test_an_empty_negative_prompt_is_the_suites_too(tmp_path: Path) -> None:
+    shutil.copytree(weights.pipeline_folder(), tmp_path / "mini")
+    assert open_folder(tmp_path / "mini", "x").facts.left_aside == ()
+    change(tmp_path / "mini" / "model_index.json", force_zeros_for_empty_prompt=False)
+    assert open_folder(tmp_path / "mini", "x").facts.left_aside == ("force_zeros_for_empty_prompt = false",)
+
+
 def test_the_shipped_family() -> None:
     found = open_folder(weights.pipeline_folder(), "mini")
     assert (found.facts.family, len(found.tensors)) == ("sdxl", 290 + 168 + 36 + 37)
@@ -190,7 +277,15 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "widths of no model": (
         lambda folder: change(folder / "unet" / "config.json", block_out_channels=None),
-        "unet that cannot be built",
+        "block_out_channels: expected array, got null",
+    ),
+    "whole numbers": (
+        lambda folder: write(folder / UNET, part(folder, "unet") | {"conv_in.bias": torch.zeros(32).to(torch.int8)}),
+        r"unet: holds whole numbers where weights belong: 1 tensors, such as unet\.conv_in\.bias, .* stored as int8",
+    ),
+    "another kind of noise": (
+        lambda folder: change(folder / SCHEDULER, _class_name="EDMEulerScheduler"),
+        "is of EDMEulerScheduler: a model with EDM's noise",
     ),
     "no scheduler": (lambda folder: (folder / SCHEDULER).unlink(), r"scheduler_config\.json: is missing"),
     "another prediction": (

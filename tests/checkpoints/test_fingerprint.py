@@ -18,6 +18,7 @@ from bench.checkpoints.families import read_pipeline_class
 from bench.checkpoints.fingerprint import fingerprint
 from bench.checkpoints.safetensors_files import read_header
 from bench.errors import WeightsError
+from bench.lora.algorithms import weights_of
 from bench.mini import weights
 from bench.records import Lora, Variant
 
@@ -126,6 +127,28 @@ def test_every_arrangement_of_loras_is_another_variant() -> None:
     assert len({fingerprint(variant("mini", *loras)).digest for loras in arrangements}) == len(arrangements)
 
 
+def test_what_is_left_out_of_a_lora_is_part_of_the_variant(tmp_path: Path) -> None:
+    state = load_file(weights.lora_file("spo"))
+    save_file(state | {"bundle_emb.cat.clip_l": np.ones((1, 8), np.float32)}, tmp_path / "bundled.safetensors")
+    bundled = Lora(path=str(tmp_path / "bundled.safetensors"), leave_out=("bundle_emb",))
+    assert fingerprint(variant("mini", bundled)).loras == (bundled,)
+    assert weights_of(bundled)["leave_out"] == ("bundle_emb",)
+    assert weights_of(SPO) == {  # as in digests from before there was anything to leave out
+        "weight": 1.0, "unet": None, "text_encoder": None, "text_encoder_2": None, "blocks": {}
+    }  # fmt: skip
+
+
+def test_what_a_lora_was_begun_with_is_part_of_the_variant(tmp_path: Path) -> None:
+    digests = set()
+    for begun in (True, "pissa", "olora"):
+        told = json.dumps({"unet.lora_alpha": 8, "unet.init_lora_weights": begun})
+        path = tmp_path / f"{begun}" / "lora.safetensors"
+        path.parent.mkdir()
+        save_file(load_file(weights.lora_file("spo")), path, {"lora_adapter_metadata": told})
+        digests.add(fingerprint(variant("mini", Lora(path=str(path)))).digest)
+    assert len(digests) == 3
+
+
 @pytest.mark.parametrize("component", ["unet", "vae", "text_encoder", "text_encoder_2"])
 def test_one_bit_of_a_component_is_another_variant(mini_copy: Path, component: str) -> None:
     flip_last_byte(next((mini_copy / component).glob("*.safetensors")))
@@ -196,7 +219,9 @@ def test_what_is_no_diffusers_folder(mini_copy: Path, text: str | None) -> None:
     index.unlink()
     if text is not None:
         index.write_text(text)
-    with pytest.raises(WeightsError, match="is not a diffusers folder") as caught:
+    with pytest.raises(
+        WeightsError, match=r"is not a diffusers folder|model_index\.json: is not such a configuration"
+    ) as caught:
         read_pipeline_class(mini_copy)
     assert (caught.value.exit_code, "save_pretrained" in caught.value.hint) == (3, True)
 
@@ -255,3 +280,18 @@ def test_what_pefts_configuration_says_of_a_lora_is_part_of_it(tmp_path: Path, f
     with pytest.raises(WeightsError, match="was written by PEFT, which keeps alpha") as caught:
         fingerprint(own)
     assert "put that file beside it" in (caught.value.hint or "")
+
+
+def test_another_noise_schedule_is_another_variant(mini_copy: Path) -> None:
+    edit(mini_copy / "scheduler" / "scheduler_config.json", beta_end=0.02)
+    ours, theirs = fingerprint(variant("mini", unet=str(mini_copy))), fingerprint(variant())
+    assert ours.files == theirs.files
+    assert ours.digest != theirs.digest
+
+
+def test_a_sampler_that_cannot_draw_a_variant_is_refused_before_anything_is_rendered(mini_copy: Path) -> None:
+    edit(mini_copy / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=True)
+    for sampler in ("heun", "ddim"):
+        with pytest.raises(WeightsError, match=f"begins at pure noise, which {sampler} cannot"):
+            fingerprint(variant(mini_copy), None, sampler)
+    fingerprint(variant(mini_copy), None, "euler")

@@ -18,12 +18,13 @@ from single_files import as_single_file, draw, write
 from bench.checkpoints.families import config_folder, family_tensors
 from bench.checkpoints.fingerprint import fingerprint
 from bench.checkpoints.ldm_layout import ldm_tensors
-from bench.checkpoints.load import scheduler_config
 from bench.errors import WeightsError
 from bench.merge.load import open_checkpoint, open_named, open_source
 from bench.merge.write import header, ordered, size_of
 from bench.mini import weights
+from bench.pipeline.schedulers import make_scheduler
 from bench.records import Variant
+from bench.records.weights import NoiseSchedule
 
 TINY = config_folder("tiny")
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -103,7 +104,7 @@ def test_random_weights_render(tmp_path: Path) -> None:
         }
         module.load_state_dict(named)
         parts[component] = module.eval()
-    scheduler = diffusers.DDIMScheduler.from_config(scheduler_config(found))
+    scheduler = make_scheduler(found.what, found.facts, "ddim", "leading")
     pipe = diffusers.StableDiffusionXLPipeline(**parts, **tokenizers("sdxl"), scheduler=scheduler)
     pipe.set_progress_bar_config(disable=True)
 
@@ -174,14 +175,35 @@ def test_what_a_unet_predicts_goes_with_it(single: Path, tmp_path: Path) -> None
 
 
 def test_the_scheduler_follows_the_marks(single: Path, tmp_path: Path) -> None:
-    plain = scheduler_config(open_source(str(single), None, None))
-    assert plain == json.loads((TINY / "scheduler" / "scheduler_config.json").read_text("utf-8"))
-    marked = load_file(single) | {"v_pred": torch.zeros(0)}
-    v = scheduler_config(open_source(str(write(tmp_path / "v.safetensors", marked)), None, None))
-    assert v == plain | {"prediction_type": "v_prediction"}
-    marked |= {"ztsnr": torch.zeros(0)}
-    ztsnr = scheduler_config(open_source(str(write(tmp_path / "z.safetensors", marked)), None, None))
-    assert ztsnr == v | {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    def scheduler(*marks: str) -> Any:
+        path = write(tmp_path / "x.safetensors", load_file(single) | {mark: torch.zeros(0) for mark in marks})
+        found = open_source(str(path), None, None)
+        return make_scheduler(found.what, found.facts, "euler", "leading").config
+
+    plain = scheduler()
+    fields = ("prediction_type", "rescale_betas_zero_snr", "timestep_spacing")
+    assert [plain[field] for field in fields] == ["epsilon", False, "leading"]
+    assert dict(scheduler("v_pred")) == dict(plain) | {"prediction_type": "v_prediction"}
+    assert [scheduler("v_pred", "ztsnr")[field] for field in fields] == ["v_prediction", True, "trailing"]
+
+
+def test_the_noise_that_a_unet_was_trained_with_goes_with_it(mini_copy: Path, single: Path) -> None:
+    edit(mini_copy / "scheduler" / "scheduler_config.json", beta_end=0.02)
+    own = NoiseSchedule(beta_end=0.02)
+    assert open_checkpoint(variant(mini_copy), None).facts.noise == own
+    assert open_checkpoint(variant("mini", unet=mini_copy), None).facts.noise == own
+    assert open_checkpoint(variant(mini_copy, unet="mini"), None).facts.noise == NoiseSchedule()
+    assert open_checkpoint(variant(mini_copy, vae="mini"), None).facts.noise == own
+    recipe = mini_copy.parent / "r.toml"
+    recipe.write_text(f'schema = 1\nmethod = "copy"\nmodels = ["{mini_copy}"]\n', "utf-8")
+    assert open_checkpoint(variant(recipe), None).facts.noise == own
+    recipe.write_text(f'schema = 1\nmethod = "weighted_sum"\nalpha = 0.5\nmodels = ["{mini_copy}", "mini"]\n', "utf-8")
+    with pytest.raises(WeightsError, match=r"do not go together: noise is .*beta_end=0\.02"):
+        open_checkpoint(variant(recipe), None)
+
+
+def edit(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | fields), "utf-8")
 
 
 # --- what does not go ----------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from bench.checkpoints.fingerprint import weights_needed
-from bench.checkpoints.locate import Place, fetch, find_checkpoint, find_lora, get_command, places
+from bench.checkpoints.locate import Place, fetch, find_checkpoint, find_lora, places
 from bench.errors import WeightsError
 from bench.mini import weights
 from bench.records import SCHEMA, Lora, Settings, Suite, Variant
@@ -294,18 +294,18 @@ def test_places_of_a_variant_by_role(tmp_path: Path) -> None:
     assert found["lora:1"].path == str(lora)
 
 
-def test_offline_and_missing_is_exit_3_with_the_command() -> None:
-    with pytest.raises(WeightsError, match="owner/name: is not on this machine") as caught:
-        fetch(Place(what="owner/name", path=None, repository="owner/name", revision="abc"))
-    assert caught.value.exit_code == 3
-    assert "hf download owner/name --revision abc" in caught.value.hint
-    assert "--weights-dir" in caught.value.hint
-
-
-def test_missing_lora_names_its_file_in_the_command() -> None:
-    with pytest.raises(WeightsError) as caught:
-        fetch(find_lora("owner/name:lora.safetensors", None))
-    assert "hf download owner/name lora.safetensors," in caught.value.hint
+def test_without_a_connection_what_is_missing_is_exit_3_and_nothing_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, hub: Callable[..., None]
+) -> None:
+    hub(snapshot_download=lambda *_, **__: pytest.fail("asked"), hf_hub_download=lambda *_, **__: pytest.fail("asked"))
+    why = "there is no connection to there (no route)"
+    monkeypatch.setattr("bench.downloads._asked", lambda server, minute: why)
+    for place in (find_checkpoint("owner/name", "abc", None), find_lora("owner/name:lora.safetensors", None)):
+        with pytest.raises(WeightsError) as caught:
+            fetch(place)
+        assert caught.value.message == f"{place.what}: is not on this machine, and {why}."
+        assert caught.value.exit_code == 3
+        assert "--weights-dir" in caught.value.hint
 
 
 def test_what_is_there_is_not_fetched(tmp_path: Path) -> None:
@@ -368,19 +368,7 @@ def test_fetching_a_lora_asks_for_one_file(tmp_path: Path, hub: Callable[..., No
     assert fetch(find_lora("owner/name:lora.safetensors", None)).path == str(path)
 
 
-@pytest.mark.parametrize(
-    ("place", "command"),
-    [
-        (Place(what="o/n", path=None, repository="o/n"), "hf download o/n"),
-        (Place(what="o/n", path=None, repository="o/n", revision="r"), "hf download o/n --revision r"),
-        (Place(what="o/n:f", path=None, repository="o/n", file="f"), "hf download o/n f"),
-    ],
-)
-def test_command(place: Place, command: str) -> None:
-    assert get_command(place) == command
-
-
-def test_needs_of_a_suite_say_what_is_missing_and_how_to_get_it() -> None:
+def test_needs_of_a_suite_say_what_is_missing() -> None:
     suite = Suite(
         schema=SCHEMA,
         name="both",
@@ -398,13 +386,13 @@ def test_needs_of_a_suite_say_what_is_missing_and_how_to_get_it() -> None:
     )
     base, lora, big, shape = weights_needed(suite, None)
     assert [need.variant for need in (base, lora, big)] == ["base", "base", "big"]
-    assert (shape.present, shape.get) == (True, "")
+    assert shape.present
     assert shape.size_bytes == 2 * (2_567_463_684 + 83_653_863 + 123_060_480 + 694_659_840)
     folder = weights.pipeline_folder()
-    assert (base.present, base.path, base.get) == (True, str(folder), "")
+    assert (base.present, base.path) == (True, str(folder))
     assert base.size_bytes == sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     assert lora.size_bytes == weights.lora_file("spo").stat().st_size
-    assert (big.present, big.path, big.size_bytes, big.get) == (False, None, None, "hf download owner/name")
+    assert (big.present, big.path, big.size_bytes) == (False, None, None)
 
 
 # --- PEFT's two files ----------------------------------------------------------------------
@@ -425,6 +413,31 @@ def test_the_configuration_of_a_peft_file_is_fetched_with_it(tmp_path: Path, hub
     assert place.path == str(tmp_path / "deep" / "adapter_model.safetensors")
 
 
+def test_the_configuration_beside_a_single_file_is_fetched_with_it(tmp_path: Path, hub: Callable[..., None]) -> None:
+    asked: list[str] = []
+
+    def download(repository: str, file: str, revision: str | None) -> str:
+        asked.append(file)
+        return str(touch(tmp_path / file))
+
+    hub(hf_hub_download=download)
+    assert fetch(find_checkpoint("owner/name:deep/model.safetensors", None, None)).path
+    assert asked == ["deep/model.yaml", "deep/model.safetensors"]
+
+
+def test_a_repository_that_could_not_be_asked_for_it_is_no_repository_without_it(
+    tmp_path: Path, hub: Callable[..., None]
+) -> None:
+    def download(repository: str, file: str, revision: str | None) -> str:
+        if file.endswith(".yaml"):
+            raise LocalEntryNotFoundError("no connection")
+        return str(touch(tmp_path / file))
+
+    hub(hf_hub_download=download)
+    with pytest.raises(WeightsError, match="could not be downloaded"):
+        fetch(find_checkpoint("owner/name:model.safetensors", None, None))
+
+
 def test_a_repository_without_the_configuration_gives_the_file_alone(tmp_path: Path, hub: Callable[..., None]) -> None:
     def download(repository: str, file: str, revision: str | None) -> str:
         if file.endswith(".json"):
@@ -442,8 +455,3 @@ def test_a_peft_file_is_in_the_cache_once_its_configuration_was_looked_up(
     path = touch(tmp_path / "adapter_model.safetensors")
     hub(try_to_load_from_cache=lambda _, name, revision: config if name.endswith(".json") else str(path))
     assert (find_lora(PEFT, None).path is not None) is found
-
-
-def test_the_command_fetches_both() -> None:
-    place = Place(what="x", path=None, repository="owner/name", file="deep/adapter_model.safetensors")
-    assert get_command(place) == "hf download owner/name deep/adapter_model.safetensors deep/adapter_config.json"

@@ -71,9 +71,9 @@ def test_numbers_of_tensors_and_of_parameters_are_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("component", "change"),
     [
-        ("unet", {"block_out_channels": None}),
+        ("unet", {"act_fn": None}),
         ("unet", {"block_out_channels": [32, 64]}),
-        ("text_encoder", {"hidden_size": "wide"}),
+        ("text_encoder", {"hidden_act": "wide"}),
     ],
 )
 def test_a_configuration_of_which_no_model_can_be_built_is_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,22 @@ def test_a_hash_is_computed_again_once_the_file_is_another(tmp_path: Path) -> No
     for data in (b"one", b"another"):
         path.write_bytes(data)
         assert weights_sha256(path) == weights_sha256(path) == hashlib.sha256(data).hexdigest()
+
+
+def test_a_file_whose_bytes_are_swapped_and_its_time_put_back_is_hashed_again(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"one")
+    before = path.stat()
+    assert weights_sha256(path) == hashlib.sha256(b"one").hexdigest()
+    swap_in_place(path, b"two", before)
+    assert weights_sha256(path) == hashlib.sha256(b"two").hexdigest()
+
+
+def swap_in_place(path: Path, data: bytes, before: os.stat_result) -> None:
+    """Other bytes in the same file, its size and time of writing as before; once the clock of files has gone on."""
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        with path.open("r+b") as file:
+            file.write(data)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)

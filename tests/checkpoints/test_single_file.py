@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from bench.checkpoints.families import config_folder
 from bench.checkpoints.single_file import open_single
 from bench.errors import WeightsError
 from bench.pipeline.build import tokenizers
+from bench.report.audits import describe
 
 Tensors = dict[str, torch.Tensor]
 TINY = config_folder("tiny")
@@ -88,6 +90,64 @@ def test_marks_of_prediction(
     assert (facts.prediction, facts.zero_terminal_snr) == expected
 
 
+EASYFLUFF = """\
+model:
+  base_learning_rate: 1.0e-4
+  target: ldm.models.diffusion.ddpm.LatentDiffusion
+  params:
+    parameterization: "v"
+    linear_start: 0.00085
+    linear_end: 0.0120
+    timesteps: 1000
+    use_ema: False
+"""
+"""In the form of the configurations that v-prediction models were published with before files told it themselves."""
+
+
+@pytest.mark.parametrize(
+    ("text", "marks", "said", "expected"),
+    [
+        (EASYFLUFF, (), {}, ("v_prediction", "x.yaml")),
+        (EASYFLUFF, (), {"modelspec.prediction_type": "epsilon"}, ("v_prediction", "x.yaml")),
+        ("model: {params: {parameterization: eps}}", (), {}, ("epsilon", "x.yaml")),
+        ("model: {params: {parameterization: eps}}", ("v_pred",), {}, ("v_prediction", None)),
+        ("model: {params: {}}", (), {"modelspec.prediction_type": "v"}, ("v_prediction", None)),
+        ("a list: [of, nothing]", (), {}, ("epsilon", None)),
+        ("", (), {}, ("epsilon", None)),
+    ],
+)
+def test_the_configuration_beside_a_file_tells_what_it_predicts(
+    text: str, marks: tuple[str, ...], said: dict[str, str], expected: tuple[str, str | None], tiny: Tensors,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    (tmp_path / "x.yaml").write_text(text, "utf-8")
+    path = write(tmp_path / "x.safetensors", tiny | {mark: torch.zeros(0) for mark in marks}, **said)
+    facts = open_single(path, "x").facts
+    assert (facts.prediction, facts.prediction_from) == expected
+    assert ("says x.yaml" in describe(facts)) == (expected[1] is not None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (EASYFLUFF.replace('"v"', '"x0"'), r"x\.yaml: describes another model .*: parameterization = 'x0'"),
+        (EASYFLUFF.replace("0.0120", "0.02"), r"linear_end = 0\.02"),
+        (EASYFLUFF.replace('"v"', "[v]"), r"parameterization = \['v'\]"),
+        ("model: {params: ", "cannot be read: while parsing"),
+        ("model: !!python/object/apply:os.getcwd []", "cannot be read: could not determine a constructor"),
+        ("[" * 100_000, "cannot be read"),
+        ("#" * (1 << 20) + "#", "it is larger than 1 MiB"),
+    ],
+)
+def test_a_configuration_beside_a_file_that_is_of_something_else(
+    text: str, words: str, tiny: Tensors, tmp_path: Path
+) -> None:
+    (tmp_path / "x.yaml").write_text(text, "utf-8")
+    with pytest.raises(WeightsError, match=words) as caught:
+        open_single(write(tmp_path / "x.safetensors", tiny), "x")
+    assert "rename it" in caught.value.hint
+
+
 def test_a_prediction_that_is_unknown_is_refused_with_a_question(tiny: Tensors, tmp_path: Path) -> None:
     path = write(tmp_path / "x.safetensors", tiny, **{"modelspec.prediction_type": "x0"})
     with pytest.raises(WeightsError, match="'x0'; was it trained to predict epsilon or v"):
@@ -132,6 +192,55 @@ def test_sd15_text_encoders_of_old_merges_have_a_shorter_name(tmp_path: Path) ->
     found = open_single(write(tmp_path / "x.safetensors", short), "x", [folder])
     name = "text_encoder.text_model.encoder.layers.0.mlp.fc1.bias"
     assert torch.equal(found.read(name), tensors[name])
+
+
+def matrices(tensors: Tensors) -> Tensors:
+    return {
+        key: value[:, :, 0, 0] if ".attn_1." in key and value.ndim == 4 else value for key, value in tensors.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "write_vae",
+    [
+        matrices,
+        lambda tensors: {key.replace(VAE, "vae."): value for key, value in tensors.items()},
+        lambda tensors: matrices({key.replace(VAE, "vae."): value for key, value in tensors.items()}),
+    ],
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_vae_as_other_programs_write_it(
+    write_vae: Callable[[Tensors], Tensors], alone: bool, tiny: Tensors, tmp_path: Path
+) -> None:
+    tensors = {key: value for key, value in tiny.items() if not alone or key.startswith(VAE)}
+    plain = open_single(write(tmp_path / "plain.safetensors", tensors), "x")
+    other = write_vae(tensors)
+    assert [(key, value.shape) for key, value in other.items()] != [(key, v.shape) for key, v in tensors.items()]
+    found = open_single(write(tmp_path / "x.safetensors", other), "x")
+    assert found.tensors == plain.tensors
+    assert all(torch.equal(found.read(name), plain.read(name)) for name in plain.tensors)
+
+
+@pytest.mark.parametrize("wrap", [("", "_orig_mod."), ("", "module."), (UNET, f"{UNET}_orig_mod.")])
+def test_names_of_a_model_that_was_wrapped_when_it_was_saved(
+    wrap: tuple[str, str], tiny: Tensors, tmp_path: Path
+) -> None:
+    old, new = wrap
+    plain = open_single(write(tmp_path / "plain.safetensors", tiny), "x")
+    renamed = {key.replace(old, new, 1) if old else new + key: value for key, value in tiny.items()}
+    found = open_single(write(tmp_path / "x.safetensors", renamed), "x")
+    assert found.tensors == plain.tensors
+    both = renamed | {CONV_IN: tiny[CONV_IN].clone()}
+    if "_orig_mod." in new:
+        with pytest.raises(WeightsError, match="both with and without _orig_mod"):
+            open_single(write(tmp_path / "y.safetensors", both), "x")
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool])
+def test_whole_numbers_are_no_weights(kind: torch.dtype, tiny: Tensors, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.safetensors", tiny | {CONV_IN: tiny[CONV_IN].to(kind)})
+    with pytest.raises(WeightsError, match=rf"holds whole numbers where weights belong: 1 .*{re.escape(CONV_IN)}"):
+        open_single(path, "x")
 
 
 def test_inpainting_is_seen(tiny: Tensors, tmp_path: Path) -> None:
@@ -205,6 +314,12 @@ OTHERS: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     "the refiner": (lambda tiny: tiny | {CONV_IN: torch.zeros(384, 4, 3, 3)}, "the SDXL refiner"),
     "SD 2": (lambda _: zeros(cond_stage_model__model__ln_final__weight=(1024,)), "a Stable Diffusion 2 model"),
     "SD 2's UNet": (lambda _: zeros(down_blocks__0__attn2__to_k__weight=(320, 1024)), "a Stable Diffusion 2 model"),
+    "averages alone": (lambda _: zeros(model_ema__decay=(), model_ema__diffusion_modelout0bias=(2,)), "averaged copy"),
+    "scaled fp8": (
+        lambda tiny: tiny | {CONV_IN.replace("weight", "scale_weight"): torch.ones(1)},
+        r"holds quantised weights \(scaled fp8\).*input_blocks\.0\.0\.scale_weight is one",
+    ),
+    "bitsandbytes": (lambda tiny: tiny | {f"{CONV_IN}.absmax": torch.ones(1)}, r"quantised weights \(bitsandbytes\)"),
     "EDM": (lambda tiny: tiny | zeros(edm_mean=(4,)), "EDM's noise"),
     "a text encoder": (lambda _: zeros(text_model__final_layer_norm__bias=(8,)), "a lone text encoder"),
     "nothing": (lambda _: {}, "it holds no tensors"),

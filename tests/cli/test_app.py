@@ -13,6 +13,7 @@ import pytest
 
 from bench.cli.app import LISTS, build
 from bench.cli.app import VERBS as TABLE
+from bench.stopping import SIGNALS
 
 FIRST = ["run", "render", "score", "measure", "report", "compare", "plot"]
 VERBS = [*FIRST, "gate", "baseline", "sweep", "merge", "inspect", "plan", "calibrate", "fetch", "doctor"]
@@ -151,6 +152,7 @@ import bench.cli.app
 def wait():
     print("waiting", flush=True)
     time.sleep(60)
+    return 0
 bench.cli.app.parse = lambda arguments: wait
 bench.cli.main()
 """
@@ -205,8 +207,8 @@ def test_an_interrupt_ends_with_130_wherever_it_comes(where, arguments, cli, mon
     assert answer.err.startswith("hotart-bench: Stopped.")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_ctrl_c_and_kill_end_with_130_and_a_sentence(number):
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_ctrl_c_kill_and_a_closed_terminal_end_with_130_and_a_sentence(number):
     command = [sys.executable, "-c", WAITING]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline().strip() == b"waiting"
@@ -215,3 +217,95 @@ def test_ctrl_c_and_kill_end_with_130_and_a_sentence(number):
     assert process.returncode == 130
     assert told.startswith("hotart-bench: Stopped. What was finished is kept; the same command continues")
     assert len(told.splitlines()) == 1
+
+
+def ended(code, number=signal.SIGTERM, times=1, closed=""):
+    """How a process of this code ended that got a signal each time it said that it waits."""
+    command = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(times):
+            assert process.stdout.readline().strip() == "waiting"
+            process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+VERB = """
+import time, bench.cli, bench.cli.app
+def wait():
+    print("waiting", flush=True)
+    time.sleep(60)
+def verb():
+{body}
+bench.cli.app.parse = lambda arguments: verb
+bench.cli.main()
+"""
+SWALLOWED = {
+    "by a library": ("    try: wait()\n    except BaseException: pass\n    return 0", 1),
+    "as an error of its own": ("    try: wait()\n    except BaseException: raise ImportError('half a module')", 1),
+    "as an exit": ("    try: wait()\n    except BaseException: raise SystemExit(0)", 1),
+    "by a finalizer": ("    class Held:\n        def __del__(self): wait()\n    Held()\n    return 0", 1),
+    "while another is answered": ("    try: wait()\n    finally: wait()", 2),
+}
+
+
+@pytest.mark.parametrize("kind", SWALLOWED)
+def test_no_signal_to_stop_is_lost_and_none_shows_a_traceback(kind):
+    body, times = SWALLOWED[kind]
+    code, _, err = ended(VERB.format(body=body), times=times)
+    assert code == 130
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+    assert err.startswith("hotart-bench: Stopped.") or times == 2
+
+
+def test_a_signal_after_the_end_changes_nothing_of_it():
+    late = "import atexit\n@atexit.register\ndef late(): wait()\n" + VERB.format(body="    return 5")
+    assert ended(late) == (5, "", "")
+
+
+def test_a_signal_before_the_command_line_is_imported_ends_with_130_and_a_sentence():
+    code = "import sys, time, bench.machine, bench.__main__ as entry\ndef wait():\n    print('waiting', flush=True)\n"
+    code += "    time.sleep(60)\nbench.machine.spare_collector = wait\nentry.main()"
+    assert ended(code) == (130, "", "hotart-bench: Stopped before it began. Nothing was changed.\n")
+
+
+def test_a_signal_that_was_ignored_stays_so():
+    code = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + VERB.format(
+        body="    import os\n    os.kill(os.getpid(), signal.SIGHUP)\n    return 0"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_verb_that_does_not_say_that_it_is_done_does_not_end_well(cli, monkeypatch):
+    monkeypatch.setattr("bench.cli.app.parse", lambda arguments: lambda: None)
+    answer = cli("list")
+    assert answer.code == 70
+    assert "does not say how it ended" in answer.err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", ">/dev/full", "2>/dev/full", ">/dev/full 2>/dev/full"])
+def test_streams_that_take_nothing_change_no_error(closed):
+    command = ["sh", "-c", f'exec "$0" -m bench "$@" {closed}', sys.executable, "compare", "gone"]
+    assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 2
+
+
+def test_what_is_opened_is_never_taken_for_a_closed_stdout(run_folder, tmp_path):
+    command = ["sh", "-c", 'exec "$0" -m bench "$@" >&-', sys.executable, "plot", str(run_folder), "-o", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+
+
+def test_no_python_that_is_started_takes_modules_from_the_working_directory(tmp_path):
+    (tmp_path / "signal.py").write_text("raise SystemExit('a forged signal.py')")
+    code = (
+        "import os, subprocess, sys\nos.environ.pop('PYTHONSAFEPATH', None)\nimport bench.cli\nimport bench.__main__\n"
+    )
+    code += "bench.cli.main = lambda: sys.exit(subprocess.run([sys.executable, '-c', 'import signal']).returncode)\n"
+    code += "bench.__main__.main()"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from fakes import make_run, write_run
 from markdown_it import MarkdownIt
+from msgspec.structs import replace
 
 import bench.cli.plot
 from bench.compare import compare_run, compare_runs, rank_variants, summarize_timings, timing_ratios, variant_pairs
@@ -171,11 +172,36 @@ def test_what_is_missing_is_counted(cli, tmp_path):
     assert "2 pairs of images left out" in cli("compare", folder, "--pairs", "spo:base").out
 
 
-def test_a_run_of_one_variant_has_nothing_to_compare(cli, tmp_path):
+@pytest.mark.parametrize("form", ["table", "csv", "markdown", "latex", "json"])
+def test_nothing_to_compare_is_no_success(cli, tmp_path, form):
     folder = write_run(make_run(tmp_path, prompts=2, variants=("base",)), tmp_path)
-    answer = cli("compare", folder)
-    assert (answer.code, answer.out) == (0, "")
-    assert "nothing to compare" in answer.err
+    answer = cli("compare", folder, "--format", form)
+    assert (answer.code, answer.out) == (5, "")
+    assert f"There is nothing to compare: {folder} has one variant." in answer.err
+    assert f"hotart-bench compare {folder} ANOTHER_RUN" in answer.err
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_what_is_not_compared_is_named(cli, tmp_path, form):
+    runs = {name: make_run(tmp_path / name, prompts=4, seed=seed) for seed, name in enumerate(("one", "two"))}
+    bare = replace(runs["one"], scores=tuple(score for score in runs["one"].scores if score.variant != "spo"))
+    one, two = (write_run(run, tmp_path / name) for name, run in (("one", bare), ("two", runs["two"])))
+    said = "Not compared, since there are no scores on both sides: "
+    assert f"{said}spo against base, spo against dpo." in cli("compare", one, "--format", form).err
+    assert f"{said}spo." in cli("compare", one, two, "--format", form).err
+    assert said not in cli("compare", two, "--format", form).err
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["within a run", "two runs"])
+def test_runs_without_scores_have_nothing_to_compare(cli, tmp_path, other):
+    folders = [write_run(make_run(tmp_path / f"{n}", prompts=2, seed=n), tmp_path / f"{n}") for n in range(1 + other)]
+    for folder in folders:
+        for journal in ("scores.jsonl", "timings.jsonl"):
+            (folder / journal).unlink()
+    answer = cli("compare", *folders)
+    assert (answer.code, answer.out) == (5, "")
+    assert "no scores or timings on both sides" in answer.err
+    assert f"hotart-bench score {folders[0]}" in answer.err
 
 
 def test_runs_of_other_protocols_are_refused_with_4(cli, tmp_path, run_folder):
@@ -216,6 +242,7 @@ def test_where_plots_lie_by_default(second, draws, folder, cli, run_folder, othe
     monkeypatch.setattr(bench.cli.plot, draws, create_autospec(getattr(bench.cli.plot, draws), side_effect=draw))
     runs = (run_folder / "run.json", other_folder) if second else (run_folder / "run.json",)
     answer = cli("plot", *runs, "--dpi", "300")
-    assert answer.code == 0
+    assert (answer.code, answer.out) == (5, "")
     assert called_with[-3:] == [run_folder / folder, "png", 300]
     assert "nothing to draw" in answer.err
+    assert "hotart-bench score" in answer.err

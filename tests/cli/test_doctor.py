@@ -7,15 +7,15 @@ from msgspec.structs import replace
 
 import bench.cli.doctor
 from bench.checkpoints.fingerprint import Needed
-from bench.cli.doctor import clock_words, estimate, time_words
+from bench.cli.doctor import estimate, time_words
 from bench.plan.pilot import seconds_of_all_variants
 from bench.records import Machine
 from bench.store import load_run
 
 
-def needed(variant, what, size_bytes, get=""):
-    path = None if get else f"w/{what}"
-    return Needed(variant=variant, what=what, present=not get, path=path, size_bytes=size_bytes, get=get)
+def needed(variant, what, size_bytes, *, present=True):
+    path = f"w/{what}" if present else None
+    return Needed(variant=variant, what=what, present=present, path=path, size_bytes=size_bytes)
 
 
 HERE = Machine(
@@ -59,14 +59,28 @@ def test_json_has_the_same_facts(cli, weights):
 
 
 def test_missing_weights_end_with_3_and_the_command_that_gets_them(cli, weights):
-    weights.append(needed("spo", "org/spo-lora", None, get="hotart-bench get spo"))
+    weights.append(needed("spo", "org/spo-lora", None, present=False))
+    weights.append(needed("spo", SDXL, None, present=False))
     answer = cli("doctor", "own.toml")
     assert answer.code == 3
-    assert "org/spo-lora" in answer.err
-    assert "next: hotart-bench get spo" in answer.err
+    assert f"org/spo-lora, {SDXL}." in answer.err
+    assert "next: hotart-bench fetch own.toml" in answer.err
     assert "missing" in answer.out
-    assert "\n  hotart-bench get spo\n" in answer.out
+    assert "about 12.9 GiB" in answer.out
     assert "unknown until" in answer.out
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd15", "tiny"])
+def test_random_weights_are_ready_and_their_memory_is_counted_from_their_shapes(cli, home, monkeypatch, family):
+    monkeypatch.setattr(bench.cli.doctor, "pick_device", lambda wish: "cuda:0")
+    monkeypatch.setattr(bench.cli.doctor, "machine_facts", lambda device: HERE)
+    text = (home / "own.toml").read_text(encoding="utf-8").partition("[variants.spo]")[0]
+    (home / "own.toml").write_text(text.replace('"mini"', f'"random:{family}"'), encoding="utf-8")
+    answer = cli("doctor", "own.toml")
+    assert answer.code == 0, answer.err
+    assert f"random:{family}" in answer.out
+    assert "at the peak" in answer.out
+    assert "which fits" in answer.out
 
 
 def test_weights_that_variants_share_are_listed_once(cli, weights):
@@ -162,11 +176,3 @@ def test_time_that_cannot_be_told_names_the_command_that_tells_it(cli, weights):
     answer = cli("doctor", "own.toml")
     assert "not known" in answer.out
     assert "hotart-bench measure own.toml" in answer.out
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.2, "1 s"), (89.4, "89 s"), (90, "2 min"), (2700, "45 min"), (5399, "1 h 30 min"), (12_000, "3 h 20 min")],
-)
-def test_spans_are_as_accurate_as_an_estimate(seconds, words):
-    assert clock_words(seconds) == words

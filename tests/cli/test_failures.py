@@ -25,6 +25,8 @@ CODES = [
     (OSError(errno.EROFS, "Read-only file system"), 6),
     (PermissionError(errno.EACCES, "Permission denied", "run.json"), 6),
     (BrokenPipeError(errno.EPIPE, "Broken pipe"), 6),
+    (FileExistsError(errno.EEXIST, "File exists", "plots"), 6),
+    (OSError(errno.ELOOP, "Too many levels of symbolic links", "a.png"), 6),
     (SystemExit(0), 70),
     (FileNotFoundError(errno.ENOENT, "No such file", "x"), 70),
     (MemoryError(), 6),

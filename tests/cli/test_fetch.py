@@ -95,7 +95,7 @@ def test_fetch_gets_each_file_once_and_says_what_is_unpinned(cli, with_weights, 
     assert sorted(network) == ["head.pth", "t.pt"]
     (encoder,) = [line for line in answer.out.splitlines() if "owner/encoder/t.pt" in line]
     assert "pretty, fitting" in encoder
-    assert "recorded here" in encoder
+    assert "locked: as first seen here" in encoder
     assert "lock.json" in answer.out
     assert answer.err.splitlines()[-1] == "Ready: hotart-bench run own.toml"
     again = cli("fetch", "own.toml", "--quiet")
@@ -136,11 +136,24 @@ def test_fetch_gets_checkpoints_too(cli, with_weights, network, monkeypatch):
     assert "mini" in found
 
 
+def test_hashes_of_a_checkpoint_of_the_hub_are_recorded(cli, with_weights, network, monkeypatch, tmp_path):
+    folder = sources.find_checkpoint("mini", None, None).path
+    place = sources.Place(what="owner/mini", path=folder, repository="owner/mini")
+    monkeypatch.setattr("bench.cli.fetch.every_place", lambda *_: (place,))
+    answer = cli("fetch", "own.toml")
+    assert answer.code == 0, answer.err
+    (line,) = [line for line in answer.out.splitlines() if line.startswith("owner/mini")]
+    assert "recorded here" in line
+    assert "a run with other bytes is refused" in answer.out
+    lock = json.loads((tmp_path / "locks" / "lock.json").read_text("utf-8"))
+    assert "unet/diffusion_pytorch_model.safetensors" in lock["sources"]["owner/mini@unpinned"]["files"]
+
+
 def test_doctor_lists_the_weights_of_metrics_and_names_the_command(cli, with_weights, network):
     before = cli("doctor", "own.toml")
     assert before.code == 3
     assert "owner/encoder/t.pt" in before.out
-    assert "unpinned" in before.out
+    assert before.out.count("trusted at first sight, then locked") == 2
     assert "next: hotart-bench fetch own.toml" in before.err
     assert network == []
     cli("fetch", "own.toml")
@@ -172,4 +185,4 @@ def test_what_several_variants_share_is_tried_once_and_told_once(cli, with_weigh
     assert answer.code == 3
     assert "mini" in tried
     assert len(tried) == len(set(tried))
-    assert answer.err.count("mini: could not be downloaded.") == 1
+    assert answer.err.count("mini, mini:spo: could not be downloaded.") == 1

@@ -170,8 +170,8 @@ def test_a_run_folder_that_cannot_be_written_changes_no_verdict(cli, tmp_path, h
 def test_a_file_that_cannot_be_written_is_told(cli, tmp_path, here):
     (tmp_path / "file").write_text("")
     answer = cli("gate", "same", "--baseline", "old.json", "--junit", tmp_path / "file" / "gate.xml")
-    assert answer.code == 6
-    assert "cannot be written" in answer.err
+    assert answer.code == 2
+    assert "file: is a file, and a folder is needed there" in answer.err
 
 
 # --- in a process of its own -----------------------------------------------------------------

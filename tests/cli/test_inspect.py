@@ -243,3 +243,28 @@ def test_what_cannot_be_looked_at(arguments, code, said, capsys, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     assert run_command_line(["inspect", *arguments]) == code
     assert said in capsys.readouterr().err
+
+
+def test_a_lora_that_fits_no_family_is_told_of_the_first(tiny, capsys):
+    save_file({"unet.nowhere.lora_A.weight": torch.ones(2, 2)}, "foreign.safetensors")
+    assert run_command_line(["inspect", "foreign.safetensors"]) == 3
+    said = capsys.readouterr().err
+    assert "1 of 1 keys of the LoRA fit nothing" in said
+    assert "That is for random:sdxl; it fits random:sd15 and mini no better." in said
+    assert said.count("foreign.safetensors") == 2  # in the sentence and in the hint
+
+
+def test_what_is_wrong_with_a_lora_of_a_known_family_is_not_put_down_to_the_family(capsys, tmp_path):
+    state = {name: tensor.to(torch.int8) for name, tensor in load_file(weights.lora_file("spo")).items()}
+    save_file(state, tmp_path / "rounded.safetensors")
+    assert run_command_line(["inspect", str(tmp_path / "rounded.safetensors")]) == 3
+    said = capsys.readouterr().err
+    assert "stored as whole numbers" in said
+    assert "no better" not in said
+
+
+def test_a_note_says_that_a_start_was_taken_away(capsys, tmp_path):
+    told = json.dumps({"unet.lora_alpha": 8, "unet.init_lora_weights": "pissa"})
+    save_file(load_file(weights.lora_file("spo")), tmp_path / "pissa.safetensors", {"lora_adapter_metadata": told})
+    assert run_command_line(["inspect", str(tmp_path / "pissa.safetensors"), "--against", "mini"]) == 0
+    assert "Begun with init_lora_weights = 'pissa'" in " ".join(capsys.readouterr().out.split())

@@ -2,6 +2,7 @@ import json
 import statistics
 
 import pytest
+from suites import write_suite
 
 from bench.metrics import all_facts
 from bench.suite import list_prompt_sets, list_suites, load_suite, prompts_folder, read_prompts
@@ -24,12 +25,15 @@ def test_variants_of_one_suite_and_of_all(cli):
     assert [row["variant"] for row in one] == [variant.name for variant in load_suite("mini").variants]
     every = json.loads(cli("list", "variants", "--json").out)
     assert {row["suite"] for row in every} == set(list_suites())
-    assert "mini:spo at 1" in cli("list", "variants", "mini").out
+    assert "mini:spo × 1" in cli("list", "variants", "mini").out
 
 
 def test_variants_of_a_suite_file(cli, home):
     out = cli("list", "variants", "own.toml").out
-    assert "mini:spo at 0.5" in out
+    assert "mini:spo × 0.5" in out
+    write_suite(home, "weight = 0.5", 'unet = 0, blocks = { M00 = 0.2 }, leave_out = ["bundle_emb"]')
+    out = cli("list", "variants", "own.toml").out
+    assert "mini:spo × 1 (UNet × 0, M00 × 0.2, without bundle_emb)" in " ".join(out.split())
 
 
 def test_metrics(cli):
@@ -56,6 +60,20 @@ def test_one_metric_says_all_of_itself(name, cli):
         assert fact in told
     assert facts.reference in told
     assert [row["name"] for row in json.loads(cli("list", "metrics", name, "--json").out)] == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pickscore", ["yuvalkirstain/PickScore_v1/model.safetensors: trusted at first sight, then locked"]),
+        ("imagereward", ["ImageReward.pt: sha256 known", "vocab.txt: sha256 known", "med_config.json: trusted at"]),
+        ("aesthetic-v1", ["sa_0_4_vit_l_14_linear.pth: trusted at first sight, then locked, commit 7e37768a02b0"]),
+    ],
+)
+def test_a_metric_says_of_each_weight_file_how_it_is_known(name, said, cli):
+    out = " ".join(cli("list", "metrics", name).out.split())
+    for words in said:
+        assert words in out
 
 
 def test_a_metric_that_is_not_there_is_told_with_the_nearest(cli):
@@ -95,6 +113,24 @@ def test_one_set_by_name_with_all_its_tags(name, cli):
     assert tags <= {line.split()[0] for line in out.splitlines() if line}
 
 
+def test_what_is_not_taken_of_a_prompt_file_is_said(cli, home):
+    (home / "two.txt").write_text('--prompt "a red boat" --steps 30\n(kite:1.2)\n', encoding="utf-8")
+    said = ["two.txt: fields that are not taken: steps.", "two.txt: 1 prompt holds syntax of other programs"]
+    for words in (("list", "prompts", "two.txt"), ("doctor", "own.toml", "--device", "cpu")):
+        out = " ".join(cli(*words).out.split())
+        for sentence in said:
+            assert sentence in out, words
+    (row,) = json.loads(cli("list", "prompts", "two.txt", "--json").out)
+    assert [note.startswith(part) for note, part in zip(row["notes"], said, strict=True)] == [True, True]
+
+
+def test_a_folder_of_prompts(cli, home):
+    (home / "dpg").mkdir()
+    (home / "dpg" / "7.txt").write_text("a boat", encoding="utf-8")
+    (row,) = json.loads(cli("list", "prompts", "dpg", "--json").out)
+    assert (row["set"], row["prompts"]) == ("dpg", 1)
+
+
 def test_a_prompt_file_of_ones_own(cli, home):
     (row,) = json.loads(cli("list", "prompts", "two.txt", "--json").out)
     assert row == {
@@ -105,5 +141,7 @@ def test_a_prompt_file_of_ones_own(cli, home):
         "tokens_median": 5,
         "tokens_max": 5,
         "over_77": 0,
+        "negative": 0,
         "spo_training_prompts": [],
+        "notes": [],
     }

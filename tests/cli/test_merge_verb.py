@@ -132,7 +132,7 @@ def test_a_full_disk_is_the_machines_fault(there, cli, monkeypatch):
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1_000}))
     answer = cli("merge", "r.toml", "-o", "out.safetensors")
     assert answer.code == 6
-    assert "GB free" in answer.err
+    assert "1000 B free" in answer.err
 
 
 def test_stopping_says_that_nothing_was_written(there, cli, monkeypatch):

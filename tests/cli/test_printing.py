@@ -14,6 +14,7 @@ from bench.cli.printing import (
     printable,
     say,
     show,
+    show_command,
 )
 from bench.formatting import duration
 from bench.records import Interval
@@ -55,6 +56,15 @@ def test_in_20_columns_each_row_is_a_list_of_its_fields(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     print_table(COLUMNS, ROWS)
     assert capsys.readouterr().out.splitlines()[:2] == ["mini-aesthetic", "  mean: +0.31"]
+
+
+def test_a_message_of_a_megabyte_is_cut_in_its_middle_and_other_lines_stay(capsys):
+    say("name is '" + "x" * 1_000_000 + "'; shorten it.\nnext")
+    long, following = capsys.readouterr().err.splitlines()
+    assert long.startswith("name is 'xxx")
+    assert "[... 998,023 characters ...]" in long
+    assert long.endswith("'; shorten it.")
+    assert (len(long) < 2100, following) == (True, "next")
 
 
 def test_a_table_without_rows_is_its_headings(capsys, monkeypatch):
@@ -132,6 +142,8 @@ def test_json_is_standard_json(capsys):
         (39.4, "39 s"),
         (59.6, "1 min 00 s"),
         (250, "4 min 10 s"),
+        (2725, "45 min"),
+        (3599, "1 h 00 min"),
         (7500, "2 h 05 min"),
     ],
 )
@@ -142,3 +154,50 @@ def test_durations(seconds, text):
 @pytest.mark.parametrize(("rate", "text"), [(3.44, "3.4/s"), (1.0, "1.0/s"), (0.5, "2.0 s each")])
 def test_rates(rate, text):
     assert format_rate(rate) == text
+
+
+# --- commands in a log ----------------------------------------------------------------------
+
+COMMANDS = {
+    "::error::forged": "\\u003a:error::forged",
+    "  ::set-output name=outcome::pass": "  \\u003a:set-output name=outcome::pass",
+    "a tag\n::stop-commands::x": "a tag\n\\u003a:stop-commands::x",
+    "anywhere ##[error]x": "anywhere \\u0023#[error]x",
+    "###[group]x": "#\\u0023#[group]x",
+    "x ##vso[task.setvariable variable=a]b": "x \\u0023#vso[task.setvariable variable=a]b",
+    "##teamcity[buildStatus status='SUCCESS']": "\\u0023#teamcity[buildStatus status='SUCCESS']",
+    "a::b, ## c [d], :one: \\n::": "a::b, ## c [d], :one: \\n::",
+}
+
+
+@pytest.mark.parametrize("text", COMMANDS)
+@pytest.mark.parametrize("name", ["CI", "TF_BUILD", "TEAMCITY_VERSION"])
+def test_no_text_is_a_command_to_the_ci_that_reads_the_log(text, name, monkeypatch, capsys):
+    monkeypatch.setenv(name, "true")
+    show(text)
+    say(text)
+    assert capsys.readouterr() == (f"{COMMANDS[text]}\n", f"{COMMANDS[text]}\n")
+
+
+def test_json_says_the_same_in_ci(monkeypatch, capsys):
+    monkeypatch.setenv("CI", "true")
+    print_json(list(COMMANDS))
+    out = capsys.readouterr().out
+    assert json.loads(out) == list(COMMANDS)
+    assert "##" not in out.replace("## c", "")
+
+
+def test_outside_of_ci_text_stays_as_it_is(monkeypatch, capsys):
+    for name in ("CI", "TF_BUILD", "TEAMCITY_VERSION"):
+        monkeypatch.delenv(name, raising=False)
+    show("::error::x ##[group]")
+    assert capsys.readouterr().out == "::error::x ##[group]\n"
+
+
+def test_a_command_of_our_own_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("CI", "true")
+    show_command("::notice title=a::b")
+    assert capsys.readouterr().out == "::notice title=a::b\n"
+    for line in ("::notice::a\n::error::b", "::notice::a\rb", ""):
+        with pytest.raises(ValueError, match="one line"):
+            show_command(line)

@@ -172,3 +172,13 @@ def test_an_unknown_dtype_is_refused_with_the_nearest(cli, stages, home):
     assert "float32, float16, bfloat16" in answer.err
     assert "did you mean" in answer.err.lower()
     assert stages.calls == []
+
+
+@pytest.mark.parametrize("verb", ["run", "render", "score", "measure"])
+def test_what_is_not_taken_of_a_prompt_file_is_said_unless_quiet(verb, cli, home, stages):
+    (home / "two.txt").write_text("# mine\na red boat\na red boat\n", encoding="utf-8")
+    said = ("two.txt: lines that begin with # are comments: 1.", "two.txt: 1 entry repeats an earlier prompt")
+    loud, quiet = cli(verb, "own.toml"), cli(verb, "own.toml", "-q")
+    assert [answer.code for answer in (loud, quiet)] == [0, 0]
+    for sentence in said:
+        assert (loud.err.count(sentence), quiet.err.count(sentence)) == (1, 0)

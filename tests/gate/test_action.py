@@ -28,7 +28,8 @@ with open(os.environ["CALLS"], "a", encoding="utf-8") as calls:
 if sys.argv[1] == "gate":
     place = dict(zip(sys.argv, sys.argv[1:]))
     if os.environ["OUTCOME"]:
-        pathlib.Path(place["--json"]).write_text(json.dumps({{"outcome": os.environ["OUTCOME"]}}))
+        whole = json.dumps({{"outcome": os.environ["OUTCOME"].removesuffix(" torn")}})
+        pathlib.Path(place["--json"]).write_text(whole[: -3 if os.environ["OUTCOME"].endswith(" torn") else None])
         pathlib.Path(place["--summary"]).write_text("## The verdicts\\n")
         pathlib.Path(place["--junit"]).write_text("<testsuites/>")
     sys.exit(int(os.environ["CODE"]))
@@ -123,7 +124,7 @@ def test_a_run_that_is_there_is_gated(act) -> None:
 
 def test_a_suite_is_run_first_with_timings(act) -> None:
     calls = act(suite="sdxl", run="r", baseline="b.json", device="cuda", weights_dir="w").calls
-    assert calls[0] == ["run", "--device", "cuda", "--weights-dir", "w", "-o", "r", "--", "sdxl"]
+    assert calls[0] == ["run", "--fresh", "--device", "cuda", "--weights-dir", "w", "-o", "r", "--", "sdxl"]
     assert [call[0] for call in calls] == ["run", "gate"]
     assert "--other-machine" not in calls[1]
 
@@ -131,7 +132,7 @@ def test_a_suite_is_run_first_with_timings(act) -> None:
 def test_on_another_machine_nothing_is_timed(act) -> None:
     calls = act(suite="mini", run="r", baseline="b.json", other_machine="true").calls
     assert calls[:2] == [
-        ["render", "--device", "auto", "-o", "r", "--", "mini"],
+        ["render", "--fresh", "--device", "auto", "-o", "r", "--", "mini"],
         ["score", "--device", "auto", "--", "r"],
     ]
     assert "--other-machine" in calls[2]
@@ -160,12 +161,78 @@ def test_inconclusive_passes_where_it_only_warns(act) -> None:
     assert act(outcome="inconclusive", inconclusive="warn", baseline="b").code == 0
 
 
-@pytest.mark.parametrize(("outcome", "inconclusive"), [("", "fail"), ("fail", "fail"), ("inconclusive", "fail")])
-def test_ending_well_without_a_verdict_that_says_so_is_an_error(act, outcome, inconclusive) -> None:
-    ended = act(outcome=outcome, inconclusive=inconclusive, baseline="b")
+@pytest.mark.parametrize(
+    ("code", "outcome", "inconclusive"),
+    [
+        *[(0, outcome, "fail") for outcome in ("", "fail", "inconclusive", "invalid", "pass torn")],
+        *[(1, outcome, "fail") for outcome in ("", "pass", "inconclusive", "fail torn")],
+        *[(0, "invalid", "warn"), (5, "pass", "fail"), (4, "pass", "fail"), (130, "pass", "fail")],
+    ],
+)
+def test_a_code_without_a_verdict_that_fits_it_could_not_be_judged(act, code, outcome, inconclusive) -> None:
+    ended = act(outcome=outcome, code=code, inconclusive=inconclusive, baseline="b")
     assert ended.code == 70
-    assert ended.outputs["exit-code"] == "70"
-    assert "::error" in ended.log
+    assert (ended.outputs["outcome"], ended.outputs["exit-code"]) == ("", "70")
+    assert ended.summary.startswith("## Regression gate: no verdict")
+    assert "::error title=hotart-bench gate::It could not be judged" in ended.log
+    assert "Traceback" not in ended.log
+
+
+@pytest.mark.parametrize("before", [1, 2, 3, 5, 130])
+def test_only_the_gate_ends_with_the_code_of_a_regression(act, before) -> None:
+    assert act(suite="mini", baseline="b", before=before).code == (70 if before == 1 else before)
+
+
+def test_a_folder_where_a_file_belongs_is_no_regression(act) -> None:
+    (act.work / "hotart-gate" / "gate.json").mkdir(parents=True)
+    ended = act(baseline="b")
+    assert (ended.code, ended.calls) == (70, [])
+
+
+FORGED = """\
+import pathlib, sys
+pathlib.Path({mark!r}).touch()
+load = lambda file: {{"outcome": "pass"}}
+sys.exit(0)
+"""
+
+
+def forge(work: Path) -> Path:
+    """A checkout that brings modules by the names of those that are used; the file that any of them would make."""
+    mark = work.parent / "started"
+    (work / "bench").mkdir()
+    for name in ("pip", "json", "sitecustomize", "usercustomize", "bench/__init__", "bench/__main__", "signal", "os"):
+        (work / f"{name}.py").write_text(FORGED.format(mark=str(mark)), "utf-8")
+    return mark
+
+
+PIP = f"""#!/bin/sh
+for word; do # nothing is installed: pip only tells its version
+    shift
+    case "$word" in install | --quiet) ;; *action_path*) set -- "$@" --version ;; *) set -- "$@" "$word" ;; esac
+done
+exec {sys.executable} "$@"
+"""
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("fail", 1), ("pass", 0)])
+def test_no_module_of_the_checkout_is_taken(act, tmp_path, outcome, code) -> None:
+    mark = forge(act.work)
+    (tmp_path / "tools" / "python").write_text(PIP)
+    ended = act(install="true", suite="mini", baseline="b", outcome=outcome, code=code)
+    assert (ended.code, ended.outputs["outcome"]) == (code, outcome), ended.log
+    assert "pip " in ended.log
+    assert not mark.exists()
+
+
+def test_the_installed_command_takes_none_either(tmp_path) -> None:
+    (tmp_path / "work").mkdir()
+    mark = forge(tmp_path / "work")
+    command = [Path(sys.executable).with_name("hotart-bench"), "list", "suites"]
+    done = subprocess.run(command, cwd=tmp_path / "work", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "mini" in done.stdout
+    assert not mark.exists()
 
 
 def test_verdicts_of_an_earlier_gate_are_gone(act) -> None:
@@ -198,7 +265,7 @@ def test_an_input_is_never_a_command(act, value) -> None:
     names = ("suite", "run", "baseline", "candidate", "reference", "inconclusive", "device", "weights_dir")
     ended = act(**dict.fromkeys(names, value), args=value, outcome="fail", code=1)
     first, second = ended.calls
-    assert [word for word in first if word != value] == ["run", "--device", "--weights-dir", "-o", "--"]
+    assert [word for word in first if word != value] == ["run", "--fresh", "--device", "--weights-dir", "-o", "--"]
     assert second.count(value) >= 5
     assert ended.code == 1
     assert ended.outputs["outcome"] == "fail"

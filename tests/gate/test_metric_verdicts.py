@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from bench.gate.check import new_check
 from bench.gate.quality import check_metric
+from bench.records import Prompt
 from bench.stats.bounds import detectable_loss, mean_bounds, prompts_for
 from bench.suite.limits import parse_limit
 
@@ -25,7 +26,7 @@ def verdict(ours, theirs, limit="0.1", facts=FACTS, equal=False, reference="spo"
     check = new_check(
         parse_limit("mini-aesthetic", limit), "spo", reference, unit="points", samples=2, equal_weights=equal
     )
-    return check_metric(check, facts, [f"p{at:02d}" for at in range(len(ours))], ours, theirs)
+    return check_metric(check, facts, [Prompt(id=f"p{at:02d}", text="") for at in range(len(ours))], ours, theirs)
 
 
 def pair(n, loss, sd, seed=0):
@@ -207,11 +208,18 @@ def test_a_limit_that_no_loss_could_exceed_is_invalid(low, high, better, limit, 
     assert ("no loss could exceed" in found.sentence) == (outcome == "invalid")
 
 
-def test_a_limit_in_sds_of_a_constant_reference_is_invalid():
-    ours = [float(at % 3) for at in range(20)]
-    found = verdict(ours, [1.0] * 20, limit="0.1sd")
-    assert (found.outcome, found.margin) == ("invalid", None)
-    assert "the reference scores the same on every prompt" in found.sentence
+@pytest.mark.parametrize("limit", ["0.1sd", "0.5"])
+@pytest.mark.parametrize("spread", [0.0, 1e-3])
+def test_scores_that_do_not_vary_from_prompt_to_prompt_are_invalid_on_either_side(limit, spread):
+    varied = [float(at % 3) for at in range(20)]
+    flat = [1.0 + spread * value for value in varied]
+    for ours, theirs, side in ((flat, varied, "the candidate"), (varied, flat, "the reference")):
+        found = verdict(ours, theirs, limit=limit)
+        assert (found.outcome, found.margin) == ("invalid", None)
+        assert side in found.sentence
+        assert "say nothing of its images" in found.sentence
+    half = [0.5 * value for value in varied]
+    assert verdict(half, varied, limit=limit).outcome != "invalid"
 
 
 @given(

@@ -13,6 +13,7 @@ from lycoris.functional import lokr, weight_decompose
 from lycoris.modules.locon import LoConModule
 from lycoris.modules.lokr import LokrModule
 
+from bench.errors import WeightsError
 from bench.lora.algorithms import Change, changed, delta
 from bench.lora.apply import AdapterParts
 from bench.lora.parse import read_adapter
@@ -95,6 +96,23 @@ def test_every_lokr_is_lycoris_s(module: str, first: str, second: str, tmp_path:
     # Not its diff_weight, which takes the wrong side of a Tucker factor for the rank; its modules do not.
     wanted = lokr.kron_weight(*theirs, scale=change.scale)
     torch.testing.assert_close(delta(change, tensors, weight.shape), wanted.reshape(weight.shape), **CLOSE)
+
+
+@pytest.mark.parametrize("alpha", [float("inf"), 65_504.0, 0.0, None])
+def test_the_alpha_of_two_whole_factors_means_1_whatever_it_is(alpha: float | None, tmp_path: Path) -> None:
+    parts, theirs = kron_parts(LINEAR, "whole", "whole")
+    change, tensors, weight = read(tmp_path, LINEAR, parts, alpha)
+    assert change.scale == 1.0
+    torch.testing.assert_close(delta(change, tensors, weight.shape), lokr.kron_weight(*theirs, scale=1.0), **CLOSE)
+
+
+def test_the_alpha_of_factors_of_a_rank_must_be_finite(tmp_path: Path) -> None:
+    parts, _ = kron_parts(LINEAR, "whole", "pair")
+    with pytest.raises(WeightsError, match=r"an alpha that is not finite.*\(inf\)"):
+        read(tmp_path, LINEAR, parts, float("inf"))
+    parts, _ = kron_parts(LINEAR, "whole", "whole")
+    with pytest.raises(WeightsError, match=r"an alpha that is not finite.*\(nan\)"):
+        read(tmp_path, LINEAR, parts, float("nan"))
 
 
 @pytest.mark.parametrize("module", [LINEAR, CONV])

@@ -112,6 +112,11 @@ LEFT_OVER = {
     "unet.conv_out.weight": "weights of a whole model",
     "lora_unet_double_blocks_0_img_attn_proj.lora_up.weight": "a LoRA of Flux",
     "transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight": "a LoRA of Flux",
+    "diffusion_model.double_blocks.0.img_attn.proj.lora_A.weight": "a LoRA of Flux",
+    "lora_transformer_single_transformer_blocks_0_attn_to_q.lora_down.weight": "a LoRA of Flux",
+    "transformer.transformer_blocks.0.attn.to_q.lora_A.weight": "a diffusion transformer",
+    "diffusion_model.blocks.0.self_attn.q.lora_A.weight": "a diffusion transformer",
+    "diffusion_model.joint_blocks.0.x_block.attn.qkv.lora_A.weight": "Stable Diffusion 3",
     "lora_unet_joint_blocks_0_x_block_attn_qkv.lora_up.weight": "Stable Diffusion 3",
     "lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight": "an SD 1.5 UNet",
     "lora_te_text_model_encoder_layers_0_mlp_fc1.alpha": "an SD 1.5 model",
@@ -251,10 +256,104 @@ def test_only_a_file_that_is_zero_everywhere_changes_nothing(tmp_path: Path) -> 
     check_values(read_adapter(save(tmp_path, norms, name="norms"), shapes(weights)))
 
 
+INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("role", ["lora_up.weight", "dora_scale", "diff_b"])
+def test_whole_numbers_are_no_weights(role: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    key = f"{KOHYA}.{role}" if role != "diff_b" else "lora_unet_conv_out.diff_b"
+    part = {"lora_up.weight": torch.ones(WIDTH, 2), "dora_scale": torch.ones(WIDTH, 1), "diff_b": torch.ones(4)}[role]
+    path = save(tmp_path, GOOD | {key: part.to(dtype)})
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(
+        WeightsError, match=rf"1 of \d tensors are stored as whole numbers.* such as {re.escape(key)} \({name}\)"
+    ):
+        read_adapter(path, shapes(checkpoint("sdxl")))
+
+
+@pytest.mark.parametrize("dtype", INTEGERS[:-1])
+def test_an_alpha_may_be_a_whole_number(dtype: torch.dtype, tmp_path: Path) -> None:
+    (change,) = read_adapter(
+        save(tmp_path, changed(alpha=torch.tensor(4, dtype=dtype))), shapes(checkpoint("sdxl"))
+    ).changes
+    assert (change.alpha, change.scale) == (4.0, 2.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float64])
+def test_other_floats_are_the_numbers_that_they_say(dtype: torch.dtype, tmp_path: Path) -> None:
+    up = torch.arange(WIDTH * 2).reshape(WIDTH, 2) / 16
+    adapter = read_adapter(save(tmp_path, changed(lora_up__weight=up.to(dtype))), shapes(checkpoint("sdxl")))
+    assert torch.equal(AdapterParts(adapter.path).of(adapter.changes[0])["up"], up.to(dtype).float())
+
+
+BUNDLED = {"bundle_emb.cat.clip_l": torch.ones(1, 16), "bundle_emb.cat.clip_g": torch.ones(1, 24)}
+
+
+def test_bundled_embeddings_are_left_out_only_where_the_user_says_so(tmp_path: Path) -> None:
+    there = shapes(checkpoint("sdxl"))
+    path = save(tmp_path, GOOD | BUNDLED)
+    with pytest.raises(WeightsError, match=r"holds embeddings beside the LoRA.*: bundle_emb\.cat\.clip_g") as caught:
+        read_adapter(path, there)
+    assert 'leave_out = ["bundle_emb"]' in caught.value.hint
+    rest = read_adapter(path, there, ("bundle_emb",))
+    assert rest.changes == read_adapter(save(tmp_path, GOOD, name="bare"), there).changes
+    assert (rest.keys, rest.applied) == (2, {"unet": 2})
+    assert rest.notes == ("2 tensors of embeddings (bundle_emb) left out, as leave_out says.",)
+
+
+def test_what_is_left_out_must_be_there_and_not_be_all(tmp_path: Path) -> None:
+    there = shapes(checkpoint("sdxl"))
+    with pytest.raises(WeightsError, match="leave_out names bundle_emb, and no key of the file begins so"):
+        read_adapter(save(tmp_path, GOOD), there, ("bundle_emb",))
+    with pytest.raises(WeightsError, match="holds no tensors but those of leave_out"):
+        read_adapter(save(tmp_path, BUNDLED), there, ("bundle_emb",))
+
+
+def test_a_lora_of_stable_diffusion_2_is_named(tmp_path: Path) -> None:
+    to_k = "lora_unet_down_blocks_{}_attentions_0_transformer_blocks_0_attn2_to_k"
+    for level, told in ((1, "have other shapes"), (3, "fit nothing in the checkpoint")):
+        path = save(tmp_path, lora(to_k.format(level), torch.ones(WIDTH, 1024)))
+        with pytest.raises(WeightsError, match=rf"{told}.*looks? like a LoRA of Stable Diffusion 2"):
+            read_adapter(path, shapes(checkpoint("sdxl")))
+
+
+@pytest.mark.parametrize("begun", ["pissa_niter_4", "corda", "lora_ga", "loftq", "a new one"])
+def test_a_lora_that_fits_changed_weights_only(begun: str, tmp_path: Path) -> None:
+    told = json.dumps({"unet.r": 2, "unet.lora_alpha": 2, "unet.init_lora_weights": begun})
+    path = save(tmp_path, GOOD, {"lora_adapter_metadata": told})
+    with pytest.raises(WeightsError, match=f"begun with init_lora_weights = '{begun}'.*fits no others") as caught:
+        read_adapter(path, shapes(checkpoint("sdxl")))
+    assert ("path_initial_model_for_weight_conversion" in caught.value.hint) == (begun != "loftq")
+
+
+@pytest.mark.parametrize("begun", [None, True, False, "gaussian", "eva", "orthogonal", "mica"])
+def test_a_lora_that_was_begun_with_a_change_of_0_is_a_plain_one(begun: bool | str | None, tmp_path: Path) -> None:
+    told = json.dumps({"unet.r": 2, "unet.lora_alpha": 2, "unet.init_lora_weights": begun})
+    adapter = read_adapter(save(tmp_path, GOOD, {"lora_adapter_metadata": told}), shapes(checkpoint("sdxl")))
+    assert [change.start for change in adapter.changes] == [None]
+    assert adapter.notes == ()
+
+
+def test_a_convolution_is_not_begun_with_pissa(tmp_path: Path) -> None:
+    told = json.dumps({"unet.r": 2, "unet.lora_alpha": 2, "unet.init_lora_weights": "pissa"})
+    path = save(tmp_path, lora("lora_unet_conv_out", checkpoint("sdxl")["unet.conv_out.weight"], alpha=None))
+    read_adapter(path, shapes(checkpoint("sdxl")))
+    path = save(
+        tmp_path,
+        lora("lora_unet_conv_out", checkpoint("sdxl")["unet.conv_out.weight"]),
+        {"lora_adapter_metadata": told},
+    )
+    with pytest.raises(WeightsError, match=r"conv_out.* is a convolution, which PEFT does not begin with pissa"):
+        read_adapter(path, shapes(checkpoint("sdxl")))
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("{", "cannot be read"),
+        ('{"unet.use_qalora": true}', r"of a kind of PEFT's LoRAs \(use_qalora\)"),
+        ('{"unet.alora_invocation_tokens": [1, 2]}', r"kind of PEFT's LoRAs \(alora_invocation_tokens\)"),
         ('["unet"]', "is not a table"),
         ('{"unet.lora_alpha": "much"}', "lora_alpha: expected"),
         ('{"unet.alpha_pattern": {"(": 1}}', "not a regular expression"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bench.lora import apply as fusing
 from bench.lora import audit
-from bench.lora.algorithms import Change
+from bench.lora.algorithms import Change, Start
 from bench.lora.apply import ScaledChange, fuse_into
 from bench.lora.audit import measure_change
 
@@ -130,3 +130,22 @@ def test_what_is_not_finite_once_rounded_is_counted(value: float) -> None:
     after = before.clone()
     after[3, 4] = value
     assert int(measure_change(before, after, torch.float16)[4]) == 1
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_start_is_that_of_the_weight_before_any_lora(start: Start, dtype: torch.dtype) -> None:
+    before = weight(3).to(dtype)
+    first, (plain, parts, _) = lora(1, 0.7, 0.5), lora(2, 1.0)
+    begun = plain._replace(start=start)
+    into = torch.empty(OUT, IN)
+    fuse_into(before, [first, (begun, parts, 0.5)], torch.float32, into)
+    whole = before.double().numpy()
+    if start == "pissa":
+        u, s, vh = np.linalg.svd(whole, full_matrices=False)
+        taken = (u[:, :RANK] * s[:RANK]) @ vh[:RANK]
+    else:
+        q, r = np.linalg.qr(whole)
+        taken = plain.scale * q[:, :RANK] @ r[:RANK]
+    (*_, expected) = in_float64(before, [first, (plain, parts, 0.5)])
+    np.testing.assert_allclose(into, expected - 0.5 * taken, atol=1e-5)

@@ -15,6 +15,7 @@ from bench.errors import WeightsError
 from bench.lora.parse import module_names, read_adapter
 
 FAMILIES = tuple(LAYOUTS)
+_FC2 = "text_model.encoder.layers.1.mlp.fc2"
 _BLOCK = "down_blocks.1.attentions.0.transformer_blocks.0"
 
 
@@ -103,6 +104,19 @@ def test_sgm_names_are_those_that_diffusers_reads() -> None:
         ("up_blocks.1.attentions.2.proj_in", "up_blocks.1.attentions.2.proj_in"),
         ("base_model.model.conv_out", "conv_out"),
         ("base_model.model.unet.conv_out", "conv_out"),
+        ("unet.output_blocks.2.1.proj_in", "up_blocks.0.attentions.2.proj_in"),  # OneTrainer
+        ("unet.label_emb.0.2", "add_embedding.linear_2"),
+        ("unet.unet.mid_block.attentions.0.proj_in", "mid_block.attentions.0.proj_in"),  # diffusers 0.23
+        # torch.compile of all or of each block, and training on several devices
+        ("unet._orig_mod.mid_block.attentions.0.proj_in", "mid_block.attentions.0.proj_in"),
+        ("_orig_mod.mid_block.attentions.0.proj_in", "mid_block.attentions.0.proj_in"),
+        ("unet.mid_block._orig_mod.attentions.0._orig_mod.proj_in", "mid_block.attentions.0.proj_in"),
+        ("base_model.model._orig_mod.conv_out", "conv_out"),
+        ("module.conv_out", "conv_out"),
+        ("unet.module._orig_mod.conv_out", "conv_out"),
+        ("_fsdp_wrapped_module.conv_out", "conv_out"),
+        ("lora_unet__orig_mod_mid_block_attentions_0_proj_in", "mid_block.attentions.0.proj_in"),
+        ("lora_unet_mid_block_attentions_0__orig_mod_proj_in", "mid_block.attentions.0.proj_in"),
     ],
 )  # fmt: skip
 def test_names_of_the_unet(name: str, module: str, tmp_path: Path) -> None:
@@ -124,6 +138,16 @@ def test_names_of_the_unet(name: str, module: str, tmp_path: Path) -> None:
         # transformers 5 names CLIPTextModel's modules without "text_model".
         ("sdxl", "text_encoder.encoder.layers.1.mlp.fc2", "text_encoder.text_model.encoder.layers.1.mlp.fc2"),
         ("sd15", "base_model.model.encoder.layers.1.mlp.fc2", "text_encoder.text_model.encoder.layers.1.mlp.fc2"),
+        # ComfyUI's LoraSave, OneTrainer, diffusers 0.23, torch.compile.
+        ("sdxl", "text_encoders.clip_l.transformer." + _FC2, "text_encoder." + _FC2),
+        ("sdxl", "text_encoders.clip_g.transformer." + _FC2, "text_encoder_2." + _FC2),
+        ("sdxl", "text_encoders.clip_g.transformer.text_projection", "text_encoder_2.text_projection"),
+        ("sd15", "text_encoders.clip_l.transformer." + _FC2, "text_encoder." + _FC2),
+        ("sdxl", "clip_l." + _FC2, "text_encoder." + _FC2),
+        ("sdxl", "clip_g." + _FC2, "text_encoder_2." + _FC2),
+        ("sdxl", "text_encoder_2.text_encoder_2." + _FC2, "text_encoder_2." + _FC2),
+        ("sdxl", "text_encoder._orig_mod." + _FC2, "text_encoder." + _FC2),
+        ("sdxl", "lora_te2__orig_mod_" + _FC2.replace(".", "_"), "text_encoder_2." + _FC2),
     ],
 )  # fmt: skip
 def test_names_of_text_encoders(family: str, name: str, module: str, tmp_path: Path) -> None:
@@ -180,3 +204,22 @@ def test_mixed_layouts_are_all_told(tmp_path: Path) -> None:
     adapter = read_adapter(save(tmp_path, tensors), shapes(weights))
     assert adapter.layout == "PEFT + kohya, SGM blocks + kohya, diffusers blocks"
     assert adapter.applied == {"text_encoder_2": 3, "unet": 9}
+
+
+def test_a_module_by_two_of_its_names_is_refused(tmp_path: Path) -> None:
+    weight = checkpoint("sdxl")["unet.conv_out.weight"]
+    tensors = lora("unet.conv_out", weight) | lora("unet._orig_mod.conv_out", weight)
+    with pytest.raises(WeightsError, match=r"places are named by more than one key: unet\.conv_out"):
+        read_adapter(save(tmp_path, tensors), shapes(checkpoint("sdxl")))
+
+
+def test_a_program_is_named_once_for_its_unet_and_text_encoders(tmp_path: Path) -> None:
+    weights = checkpoint("sdxl")
+    names = {
+        "diffusion_model.out.2": "unet.conv_out",
+        "text_encoders.clip_l.transformer." + _FC2: "text_encoder." + _FC2,
+    }
+    tensors = {
+        key: part for name, module in names.items() for key, part in lora(name, weights[f"{module}.weight"]).items()
+    }
+    assert read_adapter(save(tmp_path, tensors), shapes(weights)).layout == "ComfyUI, SGM blocks"

@@ -18,11 +18,12 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from bench.errors import WeightsError
-from bench.lora.algorithms import Adapter, Change, can_run_unfused, changed
+from bench.lora.algorithms import Adapter, Change, can_run_unfused, changed, with_start
 from bench.lora.apply import AdapterParts, attach, check_values
 from bench.lora.parse import read_adapter
 
 TARGETS = r".*(to_q|to_v|to_out\.0|ff\.net\.2|proj_in|conv1|conv_shortcut|linear_1)"
+LINEAR = r".*(to_q|to_v|to_out\.0|ff\.net\.2|linear_1)"
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
@@ -55,9 +56,10 @@ def rendered(unet: nn.Module, family: str) -> torch.Tensor:
 def fused(adapter: Adapter, weights: Weights, strength: float) -> Weights:
     """The checkpoint with a LoRA in it."""
     parts = AdapterParts(adapter.path)
-    found = {
-        change.tensor: changed(change, weights[change.tensor], parts.of(change), strength) for change in adapter.changes
-    }
+    found = {}
+    for change in adapter.changes:
+        weight = weights[change.tensor]
+        found[change.tensor] = changed(change, weight, with_start(change, parts.of(change), weight), strength)
     return weights | found
 
 
@@ -131,6 +133,13 @@ PEFT: dict[str, Any] = {
         r=1, alpha=5, target_modules=TARGETS, use_effective_conv2d=True, decompose_both=True
     ),
     "LoKr of whole matrices": LoKrConfig(r=50, alpha=5, target_modules=TARGETS),
+    "PiSSA": LoraConfig(r=3, lora_alpha=5, target_modules=LINEAR, init_lora_weights="pissa"),
+    "PiSSA, rsLoRA, DoRA": LoraConfig(
+        r=3, lora_alpha=5, target_modules=LINEAR, init_lora_weights="pissa", use_rslora=True, use_dora=True
+    ),
+    "OLoRA": LoraConfig(r=3, lora_alpha=5, target_modules=LINEAR, init_lora_weights="olora"),
+    "orthogonal": LoraConfig(r=4, lora_alpha=5, target_modules=LINEAR, init_lora_weights="orthogonal"),
+    "MiCA": LoraConfig(r=3, lora_alpha=5, target_modules=LINEAR, init_lora_weights="mica"),
 }
 
 
@@ -152,6 +161,39 @@ def test_peft_merges_the_same_weights(family: str, kind: str, tmp_path: Path) ->
     for name, tensor in merged.items():
         torch.testing.assert_close(found[name], tensor, **CLOSE)
     assert any(not torch.equal(found[name], weights[f"unet.{name}"]) for name in found)
+
+
+@pytest.mark.filterwarnings("ignore:.*changes the base weights:UserWarning")
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_what_a_lora_was_begun_with_is_taken_away_as_pefts_own_conversion_does(start: str, tmp_path: Path) -> None:
+    config = LoraConfig(r=3, lora_alpha=5, target_modules=LINEAR, init_lora_weights=start)
+    model = get_peft_model(make_unet("mini"), config)
+    own = model.peft_config["default"]
+    own.init_lora_weights = True
+    model.save_pretrained(tmp_path / "start")
+    own.init_lora_weights = start
+    torch.manual_seed(5)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data.add_(torch.randn_like(parameter) * 0.02)
+    model.save_pretrained(tmp_path / "trained")
+    model.save_pretrained(tmp_path / "converted", path_initial_model_for_weight_conversion=str(tmp_path / "start"))
+    weights = checkpoint("mini")
+    trained, converted = (
+        read_adapter(tmp_path / name / "adapter_model.safetensors", shapes(weights))
+        for name in ("trained", "converted")
+    )
+    assert {change.start for change in trained.changes} == {start}
+    assert {change.start for change in converted.changes} == {None}
+    assert f"init_lora_weights = '{start}'" in trained.notes[0]
+    assert converted.notes == ()
+    assert trained.scales != converted.scales  # which is in every digest: the bytes do not tell the start
+    ours, theirs = fused(trained, weights, 0.5), fused(converted, weights, 0.5)
+    for change in trained.changes:
+        torch.testing.assert_close(ours[change.tensor], theirs[change.tensor], **CLOSE)
+        small = torch.dist(ours[change.tensor], weights[change.tensor]) / weights[change.tensor].norm()
+        assert 0.001 < small < 0.2
+    assert not any(map(can_run_unfused, trained.changes))
 
 
 def test_diffusers_files_with_their_metadata(tmp_path: Path) -> None:

@@ -89,6 +89,10 @@ BAD = {
         r"loras\[0\]\.weight is nan; it must be a number from -1000 to 1000",
     ),
     "lora inf": (COPY + 'loras = [{ path = "x", unet = -inf }]', r"loras\[0\]\.unet is -inf"),
+    "left out of a lora": (
+        COPY + 'loras = [{ path = "x", leave_out = ["bundle_embs"] }]',
+        r"loras\[0\]\.leave_out\[0\] is 'bundle_embs' \(did you mean 'bundle_emb'\?\); allowed are bundle_emb",
+    ),
     "lora block": (COPY + 'loras = [{ path = "x", blocks = { M00 = nan } }]', r"loras\[0\]\.blocks\.M00 is nan"),
     "empty model": (SUM.replace("b.safetensors", " "), r"models\[1\] is empty"),
     "zero byte": (SUM.replace("b.safetensors", "b\\u0000"), r"models\[1\] is empty or holds a zero byte"),

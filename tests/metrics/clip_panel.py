@@ -14,7 +14,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from fake_judges import put_image
+from fake_metrics import put_image
 from fakes import make_run, write_run
 from official_layouts import to_transformers, transformers_config
 from PIL import Image, ImageDraw

@@ -1,4 +1,4 @@
-"""The judges' published files with seeded random weights, of any size: names and shapes written out by hand.
+"""The metrics' published files with seeded random weights, of any size: names and shapes written out by hand.
 
 One CLIP can be written in open_clip's layout and in transformers', so that each library is the oracle for an
 adapter built on the other. Head files hold what the published ones hold.

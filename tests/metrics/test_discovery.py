@@ -13,7 +13,7 @@ import pytest
 
 from bench.errors import UsageError
 from bench.metrics import Registry, facts_for, registry_of
-from bench.metrics.registry import GROUP, OWN_MODULES, build
+from bench.metrics.registry import GROUP, OWN_MODULES, build, find_plugins
 
 ROOT = Path(__file__).parents[2]
 OWN = ("bench.metrics.pixels",)
@@ -179,3 +179,51 @@ def test_facts_need_no_torch() -> None:
     assert "ssim-to-base" in names
     assert "mini-preference" in names
     assert heavy == "[]"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("class Stop(BaseException): pass\nraise Stop('no licence')", "Stop: no licence"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("raise RuntimeError('x' * 100_000)", "RuntimeError: xxx"),
+    ],
+)
+def test_whatever_a_plugin_raises_it_alone_is_left_out(site: Site, body: str, said: str) -> None:
+    site.install("odd-judges", "one", body)
+    site.install("nice-judges", "two", "second = declare('second')")
+    registry = site.registry()
+    assert set(registry.metrics) == OURS | {"second"}
+    [problem] = registry.problems
+    assert f"one of odd-judges 2.1 was left out: {said}" in problem
+    assert len(problem) < 500
+
+
+def test_ctrl_c_while_a_plugin_is_imported_stops(site: Site) -> None:
+    site.install("slow-judges", "one", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        site.registry()
+
+
+def test_what_a_plugin_prints_does_not_stand_among_the_results(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.install("loud-judges", "one", "print('Welcome!')\nfirst = declare('first')")
+    registry = site.registry()
+    assert "first" in registry.metrics
+    assert capsys.readouterr().out == ""
+    [problem] = registry.problems
+    assert "one of loud-judges 2.1 prints when it is imported ('Welcome!" in problem
+
+
+def test_a_package_whose_entry_points_cannot_be_read_is_named_and_the_others_count(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.install("nice-judges", "one", "first = declare('first')")
+    site.install("torn-judges", "two", "second = declare('second')")
+    (site.path / "torn-judges-2.1.dist-info" / "entry_points.txt").write_bytes(
+        b"[hotart_bench.metrics]\nx = \xff\xfe\n"
+    )
+    found, problems = find_plugins()
+    assert "one" in {entry.value for entry in found}
+    [problem] = problems
+    assert "torn-judges-2.1.dist-info: its entry_points.txt cannot be read (UnicodeDecodeError)" in problem

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from fake_judges import of_metric, rendered
+from fake_metrics import of_metric, rendered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from official_imagereward import (

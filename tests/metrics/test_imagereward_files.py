@@ -72,7 +72,7 @@ def test_unknown_and_misshapen_keys_are_refused_together(tmp_path) -> None:
         ("ImageReward.pt", b"", "ImageReward.pt"),
         ("ImageReward.pt", b"half of a file", "ImageReward.pt"),
         ("med_config.json", b"{", "not ImageReward's med_config.json"),
-        ("med_config.json", b'{"vocab_size": 9}', "missing required field `hidden_size`"),
+        ("med_config.json", b'{"vocab_size": 9}', "missing field hidden_size"),
         ("vocab.txt", b"cat\ndog\n", "vocab.txt: not BERT's vocabulary"),
         ("vocab.txt", "\n".join(VOCABULARY[:-1]).encode(), f"vocab.txt: holds {len(VOCABULARY) - 1} tokens"),
     ],

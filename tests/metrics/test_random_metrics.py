@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 from clip_panel import draw, encoded
-from fake_judges import put_image, rendered
+from fake_metrics import put_image, rendered
 from official_imagereward import Layout
 from official_layouts import SMALL_H14, SMALL_L14
 

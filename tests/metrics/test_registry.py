@@ -7,7 +7,7 @@ import dataclasses
 import msgspec
 import pytest
 import torch
-from fake_judges import ConvTower
+from fake_metrics import ConvTower
 
 from bench.errors import UsageError
 from bench.metrics import Encoder, Inputs, LoadedRewardModel, Metric, encoder, metric, registry_of

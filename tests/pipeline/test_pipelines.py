@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -207,4 +209,33 @@ def test_weights_of_another_shape(mini_copy: Path, settings: Settings) -> None:
     file = mini_copy / "unet" / "diffusion_pytorch_model.safetensors"
     save_file(load_file(file) | {"conv_in.weight": torch.zeros(64, 4, 3, 3)}, file)
     with pytest.raises(WeightsError, match=r"conv_in\.weight, which is \(64, 4, 3, 3\) and not \(64, 16, 3, 3\)"):
+        load(settings, checkpoint=mini_copy)
+
+
+class _Touch:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_an_image_encoder_in_the_folder_is_not_opened(settings: Settings, mini_copy: Path, tmp_path: Path) -> None:
+    index = mini_copy / "model_index.json"
+    named = {"image_encoder": ["transformers", "CLIPVisionModelWithProjection"]}
+    index.write_text(json.dumps(json.loads(index.read_text("utf-8")) | named), encoding="utf-8")
+    folder = mini_copy / "image_encoder"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "clip_vision_model"}', encoding="utf-8")
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Touch(tmp_path / "opened")))
+    pipe = load(settings, checkpoint=mini_copy)
+    assert pipe.image_encoder is None
+    assert not (tmp_path / "opened").exists()
+
+
+def test_a_tokenizer_that_cannot_be_read_is_named(settings: Settings, mini_copy: Path) -> None:
+    (mini_copy / "tokenizer" / "tokenizer.json").write_text('{"model": []}', encoding="utf-8")
+    with pytest.raises(WeightsError, match="tokenizer: is not a tokenizer of CLIP"):
         load(settings, checkpoint=mini_copy)

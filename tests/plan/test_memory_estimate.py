@@ -118,7 +118,7 @@ def test_sdxl_with_a_lora_on_a_cpu_takes_about_what_two_processes_took(tmp_path:
     settings = replace(FULL, width=256, height=256, steps=2, dtype="bfloat16")
     whole = with_loras(settings, (Lora(path="own"),), checkpoint="random:sdxl")
     here = tuple(
-        Needed(variant=name, what=what, present=True, path=path and str(path), size_bytes=size, get="")
+        Needed(variant=name, what=what, present=True, path=path and str(path), size_bytes=size)
         for name in ("base", "merged")
         for what, path, size in (("random:sdxl", None, None), ("own", lora, lora.stat().st_size))
     )
@@ -369,7 +369,7 @@ def test_an_open_batch_is_the_one_that_would_be_chosen(gib: int, device: str, im
 
 
 def needed_of(what: str, path: str | None, present: bool = False) -> tuple[Needed, ...]:
-    return (Needed(variant="base", what=what, present=present or path is not None, path=path, size_bytes=None, get=""),)
+    return (Needed(variant="base", what=what, present=present or path is not None, path=path, size_bytes=None),)
 
 
 def test_a_checkpoint_that_nobody_knows_has_no_estimate() -> None:

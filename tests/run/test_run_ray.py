@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 import bench.run.stages
-from bench.errors import IncomparableError, OutOfMemory, UsageError
+from bench.errors import IncomparableError, InvalidError, OutOfMemory, UsageError
 from bench.machine import machine_facts, package_versions
 from bench.measure import measure
 from bench.ray_workers import cluster
@@ -151,7 +151,8 @@ def test_an_open_batch_is_the_workers_to_find_and_halved_for_their_lack_of_memor
     monkeypatch.setattr(bench.run.stages, "render_on_workers", draw)
     suite = load_run(tiny_run.folder).info.suite
     opened = replace(suite, settings=replace(suite.settings, batch=None))
-    run_stage("render", opened, tmp_path / "run", RunOptions(device="cpu", ray="auto"))
+    with pytest.raises(InvalidError, match="12 images still to render"):  # these workers draw nothing
+        run_stage("render", opened, tmp_path / "run", RunOptions(device="cpu", ray="auto"))
     assert sizes == [4, 2, 1]
     assert Fakes.asked == [4, 6, 12], "six images of each of two variants"
     assert load_run(tmp_path / "run").info.suite.settings.batch == 1

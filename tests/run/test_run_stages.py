@@ -11,8 +11,9 @@ import pytest
 
 from bench.errors import IncomparableError, InvalidError, UsageError, WeightsError
 from bench.records import Lora, RunOptions
-from bench.run import run_stage
+from bench.run import run_all, run_stage
 from bench.store import load_run
+from bench.store.journal import append_records
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_a_report_that_is_wanted_is_written_anew_and_leaves_the_end_of_the_run(r
 def test_what_needs_images_says_that_there_are_none(stage, run, tmp_path):
     with pytest.raises(InvalidError, match="has no images yet") as caught:
         run_stage(stage, run.info.suite, tmp_path / "run")
-    assert "hotart-bench render" in caught.value.hint
+    assert caught.value.hint.startswith("hotart-bench run ")
     assert not (tmp_path / "run").exists()
 
 
@@ -174,3 +175,72 @@ def test_unknown_names_are_refused_before_a_folder_is_made(worker, tmp_path):
         render(tmp_path / "run", metrics=["saturatoin"])
     assert list(tmp_path.iterdir()) == []
     assert worker.loaded == []
+
+
+# --- images that are not those of the records ----------------------------------------------
+
+
+def spoil(folder: Path, how: str) -> str:
+    """Changes or takes away an image of a run; returns its name."""
+    image = "images/spo/tent-1.png"
+    if how == "changed":
+        (folder / image).write_bytes((folder / "images/spo/tent-0.png").read_bytes())
+    else:
+        (folder / image).unlink()
+    return image
+
+
+@pytest.mark.parametrize("stage", ["score", "measure", "report"])
+@pytest.mark.parametrize(("how", "said"), [("changed", "changed since it was made"), ("gone", "is gone")])
+@pytest.mark.parametrize("metrics", [None, ["contrast"]], ids=["all scored", "to score"])
+def test_no_stage_is_done_while_an_image_is_not_the_one_that_was_made(stage, how, said, metrics, run, copied):
+    image = spoil(copied, how)
+    options = RunOptions(device="cpu", metrics=metrics)
+    with pytest.raises(InvalidError, match=rf"1 image {said} \({image}\)") as caught:
+        run_stage(stage, run.info.suite, copied, options)
+    assert caught.value.exit_code == 5
+    assert f"hotart-bench render {copied}, then hotart-bench score {copied}" in caught.value.hint
+    assert caught.value.hint.startswith("delete what changed") is (how == "changed")
+    # Variants that are not worked on are no matter.
+    assert run_stage(stage, run.info.suite, copied, RunOptions(device="cpu", metrics=metrics, variants=["base"]))
+
+
+def test_a_changed_image_is_not_rendered_over_without_a_word_and_the_hint_repairs_it(run, copied):
+    image = spoil(copied, "changed")
+    options = RunOptions(device="cpu")
+    with pytest.raises(InvalidError, match="1 image changed since"):
+        run_all(run.info.suite, copied, options)
+    (copied / image).unlink()
+    for stage in ("render", "score"):
+        run_stage(stage, run.info.suite, copied, options)
+    assert load_run(copied).renders == run.renders
+    assert load_run(copied).scores == run.scores
+
+
+def test_a_run_renders_what_is_gone(run, copied):
+    spoil(copied, "gone")
+    assert run_all(run.info.suite, copied, RunOptions(device="cpu")).missing == 0
+    assert load_run(copied).renders == run.renders
+
+
+def test_a_variant_whose_images_were_all_taken_away_is_done_as_long_as_it_has_its_scores(run, copied):
+    shutil.rmtree(copied / "images" / "spo")
+    for stage in ("score", "report"):
+        run_stage(stage, run.info.suite, copied, RunOptions(device="cpu"))
+    with pytest.raises(InvalidError, match="6 images are gone"):
+        run_stage("score", run.info.suite, copied, RunOptions(device="cpu", metrics=["contrast"]))
+
+
+def test_scores_that_could_not_be_made_are_counted_with_a_reason(run, copied):
+    (score,) = [
+        one
+        for one in run.scores
+        if (one.variant, one.prompt_id, one.sample, one.metric) == ("base", "tent", 0, "saturation")
+    ]
+    null = msgspec.structs.replace(score, value=None, image_sha256=None, reason="ValueError: boom")
+    append_records(copied / "scores.jsonl", [null])
+    notes = run_stage("report", run.info.suite, copied).notes
+    assert (
+        f"1 of {len(run.scores)} scores could not be made, such as saturation of base/tent: ValueError: boom." in notes
+    )
+    assert not [note for note in run_stage("score", run.info.suite, copied).notes if "could not be made" in note]

@@ -11,7 +11,7 @@ from fakes import make_run, write_run
 from msgspec.structs import replace
 
 from bench import documents
-from bench.errors import WeightsError
+from bench.errors import InvalidError, WeightsError
 from bench.records import Lora, MeasurePlan, RunOptions, Suite
 from bench.report import write_report
 from bench.report.facts import is_current
@@ -71,7 +71,8 @@ def test_a_finished_run_is_left_alone(path):
 def test_a_run_that_lost_an_image_is_complete_no_more_until_it_is_there_again(path):
     (path / "images" / "other" / "b-1.png").unlink()
     end = load_run(path).info.end
-    stage("report", path)
+    with pytest.raises(InvalidError, match="1 image is gone"):
+        stage("report", path)
     assert status(path) == "started"
     assert "not finished" in said(path)
     stage("render", path)

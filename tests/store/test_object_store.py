@@ -97,7 +97,7 @@ def test_a_finished_run_lies_there_as_it_would_in_a_folder(url: str, go: Go, run
     }
     assert stored(url) == local
     go("second")
-    assert msgspec.structs.replace(load_run(url), path="") == msgspec.structs.replace(
+    assert msgspec.structs.replace(load_run(url), path="", url="") == msgspec.structs.replace(
         load_run(tmp_path / "local"), path=""
     )
     assert load_run(f"{url}/run.json").renders == run.renders

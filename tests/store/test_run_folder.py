@@ -275,7 +275,7 @@ def test_no_run_is_a_usage_error_with_the_next_command(tmp_path: Path) -> None:
     for reading in (load_run, RunFolder.reopen):
         with pytest.raises(UsageError, match="there is no run here") as caught:
             reading(tmp_path / "gone")
-        assert caught.value.hint == f"hotart-bench run -o {tmp_path / 'gone'}"
+        assert caught.value.hint == f"hotart-bench run SUITE -o {tmp_path / 'gone'}"
     assert not (tmp_path / "gone").exists()
 
 

@@ -6,16 +6,20 @@ import csv
 import hashlib
 import io
 import json
+import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from suites import write_suite
 
 from bench.errors import SuiteError
 from bench.formatting import is_good_name
 from bench.records import Prompt
-from bench.suite.prompt_files import make_id, read_prompts
+from bench.suite import list_prompt_sets, load_suite, prompts_folder, protocol_digest
+from bench.suite.prompt_files import make_id, read_prompt_file, read_prompts
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 
@@ -105,10 +109,10 @@ def test_any_prompt_survives_each_format_and_its_id_depends_on_nothing_else(
         "a.jsonl": "\n".join(json.dumps({"prompt": prompt}) for prompt in reversed(prompts)),
         "a.csv": sheet.getvalue(),
     }
-    read = {name: read_prompts(write(folder, name, text)) for name, text in files.items()}
-    assert [prompt.text for prompt in read["a.json"]] == prompts
-    assert sorted(read["a.json"], key=repr) == sorted(read["a.jsonl"], key=repr)
-    assert all(is_good_name(prompt.id) for prompt in read["a.json"])
+    found = {name: read_prompts(write(folder, name, text)) for name, text in files.items()}
+    assert [prompt.text for prompt in found["a.json"]] == prompts
+    assert sorted(found["a.json"], key=repr) == sorted(found["a.jsonl"], key=repr)
+    assert all(is_good_name(prompt.id) for prompt in found["a.json"])
 
 
 def test_csv_keeps_line_feeds_and_hostile_text(tmp_path: Path) -> None:
@@ -124,15 +128,24 @@ BAD = {
     "empty.json": ("", "holds no prompts"),
     "emptylist.json": ("[]", "holds no prompts"),
     "header.csv": ("prompt\n", "holds no prompts"),
-    "nothing.csv": ("", "names no prompt column"),
+    "nothing.csv": ("", "holds no prompts"),
+    "columnless.csv": ("id;promt\n1;a kite\n", "columnless.csv:2: "),
     "binary.jsonl": (b"\x89PNG\r\n\0\0", "zero bytes"),
-    "latin.txt": ("a pier\ncaf\xe9".encode("latin-1"), "latin.txt:2: is not UTF-8"),
-    "utf16.txt": ("a pier".encode("utf-16"), "zero bytes"),
+    "latin.txt": (
+        "a pier\ncaf\xe9".encode("cp1252"),
+        "latin.txt:2: is not UTF-8: byte 4 of the line is 0xe9, 'é' in Windows-1252",
+    ),
+    "utf16.txt": ("a pier".encode("utf-16-le"), "zero bytes"),
+    "utf32.txt": ("a pier".encode("utf-32"), "zero bytes"),
+    "halfutf16.txt": ("a pier".encode("utf-16")[:-1], "is not whole UTF-16"),
     "kind.yaml": ("- a", "ends in one of .jsonl, .json"),
     "notjson.jsonl": ('{"id":"a","prompt":"x"}\n{oops}\n', "notjson.jsonl:2: is not valid JSON"),
     "deep.json": ("[" * 100_000, "nested too deeply"),
     "number.jsonl": ("7\n", "number.jsonl:1: a prompt is a string or an object, not a number"),
-    "object.json": ('{"prompt":"x"}', "is a list of strings or objects, not an object"),
+    "object.json": (
+        '{"prompt":"x"}',
+        "is a list of strings or objects, or an object with one as prompts or annotations or data",
+    ),
     "doubled.jsonl": (
         '{"id":"a","prompt":"x","prompt":"y"}',
         "doubled.jsonl:1: is not valid JSON: the key 'prompt'",
@@ -142,8 +155,8 @@ BAD = {
     "half.jsonl": (r'{"id":"a","prompt":"\ud83d"}', "half of a surrogate pair"),
     "field.jsonl": ('{"id":"a","promt":"x"}', "unknown field 'promt' (did you mean 'prompt'?)"),
     "nofield.jsonl": ('{"promt":"x"}', "(did you mean 'prompt'?)"),
-    "missing.jsonl": ('{"id":"a"}', "missing field prompt"),
-    "type.jsonl": ('{"id":"a","prompt":"x","tags":["t",1]}', "tags[1]: expected str, got int"),
+    "missing.jsonl": ('{"id":"a"}', "needs a text in one of prompt"),
+    "type.jsonl": ('{"id":"a","prompt":"x","tags":["t",1]}', "tags holds a number; a tag is a text"),
     "emptytag.jsonl": ('{"id":"a","prompt":"x","tags":[""]}', "a tag is empty"),
     "slash.jsonl": ('{"id":"a/b","prompt":"x"}', "the id 'a/b' will not do"),
     "dots.jsonl": ('{"id":"..","prompt":"x"}', "the id '..' will not do"),
@@ -157,7 +170,18 @@ BAD = {
         '{"id":"a","prompt":"x"}\n{"id":"A","prompt":"y"}',
         "twice.jsonl:2: the id 'A' is used twice",
     ),
-    "same.txt": ("a fox\na hen\na fox\n", "same.txt:3: the same prompt as"),
+    "negatives.csv": ("prompt,negative\na fox,\na fox,blur\n", "negatives.csv:3: the id"),
+    "slip.jsonl": ('{"id":"a","prompt":"x","tgas":["t"]}', "unknown field 'tgas' (did you mean 'tags'?)"),
+    "slip.csv": ("prompt,Negative Promt\nx,y\n", "(did you mean 'negativeprompt'?)"),
+    "slip.json": ('[{"prompt":"x","probe":"y"}]', "(did you mean 'probes'?)"),
+    "spellings.json": ('[{"prompt":"x","negativePrompt":"y","negative_prompt":"z"}]', "are one field"),
+    "half-id.json": ('[{"id":1.5,"prompt":"x"}]', "the id is a number; an id is a text or a whole number"),
+    "tags.json": ('[{"prompt":"x","tags":7}]', "tags is a number"),
+    "long-tag.json": (json.dumps([{"prompt": "x", "tags": ["t" * 201]}]), "a tag has 201 characters"),
+    "long.txt": ("x" * 5_000_000, "a prompt has 5,000,000 characters; at most 100,000 are read"),
+    "options.txt": ("--steps 30\n", "options.txt:1: needs a text in one of prompt"),
+    "open.txt": ('--prompt "a kite\n', "the options cannot be read: No closing quotation"),
+    "twice.txt": ("--prompt a --prompt b\n", "the option --prompt is given twice"),
     "ragged.tsv": ("prompt\tcategory\na\tb\tc\n", "ragged.tsv:2: has 3 columns"),
     "columns.csv": ("prompt,Prompt\na,b\n", "the column 'prompt' is named twice"),
     "quote.csv": ('prompt\na\n"b\n', "quote.csv:3: is not valid CSV"),
@@ -175,18 +199,187 @@ def test_a_bad_file_is_refused_in_a_sentence(name: str, tmp_path: Path) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_a_doubled_id_or_prompt_names_both_lines(tmp_path: Path) -> None:
+def test_a_doubled_id_names_both_lines(tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match=r"a\.jsonl:3.*a\.jsonl:1"):
         read_prompts(write(tmp_path, "a.jsonl", '{"id":"a","prompt":"x"}\n\n{"id":"a","prompt":"y"}\n'))
-    with pytest.raises(SuiteError, match=r"b\.json, entry 2.*b\.json, entry 1"):
-        read_prompts(write(tmp_path, "b.json", '["x","x"]'))
 
 
 def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match="there is no such file"):
         read_prompts(tmp_path / "gone.jsonl")
     (tmp_path / "folder.jsonl").mkdir()
-    with pytest.raises(SuiteError, match="not a file"):
+    with pytest.raises(SuiteError, match=r"one \.txt file for each; there is none"):
         read_prompts(tmp_path / "folder.jsonl")
     with pytest.raises(SuiteError, match="there is no such file"):
         read_prompts(tmp_path / ("x" * 5000 + ".jsonl"))
+
+
+# --- what is not taken, and files as the field publishes them ----------------------------------
+
+
+def read(folder: Path, name: str, content: str | bytes) -> tuple[tuple[Prompt, ...], str]:
+    """The prompts of a file, and its notes in one text."""
+    found = read_prompt_file(write(folder, name, content))
+    return found.prompts, " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    "name", ["negative", "negativePrompt", "Negative Prompt", "negative-prompt", "NEGATIVE_PROMPT", "neg", "uc"]
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "tsv"])
+def test_a_negative_prompt_is_taken_under_any_spelling(name: str, suffix: str, tmp_path: Path) -> None:
+    entry = {"prompt": "a kite", name: "people"}
+    texts = {
+        "jsonl": json.dumps(entry),
+        "json": json.dumps([entry]),
+        "csv": f"prompt,{name}\na kite,people",
+        "tsv": f"Prompt\t{name}\na kite\tpeople",
+    }
+    prompts, notes = read(tmp_path, f"a.{suffix}", texts[suffix])
+    assert [(prompt.text, prompt.negative) for prompt in prompts] == [("a kite", "people")]
+    assert notes == ""
+
+
+@pytest.mark.parametrize("prompt_id", [0, 12, "EvalMuse_1"])
+def test_one_entry_is_the_same_prompt_in_every_format(prompt_id: object, tmp_path: Path) -> None:
+    entry = {"id": prompt_id, "prompt": "a kite", "type": "x", "image_path": "/p/1.jpg", "tag": "Sky High"}
+    texts = {
+        "a.jsonl": json.dumps(entry),
+        "b.json": json.dumps([entry]),
+        "c.csv": "id,prompt,type,image_path,tag\n" + ",".join(map(str, entry.values())),
+        "d.tsv": "id\tprompt\ttype\timage_path\ttag\n" + "\t".join(map(str, entry.values())),
+        "e.json": json.dumps({"data": [entry]}),
+        "f.json": json.dumps({"first": entry}),
+    }
+    for name, text in texts.items():
+        prompts, notes = read(tmp_path, name, text)
+        assert prompts == (Prompt(id=str(prompt_id), text="a kite", tags=("sky-high",)),), name
+        assert f"{name}: fields that are not taken: image_path, type." in notes
+
+
+PUBLISHED = {
+    "drawbench.csv": (
+        "Prompts,Category\na kite,Colors\na boat,Colors\n",
+        [("a kite", ("colors",)), ("a boat", ("colors",))],
+        "",
+    ),
+    "coco.json": (
+        '{"info":{},"annotations":[{"image_id":1,"id":7,"caption":"a kite"},{"image_id":1,"id":8,"caption":"a boat"}]}',
+        [("a kite", ()), ("a boat", ())],
+        "only the list 'annotations' is read, not info",
+    ),
+    "genai.json": ('{"00000":{"prompt":"a kite","models":{}}}', [("a kite", ())], "not taken: models"),
+    "geneval.jsonl": (
+        '{"tag":"counting","include":[{"class":"kite","count":2}],"prompt":"two kites"}',
+        [("two kites", ("counting",))],
+        "not taken: include",
+    ),
+    "pickapic.jsonl": (
+        '{"caption":"a kite","label_0":1.0}\n{"caption":"a kite","label_0":0.5}',
+        [("a kite", ())],
+        "1 entry repeats an earlier prompt",
+    ),
+    "colour.txt": ("a kite\na kite\na boat\na kite\n", [("a kite", ()), ("a boat", ())], "2 entries repeat"),
+    "sheet.csv": (
+        '\ufeff"prompt";"category"\r\na kite;sky\r\na boat, blue;water\r\n',
+        [("a kite", ("sky",)), ("a boat, blue", ("water",))],
+        "",
+    ),
+    "tabs.csv": ("id\tprompt\n1\ta boat, blue\n", [("a boat, blue", ())], ""),
+    "wide.csv": ("prompt\ncafé; dusk\n".encode("utf-16"), [("café; dusk", ())], ""),
+    "unicode.csv": ("prompt,category\na kite,Himmel & Wolken; 风景\n", [("a kite", ("himmel-wolken", "风景"))], ""),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_shape_is_read(name: str, tmp_path: Path) -> None:
+    text, expected, said = PUBLISHED[name]
+    prompts, notes = read(tmp_path, name, text)
+    assert [(prompt.text, prompt.tags) for prompt in prompts] == expected
+    assert said in notes
+    assert bool(notes) == bool(said)
+
+
+def test_a_repetition_within_and_between_the_files_of_a_suite_is_said_without_the_folder(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, '["own.jsonl"]', '["own.jsonl", "more.txt", "again.csv"]')
+    write(tmp_path, "more.txt", "a kite\na kite\n")
+    write(tmp_path, "again.csv", "id,prompt\n,a kite\nc,a pier\n")
+    found = load_suite(str(suite))
+    assert [prompt.text for prompt in found.prompts] == ["a fox", "a pier", "a kite", "a pier"]
+    assert found.notes == (
+        "more.txt: 1 entry repeats an earlier prompt, such as more.txt:2; each prompt is read once.",
+        "own.toml: 1 entry repeats an earlier prompt, such as again.csv:2; each prompt is read once.",
+    )
+    assert protocol_digest(found) == protocol_digest(msgspec.structs.replace(found, notes=()))
+
+
+def test_ids_of_objects_and_annotations_are_kept(tmp_path: Path) -> None:
+    texts = ('{"00017":{"prompt":"a kite"}}', '{"annotations":[{"id":7,"caption":"a kite"}]}')
+    assert [read(tmp_path, "a.json", text)[0][0].id for text in texts] == ["00017", "7"]
+
+
+def test_a_folder_holds_one_prompt_a_file(tmp_path: Path) -> None:
+    for name, text in {"1.txt": " a kite\n", "2.txt": "\ufeffa boat,\nblue", "notes.md": "x"}.items():
+        write(tmp_path, name, text)
+    found = read_prompt_file(tmp_path)
+    assert found.prompts == (Prompt(id="1", text="a kite"), Prompt(id="2", text="a boat,\nblue"))
+    assert "1 file or folder beside the .txt files left out" in found.notes[0]
+    write(tmp_path, "3.txt", " ")
+    with pytest.raises(SuiteError, match=r"3\.txt: the prompt is empty"):
+        read_prompt_file(tmp_path)
+
+
+def test_lines_of_options_are_read_as_the_web_ui_reads_them(tmp_path: Path) -> None:
+    text = (
+        "--prompt \"a red kite\" over a lake --negative_prompt 'people' --steps 30 --do_not_save_grid\na plain line\n"
+    )
+    prompts, notes = read(tmp_path, "a.txt", text)
+    assert [(prompt.text, prompt.negative) for prompt in prompts] == [
+        ("a red kite over a lake", "people"),
+        ("a plain line", ""),
+    ]
+    assert "not taken: do_not_save_grid, steps" in notes
+
+
+def test_comments_of_wildcard_lists_are_no_prompts_and_counted(tmp_path: Path) -> None:
+    prompts, notes = read(tmp_path, "a.txt", "# colours\nred\n\n  # more\nblue # 2\n")
+    assert [prompt.text for prompt in prompts] == ["red", "blue # 2"]
+    assert "lines that begin with # are comments: 2" in notes
+
+
+SYNTAX = {
+    "(masterpiece:1.2), a kite": "a weight ((masterpiece:1.2))",
+    "((kite)) in the sky": "a weight (((kite)))",
+    "2::kite": "a weight (2::)",
+    "kite::3 boat": "a weight (::3)",
+    "<lora:foo:0.8> a kite": "a LoRA or embedding tag (<lora:foo:0.8>)",
+    "a kite, embedding:bad": "embedding:b",
+    "a kite BREAK a lake": "BREAK",
+    "[kite:boat:0.5]": "prompt editing ([kite:boat:0.5])",
+    "[kite|boat] here": "prompt editing ([kite|boat])",
+    "{red|blue} kite": "alternatives ({red|blue})",
+    "__animals__ in a field": "a wildcard (__animals__)",
+    "a kite --ar 16:9": "an option (--ar)",
+}
+
+
+@pytest.mark.parametrize("prompt", SYNTAX)
+def test_syntax_that_is_drawn_as_words_is_named(prompt: str, tmp_path: Path) -> None:
+    text = json.dumps([{"prompt": prompt}, "a plain (and quiet) kite: 10:30, [sic], well-known -- a {brace}"])
+    prompts, notes = read(tmp_path, "a.json", text)
+    assert prompts[0].text == prompt
+    assert "1 prompt holds syntax" in notes
+    assert SYNTAX[prompt] in notes
+    assert SYNTAX[prompt] in read(tmp_path, "b.json", json.dumps([{"prompt": "x", "negative": prompt}]))[1]
+
+
+@pytest.mark.parametrize("sign", list("({[<_:|-0 1.\\") + ["[:", "((", "(:", "__", "::", "(1", "{|", "<lora:", "(: "])
+def test_the_longest_prompt_of_any_sign_is_searched_at_once(sign: str, tmp_path: Path) -> None:
+    start = time.monotonic()
+    read(tmp_path, "a.json", json.dumps(["x" + (sign * 100_000)[:99_998] + "x"]))
+    assert time.monotonic() - start < 5.0
+
+
+@pytest.mark.parametrize("name", list_prompt_sets())
+def test_a_shipped_set_has_nothing_to_say(name: str) -> None:
+    assert read_prompt_file(prompts_folder() / name).notes == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from suites import GOOD, METRICS, write_suite
 
-from bench.errors import IncomparableError, SuiteError
+from bench.errors import IncomparableError, SuiteError, UsageError
+from bench.measure import open_jobs
+from bench.run import run_stage
 from bench.suite import load_suite
 
 BAD = {
@@ -30,6 +33,11 @@ BAD = {
         "weight = 0.5",
         "wieght = 0.5",
         "variants.spo.loras[0].wieght (did you mean 'weight'?)",
+    ),
+    "unknown in what a lora leaves out": (
+        "weight = 0.5",
+        'leave_out = ["bundle_embs"]',
+        "variants.spo.loras[0].leave_out[0] is 'bundle_embs' (did you mean 'bundle_emb'?)",
     ),
     "unknown in measure": ("rounds = 3", "round = 3", "unknown field measure.round (did you mean 'rounds'?)"),
     "no schema": ("schema = 2\n", "", "the field schema is missing; suites have schema = 2"),
@@ -65,9 +73,11 @@ BAD = {
         "settings.sampler is 'DDIMM' (did you mean 'ddim'?); allowed are ddim, ddpm",
     ),
     "dtype": ("batch = 3", 'dtype = "fp16"', "settings.dtype is 'fp16'"),
-    "rounds": ("rounds = 3", "rounds = 0", "measure.rounds is 0; allowed is 1 to 1000"),
+    "rounds": ("rounds = 3", "rounds = -1", "measure.rounds is -1; allowed is 0 to 1000"),
+    "limit without rounds": ("rounds = 3", "rounds = 0", "limits.end_to_end is set, but nothing is timed"),
     "warmups": ("rounds = 3", "warmups = 101", "measure.warmups is 101; allowed is 0 to 100"),
     "bad name": ('name = "own"', 'name = "a/b"', "name is 'a/b'; a suite's name is 1 to 100"),
+    "endless name": ('"own"', '"' + "n" * 1_000_000 + '"', f"name is '{'n' * 59}…'; a suite's name is 1 to 100"),
     "variant ..": ("[variants.base]", '[variants."a..b"]', "the variant name 'a..b' will not do"),
     "variant /": ("[variants.base]", '[variants."a/b"]', "the variant name 'a/b' will not do"),
     "variant of nothing": ("[variants.base]", '[variants.""]', "the variant name '' will not do"),
@@ -124,6 +134,48 @@ def test_a_bad_suite_is_refused_in_a_sentence(prompt_id: str, tmp_path: Path) ->
         load_suite(str(path), known_metrics=METRICS)
     assert sentence in caught.value.message
     assert str(path) in caught.value.message
+
+
+def test_a_suite_may_leave_timing_out(tmp_path: Path) -> None:
+    text = re.sub(r"(?m)^(end_to_end|peak_allocated) = .*\n", "", GOOD.replace("rounds = 3", "rounds = 0"))
+    path = write_suite(tmp_path)
+    path.write_text(text, encoding="utf-8")
+    suite = load_suite(str(path), known_metrics=METRICS)
+    assert suite.measure.rounds == 0
+    assert open_jobs(suite, suite.variants, (), "cpu") == ()
+    with pytest.raises(UsageError, match="leaves timing out"):
+        run_stage("measure", suite, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+PATHS = {
+    r'checkpoint = "C:\models\x.safetensors"': "is not valid TOML",
+    r'checkpoint = "C:\Users\me\x.safetensors"': "is not valid TOML",
+    r'checkpoint = "C:\temp\new.safetensors"': r"variants.base.checkpoint holds a control character, written as \t",
+    r'checkpoint = "models\robin"': r"variants.base.checkpoint holds a control character, written as \r",
+    r'checkpoint = "mini"' + "\n" + r'vae = "\\server\new.vae"': r"variants.base.vae holds a control character",
+    r'checkpoint = "mini"' + "\n" + r'loras = [{path = "a"}, {path = "D:\fast"}]': r"variants.base.loras.1.path holds",
+}
+
+
+@pytest.mark.parametrize("line", PATHS)
+def test_a_windows_path_in_double_quotes_is_refused_with_the_way_to_write_it(line: str, tmp_path: Path) -> None:
+    with pytest.raises(SuiteError) as caught:
+        load_suite(str(write_suite(tmp_path, 'checkpoint = "mini"', line)))
+    assert PATHS[line] in caught.value.message
+    assert r"as 'C:\models\x.safetensors'" in caught.value.hint
+
+
+@pytest.mark.parametrize("path", [r"'C:\temp\x.safetensors'", r'"C:\\temp\\x.safetensors"', '"C:/temp/x.safetensors"'])
+def test_a_windows_path_in_single_quotes_or_with_other_slashes_is_taken(path: str, tmp_path: Path) -> None:
+    suite = load_suite(str(write_suite(tmp_path, '"mini"', path)))
+    assert suite.variants[0].checkpoint.replace("/", "\\") == r"C:\temp\x.safetensors"
+
+
+def test_a_mistake_elsewhere_in_a_file_with_escapes_says_nothing_of_paths(tmp_path: Path) -> None:
+    with pytest.raises(SuiteError) as caught:
+        load_suite(str(write_suite(tmp_path, 'name = "own"', r'name = "a\"b\u0041" x')))
+    assert caught.value.hint == ""
 
 
 def test_every_value_that_cannot_be_is_named_at_once(tmp_path: Path) -> None:

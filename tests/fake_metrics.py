@@ -77,7 +77,7 @@ def facts(name: str, encoder: str | None = None, version: str = "1") -> MetricFa
     )
 
 
-class Judges:
+class FakeMetrics:
     """A registry with the encoders ``conv`` (batch 4) and ``other`` (batch 3), and a count of what they did."""
 
     def __init__(self, *more: Metric | Encoder) -> None:

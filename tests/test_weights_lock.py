@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bench.errors import MachineError, WeightsError
-from bench.metrics import weights
 from bench.metrics.catalogue import Entry, File
-from bench.metrics.weights import Lock, check_file, hash_once, lock_path, read_lock
+from bench.metrics.weights import check_file
+from bench.weights_lock import Lock, hash_once, lock_path, read_lock
 
 LOOSE = Entry(name="loose", what="Unpinned", host="hub", repository="o/n", files=(File(name="gone.pt"),))
 
@@ -63,6 +63,30 @@ def test_a_file_put_in_its_place_is_hashed_anew(tmp_path: Path, lock_file: Path)
     assert hash_once(path) == hashlib.sha256(b"two").hexdigest()
 
 
+def test_bytes_swapped_in_place_with_the_time_put_back_are_hashed_anew(tmp_path: Path, lock_file: Path) -> None:
+    path = tmp_path / "w.pt"
+    path.write_bytes(b"one")
+    hash_once(path)
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # until the clock of files has gone on
+        with path.open("r+b") as file:
+            file.write(b"two")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    assert hash_once(path) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_a_lock_file_of_before_is_read_and_kept(tmp_path: Path, lock_file: Path) -> None:
+    lock_file.parent.mkdir()
+    old = {"schema": 1, "files": {"o/n@unpinned/gone.pt": {"sha256": "00", "size_bytes": 2}}, "hashed": {}}
+    lock_file.write_text(json.dumps(old), "utf-8")
+    (tmp_path / "w.pt").write_bytes(b"one")
+    hash_once(tmp_path / "w.pt")
+    found = json.loads(lock_file.read_text("utf-8"))
+    assert (found["schema"], found["files"]) == (2, old["files"])
+
+
 def test_files_that_are_gone_are_forgotten_and_records_are_kept(tmp_path: Path, lock_file: Path) -> None:
     gone, kept = tmp_path / "gone.pt", tmp_path / "kept.pt"
     gone.write_bytes(b"\x80gone")  # as a pickle begins
@@ -108,7 +132,7 @@ def test_a_place_that_cannot_be_written_says_which_variable_names_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("not a folder", "utf-8")
-    monkeypatch.setattr(weights, "read_lock", Lock)
+    monkeypatch.setattr("bench.weights_lock.read_lock", Lock)
     monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path / "file" / "lock.json"))
     with pytest.raises(MachineError, match="cannot be recorded") as refused:
         hash_once(tmp_path / "file")
