@@ -223,7 +223,24 @@ def lora(found: Lora) -> str:
     parts = {"UNet": found.unet, "text encoder": found.text_encoder, "text encoder 2": found.text_encoder_2}
     own = [f"{name} × {_weight(at)}" for name, at in (parts | found.blocks).items() if at is not None]
     own += [f"without {name}" for name in found.leave_out]
+    own += [f"× {_weight(factor)} from {_share(start)} of the steps on" for start, factor in found.step_factors]
     return f"{found.path} × {_weight(found.weight)}" + (f" ({', '.join(own)})" if own else "")
+
+
+def _share(fraction: float) -> str:
+    return f"{100 * fraction:.6g}%"
+
+
+def steps(numbers: Sequence[int]) -> str:
+    """``step 3``, ``steps 1-8``, ``steps 1-3, 7``: rising numbers with runs of neighbours drawn together."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    words = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    return f"{'step' if len(numbers) == 1 else 'steps'} {', '.join(words)}"
 
 
 def _weight(weight: float) -> str:

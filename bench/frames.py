@@ -46,6 +46,27 @@ class Run:
         return self.record.info
 
     @cached_property
+    def steps(self) -> pd.DataFrame:
+        """One row a step score: the fields of ``StepScore``; empty where no step was scored."""
+        scores = store.load_steps(self.path)
+        dtypes = {
+            "variant": self._variants,
+            "prompt_id": "string",
+            "sample": "int64",
+            "step": "int64",
+            "timestep": "float64",
+            "sigma": "float64",
+            "metric": _ordered([], (score.metric for score in scores)),
+            "version": "string",
+            "image_sha256": "string",
+            "value": "float64",
+            "reason": "string",
+            "prompt_cut": "bool",
+            "metric_dtype": "string",
+        }
+        return _frame(map(msgspec.structs.astuple, scores), dtypes)
+
+    @cached_property
     def renders(self) -> pd.DataFrame:
         """One row an image: the fields of ``Render``; ``image``, ``sha256`` and ``error`` may be missing."""
         dtypes = {

@@ -12,10 +12,10 @@ from bench.cli.printing import say, show
 from bench.cli.progress import show_progress
 from bench.formatting import argument
 from bench.metrics import all_metrics
-from bench.records import RunOptions, Suite
+from bench.records import RunOptions, StepPlan, Suite
 from bench.run import Outcome, run_all, run_stage
 
-Stage = Literal["all", "render", "score", "measure", "report"]
+Stage = Literal["all", "render", "score", "steps", "measure", "report"]
 
 
 def do_stage(
@@ -31,6 +31,7 @@ def do_stage(
     metric_dtype: str | None = None,
     ray: str | None = None,
     fresh: bool = False,
+    steps: StepPlan | None = None,
 ) -> None:
     """Checks the flags, does the work with its progress shown, and tells how it went."""
     work: Callable[..., Outcome] = run_all if stage == "all" else functools.partial(run_stage, stage)
@@ -55,6 +56,7 @@ def do_stage(
                 weights_dir=weights_dir,
                 metric_dtype=dtype,
                 ray=ray,
+                steps=steps,
             ),
             progress=progress,
         )

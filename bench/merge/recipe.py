@@ -112,6 +112,15 @@ def _refuse_unknown(path: Path, table: Mapping[str, Any]) -> None:
     tables: list[tuple[str, Any, type]] = [("", table, Recipe), ("metadata.", table.get("metadata"), Metadata)]
     tables += [(f"loras[{index}].", item, Lora) for index, item in enumerate(loras if isinstance(loras, list) else ())]
     for place, inner, kind in tables:
+        if (
+            kind is Lora
+            and isinstance(inner, dict)
+            and ("step_range" in inner or isinstance(inner.get("weight"), list))
+        ):
+            raise SuiteError(
+                f"{path}: {place.rstrip('.')} follows steps, and a schedule cannot be merged into a file.",
+                "give the LoRA one weight, or let it run as a variant of a suite",
+            )
         if isinstance(inner, dict):
             documents.refuse_unknown_fields(path, place, inner, kind)
             documents.refuse_unknown_choices(path, f"{place}leave_out", inner.get("leave_out"), get_args(LeftOut))

@@ -46,7 +46,7 @@ def draw_step_curves(curves: Sequence[StepCurve], variants: Sequence[str], units
     return figure
 
 
-def draw_step_orders(orders: Sequence[StepOrder], variants: Sequence[str]) -> Figure | None:
+def draw_step_orders(orders: Sequence[StepOrder]) -> Figure | None:
     """The share of pairs that are in the order of the final images at each step: a panel a pair, a line a metric."""
     sides = list(dict.fromkeys((one.candidate, one.reference) for one in orders))
     if not sides:

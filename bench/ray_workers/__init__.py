@@ -15,12 +15,13 @@ from functools import partial
 from bench.comparability import check_environment
 from bench.errors import UsageError
 from bench.formatting import plural
-from bench.ray_workers.pool import Work, WorkerPool
+from bench.ray_workers.pool import Batch, Work, WorkerPool
 from bench.records import PlannedImage, Progress, Render, Suite, Variant
+from bench.steps.plan import StepJob
 from bench.store import RunFolder
 from bench.suite.planned_images import missing_batches, record_of
 
-__all__ = ["WorkerPool", "render_on_workers"]
+__all__ = ["WorkerPool", "render_on_workers", "score_steps_on_workers"]
 
 WRITERS = 4
 """Threads that write image files; on an object store each file is a request."""
@@ -52,7 +53,11 @@ def render_on_workers(
     if info is None:
         raise UsageError(f"{folder.path}: has no run.json yet.")
     renders = folder.renders()
-    work = Work((variant, missing_batches(suite, variant.name, renders, folder.path)) for variant in variants)
+    work = Work(
+        Batch(variant, images)
+        for variant in variants
+        for images in missing_batches(suite, variant.name, renders, folder.path)
+    )
     total, done = work.images, 0
     digests = {known.name: known.digest for known in info.variants}
     audited = {variant.name for variant in variants if is_audited(folder, variant)}
@@ -69,7 +74,7 @@ def render_on_workers(
     tell("waiting for Ray workers")
     drawn = pool.draw(work, digests, audited, partial(check_environment, info))
     with ThreadPoolExecutor(WRITERS) as writers, closing(drawn) as batches:
-        for (variant, images), (results, audit, warning) in batches:
+        for (variant, images, _), (results, audit, warning) in batches:
             if audit is not None and variant.name not in audited:
                 keep_audit(folder, variant, audit)
                 audited.add(variant.name)
@@ -79,3 +84,37 @@ def render_on_workers(
             done += len(images)
             tell(f"{variant.name}, {plural(pool.size, 'worker')}")
     return done
+
+
+def score_steps_on_workers(
+    suite: Suite, folder: RunFolder, pool: WorkerPool, jobs: Sequence[StepJob], *, progress: Progress | None = None
+) -> int:
+    """Score steps of a run's images on the workers; the number of records that were added.
+
+    Paths and scores are those of ``bench.steps.paths.score_steps`` on that kind of device.
+
+    Raises:
+        UsageError: the folder has no ``run.json`` yet, or a metric is for another family than the checkpoint's.
+        IncomparableError: a worker is in another environment than the run, or a path ends in other pixels.
+        WeightsError, MachineError: as ``render_on_workers``.
+    """
+    from bench.steps.paths import keep  # imports torch
+
+    info = folder.info
+    if info is None:
+        raise UsageError(f"{folder.path}: has no run.json yet.")
+    variants = {variant.name: variant for variant in suite.variants}
+    work = Work(Batch(variants[job.variant], job.images, job) for job in jobs)
+    digests = {known.name: known.digest for known in info.variants}
+    done = added = 0
+    if progress is not None:
+        progress("steps", 0, work.images, "waiting for Ray workers")
+    painted = pool.draw(work, digests, frozenset(digests), partial(check_environment, info))
+    with closing(painted) as batches:
+        for batch, found in batches:
+            if batch.job is not None:
+                added += keep(folder, batch.job, found)
+            done += len(batch.images)
+            if progress is not None:
+                progress("steps", done, work.images, f"{batch.variant.name}, {plural(pool.size, 'worker')}")
+    return added

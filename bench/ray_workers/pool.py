@@ -14,10 +14,13 @@ from bench.errors import IncomparableError, MachineError
 from bench.machine import package_versions
 from bench.ray_workers import cluster
 from bench.records import Audit, Machine, PlannedImage, Suite, Variant
+from bench.steps.plan import StepJob
 
 Environment = tuple[Machine, dict[str, str]]
 """Where a worker draws: its machine, and the versions of its packages."""
-Result = tuple[tuple[tuple[bytes | None, str, str | None], ...], Audit | None, str]
+Result = Any
+"""What a worker made of a batch: ``Drawing``, or ``bench.steps.paths.Painted`` where its steps were scored."""
+Drawing = tuple[tuple[tuple[bytes | None, str, str | None], ...], Audit | None, str]
 """A batch that was drawn: of each image its PNG, the decoder's dtype and the error in the place of a PNG; what was
 loaded and changed for the variant; and a warning about the variant. The last two only where they are wanted."""
 MOST_LOSSES = 3
@@ -33,15 +36,17 @@ class Batch(NamedTuple):
 
     variant: Variant
     images: tuple[PlannedImage, ...]
+    job: StepJob | None = None
+    """Where its steps are scored too, which of them and by what."""
 
 
 class Work:
     """The batches that are still to be drawn, by variant, in the suite's order."""
 
-    def __init__(self, batches: Iterable[tuple[Variant, Sequence[tuple[PlannedImage, ...]]]]) -> None:
-        self._waiting = {
-            variant.name: deque(Batch(variant, images) for images in planned) for variant, planned in batches
-        }
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self._waiting: dict[str, deque[Batch]] = {}
+        for batch in batches:
+            self._waiting.setdefault(batch.variant.name, deque()).append(batch)
         self._losses: Counter[tuple[str, int]] = Counter()
         self.left = sum(len(batches) for batches in self._waiting.values())
         """Batches that are not done, those that a worker has included."""
@@ -237,7 +242,11 @@ class WorkerPool:
                 if batch is None:
                     return
                 worker.variant = name = batch.variant.name
-                reference = worker.handle.draw.remote(batch.variant, digests[name], batch.images, name not in audited)
+                given = (batch.variant, digests[name])
+                if batch.job is None:
+                    reference = worker.handle.draw.remote(*given, batch.images, name not in audited)
+                else:
+                    reference = worker.handle.paint.remote(*given, batch.job)
                 worker.batches[reference] = batch
 
     def _next_result(self, work: Work, check: Callable[..., None]) -> tuple[Batch, Result] | None:

@@ -16,6 +16,7 @@ import torch
 from bench.checkpoints.fingerprint import fingerprint
 from bench.errors import WeightsError
 from bench.machine import is_out_of_memory, machine_facts, package_versions, pick_device, spare_collector
+from bench.metrics.registry import Place, installed
 from bench.pipeline import denoise
 from bench.pipeline.switch import Model, switch_variant
 from bench.records import Audit, PlannedImage, Suite, Variant
@@ -28,9 +29,12 @@ from bench.render import (
     too_large,
     with_pixel_difference,
 )
+from bench.steps.paths import Painted, StepPainter
+from bench.steps.plan import StepJob
+from bench.steps.scorers import open_scorers
 
 if TYPE_CHECKING:
-    from bench.ray_workers.pool import Environment, Result
+    from bench.ray_workers.pool import Drawing, Environment
 
 
 class RenderWorker:
@@ -51,6 +55,8 @@ class RenderWorker:
         self._loaded: tuple[str, Model, Audit] | None = None
         """Digest of the variant, its pipeline, and what was loaded and changed for it."""
         self._encoded: dict[str, Any] = {}
+        self._painters: dict[tuple[str, ...], StepPainter] = {}
+        """By the metrics that score steps."""
 
     def environment(self) -> Environment:
         """Device and packages of this worker; first of all calls.
@@ -69,7 +75,7 @@ class RenderWorker:
         """
         return largest_batch(self._suite, device=self._device, weights_dir=self._weights_dir)
 
-    def draw(self, variant: Variant, digest: str, images: Sequence[PlannedImage], with_audit: bool) -> Result:
+    def draw(self, variant: Variant, digest: str, images: Sequence[PlannedImage], with_audit: bool) -> Drawing:
         """Draw one batch.
 
         Args:
@@ -89,7 +95,7 @@ class RenderWorker:
                 raise
             raise too_large(self._suite, self._suite.settings.batch or 1, self._device) from error
 
-    def _draw(self, variant: Variant, digest: str, images: Sequence[PlannedImage], with_audit: bool) -> Result:
+    def _draw(self, variant: Variant, digest: str, images: Sequence[PlannedImage], with_audit: bool) -> Drawing:
         model, audit = self._load(variant, digest)
         suite, settings = self._suite, self._suite.settings
         if with_audit:
@@ -104,6 +110,24 @@ class RenderWorker:
         if not with_audit:
             return results, None, ""
         return results, audit, first_batch_warning(drawn, settings, denoise.decode_dtype_name(model.pipe, settings))
+
+    def paint(self, variant: Variant, digest: str, job: StepJob) -> Painted:
+        """Draw one batch and score its steps; errors as ``draw``.
+
+        Raises:
+            UsageError: a metric is for another family than the checkpoint's.
+        """
+        try:
+            model, audit = self._load(variant, digest)
+            if job.metrics not in self._painters:
+                place, family = Place(self._device, self._weights_dir), audit.checkpoint.family
+                scorers = open_scorers(job.metrics, registry=installed(), place=place, family=family)
+                self._painters = {job.metrics: StepPainter(self._suite, scorers)}
+            return self._painters[job.metrics].paint(model.pipe, job)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise too_large(self._suite, self._suite.settings.batch or 1, self._device) from error
 
     def _load(self, variant: Variant, digest: str) -> tuple[Model, Audit]:
         if self._loaded is not None and self._loaded[0] == digest:

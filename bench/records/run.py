@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.records.base import Category, Dtype, Record, Status, TimingName, TrainingOverlap, Unit
+from bench.records.steps import StepPlan
 from bench.records.suite import Lora, Suite
 from bench.records.weights import Audit
 
@@ -28,6 +29,8 @@ class RunOptions(Record, frozen=True):
     """What the encoders of metrics compute in; None for what the folder's scores were made with."""
     ray: str | None = None
     """Address of a Ray cluster that renders, or ``auto``; all else is done by this process."""
+    steps: StepPlan | None = None
+    """Which steps the stage ``steps`` scores, and by what; None for the suite's own."""
 
 
 class WeightFile(Record, frozen=True):

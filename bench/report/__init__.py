@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -16,17 +17,23 @@ from markupsafe import Markup
 from bench import formatting
 from bench.compare import compare_run
 from bench.gate import outcomes
+from bench.metrics import installed
 from bench.plots import draw_sweep, figures_of
 from bench.plots import gate as gate_plot
+from bench.plots.steps import draw_attribution, draw_step_curves, draw_step_orders
 from bench.plots.style import TIMING_TITLES, house_style, inline_svg, write_figures
 from bench.records import Gate, Run
-from bench.report import audits, facts, headline, pictures, tables
+from bench.report import audits, facts, headline, pictures, steps, tables
 from bench.report import gate as gates
 from bench.report.facts import gate_of
 from bench.report.page import View, build_view
 from bench.report.pictures import GridRow
+from bench.report.steps import StepsView
 from bench.store import load_run
 from bench.store.journal import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["gate_of", "html", "markdown", "write_report"]
 
@@ -40,8 +47,11 @@ _FIGURES = {
     "costs": "Latency and memory",
     "gate": "Losses as shares of what is allowed",
     "sweep": "Every metric over the weight of the LoRA",
+    "steps": "Differences at each step",
+    "orders": "When an image is decided",
+    "attribution": "Where the gain comes from",
 }
-_ON_THE_PAGE = ("differences", "tradeoff", "gate", "sweep")
+_ON_THE_PAGE = ("differences", "tradeoff", "gate", "sweep", "steps", "orders", "attribution")
 
 
 def write_report(run: Run | Path) -> tuple[Path, Path]:
@@ -84,6 +94,8 @@ def draw_figures(view: View, folder: Path) -> tuple[tuple[Path, ...], dict[str, 
         figures.append(("gate", lambda: gate_plot.draw_gate(gate)))
     if curve is not None:
         figures.append(("sweep", lambda: draw_sweep(curve, metrics)))
+    if view.steps is not None:
+        figures += step_figures(view.steps, view.run)
     drawn = write_figures(figures, folder, "png", 150)
     with house_style():
         inline = {
@@ -94,6 +106,23 @@ def draw_figures(view: View, folder: Path) -> tuple[tuple[Path, ...], dict[str, 
     return tuple(drawn), inline
 
 
+def step_figures(view: StepsView, run: Run) -> list[tuple[str, Callable[[], Figure | None]]]:
+    """The figures of the steps of a run."""
+    variants = [variant.name for variant in run.info.suite.variants]
+    facts = {facts.name: facts for facts in run.info.metrics}
+    facts |= {name: one.facts for name, one in installed().step_metrics.items()}
+    units = {name: one.unit for name, one in facts.items()}
+    found: list[tuple[str, Callable[[], Figure | None]]] = []
+    if view.curves:
+        found.append(("steps", lambda: draw_step_curves(view.curves, variants, units)))
+    if view.orders:
+        found.append(("orders", lambda: draw_step_orders(view.orders)))
+    attribution = view.attribution
+    if attribution is not None:
+        found.append(("attribution", lambda: draw_attribution(attribution, run.info.metrics)))
+    return found
+
+
 def _description(name: str, gate: Gate | None) -> str:
     """What a figure of the page shows, for readers who hear it."""
     if name == "gate" and gate is not None:
@@ -102,6 +131,9 @@ def _description(name: str, gate: Gate | None) -> str:
         "differences": "Mean paired differences with 95 % intervals, a panel a metric; the tables have the numbers.",
         "tradeoff": "Each variant's difference in alignment over its difference in preference, with 95 % intervals.",
         "sweep": "The difference to the weight 0 over the weight, with 95 % intervals; the table has the numbers.",
+        "steps": "The paired difference at each step with a band for the whole curve, a panel a metric.",
+        "orders": "The share of pairs of images whose order at a step is that of the final images, with bands.",
+        "attribution": "The difference of the variant in windows of steps, up to each and from each on.",
     }[name]
 
 
@@ -162,6 +194,7 @@ def _environment(*, autoescape: bool) -> Environment:
         "signed": formatting.signed,
     }
     modules = {"audits": audits, "facts": facts, "gates": gates, "headline": headline, "outcomes": outcomes}
+    modules |= {"steps": steps}
     modules |= {"pictures": pictures, "plots": gate_plot, "tables": tables, "text": formatting}
     environment.globals |= {**modules, "TIMING_TITLES": TIMING_TITLES}
     return environment

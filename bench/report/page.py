@@ -27,7 +27,9 @@ from bench.report.pictures import (
     script_data,
     typical_row,
 )
+from bench.report.steps import StepsView, steps_view
 from bench.report.tables import PixelRow, TagTable, pixel_rows, rankings_of, tag_tables, weak_notes
+from bench.store import load_steps
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class View:
     headline_note: str
     rankings: tuple[Ranking, ...]
     sweep: SweepCurve | None
+    steps: StepsView | None
     tag_tables: tuple[TagTable, ...]
     timings: Mapping[TimingName, Mapping[str, TimingSummary]]
     """By quantity, then by variant."""
@@ -99,6 +102,7 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         differences=data,
         headline_note=headline_note(data),
         rankings=rankings_of(run),
+        steps=steps_view(run, load_steps(run.path), deltas, variant_pairs(suite)),
         sweep=curve if curve is not None and any(point.deltas for point in curve.points) else None,
         tag_tables=tag_tables(data.metrics, deltas),
         timings=timings,

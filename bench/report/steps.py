@@ -50,7 +50,12 @@ class StepsView:
 
 
 def steps_view(
-    run: Run, scores: Sequence[StepScore], deltas: Sequence[Delta], pairs: Sequence[tuple[str, str]]
+    run: Run,
+    scores: Sequence[StepScore],
+    deltas: Sequence[Delta],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    with_pictures: bool = True,
 ) -> StepsView | None:
     """What the reports show of a run's steps; None where none was scored and it is no attribution.
 
@@ -59,6 +64,7 @@ def steps_view(
         scores: of its ``steps.jsonl``.
         deltas: of ``compare_run``.
         pairs: (candidate, reference) whose curves are shown.
+        with_pictures: whether film strips are read.
     """
     found = attribute_steps(run, deltas)
     if not scores and found is None:
@@ -71,7 +77,25 @@ def steps_view(
         *(curve_sentence(one) for one in curves),
         *(order_sentence(one) for one in orders),
     ]
-    return StepsView(tuple(sentences), curves, orders, found, film_strips(run, scores), _notes(scores))
+    return StepsView(
+        tuple(sentences), curves, orders, found, film_strips(run, scores) if with_pictures else (), _notes(scores)
+    )
+
+
+def how_to_read(view: StepsView) -> str:
+    """What the section shows."""
+    said = []
+    if view.curves:
+        said.append(
+            "Along each image's own path, the image that the model predicts at a step is decoded and scored. Steps count "
+            "from 1; a band holds a whole curve."
+        )
+    if view.attribution is not None:
+        said.append(
+            f"{view.attribution.variant} ran in windows of steps only, {view.attribution.reference} in the others; what "
+            "it changes in text encoders stayed on."
+        )
+    return " ".join(said)
 
 
 def attribution_sentences(found: StepAttribution) -> list[str]:
@@ -165,7 +189,8 @@ def _final(order: StepOrder) -> str:
 
 def film_strips(run: Run, scores: Sequence[StepScore]) -> tuple[FilmStrip, ...]:
     """The first prompts that have small pictures, until they are too large together."""
-    steps, strips, size = steps_of(scores), [], 0
+    steps, size = steps_of(scores), 0
+    strips: list[FilmStrip] = []
     for prompt in run.info.suite.prompts:
         rows = []
         for variant in run.info.suite.variants:

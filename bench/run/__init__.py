@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.records import Progress, RunOptions, Suite
 from bench.run.stages import run_stages
-from bench.run.status import STAGES, Outcome, Stage
+from bench.run.status import STAGES, STEPS_TOO, Outcome, Stage
 
 __all__ = ["STAGES", "Outcome", "RunOptions", "Stage", "run_all", "run_stage"]
 
@@ -29,7 +29,7 @@ def run_all(
         UsageError, WeightsError, IncomparableError, MachineError: as the stages do.
         InvalidError: every image failed, or an image is not the one that was made: it changed or is gone.
     """
-    return run_stages(STAGES, suite, path, options, progress)
+    return run_stages(STAGES if suite.step_metrics is None else STEPS_TOO, suite, path, options, progress)
 
 
 def run_stage(

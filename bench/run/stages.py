@@ -14,8 +14,8 @@ from bench.errors import InvalidError, OutOfMemory, UsageError
 from bench.formatting import argument, making
 from bench.machine import machine_facts, package_versions, pick_device
 from bench.measure import measure, open_jobs, pick_variants
-from bench.metrics import facts_for
-from bench.ray_workers import WorkerPool, render_on_workers
+from bench.metrics import facts_for, installed
+from bench.ray_workers import WorkerPool, render_on_workers, score_steps_on_workers
 from bench.records import Progress, RunInfo, RunOptions, Suite
 from bench.report import write_report
 from bench.report.facts import is_current
@@ -32,6 +32,7 @@ from bench.run.status import (
     update_info,
 )
 from bench.score import missing_scores, score
+from bench.steps.plan import open_step_jobs, step_metrics_of
 from bench.store import RunFolder, batch_of, forget_empty_run
 from bench.suite import protocol_digest
 
@@ -98,7 +99,7 @@ def _run(
     metrics = tuple(options.metrics) if options.metrics is not None else suite.metrics
     if "score" in stages or options.metrics is not None:
         facts_for(metrics)
-    if suite.external_images is not None and not {"render", "measure"}.isdisjoint(stages):
+    if suite.external_images is not None and not {"render", "steps", "measure"}.isdisjoint(stages):
         raise UsageError(
             f"{path}: its images are external; there is no model to render or to time.",
             f"hotart-bench score {argument(path)}",
@@ -144,6 +145,8 @@ def _do(stage: Stage, work: Work, done: int, *, alone: bool) -> int:
             found = _render(work)
         case "score":
             found = _score(work)
+        case "steps":
+            found = _steps(work)
         case "measure":
             found = _measure(work, alone)
     if alone:
@@ -178,6 +181,31 @@ def _score(work: Work) -> int:
         variants=variants,
         metrics=work.metrics,
         device=pick_device(work.options.device),
+        weights_dir=work.options.weights_dir,
+        progress=work.progress,
+    )
+
+
+def _steps(work: Work) -> int:
+    plan = work.options.steps or work.suite.step_metrics
+    if plan is None:
+        return 0
+    facts = [metric.facts for metric in step_metrics_of(plan.metrics, installed(), None)]
+    names = [variant.name for variant in work.variants]
+    folder = work.folder
+    jobs = open_step_jobs(work.suite, names, facts, plan.at, folder.renders(), folder.step_scores())
+    if not jobs:
+        return 0
+    if work.pool is not None:
+        with work.pool:
+            return score_steps_on_workers(work.suite, folder, work.pool, jobs, progress=work.progress)
+    from bench.steps.paths import score_steps  # imports torch
+
+    return score_steps(
+        work.suite,
+        folder,
+        jobs,
+        device=check_device(work),
         weights_dir=work.options.weights_dir,
         progress=work.progress,
     )

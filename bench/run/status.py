@@ -39,8 +39,10 @@ from bench.store.reading import image_hashes
 from bench.suite import protocol_digest
 from bench.suite.planned_images import missing_batches, missing_images
 
-Stage = Literal["render", "score", "measure", "report"]
+Stage = Literal["render", "score", "steps", "measure", "report"]
 STAGES: tuple[Stage, ...] = ("render", "score", "measure", "report")
+STEPS_TOO: tuple[Stage, ...] = ("render", "score", "steps", "measure", "report")
+"""The stages of a suite that says which steps are scored."""
 
 
 class Work(NamedTuple):
@@ -154,7 +156,7 @@ def update_info(stages: tuple[Stage, ...], work: Work) -> None:
     held = known.keys() | {one.variant for one in folder.renders()} | {one.variant for one in folder.timings()}
     changed = [name for name, one in found.items() if known.get(name) != one.digest and name in held]
     lost = unrendered(work.suite, folder, work.variants)
-    if changed or (lost and "render" in stages and work.pool is None):
+    if changed or (lost and not {"render", "steps"}.isdisjoint(stages) and work.pool is None):
         check_device(work)  # or the old results would be gone and no new ones allowed
     if stages != ("report",) and old.status != "started" and (new != old or lost or not is_complete(folder)):
         folder.write_info(msgspec.structs.replace(old, status="started"))

@@ -2,46 +2,64 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import NamedTuple
 
+from bench.checkpoints.locate import fetch, find_lora
 from bench.errors import UsageError
-from bench.records import MetricFacts, PlannedImage, Render, StepScore, Suite
+from bench.formatting import listed
+from bench.lora.parse import read_adapter
+from bench.merge.load import open_checkpoint
+from bench.metrics.registry import Metric, Registry, StepMetric
+from bench.records import Lora, MetricFacts, PlannedImage, Render, StepScore, Suite, Variant
 from bench.suite.planned_images import plan_images
 
 PICTURED_PROMPTS = 4
 """Of so many prompts, the first, small pictures of each step are kept for the page."""
-_EVERY = re.compile(r"every\s+(\d{1,4})")
 
 
-def parse_steps(at: str | Sequence[int], steps: int) -> tuple[int, ...]:
-    """The steps that are meant, counted from 1, rising.
+def step_metrics_of(names: Sequence[str], registry: Registry, family: str | None) -> list[Metric | StepMetric]:
+    """The metrics named, in that order.
 
     Args:
-        at: ``all``; ``every N``: steps N, 2N, ... and the last; or numbers, as a sequence or as ``1,5,20``.
-        steps: of the suite.
+        names: of metrics and step metrics.
+        registry: where they are looked up.
+        family: of the checkpoint; None where it is not known yet.
 
     Raises:
-        UsageError: another text, a step beyond the last or below 1, or one given twice.
+        UsageError: a name that is neither, one that compares images with each other, or one that was made for another
+            family of checkpoints.
     """
-    if at == "all":
-        return tuple(range(1, steps + 1))
-    if isinstance(at, str) and (found := _EVERY.fullmatch(at.strip())) and int(found[1]):
-        return tuple(dict.fromkeys((*range(int(found[1]), steps + 1, int(found[1])), steps)))
-    try:
-        numbers = [int(part) for part in at.split(",")] if isinstance(at, str) else list(at)
-    except ValueError as error:
-        raise UsageError(f'{at!r} names no steps; it is "all", "every 2" or numbers such as 1,5,20.') from error
-    for number in numbers:
-        if not 1 <= number <= steps:
-            raise UsageError(f"There is no step {number}; the suite has {steps}, counted from 1.")
-        if numbers.count(number) > 1:
-            raise UsageError(f"The step {number} is named twice.")
-    if not numbers:
-        raise UsageError("No step is named.")
-    return tuple(sorted(numbers))
+    found: list[Metric | StepMetric] = []
+    for name in names:
+        metric = registry.step_metrics.get(name) or registry.metrics.get(name)
+        if metric is None:
+            known = sorted({*registry.step_metrics, *registry.metrics})
+            raise UsageError(
+                f"There is no metric {name!r}; there are: {', '.join(known)}.", "hotart-bench list metrics"
+            )
+        if isinstance(metric, StepMetric):
+            if family is not None and metric.families and family not in metric.families:
+                raise UsageError(
+                    f"The step metric {name} is for {listed(metric.families)}; this checkpoint is {family}."
+                )
+        elif metric.needs_reference or metric.needs_other_samples:
+            raise UsageError(f"The metric {name} compares images with each other; at a step there is only one.")
+        found.append(metric)
+    return found
+
+
+def changes_text(lora: Lora, variant: Variant, weights_dir: Path | None) -> bool:
+    """Whether a LoRA has keys for the text encoders of a variant's checkpoint; only headers are read.
+
+    Raises:
+        WeightsError: a file is missing or damaged, or a key fits no tensor of the checkpoint.
+    """
+    path = Path(fetch(find_lora(lora.path, weights_dir)).path or "")
+    adapter = read_adapter(path, open_checkpoint(variant, weights_dir).tensors, lora.leave_out)
+    return any(change.tensor.startswith("text_encoder") for change in adapter.changes)
 
 
 class StepJob(NamedTuple):

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from bench.errors import UsageError
-from bench.formatting import listed
 from bench.metrics.registry import (
     Inputs,
     LoadedEncoder,
@@ -27,6 +25,7 @@ from bench.metrics.registry import (
 from bench.records import MetricFacts
 from bench.score.batches import by_row, describe, metric_values
 from bench.score.encoder_pass import compute, cut_prompts, embed_texts, forward, reads_text
+from bench.steps.plan import step_metrics_of
 
 KEPT_PROMPTS = 64
 """What an encoder made of so many prompts is kept: those of a batch are asked for at each of its steps."""
@@ -72,7 +71,7 @@ def open_scorers(
             another family of checkpoints.
         WeightsError, MachineError: weights cannot be loaded.
     """
-    metrics = check_names(names, registry, family)
+    metrics = step_metrics_of(names, registry, family)
     groups: dict[str, list[Metric]] = {}
     scorers: list[Scorer] = []
     for metric in metrics:
@@ -86,36 +85,6 @@ def open_scorers(
         heads = {metric: None if metric.load_head is None else metric.load_head(place) for metric in own}
         scorers.append(EncoderScorer(heads, registry.encoders[encoder].load(place), place.device))
     return tuple(scorers)
-
-
-def check_names(names: Sequence[str], registry: Registry, family: str | None) -> list[Metric | StepMetric]:
-    """The metrics named, in that order.
-
-    Args:
-        names: of metrics and step metrics.
-        registry: where they are looked up.
-        family: of the checkpoint; None where it is not known yet.
-
-    Raises:
-        UsageError: as ``open_scorers``.
-    """
-    found: list[Metric | StepMetric] = []
-    for name in names:
-        metric = registry.step_metrics.get(name) or registry.metrics.get(name)
-        if metric is None:
-            known = sorted({*registry.step_metrics, *registry.metrics})
-            raise UsageError(
-                f"There is no metric {name!r}; there are: {', '.join(known)}.", "hotart-bench list metrics"
-            )
-        if isinstance(metric, StepMetric):
-            if family is not None and metric.families and family not in metric.families:
-                raise UsageError(
-                    f"The step metric {name} is for {listed(metric.families)}; this checkpoint is {family}."
-                )
-        elif metric.needs_reference or metric.needs_other_samples:
-            raise UsageError(f"The metric {name} compares images with each other; at a step there is only one.")
-        found.append(metric)
-    return found
 
 
 class StepScorer:

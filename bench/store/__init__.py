@@ -44,7 +44,17 @@ from bench.store.lock import (
 )
 from bench.store.object_store import ObjectStoreSync, forget_empty, is_run_at, run_url
 from bench.store.objects import Objects, is_url
-from bench.store.reading import GATE, folder_of, image_hashes, load_run, read_gate, read_info, run_of, scores_csv
+from bench.store.reading import (
+    GATE,
+    folder_of,
+    image_hashes,
+    load_run,
+    load_steps,
+    read_gate,
+    read_info,
+    run_of,
+    scores_csv,
+)
 
 R = TypeVar("R", Render, Score, StepScore, Timing)
 
@@ -54,6 +64,7 @@ __all__ = [
     "forget_empty_run",
     "image_hashes",
     "load_run",
+    "load_steps",
     "read_gate",
     "read_info",
     "run_id",
@@ -229,12 +240,13 @@ class RunFolder:
         self._append(self._timings, tuple(records))
 
     def append_step_scores(self, records: Iterable[StepScore]) -> None:
-        """Append to ``steps.jsonl``; on the disk on return."""
-        self._append(self._steps, tuple(records))
+        """Append to ``steps.jsonl``, of which a gate knows nothing; on the disk on return."""
+        self._append(self._steps, tuple(records), gated=False)
 
-    def _append(self, journal: Journal[R], records: tuple[R, ...]) -> None:
+    def _append(self, journal: Journal[R], records: tuple[R, ...], *, gated: bool = True) -> None:
         self._move_old_run_aside()
-        self._remove_gate()
+        if gated:
+            self._remove_gate()
         self._run = None
         journal.append(records)
         if self._sync is not None:

@@ -12,8 +12,8 @@ import msgspec
 from bench import documents
 from bench.errors import InvalidError, MachineError
 from bench.formatting import argument
-from bench.records import SCHEMA, Gate, Progress, Render, Run, RunInfo, Score, Timing
-from bench.store.journal import INFO, RENDERS, SCORES, TIMINGS, Journal
+from bench.records import SCHEMA, Gate, Progress, Render, Run, RunInfo, Score, StepScore, Timing
+from bench.store.journal import INFO, RENDERS, SCORES, STEPS, TIMINGS, Journal
 from bench.store.object_store import read_copy, run_url
 from bench.store.objects import CONNECTIONS, Objects, is_url
 from bench.suite import list_suites
@@ -45,6 +45,11 @@ def load_run(path: str | Path) -> Run:
     timings = Journal(folder / TIMINGS, Timing)
     run = run_of(folder, info, renders.records(), scores.records(), timings.records())
     return msgspec.structs.replace(run, url=run_url(str(path))) if is_url(path) else run
+
+
+def load_steps(path: str | Path) -> tuple[StepScore, ...]:
+    """The step scores of a run, the newest of each; none where no step was scored. Errors as ``load_run``."""
+    return Journal(folder_of(path) / STEPS, StepScore).records()
 
 
 def run_of(

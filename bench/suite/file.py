@@ -23,9 +23,11 @@ from bench.records import (
     Lora,
     MeasurePlan,
     Prompt,
+    Record,
     Sampler,
     Schedule,
     Settings,
+    StepPlan,
     Suite,
     TimingName,
     Variant,
@@ -35,6 +37,7 @@ from bench.records.suite import LeftOut
 from bench.suite import prompt_files
 from bench.suite.limits import parse_limit, quantity_of
 from bench.suite.prompt_formats import READERS
+from bench.suite.step_ranges import parse_steps, range_factors, runs_of, weight_factors
 from bench.suite.training_prompts import training_prompts_in
 
 MAX_SEED = 2**63 - 1
@@ -56,7 +59,11 @@ _FIELDS = (
     "measure",
     "compare_unfused",
     "keep_training_prompts",
+    "step_metrics",
 )
+
+LORA_FIELDS = tuple("step_range" if field == "step_factors" else field for field in Lora.__struct_fields__)
+"""What the table of a LoRA may hold."""
 
 _T = TypeVar("_T")
 
@@ -95,6 +102,7 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
         suite,
         prompts=prompts[:limit],
         limits=limits,
+        step_metrics=_step_plan(str(path), table.get("step_metrics"), suite.settings.steps),
         variants=tuple(_with_paths(path.parent, variant) for variant in suite.variants),
         limit=limit if limit is not None and limit < len(prompts) else None,
         source=name_or_path,
@@ -225,18 +233,18 @@ def _tables(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], 
     for name, inner in variants.items() if isinstance(variants, dict) else ():
         if not isinstance(inner, dict):
             continue
-        yield f"variants.{name}.", inner, tuple(field for field in Variant.__struct_fields__ if field != "name")
+        hidden = ("name", "unet_steps")
+        yield f"variants.{name}.", inner, tuple(field for field in Variant.__struct_fields__ if field not in hidden)
         loras = inner.get("loras")
         for index, item in enumerate(loras if isinstance(loras, list) else ()):
             if isinstance(item, dict):
-                yield f"variants.{name}.loras[{index}].", item, Lora.__struct_fields__
+                yield f"variants.{name}.loras[{index}].", item, LORA_FIELDS
 
 
 def _to_suite(file: str, table: dict[str, Any]) -> Suite:
     """The suite of a file, before its prompts are read; ``Suite.prompt_files`` is ``prompts`` in the file."""
-    fields = {
-        name: value for name, value in table.items() if name not in ("prompts", "limits", "keep_training_prompts")
-    }
+    later = ("prompts", "limits", "keep_training_prompts", "step_metrics")
+    fields = {name: value for name, value in table.items() if name not in later}
     for name in ("prompts", "variants", "settings"):
         if name not in table:
             raise SuiteError(f"{file}: missing field {name}.")
@@ -252,7 +260,44 @@ def _to_suite(file: str, table: dict[str, Any]) -> Suite:
 def _to_variant(file: str, name: str, table: object) -> Variant:
     if not isinstance(table, dict):
         raise SuiteError(f"{file}: variants.{name} is {table!r}; a variant is a table with a checkpoint.")
+    loras = table.get("loras")
+    if isinstance(loras, list):
+        places = (f"{file}: variants.{name}.loras[{index}]" for index in range(len(loras)))
+        table = {**table, "loras": [_to_lora(*one) for one in zip(places, loras, strict=True)]}
     return _convert(f"{file}: variants.{name}: ", {"name": name, **table}, Variant)
+
+
+def _to_lora(place: str, table: object) -> object:
+    """A LoRA's table with its weights by step, if any, as ``Lora.step_factors``; anything else as it is."""
+    if not isinstance(table, dict):
+        return table
+    fields, weight = dict(table), table.get("weight")
+    if "step_range" in table and isinstance(weight, list):
+        raise SuiteError(f"{place}: has both a step_range and a weight by step; leave one of them out.")
+    if "step_range" in table:
+        fields["step_factors"] = range_factors(f"{place}.step_range", fields.pop("step_range"))
+    elif isinstance(weight, list):
+        fields |= {"weight": 1.0, "step_factors": weight_factors(f"{place}.weight", weight)}
+    return fields
+
+
+def _step_plan(file: str, table: object, steps: int) -> StepPlan | None:
+    """``[step_metrics]``: which steps are scored, and by what."""
+    if table is None:
+        return None
+    found = _convert(f"{file}: step_metrics: ", table, _StepTable)
+    try:
+        at = parse_steps(found.at, steps)
+    except UsageError as error:
+        raise SuiteError(f"{file}: step_metrics.at: {error}") from error
+    if not found.metrics or len(set(found.metrics)) < len(found.metrics):
+        raise SuiteError(f"{file}: step_metrics.metrics is empty, or names one twice: {list(found.metrics)}.")
+    return StepPlan(metrics=found.metrics, at=at)
+
+
+class _StepTable(Record, frozen=True):
+    metrics: tuple[str, ...]
+    at: str | tuple[int, ...] = "all"
 
 
 def _convert(place: str, value: object, kind: type[_T]) -> _T:
@@ -330,9 +375,12 @@ def _problems_of_variants(suite: Suite) -> Iterator[str]:
             if text is not None and (not text.strip() or "\0" in text):
                 yield f"variants.{name}.{field} is empty or holds a zero byte"
         for index, lora in enumerate(variant.loras):
+            if lora.step_factors and not any(run[2] for run in runs_of(lora.step_factors, suite.settings.steps)):
+                yield f"variants.{name}.loras[{index}] runs in none of the {suite.settings.steps} steps"
             # Names of blocks depend on the checkpoint's UNet, and are checked where that is read.
             weights = {field: getattr(lora, field) for field in ("weight", "unet", "text_encoder", "text_encoder_2")}
             weights |= {f"blocks.{block}": weight for block, weight in lora.blocks.items()}
+            weights |= {f"weight from {start:g} of the steps on": factor for start, factor in lora.step_factors}
             for field, weight in weights.items():
                 if weight is not None and not abs(weight) <= HEAVIEST_LORA:  # NaN neither
                     allowed = f"a number from {-HEAVIEST_LORA:g} to {HEAVIEST_LORA:g}"

@@ -11,9 +11,38 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from bench.errors import SuiteError
+from bench.errors import SuiteError, UsageError
 
+_EVERY = re.compile(r"every\s+(\d{1,4})")
 _RANGE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*-\s*(\d{1,3}(?:\.\d{1,6})?)\s*%")
+
+
+def parse_steps(at: str | Sequence[int], steps: int) -> tuple[int, ...]:
+    """The steps that are meant, counted from 1, rising.
+
+    Args:
+        at: ``all``; ``every N``: steps N, 2N, ... and the last; or numbers, as a sequence or as ``1,5,20``.
+        steps: of the suite.
+
+    Raises:
+        UsageError: another text, a step beyond the last or below 1, or one given twice.
+    """
+    if at == "all":
+        return tuple(range(1, steps + 1))
+    if isinstance(at, str) and (found := _EVERY.fullmatch(at.strip())) and int(found[1]):
+        return tuple(dict.fromkeys((*range(int(found[1]), steps + 1, int(found[1])), steps)))
+    try:
+        numbers = [int(part) for part in at.split(",")] if isinstance(at, str) else list(at)
+    except ValueError as error:
+        raise UsageError(f'{at!r} names no steps; it is "all", "every 2" or numbers such as 1,5,20.') from error
+    for number in numbers:
+        if not 1 <= number <= steps:
+            raise UsageError(f"There is no step {number}; the suite has {steps}, counted from 1.")
+        if numbers.count(number) > 1:
+            raise UsageError(f"The step {number} is named twice.")
+    if not numbers:
+        raise UsageError("No step is named.")
+    return tuple(sorted(numbers))
 
 
 def range_factors(where: str, text: str) -> tuple[tuple[float, float], ...]:

@@ -33,6 +33,24 @@
     });
   }
 
+  // Film strips ---------------------------------------------------------------------------
+  for (const strip of document.querySelectorAll("[data-strip]")) {
+    const scrub = strip.querySelector("[data-scrub]");
+    const frames = [...strip.querySelectorAll("[data-frame]")];
+    const show = () => {
+      for (const frame of frames) {
+        const now = frame.dataset.frame === scrub.value;
+        frame.classList.toggle("now", now);
+        if (now) strip.querySelector("[data-step]").textContent = frame.dataset.number;
+      }
+    };
+    scrub.addEventListener("input", show);
+    for (const frame of frames) {
+      frame.addEventListener("click", () => { scrub.value = frame.dataset.frame; show(); });
+    }
+    show();
+  }
+
   const data = JSON.parse(byId("data").textContent);
   if (!data.rows.length) return;
   const { variants, metrics, pairs, rows } = data;
