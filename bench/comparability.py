@@ -203,7 +203,7 @@ def run_labels(candidate: Run, reference: Run) -> tuple[str, str]:
     if resolved(candidate.path) == resolved(reference.path):
         several = len(candidate.info.suite.variants) > 1
         inner = f", or compare this one's variants: hotart-bench compare {argument(candidate.path)}" if several else ""
-        raise UsageError(f"The run {candidate.path} is compared with itself.", hint=f"Name two folders{inner}.")
+        raise UsageError(f"The run {candidate.path} is compared with itself.", hint=f"name two folders{inner}")
     names = Path(candidate.path).name, Path(reference.path).name
     ids = candidate.info.id, reference.info.id
     return next((pair for pair in (names, ids) if pair[0] != pair[1]), (candidate.path, reference.path))

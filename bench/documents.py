@@ -283,10 +283,10 @@ def read_text(path: Path) -> str:
         SuiteError: missing, not a plain file, too large, not readable, binary, or of another encoding (with the place).
     """
     refuse_url(path)
+    if not exists(path):
+        raise SuiteError(f"{path}: there is no such file.")
     try:
         data = read_bytes(path)
-    except FileNotFoundError as error:
-        raise SuiteError(f"{path}: there is no such file.") from error
     except OSError as error:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}.") from error
     binary = f"{path}: holds zero bytes: a binary file, or text that is not UTF-8."
@@ -380,7 +380,7 @@ def read_bytes(path: Path, most_bytes: int = DOCUMENT_BYTES) -> bytes:
     with open_plain(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most_bytes:
-            said = f"it holds {size / 2**20:,.0f} MiB; at most {most_bytes // 2**20:,} are read of such a file"
+            said = f"it holds {size / 2**20:,.1f} MiB; at most {most_bytes // 2**20:,} are read of such a file"
             raise OSError(errno.EFBIG, said, str(path))
         return file.readall()
 

@@ -91,7 +91,7 @@ def read_lock() -> Lock:
 
 def hash_once(path: Path) -> str:
     """The file's sha256, 64 lower-case hex digits; computed once while the file stays as it is."""
-    path = path.resolve()
+    path = documents.resolved(path)
     state = documents.file_state(path)
     known = read_lock().hashed.get(str(path))
     if known is not None and all(getattr(known, name) == value for name, value in state._asdict().items()):

@@ -60,6 +60,8 @@ warmups = 0
 PROMPTS = "a yellow tent by the sea at noon\nclear dawn over the dunes\nportrait of a woman with red hair\n"
 RECIPE = 'method = "weighted_sum"\nmodels = ["a.safetensors", "b.safetensors"]\nalpha = 0.3\n'
 GATE_FILES = ("--junit", "gate.xml", "--summary", "gate.md", "--json", "gate.json")
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+"""Of each command: the pictures are too small for more threads to help."""
 JOBS: dict[str, tuple[str, ...]] = {
     "run": ("run", "tiny.toml", "-o", "run", "--device", "cpu"),
     "render": ("render", "tiny.toml", "-o", "run", "--device", "cpu"),
@@ -175,7 +177,7 @@ def prepare(place: Path) -> None:
 
 def end_of(place: Path, arguments: tuple[str, ...]) -> tuple[int, dict[str, object]]:
     """Run a command to its end; its exit code, and the state that it leaves."""
-    ended = subprocess.run([COMMAND, *arguments], cwd=place, capture_output=True, check=False)
+    ended = subprocess.run([COMMAND, *arguments], cwd=place, env=ENVIRONMENT, capture_output=True, check=False)
     return ended.returncode, state_of(place, ended.stdout)
 
 
@@ -193,7 +195,9 @@ def interrupt(
     """Interrupt a command, look at what it left, and give it again; None where it had ended before."""
     command = [COMMAND, *JOBS[verb]]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        with subprocess.Popen(command, cwd=place, stdout=out, stderr=err, start_new_session=True) as process:
+        with subprocess.Popen(
+            command, cwd=place, env=ENVIRONMENT, stdout=out, stderr=err, start_new_session=True
+        ) as process:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(after_s)
                 return None

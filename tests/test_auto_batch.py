@@ -12,7 +12,7 @@ import torch
 
 import bench.render
 import bench.run
-from bench.errors import OutOfMemory, SuiteError
+from bench.errors import InvalidError, OutOfMemory, SuiteError
 from bench.render import auto_batch as fitting
 from bench.render.auto_batch import UNMEASURED_BATCH, largest_batch
 from bench.run import RunOptions, run_stage
@@ -115,20 +115,22 @@ class Renderer:
 def test_out_of_memory_halves_the_batch_and_the_run_remembers_it(auto, tmp_path, monkeypatch) -> None:
     told: list[str] = []
     renderer = Renderer(monkeypatch, most=2)
-    run_stage(
-        "render",
-        auto,
-        tmp_path / "run",
-        RunOptions(device="cpu"),
-        progress=lambda stage, done, total, note="": told.append(note),
-    )
+    with pytest.raises(InvalidError, match="12 images still to render"):  # this one draws nothing
+        run_stage(
+            "render",
+            auto,
+            tmp_path / "run",
+            RunOptions(device="cpu"),
+            progress=lambda stage, done, total, note="": told.append(note),
+        )
     assert renderer.asked == [8, 4, 2]
     info = load_run(tmp_path / "run").info
     assert info.suite.settings.batch == 2
     assert "Batches are of 2: the memory did not hold 4." in info.settings_notes
     assert "out of memory: going on with batches of 4" in told
     renderer.asked.clear()
-    run_stage("render", auto, tmp_path / "run", RunOptions(device="cpu"))
+    with pytest.raises(InvalidError):
+        run_stage("render", auto, tmp_path / "run", RunOptions(device="cpu"))
     assert renderer.asked == [2], "a run that is continued keeps its batch"
 
 

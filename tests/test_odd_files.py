@@ -195,6 +195,7 @@ OPENERS = {
     "bench/machine.py": "/proc/cpuinfo",
     "bench/measure/meters.py": "/proc/self/status",
     "bench/checkpoints/families.py": "shapes that come with the package",
+    "bench/checkpoints/scheduler.py": "a table of schedulers that comes with the package",
     "bench/suite/tokens.py": "a vocabulary that comes with a package",
     "bench/suite/training_prompts.py": "a list that comes with the package",
     "bench/report/__init__.py": "templates that come with the package",

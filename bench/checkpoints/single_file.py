@@ -213,8 +213,10 @@ def _prediction_beside(path: Path) -> Prediction | None:
     for key in ("model", "params"):
         config = config.get(key) if isinstance(config, dict) else None
     told = config if isinstance(config, dict) else {}
-    odd = [f"{key} = {told[key]!r}" for key, usual in LDM_NOISE.items() if key in told and told[key] != usual]
-    said = told.get("parameterization")
+    # Not said where it is nested: a few lines of YAML can hold one that is too large to be written.
+    plain = {key: value if not isinstance(value, dict | list) else "..." for key, value in told.items()}
+    odd = [f"{key} = {plain[key]!r}" for key, usual in LDM_NOISE.items() if key in plain and plain[key] != usual]
+    said = plain.get("parameterization")
     if said is not None and (not isinstance(said, str) or said not in PREDICTIONS):
         odd.append(f"parameterization = {said!r}")
     if odd:

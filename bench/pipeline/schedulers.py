@@ -60,8 +60,7 @@ def make_scheduler(what: str, facts: CheckpointFacts, sampler: Sampler, schedule
     unknown = set(fields) - values.keys()
     if unknown:
         raise MachineError(
-            f"diffusers {diffusers.__version__}: {name} has settings that this hotart-bench does not know: "
-            f"{listed(unknown)}.",
+            f"diffusers {diffusers.__version__}: {name} has settings that are not known here: {listed(unknown)}.",
             "pip install --upgrade hotart-bench, or an earlier diffusers",
         )
     scheduler = kind(**{field: values[field] for field in fields})

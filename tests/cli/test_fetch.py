@@ -143,7 +143,7 @@ def test_hashes_of_a_checkpoint_of_the_hub_are_recorded(cli, with_weights, netwo
     answer = cli("fetch", "own.toml")
     assert answer.code == 0, answer.err
     (line,) = [line for line in answer.out.splitlines() if line.startswith("owner/mini")]
-    assert "recorded here" in line
+    assert "locked: as first seen here" in line
     assert "a run with other bytes is refused" in answer.out
     lock = json.loads((tmp_path / "locks" / "lock.json").read_text("utf-8"))
     assert "unet/diffusion_pytorch_model.safetensors" in lock["sources"]["owner/mini@unpinned"]["files"]

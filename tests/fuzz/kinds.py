@@ -29,7 +29,8 @@ from bench.compare import compare_run, metric_means
 from bench.gate import check_limits, like_named
 from bench.gate.ci import github_annotations, junit_xml
 from bench.inspection import find_lora_file, open_any
-from bench.lora.parse import PEFT_CONFIG, PEFT_FILE, read_adapter
+from bench.lora.parse import read_adapter
+from bench.lora.peft import PEFT_CONFIG, PEFT_FILE
 from bench.merge.load import open_checkpoint, open_named, open_recipe
 from bench.metrics import weights as metric_weights
 from bench.metrics.blip import read_text_shape

@@ -76,7 +76,7 @@ def test_a_prompt_file_may_name_groups(name, text, tmp_path):
 def test_a_group_that_is_no_name_is_refused_and_a_blank_one_is_none(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('[{"prompt": "a fox", "group": ["fox"]}]')
-    with pytest.raises(SuiteError, match="the group is a list, not a name"):
+    with pytest.raises(SuiteError, match="group is a list, not a text"):
         read_prompts(path)
     path.write_text('[{"prompt": "a fox", "group": 7}, {"prompt": "a dog", "group": "  "}]')
     assert [one.group for one in read_prompts(path)] == ["7", ""]

@@ -69,10 +69,18 @@ def draw(width: int, height: int, mode: str = "RGB") -> Image.Image:
 
 
 def encoded(image: Image.Image) -> bytes:
-    """The bytes of a file that keeps every pixel as it is."""
+    """The bytes of a file that keeps every pixel as it is, but for CMYK, which is read from JPEG files alone."""
     file = io.BytesIO()
-    image.save(file, "TIFF" if image.mode == "CMYK" else "PNG")
+    image.save(file, **({"format": "JPEG", "quality": 100} if image.mode == "CMYK" else {"format": "PNG"}))
     return file.getvalue()
+
+
+def seen(width: int, height: int, mode: str) -> Image.Image:
+    """The picture as a viewer shows its file: what is see-through on white."""
+    image = draw(width, height, mode)
+    if mode in ("RGBA", "LA"):
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+    return Image.open(io.BytesIO(encoded(image))) if mode == "CMYK" else image
 
 
 def judged(

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from clip_panel import CASES, all_pairs, draw, judged, open_clip_clip, transformers_clip
+from clip_panel import CASES, all_pairs, draw, judged, open_clip_clip, seen, transformers_clip
 from official_layouts import AESTHETIC_LAYERS, SMALL_L14, random_clip, random_head, write_head, write_openai
 from test_preprocessing import openai_official
 
@@ -72,7 +72,7 @@ def test_they_are_the_official_ratings(panel, tmp_path) -> None:
 def unit(model, prompt_id) -> np.ndarray:
     width, height, mode, _ = prompt_id
     with torch.inference_mode():
-        features = model.get_image_features(pixel_values=openai_official(draw(width, height, mode))[None])
+        features = model.get_image_features(pixel_values=openai_official(seen(width, height, mode))[None])
     row = features.pooler_output[0].double().numpy()
     return row / np.linalg.norm(row)
 

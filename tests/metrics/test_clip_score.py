@@ -6,7 +6,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from clip_panel import CASES, LONG, all_pairs, draw, judged, plain_ids, transformers_clip, transformers_features
+from clip_panel import CASES, LONG, all_pairs, judged, plain_ids, seen, transformers_clip, transformers_features
 from official_layouts import SMALL_L14, random_clip, write_openai
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -28,7 +28,7 @@ def scores(tmp_path_factory):
 
 def official(model, prompt_id, ids=plain_ids, crop=None) -> float:
     width, height, mode, prompt = prompt_id
-    image = draw(width, height, mode)
+    image = seen(width, height, mode)
     pixels = CLIPImageProcessorPil()(image.convert("RGB"), return_tensors="pt").pixel_values[0]
     picture, text = transformers_features(model, pixels if crop is None else crop(pixels), ids(prompt))
     return 100 * max(float(picture @ text), 0.0)

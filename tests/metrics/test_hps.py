@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from clip_panel import CASES, LONG, all_pairs, draw, judged, plain_ids, transformers_clip, transformers_features
+from clip_panel import CASES, LONG, all_pairs, judged, plain_ids, seen, transformers_clip, transformers_features
 from official_layouts import SMALL_H14, random_clip, write_hps
 from open_clip import tokenize
 from test_preprocessing import hps_official, transformers_official
@@ -49,7 +49,7 @@ def scored(tmp_path_factory):
 
 def official(model, prompt_id, preprocessing=hps_official, ids=tokenize) -> float:
     width, height, mode, prompt = prompt_id
-    picture, text = transformers_features(model, preprocessing(draw(width, height, mode)), ids(prompt))
+    picture, text = transformers_features(model, preprocessing(seen(width, height, mode)), ids(prompt))
     return 100 * float(picture @ text)
 
 

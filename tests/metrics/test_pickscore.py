@@ -8,7 +8,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from clip_panel import CASES, LONG, all_pairs, draw, judged, open_clip_clip, open_clip_features, plain_ids
+from clip_panel import CASES, LONG, all_pairs, judged, open_clip_clip, open_clip_features, plain_ids, seen
 from official_layouts import PICKSCORE_FOLDER, SMALL_H14, random_clip, write_pickscore
 from safetensors.torch import load_file, save_file
 from test_preprocessing import transformers_official
@@ -33,7 +33,7 @@ def state():
 
 def official(model, prompt_id, ids=plain_ids) -> float:
     width, height, mode, prompt = prompt_id
-    pixels = transformers_official(draw(width, height, mode))
+    pixels = transformers_official(seen(width, height, mode))
     picture, text = open_clip_features(model, pixels, ids(prompt))
     return 100 * float(picture @ text)
 

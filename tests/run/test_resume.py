@@ -318,7 +318,11 @@ def test_a_disk_that_may_not_be_written_ends_with_6(moved, tmp_path, cli, monkey
     monkeypatch.setattr(Path, "mkdir", read_only)
     refused(cli("run", suite_file, "-o", tmp_path / "new"), 6, str(tmp_path / "new"), "Read-only file system")
     monkeypatch.undo()
-    monkeypatch.setattr("bench.store.lock.os.open", read_only)
+    there = os.open
+    monkeypatch.setattr(
+        "bench.store.lock.os.open",
+        lambda path, flags, *rest, **kind: read_only(path) if flags & os.O_CREAT else there(path, flags, *rest, **kind),
+    )
     refused(cli("run", suite_file, "-o", folder), 6, str(folder), "Read-only file system")
     monkeypatch.undo()
     assert not (tmp_path / "new").exists()
