@@ -38,12 +38,15 @@ def argument(text: object) -> str:
 
 
 def making(suite: Suite) -> str:
-    """The command that makes a run of a suite, a sweep, or external images, up to its folder and other flags."""
-    external, sweep = suite.external_images, suite.sweep
+    """The command that makes a run of a suite, a sweep, an attribution or external images, up to further flags."""
+    external, sweep, attribution = suite.external_images, suite.sweep, suite.attribution
     if external is not None:
         table = f" --prompts {argument(external.prompts)}" if external.prompts else ""
         return f"hotart-bench score --images {argument(external.images)}{table}"
     source = argument(suite.source or suite.name)
+    if attribution is not None:
+        windows = sum(window.kind == "only" for window in attribution.windows)
+        return f"hotart-bench steps {source} --attribute {argument(attribution.variant)} --windows {windows}"
     if sweep is None:
         return f"hotart-bench run {source}"
     weights = ",".join(f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight) for weight in sweep.weights)

@@ -27,9 +27,12 @@ from bench.documents import read_bytes, sha256_of
 from bench.errors import WeightsError
 from bench.lora.algorithms import weights_of
 from bench.lora.parse import read_adapter
-from bench.merge.load import every_place, open_checkpoint
+from bench.merge.load import every_place, open_checkpoint, open_part
 from bench.records import Fingerprint, Record, Sampler, Suite, Variant, WeightFile
 from bench.records.weights import NoiseSchedule
+
+UNET_FILES = ("unet", "checkpoint")
+"""Components of files that hold a UNet."""
 
 
 def fingerprint(variant: Variant, weights_dir: Path | None = None, sampler: Sampler | None = None) -> Fingerprint:
@@ -82,6 +85,10 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None, sampler: Samp
         facts["noise"] = msgspec.to_builtins(checkpoint.facts.noise)
     if checkpoint.identity:
         facts["identity"] = checkpoint.identity
+    if variant.unet_steps:
+        facts["unet_steps"] = [
+            (start, _other_unet(name, checkpoint, weights_dir)) for start, name in variant.unet_steps
+        ]
     return Fingerprint(
         name=variant.name,
         digest=sha256_of(json.dumps(facts, sort_keys=True).encode()),
@@ -92,6 +99,14 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None, sampler: Samp
         lora_mode="none" if not variant.loras else "fused" if variant.fuse else "unfused",
         modules_changed=len(changed),
     )
+
+
+def _other_unet(name: str, base: Checkpoint, weights_dir: Path | None) -> Any:
+    """What a UNet is that runs in some steps; "" for the variant's own."""
+    if not name:
+        return ""
+    part = open_part("unet", name, weights_dir, base)
+    return [part.identity, [weights_sha256(path) for component, path in part.files if component in UNET_FILES]]
 
 
 def _schedule(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,7 +116,8 @@ def list_metrics(
 
     A metric that is named is shown with all its facts: version, unit, range, encoder, training, licence, source.
     Training overlap tells what a metric shares with the data that the variants were trained on: the same data (they
-    were trained to please it), related data, or none. --json has all facts.
+    were trained to please it), related data, or none. Those "at a step" are for `hotart-bench steps`. --json has all
+    facts.
 
     Examples:
       hotart-bench list metrics
@@ -124,7 +126,8 @@ def list_metrics(
     """
     for problem in plugin_problems():
         say(problem)
-    known = {facts.name: facts for facts in all_facts()}
+    steps = {name: one.facts for name, one in installed().step_metrics.items()}
+    known = {facts.name: facts for facts in all_facts()} | steps
     if metric is not None:
         options.check_known((metric,), "METRIC", sorted(known), "hotart-bench list metrics")
         known = {metric: known[metric]}
@@ -134,13 +137,17 @@ def list_metrics(
         print_table({metric: "name", "": "text"}, _facts_rows(known[metric]))
     else:
         rows = [
-            [facts.name, facts.category, BETTER[facts.higher_is_better], facts.training_overlap, facts.summary]
+            [facts.name, _category(facts, steps), BETTER[facts.higher_is_better], facts.training_overlap, facts.summary]
             for facts in known.values()
         ]
         columns: Columns = dict.fromkeys(("metric", "category", "better", "training overlap"), "name")
         print_table({**columns, "what it is": "text"}, rows)
         say("All facts of one: hotart-bench list metrics METRIC")
     return DONE
+
+
+def _category(facts: MetricFacts, steps: Mapping[str, MetricFacts]) -> str:
+    return f"{facts.category}, at a step" if facts.name in steps else facts.category
 
 
 def _facts_rows(facts: MetricFacts) -> list[tuple[str, str]]:
@@ -166,7 +173,8 @@ def _weights_rows(facts: MetricFacts) -> list[tuple[str, str]]:
     registry = installed()
     encoder = registry.encoders[facts.encoder].weights if facts.encoder is not None else ()
     rows = []
-    for entry in map(find_entry, (*encoder, *registry.metrics[facts.name].weights)):
+    own = registry.metrics.get(facts.name) or registry.step_metrics[facts.name]
+    for entry in map(find_entry, (*encoder, *own.weights)):
         for file in entry.files:
             trust = TRUST["unpinned" if file.sha256 is None else "pinned"]
             commit = f", commit {entry.revision[:12]}" if entry.revision is not None else ""

@@ -121,6 +121,9 @@ def _attribution_panel(ax: Axes, one: AttributedMetric, steps: int) -> None:
 
 
 def _step_axes(ax: Axes, title: str, label: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     ax.grid(axis="y")
     ax.tick_params(labelcolor=INK)
     ax.set_title(title, size=9)

@@ -223,7 +223,7 @@ def command(run: Run) -> str:
         return f"{text.making(suite)} {shlex.join([*words, *dtype, '--device', run.info.machine.device])}"
     if suite.limit is not None:
         words += ["--limit", str(suite.limit)]
-    if suite.sweep is None:
+    if suite.sweep is None and suite.attribution is None:
         made = {one.name for one in run.info.variants}
         chosen = [variant.name for variant in suite.variants if variant.name in made]
         words += ["--variants", ",".join(chosen)] if 0 < len(chosen) < len(suite.variants) else []

@@ -74,7 +74,7 @@ def steps_view(
     orders = step_orders(run, scores, pairs, finals) if scores else ()
     sentences = [
         *([] if found is None else attribution_sentences(found)),
-        *(curve_sentence(one) for one in curves),
+        *curve_sentences(curves),
         *(order_sentence(one) for one in orders),
     ]
     return StepsView(
@@ -87,13 +87,13 @@ def how_to_read(view: StepsView) -> str:
     said = []
     if view.curves:
         said.append(
-            "Along each image's own path, the image that the model predicts at a step is decoded and scored. Steps count "
-            "from 1; a band holds a whole curve."
+            "Along each image's own path, the image that the model predicts at a step is decoded and scored. Steps "
+            "count from 1; a band holds a whole curve."
         )
     if view.attribution is not None:
         said.append(
-            f"{view.attribution.variant} ran in windows of steps only, {view.attribution.reference} in the others; what "
-            "it changes in text encoders stayed on."
+            f"{view.attribution.variant} ran in windows of steps only, {view.attribution.reference} in the others; "
+            "what it changes in text encoders stayed on."
         )
     return " ".join(said)
 
@@ -151,12 +151,19 @@ def _sign(one: AttributedMetric, first: int, last: int) -> int:
     return 0
 
 
+def curve_sentences(curves: Sequence[StepCurve]) -> list[str]:
+    """A sentence a curve that is told from 0 somewhere, and one on those that are not."""
+    flat = [one for one in curves if all(low <= 0 <= high for low, high in zip(one.low, one.high, strict=True))]
+    said = [curve_sentence(one) for one in curves if one not in flat]
+    if flat:
+        names = text.listed([f"{one.metric} of {one.candidate} - {one.reference}" for one in flat])
+        said.append(f"At no step told from 0, with {text.plural(flat[0].prompts, 'prompt')}: {names}.")
+    return said
+
+
 def curve_sentence(curve: StepCurve) -> str:
     """Where a curve is told from 0, and where its peak is."""
-    told = [step for step, low, high in zip(curve.steps, curve.low, curve.high, strict=True) if not low <= 0 <= high]
     who = f"{curve.metric}, {curve.candidate} - {curve.reference}"
-    if not told:
-        return f"{who}: no step is told from 0."
     below = [s for s, high in zip(curve.steps, curve.high, strict=True) if high < 0]
     above = [s for s, low in zip(curve.steps, curve.low, strict=True) if low > 0]
     parts = [f"above 0 at {text.steps(above)}"] if above else []

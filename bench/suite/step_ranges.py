@@ -45,13 +45,13 @@ def parse_steps(at: str | Sequence[int], steps: int) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-def range_factors(where: str, text: str) -> tuple[tuple[float, float], ...]:
+def range_factors(where: str, text: object) -> tuple[tuple[float, float], ...]:
     """``20-40%`` as factors: 1 from the fraction 0.2 on, 0 before and from 0.4 on.
 
     Raises:
         SuiteError: another text, or a range that is reversed, empty or goes beyond 100 %.
     """
-    found = _RANGE.fullmatch(text.strip())
+    found = _RANGE.fullmatch(text.strip()) if isinstance(text, str) else None
     if found is None:
         raise SuiteError(f'{where} is {text!r}; a range of steps is a text such as "0-40%".')
     start, end = (Decimal(part) / 100 for part in found.groups())
