@@ -13,10 +13,9 @@ import torch
 
 from bench.checkpoints.blocks import BlockMap, block_of, count_blocks
 from bench.checkpoints.checkpoint import Checkpoint, component_of
-from bench.checkpoints.configurations import LoneConfig
+from bench.checkpoints.configurations import LoneConfig, read_config
 from bench.checkpoints.detect import LORA, detect
 from bench.checkpoints.diffusers_folder import CLASS_NAMES, open_component
-from bench.checkpoints.families import read_config
 from bench.checkpoints.finite import count_non_finite
 from bench.checkpoints.locate import SHIPPED, fetch, find_checkpoint, find_lora, lora_in, refuse_pickle
 from bench.checkpoints.safetensors_files import read_header, weight_files, weights_sha256

@@ -64,6 +64,23 @@ def test_modules_import_each_other_in_one_direction() -> None:
     tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
 
 
+def test_not_even_imports_inside_functions_lead_back() -> None:
+    modules = set(map(module_name, MODULES))
+    graph = {name: set[str]() for name in modules}
+    for path in MODULES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        guarded = {id(node) for block in ast.walk(tree) if is_for_types(block) for node in ast.walk(block)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and id(node) not in guarded:
+                targets = {f"{node.module}.{alias.name}" for alias in node.names} & modules or {node.module} & modules
+                graph[module_name(path)] |= targets - {module_name(path)}
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
 def test_the_reader_of_imports_sees_all_of_them(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
     path.write_text(

@@ -67,7 +67,7 @@ def freeze(
     medians to 7, here and not on writing, so that a run and the file of it are the same numbers. Of absolute
     paths in the fingerprints the last part is kept.
 
-    Every image is read and compared with its record; why nothing can be said of a variant stands in its ``doubts``.
+    Every image is read and compared with its record; why nothing can be said of a variant is in its ``doubts``.
 
     Args:
         run: a run as it was read.
@@ -81,15 +81,13 @@ def freeze(
         InvalidError: it has neither a score that counts nor a timing.
         MachineError: an image cannot be read.
     """
-    suite = run.info.suite
+    suite, scores = run.info.suite, usable_scores(run)
     check_names(variants or (), [one.name for one in run.info.variants], f"The run {run.path} has no variant")
     _refuse_limited(run)
     doubtful = doubts(run, image_hashes(run) if hashes is None else hashes)
-    scores = usable_scores(run)
     if not scores and not any(timing.values for timing in run.timings) and not any(doubtful.values()):
-        raise InvalidError(
-            f"{run.path}: has no score and no timing to check.", f"hotart-bench score {argument(run.path)}"
-        )
+        hint = f"hotart-bench score {argument(run.path)}"
+        raise InvalidError(f"{run.path}: has no score and no timing to check.", hint)
     return Baseline(
         schema=BASELINE_SCHEMA,
         kind=KIND,

@@ -6,11 +6,16 @@ built for hours. No torch.
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
+from bench import documents
+from bench.errors import WeightsError
 from bench.records import Component
+
+AGAIN = "save the whole pipeline again with pipeline.save_pretrained(FOLDER), or take its original file"
 
 Width = Annotated[int, Meta(ge=1, le=2**20)]
 """Of a layer, in channels or entries."""
@@ -115,3 +120,25 @@ COMPONENTS: dict[Component, type[Struct]] = {
     "text_encoder": TextConfig,
     "text_encoder_2": TextConfig,
 }
+
+
+def read_config(path: Path, kind: type[Struct] = AnyConfig) -> dict[str, Any]:
+    """A configuration, as its file has it.
+
+    Args:
+        path: the file.
+        kind: which fields are checked: one of ``configurations``.
+
+    Raises:
+        WeightsError: it is missing, not a JSON object, or one of these fields has another type or is out of range.
+    """
+    try:
+        config = documents.loads(documents.read_bytes(path).decode(), finite=False)  # diffusers writes -Infinity
+        documents.convert(config, kind)
+    except OSError as error:
+        said = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise WeightsError(f"{path}: {said}.", AGAIN) from error
+    except ValueError as error:
+        raise WeightsError(f"{path}: is not such a configuration: {error}.", AGAIN) from error
+    table: dict[str, Any] = config
+    return table

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.checkpoints.checkpoint import Shape, SourceCheckpoint, Tensor, refuse_differences, stored_dtypes
-from bench.checkpoints.configurations import COMPONENTS, UnetConfig
+from bench.checkpoints.configurations import COMPONENTS, UnetConfig, read_config
 from bench.checkpoints.detect import CONTEXT_OF_SD2, refuse_scaled, refuse_whole_numbers
 from bench.checkpoints.families import (
     CONV_IN,
@@ -24,7 +24,6 @@ from bench.checkpoints.families import (
     family_tensors,
     of_component,
     pipeline_family,
-    read_config,
 )
 from bench.checkpoints.locate import convert_hint
 from bench.checkpoints.safetensors_files import Stored, read_header, read_stored, unwrapped, weight_files

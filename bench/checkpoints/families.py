@@ -11,13 +11,9 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from msgspec import Struct
-
-from bench import documents
 from bench.checkpoints.checkpoint import Shape, Tensor, component_of
-from bench.checkpoints.configurations import AnyConfig, PipelineIndex
+from bench.checkpoints.configurations import AGAIN, PipelineIndex, read_config
 from bench.errors import WeightsError
 from bench.records import Component
 from bench.records.weights import Family
@@ -28,7 +24,6 @@ PIPELINES: dict[str, Family] = {"StableDiffusionXLPipeline": "sdxl", "StableDiff
 """Pipeline classes that are rendered, and the family of each."""
 
 TOKENIZERS: dict[Family, tuple[str, ...]] = {"sdxl": ("tokenizer", "tokenizer_2"), "sd15": ("tokenizer",)}
-AGAIN = "save the whole pipeline again with pipeline.save_pretrained(FOLDER), or take its original file"
 CONFIGS = Path(__file__).parent / "configs"
 CONV_IN = "unet.conv_in.weight"
 INPAINTING_CHANNELS = 9
@@ -42,28 +37,6 @@ def config_folder(family: str) -> Path:
 def family_components(family: Family) -> tuple[Component, ...]:
     """The components of a family's pipelines; SD 1.5 has no second text encoder."""
     return COMPONENTS if family == "sdxl" else COMPONENTS[:-1]
-
-
-def read_config(path: Path, kind: type[Struct] = AnyConfig) -> dict[str, Any]:
-    """A configuration, as its file has it.
-
-    Args:
-        path: the file.
-        kind: which fields are checked: one of ``configurations``.
-
-    Raises:
-        WeightsError: it is missing, not a JSON object, or one of these fields has another type or is out of range.
-    """
-    try:
-        config = documents.loads(documents.read_bytes(path).decode(), finite=False)  # diffusers writes -Infinity
-        documents.convert(config, kind)
-    except OSError as error:
-        said = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-        raise WeightsError(f"{path}: {said}.", AGAIN) from error
-    except ValueError as error:
-        raise WeightsError(f"{path}: is not such a configuration: {error}.", AGAIN) from error
-    table: dict[str, Any] = config
-    return table
 
 
 def read_pipeline_class(folder: Path) -> str:

@@ -10,13 +10,12 @@ from typing import Any
 import msgspec
 
 from bench.checkpoints.checkpoint import Checkpoint, component_of
-from bench.checkpoints.configurations import COMPONENTS
+from bench.checkpoints.configurations import COMPONENTS, read_config
 from bench.checkpoints.families import (
     PIPELINES,
     TOKENIZERS,
     family_tensors,
     is_provenance,
-    read_config,
     read_pipeline_class,
 )
 from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora

@@ -20,6 +20,7 @@ from bench.checkpoints.checkpoint import (
     refuse_differences,
     stored_dtypes,
 )
+from bench.checkpoints.configurations import read_config
 from bench.checkpoints.diffusers_folder import open_folder
 from bench.checkpoints.families import (
     COMPONENTS,
@@ -27,7 +28,6 @@ from bench.checkpoints.families import (
     component_shapes,
     family_components,
     of_component,
-    read_config,
 )
 from bench.checkpoints.locate import RANDOM, Place
 from bench.checkpoints.random_weights import open_random

@@ -17,8 +17,8 @@ from pathlib import Path
 from msgspec import structs
 
 from bench import documents, downloads
-from bench.checkpoints.configurations import PipelineIndex
-from bench.checkpoints.families import COMPONENTS, FAMILIES, config_folder, read_config
+from bench.checkpoints.configurations import PipelineIndex, read_config
+from bench.checkpoints.families import COMPONENTS, FAMILIES, config_folder
 from bench.checkpoints.safetensors_files import weight_files
 from bench.errors import WeightsError
 from bench.formatting import did_you_mean

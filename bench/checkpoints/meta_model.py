@@ -13,8 +13,7 @@ import torch
 import transformers
 
 from bench.checkpoints.checkpoint import Shape
-from bench.checkpoints.configurations import COMPONENTS
-from bench.checkpoints.families import read_config
+from bench.checkpoints.configurations import COMPONENTS, read_config
 from bench.checkpoints.safetensors_files import first_line
 from bench.errors import WeightsError
 from bench.records import Component

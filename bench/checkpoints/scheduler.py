@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 
 from bench import documents
-from bench.checkpoints.families import CONFIGS, read_config
+from bench.checkpoints.configurations import read_config
+from bench.checkpoints.families import CONFIGS
 from bench.errors import WeightsError
 from bench.formatting import did_you_mean, joined, listed
 from bench.records import CheckpointFacts, Sampler

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bench.checkpoints.checkpoint import Checkpoint
-from bench.checkpoints.configurations import COMPONENTS
-from bench.checkpoints.families import read_config
+from bench.checkpoints.configurations import COMPONENTS, read_config
 from bench.checkpoints.fingerprint import Needed
 from bench.checkpoints.locate import RANDOM
 from bench.formatting import joined, quantity
