@@ -80,14 +80,7 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None, sampler: Samp
         ],
         "fuse": variant.fuse,
     }
-    if checkpoint.facts.noise != NoiseSchedule():
-        facts["noise"] = msgspec.to_builtins(checkpoint.facts.noise)
-    if checkpoint.identity:
-        facts["identity"] = checkpoint.identity
-    if variant.unet_steps:
-        facts["unet_steps"] = [
-            (start, _other_unet(name, checkpoint, weights_dir)) for start, name in variant.unet_steps
-        ]
+    facts |= _further(variant, checkpoint, weights_dir)
     return Fingerprint(
         name=variant.name,
         digest=sha256_of(json.dumps(facts, sort_keys=True).encode()),
@@ -98,6 +91,19 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None, sampler: Samp
         lora_mode="none" if not variant.loras else "fused" if variant.fuse else "unfused",
         modules_changed=len(changed),
     )
+
+
+def _further(variant: Variant, checkpoint: Checkpoint, weights_dir: Path | None) -> dict[str, Any]:
+    """What few variants have, and is left out of the digests of all others."""
+    facts: dict[str, Any] = {}
+    if checkpoint.facts.noise != NoiseSchedule():
+        facts["noise"] = msgspec.to_builtins(checkpoint.facts.noise)
+    if checkpoint.identity:
+        facts["identity"] = checkpoint.identity
+    if variant.unet_steps:
+        others = ((start, _other_unet(name, checkpoint, weights_dir)) for start, name in variant.unet_steps)
+        facts["unet_steps"] = list(others)
+    return facts
 
 
 def _other_unet(name: str, base: Checkpoint, weights_dir: Path | None) -> Any:

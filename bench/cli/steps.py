@@ -29,30 +29,37 @@ MOST_ROWS = 12
 """Steps that a table of the terminal shows; the report shows all."""
 
 
+StepMetrics = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        metavar="A,B",
+        help="Metrics of the predicted image, and step metrics, which know the step.  [default: the suite's "
+        "[step_metrics], else its metrics of preference]",
+    ),
+]
+At = Annotated[
+    str | None,
+    typer.Option("--at", metavar="STEPS", help='all, "every 2", or numbers such as 1,5,20.  [default: all]'),
+]
+Attribute = Annotated[
+    str | None,
+    typer.Option(
+        "--attribute",
+        metavar="VARIANT",
+        help="Instead: render this variant in windows of steps only, to see where its gain comes from.",
+    ),
+]
+Windows = Annotated[int, typer.Option("--windows", metavar="N", help="With --attribute: how many.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")]
+
+
 def steps(
     run_or_suite: RunOrSuite,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            "--metrics",
-            metavar="A,B",
-            help="Metrics of the predicted image, and step metrics, which know the step.  [default: the suite's "
-            "[step_metrics], else its metrics of preference]",
-        ),
-    ] = None,
-    at: Annotated[
-        str | None,
-        typer.Option("--at", metavar="STEPS", help='all, "every 2", or numbers such as 1,5,20.  [default: all]'),
-    ] = None,
-    attribute: Annotated[
-        str | None,
-        typer.Option(
-            "--attribute",
-            metavar="VARIANT",
-            help="Instead: render this variant in windows of steps only, to see where its gain comes from.",
-        ),
-    ] = None,
-    windows: Annotated[int, typer.Option("--windows", metavar="N", help="With --attribute: how many.")] = 5,
+    metrics: StepMetrics = None,
+    at: At = None,
+    attribute: Attribute = None,
+    windows: Windows = 5,
     output: Output = None,
     variants: Variants = None,
     device: Device = "auto",
@@ -60,7 +67,7 @@ def steps(
     weights_dir: WeightsDir = None,
     ray: Ray = None,
     fresh: Fresh = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")] = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> int:
     """Which denoising steps a model improves: the predicted image at each step, scored.
@@ -81,36 +88,23 @@ def steps(
     if suite.external_images is not None:
         raise UsageError(f"{run_or_suite}: its images are external; nothing is known of their steps.")
     options.check_device(device)
-    if attribute is not None:
-        if at is not None:
-            raise UsageError("--at goes with step metrics; windows of --attribute are set by --windows.")
-        reference = suite.variants[0]
-        suite = attribution_suite(suite, attribute, windows, lambda lora: changes_text(lora, reference, weights_dir))
-        folder = as_place(output) if output else _beside(run_or_suite, folder, suite)
-        _say_windows(suite)
-        if not dry_run:
-            do_stage(
-                "all",
-                suite,
-                folder,
-                quiet,
-                metrics=metrics,
-                device=device,
-                weights_dir=weights_dir,
-                ray=ray,
-                fresh=fresh,
-            )
-            _tell(load_run(folder), folder)
-        return DONE
-    plan = _plan(suite, metrics, at)
-    _say_cost(suite, plan, folder, variants)
+    plan = None
+    if attribute is None:
+        plan = _plan(suite, metrics, at)
+        _say_cost(suite, plan, folder, variants)
+    elif at is not None or variants is not None:
+        flag = "--at" if at is not None else "--variants"
+        raise UsageError(f"{flag} goes with step metrics; --attribute renders its own windows, set by --windows.")
+    else:
+        suite, folder = _in_windows(suite, run_or_suite, folder, attribute, windows, output, weights_dir)
     if not dry_run:
         do_stage(
-            "steps",
+            "all" if plan is None else "steps",
             suite,
             folder,
             quiet,
             variants=variants,
+            metrics=metrics if plan is None else None,
             device=device,
             weights_dir=weights_dir,
             ray=ray,
@@ -122,6 +116,22 @@ def steps(
 
 
 # What is to be done, and what it costs.
+
+
+def _in_windows(
+    suite: Suite,
+    run_or_suite: str,
+    folder: str | Path,
+    attribute: str,
+    windows: int,
+    output: str | None,
+    weights_dir: Path | None,
+) -> tuple[Suite, str | Path]:
+    """The suite of an attribution and its run folder; says what will be rendered."""
+    reference = suite.variants[0]
+    found = attribution_suite(suite, attribute, windows, lambda lora: changes_text(lora, reference, weights_dir))
+    _say_windows(found)
+    return found, as_place(output) if output else _beside(run_or_suite, folder, found)
 
 
 def _beside(run_or_suite: str, folder: str | Path, suite: Suite) -> str | Path:

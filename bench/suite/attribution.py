@@ -56,6 +56,7 @@ def attribution_suite(suite: Suite, name: str, windows: int, text_encoders: Call
         variants=(reference, variant, *made.values()),
         limits=(),
         measure=UNTIMED,
+        step_metrics=None,
         attribution=Attribution(variant=variant.name, windows=tuple(listed)),
     )
 
