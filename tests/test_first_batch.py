@@ -43,13 +43,13 @@ def test_a_batch_without_any_image_is_told_with_its_reason() -> None:
 
 def test_a_run_whose_vae_overflows_says_so_from_the_first_batch_on(tmp_path, monkeypatch) -> None:
     """The decoder overflows in half precision, as an fp16 VAE of SDXL does; in float32 it does not."""
-    real = stages._pixels
+    real = stages.decode_pixels
 
     def overflowing(pipe, latents, dtype):
         pixels = real(pipe, latents, dtype)
         return pixels if dtype == torch.float32 else pixels * float("nan")
 
-    monkeypatch.setattr(stages, "_pixels", overflowing)
+    monkeypatch.setattr(stages, "decode_pixels", overflowing)
     suite = load_suite(str(tiny.write_tiny(tmp_path, "batch = 4", 'batch = 2\ndtype = "bfloat16"')))
     suite = msgspec.structs.replace(suite, variants=suite.variants[:1], prompts=suite.prompts[:2])
     told: list[str] = []

@@ -115,7 +115,7 @@ def list_metrics(
     """The metrics, and which way is better.
 
     A metric that is named is shown with all its facts: version, unit, range, encoder, training, licence, source.
-    Training overlap tells what a metric shares with the data that the variants were trained on: the same data (they
+    The overlap (of training data) tells what a metric shares with the data that the variants were trained on: the same data (they
     were trained to please it), related data, or none. Those "at a step" are for `hotart-bench steps`. --json has all
     facts.
 
@@ -140,14 +140,14 @@ def list_metrics(
             [facts.name, _category(facts, steps), BETTER[facts.higher_is_better], facts.training_overlap, facts.summary]
             for facts in known.values()
         ]
-        columns: Columns = dict.fromkeys(("metric", "category", "better", "training overlap"), "name")
+        columns: Columns = dict.fromkeys(("metric", "category", "better", "overlap"), "name")
         print_table({**columns, "what it is": "text"}, rows)
         say("All facts of one: hotart-bench list metrics METRIC")
     return DONE
 
 
 def _category(facts: MetricFacts, steps: Mapping[str, MetricFacts]) -> str:
-    return f"{facts.category}, at a step" if facts.name in steps else facts.category
+    return "at a step" if facts.name in steps else facts.category
 
 
 def _facts_rows(facts: MetricFacts) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from bench.formatting import markdown
 
 DONE = 0
 """What a verb returns that has done what it was asked for: the exit code of success."""
-WRAPPED_WIDTH = 24
+WRAPPED_WIDTH = 20
 """The narrowest a column of running text may get before a table is printed as a list instead."""
 LONGEST_LINE = 2000
 """Most characters of a line of a message."""

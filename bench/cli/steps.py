@@ -70,7 +70,7 @@ def steps(
     dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> int:
-    """Which denoising steps a model improves: the predicted image at each step, scored.
+    """Which denoising steps a model improves: the predicted image at each, scored.
 
     The path of each image is drawn again with the run's own batches. At the chosen steps the image that the model
     predicts is decoded and scored; step metrics, such as SPO's own model, know the step that they judge. The report
@@ -80,7 +80,7 @@ def steps(
     With --attribute a variant runs in windows of steps only, and the report says from which its gain comes.
 
     Examples:
-      hotart-bench steps reports/runs/mini --metrics mini-preference,mini-step-aware
+      hotart-bench steps RUN --metrics mini-preference,mini-step-aware
       hotart-bench steps mini --at "every 4" --dry-run
       hotart-bench steps mini --attribute spo --windows 5
     """

@@ -34,7 +34,8 @@ FETCH_AGAIN = "delete it and fetch it again: hotart-bench fetch SUITE"
 
 
 def find_weights(name: str, weights_dir: Path | None = None) -> Path:
-    """The checked file of an entry, or the folder that holds its checked files; downloaded if need be.
+    """The checked file of an entry, or the folder that holds its checked files, each by its name in the repository;
+    downloaded if need be.
 
     Args:
         name: as the catalogue has it.
@@ -51,7 +52,7 @@ def find_weights(name: str, weights_dir: Path | None = None) -> Path:
         check_file(entry, file, path)
     if len(paths) == 1:
         return paths[0]
-    folders = {path.parent for path in paths}
+    folders = {_folder_of(file, path) for file, path in zip(entry.files, paths, strict=True)}
     if len(folders) > 1:
         named = ", ".join(sorted(str(folder) for folder in folders))
         raise WeightsError(
@@ -84,7 +85,7 @@ def look_up(name: str, weights_dir: Path | None) -> tuple[Stored, ...]:
     entry, locked, found = find_entry(name), read_lock().files, []
     for file in entry.files:
         path = _present(entry, file, weights_dir)
-        there = file.name if path is None else path.name
+        there = file.name if path is None else _name_of(file, path)
         pinned = file.sha256 is not None and there == file.name
         found.append(
             Stored(
@@ -146,6 +147,16 @@ def _find_file(entry: Entry, file: File, weights_dir: Path | None) -> Path:
 
 def _names(file: File) -> tuple[str, ...]:
     return (file.name,) if file.instead is None else (file.name, file.instead)
+
+
+def _name_of(file: File, path: Path) -> str:
+    """Which of a file's names it has here: ``unet/config.json`` is another file than ``vae/config.json``."""
+    return next((name for name in _names(file) if path.as_posix().endswith(f"/{name}")), path.name)
+
+
+def _folder_of(file: File, path: Path) -> Path:
+    """Where the repository's own names begin: two steps up from ``unet/config.json``."""
+    return path.parents[_name_of(file, path).count("/")]
 
 
 def _present(entry: Entry, file: File, weights_dir: Path | None) -> Path | None:
@@ -240,7 +251,8 @@ def check_file(entry: Entry, file: File, path: Path) -> None:
         MachineError: the lock file cannot be read or written.
     """
     size = path.stat().st_size
-    own = path.name == file.name  # the file that may replace it has a hash of its own
+    name = _name_of(file, path)
+    own = name == file.name  # the file that may replace it has a hash of its own
     if own and file.size_bytes is not None and size != file.size_bytes:
         raise _wrong(path, f"has {size:,} bytes, not {file.size_bytes:,}")
     found = hash_once(path)
@@ -248,7 +260,7 @@ def check_file(entry: Entry, file: File, path: Path) -> None:
         if found != file.sha256:
             raise _wrong(path, f"has sha256 {found}, not {file.sha256}")
         return
-    key, lock = _lock_key(entry, path.name), read_lock()
+    key, lock = _lock_key(entry, name), read_lock()
     known = lock.files.get(key)
     if known is None:
         if not is_whole(path):

@@ -102,7 +102,7 @@ def denoise(
     ``on_step`` is called after each call of the scheduler with its number, from 0. Where weights change by step
     (``pipe.weights_by_step``), each step runs with its own.
     """
-    by_step, order = getattr(pipe, "weights_by_step", None), pipe.scheduler.order
+    by_step = getattr(pipe, "weights_by_step", None)
     if by_step is not None:
         by_step.enter(1)
 
@@ -110,7 +110,7 @@ def denoise(
         if on_step is not None:
             on_step(call)
         if by_step is not None:
-            by_step.enter(min((call + 1) // order + 1, settings.steps))
+            by_step.enter(min((call + 1) // pipe.scheduler.order + 1, settings.steps))
         return values
 
     encoded = encoded.to(pipe.device)

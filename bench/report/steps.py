@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import documents
 from bench import formatting as text
 from bench.compare.attribution import attribute_steps
 from bench.compare.steps import step_curves, step_orders, steps_of
@@ -220,7 +221,7 @@ def _frame(run: Run, variant: str, prompt_id: str, step: int) -> Frame | None:
     path = Path(run.path) / "steps" / variant / prompt_id / f"{step:03d}.webp"
     if not path.is_file():
         return None
-    return Frame(variant, step, f"data:image/webp;base64,{base64.b64encode(path.read_bytes()).decode()}")
+    return Frame(variant, step, f"data:image/webp;base64,{base64.b64encode(documents.read_bytes(path)).decode()}")
 
 
 def _notes(scores: Sequence[StepScore]) -> tuple[str, ...]:

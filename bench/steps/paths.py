@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.documents import sha256_of
+from bench import documents
 from bench.errors import IncomparableError
 from bench.machine import is_out_of_memory, release_memory
 from bench.metrics.registry import Place, Registry, installed
@@ -268,8 +268,10 @@ def keep(folder: RunFolder, job: StepJob, painted: Painted) -> int:
 def _same_picture(folder: Path, render: Render, png: bytes | None) -> bool:
     if render.image is None or png is None:
         return render.image is None and png is None
-    if sha256_of(png) == render.sha256:
+    if documents.sha256_of(png) == render.sha256:
         return True
     # Another version of Pillow packs the same pixels otherwise.
     path = folder / render.image
-    return not path.is_file() or np.array_equal(np.asarray(decode(png)), np.asarray(decode(path.read_bytes())))
+    return not path.is_file() or np.array_equal(
+        np.asarray(decode(png)), np.asarray(decode(documents.read_bytes(path, documents.IMAGE_BYTES)))
+    )

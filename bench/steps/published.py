@@ -32,10 +32,8 @@ def _facts(name: str, summary: str, reference: str) -> MetricFacts:
     )
 
 
-_SEES_IMAGE = (
-    "Which predicted image people would prefer for this prompt at this step, by the model that SPO learns from."
-)
-_SEES_LATENT = "Which noisy latent people would prefer for this prompt at this step, read without decoding it."
+_SEES_IMAGE = "Which predicted image people would prefer at a step; SPO learns it."
+_SEES_LATENT = "Which noisy latent people would prefer at a step; LPO learns it."
 
 
 @step_metric(

@@ -1,10 +1,11 @@
 import json
+import re
 import statistics
 
 import pytest
 from suites import write_suite
 
-from bench.metrics import all_facts
+from bench.metrics import all_facts, installed
 from bench.suite import list_prompt_sets, list_suites, load_suite, prompts_folder, read_prompts
 from bench.suite.tokens import count_tokens
 
@@ -38,9 +39,11 @@ def test_variants_of_a_suite_file(cli, home):
 
 def test_metrics(cli):
     answer = cli("list", "metrics", "--json")
-    assert [row["name"] for row in json.loads(answer.out)] == [facts.name for facts in all_facts()]
+    known = [*all_facts(), *(one.facts for one in installed().step_metrics.values())]
+    assert [row["name"] for row in json.loads(answer.out)] == [facts.name for facts in known]
     table = cli("list", "metrics").out
-    assert all(facts.name in table and facts.summary in table for facts in all_facts())
+    assert all(facts.name in table and facts.summary in table for facts in known)
+    assert re.search(r"^mini-step-aware +at a step", table, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["pickscore", "aesthetic-v2", "saturation"])

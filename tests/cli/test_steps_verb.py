@@ -65,7 +65,7 @@ def test_what_cannot_be_meant_is_refused(flags, words, cli, copied):
 
 
 def test_step_metrics_are_listed_with_their_facts(cli):
-    rows = [line for line in cli("list", "metrics").out.splitlines() if "preference, at a step" in line]
+    rows = [line for line in cli("list", "metrics").out.splitlines() if "at a step  " in line]
     assert len(rows) == 5
     shown = cli("list", "metrics", "lpo-latent-reward-sdxl").out
     assert "casiatao/LRM/lrm_sdxl/state_dict.pt" in shown

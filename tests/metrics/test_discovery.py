@@ -139,8 +139,14 @@ def test_an_own_module_that_fails_is_our_bug_and_raises(site: Site) -> None:
 
 
 def test_every_module_of_ours_that_declares_metrics_is_listed() -> None:
-    files = [*(ROOT / "bench/metrics").glob("*.py"), ROOT / "bench/mini/metrics.py"]
-    declaring = [file for file in files if re.search(r"^@(metric|encoder)\(", file.read_text("utf-8"), re.MULTILINE)]
+    files = [
+        *(ROOT / "bench/metrics").glob("*.py"),
+        ROOT / "bench/mini/metrics.py",
+        *(ROOT / "bench/steps").glob("*.py"),
+    ]
+    declaring = [
+        file for file in files if re.search(r"^@(metric|encoder|step_metric)\(", file.read_text("utf-8"), re.MULTILINE)
+    ]
     names = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in declaring}
     assert names == set(OWN_MODULES)
 

@@ -101,7 +101,7 @@ def test_a_file_cut_short_is_a_sentence(tmp_path, state) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", r"is not a whole \.json file"), ("[1]", "cannot be read as PickScore's configuration")],
+    [("{", r"is not a whole \.json file"), ("[1]", "cannot be read as the configuration of a CLIP")],
 )
 def test_a_damaged_configuration_is_a_sentence(tmp_path, state, content: str, message: str) -> None:
     write_pickscore(tmp_path, state, SMALL_H14)

@@ -242,7 +242,7 @@ def test_on_cuda_a_batch_is_copied_without_waiting(monkeypatch: pytest.MonkeyPat
         return pinned[-1]
 
     pixels = torch.rand(2, 2, 6, 3, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(stages, "_pixels", lambda *_: pixels.as_subclass(OnCard))
+    monkeypatch.setattr(stages, "decode_pixels", lambda *_: pixels.as_subclass(OnCard))
     monkeypatch.setattr(torch.cuda, "Event", stream.event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the stream of {device}")
     monkeypatch.setattr(torch, "empty", pin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -20,10 +21,10 @@ import torch
 from bench.errors import IncomparableError, MachineError, UsageError, WeightsError
 from bench.ray_workers import WorkerPool, render_on_workers
 from bench.ray_workers import cluster as ray_cluster
-from bench.records import Render, RunOptions, Suite
+from bench.records import Render, RunOptions, StepPlan, Suite
 from bench.render.auto_batch import UNMEASURED_BATCH
 from bench.run import run_stage
-from bench.store import RunFolder, load_run
+from bench.store import RunFolder, load_run, load_steps
 from bench.store.journal import read_records
 from bench.suite import load_suite, protocol_digest
 
@@ -127,6 +128,21 @@ def test_a_killed_workers_batches_are_drawn_by_others_to_the_same_bytes_as_in_on
 
 def test_another_worker_came_for_the_killed_one_and_one_alone_for_the_last_batch(killed):
     assert killed.hired == (3, 1)
+
+
+def test_steps_are_scored_by_workers_as_by_one_process(killed, suite, tmp_path):
+    plan = StepPlan(metrics=("mini-step-aware", "saturation"), at=(1, 3))
+    there, here = (shutil.copytree(killed.folder, tmp_path / name) for name in ("there", "here"))
+    run_stage("steps", suite, there, RunOptions(device="cpu", ray="auto", steps=plan))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run_stage("steps", suite, here, RunOptions(device="cpu", steps=plan))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(load_steps(there)) == 12 * 2 * 2
+    assert set(load_steps(there)) == set(load_steps(here))
+    assert {path.name for path in (there / "steps").rglob("*.webp")} == {"001.webp", "003.webp"}
 
 
 def test_all_workers_are_gone_at_the_end(killed):

@@ -18,7 +18,8 @@ def batches(count: int) -> list[tuple[PlannedImage, ...]]:
 
 
 def work_of(*counts: int) -> Work:
-    return Work((variant, batches(count)) for variant, count in zip(VARIANTS, counts, strict=False))
+    pairs = zip(VARIANTS, counts, strict=False)
+    return Work(Batch(variant, images) for variant, count in pairs for images in batches(count))
 
 
 def named(batch: Batch | None) -> tuple[str, int] | None:

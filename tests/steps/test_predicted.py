@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from bench.pipeline import denoise as stages
+from bench.pipeline.schedulers import make_scheduler
 from bench.pipeline.switch import load_pipeline
-from bench.records import Settings
+from bench.records import CheckpointFacts, Settings
 from bench.steps.predicted import view, watched
 from bench.suite import load_suite, plan_images
 
@@ -40,9 +41,8 @@ class Drawn:
     """One batch drawn by the product, with what it says of every step."""
 
     def __init__(self, pipe: Any, suite: Any, settings: Settings) -> None:
-        from bench.pipeline.schedulers import set_sampler
-
-        set_sampler(pipe, settings.sampler, settings.schedule)
+        facts = CheckpointFacts(layout="directory", family="mini")
+        pipe.scheduler = make_scheduler("mini", facts, settings.sampler, settings.schedule)
         images = plan_images(suite)[:2]
         prompt = suite.prompts[0]
         self.encoded = stages.encode(pipe, [prompt.text] * 2, [prompt.negative] * 2, settings)
