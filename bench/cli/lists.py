@@ -115,9 +115,9 @@ def list_metrics(
     """The metrics, and which way is better.
 
     A metric that is named is shown with all its facts: version, unit, range, encoder, training, licence, source.
-    The overlap (of training data) tells what a metric shares with the data that the variants were trained on: the same data (they
-    were trained to please it), related data, or none. Those "at a step" are for `hotart-bench steps`. --json has all
-    facts.
+    The overlap (of training data) tells what a metric shares with the data that the variants were trained on: the
+    same data (they were trained to please it), related data, or none. Those "at a step" are for `hotart-bench steps`.
+    --json has all facts.
 
     Examples:
       hotart-bench list metrics
