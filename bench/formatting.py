@@ -46,7 +46,10 @@ def making(suite: Suite) -> str:
     source = argument(suite.source or suite.name)
     if attribution is not None:
         windows = sum(window.kind == "only" for window in attribution.windows)
-        return f"hotart-bench steps {source} --attribute {argument(attribution.variant)} --windows {windows}"
+        if attribution.lora is None:
+            return f"hotart-bench steps {source} --attribute {argument(attribution.variant)} --windows {windows}"
+        metric = f" --metric {attribution.gain}" if attribution.gain else ""
+        return f"hotart-bench sweep {source} --lora {argument(attribution.lora)} --windows {windows}{metric}"
     if sweep is None:
         return f"hotart-bench run {source}"
     weights = ",".join(f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight) for weight in sweep.weights)

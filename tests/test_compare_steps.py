@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from pathlib import Path
 
 import msgspec
@@ -13,9 +14,11 @@ from scipy.stats import spearmanr
 
 from bench.compare import compare_run
 from bench.compare.attribution import attribute_steps
+from bench.compare.pairing import paired_prompts
 from bench.compare.steps import step_curves, step_orders
 from bench.records import Attribution, Run, StepScore, StepWindow
-from bench.report.steps import attribution_sentences, curve_sentences, order_sentence
+from bench.report.steps import attribution_sentences, curve_sentences, front_sentences, order_sentence
+from bench.suite.limits import parse_limit
 
 METRIC, STEPS = "mini-preference", (1, 5, 10)
 
@@ -157,6 +160,53 @@ def test_each_window_has_its_share_of_the_whole(attributed):
     assert own.additivity.sum_of_windows == pytest.approx(sum(only))
     assert own.additivity.excess == pytest.approx(sum(only) - whole)
     assert any("first 10 of 20 steps" in sentence for sentence in attribution_sentences(found))
+
+
+def test_windows_are_ranked_by_gain_and_largest_loss(attributed):
+    """Against a loop over all pairs, and the losses in units of the limit or of one sd."""
+    suite = attributed.info.suite
+    limit = parse_limit("mini-clip", "0.5")
+    plan = msgspec.structs.replace(suite.attribution, gain=METRIC, limits=(limit,))
+    info = msgspec.structs.replace(attributed.info, suite=msgspec.structs.replace(suite, attribution=plan))
+    run = msgspec.structs.replace(attributed, info=info)
+    deltas = compare_run(run, tags=False)
+    front = attribute_steps(run, deltas).front
+    means = {(one.candidate, one.metric): one.mean for one in deltas if one.reference == "base"}
+    assert front.metric == METRIC
+    assert [one.variant for one in front.places] == ["v", "v-1-5", "v-6-10", "v-11-20", "v-1-10", "v-6-20"]
+    for one in front.places:
+        assert one.gain == means[one.variant, METRIC]
+        assert one.loss >= max(0.0, -means[one.variant, "mini-clip"] / 0.5) - 1e-12
+        better = [o for o in front.places if o.gain >= one.gain and o.loss <= one.loss and o is not one]
+        assert one.on_front == (not [o for o in better if (o.gain, o.loss) != (one.gain, one.loss)])
+    (lost,) = [one for one in front.places if one.variant == "v-11-20"]
+    assert lost.worst == "mini-clip"
+    assert lost.loss == pytest.approx(-means["v-11-20", "mini-clip"] / 0.5)
+    keeping = [one for one in front.places if one.gain >= 0.9 * front.places[0].gain]
+    assert front.best.loss == min(one.loss for one in keeping)
+    assert front.best.variant in ("v", "v-1-10")
+    said = front_sentences(front, attribute_steps(run, deltas))
+    assert f"steps {front.best.first}-{front.best.last} cost least" in said[1]
+
+
+def test_without_a_limit_a_loss_is_in_standard_deviations_of_the_reference(attributed):
+    deltas = compare_run(attributed, tags=False)
+    found = attribute_steps(attributed, deltas)
+    (lost,) = [one for one in found.front.places if one.variant == "v-11-20"]
+    pairs = paired_prompts(attributed, attributed, ("v-11-20", "base"), "mini-clip")
+    drop = statistics.mean(pair.difference for pair in pairs)
+    assert lost.loss == pytest.approx(-drop / statistics.stdev(pair.reference for pair in pairs))
+
+
+def test_no_window_is_proposed_where_there_is_no_gain(attributed):
+    plan = msgspec.structs.replace(attributed.info.suite.attribution, variant="v-11-20", gain=METRIC)
+    info = msgspec.structs.replace(
+        attributed.info, suite=msgspec.structs.replace(attributed.info.suite, attribution=plan)
+    )
+    run = msgspec.structs.replace(attributed, info=info)
+    found = attribute_steps(run, compare_run(run, tags=False))
+    assert found.front.best is None
+    assert "no window is proposed" in front_sentences(found.front, found)[1]
 
 
 def test_windows_that_only_cost_are_named(attributed):

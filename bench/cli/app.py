@@ -72,7 +72,10 @@ VERBS = {
     "gate": ("bench.cli.gate:gate", "Verdicts: did a variant lose more than is allowed?"),
     "baseline": ("bench.cli.baseline:baseline", "Freeze a run into one small file that gates compare with."),
     "steps": ("bench.cli.steps:steps", "Which denoising steps a model improves: the predicted image at each, scored."),
-    "sweep": ("bench.cli.sweep:sweep", "Which weight of a LoRA is best: each is a variant of one run."),
+    "sweep": (
+        "bench.cli.sweep:sweep",
+        "Which weight of a LoRA is best, or which steps: each is a variant of one run.",
+    ),
     "merge": ("bench.cli.merge:merge", "Merge checkpoints and LoRAs into one file, as a recipe says."),
     "inspect": ("bench.cli.inspect:inspect", "What a checkpoint or LoRA file is, and what it would change."),
     "plan": ("bench.cli.plan:plan", "Prompts, samples and time that margins need, by a pilot run."),

@@ -14,6 +14,7 @@ from bench.formatting import argument
 from bench.metrics import all_metrics
 from bench.records import RunOptions, StepPlan, Suite
 from bench.run import Outcome, run_all, run_stage
+from bench.suite.step_ranges import step_notes
 
 Stage = Literal["all", "render", "score", "steps", "measure", "report"]
 
@@ -42,7 +43,7 @@ def do_stage(
     options.check_device(device)
     options.check_weights_dir(weights_dir)
     dtype = options.check_dtype(metric_dtype)
-    for note in () if quiet else suite.notes:
+    for note in () if quiet else (*suite.notes, *step_notes(suite)):
         say(note)
     with show_progress(quiet) as progress:
         outcome = work(

@@ -17,8 +17,8 @@ from bench.compare import compare_run, variant_pairs
 from bench.errors import UsageError
 from bench.formatting import decimals_for, duration, interval, plural, quantity, signed
 from bench.metrics import installed
-from bench.records import AttributedMetric, Run, StepAttribution, StepCurve, StepPlan, Suite
-from bench.report.steps import StepsView, steps_view
+from bench.records import AttributedMetric, Run, StepAttribution, StepCurve, StepPlan, Suite, WindowFront
+from bench.report.steps import StepsView, gain_cell, share_cell, steps_view, window_span
 from bench.steps.plan import StepJob, changes_text, open_step_jobs, step_cost, step_metrics_of
 from bench.store import load_run, load_steps
 from bench.store.objects import is_url
@@ -111,7 +111,7 @@ def steps(
             fresh=fresh,
             steps=plan,
         )
-        _tell(load_run(folder), folder)
+        tell_steps(load_run(folder), folder)
     return DONE
 
 
@@ -130,7 +130,7 @@ def _in_windows(
     """The suite of an attribution and its run folder; says what will be rendered."""
     reference = suite.variants[0]
     found = attribution_suite(suite, attribute, windows, lambda lora: changes_text(lora, reference, weights_dir))
-    _say_windows(found)
+    say_windows(found)
     return found, as_place(output) if output else _beside(run_or_suite, folder, found)
 
 
@@ -159,7 +159,8 @@ def _plan(suite: Suite, metrics: str | None, at: str | None) -> StepPlan:
     return StepPlan(metrics=tuple(names), at=numbers)
 
 
-def _say_windows(suite: Suite) -> None:
+def say_windows(suite: Suite) -> None:
+    """Says what an attribution will render, on stderr."""
     found = suite.attribution
     if found is None:
         return
@@ -217,7 +218,7 @@ def _seconds(run: Run) -> dict[str, tuple[float, float]] | None:
 # What was found.
 
 
-def _tell(run: Run, folder: str | Path) -> None:
+def tell_steps(run: Run, folder: str | Path) -> None:
     """Sentences and tables of what was found, on stdout."""
     pairs = variant_pairs(run.info.suite)
     deltas = compare_run(run, tags=False) if run.scores else ()
@@ -235,6 +236,8 @@ def _tables(view: StepsView) -> list[tuple[Columns, list[list[str]]]]:
     tables = [_curve_table(view.curves, metric) for metric in dict.fromkeys(curve.metric for curve in view.curves)]
     if view.attribution is not None:
         tables += [_window_table(view.attribution, one) for one in view.attribution.metrics]
+        if view.attribution.front is not None:
+            tables.append(_front_table(view.attribution.front))
     return tables
 
 
@@ -270,4 +273,23 @@ def _window_table(found: StepAttribution, one: AttributedMetric) -> tuple[Column
         more = one.additivity
         ends = f"{signed(more.excess, decimals)} {interval(more.interval, decimals)}"
         rows.append(["sum of the windows less the whole", ends, ""])
+    return columns, rows
+
+
+def _front_table(front: WindowFront) -> tuple[Columns, list[list[str]]]:
+    columns: Columns = {
+        "steps": "name", f"gain in {front.metric}": "number", "share": "number", "largest loss": "number",
+        "in": "name", "front": "name",
+    }  # fmt: skip
+    rows = [
+        [
+            window_span(one),
+            gain_cell(one, front),
+            share_cell(one),
+            f"{one.loss:.2f}",
+            one.worst or "",
+            "*" if one.on_front else "",
+        ]
+        for one in front.places
+    ]
     return columns, rows

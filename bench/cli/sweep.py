@@ -1,7 +1,8 @@
-"""``sweep``: the weights of a LoRA as the variants of one run."""
+"""``sweep``: the weights of a LoRA, or the steps in which it runs, as the variants of one run."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +11,19 @@ from bench.cli import options
 from bench.cli.options import Device, Fresh, Limit, Metrics, Output, Quiet, SuiteName, WeightsDir
 from bench.cli.printing import DONE
 from bench.cli.stages import do_stage
+from bench.cli.steps import say_windows, tell_steps
 from bench.cli.targets import default_folder, read_suite
 from bench.errors import UsageError
+from bench.formatting import listed
+from bench.metrics import installed
+from bench.records import Suite
+from bench.steps.plan import changes_text
+from bench.store import load_run
 from bench.suite import sweep_suite
+from bench.suite.attribution import attribution_suite
+from bench.suite.sweep import with_and_without
+
+LORA_WEIGHTS = "0,0.25,0.5,0.75,1,1.25,1.5"
 
 
 def sweep(
@@ -21,14 +32,30 @@ def sweep(
     ],
     suite: SuiteName = "mini",
     lora_weights: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--lora-weights",
             metavar="A,B,...",
             help="What the LoRA is applied with, whatever its weight in the suite; 0, without it, is always among "
-            "them.",
+            f"them.  [default: {LORA_WEIGHTS}]",
         ),
-    ] = "0,0.25,0.5,0.75,1,1.25,1.5",
+    ] = None,
+    windows: Annotated[
+        int | None,
+        typer.Option(
+            "--windows",
+            metavar="N",
+            help="Instead of weights: the LoRA runs in each of N windows of steps, up to each and from each on.",
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="METRIC",
+            help="With --windows: the metric that is to gain.  [default: the first of preference]",
+        ),
+    ] = None,
     output: Output = None,
     metrics: Metrics = None,
     device: Device = "auto",
@@ -37,7 +64,7 @@ def sweep(
     fresh: Fresh = False,
     quiet: Quiet = False,
 ) -> int:
-    """Which weight of a LoRA is best: each is a variant of one run.
+    """Which weight of a LoRA is best, or which steps: each is a variant of one run.
 
     Each is rendered, scored and reported. A weight takes the place of the LoRA's own one in the suite; those of
     components, blocks and further LoRAs of the variant keep their proportion to it.
@@ -45,15 +72,47 @@ def sweep(
     The report shows each metric over the weight with its interval, and the weights that no other one beats in
     preference, alignment and the change of the pixels together (the Pareto front). Nothing is timed.
 
+    With --windows the report shows what the LoRA gives in which steps, the windows that no other one beats in the gain
+    and in the largest loss of any other metric, and the cheapest one that keeps nine tenths of the gain.
+
     Examples:
       hotart-bench sweep mini --lora spo
+      hotart-bench sweep mini --lora spo --windows 5 --metric mini-preference
       hotart-bench sweep mini --lora dpo --lora-weights 0,0.5,1
       hotart-bench sweep sdxl --lora my.safetensors --lora-weights 0.5,1
     """
-    swept = sweep_suite(read_suite(suite, limit), lora, read_weights(lora_weights))
+    if windows is None and metric is not None:
+        raise UsageError("--metric goes with --windows; the front of weights is over preference and alignment.")
+    if windows is not None and lora_weights is not None:
+        raise UsageError("--windows keeps the LoRA's own weight; leave out --lora-weights, or sweep twice.")
+    whole = read_suite(suite, limit)
+    if windows is None:
+        swept = sweep_suite(whole, lora, read_weights(lora_weights or LORA_WEIGHTS))
+    else:
+        swept = _in_windows(whole, lora, windows, metric, metrics, weights_dir)
+        say_windows(swept)
     folder = output or default_folder(swept)
     do_stage("all", swept, folder, quiet, metrics=metrics, device=device, weights_dir=weights_dir, fresh=fresh)
+    if windows is not None:
+        tell_steps(load_run(folder), folder)
     return DONE
+
+
+def _in_windows(
+    suite: Suite, lora: str, windows: int, metric: str | None, metrics: str | None, weights_dir: Path | None
+) -> Suite:
+    """The suite of a LoRA in windows of steps; UsageError where the metric is not scored or has no better direction."""
+    if metric is not None:
+        scored = options.split_names(metrics, "--metrics") or suite.metrics
+        if metric not in scored:
+            raise UsageError(f"--metric: {metric!r} is not among the metrics: {listed(scored)}.")
+        if installed().metrics[metric].facts.higher_is_better is None:
+            raise UsageError(f"--metric: {metric} describes; neither end of it is better.")
+    pair = with_and_without(suite, lora)
+    plain, whole = pair.variants
+    return attribution_suite(
+        pair, whole.name, windows, lambda one: changes_text(one, plain, weights_dir), lora=lora, gain=metric
+    )
 
 
 def read_weights(text: str) -> tuple[float, ...]:

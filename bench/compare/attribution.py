@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from bench import stats
 from bench.compare.pairing import paired_prompts
 from bench.records import (
     Additivity,
     AttributedMetric,
+    Attribution,
     Delta,
     Interval,
+    Limit,
     Run,
     StepAttribution,
+    WindowFront,
     WindowGain,
+    WindowPlace,
 )
+from bench.suite.limits import metric_margin
 
+ONE_SD = Limit(name="", text="1sd", kind="sd", amount=1.0)
 NEARLY_ALL = 0.9
 """Share of the whole gain from which on a window counts as giving nearly all of it."""
 
@@ -59,7 +67,11 @@ def attribute_steps(run: Run, deltas: Sequence[Delta]) -> StepAttribution | None
             )
         )
     return StepAttribution(
-        variant=plan.variant, reference=reference, steps=run.info.suite.settings.steps, metrics=tuple(metrics)
+        variant=plan.variant,
+        reference=reference,
+        steps=run.info.suite.settings.steps,
+        metrics=tuple(metrics),
+        front=_front(run, plan, metrics),
     )
 
 
@@ -72,6 +84,74 @@ def _first_with(windows: Sequence[WindowGain], kind: str, whole: Delta) -> int |
     """The earliest last step of windows of a kind that give nearly all of a clear gain."""
     enough = [one.last for one in windows if one.kind == kind and one.share is not None and one.share >= NEARLY_ALL]
     return min(enough, default=None) if _is_clear(whole) else None
+
+
+# What a window gives against what it costs.
+
+
+def _front(run: Run, plan: Attribution, metrics: Sequence[AttributedMetric]) -> WindowFront | None:
+    directed = [one for one in metrics if one.higher_is_better is not None]
+    main = _main_metric(run, plan, directed)
+    if main is None:
+        return None
+    gains = _gains(main)
+    whole = gains[plan.variant] if _is_clear(main.whole) else None
+    others = [(one.metric, _gains(one), _loss_unit(run, plan, one)) for one in directed if one is not main]
+    spans = {plan.variant: (1, run.info.suite.settings.steps)}
+    spans |= {window.variant: (window.first, window.last) for window in plan.windows}
+    places = []
+    for variant, (first, last) in spans.items():
+        if variant not in gains:
+            continue
+        losses = [(-own[variant] / unit, name) for name, own, unit in others if unit is not None and variant in own]
+        loss, worst = max(losses, default=(0.0, None))
+        places.append(
+            WindowPlace(
+                variant=variant,
+                first=first,
+                last=last,
+                gain=gains[variant],
+                share=gains[variant] / whole if whole else None,
+                loss=max(loss, 0.0),
+                worst=worst if loss > 0 else None,
+                on_front=False,
+            )
+        )
+    front = tuple(
+        msgspec.structs.replace(one, on_front=not any(_beats(other, one) for other in places)) for one in places
+    )
+    return WindowFront(metric=main.metric, places=front, best=_best(whole, front))
+
+
+def _main_metric(run: Run, plan: Attribution, directed: Sequence[AttributedMetric]) -> AttributedMetric | None:
+    if plan.gain is not None:
+        return next((one for one in directed if one.metric == plan.gain), None)
+    kinds = {facts.name: facts.category for facts in run.info.metrics}
+    of_people = [one for wanted in ("preference", "aesthetic") for one in directed if kinds[one.metric] == wanted]
+    return next(iter(of_people), None)
+
+
+def _gains(one: AttributedMetric) -> dict[str, float]:
+    """Mean differences by variant, more being better."""
+    sign = 1 if one.higher_is_better else -1
+    return {delta.candidate: sign * delta.mean for delta in (one.whole, *(window.delta for window in one.windows))}
+
+
+def _loss_unit(run: Run, plan: Attribution, one: AttributedMetric) -> float | None:
+    """What a loss in a metric is measured by; None where the reference scores the same on every prompt."""
+    pairs = paired_prompts(run, run, (one.whole.reference, one.whole.reference), one.metric)
+    means = [pair.reference for pair in pairs]
+    limit = next((limit for limit in plan.limits if limit.name == one.metric), ONE_SD)
+    return metric_margin(limit, means)[0]
+
+
+def _beats(one: WindowPlace, other: WindowPlace) -> bool:
+    return one.gain >= other.gain and one.loss <= other.loss and (one.gain, one.loss) != (other.gain, other.loss)
+
+
+def _best(whole: float | None, front: Sequence[WindowPlace]) -> WindowPlace | None:
+    keeping = [one for one in front if one.share is not None and one.share >= NEARLY_ALL]
+    return min(keeping, key=lambda one: (one.loss, -one.gain), default=None) if whole and whole > 0 else None
 
 
 def _additivity(run: Run, metric: str, reference: str) -> Additivity | None:

@@ -6,14 +6,10 @@ the sentence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from msgspec.structs import replace
 
-from bench import stats
 from bench.records import Interval, Limit, Outcome, Verdict
 from bench.stats.bounds import LEVEL
-from bench.stats.effects import finite, sd
 from bench.suite.limits import quantity_of
 
 NEAREST = 0.1
@@ -69,25 +65,6 @@ def invalid(check: Verdict, reason: str) -> Verdict:
 def is_timed(limit: Limit) -> bool:
     """Whether a limit is on a timed quantity, of time, memory or energy, and not on a metric."""
     return quantity_of(limit.name) != "metric"
-
-
-def metric_margin(limit: Limit, reference_means: Sequence[float]) -> tuple[float | None, str]:
-    """The largest allowed loss in the metric's unit, or None and the reason why there is none.
-
-    ``amount`` x the standard deviation (n - 1) or the size of the mean of the reference's prompt means, or the
-    amount itself; the floor where that is larger.
-    """
-    amount, floor = limit.amount, limit.floor or 0.0
-    if limit.kind == "sd":
-        if len(reference_means) < 2:
-            return None, "one prompt has no standard deviation"
-        amount *= sd(finite(reference_means))
-        reason = "its limit is in standard deviations, and the reference scores the same on every prompt"
-    else:
-        amount *= abs(stats.mean(reference_means)) if limit.kind == "relative" else 1.0
-        reason = "its limit is a share of the reference's mean, which is 0"
-    margin = max(amount, floor)
-    return (margin, "") if margin > 0 else (None, reason)
 
 
 def timing_margin(limit: Limit, reference_median: float) -> float:

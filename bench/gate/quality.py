@@ -11,12 +11,13 @@ from msgspec.structs import replace
 
 from bench.compare.tags import tags_explain
 from bench.formatting import listed, plural
-from bench.gate.check import NEAREST, invalid, metric_margin, outcome_of, with_interval
+from bench.gate.check import NEAREST, invalid, outcome_of, with_interval
 from bench.gate.outcomes import few_sentence, metric_sentence, unchanged_sentence
 from bench.records import MetricFacts, Prompt, Verdict, WorstPrompt
 from bench.stats.bounds import METHOD, MIN_PROMPTS, detectable_loss, mean_bounds, prompts_for
 from bench.stats.effects import Floats, is_constant, mean, rescaled, sd
 from bench.stats.groups import Units, group_units
+from bench.suite.limits import metric_margin
 
 WORST = 10
 LARGEST = 1e100

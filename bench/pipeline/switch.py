@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from bench.checkpoints.blocks import UNET, BlockMap, block_of, count_blocks, weight_of
@@ -23,7 +24,8 @@ from bench.merge.load import open_checkpoint, open_part
 from bench.merge.merged import recipe_in, recipe_of
 from bench.pipeline.build import Uncompiled, build_pipeline, module_of, named_parameters
 from bench.pipeline.phases import Phase, WeightsByStep, changes_by_step, phases_of
-from bench.records import Audit, Lora, MergeAudit, Settings, Variant
+from bench.records import Audit, Lora, LoraAudit, MergeAudit, Settings, Variant
+from bench.suite.step_ranges import elsewhere, steps_text
 
 SPARE_BYTES = 8 * 2**30
 """Device memory that drawing needs; original weights are kept on the device only where this is left beside them."""
@@ -156,6 +158,7 @@ def apply_loras(model: Model, variant: Variant, weights_dir: Path | None, *, kee
             )
     if by_step:
         follow_steps(model, variant, weights_dir)
+        audits = _with_steps(model, audits)
     return Audit(
         checkpoint=model.checkpoint.facts,
         dtype=model.settings.dtype,
@@ -311,6 +314,19 @@ def follow_steps(model: Model, variant: Variant, weights_dir: Path | None) -> No
     ready = [made[phase[1:]] for phase in phases]
     model.pipe.weights_by_step = WeightsByStep(model.parameters, phases, ready, strengths, now=-1)
     model.pipe.weights_by_step.enter(1)
+
+
+def _with_steps(model: Model, audits: Sequence[LoraAudit]) -> tuple[LoraAudit, ...]:
+    """The audits, with the steps that each LoRA runs in and how that is set elsewhere."""
+    scheduler, steps = model.pipe.scheduler, model.settings.steps
+    scheduler.set_timesteps(steps)
+    timesteps = [float(t) for t in scheduler.timesteps[:: scheduler.order]]
+    found = []
+    for audit, (lora, _) in zip(audits, model.loras, strict=True):
+        own = lora.step_factors
+        said = (f"Runs {steps_text(own, steps)}.", elsewhere(own, timesteps)) if own else ()
+        found.append(msgspec.structs.replace(audit, notes=(*audit.notes, *said)))
+    return tuple(found)
 
 
 def _weights_of(model: Model, variant: Variant, phase: Phase, other: Checkpoint | None) -> dict[str, torch.Tensor]:

@@ -67,7 +67,9 @@ from bench.records.statistics import (
     SweepCurve,
     SweepPoint,
     TimingSummary,
+    WindowFront,
     WindowGain,
+    WindowPlace,
 )
 from bench.records.steps import StepCurve, StepOrder, StepPlan, StepScore
 from bench.records.suite import (
@@ -186,6 +188,8 @@ __all__ = [
     "Variant",
     "Verdict",
     "WeightFile",
+    "WindowFront",
     "WindowGain",
+    "WindowPlace",
     "WorstPrompt",
 ]

@@ -190,6 +190,36 @@ class AttributedMetric(Record, frozen=True):
     """The last step up to which the variant has to run for nine tenths of the difference; None where none is told."""
 
 
+class WindowPlace(Record, frozen=True):
+    """Where a window of steps stands between gain and loss."""
+
+    variant: str
+    first: int
+    last: int
+    gain: float
+    """Mean difference in the metric that counts, in its unit; more is better."""
+    share: float | None
+    """Of the whole gain; None where that is not told from 0."""
+    loss: float
+    """The largest mean loss in any other metric, in units of its limit, else of its standard deviation over prompts;
+    0 where none got worse."""
+    worst: str | None
+    """The metric of that loss."""
+    on_front: bool
+    """No other window has as much gain with as little loss, and more of the one or less of the other."""
+
+
+class WindowFront(Record, frozen=True):
+    """The windows of a variant, by what they give in one metric and cost in the others."""
+
+    metric: str
+    places: tuple[WindowPlace, ...]
+    """The whole variant first."""
+    best: WindowPlace | None
+    """Of those that keep at least nine tenths of the whole gain the one of the smallest loss; None where there is no
+    gain that is told from 0."""
+
+
 class StepAttribution(Record, frozen=True):
     """Which steps a variant's differences come from."""
 
@@ -197,3 +227,5 @@ class StepAttribution(Record, frozen=True):
     reference: str
     steps: int
     metrics: tuple[AttributedMetric, ...]
+    front: WindowFront | None = None
+    """None without a metric that has a better direction."""

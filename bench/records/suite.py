@@ -139,6 +139,12 @@ class Attribution(Record, frozen=True):
 
     variant: str
     windows: tuple[StepWindow, ...]
+    lora: str | None = None
+    """Of ``sweep --windows``: the LoRA as the user named it; None for ``steps --attribute``."""
+    gain: str | None = None
+    """Of ``sweep --windows``: the metric that the windows are ranked by; None for the first of preference."""
+    limits: tuple[Limit, ...] = ()
+    """The suite's own: what a loss in another metric is measured by."""
 
 
 class Limit(Record, frozen=True):

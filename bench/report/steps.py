@@ -12,7 +12,17 @@ from bench import formatting as text
 from bench.compare.attribution import attribute_steps
 from bench.compare.steps import step_curves, step_orders, steps_of
 from bench.metrics import installed
-from bench.records import AttributedMetric, Delta, Run, StepAttribution, StepCurve, StepOrder, StepScore
+from bench.records import (
+    AttributedMetric,
+    Delta,
+    Run,
+    StepAttribution,
+    StepCurve,
+    StepOrder,
+    StepScore,
+    WindowFront,
+    WindowPlace,
+)
 
 MOST_STRIPS = 4
 """Prompts that are shown as film strips."""
@@ -75,6 +85,7 @@ def steps_view(
     orders = step_orders(run, scores, pairs, finals) if scores else ()
     sentences = [
         *([] if found is None else attribution_sentences(found)),
+        *([] if found is None or found.front is None else front_sentences(found.front, found)),
         *curve_sentences(curves),
         *(order_sentence(one) for one in orders),
     ]
@@ -120,6 +131,43 @@ def attribution_sentences(found: StepAttribution) -> list[str]:
     if costly is not None:
         said.append(costly)
     return said
+
+
+def front_sentences(front: WindowFront, found: StepAttribution) -> list[str]:
+    """Which windows no other one beats, and the one that keeps the gain at the smallest loss."""
+    spans = text.joined([window_span(one) for one in front.places if one.on_front])
+    said = [
+        f"Of gain in {front.metric} against the largest loss in another metric, no other window is better in both "
+        f"than steps {spans} (the Pareto front, by the means)."
+    ]
+    if front.best is None:
+        return [*said, f"No gain of {found.variant} in {front.metric} is told from 0, so no window is proposed."]
+    best = front.best
+    cost = "no other metric got worse" if best.worst is None else f"{best.worst} lost {best.loss:.2f} {LOSS_UNIT}"
+    return [
+        *said,
+        f"Of the windows that keep nine tenths of the gain in {front.metric}, steps {window_span(best)} cost least: "
+        f"{best.share:.0%} of the gain, and {cost}. Windows that were chosen on these prompts look better on them than "
+        "on others.",
+    ]
+
+
+LOSS_UNIT = "of its limit, or where it has none of its standard deviation over prompts"
+
+
+def window_span(place: WindowPlace) -> str:
+    """``1-8`` as a window's steps are named."""
+    return f"{place.first}-{place.last}"
+
+
+def gain_cell(place: WindowPlace, front: WindowFront) -> str:
+    """A window's gain, with the digits that the largest one asks for."""
+    return text.signed(place.gain, text.decimals_for(max(abs(one.gain) for one in front.places) / 100))
+
+
+def share_cell(place: WindowPlace) -> str:
+    """A window's share of the whole gain; a dash where that is not told from 0."""
+    return text.NONE if place.share is None else f"{place.share:.0%}"
 
 
 def _holds_zero(one: AttributedMetric) -> bool:

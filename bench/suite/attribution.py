@@ -18,7 +18,15 @@ MOST_WINDOWS = 20
 T = TypeVar("T")
 
 
-def attribution_suite(suite: Suite, name: str, windows: int, text_encoders: Callable[[Lora], bool]) -> Suite:
+def attribution_suite(
+    suite: Suite,
+    name: str,
+    windows: int,
+    text_encoders: Callable[[Lora], bool],
+    *,
+    lora: str | None = None,
+    gain: str | None = None,
+) -> Suite:
     """The suite with its reference, the variant, and the variant in each window, up to each, and from each on.
 
     What the variant has over the reference (its LoRAs, or another UNet) runs in the window's steps only. What it
@@ -29,6 +37,8 @@ def attribution_suite(suite: Suite, name: str, windows: int, text_encoders: Call
         name: of the variant.
         windows: how many of equal length, as far as whole steps allow.
         text_encoders: whether a LoRA has keys for text encoders.
+        lora: that is swept, as the user named it; None where a variant of the suite is asked about.
+        gain: the metric that the windows are ranked by; None for the first of preference.
 
     Raises:
         UsageError: an unknown variant, or one that does not build on the reference; more windows than steps.
@@ -57,7 +67,7 @@ def attribution_suite(suite: Suite, name: str, windows: int, text_encoders: Call
         limits=(),
         measure=UNTIMED,
         step_metrics=None,
-        attribution=Attribution(variant=variant.name, windows=tuple(listed)),
+        attribution=Attribution(variant=variant.name, windows=tuple(listed), lora=lora, gain=gain, limits=suite.limits),
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
+from bench import stats
 from bench.errors import UsageError
 from bench.records import Limit, MetricFacts, TimingName
+from bench.stats.effects import finite, sd
 
 Quantity = Literal["metric", "time", "memory", "energy"]
 
@@ -110,3 +112,22 @@ def check_metric_limit(limit: Limit, facts: MetricFacts) -> None:
     all_of_it = limit.kind == "relative" and limit.amount >= 1 and facts.higher_is_better
     if all_of_it or (limit.kind == "absolute" and limit.amount >= span) or (limit.floor or 0.0) >= span:
         raise UsageError(f"limits.{limit.name} is {limit.text!r}, which no loss could exceed; take a smaller one.")
+
+
+def metric_margin(limit: Limit, reference_means: Sequence[float]) -> tuple[float | None, str]:
+    """The largest allowed loss in the metric's unit, or None and the reason why there is none.
+
+    ``amount`` x the standard deviation (n - 1) or the size of the mean of the reference's prompt means, or the
+    amount itself; the floor where that is larger.
+    """
+    amount, floor = limit.amount, limit.floor or 0.0
+    if limit.kind == "sd":
+        if len(reference_means) < 2:
+            return None, "one prompt has no standard deviation"
+        amount *= sd(finite(reference_means))
+        reason = "its limit is in standard deviations, and the reference scores the same on every prompt"
+    else:
+        amount *= abs(stats.mean(reference_means)) if limit.kind == "relative" else 1.0
+        reason = "its limit is a share of the reference's mean, which is 0"
+    margin = max(amount, floor)
+    return (margin, "") if margin > 0 else (None, reason)

@@ -5,6 +5,7 @@ Step k of N, counted from 1, is in the range [a, b) when a <= (k - 1) / N < b, i
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from decimal import Decimal
@@ -12,6 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from bench.errors import SuiteError, UsageError
+from bench.records import Suite
 
 _EVERY = re.compile(r"every\s+(\d{1,4})")
 _RANGE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*-\s*(\d{1,3}(?:\.\d{1,6})?)\s*%")
@@ -115,6 +117,42 @@ def steps_text(factors: Sequence[tuple[float, float]], steps: int) -> str:
         "times "
         + " and ".join(f"{factor:g} in steps {_span(first, last)}" for first, last, factor in on)
         + f" of {steps}"
+    )
+
+
+def step_notes(suite: Suite) -> tuple[str, ...]:
+    """Which steps the LoRAs of a suite's variants run in, where they do not run in all; none of an attribution."""
+    return tuple(
+        f"{variant.name}: {lora.path} runs {steps_text(lora.step_factors, suite.settings.steps)}."
+        for variant in suite.variants
+        for lora in variant.loras
+        if lora.step_factors and suite.attribution is None
+    )
+
+
+def elsewhere(factors: Sequence[tuple[float, float]], timesteps: Sequence[float]) -> str:
+    """How a LoRA's weight by step is set in A1111 and in ComfyUI, as a sentence.
+
+    loractl takes fractions of the steps and draws lines between them, so that a jump needs two weights at one
+    fraction. ComfyUI's percent p stands for the training timestep 999 (1 - p); a border is put half-way between the
+    timesteps of its two steps, where rounding cannot move it.
+
+    Args:
+        factors: as ``Lora.step_factors``; of the LoRA's own weight.
+        timesteps: of the steps, 999 and below, falling.
+    """
+    steps = len(timesteps)
+    runs = runs_of(factors, steps)
+    a1111 = ",".join(f"{factor:g}@{(first - 1) / steps:g},{factor:g}@{last / steps:g}" for first, last, factor in runs)
+    ends = [1 - (before + after) / 2 / 999 for before, after in itertools.pairwise(timesteps)]
+    comfy = ", ".join(
+        f"{factor:g} from {ends[first - 2] if first > 1 else 0:.3f} to {ends[last - 1] if last < steps else 1:.3f}"
+        for first, last, factor in runs
+        if factor
+    )
+    return (
+        f"Elsewhere, times its weight: A1111 with loractl {a1111} (fractions of the steps); ComfyUI {comfy} (start and "
+        "end percent, fractions of the training timesteps, which hold for this sampler and schedule alone)."
     )
 
 

@@ -52,6 +52,18 @@ def sweep_suite(suite: Suite, lora: str, weights: Sequence[float]) -> Suite:
     )
 
 
+def with_and_without(suite: Suite, lora: str) -> Suite:
+    """The suite with two variants, without the LoRA and with it at its own weight.
+
+    Raises:
+        UsageError: as ``sweep_suite`` of ``lora``.
+    """
+    whole = _variant_to_sweep(suite, lora)
+    return msgspec.structs.replace(
+        suite, variants=(_without_lora(whole, suite.variants[0], {whole.name.lower()}), whole)
+    )
+
+
 def _check_weights(weights: Sequence[float]) -> tuple[float, ...]:
     odd = [weight for weight in weights if not abs(weight) <= HEAVIEST_LORA]  # NaN neither
     if odd:

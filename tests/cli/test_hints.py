@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from bench.errors import UsageError
 from bench.formatting import argument, making
 from bench.plan.pilot import choose_pairs
-from bench.records import ExternalImages, Sweep
+from bench.records import Attribution, ExternalImages, Sweep
 
 PACKAGE = Path(__file__).parents[2] / "bench"
 ODD = ["-x", "--fresh", "a b", "it's", "$HOME", "a;b", "ü*"]
@@ -122,6 +122,10 @@ def test_a_plan_from_a_run_of_one_variant_does_not_hint_at_making_that_run_again
         (
             {"sweep": Sweep(lora="spo", weights=(0.0, 1 / 3), variants=("a", "b"))},
             "hotart-bench sweep fake --lora spo --lora-weights 0,",
+        ),
+        (
+            {"attribution": Attribution(variant="spo", windows=(), lora="my lora", gain="m")},
+            "hotart-bench sweep fake --lora 'my lora' --windows 0 --metric m",
         ),
     ],
 )

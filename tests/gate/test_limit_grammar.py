@@ -9,9 +9,9 @@ from fakes import make_run
 from msgspec.structs import replace
 
 from bench.errors import UsageError
-from bench.gate.check import metric_margin, timing_margin
+from bench.gate.check import timing_margin
 from bench.records import Limit
-from bench.suite.limits import check_metric_limit, parse_limit
+from bench.suite.limits import check_metric_limit, metric_margin, parse_limit
 
 FACTS = {facts.name: facts for facts in make_run("r", prompts=2).info.metrics}
 

@@ -210,3 +210,11 @@ def test_phases_are_runs_of_equal_steps():
     variant = Variant(name="x", checkpoint="mini", loras=(Lora(path="a", step_factors=FIRST), Lora(path="b")))
     assert phases_of(variant, 20) == (Phase(1, "", (1.0, 1.0)), Phase(9, "", (0.0, 1.0)))
     assert phases_of(msgspec.structs.replace(variant, loras=()), 20) == (Phase(1, "", ()),)
+
+
+def test_the_audit_tells_the_steps_and_how_to_set_them_elsewhere(suite):
+    _, audit = switch_variant(None, by_step(suite, FIRST), suite.settings, device="cpu", weights_dir=None)
+    (notes,) = {one.notes for one in audit.loras}
+    assert notes[0] == "Runs in steps 1-2 of 5."
+    assert "1@0,1@0.4,0@0.4,0@1" in notes[1]
+    assert "1 from 0.000 to 0." in notes[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from bench.records import Lora, StepPlan, Suite, Variant
 from bench.suite import load_suite
 from bench.suite.attribution import attribution_suite
 from bench.suite.step_ranges import (
+    elsewhere,
     fraction_before,
     parse_steps,
     range_factors,
     runs_of,
+    step_notes,
     steps_text,
     weight_factors,
 )
@@ -176,3 +179,28 @@ def test_another_unet_runs_in_the_window(tmp_path: Path) -> None:
 def test_what_cannot_be_attributed_is_refused(name: str, windows: int, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         attribution_suite(tiny(tmp_path, OLD), name, windows, lambda _: False)
+
+
+def test_a_range_is_told_in_the_words_of_other_programs():
+    """ComfyUI's percent p is the sigma of timestep 999 (1 - p): the steps within are those that were meant."""
+    timesteps = [951.0 - 50 * step for step in range(20)]
+    said = elsewhere(((0.0, 1.0), (0.2, 0.0), (0.8, 0.5)), timesteps)
+    assert "1@0,1@0.2,0@0.2,0@0.8,0.5@0.8,0.5@1" in said
+    start, end = 0.0, 1 - 776 / 999
+    assert f"1 from 0.000 to {end:.3f}" in said
+    within = [step for step, t in enumerate(timesteps, 1) if 999 * (1 - end) < t <= 999 * (1 - start)]
+    assert within == [1, 2, 3, 4]
+    assert f"0.5 from {1 - (201 + 151) / 2 / 999:.3f} to 1.000" in said
+    assert [step for step, t in enumerate(timesteps, 1) if t <= (201 + 151) / 2] == [17, 18, 19, 20]
+
+
+def test_the_steps_that_come_out_are_told():
+    suite = load_suite("mini")
+    base, own = suite.variants[0], suite.variants[1]
+    early = msgspec.structs.replace(
+        own, loras=(msgspec.structs.replace(own.loras[0], step_factors=((0.0, 1.0), (0.2, 0.0))),)
+    )
+    suite = msgspec.structs.replace(suite, variants=(base, own, early))
+    steps = suite.settings.steps
+    (said,) = step_notes(suite)
+    assert said.startswith(f"{own.name}: {own.loras[0].path} runs in steps 1-{math.ceil(steps / 5)} of {steps}")
