@@ -26,8 +26,10 @@ from bench.records import RunOptions, Settings, Variant
 from bench.run import Outcome
 
 spare_collector()
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job; what tests start inherits it
+# A shell's background job, or one under nohup, ignores these signals, and what tests start inherits that.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker, and what it starts, has one core

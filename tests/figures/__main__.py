@@ -17,6 +17,8 @@ FIGURES = {
     "run_peak_gib": "commands.figure_run",
     "rerun_of_finished_run_s": "commands.figure_run",
     "render_over_floor": "rendering.figure_render",
+    "steps_over_parts": "steps.figure_steps",
+    "range_over_plain": "steps.figure_range",
     "script_over_render": "script.figure_script",
     "gate_passes_at_margin": "gating.figure_gating",
     "gate_false_alarms": "gating.figure_gating",
