@@ -137,22 +137,23 @@ def front_sentences(front: WindowFront, found: StepAttribution) -> list[str]:
     """Which windows no other one beats, and the one that keeps the gain at the smallest loss."""
     spans = text.joined([window_span(one) for one in front.places if one.on_front])
     said = [
-        f"Of gain in {front.metric} against the largest loss in another metric, no other window is better in both "
-        f"than steps {spans} (the Pareto front, by the means)."
+        f"In the gain in {front.metric} and the largest loss in another metric together, no window beats steps {spans} "
+        "(the Pareto front, by the means)."
     ]
     if front.best is None:
         return [*said, f"No gain of {found.variant} in {front.metric} is told from 0, so no window is proposed."]
     best = front.best
-    cost = "no other metric got worse" if best.worst is None else f"{best.worst} lost {best.loss:.2f} {LOSS_UNIT}"
+    cost = (
+        "no other metric got worse" if best.worst is None else f"the largest loss is {best.loss:.2f}, in {best.worst}"
+    )
     return [
         *said,
         f"Of the windows that keep nine tenths of the gain in {front.metric}, steps {window_span(best)} cost least: "
-        f"{best.share:.0%} of the gain, and {cost}. Windows that were chosen on these prompts look better on them than "
-        "on others.",
+        f"{best.share:.0%} of the gain, and {cost}. A window that was chosen on these prompts looks better on them "
+        "than on others.",
+        "Losses are in units of the metric's limit in the suite, or where it has none of its standard deviation over "
+        "prompts.",
     ]
-
-
-LOSS_UNIT = "of its limit, or where it has none of its standard deviation over prompts"
 
 
 def window_span(place: WindowPlace) -> str:
