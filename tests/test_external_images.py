@@ -204,6 +204,14 @@ def test_transparent_and_turned_images_are_named(tmp_path: Path, cli) -> None:
     assert "1 image: it is turned as its EXIF orientation says: turned.jpg." in notes
 
 
+def test_columns_that_are_not_taken_are_named(mine: Path, tmp_path: Path, cli) -> None:
+    head, *rows = csv.reader(io.StringIO(mine.with_suffix(".csv").read_text(encoding="utf-8"), newline=""))
+    path = table(tmp_path / "more.csv", [(*row, "7", "x") for row in rows], (*head, "stars", "licence"))
+    out = tmp_path / "run"
+    assert cli("score", "--images", mine, "--prompts", path, "-o", out, "--metrics", "saturation").code == 0
+    assert "Of the table these columns were not taken: licence, stars." in load_run(out).info.settings_notes
+
+
 def test_a_given_image_that_changed_in_the_run_says_what_to_do_with_given_images(
     mine: Path, tmp_path: Path, cli
 ) -> None:

@@ -264,6 +264,9 @@ def _notes(suite: Suite, images: Sequence[ExternalImage], unnamed: int) -> tuple
         )
     if unnamed:
         notes.append(f"{plural(unnamed, 'image file')} of the folder stand in no line of the table and were left out.")
+    columns = list(dict.fromkeys(name for image in images for name in image.pair.left_alone))
+    if columns:
+        notes.append(f"Of the table these columns were not taken: {listed(columns)}.")
     for difference in (ON_WHITE, TURNED):
         names = [image.pair.image.name for image in images if difference in image.file.notes]
         if names:

@@ -2,8 +2,8 @@
 
 ``.csv`` with a header line, or ``.jsonl`` with one object a line: ``image`` or ``file_name`` (a path within the folder
 of images), ``prompt``, and, where several models are compared, ``variant``; ``group`` where prompts are not independent
-(``Prompt.group``). Names of columns are found by their letters and digits; other columns are left alone, except for one
-that looks like a slip of the pen, which is refused.
+(``Prompt.group``). Names of columns are found by their letters and digits; other columns are left alone, and a note of
+the run says so; one that looks like a slip of the pen is refused.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Pair(NamedTuple):
     """File and line, for messages."""
     group: str = ""
     """Of the prompt."""
+    left_alone: tuple[str, ...] = ()
+    """Columns that were not taken."""
 
 
 def read_pairs(path: Path | None, folder: Path) -> tuple[Pair, ...]:
@@ -101,7 +103,8 @@ def _pair(where: str, value: object, folder: Path) -> Pair:
         raise SuiteError(f'{where}: a line is an object such as {{"image": "1.png", "prompt": "a fox"}}.')
     fields = by_key(where, value)
     taken = {column: key for column, keys in COLUMNS.items() if (key := present(fields, keys)) is not None}
-    refuse_slips(where, {key: name for key, (name, _) in fields.items() if key not in taken.values()}, taken, COLUMNS)
+    others = {key: name for key, (name, _) in fields.items() if key not in taken.values()}
+    refuse_slips(where, others, taken, COLUMNS)
     for needed in ("image", "prompt"):
         if needed not in taken:
             raise SuiteError(
@@ -118,7 +121,7 @@ def _pair(where: str, value: object, folder: Path) -> Pair:
         raise SuiteError(f"{where}: the variant name {quoted(variant)} will not do; it is {NAME_RULE}.")
     image = _image(where, _text(where, "image", found["image"]), folder)
     group = _text(where, "group", found.get("group") or "").strip()
-    return Pair(image, prompt, make_id(prompt), variant, where, group)
+    return Pair(image, prompt, make_id(prompt), variant, where, group, tuple(others.values()))
 
 
 def _text(where: str, name: str, value: object) -> str:
