@@ -30,6 +30,15 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def parse_time(moment: str) -> datetime | None:
+    """An ISO 8601 time, of no zone UTC; None for a text of a file that is none."""
+    try:
+        found = datetime.fromisoformat(moment)
+        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
 def sha256_of(content: Path | bytes) -> str:
     """The sha256 of a file's bytes or of these bytes, 64 lower-case hex digits.
 

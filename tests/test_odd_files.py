@@ -19,8 +19,10 @@ from gate_runs import make_folder
 from suites import write_suite
 
 from bench.baseline import freeze, write_baseline
+from bench.formatting import NONE
 from bench.mini.weights import pipeline_folder
 from bench.records import Acceptance
+from bench.report.facts import elapsed, when
 from bench.store import load_run
 
 SECONDS = 10
@@ -215,3 +217,10 @@ def test_whatever_is_read_from_elsewhere_is_opened_by_one_function():
         if "mini/train" not in path.as_posix() and reads.search(path.read_text("utf-8"))
     }
     assert found - OPENERS.keys() == set(), "read with documents.read_bytes or open_plain, or say here why not"
+
+
+@pytest.mark.parametrize("odd", ["yesterday", "2025-01-02T04:04:05+-01:00", "", "2025-02-30T00:00:00"])
+def test_a_time_that_is_none_is_shown_as_it_stands(odd):
+    assert when(odd) == odd
+    assert elapsed(odd, "2025-01-02T03:04:05+00:00") == NONE
+    assert elapsed("2025-01-02T03:04:05", "2025-01-02T03:06:45+00:00") == "2 min 40 s"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
 from bench import formatting as text
 from bench.compare.pairing import cut_prompts
-from bench.documents import JOURNAL_BYTES, read_bytes
+from bench.documents import JOURNAL_BYTES, parse_time, read_bytes
 from bench.metrics.image_checks import duplicates
 from bench.records import ExternalImages, Gate, Machine, Run, Suite
 from bench.store import read_gate
@@ -194,14 +193,17 @@ def provenance_facts(run: Run, gate: Gate | None) -> Facts:
 
 
 def when(moment: str) -> str:
-    """An ISO 8601 time to the minute, as in ``2 January 2025, 03:04 UTC``."""
-    found = datetime.fromisoformat(moment)
-    return f"{found.day} {found:%B %Y, %H:%M} {found.tzname() or ''}".rstrip()
+    """An ISO 8601 time to the minute, as in ``2 January 2025, 03:04 UTC``; anything else as it stands in the file."""
+    found = parse_time(moment)
+    return moment if found is None else f"{found.day} {found:%B %Y, %H:%M} {found.tzname()}"
 
 
 def elapsed(start: str, end: str) -> str:
-    """The time between two ISO 8601 times, as in ``2 min 40 s``."""
-    return text.duration(max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()))
+    """The time between two ISO 8601 times, as in ``2 min 40 s``; a dash where one of them is none."""
+    first, last = parse_time(start), parse_time(end)
+    if first is None or last is None:
+        return text.NONE
+    return text.duration(max(0.0, (last - first).total_seconds()))
 
 
 def command(run: Run) -> str:
