@@ -15,7 +15,7 @@ from bench.cli.steps import say_windows, tell_steps
 from bench.cli.targets import default_folder, read_suite
 from bench.errors import UsageError
 from bench.formatting import listed
-from bench.metrics import installed
+from bench.metrics import all_metrics, installed
 from bench.records import Suite
 from bench.steps.plan import changes_text
 from bench.store import load_run
@@ -26,36 +26,42 @@ from bench.suite.sweep import with_and_without
 LORA_WEIGHTS = "0,0.25,0.5,0.75,1,1.25,1.5"
 
 
+LoraName = Annotated[
+    str, typer.Option("--lora", metavar="NAME", help="A variant of the suite that has LoRAs, or a LoRA file.")
+]
+LoraWeights = Annotated[
+    str | None,
+    typer.Option(
+        "--lora-weights",
+        metavar="A,B,...",
+        help="What the LoRA is applied with, whatever its weight in the suite; 0, without it, is always among "
+        f"them.  [default: {LORA_WEIGHTS}]",
+    ),
+]
+Windows = Annotated[
+    int | None,
+    typer.Option(
+        "--windows",
+        metavar="N",
+        help="Instead of weights: the LoRA runs in each of N windows of steps, up to each and from each on.",
+    ),
+]
+GainMetric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="METRIC",
+        help="With --windows: the metric that is to gain.  [default: the first of preference]",
+    ),
+]
+
+
 def sweep(
-    lora: Annotated[
-        str, typer.Option("--lora", metavar="NAME", help="A variant of the suite that has LoRAs, or a LoRA file.")
-    ],
+    lora: LoraName,
     suite: SuiteName = "mini",
-    lora_weights: Annotated[
-        str | None,
-        typer.Option(
-            "--lora-weights",
-            metavar="A,B,...",
-            help="What the LoRA is applied with, whatever its weight in the suite; 0, without it, is always among "
-            f"them.  [default: {LORA_WEIGHTS}]",
-        ),
-    ] = None,
-    windows: Annotated[
-        int | None,
-        typer.Option(
-            "--windows",
-            metavar="N",
-            help="Instead of weights: the LoRA runs in each of N windows of steps, up to each and from each on.",
-        ),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            "--metric",
-            metavar="METRIC",
-            help="With --windows: the metric that is to gain.  [default: the first of preference]",
-        ),
-    ] = None,
+    lora_weights: LoraWeights = None,
+    windows: Windows = None,
+    metric: GainMetric = None,
     output: Output = None,
     metrics: Metrics = None,
     device: Device = "auto",
@@ -87,7 +93,7 @@ def sweep(
         raise UsageError("--windows keeps the LoRA's own weight; leave out --lora-weights, or sweep twice.")
     whole = read_suite(suite, limit)
     if windows is None:
-        swept = sweep_suite(whole, lora, read_weights(lora_weights or LORA_WEIGHTS))
+        swept = sweep_suite(whole, lora, read_weights(LORA_WEIGHTS if lora_weights is None else lora_weights))
     else:
         swept = _in_windows(whole, lora, windows, metric, metrics, weights_dir)
         say_windows(swept)
@@ -106,6 +112,7 @@ def _in_windows(
         scored = options.split_names(metrics, "--metrics") or suite.metrics
         if metric not in scored:
             raise UsageError(f"--metric: {metric!r} is not among the metrics: {listed(scored)}.")
+        options.check_known((metric,), "--metric", sorted(all_metrics()), "hotart-bench list metrics")
         if installed().metrics[metric].facts.higher_is_better is None:
             raise UsageError(f"--metric: {metric} describes; neither end of it is better.")
     pair = with_and_without(suite, lora)

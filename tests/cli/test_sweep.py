@@ -27,7 +27,9 @@ def test_it_runs_the_swept_suite_in_a_folder_of_its_own(home, stages):
         (["--lora", "spo", "--windows", "3", "--lora-weights", "0,1"], "keeps the LoRA's own weight"),
         (["--lora", "spo", "--windows", "3", "--metric", "mini-clap"], "is not among the metrics"),
         (["--lora", "spo", "--windows", "3", "--metric", "saturation"], "neither end of it is better"),
+        (["--lora", "spo", "--windows", "3", "--metrics", "nope", "--metric", "nope"], "'nope'"),
         (["--lora", "spo", "--windows", "99"], "--windows is 99"),
+        (["--lora", "spo", "--lora-weights", ""], "empty name"),
     ],
 )
 def test_bad_weights_and_names_are_refused(home, stages, capsys, arguments, said):
