@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import errors
 
-from bench import downloads
+from bench import downloads, published_files
 from bench.cli.fetch import told_once
 from bench.downloads import _asked, failed, no_connection
 from bench.errors import MachineError, WeightsError
-from bench.metrics import weights
 
 GATED, PRIVATE, REVISION = errors.GatedRepoError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError
 
@@ -44,7 +43,7 @@ def test_a_whole_suite_without_a_connection_is_one_sentence_in_seconds(
 ) -> None:
     for name in ("HUB", "TIMEOUT_S"):
         monkeypatch.setattr(downloads, name, {"HUB": "http://127.0.0.1:1", "TIMEOUT_S": 5}[name])
-    monkeypatch.setattr(weights, "GITHUB", "http://127.0.0.1:1")
+    monkeypatch.setattr(published_files, "GITHUB", "http://127.0.0.1:1")
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     start = time.monotonic()

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import MachineError, WeightsError
-from bench.metrics.catalogue import Entry, File
-from bench.metrics.weights import check_file
+from bench.published_files import Entry, File, check_file
 from bench.weights_lock import Lock, hash_once, lock_path, read_lock
 
 LOOSE = Entry(name="loose", what="Unpinned", host="hub", repository="o/n", files=(File(name="gone.pt"),))

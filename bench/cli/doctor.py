@@ -18,9 +18,10 @@ from bench.documents import exists
 from bench.errors import MachineError, WeightsError
 from bench.formatting import argument, duration, listed, plural, quantity
 from bench.machine import machine_facts, package_versions, pick_device
-from bench.metrics.weights import Stored, look_up
+from bench.metrics.catalogue import find_entry
 from bench.plan.memory import download_bytes, estimate_memory, parts_of
 from bench.plan.time import estimate_time
+from bench.published_files import Stored, look_up
 from bench.records import Machine, MemoryEstimate, Record, Suite, TimeEstimate
 from bench.store import load_run
 from bench.suite.training_prompts import training_prompts_in
@@ -126,7 +127,7 @@ def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -
         metric_files=tuple(
             (file, metrics)
             for entry, metrics in entries_needed(suite.metrics).items()
-            for file in look_up(entry, weights_dir)
+            for file in look_up(find_entry(entry), weights_dir)
         ),
         lock=str(lock_path()),
     )

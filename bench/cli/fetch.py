@@ -18,8 +18,9 @@ from bench.formatting import argument, quantity
 from bench.measure import pick_variants
 from bench.merge.load import every_place
 from bench.metrics import all_facts, installed
-from bench.metrics.catalogue import TRUST, find_entry
-from bench.metrics.weights import Stored, find_weights, look_up
+from bench.metrics.catalogue import find_entry
+from bench.metrics.weights import find_weights
+from bench.published_files import TRUST, Stored, look_up
 from bench.records import Variant
 from bench.weights_lock import lock_path
 
@@ -106,7 +107,7 @@ def _fetch_metric_weights(
             say(f"fetching or checking {name}: {find_entry(name).what}")
         try:
             find_weights(name, weights_dir)
-            files = look_up(name, weights_dir)
+            files = look_up(find_entry(name), weights_dir)
         except WeightsError as error:
             failures.append(error)
         else:

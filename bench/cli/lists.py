@@ -18,7 +18,8 @@ from bench.errors import SuiteError
 from bench.formatting import did_you_mean, listed
 from bench.formatting import lora as lora_text
 from bench.metrics import all_facts, installed, plugin_problems
-from bench.metrics.catalogue import TRUST, find_entry
+from bench.metrics.catalogue import find_entry
+from bench.published_files import TRUST
 from bench.records import MetricFacts
 from bench.suite import list_prompt_sets, load_suite, prompts_folder, read_prompt_file
 from bench.suite import list_suites as shipped_suites

@@ -2,48 +2,15 @@
 
 A sha256 stands here only where it is known from the publisher's own page or from others who measured the file as it is
 published. A file without one is trusted at first sight: its hash is recorded in the user's lock file when the file is
-first seen, and checked from then on (``bench.metrics.weights``). A commit fixes what is downloaded, but not what lies
+first seen, and checked from then on (``bench.published_files``). A commit fixes what is downloaded, but not what lies
 in a folder of local weights.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 from bench.errors import UsageError
 from bench.formatting import did_you_mean
-from bench.records import Record
-
-
-class File(Record, frozen=True):
-    """One file of a repository."""
-
-    name: str
-    sha256: str | None = None
-    """None: trusted at first sight."""
-    size_bytes: int | None = None
-    """Exact, and checked; None where only ``about_bytes`` is known."""
-    about_bytes: int | None = None
-    """Rounded, for what a download takes; not checked."""
-    instead: str | None = None
-    """Another file of the repository with the same contents, taken where this one is missing."""
-
-
-class Entry(Record, frozen=True):
-    """What an encoder or a metric asks for by name: one file, or several of one repository."""
-
-    name: str
-    what: str
-    """What it is, in a few words."""
-    host: Literal["hub", "github"]
-    repository: str
-    """``owner/name``."""
-    files: tuple[File, ...]
-    revision: str | None = None
-    """Commit; None: unpinned, the newest is taken."""
-    flat: bool = True
-    """Whether its files may lie directly in a folder of weights: not if many repositories use the same names."""
-
+from bench.published_files import Entry, File
 
 ENTRIES = (
     Entry(
@@ -180,12 +147,6 @@ ENTRIES = (
         flat=False,
     ),
 )
-TRUST = {
-    "pinned": "sha256 known",
-    "locked": "locked: as first seen here",
-    "unpinned": "trusted at first sight, then locked",
-}
-"""How a file is known to be the right one, in words."""
 CATALOGUE = {entry.name: entry for entry in ENTRIES}
 
 

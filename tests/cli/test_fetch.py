@@ -7,12 +7,13 @@ import json
 import pytest
 from huggingface_hub.utils.tqdm import enable_progress_bars
 
-import bench.metrics
+import bench.published_files
 from bench.checkpoints import locate as sources
 from bench.errors import WeightsError
 from bench.metrics import Encoder, metric, registry_of
-from bench.metrics.catalogue import CATALOGUE, Entry, File
+from bench.metrics.catalogue import CATALOGUE
 from bench.metrics.pixels import saturation, sharpness
+from bench.published_files import Entry, File
 from bench.records import MetricFacts
 
 HEAD = Entry(
@@ -84,7 +85,7 @@ def network(monkeypatch):
         target.write_bytes(b"\x80\x02" + url.encode())
         return True
 
-    monkeypatch.setattr("bench.metrics.weights.download_url", fake)
+    monkeypatch.setattr("bench.published_files.download_url", fake)
     yield urls
     enable_progress_bars()  # --quiet silences the Hub's client for the whole process
 
@@ -114,14 +115,14 @@ def test_weights_are_fetched_for_metrics_that_no_suite_names(cli, with_weights, 
 
 
 def test_what_fails_keeps_nothing_else_from_coming(cli, with_weights, network, monkeypatch):
-    good = bench.metrics.weights.download_url
+    good = bench.published_files.download_url
 
     def fake(url, target):
         if "t.pt" in url:
             raise WeightsError("t.pt: could not be downloaded (URLError).", "the same command again continues")
         return good(url, target)
 
-    monkeypatch.setattr("bench.metrics.weights.download_url", fake)
+    monkeypatch.setattr("bench.published_files.download_url", fake)
     answer = cli("fetch", "own.toml")
     assert answer.code == 3
     assert network == ["head.pth"]

@@ -12,9 +12,9 @@ import pytest
 from bench.baseline import read_baseline
 from bench.cli.app import LISTS, VERBS, build
 from bench.errors import UsageError
-from bench.metrics.weights import lock_path
 from bench.plots.style import write_figures
 from bench.store.journal import make_folder, write_whole
+from bench.weights_lock import lock_path
 
 URL = "memory://bucket/place"
 

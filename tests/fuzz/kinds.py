@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from suites import METRICS, write_suite
 from tiny_checkpoints import tiny_state
 
-from bench import documents
+from bench import documents, weights_lock
 from bench.baseline import freeze, read_baseline, read_session_noise, write_baseline
 from bench.calibrate import write_calibration
 from bench.checkpoints.fingerprint import fingerprint
@@ -32,7 +32,6 @@ from bench.inspection import find_lora_file, open_any
 from bench.lora.parse import read_adapter
 from bench.lora.peft import PEFT_CONFIG, PEFT_FILE
 from bench.merge.load import open_checkpoint, open_named, open_recipe
-from bench.metrics import weights as metric_weights
 from bench.metrics.blip import read_text_shape
 from bench.mini import weights
 from bench.pipeline.build import build_pipeline
@@ -336,7 +335,7 @@ def _signed(rng: random.Random, data: bytes) -> bytes:
 
 
 def _metrics(place: Path) -> list[Kind]:
-    lock = metric_weights.lock_path()
+    lock = weights_lock.lock_path()
     lock.parent.mkdir(parents=True, exist_ok=True)
     digest = {"sha256": "0" * 64, "size_bytes": 3, "recorded": "2025-01-01T00:00:00+00:00"}
     table = {"schema": 1, "files": {"a/b@main/x": digest}, "hashed": {"/x": {**digest, "mtime_ns": 1, "inode": 2}}}
@@ -347,7 +346,7 @@ def _metrics(place: Path) -> list[Kind]:
     config = place / "med_config.json"
     config.write_text(json.dumps(shape), encoding="utf-8")
     return [
-        _kind("lock", "json", lock, lambda path: metric_weights.read_lock()),
+        _kind("lock", "json", lock, lambda path: weights_lock.read_lock()),
         _kind("med-config", "json", config, read_text_shape),
     ]
 

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from safetensors.torch import save
 
 from bench.errors import WeightsError
-from bench.metrics.catalogue import Entry, File
-from bench.metrics.weights import check_file, read_lock
+from bench.published_files import Entry, File, check_file
+from bench.weights_lock import read_lock
 
 LOOSE = Entry(
     name="loose", what="Unpinned", host="hub", repository="hub/loose", files=(File(name="w.pt", about_bytes=7),)

@@ -13,8 +13,10 @@ from msgspec.structs import replace
 from safetensors.torch import save, save_file
 
 from bench.errors import UsageError, WeightsError
-from bench.metrics.catalogue import CATALOGUE, Entry, File
-from bench.metrics.weights import check_file, find_weights, lock_path, look_up, read_lock, read_tensors
+from bench.metrics.catalogue import CATALOGUE, find_entry
+from bench.metrics.weights import find_weights, read_tensors
+from bench.published_files import Entry, File, check_file, look_up
+from bench.weights_lock import lock_path, read_lock
 
 PINNED = b"pinned bytes"
 PICKLE = b"\x80\x02"
@@ -181,7 +183,7 @@ def test_a_download_from_elsewhere_is_kept_for_the_next_time(
         put(target, PINNED)
         return True
 
-    monkeypatch.setattr("bench.metrics.weights.download_url", fake)
+    monkeypatch.setattr("bench.published_files.download_url", fake)
     assert find_weights("head") == find_weights("head")
     assert asked == ["https://raw.githubusercontent.com/owner/repo/HEAD/head.pth"]
 
@@ -209,11 +211,11 @@ def test_a_pinned_file_of_other_bytes_is_refused_with_found_and_expected(
 def test_an_unpinned_file_is_recorded_once_and_held_to_it(tmp_path: Path, hub: Hub) -> None:
     weights_dir = tmp_path / "w"
     path = put(tmp_path / "w" / "w.pt", PICKLE + b"first")
-    assert look_up("loose", weights_dir)[0].trust == "unpinned"
+    assert look_up(find_entry("loose"), weights_dir)[0].trust == "unpinned"
     find_weights("loose", weights_dir)
     recorded = read_lock().files["hub/loose@unpinned/w.pt"]
     assert (recorded.sha256, recorded.size_bytes) == (hashlib.sha256(PICKLE + b"first").hexdigest(), 7)
-    assert look_up("loose", weights_dir)[0].trust == "locked"
+    assert look_up(find_entry("loose"), weights_dir)[0].trust == "locked"
     path.write_bytes(PICKLE + b"other")
     with pytest.raises(WeightsError, match=r"as it was recorded in .*lock\.json on") as refused:
         find_weights("loose", weights_dir)
@@ -236,10 +238,10 @@ def test_another_revision_is_another_file_to_the_lock(tmp_path: Path, hub: Hub) 
 
 def test_looking_up_downloads_hashes_and_writes_nothing(tmp_path: Path, hub: Hub) -> None:
     hub.files["hub/loose/w.pt"] = PICKLE + b"weights"
-    (missing,) = look_up("loose", None)
+    (missing,) = look_up(find_entry("loose"), None)
     assert (missing.path, missing.size_bytes, missing.trust) == (None, 7, "unpinned")
     put(tmp_path / "w" / "head.pth", b"wrong")
-    (there,) = look_up("head", tmp_path / "w")
+    (there,) = look_up(find_entry("head"), tmp_path / "w")
     assert (there.path, there.size_bytes, there.trust) == (str(tmp_path / "w" / "head.pth"), 5, "pinned")
     assert hub.asked == []
     assert not lock_path().exists()
@@ -248,7 +250,7 @@ def test_looking_up_downloads_hashes_and_writes_nothing(tmp_path: Path, hub: Hub
 def test_fetching_gets_what_is_missing_and_says_that_it_is_recorded(hub: Hub) -> None:
     hub.files["hub/loose/w.pt"] = PICKLE + b"weights"
     find_weights("loose")
-    (stored,) = look_up("loose", None)
+    (stored,) = look_up(find_entry("loose"), None)
     assert (stored.trust, stored.size_bytes) == ("locked", 9)
     find_weights("loose")
     assert hub.asked == ["hub/loose/w.pt"]

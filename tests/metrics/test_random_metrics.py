@@ -13,8 +13,8 @@ from official_imagereward import Layout
 from official_layouts import SMALL_H14, SMALL_L14
 
 from bench.metrics.catalogue import CATALOGUE
-from bench.metrics.weights import lock_path
 from bench.score import score
+from bench.weights_lock import lock_path
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
+from bench import published_files
 from bench.errors import WeightsError
 from bench.metrics import weights
-from bench.metrics.catalogue import CATALOGUE, Entry, File
-from bench.metrics.weights import download
+from bench.metrics.catalogue import CATALOGUE
+from bench.published_files import Entry, File, download
 
 BODY = bytes(range(256)) * 20_000  # 5 MB: several chunks
 ENTRY = Entry(name="head", what="A head", host="github", repository="owner/repo", files=(File(name="w.pth"),))
@@ -62,7 +63,7 @@ class Server:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     serving = Server()
-    monkeypatch.setattr(weights, "GITHUB", serving.url)
+    monkeypatch.setattr(published_files, "GITHUB", serving.url)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     disable_progress_bars()
     yield serving
@@ -104,7 +105,7 @@ def test_what_the_server_does_not_have_is_none_and_its_faults_are_errors(target:
 
 def test_no_server_at_all_is_an_error_with_a_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(weights, "GITHUB", "http://127.0.0.1:1")
+    monkeypatch.setattr(published_files, "GITHUB", "http://127.0.0.1:1")
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     with pytest.raises(WeightsError, match="could not be downloaded") as refused:
         download(ENTRY, "w.pth")
