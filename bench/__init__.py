@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         load_run,
         metric_means,
         rank_variants,
+        rate_changes,
     )
     from bench.metrics.registry import Encoder, Inputs, Metric, encoder, metric
     from bench.records import MetricFacts
@@ -49,6 +50,7 @@ __all__ = [
     "metric",
     "metric_means",
     "rank_variants",
+    "rate_changes",
     "read_baseline",
     "run_all",
 ]
@@ -65,6 +67,7 @@ _HOMES = {
         "load_run",
         "metric_means",
         "rank_variants",
+        "rate_changes",
     ),
     "bench.metrics.registry": ("Encoder", "Inputs", "Metric", "encoder", "metric"),
     "bench.records": ("MetricFacts",),

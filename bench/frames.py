@@ -14,7 +14,7 @@ import msgspec
 
 from bench import baseline, compare, documents, gate, records, store
 from bench.formatting import set_letters
-from bench.records import Baseline, Delta, MetricMean, Ranking, RunInfo, TimingName, Verdict
+from bench.records import Baseline, Delta, MetricMean, Ranking, RateChange, RunInfo, TimingName, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -217,6 +217,12 @@ def compare_runs(
     """Paired differences between two runs of one protocol: ``bench.compare.compare_runs``, which says the arguments."""
     both = candidate.record, reference.record
     return Records(compare.compare_runs(*both, pairs=pairs, metrics=metrics, tags=tags, level=level))
+
+
+def rate_changes(run: Run, *, pairs: compare.Pairs | None = None, level: float = 0.95) -> Records[RateChange]:
+    """Changes of the share of flagged images: ``bench.compare.rates.rate_changes``; pairs as of ``compare_run``."""
+    wanted = compare.variant_pairs(run.info.suite) if pairs is None else pairs
+    return Records(compare.rate_changes(run.record, wanted, level=level))
 
 
 def rank_variants(run: Run, *, metrics: Sequence[str] | None = None, level: float = 0.95) -> Records[Ranking]:

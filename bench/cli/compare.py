@@ -17,6 +17,7 @@ from bench.compare import (
     compare_run,
     compare_runs,
     rank_variants,
+    rate_changes,
     summarize_timings,
     timing_ratios,
     variant_pairs,
@@ -39,7 +40,7 @@ from bench.formatting import (
     set_letters,
     signed,
 )
-from bench.records import Delta, Interval, Ranking, Ratio, Run, TimingSummary
+from bench.records import Delta, Interval, Ranking, RateChange, Ratio, Run, TimingSummary
 from bench.store import load_run
 
 FORMATS = ("table", "csv", "markdown", "latex", "json")
@@ -99,11 +100,15 @@ def compare(
     tags = tag is not None or format_ in ("csv", "json")
     ratios: tuple[Ratio, ...] = ()
     timings: tuple[TimingSummary, ...] = ()
+    rates: tuple[RateChange, ...] = ()
     if reference is None:
         deltas = compare_run(candidate, pairs=names, metrics=chosen, tags=tags)
         # Two runs have none: ratios hold within a run, measured side by side.
         ratios = timing_ratios(candidate, pairs=names or variant_pairs(candidate.info.suite))
         timings = summarize_timings(candidate)
+        rates = (
+            rate_changes(candidate, names or variant_pairs(candidate.info.suite), metrics=chosen) if tag is None else ()
+        )
     else:
         deltas = compare_runs(candidate, reference, pairs=names, metrics=chosen, tags=tags)
     if tag is not None:
@@ -115,13 +120,13 @@ def compare(
     if left_out := () if names else _left_out(candidate, reference, deltas):
         say(f"Not compared, since there are no scores on both sides: {listed(left_out)}.")
     if format_ == "json":
-        print_json({"deltas": deltas, "ratios": ratios, "timings": timings, "rankings": rankings})
+        print_json({"deltas": deltas, "ratios": ratios, "timings": timings, "rankings": rankings, "rates": rates})
         return DONE
     if format_ == "csv":
-        show(tidy_csv(deltas, ratios, rankings).removesuffix("\n"))
+        show(tidy_csv(deltas, ratios, rankings, rates).removesuffix("\n"))
         return DONE
     describe = {facts.name for facts in candidate.info.metrics if facts.higher_is_better is None}
-    tables = [*_pair_tables(deltas, ratios, timings, describe), *map(_ranking_table, rankings)]
+    tables = [*_pair_tables(deltas, ratios, timings, describe), *map(_ranking_table, rankings), *_rate_tables(rates)]
     _print(format_, tables, _footnotes(deltas, ratios, timings, rankings))
     return DONE
 
@@ -268,6 +273,23 @@ def _ranking_table(ranking: Ranking) -> Table:
     return title, {**columns, "set": "name"}, rows
 
 
+def _rate_tables(rates: Sequence[RateChange]) -> Iterator[Table]:
+    columns = _numbers("flagged by", "reference", "candidate", "change", "interval", "seen from")
+    for pair in dict.fromkeys((one.candidate, one.reference) for one in rates):
+        rows = [
+            [
+                f"{one.metric}, {one.threshold}",
+                *(f"{100 * value:.1f} %" for value in (one.reference_rate, one.candidate_rate)),
+                signed(100 * one.change, 1),
+                f"[{signed(100 * one.interval.low, 1)}, {signed(100 * one.interval.high, 1)}]",
+                NONE if one.smallest_visible is None else signed(100 * one.smallest_visible, 1),
+            ]
+            for one in rates
+            if (one.candidate, one.reference) == pair
+        ]
+        yield f"Flagged images, {pair[0]} against {pair[1]}, in points of per cent", columns, rows
+
+
 def _footnotes(
     deltas: Sequence[Delta], ratios: Sequence[Ratio], timings: Sequence[TimingSummary], rankings: Sequence[Ranking]
 ) -> list[str]:
@@ -310,10 +332,15 @@ TIDY = (
     "p_holm", "p_bh",
 )  # fmt: skip
 """Columns of ``--format csv``. ``kind`` says what ``value`` is: the ``difference`` of two means, the ``ratio`` of two
-medians, or a ``strength``, where ``candidate`` is the variant that is ranked."""
+medians, the change of a ``rate`` of flagged images, or a ``strength``, where ``candidate`` is the ranked variant."""
 
 
-def tidy_csv(deltas: Sequence[Delta], ratios: Sequence[Ratio], rankings: Sequence[Ranking]) -> str:
+def tidy_csv(
+    deltas: Sequence[Delta],
+    ratios: Sequence[Ratio],
+    rankings: Sequence[Ranking],
+    rates: Sequence[RateChange] = (),
+) -> str:
     """Each result of a comparison as a row of unrounded values; a value that does not exist is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, TIDY, restval="", lineterminator="\n")
@@ -325,12 +352,23 @@ def tidy_csv(deltas: Sequence[Delta], ratios: Sequence[Ratio], rankings: Sequenc
     for ratio in ratios:
         pair = {"candidate": ratio.candidate, "reference": ratio.reference, "name": ratio.name}
         writer.writerow({"kind": "ratio", **pair, "value": ratio.ratio, **_ends(ratio.interval)})
+    for one in rates:
+        same = {name: getattr(one, name) for name in ("candidate", "reference", "prompts")}
+        name, samples = f"{one.metric}, {one.threshold}", one.images
+        values = {"reference_value": one.reference_rate, "candidate_value": one.candidate_rate, "value": one.change}
+        writer.writerow({"kind": "rate", **same, "name": name, "samples": samples, **values, **_ends(one.interval)})
     for ranking in rankings:
         of = {name: getattr(ranking, name) for name in ("prompts", "samples", "missing")}
-        for one in ranking.strengths:
-            row = {"kind": "strength", "candidate": one.variant, "name": ranking.metric, "value": one.strength, **of}
-            counts = {"wins": one.wins, "ties": one.ties, "losses": one.losses}
-            writer.writerow({**row, **counts, **_ends(one.interval)})
+        for place in ranking.strengths:
+            row = {
+                "kind": "strength",
+                "candidate": place.variant,
+                "name": ranking.metric,
+                "value": place.strength,
+                **of,
+            }
+            counts = {"wins": place.wins, "ties": place.ties, "losses": place.losses}
+            writer.writerow({**row, **counts, **_ends(place.interval)})
     return text.getvalue()
 
 

@@ -15,6 +15,7 @@ from bench import stats
 from bench.comparability import check_names, common_metrics, run_labels
 from bench.compare.pairing import PromptPair, pair_prompts, paired_prompts, usable_scores
 from bench.compare.ranking import rank_variants
+from bench.compare.rates import rate_changes
 from bench.compare.tags import MIN_TAG_PROMPTS, tags_explain
 from bench.compare.timing import summarize_timings, timing_ratios
 from bench.errors import IncomparableError, InvalidError, UsageError
@@ -31,6 +32,7 @@ __all__ = [
     "metric_means",
     "paired_prompts",
     "rank_variants",
+    "rate_changes",
     "summarize_timings",
     "timing_ratios",
     "variant_pairs",

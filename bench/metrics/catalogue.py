@@ -44,6 +44,35 @@ ENTRIES = (
         files=(File(name="sa_0_4_vit_l_14_linear.pth", size_bytes=4_071),),
     ),
     Entry(
+        name="nsfw-l14",
+        what="LAION's NSFW classifier of ViT-L/14 embeddings",
+        host="github",
+        repository="LAION-AI/CLIP-based-NSFW-Detector",
+        revision="d6bb8fe31fd4aecbfed7dfb62df4fe5858bfc014",
+        files=(
+            File(
+                name="clip_autokeras_binary_nsfw.zip",
+                sha256="905520bb0336accc73ee282c605d926aef90cf14248889d44b9cee50eef71f8a",
+                size_bytes=1_094_585,
+            ),
+        ),
+    ),
+    Entry(
+        name="q16-l14",
+        what="Q16's two learnt prompts for ViT-L/14",
+        host="github",
+        repository="ml-research/Q16",
+        revision="33de788767bbe33cf77a5f6df931cd86c71f294f",
+        files=(
+            File(
+                name="data/ViT-L-14/prompts.p",
+                sha256="9b6c411824c2f64e0f847aa3c9f2b15b8e3a6c75e0efd82f2f672670c97ccad5",
+                size_bytes=3_231,
+            ),
+        ),
+        flat=False,
+    ),
+    Entry(
         name="pickscore",
         what="PickScore v1",
         host="hub",

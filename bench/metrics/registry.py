@@ -315,6 +315,7 @@ OWN_MODULES = (
     "bench.metrics.pixels",
     "bench.metrics.openai_clip",
     "bench.metrics.aesthetic",
+    "bench.metrics.safety",
     "bench.metrics.pickscore",
     "bench.metrics.hps",
     "bench.metrics.imagereward",

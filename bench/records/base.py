@@ -33,7 +33,7 @@ Status = Literal["started", "complete", "failed"]
 
 Unit = Literal["second", "byte", "joule"]
 
-Category = Literal["preference", "aesthetic", "alignment", "pixels", "distance"]
+Category = Literal["preference", "aesthetic", "alignment", "pixels", "distance", "safety"]
 
 TrainingOverlap = Literal["same data", "related data", "none"]
 

@@ -152,6 +152,15 @@ class Timing(Record, frozen=True, omit_defaults=True):
     """Of the whole process; it stands once, with ``end_to_end``."""
 
 
+class Threshold(Record, frozen=True):
+    """A value of a metric from which an image counts as flagged."""
+
+    name: str
+    """In the metric's own terms, such as ``p > 0.5``."""
+    above: float
+    """In the metric's unit; an image with a larger value is flagged."""
+
+
 class MetricFacts(Record, frozen=True):
     """What a metric says of itself, once; ``list metrics`` and both reports show it."""
 
@@ -172,6 +181,8 @@ class MetricFacts(Record, frozen=True):
     """Whether preference-optimised variants were trained on the same data, on related data, or on none of it."""
     licence: str
     reference: str
+    thresholds: tuple[Threshold, ...] = ()
+    """The shares of images above these are compared too (``bench.compare.rates``)."""
     metric_dtype: Dtype = "float32"
     """Of a run: what the encoder computes in for it."""
 

@@ -59,6 +59,30 @@ class Delta(Record, frozen=True):
     """Share of the variance of the differences that goes with tags, where it is much (``bench.compare.tags``)."""
 
 
+class RateChange(Record, frozen=True):
+    """How the share of images above a metric's threshold changed, in [0, 1]; prompts as the unit."""
+
+    metric: str
+    threshold: str
+    """As ``Threshold.name``."""
+    candidate: str
+    reference: str
+    prompts: int
+    images: int
+    """Pairs of images behind it."""
+    candidate_rate: float
+    reference_rate: float
+    change: float
+    """``candidate_rate - reference_rate``, in [-1, 1]."""
+    interval: Interval
+    """It has a width also where no image is flagged on either side."""
+    rose: int
+    """Prompts whose share rose; those that stay are in neither count."""
+    fell: int
+    smallest_visible: float | None
+    """A rise that so many prompts would show in 8 of 10 runs if both sides were independent; None where none is."""
+
+
 class MetricMean(Record, frozen=True):
     """Mean of one metric of one variant, prompts as the unit."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from bench import formatting as text
 from bench.compare.tags import ADVICE
 from bench.plots.data import PlotData
-from bench.records import Category, Delta, Interval, MetricFacts
+from bench.records import Category, Delta, Interval, MetricFacts, RateChange
 
 _CATEGORIES: dict[Category, str] = {"preference": "preference", "aesthetic": "aesthetics", "alignment": "alignment"}
 
@@ -36,7 +36,7 @@ def finding(delta: Delta, facts: MetricFacts) -> str:
     return "better" if low > 0 else "worse" if high < 0 else ""
 
 
-def pair_name(delta: Delta) -> str:
+def pair_name(delta: Delta | RateChange) -> str:
     """``spo − base``."""
     return f"{delta.candidate} {text.MINUS} {delta.reference}"
 

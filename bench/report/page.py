@@ -9,10 +9,11 @@ from typing import Any
 from bench import formatting as text
 from bench.compare import metric_means, summarize_timings, timing_ratios, variant_pairs
 from bench.compare.pairing import usable_scores
+from bench.compare.rates import rate_changes
 from bench.compare.sweep import sweep_curve
 from bench.measure import open_jobs
 from bench.plots.data import PlotData, data_of_run, headline_metrics
-from bench.records import Delta, Gate, Ranking, Ratio, Run, SweepCurve, TimingName, TimingSummary, Verdict
+from bench.records import Delta, Gate, Ranking, RateChange, Ratio, Run, SweepCurve, TimingName, TimingSummary, Verdict
 from bench.report.facts import Facts, elapsed, image_banners
 from bench.report.gate import WorstPair, against, worst_pairs
 from bench.report.headline import cautions, headline_note, summary
@@ -28,7 +29,7 @@ from bench.report.pictures import (
     typical_row,
 )
 from bench.report.steps import StepsView, steps_view
-from bench.report.tables import PixelRow, TagTable, pixel_rows, rankings_of, tag_tables, weak_notes
+from bench.report.tables import DescriptiveRow, TagTable, descriptive_rows, rankings_of, tag_tables, weak_notes
 from bench.store import load_steps
 
 
@@ -54,7 +55,9 @@ class View:
     ratios: Mapping[tuple[TimingName, str], Ratio]
     """To the first variant, by quantity and candidate."""
     weak_notes: tuple[str, ...]
-    pixels: tuple[PixelRow, ...]
+    pixels: tuple[DescriptiveRow, ...]
+    safety: tuple[DescriptiveRow, ...]
+    rates: tuple[RateChange, ...]
     rows: tuple[GridRow, ...]
     grid_note: str
     typical: GridRow | None
@@ -84,7 +87,7 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         timings.setdefault(one.name, {})[one.variant] = one
     names = [variant.name for variant in suite.variants]
     pictures, broken = embed(run, row_keys(run))
-    metrics = scored_metrics(run)
+    metrics, means = scored_metrics(run), metric_means(run)
     rows = grid_rows(run, pictures, broken, metrics[0] if metrics else None)
     pairs = _pairs(run)
     typical, typical_note = _typical(run, rows, pairs)
@@ -108,7 +111,9 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         timings=timings,
         ratios={(one.name, one.candidate): one for one in timing_ratios(run) if one.reference == names[0]},
         weak_notes=weak_notes(summaries),
-        pixels=pixel_rows(run, metric_means(run), deltas),
+        pixels=descriptive_rows(run, means, deltas, safety=False),
+        safety=descriptive_rows(run, means, deltas, safety=True),
+        rates=rate_changes(run, variant_pairs(suite)),
         rows=rows,
         grid_note=grid_note(run, pictures),
         typical=typical,

@@ -14,6 +14,7 @@ from bench.records import (
     MetricFacts,
     MetricMean,
     Ranking,
+    RateChange,
     Ratio,
     Run,
     Strength,
@@ -118,25 +119,45 @@ def weak_notes(summaries: Sequence[TimingSummary]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-PixelRow = tuple[MetricFacts, int, tuple[tuple[MetricMean | None, Delta | None], ...]]
+DescriptiveRow = tuple[MetricFacts, int, tuple[tuple[MetricMean | None, Delta | None], ...]]
 """A descriptive metric, its decimals, and each variant's mean and difference to the reference."""
 
 
-def pixel_rows(run: Run, means: Sequence[MetricMean], deltas: Sequence[Delta]) -> tuple[PixelRow, ...]:
-    """The metrics that only describe (categories pixels and distance) and have values."""
+def descriptive_rows(
+    run: Run, means: Sequence[MetricMean], deltas: Sequence[Delta], *, safety: bool
+) -> tuple[DescriptiveRow, ...]:
+    """The metrics that only describe and have values: those of safety, or the others (pixels and distance)."""
     names = [variant.name for variant in run.info.suite.variants]
     by_place = {(one.metric, one.variant): one for one in means}
     by_pair = {(one.metric, one.candidate): one for one in deltas if one.tag is None and one.reference == names[0]}
     rows = []
     for facts in run.info.metrics:
         cells = [(by_place.get((facts.name, name)), by_pair.get((facts.name, name))) for name in names]
-        if facts in headline_metrics(run.info.metrics) or not any(mean and mean.prompts for mean, _ in cells):
+        if (facts.category == "safety") is not safety or facts in headline_metrics(run.info.metrics):
+            continue
+        if not any(mean and mean.prompts for mean, _ in cells):
             continue
         found = [delta for _, delta in cells if delta is not None]
         intervals = [mean.interval for mean, _ in cells if mean is not None and mean.interval is not None]
         widths = text.scale_of((one.high - one.low) / 2 for one in intervals)
         rows.append((facts, text.decimals_of_deltas(found) if found else text.decimals_for(widths), tuple(cells)))
     return tuple(rows)
+
+
+def rate_cells(one: RateChange) -> tuple[str, ...]:
+    """A change of the share of flagged images as the cells of a row, in per cent."""
+    share = [text.number(100 * value, 1) for value in (one.reference_rate, one.candidate_rate)]
+    low, high = (text.signed(100 * end, 1) for end in (one.interval.low, one.interval.high))
+    seen = text.NONE if one.smallest_visible is None else text.signed(100 * one.smallest_visible, 1)
+    return (*share, f"{text.signed(100 * one.change, 1)} [{low}, {high}]", f"{one.rose} / {one.fell}", seen)
+
+
+RATE_HEADINGS = ("reference %", "candidate %", "change, 95 % interval", "prompts up / down", "seen from")
+RATE_NOTE = (
+    "The share of images that a classifier flags, on the same prompts and noise. They flag by likeness and are wrong "
+    'about many single pictures, so that only the change says something. "Seen from" is the rise that so many prompts '
+    "would show in 8 of 10 runs; the shift of the logit sees smaller ones."
+)
 
 
 TagTable = tuple[MetricFacts, int, tuple[str, ...], dict[str, list[Delta | None]]]

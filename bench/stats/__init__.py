@@ -23,6 +23,7 @@ from bench.stats.intervals import (
 )
 from bench.stats.multiplicity import benjamini_hochberg, holm, sign_flip_p
 from bench.stats.ranking import DavidsonFit, fit_davidson, tied_sets
+from bench.stats.rates import paired_rate_interval, smallest_visible_rise
 
 __all__ = [
     "Band",
@@ -40,12 +41,14 @@ __all__ = [
     "group_units",
     "holm",
     "mean",
+    "paired_rate_interval",
     "pearson_r",
     "quantiles",
     "ratio_of_medians",
     "ratio_of_medians_interval",
     "sign_flip_p",
     "simultaneous_band",
+    "smallest_visible_rise",
     "t_interval",
     "tied_sets",
     "wilson_interval",
