@@ -111,7 +111,7 @@ def look_up(entry: Entry, weights_dir: Path | None) -> tuple[Stored, ...]:
     """
     locked, found = read_lock().files, []
     for file in entry.files:
-        path = _present(entry, file, weights_dir)
+        path = present(entry, file, weights_dir)
         there = file.name if path is None else _name_of(file, path)
         pinned = file.sha256 is not None and there == file.name
         found.append(
@@ -130,9 +130,8 @@ def look_up(entry: Entry, weights_dir: Path | None) -> tuple[Stored, ...]:
 
 
 def _find_file(entry: Entry, file: File, weights_dir: Path | None) -> Path:
-    present = _present(entry, file, weights_dir)
-    if present is not None:
-        return present
+    if (found := present(entry, file, weights_dir)) is not None:
+        return found
     if weights_dir is not None:
         raise WeightsError(
             f"{entry.name}: {file.name} is not in {weights_dir}, and with a folder of weights nothing is downloaded.",
@@ -161,7 +160,7 @@ def _folder_of(file: File, path: Path) -> Path:
     return path.parents[_name_of(file, path).count("/")]
 
 
-def _present(entry: Entry, file: File, weights_dir: Path | None) -> Path | None:
+def present(entry: Entry, file: File, weights_dir: Path | None) -> Path | None:
     """The file in the user's folder, or else among the downloads; the name that may replace it comes last."""
     folders: list[Path] = []
     if weights_dir is not None:

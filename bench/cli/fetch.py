@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from bench.checkpoints import locate
@@ -13,8 +15,8 @@ from bench.cli import options
 from bench.cli.options import MetricsFor, Quiet, SuiteName, Variants, WeightsDir
 from bench.cli.printing import DONE, Columns, print_table, say, show
 from bench.cli.targets import read_suite
-from bench.errors import WeightsError
-from bench.formatting import argument, quantity
+from bench.errors import HotartError, WeightsError
+from bench.formatting import argument, listed, quantity
 from bench.measure import pick_variants
 from bench.merge.load import every_place
 from bench.metrics import all_facts, installed
@@ -22,28 +24,38 @@ from bench.metrics.catalogue import find_entry
 from bench.metrics.weights import find_weights
 from bench.published_files import TRUST, Stored, look_up
 from bench.records import Variant
-from bench.weights_lock import lock_path
+from bench.suite import public_sets_of
+from bench.suite.public_sets import PUBLIC_SETS, fetch_public_set
+from bench.weights_lock import hash_once, lock_path
 
 
 def fetch(
     suite: SuiteName = "mini",
     variants: Variants = None,
     metrics: MetricsFor = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            "--prompts", metavar="A,B", help="These public prompt sets.  [default: those that the suite names]"
+        ),
+    ] = None,
     weights_dir: WeightsDir = None,
     quiet: Quiet = False,
 ) -> int:
-    """Download every weight that a suite needs, and check it.
+    """Download everything that a suite needs, and check it.
 
-    These are checkpoints, LoRAs and the weights of its metrics. What is there is checked and left alone; what
-    fails keeps nothing else from coming. The same command again continues. The hashes of what is of the Hub are
-    recorded, and a later run with other bytes is refused.
+    These are checkpoints, LoRAs, the weights of its metrics and the public prompt sets that it names. What is there
+    is checked and left alone; what fails keeps nothing else from coming. The same command again continues. The
+    hashes of what is of the Hub are recorded, and a later run with other bytes is refused.
 
     Examples:
       hotart-bench fetch sdxl
       hotart-bench fetch my-suite.toml --variants base,spo
       hotart-bench fetch --metrics pickscore,imagereward
+      hotart-bench fetch --prompts parti,geneval
     """
     options.check_weights_dir(weights_dir)
+    _fetch_prompts(suite, options.split_names(prompts, "--prompts"), quiet)
     checked = read_suite(suite, None)
     chosen = pick_variants(checked, options.split_names(variants, "--variants"))
     names = options.split_names(metrics, "--metrics")
@@ -65,6 +77,32 @@ def fetch(
     if not quiet and metrics is None:
         say(f"Ready: hotart-bench run {argument(suite)}")
     return DONE
+
+
+def _fetch_prompts(suite: str, names: Sequence[str] | None, quiet: bool) -> None:
+    """The public prompt sets named, else those that the suite names and that are missing.
+
+    Raises:
+        WeightsError: some cannot be had, all of them named; the others have come.
+    """
+    options.check_known(names, "--prompts", sorted(PUBLIC_SETS), "hotart-bench list prompts")
+    rows, failed = [], dict[str, HotartError]()
+    for name in public_sets_of(suite) if names is None else names:
+        if not quiet:
+            say(f"fetching or checking {name}: {PUBLIC_SETS[name].entry.what}")
+        try:
+            path = fetch_public_set(name)
+        except HotartError as error:
+            failed[name] = error
+        else:
+            rows.append((name, str(path), PUBLIC_SETS[name].licence, hash_once(path)[:16]))
+    if rows:
+        print_table({"prompts": "name", "at": "text", "licence": "text", "sha256": "name"}, rows)
+        show(f"\nTheir hashes are recorded in {lock_path()}; another file by these names is refused.\n")
+    if failed:
+        files = listed(PUBLIC_SETS[name].file_name for name in failed)
+        hint = f"put {files} beside the suite file, or repeat the command where there is a network"
+        raise WeightsError(told_once([error.message for error in failed.values()]), hint)
 
 
 def told_once(messages: Sequence[str]) -> str:

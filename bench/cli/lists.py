@@ -24,6 +24,7 @@ from bench.records import MetricFacts
 from bench.suite import list_prompt_sets, load_suite, prompts_folder, read_prompt_file
 from bench.suite import list_suites as shipped_suites
 from bench.suite.prompt_files import PromptFile
+from bench.suite.public_sets import PUBLIC_SETS, PublicSet, find_public_set, present
 from bench.suite.tokens import CONTEXT, count_tokens
 from bench.suite.training_prompts import training_prompts_in
 
@@ -204,6 +205,7 @@ def list_prompts(
     shipped = [prompts_folder() / name for name in list_prompt_sets()]
     files = shipped if prompt_set is None else [_find_set(prompt_set, shipped)]
     found = [_summary(file.stem, read_prompt_file(file)) for file in files]
+    public = [_public_row(one) for one in PUBLIC_SETS.values()] if prompt_set is None else []
     if json:
         print_json(found)
         return DONE
@@ -216,6 +218,10 @@ def list_prompts(
         if one["spo_training_prompts"]:
             show(f"\nSPO was trained on these of {one['set']}; suites leave them out:")
             show("\n".join(f"  {prompt_id}" for prompt_id in one["spo_training_prompts"]))
+    if public:
+        show()
+        print_table({"public set": "name", "prompts": "number", "licence": "text", "here": "text"}, public)
+        say('A suite names them as prompts = ["parti"]; get them with: hotart-bench fetch --prompts parti')
     if prompt_set is not None and found[0]["tags"]:
         show()
         rows = [[tag, str(count)] for tag, count in found[0]["tags"].items()]
@@ -228,13 +234,22 @@ def _find_set(name: str, shipped: list[Path]) -> Path:
         if name in (file.stem, file.name):
             return file
     refuse_url(name)
+    if name in PUBLIC_SETS and not exists(Path(name)):
+        return find_public_set(name, Path.cwd())[0]
     if Path(name).suffix or exists(Path(name)):
         return Path(name)
     stems = [file.stem for file in shipped]
     raise SuiteError(
-        f"{name!r} is neither a shipped prompt set ({listed(stems)}) nor a file{did_you_mean(name, stems)}.",
+        f"{name!r} is neither a shipped prompt set ({listed(stems)}), nor a public one ({listed(PUBLIC_SETS)}), nor a "
+        f"file{did_you_mean(name, [*stems, *PUBLIC_SETS])}.",
         "hotart-bench list prompts",
     )
+
+
+def _public_row(one: PublicSet) -> list[str]:
+    path = present(one, Path.cwd())
+    missing = "no" if one.fetched else f"no; save it as {one.file_name}"
+    return [one.entry.name, str(one.prompts), one.licence, missing if path is None else str(path)]
 
 
 def _summary(name: str, file: PromptFile) -> dict[str, Any]:

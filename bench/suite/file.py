@@ -37,6 +37,7 @@ from bench.records.suite import LeftOut
 from bench.suite import prompt_files
 from bench.suite.limits import parse_limit, quantity_of
 from bench.suite.prompt_formats import READERS
+from bench.suite.public_sets import PUBLIC_SETS, find_public_set, present
 from bench.suite.step_ranges import parse_steps, range_factors, runs_of, weight_factors
 from bench.suite.training_prompts import training_prompts_in
 
@@ -71,9 +72,10 @@ _T = TypeVar("_T")
 def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Collection[str] | None = None) -> Suite:
     """A checked suite, from the name of a shipped one or from a ``.toml`` file.
 
-    Prompt files are looked up beside the suite file, then among the shipped ones. A checkpoint, LoRA, UNet or
-    VAE that lies beside the suite file becomes an absolute path; every other name stays as it is. Prompts that SPO
-    was trained on are left out, and named in ``Suite.left_out``, unless the file says ``keep_training_prompts``.
+    Prompt files are looked up beside the suite file, then among the shipped ones; then a name may be that of a public
+    set (``bench.suite.public_sets``). A checkpoint, LoRA, UNet or VAE that lies beside the suite file becomes an
+    absolute path; every other name stays as it is. Prompts that SPO was trained on are left out, and named in
+    ``Suite.left_out``, unless the file says ``keep_training_prompts``.
 
     Args:
         name_or_path: such as ``mini`` or ``suites/mine.toml``; kept as ``Suite.source``.
@@ -111,6 +113,13 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
     )
 
 
+def public_sets_of(name_or_path: str) -> tuple[str, ...]:
+    """The public prompt sets that a suite names and that have no file here yet; errors as ``load_suite``."""
+    path = _find_suite(name_or_path)
+    names = _to_suite(str(path), _read_table(path)).prompt_files
+    return tuple(name for name in names if name in PUBLIC_SETS and not _is_here(path, name))
+
+
 def list_suites() -> tuple[str, ...]:
     """The names of the shipped suites, sorted."""
     return tuple(sorted(path.stem for path in prompt_files.prompts_folder().glob("*.toml")))
@@ -138,22 +147,38 @@ def _find_suite(name_or_path: str) -> Path:
 
 
 def _read_prompts(suite_path: Path, names: tuple[str, ...]) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
-    files = [prompt_files.read_prompt_file(_find_prompts(suite_path, name)) for name in names]
+    files, notes = [], list[str]()
+    for name in names:
+        path, said = _find_prompts(suite_path, name)
+        files.append(prompt_files.read_prompt_file(path))
+        notes += [*([said] if said else []), *files[-1].notes]
     located, repeats = prompt_files.without_repeats(found for file in files for found in file.located)
-    notes = tuple(note for file in files for note in file.notes)
     return tuple(prompt for _, prompt in located), (*notes, *(f"{suite_path.name}: {said}" for said in repeats))
 
 
-def _find_prompts(suite_path: Path, name: str) -> Path:
-    for folder in (suite_path.parent, prompt_files.prompts_folder()):
-        if name.strip() and documents.exists(folder / name):
-            return folder / name
+def _find_prompts(suite_path: Path, name: str) -> tuple[Path, str]:
+    """The file or folder of a prompt set, and of a public one a sentence on it."""
+    own = _own_prompts(suite_path, name)
+    if own is not None:
+        return own, ""
+    if name in PUBLIC_SETS:
+        return find_public_set(name, suite_path.parent)
     beside = (path.name for path in suite_path.parent.glob("*") if path.suffix in READERS)
-    near = did_you_mean(name, {*beside, *prompt_files.list_prompt_sets()})
+    near = did_you_mean(name, {*beside, *prompt_files.list_prompt_sets(), *PUBLIC_SETS})
     raise SuiteError(
-        f"{suite_path}: prompts: {name!r} lies neither beside the suite nor among the shipped sets{near}.",
+        f"{suite_path}: prompts: {name!r} lies neither beside the suite nor among the shipped sets, and no public set "
+        f"({listed(PUBLIC_SETS)}) has this name{near}.",
         "hotart-bench list prompts",
     )
+
+
+def _own_prompts(suite_path: Path, name: str) -> Path | None:
+    folders = (suite_path.parent, prompt_files.prompts_folder())
+    return next((folder / name for folder in folders if name.strip() and documents.exists(folder / name)), None)
+
+
+def _is_here(suite_path: Path, name: str) -> bool:
+    return _own_prompts(suite_path, name) is not None or present(PUBLIC_SETS[name], suite_path.parent) is not None
 
 
 def _without_training_prompts(path: Path, prompts: tuple[Prompt, ...]) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:

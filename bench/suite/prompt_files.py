@@ -26,7 +26,7 @@ MAX_CHARACTERS = 100_000
 """Longest prompt that is read; counting the tokens of one word takes some 600 bytes for each of its characters."""
 MAX_TAG_CHARACTERS = 200
 FIELDS: Mapping[str, tuple[str, ...]] = {
-    "id": ("id",),
+    "id": ("id", "itemid"),
     "prompt": PROMPT_KEYS,
     "negative": ("negative", "negativeprompt", "negativeprompts", "neg", "negprompt", "uc"),
     "tags": ("tags",),

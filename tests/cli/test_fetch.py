@@ -63,7 +63,7 @@ def with_weights(home, monkeypatch, tmp_path):
         needing("fitting", "conv", ()),
         Encoder("conv", lambda place: pytest.fail("fetch loads nothing"), ("encoder",)),
     )
-    for module in ("bench.metrics.registry", "bench.metrics", "bench.cli.fetch"):
+    for module in ("bench.cli.lists", "bench.metrics.registry", "bench.metrics", "bench.cli.fetch"):
         monkeypatch.setattr(f"{module}.installed", lambda: registry)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path / "locks" / "lock.json"))
@@ -187,3 +187,23 @@ def test_what_several_variants_share_is_tried_once_and_told_once(cli, with_weigh
     assert "mini" in tried
     assert len(tried) == len(set(tried))
     assert answer.err.count("mini, mini:spo: could not be downloaded.") == 1
+
+
+def test_public_prompt_sets_of_a_suite_come_before_it_is_read(cli, with_weights, network):
+    own = with_weights / "own.toml"
+    own.write_text(
+        own.read_text("utf-8").replace('prompts = ["two.txt"]', 'prompts = ["parti", "two.txt"]'), "utf-8"
+    )
+    refused = cli("fetch", "own.toml")
+    # The test's network answers with bytes that are no table: they came, and reading the suite says so.
+    assert network == ["PartiPrompts.tsv"]
+    assert "PartiPrompts.tsv" in refused.err
+    assert "Apache-2.0" in refused.out
+
+
+def test_a_public_set_without_an_address_is_told_apart_from_one_without_network(cli, with_weights, network):
+    answer = cli("fetch", "--prompts", "drawbench,parti")
+    assert answer.code == 3
+    assert "has no address" in answer.err
+    assert "put drawbench.csv beside the suite file" in answer.err
+    assert network == ["PartiPrompts.tsv"]
