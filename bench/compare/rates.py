@@ -18,7 +18,7 @@ def rate_changes(
     both sides has no record. ``metrics`` names some of the run's; None means all.
     """
     table, suite = usable_scores(run), run.info.suite
-    found = []
+    found: list[RateChange] = []
     for facts in run.info.metrics:
         if metrics is not None and facts.name not in metrics:
             continue

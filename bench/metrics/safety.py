@@ -116,7 +116,8 @@ def nsfw(inputs: Inputs) -> torch.Tensor:
     import torch
 
     head: NsfwHead = inputs.head
-    values: Any = (inputs.image_embeds - head.mean) / head.deviation
+    values: Any = inputs.image_embeds
+    values = (values - head.mean) / head.deviation
     for number, (weight, bias) in enumerate(head.layers):
         values = torch.nn.functional.linear(values.relu() if number else values, weight, bias)
     logits: torch.Tensor = values.squeeze(1)

@@ -191,9 +191,7 @@ def test_what_several_variants_share_is_tried_once_and_told_once(cli, with_weigh
 
 def test_public_prompt_sets_of_a_suite_come_before_it_is_read(cli, with_weights, network):
     own = with_weights / "own.toml"
-    own.write_text(
-        own.read_text("utf-8").replace('prompts = ["two.txt"]', 'prompts = ["parti", "two.txt"]'), "utf-8"
-    )
+    own.write_text(own.read_text("utf-8").replace('prompts = ["two.txt"]', 'prompts = ["parti", "two.txt"]'), "utf-8")
     refused = cli("fetch", "own.toml")
     # The test's network answers with bytes that are no table: they came, and reading the suite says so.
     assert network == ["PartiPrompts.tsv"]
