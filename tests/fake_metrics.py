@@ -70,8 +70,8 @@ def facts(name: str, encoder: str | None = None, version: str = "1") -> MetricFa
         high=None,
         category="alignment" if encoder else "pixels",
         encoder=encoder,
-        trained_on="nothing",
-        training_overlap="none",
+        trained_on=(),
+        training_data="nothing",
         licence="none",
         reference="none",
     )

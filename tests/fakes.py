@@ -18,6 +18,7 @@ from fake_tables import EFFECT, METRICS, ONCE, PROMPTS, TIMINGS
 from PIL import Image
 
 from bench.records import (
+    RUN_SCHEMA,
     SCHEMA,
     Delta,
     Fingerprint,
@@ -35,7 +36,8 @@ from bench.records import (
     Settings,
     Suite,
     Timing,
-    TrainingOverlap,
+    TrainedOn,
+    TrainedPart,
     Variant,
     WeightFile,
 )
@@ -100,12 +102,16 @@ def _fingerprint(name: str) -> Fingerprint:
     )
 
 
+def _trained_on(name: str) -> TrainedOn:
+    """Of the fakes, as of the embedded family: the base on nothing, all others on choices."""
+    names = () if name == "base" else ("mini-raters",)
+    return TrainedOn(names=names, parts=(TrainedPart(what="mini", names=names, source="shipped"),))
+
+
 def _facts(name: str) -> MetricFacts:
     category, better, unit, low, high, *_ = METRICS[name]
     learnt = name.startswith("mini-")
-    training_overlap: TrainingOverlap = (
-        "same data" if name == "mini-preference" else "related data" if learnt else "none"
-    )
+    data = "mini-raters" if name == "mini-preference" else "mini-scenes"
     return MetricFacts(
         name=name,
         version="1",
@@ -116,8 +122,8 @@ def _facts(name: str) -> MetricFacts:
         high=high,
         category=category,
         encoder="mini" if learnt else None,
-        trained_on="the embedded world" if learnt else "nothing",
-        training_overlap=training_overlap,
+        trained_on=(data,) if learnt else (),
+        training_data="the embedded world" if learnt else "nothing",
         licence="Apache-2.0",
         reference="docs/mini.md",
     )
@@ -260,7 +266,7 @@ def make_run(
 
 def _info(suite: Suite, seed: int) -> RunInfo:
     return RunInfo(
-        schema=SCHEMA,
+        schema=RUN_SCHEMA,
         id=f"fake-{seed:04d}",
         status="complete",
         suite=suite,
@@ -280,6 +286,7 @@ def _info(suite: Suite, seed: int) -> RunInfo:
         git=Git(commit="0123456789abcdef0123456789abcdef01234567", dirty=False),
         start="2025-01-02T03:04:05+00:00",
         end="2025-01-02T03:06:45+00:00",
+        trained_on={variant.name: _trained_on(variant.name) for variant in suite.variants},
         settings_notes=("LoRAs were fused for the run.",),
     )
 

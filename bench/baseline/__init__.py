@@ -151,6 +151,7 @@ def _variant(
         fingerprint=_without_folders(fingerprint),
         values=values,
         timings={quantity: tuple(rounds) for quantity, rounds in timings.items()},
+        trained_on=run.info.trained_on.get(name),
         doubts=doubtful,
     )
 

@@ -40,6 +40,7 @@ from bench.formatting import (
     set_letters,
     signed,
 )
+from bench.metrics.training_data import SAY_IT
 from bench.records import Delta, Interval, Ranking, RateChange, Ratio, Run, TimingSummary
 from bench.store import load_run
 
@@ -204,7 +205,10 @@ def _pair_tables(
         scores = _of_pair(deltas, candidate, reference)
         title = f"{candidate} against {reference}{_sizes(scores)}"
         if scores:
-            columns = _numbers("metric", "reference", "candidate", "delta", "interval", "wins")
+            columns: Columns = {
+                **_numbers("metric", "reference", "candidate", "delta", "interval", "wins"),
+                "overlap": "name",
+            }
             yield title, columns, [_delta_row(delta, delta.metric in describe) for delta in scores]
         times = _of_pair(ratios, candidate, reference)
         if times:
@@ -240,6 +244,7 @@ def _delta_row(delta: Delta, only_describes: bool) -> list[str]:
         signed(delta.mean, decimals),
         interval(found, decimals) + ("†" if holds(delta) else " "),
         "" if only_describes else percent(delta.win_rate),
+        delta.training_overlap,
     ]
 
 
@@ -306,6 +311,9 @@ def _footnotes(
         notes.append(f"† holds at 5%, by Holm over {family}; --format json has the p-values.")
     if any(delta.small_sample is not None for delta in deltas):
         notes.append("Under 30 prompts these are a little narrow; --format json has t intervals too.")
+    unknown = dict.fromkeys(delta.candidate for delta in deltas if delta.training_overlap == "unknown")
+    if unknown:
+        notes.append(f"Overlap unknown: {listed(list(unknown))}; {SAY_IT}.")
     if rankings:
         notes.append("Strength: log odds of winning a prompt, by Davidson's model.")
         notes.append("Variants that share a letter are not told apart at 5%, by Holm over the pairs.")
@@ -330,6 +338,7 @@ TIDY = (
     "kind", "candidate", "reference", "name", "tag", "prompts", "samples", "missing", "reference_value",
     "candidate_value", "value", "low", "high", "level", "method", "wins", "ties", "losses", "win_rate", "d_z", "p",
     "p_holm", "p_bh",
+    "training_overlap",
 )  # fmt: skip
 """Columns of ``--format csv``. ``kind`` says what ``value`` is: the ``difference`` of two means, the ``ratio`` of two
 medians, the change of a ``rate`` of flagged images, or a ``strength``, where ``candidate`` is the ranked variant."""

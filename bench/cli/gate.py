@@ -288,7 +288,7 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     for verdict in verdicts:
         found = formatted(verdict)
         numbers = [found.reference, found.candidate, found.loss, found.interval, found.margin, found.detectable]
-        rows.append([verdict.name, WORDS[verdict.outcome], *numbers])
+        rows.append([verdict.name, WORDS[verdict.outcome], verdict.training_overlap or "", *numbers])
     headings = ("reference", "candidate", "loss", "interval", "allowed", "detectable")
-    print_table({"gated": "name", "outcome": "name", **dict.fromkeys(headings, "number")}, rows)
+    print_table({"gated": "name", "outcome": "name", "overlap": "name", **dict.fromkeys(headings, "number")}, rows)
     show()

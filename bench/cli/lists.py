@@ -9,24 +9,30 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import to_builtins
 
 from bench.cli import options
 from bench.cli.options import AsJson
 from bench.cli.printing import DONE, Columns, print_json, print_table, say, show
+from bench.cli.targets import at_hand, names_run, read_suite
 from bench.documents import exists, refuse_url
 from bench.errors import SuiteError
 from bench.formatting import did_you_mean, listed
 from bench.formatting import lora as lora_text
-from bench.metrics import all_facts, installed, plugin_problems
+from bench.metrics import all_facts, installed, plugin_problems, training_of_metrics
 from bench.metrics.catalogue import find_entry
+from bench.metrics.training_data import overlap_with
 from bench.published_files import TRUST
-from bench.records import MetricFacts
+from bench.records import MetricFacts, Suite, TrainedOn, TrainingOverlap, Variant
+from bench.report.training import training_sentence
+from bench.store import read_info
 from bench.suite import list_prompt_sets, load_suite, prompts_folder, read_prompt_file
 from bench.suite import list_suites as shipped_suites
 from bench.suite.prompt_files import PromptFile
 from bench.suite.public_sets import PUBLIC_SETS, PublicSet, find_public_set, present
 from bench.suite.tokens import CONTEXT, count_tokens
 from bench.suite.training_prompts import training_prompts_in
+from bench.trained_on import find_training
 
 BETTER = {True: "higher", False: "lower", None: ""}
 MOST_TAGS = 4
@@ -81,30 +87,55 @@ def list_variants(
     ] = None,
     json: AsJson = False,
 ) -> int:
-    """The variants of a suite: their checkpoints and LoRAs.
+    """The variants of a suite: their checkpoints and LoRAs, and what they were trained on.
+
+    What a variant was trained on is what the suite says (trained_on), else what is known of the file or its name.
 
     Examples:
       hotart-bench list variants
       hotart-bench list variants sdxl
     """
     suites = map(load_suite, shipped_suites() if suite is None else (suite,))
-    found = [(one.name, variant) for one in suites for variant in one.variants]
+    found = [(one.name, variant, trained) for one in suites for variant, trained in _training_of_suite(one)]
     if json:
         fields = ("checkpoint", "revision", "loras", "unet", "vae")
         print_json(
             [
-                {"suite": name, "variant": one.name, **{field: getattr(one, field) for field in fields}}
-                for name, one in found
+                {
+                    "suite": name,
+                    "variant": one.name,
+                    **{field: getattr(one, field) for field in fields},
+                    "trained_on": trained,
+                }
+                for name, one, trained in found
             ]
         )
         return DONE
     rows = []
-    for name, variant in found:
+    for name, variant, trained in found:
         parts = [("", variant.checkpoint), ("unet ", variant.unet), ("vae ", variant.vae)]
         loras = [lora_text(lora) for lora in variant.loras]
-        rows.append([name, variant.name, ", ".join(label + path for label, path in parts if path), ", ".join(loras)])
-    print_table({"suite": "name", "variant": "name", "checkpoint": "text", "LoRAs": "text"}, rows)
+        made_of = [", ".join(label + path for label, path in parts if path), ", ".join(loras)]
+        rows.append([name, variant.name, *made_of, _trained(trained)])
+    print_table({"suite": "name", "variant": "name", "checkpoint": "text", "LoRAs": "text", "trained on": "text"}, rows)
+    if suite is not None:
+        for _, variant, trained in found:
+            show(f"{variant.name}: {training_sentence(trained)}")
+            for note in trained.notes:
+                say(note)
     return DONE
+
+
+def _training_of_suite(suite: Suite) -> list[tuple[Variant, TrainedOn]]:
+    """What each variant was trained on; names are checked, and nothing is fetched."""
+    learnt, where = training_of_metrics(), suite.source or suite.name
+    return [(variant, find_training(variant, None, learnt, where)) for variant in suite.variants]
+
+
+def _trained(found: TrainedOn) -> str:
+    """The names of all parts, and whether there are parts of which nothing is known."""
+    unknown = ("unknown",) if found.unknown else ()
+    return ", ".join((*found.names, *unknown)) or "nothing"
 
 
 def list_metrics(
@@ -112,18 +143,23 @@ def list_metrics(
         str | None,
         typer.Argument(metavar="METRIC", help="One metric, with all its facts.  [default: all in a table]"),
     ] = None,
+    of: Annotated[
+        str | None,
+        typer.Option("--for", metavar="SUITE|RUN", help="A suite or run folder: the overlap with each variant."),
+    ] = None,
     json: AsJson = False,
 ) -> int:
     """The metrics, and which way is better.
 
     A metric that is named is shown with all its facts: version, unit, range, encoder, training, licence, source.
-    The overlap (of training data) tells what a metric shares with the data that the variants were trained on: the
-    same data (they were trained to please it), related data, or none. Those "at a step" are for `hotart-bench steps`.
-    --json has all facts.
+    "trained on" names the metrics and data sets that it learnt from. With --for each variant has a column, the
+    training overlap: the same data (it was trained to please the metric), related data, none, or unknown. Metrics
+    "at a step" are for `hotart-bench steps`. --json has all facts.
 
     Examples:
       hotart-bench list metrics
       hotart-bench list metrics pickscore
+      hotart-bench list metrics --for sdxl
       hotart-bench list metrics --json
     """
     for problem in plugin_problems():
@@ -133,19 +169,45 @@ def list_metrics(
     if metric is not None:
         options.check_known((metric,), "METRIC", sorted(known), "hotart-bench list metrics")
         known = {metric: known[metric]}
-    if json:
+    trained = {} if of is None else _training_for(of)
+    labels = {name: {one: overlap_with(facts, on) for one, on in trained.items()} for name, facts in known.items()}
+    if json and of is not None:
+        print_json([{**to_builtins(facts), "training_overlap": labels[name]} for name, facts in known.items()])
+    elif json:
         print_json(tuple(known.values()))
     elif metric is not None:
-        print_table({metric: "name", "": "text"}, _facts_rows(known[metric]))
+        overlaps = [(f"overlap with {one}", label) for one, label in labels[metric].items()]
+        print_table({metric: "name", "": "text"}, [*_facts_rows(known[metric]), *overlaps])
     else:
-        rows = [
-            [facts.name, _category(facts, steps), BETTER[facts.higher_is_better], facts.training_overlap, facts.summary]
-            for facts in known.values()
-        ]
-        columns: Columns = dict.fromkeys(("metric", "category", "better", "overlap"), "name")
-        print_table({**columns, "what it is": "text"}, rows)
-        say("All facts of one: hotart-bench list metrics METRIC")
+        _print_metrics(known, steps, labels, tuple(trained))
+    for name, one in trained.items():
+        if one is None or one.unknown:
+            say(f"{name}: {training_sentence(one)}")
     return DONE
+
+
+def _training_for(suite_or_run: str) -> dict[str, TrainedOn | None]:
+    """What each variant of a suite or run was trained on; None where a run does not say."""
+    if not names_run(suite_or_run):
+        return {variant.name: found for variant, found in _training_of_suite(read_suite(suite_or_run, None))}
+    info = read_info(at_hand(suite_or_run))
+    return {variant.name: info.trained_on.get(variant.name) for variant in info.suite.variants}
+
+
+def _print_metrics(
+    known: Mapping[str, MetricFacts],
+    steps: Mapping[str, MetricFacts],
+    labels: Mapping[str, Mapping[str, TrainingOverlap]],
+    variants: tuple[str, ...],
+) -> None:
+    rows = []
+    for name, facts in known.items():
+        training = list(labels[name].values()) if variants else [", ".join(facts.trained_on) or "nothing"]
+        rows.append([name, _category(facts, steps), BETTER[facts.higher_is_better], *training, facts.summary])
+    columns: Columns = dict.fromkeys(("metric", "category", "better", *variants), "name")
+    last: Columns = {"what it is": "text"} if variants else {"trained on": "text", "what it is": "text"}
+    print_table({**columns, **last}, rows)
+    say("All facts of one: hotart-bench list metrics METRIC")
 
 
 def _category(facts: MetricFacts, steps: Mapping[str, MetricFacts]) -> str:
@@ -162,8 +224,8 @@ def _facts_rows(facts: MetricFacts) -> list[tuple[str, str]]:
         ("range", "unbounded" if low == high == "unbounded" else f"{low} to {high}"),
         ("category", facts.category),
         ("encoder", facts.encoder or "none"),
-        ("trained on", facts.trained_on),
-        ("training overlap", facts.training_overlap),
+        ("trained on", ", ".join(facts.trained_on) or "nothing"),
+        ("training data", facts.training_data),
         ("licence", facts.licence),
         ("reference", facts.reference),
         *_weights_rows(facts),

@@ -10,13 +10,14 @@ from pathlib import Path
 from bench.documents import exists
 from bench.errors import UsageError
 from bench.formatting import did_you_mean
-from bench.metrics import all_metrics
+from bench.metrics import all_metrics, training_of_metrics
 from bench.records import Suite
 from bench.store import read_info
 from bench.store.object_store import is_run_at, run_url, working_folder
 from bench.store.objects import is_url
 from bench.store.reading import RUNS, folder_of
 from bench.suite import list_suites, load_suite
+from bench.trained_on import check_suite
 
 
 def as_place(text: str) -> Path | str:
@@ -86,4 +87,6 @@ def read_suite(name_or_path: str, limit: int | None) -> Suite:
             f"{name_or_path} is a folder without run.json: neither a run nor a suite.",
             "hotart-bench list suites",
         )
-    return load_suite(name_or_path, limit=limit, known_metrics=all_metrics())
+    suite = load_suite(name_or_path, limit=limit, known_metrics=all_metrics())
+    check_suite(suite, training_of_metrics())
+    return suite

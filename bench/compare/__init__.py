@@ -20,6 +20,7 @@ from bench.compare.tags import MIN_TAG_PROMPTS, tags_explain
 from bench.compare.timing import summarize_timings, timing_ratios
 from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.formatting import argument, listed
+from bench.metrics.training_data import overlap_with
 from bench.records import Delta, Interval, MetricFacts, MetricMean, Run, Suite
 
 __all__ = [
@@ -210,7 +211,9 @@ def _compare(
             if facts.category == "distance" and (one == firsts[0] or other == firsts[1]):
                 continue
             above, below = table.get((one, facts.name), {}), other_table.get((other, facts.name), {})
-            deltas += _deltas(names, facts, suite, pair_prompts(suite, above, below), tags, level)
+            overlap = overlap_with(facts, runs[0].info.trained_on.get(one))
+            found = _deltas(names, facts, suite, pair_prompts(suite, above, below), tags, level)
+            deltas += [msgspec.structs.replace(delta, training_overlap=overlap) for delta in found]
         if must_exist and metrics and len(deltas) == before:
             raise InvalidError(
                 f"{names[0]} and {names[1]} have no image with a score on both sides.",

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import cast
 
+import msgspec
+
 from bench.comparability import machine_differences, refuse_incomparable
 from bench.compare.tags import ADVICE
 from bench.errors import UsageError
@@ -17,6 +19,7 @@ from bench.gate.check import invalid, is_timed, new_check
 from bench.gate.outcomes import worst_first
 from bench.gate.quality import check_metric
 from bench.gate.timing import ONLY_ON, check_timing
+from bench.metrics.training_data import overlap_with
 from bench.records import SCHEMA, Baseline, FrozenRound, FrozenVariant, Gate, Limit, Prompt, TimingName, Verdict
 from bench.suite.limits import check_metric_limit, quantity_of
 
@@ -188,6 +191,8 @@ def _verdict(
         shown = reference_facts or facts
         unit, samples = shown.unit if shown else "", sides[1].samples
     check = new_check(limit, *pair, unit=unit, samples=samples, equal_weights=equal)
+    if facts is not None and ours is not None and not timed:
+        check = msgspec.structs.replace(check, training_overlap=overlap_with(facts, ours.trained_on))
     if ours is None or theirs is None:
         return invalid(check, f"{run} has no variant {pair[0]}")
     for side, frozen in ((run, ours), (baseline, theirs)):

@@ -256,8 +256,8 @@ def _within_run(gate: Gate) -> bool:
 
 def _table(verdicts: Sequence[Verdict]) -> Section:
     head = (
-        "| outcome | quantity | candidate | reference | loss | interval | allowed | detectable | behind it |",
-        "|---|---|---|---|---:|---|---:|---:|---|",
+        "| outcome | quantity | training overlap | candidate | reference | loss | interval | allowed | detectable | behind it |",
+        "|---|---|---|---|---|---:|---|---:|---:|---|",
     )
     tail = (
         "",
@@ -275,6 +275,7 @@ def _row(verdict: Verdict) -> str:
     cells = [
         outcome if verdict.outcome == "pass" else f"**{outcome}**",
         _text(verdict.name),
+        verdict.training_overlap or wording.NONE,
         f"{_text(verdict.candidate)} {_text(words.candidate)}",
         f"{_text(verdict.reference)} {_text(words.reference)}",
         _text(words.loss),

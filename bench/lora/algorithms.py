@@ -69,11 +69,11 @@ class Adapter(NamedTuple):
 
 
 def weights_of(lora: Lora) -> dict[str, Any]:
-    """What of a LoRA's table decides the change, for digests: all but its path, and newer fields only where set."""
+    """What of a LoRA's table decides the change, for digests; newer fields only where they are set."""
     return {
         name: value
         for name, value in msgspec.to_builtins(lora).items()
-        if name != "path" and (name not in ("leave_out", "step_factors") or value)
+        if name not in ("path", "trained_on") and (name not in ("leave_out", "step_factors") or value)
     }
 
 

@@ -17,3 +17,4 @@ from bench.metrics.registry import installed as installed
 from bench.metrics.registry import metric as metric
 from bench.metrics.registry import plugin_problems as plugin_problems
 from bench.metrics.registry import registry_of as registry_of
+from bench.metrics.registry import training_of_metrics as training_of_metrics

@@ -68,11 +68,11 @@ def _load(entry: str, names: tuple[str, ...], widths: tuple[int, ...], place: Pl
         high=None,
         category="aesthetic",
         encoder=openai_vit_l14.name,
-        trained_on=(
+        trained_on=("simulacra", "laion-logos", "ava"),
+        training_data=(
             "ratings of the Simulacra Aesthetic Captions, LAION-Logos and AVA: photographs, logos and early diffusion "
             "pictures; nothing that DPO or SPO learnt from, though the data of Stable Diffusion was chosen with it"
         ),
-        training_overlap="none",
         licence="Apache-2.0",
         reference="C. Schuhmann, improved-aesthetic-predictor, 2022; LAION-5B, arXiv 2210.08402",
     ),
@@ -97,11 +97,11 @@ def aesthetic_v2(inputs: Inputs) -> torch.Tensor:
         high=None,
         category="aesthetic",
         encoder=openai_vit_l14.name,
-        trained_on=(
+        trained_on=("simulacra",),
+        training_data=(
             "ratings of the Simulacra Aesthetic Captions, early diffusion pictures; nothing that DPO or SPO learnt "
             "from, though the data of Stable Diffusion was chosen with it"
         ),
-        training_overlap="none",
         licence="MIT",
         reference="LAION-AI, aesthetic-predictor, 2022; LAION-5B, arXiv 2210.08402",
     ),

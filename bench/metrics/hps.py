@@ -72,11 +72,11 @@ def load_hps(
         high=100.0,
         category="preference",
         encoder=hpsv2_vit_h14.name,
-        trained_on=(
+        trained_on=("hpd-v2",),
+        training_data=(
             "HPD v2: 798,090 choices between pictures of diffusion and other models, DiffusionDB among them; not "
             "Pick-a-Pic, but the same kind of choices as DPO and SPO learnt from"
         ),
-        training_overlap="related data",
         licence=LICENCE,
         reference=REFERENCE,
     )
@@ -97,11 +97,11 @@ def hpsv2(inputs: Inputs) -> torch.Tensor:
         high=100.0,
         category="preference",
         encoder=hpsv21_vit_h14.name,
-        trained_on=(
+        trained_on=("hpd-v2",),
+        training_data=(
             "HPD v2 with choices of higher quality, of which nothing more is published; not Pick-a-Pic, but the same "
             "kind of choices as DPO and SPO learnt from"
         ),
-        training_overlap="related data",
         licence=LICENCE,
         reference=f"{REFERENCE}, release 2.1 of its code",
     )

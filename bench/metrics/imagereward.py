@@ -129,9 +129,9 @@ def imagereward_model(place: Place) -> LoadedRewardModel:
         high=None,
         category="preference",
         encoder="imagereward",
-        trained_on="ImageRewardDB: 137k expert comparisons of pictures for DiffusionDB prompts; BLIP before that. "
+        trained_on=("imagereward-db",),
+        training_data="ImageRewardDB: 137k expert comparisons of pictures for DiffusionDB prompts; BLIP before that. "
         "Neither holds Pick-a-Pic, which trained the DPO and SPO variants",
-        training_overlap="none",
         licence="Apache-2.0",
         reference="J. Xu et al., ImageReward, arXiv 2304.05977",
     )

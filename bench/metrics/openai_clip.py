@@ -59,11 +59,11 @@ def load_openai_clip(
         high=100.0,
         category="alignment",
         encoder=openai_vit_l14.name,
-        trained_on=(
+        trained_on=("webimagetext",),
+        training_data=(
             "400 million picture and text pairs of the web, contrastive; no preferences. Its text half is one of "
             "SDXL's encoders, in every variant alike"
         ),
-        training_overlap="none",
         licence="MIT",
         reference="J. Hessel et al., CLIPScore, arXiv 2104.08718; A. Radford et al., CLIP, arXiv 2103.00020",
     ),

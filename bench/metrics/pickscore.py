@@ -91,11 +91,11 @@ def _pooled(output: Any) -> torch.Tensor:
         high=None,
         category="preference",
         encoder=pickscore_vit_h14.name,
-        trained_on=(
+        trained_on=("pick-a-pic",),
+        training_data=(
             "Pick-a-Pic v1: choices of users of a web application between diffusion pictures. DPO and SPO learnt "
             "from Pick-a-Pic too, and SPO's step metric starts from this one"
         ),
-        training_overlap="same data",
         licence="none stated; MIT of the model it was trained from, LAION's CLIP ViT-H/14",
         reference="Y. Kirstain et al., Pick-a-Pic, arXiv 2305.01569",
     )

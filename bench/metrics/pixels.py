@@ -38,8 +38,8 @@ def pixel_facts(
         high=high,
         category=category,
         encoder=None,
-        trained_on="nothing",
-        training_overlap="none",
+        trained_on=(),
+        training_data="nothing",
         licence="Apache-2.0",
         reference=reference,
     )

@@ -23,13 +23,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
 from bench.errors import UsageError
 from bench.formatting import did_you_mean
 from bench.metrics.catalogue import find_entry
+from bench.metrics.training_data import check_training_names, with_their_data
 from bench.records import Dtype, MetricFacts
 
 if TYPE_CHECKING:
@@ -326,6 +327,7 @@ OWN_MODULES = (
 
 
 Declared = Metric | Encoder | StepMetric
+M = TypeVar("M", Metric, StepMetric)
 
 
 @dataclass(frozen=True)
@@ -344,7 +346,8 @@ def registry_of(*declared: Declared) -> Registry:
 
     Raises:
         UsageError: two of them share a name, a metric names an encoder that is not among them, or one names weights
-            that are not in ``bench.metrics.catalogue``.
+            that are not in ``bench.metrics.catalogue``; or ``trained_on`` names what is neither one of these metrics
+            nor a known data set.
     """
     distinct = {id(item): item for item in declared}.values()
     metrics = [item for item in distinct if isinstance(item, Metric)]
@@ -357,8 +360,23 @@ def registry_of(*declared: Declared) -> Registry:
             raise UsageError(f"The metric {item.facts.name!r} names the unknown encoder {item.facts.encoder!r}.")
     for name in (name for item in distinct for name in item.weights):
         find_entry(name)
-    steps = {item.facts.name: item for item in distinct if isinstance(item, StepMetric)}
-    return Registry({item.facts.name: item for item in metrics}, encoders, steps)
+    steps = [item for item in distinct if isinstance(item, StepMetric)]
+    trained = {item.facts.name: item.facts.trained_on for item in (*metrics, *steps)}
+    for name, names in trained.items():
+        check_training_names(names, f"trained_on of the metric {name!r}", trained)
+    return Registry(
+        {item.facts.name: _completed(item, trained) for item in metrics},
+        encoders,
+        {item.facts.name: _completed(item, trained) for item in steps},
+    )
+
+
+def _completed(item: M, trained: Mapping[str, Sequence[str]]) -> M:
+    """The metric, ``trained_on`` in its facts completed by the data of the metrics that are named there."""
+    names = with_their_data(item.facts.trained_on, trained)
+    if names == item.facts.trained_on:
+        return item
+    return replace(item, facts=msgspec.structs.replace(item.facts, trained_on=names))
 
 
 def build(own: Sequence[str], plugins: Iterable[importlib.metadata.EntryPoint]) -> Registry:
@@ -464,6 +482,12 @@ def all_metrics() -> dict[str, Metric]:
 def all_facts() -> tuple[MetricFacts, ...]:
     """What every metric of this installation says of itself, our own first; needs no torch."""
     return tuple(declared.facts for declared in installed().metrics.values())
+
+
+def training_of_metrics() -> dict[str, tuple[str, ...]]:
+    """What each metric and step metric of this installation was trained on, by its name."""
+    known = installed()
+    return {one.facts.name: one.facts.trained_on for one in (*known.metrics.values(), *known.step_metrics.values())}
 
 
 def plugin_problems() -> tuple[str, ...]:

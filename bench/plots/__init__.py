@@ -114,7 +114,7 @@ def _forest_panel(ax: Axes, data: PlotData, facts: MetricFacts, rows: Sequence[D
     ax.tick_params(axis="y", length=0, labelcolor=INK)
     ax.spines["left"].set_visible(False)
     ax.grid(axis="x")
-    ax.set_title(_title(facts))
+    ax.set_title(_title(facts, data.deltas))
     figures = [
         f"{report_text.signed(one.mean, decimals)}  {report_text.interval(one.interval, decimals)}" for one in rows
     ]
@@ -137,7 +137,7 @@ def draw_distributions(data: PlotData) -> Figure | None:
         ax.set_ylim(len(data.series) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0, labelcolor=INK)
         ax.grid(axis="x")
-        ax.set_title(_title(facts))
+        ax.set_title(_title(facts, data.deltas))
     figure.supxlabel("mean score of a prompt; box: quartiles and median, whiskers: 5 % to 95 %", size=8.5)
     return figure
 
@@ -270,9 +270,10 @@ def _faint(count: int) -> float:
     return min(0.35, max(0.1, 16 / max(count, 1)))
 
 
-def _title(facts: MetricFacts) -> str:
+def _title(facts: MetricFacts, deltas: Sequence[Delta]) -> str:
     way = "higher" if facts.higher_is_better else "lower"
-    return f"{facts.name} ({facts.category}; {facts.unit}, {way} is better; {facts.training_overlap})"
+    shared = overlaps([one for one in deltas if one.metric == facts.name])
+    return f"{facts.name} ({facts.category}; {facts.unit}, {way} is better{shared and f'; overlap: {shared}'})"
 
 
 def draw_costs(data: PlotData) -> Figure | None:

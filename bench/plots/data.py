@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from bench.comparability import differences, run_labels, timing_facts
 from bench.compare.pairing import ImageScores, PromptPair, pair_prompts, usable_scores
 from bench.compare.timing import summarize_timings
+from bench.formatting import joined
 from bench.records import Category, Delta, MetricFacts, Run, Suite, TimingSummary
 
 HEADLINE: tuple[Category, ...] = ("preference", "aesthetic", "alignment")
@@ -57,6 +58,21 @@ class PlotData:
     def prompt_means(self, metric: str, label: str) -> tuple[float, ...]:
         """Each prompt's mean over its scored samples, in the suite's order."""
         return tuple(prompt.candidate for prompt in self.paired(metric, label, label))
+
+
+def overlaps(deltas: Sequence[Delta]) -> str:
+    """The training overlap of a metric with the candidates of its differences: one word, or each with its candidates.
+
+    ``same data``, or ``same data with spo and dpo, none with retouched``; empty without differences.
+    """
+    by_label: dict[str, list[str]] = {}
+    for one in deltas:
+        names = by_label.setdefault(one.training_overlap, [])
+        if one.candidate not in names:
+            names.append(one.candidate)
+    if len(by_label) < 2:
+        return "".join(by_label)
+    return ", ".join(f"{label} with {joined(names)}" for label, names in by_label.items())
 
 
 def headline_metrics(metrics: Sequence[MetricFacts]) -> tuple[MetricFacts, ...]:

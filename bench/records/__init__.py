@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bench.records.base import (
     BASELINE_SCHEMA,
+    RUN_SCHEMA,
     SCHEMA,
     Category,
     Dtype,
@@ -20,6 +21,7 @@ from bench.records.base import (
     Status,
     TimingName,
     TrainingOverlap,
+    TrainingSource,
     Unit,
 )
 from bench.records.estimates import MemoryEstimate, MetricPlan, PlannedRun, PlannedSize, SizePlan, TimeEstimate
@@ -53,6 +55,8 @@ from bench.records.run import (
     Slowdown,
     Threshold,
     Timing,
+    TrainedOn,
+    TrainedPart,
     WeightFile,
 )
 from bench.records.statistics import (
@@ -107,6 +111,7 @@ from bench.records.weights import (
 __all__ = [
     "BASELINE_SCHEMA",
     "HEAVIEST_LORA",
+    "RUN_SCHEMA",
     "SCHEMA",
     "Acceptance",
     "Additivity",
@@ -187,7 +192,10 @@ __all__ = [
     "Timing",
     "TimingName",
     "TimingSummary",
+    "TrainedOn",
+    "TrainedPart",
     "TrainingOverlap",
+    "TrainingSource",
     "Unit",
     "Variant",
     "Verdict",

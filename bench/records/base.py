@@ -7,12 +7,14 @@ from typing import Literal, Protocol
 import msgspec
 
 SCHEMA = 2
-"""Version of the suite, run folder and journal formats."""
+"""Version of the formats of suites, journals, gates and calibrations."""
 
-BASELINE_SCHEMA = 3
+RUN_SCHEMA = 3
+"""Version of ``run.json``. In 2 a metric had one training overlap for all variants."""
 
-"""Version of the frozen baseline's file. 1 held seven digits of a score and every timed value,
-2 had limits as text."""
+BASELINE_SCHEMA = 4
+"""Version of the frozen baseline's file. 1 held seven digits of a score and every timed value, 2 had limits as text,
+3 one training overlap of a metric for all variants."""
 
 Sampler = Literal["ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "none"]
 """Samplers by the names that the field uses; ``bench.pipeline.schedulers`` maps them to diffusers.
@@ -35,7 +37,11 @@ Unit = Literal["second", "byte", "joule"]
 
 Category = Literal["preference", "aesthetic", "alignment", "pixels", "distance", "safety"]
 
-TrainingOverlap = Literal["same data", "related data", "none"]
+TrainingOverlap = Literal["same data", "related data", "none", "unknown"]
+"""What a metric shares with what a variant was trained on; the rule is ``bench.metrics.training_data``'s."""
+
+TrainingSource = Literal["suite", "name", "modelspec", "shipped"]
+"""Who says what a part of a variant was trained on: the suite, only its name, its file, or this package."""
 
 TimingName = Literal[
     "load",

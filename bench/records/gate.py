@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from bench.records.base import Record, TimingName
-from bench.records.run import Fingerprint, Git, Machine, MetricFacts
+from bench.records.base import Record, TimingName, TrainingOverlap
+from bench.records.run import Fingerprint, Git, Machine, MetricFacts, TrainedOn
 from bench.records.statistics import Interval
 from bench.records.suite import Limit, Settings
 
@@ -64,6 +64,9 @@ class Verdict(Record, frozen=True, kw_only=True):
     needed: int | None = None
     """Prompts (rounds) that would probably decide it; only where the outcome is inconclusive."""
     equal_weights: bool = False
+    training_overlap: TrainingOverlap | None = None
+    """What a metric shares with what the candidate was trained on (``bench.metrics.training_data``); None of timed
+    quantities, and where the run has no such metric or variant."""
     worst: tuple[WorstPrompt, ...] = ()
     """Of a metric, the up to ten prompts with the largest losses, the largest first."""
 
@@ -108,6 +111,8 @@ class FrozenVariant(Record, frozen=True):
     """
     timings: dict[TimingName, tuple[FrozenRound, ...]] = msgspec.field(default_factory=dict)
     """Quantity -> its rounds, in their order."""
+    trained_on: TrainedOn | None = None
+    """As the run's; None where it does not say."""
     doubts: tuple[str, ...] = ()
     """Why nothing can be said of it (``bench.soundness``), each a clause; a baseline that is written has none."""
 

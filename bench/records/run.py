@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from bench.records.base import Category, Dtype, Record, Status, TimingName, TrainingOverlap, Unit
+import msgspec
+
+from bench.records.base import Category, Dtype, Record, Status, TimingName, TrainingSource, Unit
 from bench.records.steps import StepPlan
 from bench.records.suite import Lora, Suite
 from bench.records.weights import Audit
@@ -176,9 +178,11 @@ class MetricFacts(Record, frozen=True):
     category: Category
     encoder: str | None
     """Image/text encoder that it shares with other metrics, or None when it reads pixels."""
-    trained_on: str
-    training_overlap: TrainingOverlap
-    """Whether preference-optimised variants were trained on the same data, on related data, or on none of it."""
+    trained_on: tuple[str, ...]
+    """What its judgement was learnt from: names of metrics, and of data sets of ``bench.metrics.training_data``; of an
+    installed metric completed by the data of the metrics among them. () where it learnt from nothing."""
+    training_data: str
+    """The same in words, with what its network began with."""
     licence: str
     reference: str
     thresholds: tuple[Threshold, ...] = ()
@@ -194,6 +198,32 @@ class MetricFacts(Record, frozen=True):
 
 def _full_version(version: str, dtype: Dtype) -> str:
     return version if dtype == "float32" else f"{version} in {dtype}"
+
+
+class TrainedPart(Record, frozen=True):
+    """What one part of a variant was trained on, and who says so."""
+
+    what: str
+    """As the suite or recipe names it; the variant's own name where the suite speaks of all of it."""
+    names: tuple[str, ...] | None
+    """Names of metrics and data sets; None where nobody says."""
+    source: TrainingSource | None = None
+    """None likewise."""
+
+
+class TrainedOn(Record, frozen=True):
+    """What a variant was trained on after its base, as far as somebody says so; found by ``bench.trained_on``."""
+
+    names: tuple[str, ...]
+    """Of all its parts, completed by the data of the metrics among them."""
+    parts: tuple[TrainedPart, ...]
+    notes: tuple[str, ...] = ()
+    """Where two that say so differ, in sentences."""
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The parts of which nobody says what they were trained on."""
+        return tuple(part.what for part in self.parts if part.names is None)
 
 
 class Machine(Record, frozen=True):
@@ -236,6 +266,8 @@ class RunInfo(Record, frozen=True):
     start: str
     """ISO 8601, UTC."""
     end: str | None
+    trained_on: dict[str, TrainedOn] = msgspec.field(default_factory=dict)
+    """By variant; one that is not in it is unknown, as all are whose images were given."""
     settings_notes: tuple[str, ...] = ()
     """What the user should know of how it was run, in sentences ("LoRAs were fused for the run")."""
 

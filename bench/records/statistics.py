@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bench.records.base import Record, TimingName, Unit
+from bench.records.base import Record, TimingName, TrainingOverlap, Unit
 
 
 class Interval(Record, frozen=True):
@@ -57,6 +57,8 @@ class Delta(Record, frozen=True):
     stands alone."""
     tags_explain: float | None = None
     """Share of the variance of the differences that goes with tags, where it is much (``bench.compare.tags``)."""
+    training_overlap: TrainingOverlap = "unknown"
+    """What the metric shares with what the candidate was trained on (``bench.metrics.training_data``)."""
 
 
 class RateChange(Record, frozen=True):

@@ -53,6 +53,8 @@ class Lora(Record, frozen=True):
     leaves them alone throughout. A suite file writes ``step_range`` or a ``weight`` that is a list."""
     leave_out: tuple[LeftOut, ...] = ()
     """Parts of the file that are not applied: embeddings that a trainer bundled with the LoRA (``bundle_emb``)."""
+    trained_on: tuple[str, ...] | None = None
+    """Names of metrics and data sets that it learnt from; None where the suite does not say."""
 
 
 class Variant(Record, frozen=True):
@@ -70,6 +72,9 @@ class Variant(Record, frozen=True):
     vae: str | None = None
     unet_steps: tuple[tuple[float, str], ...] = ()
     """(fraction of the steps, source) in rising order: from there on this UNet runs; "" is the variant's own."""
+    trained_on: tuple[str, ...] | None = None
+    """Names of metrics and data sets that the variant as a whole was trained on after its base, to which its LoRAs may
+    add; None where the suite does not say."""
 
 
 class Settings(Record, frozen=True):

@@ -90,6 +90,7 @@ def method(verdicts: Sequence[Verdict]) -> str:
 def extras(verdict: Verdict) -> list[str]:
     """What stands beside a verdict: prompts and samples, the minimum detectable loss, what would decide it."""
     found = ["same weights on both sides"] if verdict.equal_weights else []
+    found += [f"training overlap: {verdict.training_overlap}"] if verdict.training_overlap is not None else []
     found += [formatted(verdict).behind] if verdict.n else []
     found += [f"minimum detectable loss {formatted(verdict).detectable}"] if verdict.detectable is not None else []
     return found + ([f"about {needed(verdict)} would probably decide it"] if verdict.needed is not None else [])

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from bench import formatting as text
 from bench.compare.tags import ADVICE
+from bench.metrics.training_data import SAY_IT
 from bench.plots.data import PlotData
-from bench.records import Category, Delta, Interval, MetricFacts, RateChange
+from bench.records import Category, Delta, Interval, MetricFacts, RateChange, TrainingOverlap
 
 _CATEGORIES: dict[Category, str] = {"preference": "preference", "aesthetic": "aesthetics", "alignment": "alignment"}
 
@@ -78,18 +79,37 @@ def _sentence(deltas: Sequence[Delta], facts: Mapping[str, MetricFacts], decimal
     return f"{candidate} is {'; '.join(clauses)}."
 
 
+def overlap_cautions(data: PlotData) -> list[str]:
+    """Of each candidate, which metrics of preference and aesthetics prove little, or nobody can say."""
+    liking = {facts.name for facts in data.metrics if facts.category != "alignment"}
+    labels: dict[str, dict[str, TrainingOverlap]] = {}
+    for one in data.deltas:
+        if one.metric in liking:
+            labels.setdefault(one.candidate, {})[one.metric] = one.training_overlap
+    same: dict[tuple[str, ...], list[str]] = {}
+    for candidate, own in labels.items():
+        same.setdefault(tuple(metric for metric, label in own.items() if label == "same data"), []).append(candidate)
+    found = [
+        f"{text.joined(names)} {'was' if len(names) == 1 else 'were'} trained to please {text.joined(metrics)}, or on "
+        "the data that it learnt from (same data): a gain there is expected, and is not evidence of its own."
+        for metrics, names in same.items()
+        if metrics
+    ]
+    unknown = [name for name, own in labels.items() if "unknown" in own.values()]
+    bare = [name for name, own in labels.items() if name not in unknown and "none" not in own.values()]
+    if bare:
+        found.append(
+            f"No metric of preference or aesthetics in this run is free of training overlap with {text.joined(bare)}."
+        )
+    if unknown:
+        advice = "images that are given do not say it" if data.suite.external_images is not None else SAY_IT
+        found.append(f"Whether a metric shares training data with {text.joined(unknown)} is unknown: {advice}.")
+    return found
+
+
 def cautions(data: PlotData) -> tuple[str, ...]:
     """What to know before believing the headline: training overlap, prompts that are alike, few prompts."""
-    found = []
-    liking = [facts for facts in data.metrics if facts.category != "alignment"]
-    same = [facts.name for facts in liking if facts.training_overlap == "same data"]
-    if same:
-        found.append(
-            f"{text.joined(same)} {'was' if len(same) == 1 else 'were'} part of the training of preference-optimised "
-            "variants (same data): a gain there is expected, and is not evidence of its own."
-        )
-    if liking and not any(facts.training_overlap == "none" for facts in liking):
-        found.append("Every metric of preference or aesthetics in this run shares training data with the variants.")
+    found = overlap_cautions(data)
     explained = max((one.tags_explain for one in data.deltas if one.tags_explain is not None), default=None)
     if explained is not None:
         found.append(f"Tags explain up to {text.percent(explained)} of the differences in a metric. {ADVICE}")

@@ -15,11 +15,11 @@ from bench.documents import utc_now
 from bench.errors import HotartError, InvalidError
 from bench.formatting import argument, joined, listed, making, plural
 from bench.machine import git_state, machine_facts, package_versions, pick_device
-from bench.metrics import facts_of_run
+from bench.metrics import facts_of_run, training_of_metrics
 from bench.metrics.image_checks import duplicates
 from bench.ray_workers import WorkerPool
 from bench.records import (
-    SCHEMA,
+    RUN_SCHEMA,
     Fingerprint,
     Machine,
     Progress,
@@ -38,6 +38,7 @@ from bench.store import RunFolder, run_id
 from bench.store.reading import image_hashes
 from bench.suite import protocol_digest
 from bench.suite.planned_images import missing_batches, missing_images
+from bench.trained_on import find_training
 
 Stage = Literal["render", "score", "steps", "measure", "report"]
 STAGES: tuple[Stage, ...] = ("render", "score", "measure", "report")
@@ -173,13 +174,20 @@ def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint], scorin
     Metrics that are not among those of ``scoring`` stay as recorded, as their scores do; they need not be installed.
     """
     suite, scored = work.suite, old.metrics if old is not None else ()
-    prints = dict(found)
+    prints, learnt = dict(found), training_of_metrics()
+    where = suite.source or suite.name
+    trained = {
+        one.name: find_training(one, work.options.weights_dir, learnt, where)
+        for one in work.variants
+        if one.name in found
+    }
     if old is not None:
         kept = {one.name: one for one in old.variants}
         same = {name: one.audit for name, one in kept.items() if name in found and one.digest == found[name].digest}
         prints = kept | {name: msgspec.structs.replace(one, audit=same.get(name)) for name, one in found.items()}
         made = {one.name: one for one in old.suite.variants if one.name in kept and one.name not in found}
         suite = msgspec.structs.replace(suite, variants=tuple(made.get(one.name, one) for one in suite.variants))
+        trained = {name: one for name, one in old.trained_on.items() if name in kept} | trained
     variants = tuple(prints[variant.name] for variant in suite.variants if variant.name in prints)
     every = tuple(dict.fromkeys((*suite.metrics, *(known.name for known in scored), *work.metrics)))
     facts = {known.name: known for known in scored if known.name not in scoring}
@@ -191,10 +199,12 @@ def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint], scorin
     if old is not None:
         outdated = {FUSED, *lora_notes(old.variants)}
         notes = (*notes, *(note for note in old.settings_notes if note not in outdated))
-        return msgspec.structs.replace(old, suite=suite, variants=variants, metrics=metrics, settings_notes=notes)
+        return msgspec.structs.replace(
+            old, suite=suite, variants=variants, metrics=metrics, trained_on=trained, settings_notes=notes
+        )
     machine, packages = environment_of(work)
     return RunInfo(
-        schema=SCHEMA,
+        schema=RUN_SCHEMA,
         id=run_id(),
         status="started",
         suite=suite,
@@ -206,6 +216,7 @@ def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint], scorin
         git=git_state(Path.cwd()),
         start=utc_now(),
         end=None,
+        trained_on=trained,
         settings_notes=notes,
     )
 

@@ -23,6 +23,7 @@ from bench.machine import git_state, package_versions
 from bench.metrics import facts_of_run
 from bench.metrics.image_checks import broken
 from bench.records import (
+    RUN_SCHEMA,
     SCHEMA,
     ExternalImages,
     Fingerprint,
@@ -219,7 +220,7 @@ def _run_info(
     recorded = old.metrics if old is not None else ()
     names = tuple(dict.fromkeys([*suite.metrics, *(facts.name for facts in recorded)]))
     return RunInfo(
-        schema=SCHEMA,
+        schema=RUN_SCHEMA,
         id=old.id if old is not None else run_id(),
         status="started",
         suite=suite,

@@ -8,13 +8,16 @@ from bench.records import MetricFacts
 
 SPO = "Z. Liang et al., Step-by-step Preference Optimization, arXiv 2406.04314"
 LPO = "T. Zhang et al., Diffusion Model as a Noise-Aware Latent Reward Model, arXiv 2502.01051"
-PICK_A_PIC = (
-    "Pick-a-Pic v1: choices of users of a web application between diffusion pictures, noised to every timestep. DPO "
-    "and SPO learnt from Pick-a-Pic too"
+PICK_A_PIC = "Pick-a-Pic v1: choices of users of a web application between diffusion pictures, noised to every timestep"
+SPO_DATA = f"{PICK_A_PIC}; it starts from PickScore"
+CHOSEN = ("pick-a-pic", "aesthetic-v2", "webimagetext")
+"""The choices, and what chose among them: LAION's predictor, and an openai CLIP as CLIPScore."""
+LPO_DATA = (
+    f"{PICK_A_PIC}; of the pairs, those on which an aesthetic score, CLIPScore and VQAScore agree with the choice"
 )
 
 
-def _facts(name: str, summary: str, reference: str) -> MetricFacts:
+def _facts(name: str, summary: str, reference: str, trained_on: tuple[str, ...], training_data: str) -> MetricFacts:
     return MetricFacts(
         name=name,
         version="1",
@@ -25,8 +28,8 @@ def _facts(name: str, summary: str, reference: str) -> MetricFacts:
         high=None,
         category="preference",
         encoder=None,
-        trained_on=PICK_A_PIC,
-        training_overlap="same data",
+        trained_on=trained_on,
+        training_data=training_data,
         licence="Apache-2.0",
         reference=reference,
     )
@@ -37,7 +40,7 @@ _SEES_LATENT = "Which noisy latent people would prefer at a step; LPO learns it.
 
 
 @step_metric(
-    _facts("spo-step-aware-sdxl", _SEES_IMAGE, SPO),
+    _facts("spo-step-aware-sdxl", _SEES_IMAGE, SPO, ("pickscore",), SPO_DATA),
     reads="picture",
     families=("sdxl",),
     final_metric="pickscore",
@@ -51,7 +54,7 @@ def spo_step_aware_sdxl(place: Place) -> LoadedStepMetric:
 
 
 @step_metric(
-    _facts("spo-step-aware-sd15", _SEES_IMAGE, SPO),
+    _facts("spo-step-aware-sd15", _SEES_IMAGE, SPO, ("pickscore",), SPO_DATA),
     reads="picture",
     families=("sd15",),
     final_metric="pickscore",
@@ -65,7 +68,7 @@ def spo_step_aware_sd15(place: Place) -> LoadedStepMetric:
 
 
 @step_metric(
-    _facts("lpo-latent-reward-sdxl", _SEES_LATENT, LPO),
+    _facts("lpo-latent-reward-sdxl", _SEES_LATENT, LPO, CHOSEN, LPO_DATA),
     reads="latent",
     families=("sdxl",),
     final_metric="pickscore",
@@ -84,7 +87,7 @@ def lpo_latent_reward_sdxl(place: Place) -> LoadedStepMetric:
 
 
 @step_metric(
-    _facts("lpo-latent-reward-sd15", _SEES_LATENT, LPO),
+    _facts("lpo-latent-reward-sd15", _SEES_LATENT, LPO, CHOSEN, LPO_DATA),
     reads="latent",
     families=("sd15",),
     final_metric="pickscore",

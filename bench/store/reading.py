@@ -12,7 +12,7 @@ import msgspec
 from bench import documents
 from bench.errors import InvalidError, MachineError
 from bench.formatting import argument
-from bench.records import SCHEMA, Gate, Progress, Render, Run, RunInfo, Score, StepScore, Timing
+from bench.records import RUN_SCHEMA, SCHEMA, Gate, Progress, Render, Run, RunInfo, Score, StepScore, Timing
 from bench.store.journal import INFO, RENDERS, SCORES, STEPS, TIMINGS, Journal
 from bench.store.object_store import read_copy, run_url
 from bench.store.objects import CONNECTIONS, Objects, is_url
@@ -129,7 +129,7 @@ def read_info(folder: Path) -> RunInfo:
     return documents.read_document(
         folder / INFO,
         RunInfo,
-        schema=SCHEMA,
+        schema=RUN_SCHEMA,
         what="run",
         make=_where_else(folder),
         remake=f"start over with --fresh: hotart-bench run SUITE --fresh -o {argument(folder)}",

@@ -285,6 +285,7 @@ def _to_suite(file: str, table: dict[str, Any]) -> Suite:
 def _to_variant(file: str, name: str, table: object) -> Variant:
     if not isinstance(table, dict):
         raise SuiteError(f"{file}: variants.{name} is {table!r}; a variant is a table with a checkpoint.")
+    _refuse_bare_name(f"{file}: variants.{name}", table)
     loras = table.get("loras")
     if isinstance(loras, list):
         places = (f"{file}: variants.{name}.loras[{index}]" for index in range(len(loras)))
@@ -292,10 +293,19 @@ def _to_variant(file: str, name: str, table: object) -> Variant:
     return _convert(f"{file}: variants.{name}: ", {"name": name, **table}, Variant)
 
 
+def _refuse_bare_name(place: str, table: Mapping[str, Any]) -> None:
+    """Refuse one name where ``trained_on`` lists them."""
+    found = table.get("trained_on", [])
+    if not isinstance(found, list):
+        names = f'trained_on = ["{found}"]' if isinstance(found, str) else 'trained_on = ["pick-a-pic"]'
+        raise SuiteError(f"{place}.trained_on is {found!r}; it is a list of names.", f"write {names}")
+
+
 def _to_lora(place: str, table: object) -> object:
     """A LoRA's table with its weights by step, if any, as ``Lora.step_factors``; anything else as it is."""
     if not isinstance(table, dict):
         return table
+    _refuse_bare_name(place, table)
     fields, weight = dict(table), table.get("weight")
     if "step_range" in table and isinstance(weight, list):
         raise SuiteError(f"{place}: has both a step_range and a weight by step; leave one of them out.")

@@ -102,14 +102,16 @@ def _variant_to_sweep(suite: Suite, lora: str) -> Variant:
         )
     stem = PurePath(lora.rpartition(":")[2]).name.removesuffix(".safetensors")
     name = stem if is_good_name(stem) and len(stem) <= LONGEST_NAME else "lora"
-    return msgspec.structs.replace(suite.variants[0], name=name, loras=(Lora(path=lora),))
+    # What the suite says of the first variant does not hold with this LoRA.
+    return msgspec.structs.replace(suite.variants[0], name=name, loras=(Lora(path=lora),), trained_on=None)
 
 
 def _without_lora(whole: Variant, first: Variant, taken: Collection[str]) -> Variant:
     """The reference: the swept variant without its LoRAs, by the name that it has in the suite if it is the first."""
-    plain = msgspec.structs.replace(whole, name=first.name, loras=())
-    if plain == first and first.name.lower() not in taken:
-        return plain
+    # What the suite says of the swept variant holds with its LoRAs.
+    plain = msgspec.structs.replace(whole, name=first.name, loras=(), trained_on=None)
+    if plain == msgspec.structs.replace(first, trained_on=None) and first.name.lower() not in taken:
+        return first
     return msgspec.structs.replace(plain, name=f"{whole.name}-0")
 
 

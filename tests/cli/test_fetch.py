@@ -43,8 +43,8 @@ def needing(name, encoder, weights):
         high=None,
         category="aesthetic",
         encoder=encoder,
-        trained_on="nothing",
-        training_overlap="none",
+        trained_on=(),
+        training_data="nothing",
         licence="none",
         reference="none",
     )

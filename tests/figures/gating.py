@@ -138,8 +138,8 @@ class OneMetric:
             high=None,
             category="preference",
             encoder=None,
-            trained_on="nothing",
-            training_overlap="none",
+            trained_on=(),
+            training_data="nothing",
             licence="Apache-2.0",
             reference="tests/figures/gating.py",
         )

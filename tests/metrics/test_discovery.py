@@ -25,7 +25,7 @@ from bench.records import MetricFacts
 def declare(name, encoder=None):
     facts = MetricFacts(
         name=name, version="1", summary="A test's.", unit="share", higher_is_better=True, low=None, high=None,
-        category="aesthetic", encoder=encoder, trained_on="nothing", training_overlap="none", licence="none",
+        category="aesthetic", encoder=encoder, trained_on=(), training_data="nothing", licence="none",
         reference="none",
     )
     return metric(facts)(lambda inputs: inputs.pixels.mean(dim=(1, 2, 3)))
@@ -170,7 +170,7 @@ def test_every_fact_of_ours_is_filled_in() -> None:
     for name, metric in build(OWN, ()).metrics.items():
         facts = metric.facts
         assert facts.name == name
-        assert all((facts.version, facts.summary, facts.unit, facts.trained_on, facts.licence, facts.reference))
+        assert all((facts.version, facts.summary, facts.unit, facts.training_data, facts.licence, facts.reference))
         assert facts.summary.endswith(".")
 
 

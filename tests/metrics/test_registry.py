@@ -23,8 +23,8 @@ FACTS = MetricFacts(
     high=1.0,
     category="pixels",
     encoder=None,
-    trained_on="nothing",
-    training_overlap="none",
+    trained_on=(),
+    training_data="nothing",
     licence="Apache-2.0",
     reference="none",
 )
@@ -59,7 +59,7 @@ def test_a_metric_and_an_encoder_cannot_change() -> None:
         ({"version": 1}, "Expected `str`, got `int`"),
         ({"low": 1.0, "high": 0.0}, "low 1.0 is not below high 0.0"),
         ({"category": "beauty"}, "Invalid enum value 'beauty'"),
-        ({"training_overlap": "good"}, "Invalid enum value 'good'"),
+        ({"trained_on": "pick-a-pic"}, "Expected `array`, got `str`"),
     ],
 )
 def test_facts_that_cannot_be_are_refused(change: dict[str, object], message: str) -> None:
