@@ -391,10 +391,10 @@ def test_what_is_no_json(prompt_id: str, tmp_path: Path) -> None:
 EDITS: dict[str, tuple[str, str, type[HotartError], str]] = {
     # what is wrong: (what is replaced, by what, the error, what its sentence says); the checksum is made to fit
     "another kind": ('"hotart-bench baseline"', '"something else"', UsageError, "is not a baseline"),
-    "a newer schema": ('"schema": 3', '"schema": 4', IncomparableError, "has schema 4; .* of schema 3 only"),
-    "an older schema": ('"schema": 3', '"schema": 2', IncomparableError, "has schema 2; .* of schema 3 only"),
-    "schema 0": ('"schema": 3', '"schema": 0', InvalidError, "schema is 0"),
-    "schema true": ('"schema": 3', '"schema": true', InvalidError, "schema is True"),
+    "a newer schema": ('"schema": 4', '"schema": 5', IncomparableError, "has schema 5; .* of schema 4 only"),
+    "an older schema": ('"schema": 4', '"schema": 3', IncomparableError, "has schema 3; .* of schema 4 only"),
+    "schema 0": ('"schema": 4', '"schema": 0', InvalidError, "schema is 0"),
+    "schema true": ('"schema": 4', '"schema": true', InvalidError, "schema is True"),
     "an unknown field": ('"seed": 0', '"seed": 0, "sede": 1', InvalidError, "unknown field sede"),
     "a missing field": ('"seed": 0,', "", InvalidError, "missing field seed"),
     "a text for a number": ('"seed": 0', '"seed": "0"', InvalidError, "seed: expected int, got str"),

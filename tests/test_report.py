@@ -458,8 +458,15 @@ def test_the_summary_names_what_is_better_worse_and_not_told_apart(tmp_path: Pat
 def test_that_every_metric_overlaps_in_training_is_said(tmp_path: Path) -> None:
     run = make_run("run", prompts=3)
     said = build_view(msgspec.structs.replace(run, path=str(tmp_path)), compare_run(run)).cautions
-    assert any("shares training data" in one for one in said)
-    facts = tuple(msgspec.structs.replace(one, training_overlap="none") for one in run.info.metrics)
+    assert any(
+        "was trained to please mini-preference" in one or "were trained to please mini-preference" in one
+        for one in said
+    )
+    assert any("free of training overlap" in one for one in said)
+    other = with_info(run, trained_on={})
+    said = build_view(msgspec.structs.replace(other, path=str(tmp_path)), compare_run(other)).cautions
+    assert any("unknown: say what it was trained on: trained_on = [...]" in one for one in said)
+    facts = tuple(msgspec.structs.replace(one, trained_on=()) for one in run.info.metrics)
     other = with_info(run, metrics=facts)
     said = build_view(msgspec.structs.replace(other, path=str(tmp_path)), compare_run(other)).cautions
     assert said == ("3 prompts are few: read the intervals, not the means.",)

@@ -17,7 +17,7 @@ from bench.cli.printing import DONE, Columns, print_json, print_table, say, show
 from bench.cli.targets import at_hand, names_run, read_suite
 from bench.documents import exists, refuse_url
 from bench.errors import SuiteError
-from bench.formatting import did_you_mean, listed
+from bench.formatting import did_you_mean, joined, listed
 from bench.formatting import lora as lora_text
 from bench.metrics import all_facts, installed, plugin_problems, training_of_metrics
 from bench.metrics.catalogue import find_entry
@@ -87,9 +87,10 @@ def list_variants(
     ] = None,
     json: AsJson = False,
 ) -> int:
-    """The variants of a suite: their checkpoints and LoRAs, and what they were trained on.
+    """The variants of a suite: their checkpoints and LoRAs.
 
-    What a variant was trained on is what the suite says (trained_on), else what is known of the file or its name.
+    Of a suite that is named, also what each was trained on and who says so: the suite (trained_on), else what is
+    known of the file or of its name.
 
     Examples:
       hotart-bench list variants
@@ -112,12 +113,11 @@ def list_variants(
         )
         return DONE
     rows = []
-    for name, variant, trained in found:
+    for name, variant, _ in found:
         parts = [("", variant.checkpoint), ("unet ", variant.unet), ("vae ", variant.vae)]
         loras = [lora_text(lora) for lora in variant.loras]
-        made_of = [", ".join(label + path for label, path in parts if path), ", ".join(loras)]
-        rows.append([name, variant.name, *made_of, _trained(trained)])
-    print_table({"suite": "name", "variant": "name", "checkpoint": "text", "LoRAs": "text", "trained on": "text"}, rows)
+        rows.append([name, variant.name, ", ".join(label + path for label, path in parts if path), ", ".join(loras)])
+    print_table({"suite": "name", "variant": "name", "checkpoint": "text", "LoRAs": "text"}, rows)
     if suite is not None:
         for _, variant, trained in found:
             show(f"{variant.name}: {training_sentence(trained)}")
@@ -130,12 +130,6 @@ def _training_of_suite(suite: Suite) -> list[tuple[Variant, TrainedOn]]:
     """What each variant was trained on; names are checked, and nothing is fetched."""
     learnt, where = training_of_metrics(), suite.source or suite.name
     return [(variant, find_training(variant, None, learnt, where)) for variant in suite.variants]
-
-
-def _trained(found: TrainedOn) -> str:
-    """The names of all parts, and whether there are parts of which nothing is known."""
-    unknown = ("unknown",) if found.unknown else ()
-    return ", ".join((*found.names, *unknown)) or "nothing"
 
 
 def list_metrics(
@@ -152,7 +146,7 @@ def list_metrics(
     """The metrics, and which way is better.
 
     A metric that is named is shown with all its facts: version, unit, range, encoder, training, licence, source.
-    "trained on" names the metrics and data sets that it learnt from. With --for each variant has a column, the
+    The last sentence names the metrics and data sets that it learnt from. With --for each variant has a column, the
     training overlap: the same data (it was trained to please the metric), related data, none, or unknown. Metrics
     "at a step" are for `hotart-bench steps`. --json has all facts.
 
@@ -202,11 +196,11 @@ def _print_metrics(
 ) -> None:
     rows = []
     for name, facts in known.items():
-        training = list(labels[name].values()) if variants else [", ".join(facts.trained_on) or "nothing"]
-        rows.append([name, _category(facts, steps), BETTER[facts.higher_is_better], *training, facts.summary])
+        learnt = f" Trained on {joined(facts.trained_on)}." if facts.trained_on and not variants else ""
+        overlaps = [labels[name][variant] for variant in variants]
+        rows.append([name, _category(facts, steps), BETTER[facts.higher_is_better], *overlaps, facts.summary + learnt])
     columns: Columns = dict.fromkeys(("metric", "category", "better", *variants), "name")
-    last: Columns = {"what it is": "text"} if variants else {"trained on": "text", "what it is": "text"}
-    print_table({**columns, **last}, rows)
+    print_table({**columns, "what it is": "text"}, rows)
     say("All facts of one: hotart-bench list metrics METRIC")
 
 

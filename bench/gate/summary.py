@@ -256,7 +256,8 @@ def _within_run(gate: Gate) -> bool:
 
 def _table(verdicts: Sequence[Verdict]) -> Section:
     head = (
-        "| outcome | quantity | training overlap | candidate | reference | loss | interval | allowed | detectable | behind it |",
+        "| outcome | quantity | training overlap | candidate | reference | loss | interval | allowed | detectable "
+        "| behind it |",
         "|---|---|---|---|---|---:|---|---:|---:|---|",
     )
     tail = (

@@ -32,8 +32,10 @@ from bench.formatting import quantity
 from bench.lora.algorithms import weights_of
 from bench.merge.load import located, open_recipe
 from bench.merge.merged import Merged, components_of
-from bench.records import Progress, Record, WeightFile
+from bench.metrics import training_of_metrics
+from bench.records import Progress, Record, Variant, WeightFile
 from bench.store.journal import TEMPORARY, writing
+from bench.trained_on import NONE, TRAINED_ON, find_training
 
 CODES = {"int64": "I64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """What is written: torch's name of a dtype -> the format's."""
@@ -97,6 +99,7 @@ def merge(
     before = _stamps(merged)
     inputs = _hash(merged, progress)
     texts = modelspec_texts(merged, {path: file.sha256 for path, file in inputs.items()})
+    texts = dict(sorted({**texts, **training_text(recipe, weights_dir)}.items()))
     with replacing(target) as file:
         sha256, size_bytes = write_tensors(
             file, target, entries, texts, lambda one: _tensor(merged, one, unused), progress
@@ -242,7 +245,7 @@ def _tensor(merged: Merged, entry: LdmTensor, unused: Mapping[LdmTensor, Stored]
 
 # --- what a merged file says of itself (modelspec); nothing in it depends on when or where it was made ---------------
 
-OF_ONE_FILE = ("modelspec.hash_sha256", "modelspec.date", "modelspec.thumbnail")
+OF_ONE_FILE = ("modelspec.hash_sha256", "modelspec.date", "modelspec.thumbnail", TRAINED_ON)
 ARCHITECTURES = {"sdxl": "stable-diffusion-xl-v1-base", "sd15": "stable-diffusion-v1"}
 RESOLUTIONS = {"sdxl": "1024x1024", "sd15": "512x512"}
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
@@ -272,6 +275,12 @@ def modelspec_texts(merged: Merged, hashes: Mapping[Path, str]) -> dict[str, str
     own = msgspec.structs.asdict(merged.recipe.metadata)
     texts |= {f"modelspec.{name}": text for name, text in own.items() if text is not None}
     return dict(sorted(texts.items()))
+
+
+def training_text(recipe: Path, weights_dir: Path | None) -> dict[str, str]:
+    """What the sources and LoRAs of a recipe were trained on, as the file's metadata; nothing where one is unknown."""
+    found = find_training(Variant(name="merged", checkpoint=str(recipe)), weights_dir, training_of_metrics())
+    return {} if found.unknown else {TRAINED_ON: ", ".join(found.names) or NONE}
 
 
 def recipe_facts(merged: Merged, hashes: Mapping[Path, str]) -> dict[str, Any]:

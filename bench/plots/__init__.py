@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, get_args
 
 from bench import formatting as report_text
 from bench import stats
-from bench.plots.data import PlotData, Series, data_of_run, data_of_runs
+from bench.plots.data import PlotData, Series, data_of_run, data_of_runs, overlaps
 from bench.plots.style import (
     INK,
     SOFT,

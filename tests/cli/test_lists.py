@@ -55,9 +55,9 @@ def test_one_metric_says_all_of_itself(name, cli):
     for fact in (
         facts.version,
         facts.unit,
-        facts.training_overlap,
         facts.encoder or "none",
-        facts.trained_on,
+        ", ".join(facts.trained_on) or "nothing",
+        facts.training_data,
         facts.licence,
     ):
         assert fact in told
@@ -77,6 +77,21 @@ def test_a_metric_says_of_each_weight_file_how_it_is_known(name, said, cli):
     out = " ".join(cli("list", "metrics", name).out.split())
     for words in said:
         assert words in out
+
+
+def test_the_overlap_with_each_variant_of_a_suite(cli):
+    rows = json.loads(cli("list", "metrics", "--for", "sdxl", "--json").out)
+    labels = {row["name"]: row["training_overlap"] for row in rows}
+    assert labels["pickscore"] == {"base": "none", "dpo": "same data", "spo": "same data"}
+    assert labels["hpsv2.1"] == {"base": "none", "dpo": "related data", "spo": "related data"}
+    assert re.search(
+        r"^pickscore +preference +higher +none +same data +same data", cli("list", "metrics", "--for", "sdxl").out, re.M
+    )
+
+
+def test_what_the_variants_of_a_suite_were_trained_on(cli):
+    told = cli("list", "variants", "sd15").out
+    assert "mhdang/dpo-sd1.5-text2image-v1: trained on pick-a-pic (known by name only)" in told
 
 
 def test_a_metric_that_is_not_there_is_told_with_the_nearest(cli):

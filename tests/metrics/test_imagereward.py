@@ -320,7 +320,7 @@ def test_it_is_a_reward_model_and_names_its_weights(loaded) -> None:
     assert isinstance(loaded, LoadedRewardModel)
     assert set(imagereward_model.weights) <= set(CATALOGUE)
     assert imagereward.facts.encoder == imagereward_model.name
-    assert imagereward.facts.training_overlap == "none"
+    assert imagereward.facts.trained_on == ("imagereward-db",)
 
 
 def test_declaring_it_needs_no_torch() -> None:

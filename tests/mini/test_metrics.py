@@ -49,17 +49,17 @@ def test_metrics_are_found_by_their_entry_point() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "category", "training_overlap"),
+    ("metric", "category", "trained_on"),
     [
-        (mini_clip, "alignment", "related data"),
-        (mini_aesthetic, "aesthetic", "related data"),
-        (mini_preference, "preference", "same data"),
+        (mini_clip, "alignment", ("mini-scenes",)),
+        (mini_aesthetic, "aesthetic", ("mini-ratings",)),
+        (mini_preference, "preference", ("mini-raters",)),
     ],
 )
-def test_facts_are_stated(metric: object, category: str, training_overlap: str) -> None:
+def test_facts_are_stated(metric: object, category: str, trained_on: tuple[str, ...]) -> None:
     facts = metric.facts  # type: ignore[attr-defined]
-    assert (facts.category, facts.training_overlap, facts.higher_is_better) == (category, training_overlap, True)
-    assert all((facts.version, facts.summary, facts.unit, facts.trained_on, facts.licence, facts.reference))
+    assert (facts.category, facts.trained_on, facts.higher_is_better) == (category, trained_on, True)
+    assert all((facts.version, facts.summary, facts.unit, facts.training_data, facts.licence, facts.reference))
 
 
 def test_only_the_metrics_that_need_a_prompt_read_it() -> None:
