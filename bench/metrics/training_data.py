@@ -37,7 +37,7 @@ DATA_SETS: dict[str, DataSet] = {
         ),
         (
             "hpd-v2",
-            "Choices of hired annotators between pictures of diffusion and other models; prompts of DiffusionDB and COCO.",
+            "Choices of hired annotators between pictures of diffusion and others, for prompts of DiffusionDB and COCO.",
             "X. Wu et al., arXiv 2306.09341; Apache-2.0",
         ),
         (
