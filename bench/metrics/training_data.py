@@ -37,7 +37,7 @@ DATA_SETS: dict[str, DataSet] = {
         ),
         (
             "hpd-v2",
-            "Choices of hired annotators between pictures of diffusion and others, for prompts of DiffusionDB and COCO.",
+            "Choices of hired annotators between pictures of diffusion and other models; DiffusionDB and COCO prompts.",
             "X. Wu et al., arXiv 2306.09341; Apache-2.0",
         ),
         (
@@ -56,6 +56,12 @@ DATA_SETS: dict[str, DataSet] = {
             "webimagetext",
             "400 million pictures of the web with their captions, from which openai's CLIP learnt.",
             "A. Radford et al., arXiv 2103.00020; not published",
+        ),
+        ("laion-nsfw", "Pictures of the web labelled as safe or not.", "LAION-AI, 2022; not published"),
+        (
+            "smid",
+            "Photographs with moral ratings.",
+            "D. Crone et al., PLOS ONE 13(1), 2018; no licence stated",
         ),
         ("mini-scenes", "Pictures of the embedded world with their captions.", "docs/mini.md; Apache-2.0"),
         ("mini-ratings", "Noisy ratings of the craft of pictures of the embedded world.", "docs/mini.md; Apache-2.0"),
