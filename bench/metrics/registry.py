@@ -361,7 +361,8 @@ def registry_of(*declared: Declared) -> Registry:
     for name in (name for item in distinct for name in item.weights):
         find_entry(name)
     steps = [item for item in distinct if isinstance(item, StepMetric)]
-    trained = {item.facts.name: item.facts.trained_on for item in (*metrics, *steps)}
+    trained = {item.facts.name: item.facts.trained_on for item in metrics}
+    trained |= {item.facts.name: item.facts.trained_on for item in steps}
     for name, names in trained.items():
         check_training_names(names, f"trained_on of the metric {name!r}", trained)
     return Registry(
@@ -487,7 +488,8 @@ def all_facts() -> tuple[MetricFacts, ...]:
 def training_of_metrics() -> dict[str, tuple[str, ...]]:
     """What each metric and step metric of this installation was trained on, by its name."""
     known = installed()
-    return {one.facts.name: one.facts.trained_on for one in (*known.metrics.values(), *known.step_metrics.values())}
+    found = {name: one.facts.trained_on for name, one in known.metrics.items()}
+    return found | {name: one.facts.trained_on for name, one in known.step_metrics.items()}
 
 
 def plugin_problems() -> tuple[str, ...]:

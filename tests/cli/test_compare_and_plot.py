@@ -96,9 +96,11 @@ def test_markdown_holds_the_same_tables_and_notes(cli, run_folder):
     html = MarkdownIt("commonmark", {"html": False}).enable("table").render(answer.out)
     tables = pd.read_html(io.StringIO(html))
     plain = cli("compare", run_folder).out
-    assert len(tables) == plain.count("median of") + plain.count("wins\n") + plain.count("Ranking by")
+    assert len(tables) == plain.count("median of") + len(re.findall(r"wins +overlap", plain)) + plain.count(
+        "Ranking by"
+    )
     first = tables[0]
-    assert list(first.columns) == ["metric", "reference", "candidate", "delta", "interval", "wins"]
+    assert list(first.columns) == ["metric", "reference", "candidate", "delta", "interval", "wins", "overlap"]
     line = next(line for line in plain.splitlines() if line.startswith("mini-aesthetic"))
     row = first[first.metric == "mini-aesthetic"].iloc[0]
     assert str(row.delta) in line
@@ -110,12 +112,12 @@ def test_markdown_holds_the_same_tables_and_notes(cli, run_folder):
 def test_latex_is_a_booktabs_tabular_for_each_table(cli, run_folder):
     answer = cli("compare", run_folder, "--pairs", "spo:base", "--format", "latex")
     assert (answer.code, answer.err) == (0, "")
-    assert answer.out.count(r"\begin{tabular}{lrrrrr}") == 1  # scores
+    assert answer.out.count(r"\begin{tabular}{lrrrrrl}") == 1  # scores
     assert answer.out.count(r"\begin{tabular}{lrrrr}") == 1  # times
     for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"):
         assert answer.out.count(rule) == 2
     rows = [line for line in answer.out.splitlines() if line.endswith(r" \\")]
-    assert {line.count(" & ") for line in rows} == {4, 5}
+    assert {line.count(" & ") for line in rows} == {4, 6}
     assert not re.search(r"(?<!\\)[%&_#]", re.sub(r"^% .*$| & ", "", answer.out, flags=re.MULTILINE))
     assert answer.out.isascii()
 
@@ -157,7 +159,7 @@ def test_the_table_says_what_the_numbers_are(cli, run_folder):
     assert float(row[1]) == pytest.approx(delta.reference_mean, abs=0.01)
     assert float(row[2]) == pytest.approx(delta.candidate_mean, abs=0.01)
     assert float(row[3]) == pytest.approx(delta.mean, abs=0.01)
-    assert row[-2:] == [f"{round(100 * delta.win_rate)}", "%"]
+    assert row[-4:] == [f"{round(100 * delta.win_rate)}", "%", "same", "data"]
     assert "Intervals of ratios: 95%, t over 2 rounds; few rounds make them wide." in out
 
 

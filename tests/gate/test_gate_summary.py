@@ -88,6 +88,7 @@ def test_the_numbers_are_in_the_units_of_the_quantity() -> None:
     )
     # The half width 0.009 gives four decimals.
     assert metric[2:] == [
+        "–",
         "spo 0.4690",
         "base 0.5000",
         "+0.0310",
@@ -96,9 +97,10 @@ def test_the_numbers_are_in_the_units_of_the_quantity() -> None:
         "0.0120",
         "24 prompts x 2 images",
     ]
-    assert undecided[8] == "24 prompts x 2 images; about 380 would decide"
+    assert undecided[9] == "24 prompts x 2 images; about 380 would decide"
     # The half width is 3 %, so one decimal.
     assert timing[2:] == [
+        "–",
         "spo 151 ms",
         "base 144 ms",
         "+5.0 %",
@@ -109,9 +111,14 @@ def test_the_numbers_are_in_the_units_of_the_quantity() -> None:
     ]
 
 
+def test_the_training_overlap_stands_beside_the_metric() -> None:
+    (row,) = rows(summary(make_verdict("fail", training_overlap="same data")))
+    assert row[2] == "same data"
+
+
 def test_an_invalid_verdict_has_dashes_and_its_reason() -> None:
     text = summary(make_verdict("invalid", sentence="2 of 48 images are missing."))
-    assert rows(text)[0][4:8] == ["–", "–", "– (0.01)", "–"]
+    assert rows(text)[0][5:9] == ["–", "–", "– (0.01)", "–"]
     assert items(text) == ["mini-aesthetic of spo, invalid: 2 of 48 images are missing."]
 
 
@@ -243,7 +250,7 @@ def test_foreign_text_is_text(nasty) -> None:
     text = summary_markdown(gate, None, None)
     text.encode()
     html = MARKDOWN.render(text)
-    assert [len(row) for row in rows(text)] == [9]
+    assert [len(row) for row in rows(text)] == [10]
     assert not re.search(r"<(script|img|a|code|h1)\b", html)
     assert html.count("<details>") == html.count("</details>") == 0
     assert "@team" not in text
@@ -255,7 +262,7 @@ def test_foreign_text_is_text(nasty) -> None:
 def test_any_text_leaves_the_form_alone(sentence, note) -> None:
     gate = make_gate(make_verdict("fail", sentence=sentence), make_verdict(), notes=(note,))
     text = summary_markdown(gate, None, None)
-    assert [len(row) for row in rows(text)] == [9, 9]
+    assert [len(row) for row in rows(text)] == [10, 10]
     assert len(items(text)) == 2
 
 
