@@ -114,7 +114,7 @@ def _forest_panel(ax: Axes, data: PlotData, facts: MetricFacts, rows: Sequence[D
     ax.tick_params(axis="y", length=0, labelcolor=INK)
     ax.spines["left"].set_visible(False)
     ax.grid(axis="x")
-    ax.set_title(_title(facts, data.deltas))
+    ax.set_title(_title(facts, rows))
     figures = [
         f"{report_text.signed(one.mean, decimals)}  {report_text.interval(one.interval, decimals)}" for one in rows
     ]
@@ -273,7 +273,12 @@ def _faint(count: int) -> float:
 def _title(facts: MetricFacts, deltas: Sequence[Delta]) -> str:
     way = "higher" if facts.higher_is_better else "lower"
     shared = overlaps([one for one in deltas if one.metric == facts.name])
-    return f"{facts.name} ({facts.category}; {facts.unit}, {way} is better{shared and f'; overlap: {shared}'})"
+    title = f"{facts.name} ({facts.category}; {facts.unit}, {way} is better"
+    return (
+        f"{title})\noverlap: {shortened(shared, 80)}"
+        if " with " in shared
+        else f"{title}{shared and f'; overlap: {shared}'})"
+    )
 
 
 def draw_costs(data: PlotData) -> Figure | None:
