@@ -32,6 +32,7 @@ def test_json_is_what_the_rooms_below_found(cli, run_folder):
         ratios=timing_ratios(run, pairs=variant_pairs(run.info.suite)),
         timings=summarize_timings(run),
         rankings=rank_variants(run),
+        rates=(),
     )
 
 
@@ -65,7 +66,7 @@ def test_what_holds_after_holm_is_marked(cli, tmp_path):
 def test_json_of_two_runs_has_no_ratio_across_machines(cli, run_folder, other_folder):
     found = printed(cli("compare", run_folder, other_folder, "--format", "json"))
     deltas = compare_runs(load_run(run_folder), load_run(other_folder))
-    assert found == builtins(deltas=deltas, ratios=(), timings=(), rankings=())
+    assert found == builtins(deltas=deltas, ratios=(), timings=(), rankings=(), rates=())
 
 
 def test_csv_is_one_tidy_table_of_unrounded_numbers(cli, run_folder):
