@@ -255,6 +255,35 @@ def common_metrics(
     return tuple(ours[name] for name in shared)
 
 
+# The runs of a grid.
+
+
+def refuse_unlike_runs(runs: Mapping[str, Run]) -> None:
+    """Refuse runs that differ in more than their settings.
+
+    Args:
+        runs: by the words for their setting.
+
+    Raises:
+        IncomparableError: a variant with other weights, or a metric of another version, each named once.
+    """
+    first, *others = runs.items()
+    reasons: dict[str, str] = {}
+    for label, run in others:
+        places = f"at {first[0]}", f"at {label}"
+        ours, theirs = ({one.name: one for one in side.info.metrics} for side in (first[1], run))
+        reasons = _version_differences(ours, theirs, ours, places) | reasons
+        digests = [{one.name: one.digest for one in side.info.variants} for side in (first[1], run)]
+        for name in digests[0]:
+            if digests[1].get(name, digests[0][name]) != digests[0][name]:
+                reasons.setdefault(f"variant {name}", f"variant {name} has other weights {places[1]} than {places[0]}")
+    if reasons:
+        raise IncomparableError(
+            f"The runs of the grid are not of the same variants and metrics: {'; '.join(reasons.values())}.",
+            "the same hotart-bench grid command draws and scores again what changed",
+        )
+
+
 # A run and its baseline, both frozen.
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from string import ascii_lowercase
 from typing import Any
 
-from bench.records import Delta, Interval, Lora, Suite, Unit
+from bench.records import Delta, GridValue, Interval, Lora, Suite, Unit
 
 NAME_RULE = (
     "1 to 100 of the characters A-Z a-z 0-9 . _ -, the first a letter or digit, "
@@ -38,7 +38,10 @@ def argument(text: object) -> str:
 
 
 def making(suite: Suite) -> str:
-    """The command that makes a run of a suite, a sweep, an attribution or external images, up to further flags."""
+    """The command that makes a run of a suite, a sweep, an attribution or external images, up to further flags.
+
+    Of a run of a grid it makes a grid of this one setting; ``continuing`` goes on in the folder that is there.
+    """
     external, sweep, attribution = suite.external_images, suite.sweep, suite.attribution
     if external is not None:
         table = f" --prompts {argument(external.prompts)}" if external.prompts else ""
@@ -50,10 +53,27 @@ def making(suite: Suite) -> str:
             return f"hotart-bench steps {source} --attribute {argument(attribution.variant)} --windows {windows}"
         metric = f" --metric {attribution.gain}" if attribution.gain else ""
         return f"hotart-bench sweep {source} --lora {argument(attribution.lora)} --windows {windows}{metric}"
+    if suite.grid_setting:
+        flags = (f"--{axis.replace('_', '-')} {value_text(value)}" for axis, value in suite.grid_setting.items())
+        return f"hotart-bench grid {source} {' '.join(flags)}"
     if sweep is None:
         return f"hotart-bench run {source}"
-    weights = ",".join(f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight) for weight in sweep.weights)
+    weights = ",".join(map(value_text, sweep.weights))
     return f"hotart-bench sweep {source} --lora {argument(sweep.lora)} --lora-weights {weights}"
+
+
+def value_text(value: GridValue) -> str:
+    """A value of a grid as a flag takes it: ``7.5``, ``3`` for 3.0, ``ddim``."""
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)
+
+
+def continuing(suite: Suite, path: object) -> str:
+    """The command that makes a run in its folder, or goes on with one there."""
+    if suite.grid_setting:
+        return f"hotart-bench render {argument(path)}"
+    return f"{making(suite)} -o {argument(path)}"
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

@@ -10,8 +10,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from bench.cli import options
+from bench.cli.grid_results import compare_grid_folder
 from bench.cli.options import Metrics, RunFolder, SecondRun
-from bench.cli.printing import DONE, Columns, latex, latex_table, markdown_table, print_json, print_table, say, show
+from bench.cli.printing import DONE, Columns, Table, print_json, print_tables, say, show
 from bench.compare import (
     MIN_TAG_PROMPTS,
     compare_run,
@@ -31,7 +32,6 @@ from bench.formatting import (
     holds,
     interval,
     listed,
-    markdown,
     number,
     percent,
     plural,
@@ -43,10 +43,9 @@ from bench.formatting import (
 from bench.metrics.training_data import SAY_IT
 from bench.records import Delta, Interval, Ranking, RateChange, Ratio, Run, TimingSummary
 from bench.store import load_run
+from bench.store.grid import is_grid
 
 FORMATS = ("table", "csv", "markdown", "latex", "json")
-Table = tuple[str, Columns, list[list[str]]]
-"""What a table is of, its columns, its rows."""
 Paired = TypeVar("Paired", Delta, Ratio)
 
 
@@ -80,10 +79,12 @@ def compare(
     """Paired differences between variants, or between two runs.
 
     The prompt is the unit; the same prompt and noise stand on both sides of a pair. Three or more variants of a
-    run are ranked as well, unless --pairs or --tag choose among them.
+    run are ranked as well, unless --pairs or --tag choose among them. Of a grid, the difference under each setting,
+    and whether it depends on them.
 
     Examples:
       hotart-bench compare reports/runs/mini
+      hotart-bench compare reports/runs/grid-mini
       hotart-bench compare reports/runs/mini --pairs spo:dpo --tag portrait
       hotart-bench compare reports/runs/mini --format latex
       hotart-bench compare runs/new runs/old --format json
@@ -94,6 +95,12 @@ def compare(
             "compare has no --json: its JSON is --format json.", f"hotart-bench compare {runs} --format json"
         )
     options.check_known((format_,), "--format", FORMATS, "hotart-bench compare --help")
+    if is_grid(run):
+        if run2 is not None or tag is not None:
+            flag = "--tag" if run2 is None else run2
+            again = f"hotart-bench compare {argument(run)}"
+            raise UsageError(f"{run} is a grid; {flag} goes with one of its runs.", again)
+        return compare_grid_folder(run, split_pairs(pairs), options.split_names(metrics, "--metrics"), format_)
     candidate = load_run(run)
     reference = None if run2 is None else load_run(run2)
     names = split_pairs(pairs)
@@ -128,7 +135,7 @@ def compare(
         return DONE
     describe = {facts.name for facts in candidate.info.metrics if facts.higher_is_better is None}
     tables = [*_pair_tables(deltas, ratios, timings, describe), *map(_ranking_table, rankings), *_rate_tables(rates)]
-    _print(format_, tables, _footnotes(deltas, ratios, timings, rankings))
+    print_tables(format_, tables, _footnotes(deltas, ratios, timings, rankings))
     return DONE
 
 
@@ -175,25 +182,6 @@ def _with_tag(deltas: tuple[Delta, ...], tag: str, run: Run) -> tuple[Delta, ...
 
 
 # --- tables ----------------------------------------------------------------------------------
-
-
-def _print(form: str, tables: Sequence[Table], notes: Sequence[str]) -> None:
-    if form == "markdown":
-        blocks = [f"**{markdown(title)}**\n\n{markdown_table(columns, rows)}" for title, columns, rows in tables]
-        show("\n\n".join([*blocks, *map(markdown, notes)]))
-    elif form == "latex":
-        blocks = [f"% {latex(title)}\n{latex_table(columns, rows)}" for title, columns, rows in tables]
-        show("\n\n".join([*blocks, *(f"% {note}" for note in notes)]))
-    else:
-        titled = ""
-        for title, columns, rows in tables:
-            if title != titled:
-                show(f"{title}\n")
-            titled = title
-            print_table(columns, rows)
-            show()
-        for note in notes:
-            show(note)
 
 
 def _pair_tables(

@@ -19,16 +19,13 @@ from bench.errors import MachineError, WeightsError
 from bench.formatting import argument, duration, listed, plural, quantity
 from bench.machine import machine_facts, package_versions, pick_device
 from bench.metrics.catalogue import find_entry
-from bench.plan.memory import download_bytes, estimate_memory, parts_of
+from bench.plan.memory import download_bytes, estimate_memory, most_disk_bytes, parts_of
 from bench.plan.time import estimate_time
 from bench.published_files import Stored, look_up
 from bench.records import Machine, MemoryEstimate, Record, Suite, TimeEstimate
 from bench.store import load_run
 from bench.suite.training_prompts import training_prompts_in
 from bench.weights_lock import lock_path
-
-BYTES_PER_PIXEL = 3
-"""A PNG of noise takes as much as its pixels; a photograph about half."""
 
 
 class Checkup(Record, frozen=True):
@@ -119,7 +116,7 @@ def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -
         notes=suite.notes,
         trained_on=training_prompts_in(suite.prompts),
         images=images,
-        images_bytes=images * settings.width * settings.height * BYTES_PER_PIXEL,
+        images_bytes=most_disk_bytes(images, settings),
         weights=needed,
         weights_bytes=_largest_variant_bytes(needed),
         memory=memory,

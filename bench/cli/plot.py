@@ -21,7 +21,9 @@ from bench.plots.gate import write_gate_plot
 from bench.plots.style import Format
 from bench.records import Run
 from bench.report import gate_of
+from bench.report.grid import write_grid_plot
 from bench.store import load_run
+from bench.store.grid import is_grid, load_grid
 
 
 def plot(
@@ -34,7 +36,7 @@ def plot(
     format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="png, svg or pdf.")] = "png",
     dpi: Annotated[int, typer.Option("--dpi", metavar="N", help="Dots per inch of a PNG, 50 to 1200.")] = 150,
 ) -> int:
-    """Draw the comparison plots of a run, or of two.
+    """Draw the comparison plots of a run, of two, or of a grid.
 
     Examples:
       hotart-bench plot reports/runs/mini
@@ -42,6 +44,11 @@ def plot(
       hotart-bench plot runs/new runs/old -o figures --dpi 300
     """
     options.check_known((format_,), "--format", get_args(Format), "hotart-bench plot --help")
+    if is_grid(run) and run2 is None:
+        found = load_grid(run)
+        for path in write_grid_plot(found, output or Path(found.path) / "plots", cast(Format, format_), dpi):
+            show(str(path))
+        return DONE
     candidate = load_run(run)
     home = Path(candidate.path)
     if run2 is None:

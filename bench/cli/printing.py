@@ -39,6 +39,8 @@ _LATEX = str.maketrans(
 
 Columns = Mapping[str, Literal["name", "number", "text"]]
 """What the column of each heading holds: a name, a number (to the right), or text that may be wrapped."""
+Table = tuple[str, Columns, list[list[str]]]
+"""What a table is of, its columns, its rows."""
 
 
 def printable(text: str) -> str:
@@ -183,6 +185,26 @@ def latex_table(columns: Columns, rows: Sequence[Sequence[str]]) -> str:
 def latex(text: str) -> str:
     """``text`` as LaTeX shows it literally."""
     return text.translate(_LATEX)
+
+
+def print_tables(form: str, tables: Sequence[Table], notes: Sequence[str]) -> None:
+    """Prints titled tables and notes on stdout as ``table``, ``markdown`` or ``latex``."""
+    if form == "markdown":
+        blocks = [f"**{markdown(title)}**\n\n{markdown_table(columns, rows)}" for title, columns, rows in tables]
+        show("\n\n".join([*blocks, *map(markdown, notes)]))
+    elif form == "latex":
+        blocks = [f"% {latex(title)}\n{latex_table(columns, rows)}" for title, columns, rows in tables]
+        show("\n\n".join([*blocks, *(f"% {note}" for note in notes)]))
+    else:
+        titled = ""
+        for title, columns, rows in tables:
+            if title != titled:
+                show(f"{title}\n")
+            titled = title
+            print_table(columns, rows)
+            show()
+        for note in notes:
+            show(note)
 
 
 def format_rate(per_second: float) -> str:

@@ -19,7 +19,7 @@ from bench.cli.printing import DONE
 from bench.cli.stages import do_stage
 from bench.cli.targets import as_place, default_folder, names_run, read_suite, recorded_suite
 from bench.errors import UsageError
-from bench.formatting import argument, making
+from bench.formatting import continuing
 
 
 def run(
@@ -48,7 +48,7 @@ def run(
     if names_run(suite):
         raise UsageError(
             f"{suite} is a run folder; `run` takes a suite, and the folder with -o.",
-            f"{making(recorded_suite(suite))} -o {argument(suite)}",
+            continuing(recorded_suite(suite), suite),
         )
     checked = read_suite(suite, limit)
     do_stage(

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from bench.documents import exists
 from bench.errors import UsageError
-from bench.formatting import did_you_mean
+from bench.formatting import argument, did_you_mean
 from bench.metrics import all_metrics, training_of_metrics
 from bench.records import Suite
 from bench.store import read_info
+from bench.store.grid import is_grid, read_grid
 from bench.store.object_store import is_run_at, run_url, working_folder
 from bench.store.objects import is_url
 from bench.store.reading import RUNS, folder_of
@@ -82,6 +83,11 @@ def recorded_suite(folder: str) -> Suite:
 def read_suite(name_or_path: str, limit: int | None) -> Suite:
     """The suite of that name or file, its metrics checked against those that are installed."""
     path = Path(name_or_path)
+    if name_or_path not in list_suites() and is_grid(path):
+        raise UsageError(
+            f"{name_or_path} is a grid: a folder of runs, which compare, report and plot take as a whole.",
+            f"name one of its runs: {argument(path / read_grid(path).members[0].folder)}",
+        )
     if name_or_path not in list_suites() and exists(path) and path.is_dir():
         raise UsageError(
             f"{name_or_path} is a folder without run.json: neither a run nor a suite.",

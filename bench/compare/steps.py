@@ -215,7 +215,7 @@ class _Rows(NamedTuple):
 
     def grouped(self) -> NDArray[np.float64]:
         """A row for each group of prompts, with the means of the columns as they were."""
-        return np.column_stack([stats.group_units(column, self.units).values for column in self.curves.T])
+        return stats.group_rows(self.curves, self.units)
 
 
 def _by_prompt(suite: Suite, curves: Mapping[tuple[object, ...], NDArray[np.float64]]) -> _Rows:

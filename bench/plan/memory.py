@@ -97,6 +97,15 @@ KNOWN_VAES: dict[str, dict[str, Any]] = {"madebyollin/sdxl-vae-fp16-fix": {"tile
 """What of such a VAE is not as in SDXL's."""
 
 
+BYTES_PER_PIXEL = 3
+"""A PNG of noise takes as much as its pixels; a photograph about half."""
+
+
+def most_disk_bytes(images: int, settings: Settings) -> int:
+    """What the PNG files of images take on the disk at most."""
+    return images * settings.width * settings.height * BYTES_PER_PIXEL
+
+
 def download_bytes(checkpoint: str) -> int | None:
     """What a shipped suite's checkpoint takes to download, its UNet, VAE and text encoders in float32; else None."""
     parts = KNOWN.get(checkpoint)

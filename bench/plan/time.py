@@ -84,6 +84,30 @@ def estimate_time(suite: Suite, machine: Machine, run: Run | None, parts: Parts 
     )
 
 
+def scaled_seconds(suite: Suite, run: Run) -> dict[str, float]:
+    """Seconds for one image of each variant that a run of other settings has timed, scaled to the suite's settings.
+
+    (end_to_end - steps x denoise_step + steps' x denoise_step') x the ratio of pixels, by medians; a step costs half
+    without guidance and twice with ``heun``, which asks the UNet twice. Of one image at a time: for batches an upper
+    bound. Variants without both timings are left out.
+    """
+    theirs, ours = run.info.suite.settings, suite.settings
+    passes = _passes(ours) / _passes(theirs)
+    pixels = ours.width * ours.height / (theirs.width * theirs.height)
+    found = {}
+    for variant in suite.variants:
+        whole, step = (_median(run, name, variant.name) for name in ("end_to_end", "denoise_step"))
+        if whole and step:
+            steps_s = min(whole, theirs.steps * step)
+            found[variant.name] = (whole - steps_s + steps_s * passes) * pixels
+    return found
+
+
+def _passes(settings: Settings) -> int:
+    """How many images go through the UNet for one."""
+    return settings.steps * (2 if settings.sampler == "heun" else 1) * (2 if settings.guidance_scale > 1 else 1)
+
+
 def image_seconds(card: Throughput, settings: Settings, batch: int) -> float:
     """Seconds for one image within a batch on a known card: steps x step + decode, by the nearest smaller batch."""
     table = card.compiled_step_s if settings.compile else card.step_s
@@ -92,6 +116,7 @@ def image_seconds(card: Throughput, settings: Settings, batch: int) -> float:
     return (settings.steps * step_s * guided + card.decode_s) * settings.width * settings.height / MEGAPIXEL
 
 
-def _median(run: Run, name: TimingName) -> float:
-    values = [value for timing in run.timings if timing.name == name for value in timing.values]
+def _median(run: Run, name: TimingName, variant: str | None = None) -> float:
+    timings = [timing for timing in run.timings if timing.name == name and variant in (None, timing.variant)]
+    values = [value for timing in timings for value in timing.values]
     return stats.quantiles(values).median if values else 0.0

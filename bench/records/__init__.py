@@ -3,7 +3,8 @@
 All are frozen msgspec structs: they are checked when they are read from disk and cannot change
 after. Quantities carry their unit in the name or in a ``unit`` field. What is to be run stands in ``suite``,
 what was done in ``run``, what weights were and became in ``weights``, what it means in ``statistics``, what the gate
-says of it in ``gate``, and what the next run should be like in ``estimates``.
+says of it in ``gate``, one suite under several settings in ``grid``, and what the next run should be like in
+``estimates``.
 """
 
 from __future__ import annotations
@@ -39,6 +40,16 @@ from bench.records.gate import (
     SourceNoise,
     Verdict,
     WorstPrompt,
+)
+from bench.records.grid import (
+    GRID_KIND,
+    AxisEffect,
+    Grid,
+    GridAxis,
+    GridCell,
+    GridDifference,
+    GridLevel,
+    GridMember,
 )
 from bench.records.run import (
     Conditions,
@@ -82,6 +93,7 @@ from bench.records.suite import (
     HEAVIEST_LORA,
     Attribution,
     ExternalImages,
+    GridValue,
     Limit,
     Lora,
     MeasurePlan,
@@ -110,6 +122,7 @@ from bench.records.weights import (
 
 __all__ = [
     "BASELINE_SCHEMA",
+    "GRID_KIND",
     "HEAVIEST_LORA",
     "RUN_SCHEMA",
     "SCHEMA",
@@ -118,6 +131,7 @@ __all__ = [
     "AttributedMetric",
     "Attribution",
     "Audit",
+    "AxisEffect",
     "Baseline",
     "Calibration",
     "Category",
@@ -136,6 +150,13 @@ __all__ = [
     "FrozenVariant",
     "Gate",
     "Git",
+    "Grid",
+    "GridAxis",
+    "GridCell",
+    "GridDifference",
+    "GridLevel",
+    "GridMember",
+    "GridValue",
     "Inspection",
     "Interval",
     "Layout",

@@ -30,6 +30,8 @@ class Prompt(Record, frozen=True):
         return ("group", self.group) if self.group else ("prompt", self.id)
 
 
+GridValue = int | float | str
+"""What an axis of a grid holds: a number, a name such as that of a sampler, or a size such as ``64x64``."""
 HEAVIEST_LORA = 1000.0
 """Largest weight of a LoRA that is taken for one, of either sign; with larger ones the arithmetic overflows."""
 
@@ -202,6 +204,8 @@ class Suite(Record, frozen=True, kw_only=True):
     """Likewise."""
     step_metrics: StepPlan | None = None
     """Which steps are scored, and by what; None where none is."""
+    grid_setting: dict[str, GridValue] = msgspec.field(default_factory=dict)
+    """Of a run of a grid: the axes and their values; empty where the settings are those of the suite file."""
 
 
 class PlannedImage(Record, frozen=True):

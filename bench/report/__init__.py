@@ -31,11 +31,12 @@ from bench.report.pictures import GridRow
 from bench.report.steps import StepsView
 from bench.store import load_run
 from bench.store.journal import write_whole
+from bench.suite import grid as suite_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["gate_of", "html", "markdown", "write_report"]
+__all__ = ["environment", "gate_of", "html", "markdown", "page_css", "page_policy", "write_report"]
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
 
@@ -144,22 +145,32 @@ def html(view: View, figures: Mapping[str, str] | None = None) -> str:
     policy names the script by its hash, so that no other one would run. ``figures`` are those of ``draw_figures``.
     """
     script = (_TEMPLATES / "report.js").read_text()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _environment(autoescape=True).get_template("report.html.j2").render(
+    return environment(autoescape=True).get_template("report.html.j2").render(
         view=view,
-        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-        "base-uri 'none'; form-action 'none'",
-        css=Markup("".join((_TEMPLATES / name).read_text() for name in ("report.css", "gate.css"))),
+        policy=page_policy(script),
+        css=page_css(),
         script=Markup(script),
         data=Markup(formatting.script_json(view.data)),
         figures={name: Markup((figures or {}).get(name, "")) for name in _ON_THE_PAGE},
     )  # fmt: skip
 
 
+def page_policy(script: str = "") -> str:
+    """The content security policy of a page: what is in it and nothing else, and of scripts this one alone."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    scripts = f"script-src 'sha256-{digest}'; " if script else ""
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; {scripts}base-uri 'none'; form-action 'none'"
+
+
+def page_css() -> Markup:
+    """The style sheets of a page."""
+    return Markup("".join((_TEMPLATES / name).read_text() for name in ("report.css", "gate.css")))
+
+
 def markdown(view: View, plots: Sequence[Path] = ()) -> str:
     """The page for a repository or pull request: tables, plots and a few rows of images by relative path."""
     found = [(path.stem, _FIGURES[path.stem], f"plots/{path.name}") for path in plots if path.stem in _FIGURES]
-    return _environment(autoescape=False).get_template("report.md.j2").render(
+    return environment(autoescape=False).get_template("report.md.j2").render(
         view=view,
         examples=_examples(view),
         figures=[(title, path) for name, title, path in found if name != "gate"],
@@ -174,7 +185,7 @@ def _examples(view: View) -> list[GridRow]:
     return [*chosen, *(row for row in firsts if row not in chosen)][:4]
 
 
-def _environment(*, autoescape: bool) -> Environment:
+def environment(*, autoescape: bool) -> Environment:
     """The templates, with the words and numbers of these modules as filters and by the modules' names."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -194,7 +205,7 @@ def _environment(*, autoescape: bool) -> Environment:
         "signed": formatting.signed,
     }
     modules = {"audits": audits, "facts": facts, "gates": gates, "headline": headline, "outcomes": outcomes}
-    modules |= {"steps": steps, "training": training}
+    modules |= {"settings": suite_grid, "steps": steps, "training": training}
     modules |= {"pictures": pictures, "plots": gate_plot, "tables": tables, "text": formatting}
     environment.globals |= {**modules, "TIMING_TITLES": TIMING_TITLES}
     return environment

@@ -11,7 +11,7 @@ import msgspec
 from bench.comparability import check_environment, differences, timing_facts
 from bench.documents import utc_now
 from bench.errors import InvalidError, OutOfMemory, UsageError
-from bench.formatting import argument, making
+from bench.formatting import argument, continuing
 from bench.machine import machine_facts, package_versions, pick_device
 from bench.measure import measure, open_jobs, pick_variants
 from bench.metrics import facts_for, installed
@@ -117,7 +117,7 @@ def _run(
     ):
         work = Work(suite, folder, variants, metrics, options, pool, progress)
         if stages[0] in ("score", "report") and not folder.renders():
-            raise InvalidError(f"{folder.path}: has no images yet.", f"{making(suite)} -o {argument(path)}")
+            raise InvalidError(f"{folder.path}: has no images yet.", continuing(suite, path))
         update_info(stages, work)
         folder.add_notes(notes)
         try:

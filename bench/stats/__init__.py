@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bench.stats.bands import Band, simultaneous_band
 from bench.stats.effects import Quantiles, WinCount, d_z, mean, pearson_r, quantiles, win_rate
-from bench.stats.groups import Units, effective_share, explained_by, group_sums, group_units
+from bench.stats.groups import Units, effective_share, explained_by, group_rows, group_sums, group_units
 from bench.stats.intervals import (
     bootstrap_bca,
     ratio_of_medians,
@@ -21,7 +21,7 @@ from bench.stats.intervals import (
     t_interval,
     wilson_interval,
 )
-from bench.stats.multiplicity import benjamini_hochberg, holm, sign_flip_p
+from bench.stats.multiplicity import benjamini_hochberg, holm, sign_flip_p, sign_flip_rows_p
 from bench.stats.ranking import DavidsonFit, fit_davidson, tied_sets
 from bench.stats.rates import paired_rate_interval, smallest_visible_rise
 
@@ -37,6 +37,7 @@ __all__ = [
     "effective_share",
     "explained_by",
     "fit_davidson",
+    "group_rows",
     "group_sums",
     "group_units",
     "holm",
@@ -47,6 +48,7 @@ __all__ = [
     "ratio_of_medians",
     "ratio_of_medians_interval",
     "sign_flip_p",
+    "sign_flip_rows_p",
     "simultaneous_band",
     "smallest_visible_rise",
     "t_interval",

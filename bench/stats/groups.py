@@ -63,6 +63,11 @@ def group_units(values: ArrayLike, groups: Sequence[Hashable] | None = None) -> 
     return Units(mean(data) + (len(sizes) - 1) * (moved - mean(moved)), effective)
 
 
+def group_rows(values: ArrayLike, groups: Sequence[Hashable] | None = None) -> Floats:
+    """``group_units`` column by column: (n, k) values of prompts -> (groups, k) with the same means of columns."""
+    return np.column_stack([group_units(column, groups).values for column in np.asarray(values, dtype=np.float64).T])
+
+
 def group_sums(values: ArrayLike, groups: Sequence[Hashable] | None = None) -> Floats:
     """The sum of each group's values, in the order in which groups are first met; one group is one random sign."""
     data = finite(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ _BYTE_SIGNS = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None],
 _GROUPS = 64  # of eight: their tables fit a cache
 _EQUAL = 1e-12
 """Share of the sum of sizes up to which two sums differ by rounding alone."""
+_CHUNK = 1_000
+"""Patterns of signs of whole rows that are drawn at once."""
 
 
 def sign_flip_p(differences: ArrayLike, *, flips: int = 10_000, seed: int = 0) -> float | None:
@@ -44,6 +47,52 @@ def sign_flip_p(differences: ArrayLike, *, flips: int = 10_000, seed: int = 0) -
         return float(np.mean(np.abs(_all_sums(sizes)) >= observed))
     reached = int(np.sum(np.abs(_random_sums(sizes, flips, seed)) >= observed))
     return (1 + reached) / (1 + flips)
+
+
+def sign_flip_rows_p(rows: ArrayLike, *, flips: int = 10_000, seed: int = 0) -> float | None:
+    """p-value in (0, 1] of the sign-flip test that all columns have one and the same mean.
+
+    For paired data: a row holds what one prompt gives in each of k conditions. With c = row - its own mean and S the
+    sum of the c of all rows, the statistic is sum(S^2), the spread of the columns' means. Under patterns of signs, one
+    sign a row, p is the share of patterns whose statistic reaches the observed one: all patterns up to 14 rows, above
+    ``flips`` seeded random ones and the observed one, as in ``sign_flip_p``, which this equals for k = 2.
+
+    A row is flipped whole, so that columns may have spreads of their own and depend on one another in any way; what is
+    assumed under the null hypothesis is that the contrasts of a row are as likely as their mirror image.
+
+    Rows that are all constant give 1; None with fewer than 2 rows or columns.
+
+    Raises:
+        ValueError: not of two dimensions, or values that are not finite.
+
+    Source: as ``sign_flip_p``; E. J. G. Pitman, "Significance tests which may be applied to samples from any
+    populations. III", Biometrika 29 (1938), for the statistic.
+    """
+    data = np.asarray(rows, dtype=np.float64)
+    if data.ndim != 2 or not np.isfinite(data).all():
+        raise ValueError("rows must be a finite (n, k) array")
+    if min(data.shape) < 2:
+        return None
+    contrasts = data - data.mean(axis=1, keepdims=True)
+    scale = float(np.abs(contrasts).max())
+    if scale <= _EQUAL * float(np.abs(data).max()):
+        return 1.0  # each row is constant but for rounding
+    contrasts = contrasts / scale
+    observed = _size(contrasts.sum(axis=0)) - _EQUAL * float(np.abs(contrasts).sum())
+    if len(contrasts) <= EXACT_UP_TO:
+        patterns = np.array([*itertools.product((1.0, -1.0), repeat=len(contrasts) - 1)])
+        return float(np.mean(_size(contrasts[0] + patterns @ contrasts[1:]) >= observed))
+    rng, reached = np.random.default_rng(seed), 0
+    for start in range(0, flips, _CHUNK):
+        signs = rng.integers(2, size=(min(_CHUNK, flips - start), len(contrasts))) * 2.0 - 1.0
+        reached += int(np.sum(_size(signs @ contrasts) >= observed))
+    return (1 + reached) / (1 + flips)
+
+
+def _size(sums: Floats) -> Floats:
+    """Length of vectors: (..., k) -> (...)."""
+    found: Floats = np.sqrt(np.square(sums).sum(axis=-1))
+    return found
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:

@@ -115,20 +115,20 @@ else:
 # The folder before a run is in it: whether it may be used, cleared of leftovers, or moved aside for a fresh one.
 
 
-def refuse_foreign(path: Path) -> None:
-    """Refuse a place with anything but a run in it."""
+def refuse_foreign(path: Path, what: str = "run", document: str = INFO) -> None:
+    """Refuse a place with anything in it but a run, or what else has its document there."""
     try:
         names = [entry.name for entry in path.iterdir()]
     except FileNotFoundError:
         return
     except NotADirectoryError as error:
-        raise UsageError(f"{path}: is a file; a run needs a folder.", "choose another one with -o") from error
+        raise UsageError(f"{path}: is a file; a {what} needs a folder.", "choose another one with -o") from error
     except OSError as error:
         raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
     foreign = [name for name in names if name != LOCK_NAME and not name.endswith(TEMPORARY)]
-    if foreign and INFO not in names:
+    if foreign and document not in names:
         raise UsageError(
-            f"{path}: is not empty and holds no run (no {INFO}), but {listed(foreign, 3)}.",
+            f"{path}: is not empty and holds no {what} (no {document}), but {listed(foreign, 3)}.",
             "choose another folder with -o",
         )
 

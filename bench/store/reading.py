@@ -20,6 +20,8 @@ from bench.suite import list_suites
 
 RUNS = Path("reports") / "runs"
 """Where runs lie unless it is said otherwise."""
+GRID = "grid.json"
+"""What a folder of runs under several settings has, in the place of ``run.json`` (``bench.store.grid``)."""
 GATE = "gate.json"
 """The last gate on a run, beside its journals."""
 LARGEST = 1e305
@@ -140,6 +142,8 @@ def _where_else(folder: Path) -> str:
     """The hint where there is no run: where a suite is named, which folder is meant; else how a run is made."""
     if str(folder) in list_suites():
         return f"{folder} is a shipped suite; name its run folder, by default {argument(RUNS / folder)}"
+    if (folder / GRID).is_file():
+        return f"{folder} is a grid; name one of the run folders in it (compare, report and plot take the whole)"
     if folder.suffix == ".toml":
         return f"{folder} is a suite file; name its run folder, by default {RUNS}/ and the suite's name"
     return f"hotart-bench run SUITE -o {argument(folder)}"

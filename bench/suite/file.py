@@ -348,7 +348,7 @@ def _convert(place: str, value: object, kind: type[_T]) -> _T:
 
 def _check_values(file: str, suite: Suite, known_metrics: Collection[str] | None) -> None:
     """Raises SuiteError for the values that cannot be, all of them at once."""
-    problems = [*_problems_of_settings(suite), *_problems_of_variants(suite), *_problems_of_lists(suite)]
+    problems = problems_of(suite)
     if problems:
         raise SuiteError(f"{file}: {'. Also: '.join(dict.fromkeys(problems))}.")
     for name in suite.metrics if known_metrics is not None else ():
@@ -358,6 +358,11 @@ def _check_values(file: str, suite: Suite, known_metrics: Collection[str] | None
                 f"{file}: unknown metric {name!r}{near}; there are {listed(known_metrics)}.",
                 "hotart-bench list metrics",
             )
+
+
+def problems_of(suite: Suite) -> list[str]:
+    """What of a suite's values cannot be, alone or together, a clause each; metrics and prompts are not looked at."""
+    return [*_problems_of_settings(suite), *_problems_of_variants(suite), *_problems_of_lists(suite)]
 
 
 def _problems_of_settings(suite: Suite) -> Iterator[str]:

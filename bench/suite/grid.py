@@ -1,0 +1,175 @@
+"""A suite under several settings: the axes that flags name, their product, and the suite of each setting."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
+
+from msgspec.structs import replace
+
+from bench.errors import UsageError
+from bench.formatting import did_you_mean, joined, plural, value_text
+from bench.records import GRID_KIND, SCHEMA, Grid, GridAxis, GridMember, GridValue, Schedule, Suite
+from bench.suite.file import SAMPLERS, problems_of
+from bench.suite.limits import quantity_of
+from bench.suite.sweep import UNTIMED
+
+SEED = "seed"
+MOST_SETTINGS = 500
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e-?[0-9]{1,3})?")
+_WHOLE = re.compile(r"-?[0-9]{1,30}")
+_SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
+_SCHEDULES = get_args(Schedule)
+
+
+# What an axis is: how its values are read, and what of a suite they replace.
+
+
+def _number(text: str) -> float | None:
+    value = float(text) if _NUMBER.fullmatch(text) else math.inf
+    return value if math.isfinite(value) else None
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if _WHOLE.fullmatch(text) else None
+
+
+def _size(text: str) -> str | None:
+    found = _SIZE.fullmatch(text)
+    return found and f"{int(found[1])}x{int(found[2])}"
+
+
+_READERS: dict[str, tuple[Callable[[str], GridValue | None], str]] = {
+    "guidance_scale": (_number, "a number, such as 7.5"),
+    "sampler": (lambda text: text if text in SAMPLERS else None, f"one of {', '.join(SAMPLERS)}"),
+    "schedule": (lambda text: text if text in _SCHEDULES else None, f"one of {', '.join(_SCHEDULES)}"),
+    "steps": (_whole, "a whole number, such as 20"),
+    "eta": (_number, "a number, such as 0.5"),
+    "size": (_size, "width and height in pixels, such as 1024x768"),
+    SEED: (_whole, "a whole number, such as 0"),
+}
+AXES = tuple(_READERS)
+"""The axes there may be; a grid's come in this order, so that seeds run fastest."""
+
+
+def flag_of(axis: str) -> str:
+    """``--guidance-scale`` for ``guidance_scale``."""
+    return f"--{axis.replace('_', '-')}"
+
+
+def read_axis(name: str, texts: Sequence[str]) -> GridAxis:
+    """An axis from the values of its flag.
+
+    Raises:
+        UsageError: a value that is none, with the nearest one, or one that is given twice.
+    """
+    read, form = _READERS[name]
+    values: list[GridValue] = []
+    for text in texts:
+        value = read(text)
+        if value is None:
+            near = did_you_mean(text, {"sampler": SAMPLERS, "schedule": _SCHEDULES}.get(name, ()))
+            raise UsageError(f"{flag_of(name)}: {text!r} is not {form}{near}.", "hotart-bench grid --help")
+        if value in values:
+            raise UsageError(f"{flag_of(name)}: {value_text(value)} is given twice.")
+        values.append(value)
+    return GridAxis(name=name, values=tuple(sorted(values, key=_rank)))
+
+
+def _rank(value: GridValue) -> tuple[float, float]:
+    if not isinstance(value, str):
+        return float(value), 0.0
+    if value in SAMPLERS or value in _SCHEDULES:
+        return float((*SAMPLERS, *_SCHEDULES).index(value)), 0.0
+    width, height = map(int, value.split("x"))
+    return float(width * height), float(width)
+
+
+def value_words(axis: str, value: GridValue) -> str:
+    """A value in words: ``guidance scale 7.5``, ``20 steps``, ``ddim``."""
+    text = value_text(value)
+    words = {"sampler": text, "size": text, "schedule": f"schedule {text}", "steps": f"{text} steps"}
+    return words.get(axis, f"{axis.replace('_', ' ')} {text}")
+
+
+def setting_words(setting: Mapping[str, GridValue]) -> str:
+    """A setting in words: ``guidance scale 7.5, ddim, 20 steps``."""
+    return ", ".join(value_words(axis, value) for axis, value in setting.items())
+
+
+def own_value(suite: Suite, axis: str) -> GridValue:
+    """What the suite file says itself."""
+    if axis == SEED:
+        return suite.seed
+    if axis == "size":
+        return f"{suite.settings.width}x{suite.settings.height}"
+    value: GridValue = getattr(suite.settings, axis)
+    return value
+
+
+# The grid.
+
+
+def make_grid(suite: Suite, axes: Sequence[GridAxis]) -> Grid:
+    """The grid of a suite over axes, each setting checked.
+
+    Raises:
+        UsageError: no axis, too many settings, or values that cannot be, alone or together: all of them at once.
+    """
+    if not axes:
+        flags = joined([flag_of(name) for name in AXES])
+        raise UsageError(
+            f"A grid needs values of a setting; there are {flags}.",
+            "hotart-bench grid mini --guidance-scale 3,7.5 --sampler ddim,dpmpp_2m",
+        )
+    ordered = tuple(sorted(axes, key=lambda axis: AXES.index(axis.name)))
+    count = math.prod(len(axis.values) for axis in ordered)
+    if count > MOST_SETTINGS:
+        raise UsageError(f"These are {plural(count, 'setting')}; a grid has at most {MOST_SETTINGS}.")
+    grid = Grid(kind=GRID_KIND, schema=SCHEMA, suite=suite, axes=ordered, members=members_of(ordered))
+    suites = [member_suite(suite, member.setting) for member in grid.members]
+    problems = [problem for one in suites for problem in problems_of(replace(one, measure=suite.measure))]
+    if problems:
+        raise UsageError(f"Settings of this grid cannot be: {'. Also: '.join(dict.fromkeys(problems))}.")
+    return grid
+
+
+def members_of(axes: Sequence[GridAxis]) -> tuple[GridMember, ...]:
+    """The product of the axes, each setting with the name of its folder."""
+    names = [axis.name for axis in axes]
+    settings = [dict(zip(names, values, strict=True)) for values in itertools.product(*(axis.values for axis in axes))]
+    return tuple(GridMember(folder=_folder_name(setting), setting=setting) for setting in settings)
+
+
+def _folder_name(setting: Mapping[str, GridValue]) -> str:
+    return "_".join(f"{axis.replace('_', '-')}-{value_text(value)}" for axis, value in setting.items())
+
+
+def member_suite(suite: Suite, setting: Mapping[str, GridValue]) -> Suite:
+    """The suite of one setting: nothing is timed, no step is scored, and limits on timings are left out."""
+    fields = {axis: value for axis, value in setting.items() if axis not in (SEED, "size")}
+    if "size" in setting:
+        fields["width"], fields["height"] = map(int, str(setting["size"]).split("x"))
+    return replace(
+        suite,
+        settings=replace(suite.settings, **fields),
+        seed=setting.get(SEED, suite.seed),
+        limits=tuple(limit for limit in suite.limits if quantity_of(limit.name) == "metric"),
+        measure=UNTIMED,
+        step_metrics=None,
+        grid_setting=dict(setting),
+    )
+
+
+def left_out_notes(suite: Suite) -> tuple[str, ...]:
+    """Sentences on what a suite asks for and a grid does not do."""
+    notes = []
+    timed = [limit.name for limit in suite.limits if quantity_of(limit.name) != "metric"]
+    if timed:
+        notes.append(f"Nothing is timed in a grid, so its runs have no limits on {joined(timed)}.")
+    if suite.step_metrics is not None:
+        notes.append("No steps are scored in a grid; hotart-bench steps RUN does it for one of its runs.")
+    return tuple(notes)
