@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from bench.baseline import read_baseline
     from bench.errors import HotartError
     from bench.frames import (
+        Grid,
         Run,
         check_limits,
+        compare_grid,
         compare_run,
         compare_runs,
         freeze,
+        load_grid,
         load_run,
         metric_means,
         rank_variants,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Encoder",
+    "Grid",
     "HotartError",
     "Inputs",
     "Metric",
@@ -41,10 +45,12 @@ __all__ = [
     "Outcome",
     "Run",
     "check_limits",
+    "compare_grid",
     "compare_run",
     "compare_runs",
     "encoder",
     "freeze",
+    "load_grid",
     "load_run",
     "load_suite",
     "metric",
@@ -59,11 +65,14 @@ _HOMES = {
     "bench.baseline": ("read_baseline",),
     "bench.errors": ("HotartError",),
     "bench.frames": (
+        "Grid",
         "Run",
         "check_limits",
+        "compare_grid",
         "compare_run",
         "compare_runs",
         "freeze",
+        "load_grid",
         "load_run",
         "metric_means",
         "rank_variants",

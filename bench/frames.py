@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import msgspec
 
 from bench import baseline, compare, documents, gate, records, store
+from bench.compare import grid as compare_of_grid
 from bench.formatting import set_letters
-from bench.records import Baseline, Delta, MetricMean, Ranking, RateChange, RunInfo, TimingName, Verdict
+from bench.records import Baseline, Delta, GridDifference, MetricMean, Ranking, RateChange, RunInfo, TimingName, Verdict
+from bench.store import grid as store_grid
+from bench.store.grid import GridRuns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,6 +175,70 @@ class Records(tuple[R, ...]):
         return pd.DataFrame([row for record in self for row in _rows(record)])
 
 
+class GridDifferences(Records[GridDifference]):
+    """The differences of a grid, one a metric and pair of variants."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a setting: the pair, a column an axis, the means, the interval, and whether the order holds."""
+        import pandas as pd
+
+        rows = []
+        for one in self:
+            for cell in one.cells:
+                (row,) = _rows(cell)
+                del row["setting"]
+                rows.append({**_of_pair(one), **cell.setting, **row, "winner": one.winner, "prompts": one.prompts})
+        return pd.DataFrame(rows)
+
+    def axes_frame(self) -> pd.DataFrame:
+        """One row a value of an axis: its mean difference, the change from the axis' base, and the axis' p-values."""
+        import pandas as pd
+
+        rows = []
+        for one in self:
+            for effect in one.axes:
+                of_axis = {"axis": effect.axis, "base": effect.base}
+                tests = {"sd": effect.sd, "p": effect.p, "p_holm": effect.p_holm}
+                rows += [
+                    {**_of_pair(one), **of_axis, **row, **tests} for level in effect.levels for row in _rows(level)
+                ]
+        return pd.DataFrame(rows)
+
+
+def _of_pair(one: GridDifference) -> dict[str, Any]:
+    return {"metric": one.metric, "candidate": one.candidate, "reference": one.reference}
+
+
+class Grid:
+    """A grid's folder as it was read: the runs of its settings."""
+
+    def __init__(self, found: GridRuns) -> None:
+        self.record = found
+        """The same as typed records."""
+
+    def __repr__(self) -> str:
+        return f"<Grid {self.path}: {len(self.record.runs)} settings>"
+
+    @property
+    def path(self) -> str:
+        """The folder, as it was given."""
+        return self.record.path
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """``Run.scores`` of all runs, after a column of each axis."""
+        import pandas as pd
+
+        frames = []
+        for member, run in zip(self.record.grid.members, self.record.runs, strict=True):
+            if run is not None:
+                frame = Run(run).scores
+                for place, (axis, value) in enumerate(member.setting.items()):
+                    frame.insert(place, "suite_seed" if axis == "seed" else axis, value)
+                frames.append(frame)
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
 class Verdicts(Records[Verdict]):
     """The verdicts of a gate."""
 
@@ -186,6 +253,22 @@ def load_run(path: str | Path) -> Run:
         HotartError: what ``bench.store.load_run`` refuses: no run folder, a damaged one, another schema.
     """
     return Run(store.load_run(path))
+
+
+def load_grid(path: str | Path) -> Grid:
+    """The grid's folder at ``path``, with its runs.
+
+    Raises:
+        HotartError: what ``bench.store.grid.load_grid`` refuses.
+    """
+    return Grid(store_grid.load_grid(path))
+
+
+def compare_grid(
+    grid: Grid, *, pairs: compare.Pairs | None = None, metrics: Sequence[str] | None = None, level: float = 0.95
+) -> GridDifferences:
+    """The difference under each setting: ``bench.compare.grid.compare_grid``, which says the arguments."""
+    return GridDifferences(compare_of_grid.compare_grid(grid.record, pairs=pairs, metrics=metrics, level=level))
 
 
 def metric_means(run: Run, *, level: float = 0.95) -> Records[MetricMean]:

@@ -10,10 +10,11 @@ import msgspec
 import pandas as pd
 import pytest
 from fakes import make_run, write_run
+from grid_runs import make_grid_runs, write_grid
 
 from bench.compare import metric_means
 from bench.errors import HotartError
-from bench.frames import Run, load_run
+from bench.frames import Run, compare_grid, load_grid, load_run
 from bench.records import Render, Score
 
 FAILED = ("spo", "case-003", 1)
@@ -119,3 +120,22 @@ def test_importing_frames_imports_neither_pandas_nor_torch() -> None:
     code = "import sys, bench.frames, bench.compare; print([m for m in ('pandas', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_grid_is_one_table_of_scores_and_two_of_differences(tmp_path: Path) -> None:
+    axes = {"guidance_scale": ("3", "7.5"), "seed": ("0", "1")}
+    found = make_grid_runs(tmp_path, axes=axes, prompts=4)
+    grid = load_grid(write_grid(found, tmp_path / "grid"))
+    assert len(grid.scores) == sum(len(run.scores) for run in found.runs)
+    assert list(grid.scores.columns[:2]) == ["guidance_scale", "suite_seed"]
+    chosen = grid.scores.query("guidance_scale == 7.5 and suite_seed == 1 and metric == 'mini-clip'")
+    assert sorted(chosen["value"]) == sorted(s.value for s in found.runs[3].scores if s.metric == "mini-clip")
+    differences = compare_grid(grid, metrics=["mini-clip"], pairs=[("spo", "base")])
+    frame, axes_frame = differences.to_frame(), differences.axes_frame()
+    assert frame["guidance_scale"].tolist() == [3.0, 7.5]
+    assert frame["mean"].tolist() == [cell.mean for cell in differences[0].cells]
+    assert (frame["interval_low"] < frame["mean"]).all()
+    assert axes_frame[["axis", "value"]].to_numpy().tolist() == [
+        ["guidance_scale", 3.0], ["guidance_scale", 7.5], ["seed", 0], ["seed", 1],
+    ]  # fmt: skip
+    assert axes_frame["change"].isna().tolist() == [True, False, True, False]

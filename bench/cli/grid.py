@@ -143,9 +143,8 @@ def _tell_cost(found: Grid, folder: Path, chosen: RunOptions, *, table: bool) ->
         machine = machine_facts(pick_device(chosen.device))
         costs, basis = with_seconds(costs, found, machine, _timed_run(found.suite), chosen.weights_dir)
         times = [cost.seconds for cost in costs]
-        known = None if any(time is None for time in times) else sum(time for time in times if time is not None)
-        said = "Time to draw: not known" if known is None else f"Time to draw: about {duration(known)}"
-        say(f"{said} ({basis.rstrip('.')}); loading and scoring come on top.")
+        known = sum(time or 0.0 for time in times)
+        say(basis if None in times else f"About {duration(known)} to draw {basis}; loading and scoring on top.")
     if table:
         columns: Columns = {"setting": "name", "run": "name", "to draw": "number", "time": "number"}
         print_table(columns, [_cost_row(cost) for cost in costs])

@@ -54,7 +54,8 @@ def _tables(view: GridView, metrics: Sequence[str] | None) -> list[Table]:
 
 def _sentences(view: GridView, metrics: Sequence[str] | None) -> list[str]:
     shown = [table for table in view.tables if metrics is not None or table.facts in view.headline]
-    said = [line for table in shown for line in table.sentences]
+    said = [line for table in shown for line in table.orders]
+    said += [line for table in shown for line in table.dependence]
     left_out = [table.facts.name for table in view.tables if table not in shown]
     if left_out:
         said.append(f"Not shown, since they only describe: {', '.join(left_out)}; --metrics names them.")

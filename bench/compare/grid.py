@@ -116,24 +116,27 @@ def compare_grid(
 
 
 def adjust_axes(differences: Sequence[GridDifference]) -> tuple[GridDifference, ...]:
-    """The differences with ``p_holm`` filled in: the axes and metrics of a pair of variants are one family."""
-    families: dict[tuple[str, str], list[float]] = {}
+    """The differences with ``p_holm`` filled in: of a pair all axes of the metrics that know what is better are one
+    family, and those of the metrics that only describe another."""
+    families: dict[tuple[str, str, bool], list[float]] = {}
     for one in differences:
-        own = families.setdefault((one.candidate, one.reference), [])
+        own = families.setdefault(_family(one), [])
         own += [effect.p for effect in one.axes if effect.p is not None]
-    adjusted = {pair: iter(stats.holm(p_values)) if p_values else iter(()) for pair, p_values in families.items()}
+    adjusted = {family: iter(stats.holm(p_values)) for family, p_values in families.items() if p_values}
     return tuple(
         msgspec.structs.replace(
             one,
             axes=tuple(
-                effect
-                if effect.p is None
-                else msgspec.structs.replace(effect, p_holm=next(adjusted[one.candidate, one.reference]))
+                effect if effect.p is None else msgspec.structs.replace(effect, p_holm=next(adjusted[_family(one)]))
                 for effect in one.axes
             ),
         )
         for one in differences
     )
+
+
+def _family(one: GridDifference) -> tuple[str, str, bool]:
+    return one.candidate, one.reference, one.higher_is_better is None
 
 
 # One metric of one pair.

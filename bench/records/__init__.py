@@ -44,6 +44,7 @@ from bench.records.gate import (
 from bench.records.grid import (
     GRID_KIND,
     AxisEffect,
+    AxisName,
     Grid,
     GridAxis,
     GridCell,
@@ -132,6 +133,7 @@ __all__ = [
     "Attribution",
     "Audit",
     "AxisEffect",
+    "AxisName",
     "Baseline",
     "Calibration",
     "Category",

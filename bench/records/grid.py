@@ -9,13 +9,14 @@ from bench.records.statistics import Interval
 from bench.records.suite import GridValue, Suite
 
 GRID_KIND = "hotart-bench grid"
+AxisName = Literal["guidance_scale", "sampler", "schedule", "steps", "eta", "size", "seed"]
+"""Fields of a suite; ``size`` is width and height."""
 
 
 class GridAxis(Record, frozen=True):
     """A field of the suite, and the values that it takes."""
 
-    name: str
-    """``guidance_scale``, ``sampler``, ``schedule``, ``steps``, ``eta``, ``size`` or ``seed``."""
+    name: AxisName
     values: tuple[GridValue, ...]
     """Numbers and sizes rising, names in the order of the samplers' table."""
 
@@ -83,7 +84,7 @@ class AxisEffect(Record, frozen=True):
     p: float | None
     """Of the sign-flip test that the difference is the same at every value; None with fewer than 2 prompts."""
     p_holm: float | None = None
-    """By Holm over all axes and metrics of the pair of variants."""
+    """By Holm over the axes of all metrics of the pair that know what is better, or of all that only describe."""
 
 
 class GridDifference(Record, frozen=True):

@@ -37,7 +37,7 @@ HOW_TO_READ = (
 )
 HOW_TO_READ_CHANGES = (
     "Below each table: what the difference changes along an axis, of each prompt the mean over the other axes, and the "
-    "p-value that it is the same at every value (signs of prompts flipped, Holm over the axes and metrics of the pair)."
+    "p-value that it is the same at every value (signs of prompts flipped, Holm over the pair's axes and metrics)."
 )
 
 
@@ -59,7 +59,10 @@ class MetricTable:
     pairs: tuple[str, ...]
     settings: tuple[Row, ...]
     changes: tuple[Row, ...]
-    sentences: tuple[str, ...]
+    orders: tuple[str, ...]
+    """A sentence a pair, whether its order holds; none where no direction is better."""
+    dependence: tuple[str, ...]
+    """What the differences depend on, as far as that is told, and their spread over seeds."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class GridView:
     found: GridRuns
     differences: tuple[GridDifference, ...]
     title: str
+    kicker: str
+    """Which suite, and under how many settings."""
     summary: tuple[str, ...]
     tables: tuple[MetricTable, ...]
     banners: tuple[str, ...]
@@ -91,11 +96,12 @@ def grid_view(found: GridRuns, differences: Sequence[GridDifference]) -> GridVie
     tables = [_table(grid, one, [own for own in differences if own.metric == one.name]) for one in shown]
     tables = [table for table in tables if table.settings]
     lead = {one.name for one in headline_metrics(list(facts.values()))}
-    summary = [line for table in tables if table.facts.name in lead for line in table.sentences]
+    summary = [line for table in tables if table.facts.name in lead for line in table.orders]
     return GridView(
         found=found,
         differences=tuple(differences),
-        title=text.joined([variant.name for variant in grid.suite.variants][:MOST_NAMED]),
+        title=_title([variant.name for variant in grid.suite.variants]),
+        kicker=f"{grid.suite.name} under {text.plural(len(scored_settings(grid)), 'setting')}",
         summary=tuple(summary) or ("Nothing has been scored on both sides of a pair yet.",),
         tables=tuple(tables),
         banners=_banners(found),
@@ -103,6 +109,10 @@ def grid_view(found: GridRuns, differences: Sequence[GridDifference]) -> GridVie
         tally=_tally(found),
         command=grid_command(grid),
     )
+
+
+def _title(names: Sequence[str]) -> str:
+    return text.joined(names) if len(names) <= MOST_NAMED else f"{len(names)} variants"
 
 
 def _table(grid: Grid, facts: MetricFacts, own: Sequence[GridDifference]) -> MetricTable:
@@ -116,14 +126,13 @@ def _table(grid: Grid, facts: MetricFacts, own: Sequence[GridDifference]) -> Met
         for setting, _ in scored_settings(grid)
         if any(_at(one, setting) for one in own)
     )
-    sentences = [order_sentence(grid, one) for one in own if facts.higher_is_better is not None]
-    sentences += [line for one in own for line in dependence_sentences(one, decimals)]
     return MetricTable(
         facts=facts,
         pairs=tuple(f"{one.candidate} {text.MINUS} {one.reference}" for one in own),
         settings=settings,
         changes=_change_rows(own, decimals),
-        sentences=tuple(sentences),
+        orders=tuple(order_sentence(grid, one) for one in own if facts.higher_is_better is not None),
+        dependence=tuple(line for one in own for line in dependence_sentences(one, decimals)),
     )
 
 
@@ -179,7 +188,7 @@ def _change(effect: AxisEffect | None, place: int, decimals: int) -> str:
 
 def order_sentence(grid: Grid, one: GridDifference) -> str:
     """Under how many settings an order holds, and where it flips or is not shown."""
-    seeds = next((len(axis.values) for axis in grid.axes if axis.name == SEED), 1)
+    seeds = seeds_of(grid)
     count = text.plural(len(one.cells), "setting") + (f" ({seeds} seeds each)" if seeds > 1 else "")
     if one.winner is None:
         signs = [cell for cell in one.cells if cell.interval is not None and not _holds_zero(cell)]
@@ -194,9 +203,16 @@ def order_sentence(grid: Grid, one: GridDifference) -> str:
     said = f"{one.metric}: {one.winner} over {loser} holds in {len(settings['holds'])} of {count}"
     if settings["flips"]:
         said += f", flips at {where(grid, settings['flips'])}"
-    if settings["not shown"]:
-        said += f", is not shown at {where(grid, settings['not shown'])}"
+    left = settings["not shown"]
+    if left:
+        at = where(grid, left)
+        said += f", is not shown at {at}" if ";" not in at else f", is not shown in the other {len(left)}"
     return f"{said}."
+
+
+def seeds_of(grid: Grid) -> int:
+    """How many suite seeds each setting has."""
+    return next((len(axis.values) for axis in grid.axes if axis.name == SEED), 1)
 
 
 def _holds_zero(cell: GridCell) -> bool:
@@ -278,10 +294,11 @@ def _notes(found: GridRuns, differences: Sequence[GridDifference]) -> tuple[str,
 
 
 def _tally(found: GridRuns) -> tuple[tuple[str, str], ...]:
-    suite = found.grid.suite
+    suite, seeds = found.grid.suite, seeds_of(found.grid)
     images = sum(one.image is not None for run in found.runs if run is not None for one in run.renders)
     counts = [
-        ("settings", len(found.grid.members)),
+        ("settings", len(scored_settings(found.grid))),
+        *([("seeds", seeds)] if seeds > 1 else []),
         ("prompts", len(suite.prompts)),
         ("variants", len(suite.variants)),
         ("images", images),

@@ -56,8 +56,11 @@ def read_grid(path: str | Path) -> Grid:
     found = documents.read_document(
         file, Grid, schema=SCHEMA, what="grid", kind=GRID_KIND, make=make, remake=f"{make} --fresh"
     )
-    if found.members != members_of(found.axes):
-        raise InvalidError(f"{file}: is not a valid grid: its runs are not the product of its axes.", f"{make} --fresh")
+    names = [axis.name for axis in found.axes]
+    if len(set(names)) < len(names) or len({one.folder for one in found.members}) < len(found.members):
+        raise InvalidError(f"{file}: is not a valid grid: an axis or a value comes twice.", f"{make} --fresh")
+    if not found.members or found.members != members_of(found.axes) or not found.suite.variants:
+        raise InvalidError(f"{file}: is not a valid grid: its runs are not those of its axes.", f"{make} --fresh")
     return found
 
 
@@ -102,18 +105,19 @@ def open_grid(folder: Path, grid: Grid, *, fresh: bool) -> Iterator[None]:
     except BaseException:
         remove_folders(made)
         raise
+    begun = is_grid(folder)
+    if begun and fresh:
+        lock = move_aside(folder, lock)  # which gives the old lock back, whatever happens
+        begun = False
     try:
-        if is_grid(folder):
-            if fresh:
-                lock = move_aside(folder, lock)
-            else:
-                refuse_other_grid(folder, read_grid(folder), grid)
+        if begun:
+            refuse_other_grid(folder, read_grid(folder), grid)
         text = documents.dumps(msgspec.to_builtins(grid))
         write_whole(folder / GRID, msgspec.json.format(text.encode(), indent=2) + b"\n")
         yield
     finally:
-        if not any((folder / member.folder).exists() for member in grid.members):
-            (folder / GRID).unlink(missing_ok=True)  # nothing was begun, so nothing is held to
+        if not begun and not any((folder / member.folder).exists() for member in grid.members):
+            (folder / GRID).unlink(missing_ok=True)  # nothing was drawn, so nothing is held to
         unlock_folder(folder, lock)
         remove_folders(made)
 

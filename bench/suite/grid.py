@@ -12,12 +12,12 @@ from msgspec.structs import replace
 
 from bench.errors import UsageError
 from bench.formatting import did_you_mean, joined, plural, value_text
-from bench.records import GRID_KIND, SCHEMA, Grid, GridAxis, GridMember, GridValue, Schedule, Suite
+from bench.records import GRID_KIND, SCHEMA, AxisName, Grid, GridAxis, GridMember, GridValue, Schedule, Suite
 from bench.suite.file import SAMPLERS, problems_of
 from bench.suite.limits import quantity_of
 from bench.suite.sweep import UNTIMED
 
-SEED = "seed"
+SEED: AxisName = "seed"
 MOST_SETTINGS = 500
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e-?[0-9]{1,3})?")
 _WHOLE = re.compile(r"-?[0-9]{1,30}")
@@ -42,7 +42,7 @@ def _size(text: str) -> str | None:
     return found and f"{int(found[1])}x{int(found[2])}"
 
 
-_READERS: dict[str, tuple[Callable[[str], GridValue | None], str]] = {
+_READERS: dict[AxisName, tuple[Callable[[str], GridValue | None], str]] = {
     "guidance_scale": (_number, "a number, such as 7.5"),
     "sampler": (lambda text: text if text in SAMPLERS else None, f"one of {', '.join(SAMPLERS)}"),
     "schedule": (lambda text: text if text in _SCHEDULES else None, f"one of {', '.join(_SCHEDULES)}"),
@@ -51,7 +51,7 @@ _READERS: dict[str, tuple[Callable[[str], GridValue | None], str]] = {
     "size": (_size, "width and height in pixels, such as 1024x768"),
     SEED: (_whole, "a whole number, such as 0"),
 }
-AXES = tuple(_READERS)
+AXES: tuple[AxisName, ...] = tuple(_READERS)
 """The axes there may be; a grid's come in this order, so that seeds run fastest."""
 
 
@@ -60,7 +60,7 @@ def flag_of(axis: str) -> str:
     return f"--{axis.replace('_', '-')}"
 
 
-def read_axis(name: str, texts: Sequence[str]) -> GridAxis:
+def read_axis(name: AxisName, texts: Sequence[str]) -> GridAxis:
     """An axis from the values of its flag.
 
     Raises:

@@ -15,6 +15,7 @@ import numpy as np
 import tiny
 from fake_gates import make_gate, make_verdict
 from gate_runs import make_folder
+from grid_runs import make_grid_runs, write_grid
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from suites import METRICS, write_suite
@@ -26,6 +27,7 @@ from bench.calibrate import write_calibration
 from bench.checkpoints.fingerprint import fingerprint
 from bench.checkpoints.safetensors_files import read_header
 from bench.compare import compare_run, metric_means
+from bench.compare.grid import compare_grid
 from bench.gate import check_limits, like_named
 from bench.gate.ci import github_annotations, junit_xml
 from bench.inspection import find_lora_file, open_any
@@ -37,9 +39,11 @@ from bench.mini import weights
 from bench.pipeline.build import build_pipeline
 from bench.records import SCHEMA, Acceptance, Baseline, Calibration, SessionNoise, Settings, Variant
 from bench.report import gate_of, html, markdown
+from bench.report.grid import grid_view
 from bench.report.page import build_view
 from bench.score.external_images import probe_image
 from bench.store import gate_json, load_run
+from bench.store.grid import load_grid
 from bench.suite import load_suite, plan_images, protocol_digest
 from bench.suite.images_table import read_pairs
 from bench.suite.prompt_files import read_prompts
@@ -64,7 +68,7 @@ class Kind(NamedTuple):
 
 def make_kinds(place: Path) -> dict[str, Kind]:
     """Every kind by its name, its files written into a folder."""
-    makers = (_folders, _weights, _suites, _recipes, _runs, _baselines, _metrics, _images)
+    makers = (_folders, _weights, _suites, _recipes, _runs, _grids, _baselines, _metrics, _images)
     kinds = [kind for make in makers for kind in make(place)]
     for kind in kinds:
         kind.read(kind.path)  # what is mutated was right
@@ -272,6 +276,17 @@ def _runs(place: Path) -> list[Kind]:
         _kind("gate", "json", folder / "gate.json", use, slow=True),
         *(_kind(path.stem, "lines", path, use, slow=True) for path in journals),
     ]
+
+
+def _grids(place: Path) -> list[Kind]:
+    found = make_grid_runs(place / "grid", axes={"guidance_scale": ("3", "5")}, prompts=3)
+    folder = write_grid(found, place / "grid")
+
+    def use(path: Path) -> None:
+        read = load_grid(folder)
+        grid_view(read, compare_grid(read, metrics=["mini-clip"]))
+
+    return [_kind("grid", "json", folder / "grid.json", use, slow=True)]
 
 
 def gated(ours: Baseline, theirs: Baseline) -> None:

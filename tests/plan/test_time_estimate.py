@@ -9,7 +9,7 @@ import pytest
 from fakes import make_run
 
 from bench.plan.memory import SD15, SDXL
-from bench.plan.time import A100, H100, estimate_time, image_seconds
+from bench.plan.time import A100, H100, estimate_time, image_seconds, scaled_seconds
 from bench.records import Machine, MeasurePlan, Run, Settings, Timing
 
 replace = msgspec.structs.replace
@@ -62,6 +62,23 @@ def test_a_run_of_another_kind_tells_nothing(tmp_path: Path, what: str) -> None:
     found = estimate_time(suite, machine, run, None)
     assert (found.render_s, found.measure_s) == (None, None)
     assert "hotart-bench measure" in found.basis
+
+
+def test_other_settings_are_scaled_by_steps_guidance_sampler_and_pixels(tmp_path: Path) -> None:
+    run = timed_run(tmp_path)  # 20 steps of ddim with guidance
+    run = replace(run, timings=(*run.timings, timing("base", "denoise_step", 0.02), timing("spo", "denoise_step", 9.0)))
+    suite = run.info.suite
+
+    def seconds(**settings: object) -> dict[str, float]:
+        return scaled_seconds(replace(suite, settings=replace(suite.settings, **settings)), run)
+
+    # base: 0.5 s an image, 0.4 s of it in its 20 steps; spo: no more than all of it; dpo has no step timed.
+    assert seconds() == pytest.approx({"base": 0.5, "spo": 0.25})
+    assert seconds(steps=30) == pytest.approx({"base": 0.1 + 0.6, "spo": 0.375})
+    assert seconds(sampler="heun")["base"] == pytest.approx(0.1 + 0.8)
+    assert seconds(guidance_scale=1.0)["base"] == pytest.approx(0.1 + 0.2)
+    assert seconds(width=128, height=128, steps=10)["base"] == pytest.approx(4 * (0.1 + 0.2))
+    assert scaled_seconds(suite, replace(run, timings=())) == {}
 
 
 # --- from a known card ---------------------------------------------------------------------
