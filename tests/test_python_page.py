@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from fakes import make_run, write_run
+from grid_runs import make_grid_runs, write_grid
 
 import bench
 from bench.errors import UsageError
@@ -28,6 +29,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[bench.Run, be
         limited = msgspec.structs.replace(run.info.suite, limits=LIMITS)
         run = msgspec.structs.replace(run, info=msgspec.structs.replace(run.info, suite=limited))
         write_run(run, Path("reports/runs", name))
+    grid = make_grid_runs(Path("reports/runs/grid-mini"), axes={"guidance_scale": ("3", "7.5")}, prompts=4)
+    write_grid(grid, Path("reports/runs/grid-mini"))
     return bench.load_run("reports/runs/mini"), bench.load_run("reports/runs/other")
 
 
@@ -35,7 +38,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[bench.Run, be
 def test_the_code_of_the_page_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
     told = capsys.readouterr().out

@@ -15,7 +15,7 @@ import msgspec
 from bench.errors import HotartError, MachineError
 from bench.machine import is_out_of_memory, spare_collector
 from bench.records import NoiseSource, Progress, RunOptions, Suite
-from bench.run import run_stage
+from bench.run import labelled, run_stage
 from bench.suite.file import MAX_SEED
 
 FIRST = "first"
@@ -78,11 +78,7 @@ def run_condition(
     Raises:
         HotartError: as ``bench.run.run_stage``.
     """
-
-    def tell(stage: str, done: int, total: int, note: str = "") -> None:
-        if progress is not None:
-            progress(f"{condition.name}: {stage}", done, total, note)
-
+    tell = labelled(progress, condition.name)
     suite, device, path = condition.suite, condition.device, folder / condition.name
     if condition.source == "process":
         render_in_child(condition, path, fresh=fresh, weights_dir=weights_dir, progress=tell)

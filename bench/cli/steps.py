@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from msgspec.structs import replace
 
 from bench.cli import options
 from bench.cli.options import Device, Fresh, Limit, Output, Quiet, Ray, RunOrSuite, Variants, WeightsDir
@@ -23,6 +22,7 @@ from bench.steps.plan import StepJob, changes_text, open_step_jobs, step_cost, s
 from bench.store import load_run, load_steps
 from bench.store.objects import is_url
 from bench.suite.attribution import attribution_suite
+from bench.suite.planned_images import with_batch
 from bench.suite.step_ranges import parse_steps
 
 MOST_ROWS = 12
@@ -194,16 +194,11 @@ def _missing(
     """What a run lacks, and the seconds of its variants; the whole plan where there is no run."""
     names = variants or tuple(variant.name for variant in suite.variants)
     facts = [metric.facts for metric in step_metrics_of(plan.metrics, installed(), None)]
-    if suite.settings.batch is None:
-        suite = _with_batch(suite)
+    suite = with_batch(suite)
     if not names_run(str(folder)):
         return open_step_jobs(suite, names, facts, plan.at, (), ()), None
     run = load_run(folder)
     return open_step_jobs(suite, names, facts, plan.at, run.renders, load_steps(folder)), _seconds(run)
-
-
-def _with_batch(suite: Suite) -> Suite:
-    return replace(suite, settings=replace(suite.settings, batch=1))
 
 
 def _seconds(run: Run) -> dict[str, tuple[float, float]] | None:

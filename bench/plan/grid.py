@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from bench.checkpoints.fingerprint import weights_needed
 from bench.documents import exists
 from bench.measure import pick_variants
 from bench.plan.memory import most_disk_bytes, parts_of
 from bench.plan.time import estimate_time, scaled_seconds
-from bench.records import Grid, GridMember, Machine, Run, Suite
+from bench.records import Grid, GridMember, Machine, Run
 from bench.store import load_run
 from bench.store.journal import INFO
 from bench.suite.grid import member_suite
-from bench.suite.planned_images import missing_images
+from bench.suite.planned_images import missing_images, with_batch
 
 
 class MemberCost(NamedTuple):
@@ -51,7 +49,7 @@ def grid_cost(grid: Grid, folder: Path, variants: Sequence[str] | None, *, fresh
     for member in grid.members:
         place = folder / member.folder
         run = load_run(place) if exists(place / INFO) and not fresh else None
-        suite = _with_batch(member_suite(grid.suite, member.setting))
+        suite = with_batch(member_suite(grid.suite, member.setting))
         chosen = [variant.name for variant in pick_variants(suite, variants)]
         renders = run.renders if run is not None else ()
         missing = {name: len(missing_images(suite, name, renders, place)) for name in chosen}
@@ -91,10 +89,3 @@ def with_seconds(
         share = sum(cost.missing.values()) / images
         found.append(cost._replace(seconds=None if estimate.render_s is None else estimate.render_s * share))
     return tuple(found), basis
-
-
-def _with_batch(suite: Suite) -> Suite:
-    """The suite with some batch, which does not change which images there are."""
-    return msgspec.structs.replace(
-        suite, settings=msgspec.structs.replace(suite.settings, batch=suite.settings.batch or 1)
-    )

@@ -8,9 +8,19 @@ from bench.records import Progress, RunOptions, Suite
 from bench.run.stages import run_stages
 from bench.run.status import STAGES, STEPS_TOO, Outcome, Stage
 
-__all__ = ["STAGES", "Outcome", "RunOptions", "Stage", "run_all", "run_stage"]
+__all__ = ["STAGES", "Outcome", "RunOptions", "Stage", "labelled", "run_all", "run_stage"]
 
 _DEFAULTS = RunOptions()
+
+
+def labelled(progress: Progress | None, label: str) -> Progress:
+    """Progress whose stages are told as those of one of several runs: ``label: stage``."""
+
+    def tell(stage: str, done: int, total: int, note: str = "") -> None:
+        if progress is not None:
+            progress(f"{label}: {stage}", done, total, note)
+
+    return tell
 
 
 def run_all(

@@ -8,7 +8,7 @@ import msgspec
 
 from bench.records import Grid, Progress, RunOptions
 from bench.report.grid import write_grid_report
-from bench.run import Outcome, run_all
+from bench.run import Outcome, labelled, run_all
 from bench.store.grid import load_grid, open_grid
 from bench.suite.grid import member_suite, setting_words
 
@@ -33,12 +33,7 @@ def run_grid(grid: Grid, folder: Path, options: RunOptions, *, progress: Progres
     with open_grid(folder, grid, fresh=options.fresh):
         for number, member in enumerate(grid.members, start=1):
             label = f"{setting_words(member.setting)} ({number} of {len(grid.members)})"
-
-            def tell(stage: str, done: int, total: int, note: str = "", label: str = label) -> None:
-                if progress is not None:
-                    progress(f"{label}: {stage}", done, total, note)
-
             suite = member_suite(grid.suite, member.setting)
-            outcomes.append(run_all(suite, folder / member.folder, each, progress=tell))
+            outcomes.append(run_all(suite, folder / member.folder, each, progress=labelled(progress, label)))
         write_grid_report(load_grid(folder))
     return outcomes

@@ -77,6 +77,13 @@ def plan_images(suite: Suite) -> tuple[PlannedImage, ...]:
     )
 
 
+def with_batch(suite: Suite) -> Suite:
+    """The suite with batches of 1 where a run is to choose: which images there are does not depend on it."""
+    if suite.settings.batch is not None:
+        return suite
+    return msgspec.structs.replace(suite, settings=msgspec.structs.replace(suite.settings, batch=1))
+
+
 def missing_images(suite: Suite, variant: str, renders: Sequence[Render], folder: Path) -> list[PlannedImage]:
     """The planned images of a variant that have no record, or whose file is gone, in the suite's order."""
     there = {

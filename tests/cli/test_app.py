@@ -16,7 +16,20 @@ from bench.cli.app import VERBS as TABLE
 from bench.stopping import SIGNALS
 
 FIRST = ["run", "render", "score", "measure", "report", "compare", "plot"]
-VERBS = [*FIRST, "gate", "baseline", "steps", "sweep", "merge", "inspect", "plan", "calibrate", "fetch", "doctor"]
+VERBS = [
+    *FIRST,
+    "gate",
+    "baseline",
+    "steps",
+    "sweep",
+    "grid",
+    "merge",
+    "inspect",
+    "plan",
+    "calibrate",
+    "fetch",
+    "doctor",
+]
 LISTED = ["suites", "variants", "metrics", "prompts"]
 HEAVY = {"torch", "diffusers", "transformers", "peft", "open_clip", "pandas", "matplotlib", "torchmetrics"}
 
