@@ -81,9 +81,9 @@ def grid(
     where it flips, and whether the difference depends on a setting.
 
     Examples:
-      hotart-bench grid mini --guidance-scale 3,7.5 --sampler ddim,dpmpp_2m --dry-run
+      hotart-bench grid mini --guidance-scale 3,7.5 --dry-run
       hotart-bench grid mini --guidance-scale 3,5,7.5 --seed 0,1,2 -o runs/cfg
-      hotart-bench grid sdxl --steps 20,30 --size 1024x1024,832x1216 --variants base,spo
+      hotart-bench grid sdxl --steps 20,30 --size 1024x1024,832x1216
       hotart-bench compare runs/cfg
     """
     given = dict(zip(AXES, (guidance_scale, sampler, schedule, steps, eta, size, seed), strict=True))

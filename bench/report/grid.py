@@ -36,8 +36,9 @@ HOW_TO_READ = (
     "setting, else under most settings; it flips where the interval lies on the other side."
 )
 HOW_TO_READ_CHANGES = (
-    "Below the settings of a table: what the difference changes along an axis, of each prompt the mean over the other axes, and the "
-    "p-value that it is the same at every value (signs of prompts flipped, Holm over the pair's axes and metrics)."
+    "Below the settings of a table: what the difference changes along an axis, of each prompt the mean over the other "
+    "axes, and the p-value that it is the same at every value (signs of prompts flipped, Holm over the pair's axes and "
+    "metrics)."
 )
 
 

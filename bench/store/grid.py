@@ -129,7 +129,7 @@ def refuse_other_grid(folder: Path, there: Grid, here: Grid) -> None:
         IncomparableError: another suite (settings that are no axes, samples, seed, prompts), another axis, or a value
             that is not named any more.
     """
-    axes = [{axis.name: axis for axis in grid.axes} for grid in (there, here)]
+    axes: list[dict[str, GridAxis]] = [{axis.name: axis for axis in grid.axes} for grid in (there, here)]
     swept = {*axes[0], *axes[1]}
     found = differences(_facts(there.suite, swept), _facts(here.suite, swept), ("there", "here"))
     found += _axis_differences(*axes)
@@ -139,7 +139,7 @@ def refuse_other_grid(folder: Path, there: Grid, here: Grid) -> None:
 
 def _facts(suite: Suite, swept: Collection[str]) -> dict[str, object]:
     """What of the suite an image is of, without what the axes say."""
-    fields = {"size": ("settings.width", "settings.height"), SEED: (SEED,)}
+    fields: dict[str, tuple[str, ...]] = {"size": ("settings.width", "settings.height"), SEED: (SEED,)}
     left_out = {field for axis in swept for field in fields.get(axis, (f"settings.{axis}",))}
     facts = {"limit": suite.limit, **protocol_facts(suite)}
     return {name: value for name, value in facts.items() if name not in left_out}

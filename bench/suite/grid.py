@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from bench.errors import UsageError
 from bench.formatting import did_you_mean, joined, plural, value_text
-from bench.records import GRID_KIND, SCHEMA, AxisName, Grid, GridAxis, GridMember, GridValue, Schedule, Suite
+from bench.records import SCHEMA, AxisName, Grid, GridAxis, GridMember, GridValue, Schedule, Suite
 from bench.suite.file import SAMPLERS, problems_of
 from bench.suite.limits import quantity_of
 from bench.suite.sweep import UNTIMED
@@ -129,7 +129,7 @@ def make_grid(suite: Suite, axes: Sequence[GridAxis]) -> Grid:
     count = math.prod(len(axis.values) for axis in ordered)
     if count > MOST_SETTINGS:
         raise UsageError(f"These are {plural(count, 'setting')}; a grid has at most {MOST_SETTINGS}.")
-    grid = Grid(kind=GRID_KIND, schema=SCHEMA, suite=suite, axes=ordered, members=members_of(ordered))
+    grid = Grid(kind="hotart-bench grid", schema=SCHEMA, suite=suite, axes=ordered, members=members_of(ordered))
     suites = [member_suite(suite, member.setting) for member in grid.members]
     problems = [problem for one in suites for problem in problems_of(replace(one, measure=suite.measure))]
     if problems:
@@ -139,7 +139,7 @@ def make_grid(suite: Suite, axes: Sequence[GridAxis]) -> Grid:
 
 def members_of(axes: Sequence[GridAxis]) -> tuple[GridMember, ...]:
     """The product of the axes, each setting with the name of its folder."""
-    names = [axis.name for axis in axes]
+    names: list[str] = [axis.name for axis in axes]
     settings = [dict(zip(names, values, strict=True)) for values in itertools.product(*(axis.values for axis in axes))]
     return tuple(GridMember(folder=_folder_name(setting), setting=setting) for setting in settings)
 
