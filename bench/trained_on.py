@@ -45,11 +45,12 @@ REPOSITORIES: dict[str, Names] = {
     "SPO-Diffusion-Models/SPO-SDXL_4k-p_10ep_LoRA": SPO_SDXL,
     "SPO-Diffusion-Models/SPO-SD-v1-5_4k-p_10ep": SPO_SD15,
     "SPO-Diffusion-Models/SPO-SD-v1-5_4k-p_10ep_LoRA": SPO_SD15,
+    "AIGCer-OPPO/FaceScore-dpo-SDXL-LoRA": ("facescore",),
     # One repository holds both families; the two reward models learnt from the same data.
     "casiatao/LPO": ("lpo-latent-reward-sdxl", "lpo-latent-reward-sd15"),
 }
-"""Published weights of the Hub: DPO (arXiv 2311.12908), SPO (2406.04314), MaPO (2406.06424), LPO (2502.01051), their
-bases and VAEs."""
+"""Published weights of the Hub: DPO (arXiv 2311.12908), SPO (2406.04314), MaPO (2406.06424), LPO (2502.01051),
+FaceScore's (2406.17100), their bases and VAEs."""
 
 FILES: dict[str, Names] = {
     "sd_xl_base_1.0": NOTHING,

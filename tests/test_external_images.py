@@ -323,17 +323,19 @@ def test_a_sample_that_a_variant_lacks_is_a_null(mine: Path, tmp_path: Path, cli
     assert any("1 image file" in note for note in run.info.settings_notes)
 
 
-def test_a_table_may_name_the_groups_of_its_prompts(tmp_path: Path, cli) -> None:
+def test_a_table_may_name_the_groups_and_tags_of_its_prompts(tmp_path: Path, cli) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     for number in range(3):
         picture(number).save(folder / f"{number}.png")
     table = tmp_path / "t.csv"
-    table.write_text("image,prompt,Group\n0.png,a fox,fox\n1.png,a red fox,fox\n2.png,a dog,\n", encoding="utf-8")
+    rows = ("image,prompt,Group,tags", "0.png,a fox,fox,Animal; faces-1", "1.png,a red fox,fox,", "2.png,a dog,,")
+    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
     arguments = ("--images", folder, "--prompts", table, "-o", tmp_path / "run", "--metrics", "contrast")
     assert cli("score", *arguments, "--device", "cpu", "-q").code == 0
     info = load_run(tmp_path / "run").info
     assert [one.group for one in info.suite.prompts] == ["fox", "fox", ""]
+    assert [one.tags for one in info.suite.prompts] == [("animal", "faces-1"), (), ()]
     assert info.status == "complete"
 
 
@@ -357,6 +359,10 @@ def test_a_table_may_name_the_groups_of_its_prompts(tmp_path: Path, cli) -> None
         ("image,prompt,variant\na.png,fox,x\na.png,fox,X\n", "differ only in case"),
         ('image,prompt\na.png,"fox\n', "is not valid CSV"),
         ("image,prompt,variant,group\na.png,fox,x,g\na.png,fox,y,h\n", ":3: the prompt is in the group 'h' here"),
+        (
+            "image,prompt,variant,tags\na.png,fox,x,night\na.png,fox,y,\n",
+            ":3: the prompt has the tags none here, and night at",
+        ),
     ],
 )
 def test_a_table_that_is_wrong_is_refused_with_its_line(text: str, sentence: str, tmp_path: Path) -> None:

@@ -135,9 +135,9 @@ def _chosen_metrics(text: str | None, quiet: bool, *, without_prompts: bool) -> 
 
 
 def _needs_prompts(metric: Metric) -> bool:
-    """Whether it reads prompts, or compares images of one prompt."""
+    """Whether it reads prompts, compares images of one prompt, or asks what the prompt asks for."""
     reads = metric.facts.encoder is not None and metric.needs_text
-    return reads or metric.needs_reference or metric.needs_other_samples
+    return reads or metric.needs_reference or metric.needs_other_samples or metric.needs_faces
 
 
 def _limits(text: str | None, metrics: Sequence[str]) -> list[records.Limit]:

@@ -14,6 +14,7 @@ import msgspec
 from bench.comparability import machine_differences, refuse_incomparable
 from bench.compare.tags import ADVICE
 from bench.errors import UsageError
+from bench.faces.asked import faces_asked
 from bench.formatting import argument, did_you_mean, listed, percent
 from bench.gate.check import invalid, is_timed, new_check
 from bench.gate.outcomes import worst_first
@@ -208,7 +209,9 @@ def _verdict(
         return check_timing(check, above, below, one_session=one_session, noise=noise)
     known = {prompt.id: prompt for prompt in prompts}
     those = [known.get(prompt_id) or Prompt(id=prompt_id, text="") for prompt_id in sides[1].prompts]
-    return check_metric(check, reference_facts, those, ours.values[name], theirs.values[name])
+    asked = [at for at, one in enumerate(those) if reference_facts.prompts == "all" or faces_asked(one.tags)]
+    values = ([side.values[name][at] for at in asked] for side in (ours, theirs))
+    return check_metric(check, reference_facts, [those[at] for at in asked], *values)
 
 
 def _rounds(side: FrozenVariant | None, name: str) -> tuple[FrozenRound, ...]:

@@ -112,8 +112,16 @@ ENTRIES = (
         ),
     ),
     Entry(
+        name="facescore",
+        what="FaceScore",
+        host="hub",
+        repository="AIGCer-OPPO/FaceScore",
+        files=(File(name="FS_model.pt", about_bytes=1_790_000_000), File(name="med_config.json", about_bytes=1_000)),
+        flat=False,  # ImageReward has a med_config.json too
+    ),
+    Entry(
         name="bert-base-uncased",
-        what="ImageReward's vocabulary",
+        what="the vocabulary of ImageReward and FaceScore",
         host="hub",
         repository="google-bert/bert-base-uncased",
         files=(

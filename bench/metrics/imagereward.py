@@ -37,8 +37,15 @@ class ImageRewardModel:
 
     batch = BATCH
 
-    def __init__(self, folder: Path, vocabulary: Path, place: Place, vision: dict[str, Any] | None = None) -> None:
-        """Load ``ImageReward.pt`` and ``med_config.json`` of ``folder``, and bert-base-uncased's ``vocab.txt``.
+    def __init__(
+        self,
+        folder: Path,
+        vocabulary: Path,
+        place: Place,
+        vision: dict[str, Any] | None = None,
+        file: str = "ImageReward.pt",
+    ) -> None:
+        """Load ``file`` and ``med_config.json`` of ``folder``, and bert-base-uncased's ``vocab.txt``.
 
         Raises:
             WeightsError: a file is damaged or of another network, or the files do not belong together.
@@ -47,11 +54,10 @@ class ImageRewardModel:
 
         vision = vision or VISION
         text = read_text_shape(folder / "med_config.json")
-        file = folder / "ImageReward.pt"
         self._image_px = vision["img_size"]
         self._device = place.device
         self._tokenizer = load_tokenizer(vocabulary, text)
-        self._network = build_network(read_tensors(file), place, file, vision, text)
+        self._network = build_network(read_tensors(folder / file), place, folder / file, vision, text)
 
     def preprocess(self, image: Image, preprocessing: str = "") -> torch.Tensor:
         """As the official transform: short side to 224, centre crop, RGB last; normalised float32 (3, 224, 224).

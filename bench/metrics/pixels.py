@@ -106,9 +106,14 @@ def sharpness(inputs: Inputs) -> torch.Tensor:
     repeating its edge (OpenCV's ``BORDER_REFLECT_101``, so ``cv2.Laplacian(luma, CV_64F).var()`` is this
     number). (n, 3, H, W) with H, W >= 2 -> (n,) float32 in [0, 1020^2], in squared 8-bit levels.
     """
+    return laplacian_variance(255.0 * luma(inputs.pixels))
+
+
+def laplacian_variance(levels: torch.Tensor) -> torch.Tensor:
+    """Variance of the Laplacian, as ``sharpness`` defines it, of grey levels (n, H, W) -> (n,)."""
     from torch.nn.functional import pad
 
-    level = pad(255.0 * luma(inputs.pixels).unsqueeze(1), (1, 1, 1, 1), mode="reflect").squeeze(1)
+    level = pad(levels.unsqueeze(1), (1, 1, 1, 1), mode="reflect").squeeze(1)
     neighbours = level[:, :-2, 1:-1] + level[:, 2:, 1:-1] + level[:, 1:-1, :-2] + level[:, 1:-1, 2:]
     return (neighbours - 4.0 * level[:, 1:-1, 1:-1]).var(dim=(1, 2), correction=0)
 

@@ -31,7 +31,7 @@ from bench.errors import UsageError
 from bench.formatting import did_you_mean
 from bench.metrics.catalogue import find_entry
 from bench.metrics.training_data import check_training_names, with_their_data
-from bench.records import Dtype, MetricFacts
+from bench.records import Dtype, FoundFaces, MetricFacts
 
 if TYPE_CHECKING:
     import torch
@@ -139,6 +139,9 @@ class Inputs:
     """What a ``LoadedRewardModel`` gave, float32 (n,); None on any other encoder."""
     other_sample_pixels: tuple[torch.Tensor, ...] | None = None
     """The other samples of the prompt and variant, each (1, 3, H, W); None for a metric that does not ask."""
+    faces: tuple[FoundFaces, ...] | None = None
+    """The faces of each image, and how many its prompt asks for; None for a metric that does not ask, and on an
+    encoder."""
 
     def cosines(self) -> torch.Tensor:
         """The cosine of each image's and its prompt's embedding, (n,) float32 in [-1, 1]."""
@@ -161,6 +164,9 @@ class Metric:
     """Whether it compares with the reference variant's image, and so scores no reference variant."""
     needs_other_samples: bool = False
     """Whether it compares with the other samples of the prompt, which are images of the same variant."""
+    needs_faces: bool = False
+    """Whether it looks at faces: it scores only prompts that ask for some (``bench.faces.asked``), and its encoder is
+    given the crop of the largest face."""
     needs_text: bool = True
     """Whether it reads ``text_embeds``; without it an image-only encoder will do."""
     weights: tuple[str, ...] = ()
@@ -179,6 +185,7 @@ def metric(
     load_head: Callable[[Place], Any] | None = None,
     needs_reference: bool = False,
     needs_other_samples: bool = False,
+    needs_faces: bool = False,
     needs_text: bool = True,
     weights: Sequence[str] = (),
     preprocessing: str = "",
@@ -194,13 +201,15 @@ def metric(
         load_head: loads the metric's own small weights to a ``Place``; they come as ``Inputs.head``.
         needs_reference: ask for ``reference_pixels``; only for a metric without an encoder.
         needs_other_samples: ask for ``other_sample_pixels``; only for a metric without an encoder or a reference.
+        needs_faces: ask for ``faces``, or on an encoder for the crop of the largest; not with the two above.
         needs_text: False spares a metric that reads only the image embedding the texts' embedding.
         weights: names in ``bench.metrics.catalogue`` that ``load_head`` asks for.
         preprocessing: the official preprocessing that it follows, as its encoder names it.
 
     Raises:
         UsageError: facts that cannot be: a name of other characters, an empty version, ``low`` above
-            ``high``, a field of the wrong type, ``needs_reference`` or ``needs_other_samples`` on an encoder or both.
+            ``high``, a field of the wrong type, ``needs_reference`` or ``needs_other_samples`` on an encoder or both,
+            or one of them beside ``needs_faces``.
     """
     who = f"Metric {facts.name!r}"
     try:
@@ -216,10 +225,13 @@ def metric(
         raise UsageError(f"{who}: needs_reference is for a metric without an encoder.")
     if needs_other_samples and (needs_reference or facts.encoder is not None):
         raise UsageError(f"{who}: needs_other_samples goes with neither an encoder nor needs_reference.")
+    if needs_faces and (needs_reference or needs_other_samples):
+        raise UsageError(f"{who}: needs_faces goes with neither needs_reference nor needs_other_samples.")
 
     def declare(compute: Callable[[Inputs], torch.Tensor]) -> Metric:
-        needs = (needs_reference, needs_other_samples, needs_text)
-        return Metric(facts, compute, load_head, *needs, tuple(weights), preprocessing)
+        own = msgspec.structs.replace(facts, prompts="faces" if needs_faces else "all")
+        needs = (needs_reference, needs_other_samples, needs_faces, needs_text)
+        return Metric(own, compute, load_head, *needs, tuple(weights), preprocessing)
 
     return declare
 
@@ -320,6 +332,7 @@ OWN_MODULES = (
     "bench.metrics.pickscore",
     "bench.metrics.hps",
     "bench.metrics.imagereward",
+    "bench.faces.metrics",
     "bench.mini.metrics",
     "bench.steps.published",
 )

@@ -63,6 +63,16 @@ DATA_SETS: dict[str, DataSet] = {
             "Photographs with moral ratings.",
             "D. Crone et al., PLOS ONE 13(1), 2018; no licence stated",
         ),
+        (
+            "wider-face",
+            "Photographs with boxes around their faces.",
+            "S. Yang et al., WIDER FACE, CVPR 2016; for research",
+        ),
+        (
+            "facescore-pairs",
+            "Faces of photographs, each with a copy inpainted by a diffusion model, which counts as the worse one.",
+            "Z. Liao et al., FaceScore, arXiv 2406.17100; not published",
+        ),
         ("mini-scenes", "Pictures of the embedded world with their captions.", "docs/mini.md; Apache-2.0"),
         ("mini-ratings", "Noisy ratings of the craft of pictures of the embedded world.", "docs/mini.md; Apache-2.0"),
         (

@@ -35,7 +35,7 @@ Status = Literal["started", "complete", "failed"]
 
 Unit = Literal["second", "byte", "joule"]
 
-Category = Literal["preference", "aesthetic", "alignment", "pixels", "distance", "safety"]
+Category = Literal["preference", "aesthetic", "alignment", "pixels", "distance", "safety", "faces"]
 
 TrainingOverlap = Literal["same data", "related data", "none", "unknown"]
 """What a metric shares with what a variant was trained on; the rule is ``bench.metrics.training_data``'s."""

@@ -106,6 +106,41 @@ class Score(Record, frozen=True):
         return _full_version(self.version, self.metric_dtype)
 
 
+class Face(Record, frozen=True):
+    """A face that was found: its box, clipped to the image, in pixels; the image begins at 0 and ends at its width."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    probability: float
+    """That it is a face, by the detector, in [0, 1]."""
+
+
+class FacesAsked(Record, frozen=True):
+    """How many faces a prompt asks for."""
+
+    least: int
+    most: int | None
+    """None where any number more will do."""
+
+
+class FoundFaces(Record, frozen=True):
+    """One line of ``faces.jsonl``: the faces of an image, or why none were looked for."""
+
+    variant: str
+    prompt_id: str
+    sample: int
+    image_sha256: str | None
+    detector: str
+    """What found them, with its version."""
+    asked: FacesAsked
+    faces: tuple[Face, ...] = ()
+    """The largest first."""
+    reason: str | None = None
+    """Why the image was not searched; None where it was."""
+
+
 class DeviceState(Record, frozen=True):
     """Heat and clocks of a CUDA device at one moment; None where the device does not tell."""
 
@@ -187,6 +222,8 @@ class MetricFacts(Record, frozen=True):
     reference: str
     thresholds: tuple[Threshold, ...] = ()
     """The shares of images above these are compared too (``bench.compare.rates``)."""
+    prompts: Literal["all", "faces"] = "all"
+    """Which prompts it scores: all, or those whose tags ask for faces (``bench.faces.asked``)."""
     metric_dtype: Dtype = "float32"
     """Of a run: what the encoder computes in for it."""
 

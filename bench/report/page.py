@@ -14,6 +14,7 @@ from bench.compare.sweep import sweep_curve
 from bench.measure import open_jobs
 from bench.plots.data import PlotData, data_of_run, headline_metrics
 from bench.records import Delta, Gate, Ranking, RateChange, Ratio, Run, SweepCurve, TimingName, TimingSummary, Verdict
+from bench.report.faces import face_data
 from bench.report.facts import Facts, elapsed, image_banners
 from bench.report.gate import WorstPair, against, worst_pairs
 from bench.report.headline import cautions, headline_note, summary
@@ -30,7 +31,7 @@ from bench.report.pictures import (
 )
 from bench.report.steps import StepsView, steps_view
 from bench.report.tables import DescriptiveRow, TagTable, descriptive_rows, rankings_of, tag_tables, weak_notes
-from bench.store import load_steps
+from bench.store import load_faces, load_steps
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class View:
     weak_notes: tuple[str, ...]
     pixels: tuple[DescriptiveRow, ...]
     safety: tuple[DescriptiveRow, ...]
+    faces: tuple[DescriptiveRow, ...]
     rates: tuple[RateChange, ...]
     rows: tuple[GridRow, ...]
     grid_note: str
@@ -111,8 +113,9 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         timings=timings,
         ratios={(one.name, one.candidate): one for one in timing_ratios(run) if one.reference == names[0]},
         weak_notes=weak_notes(summaries),
-        pixels=descriptive_rows(run, means, deltas, safety=False),
-        safety=descriptive_rows(run, means, deltas, safety=True),
+        pixels=descriptive_rows(run, means, deltas),
+        safety=descriptive_rows(run, means, deltas, "safety"),
+        faces=descriptive_rows(run, means, deltas, "faces"),
         rates=rate_changes(run, variant_pairs(suite)),
         rows=rows,
         grid_note=grid_note(run, pictures),
@@ -120,7 +123,8 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         typical_note=typical_note,
         worst=worst,
         worst_note=worst_note,
-        data=script_data(run, rows, pairs),
+        data=script_data(run, rows, pairs)
+        | {"faces": face_data(run, [(row.prompt.id, row.sample) for row in rows], load_faces(run.path))},
     )
 
 

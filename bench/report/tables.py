@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from bench import formatting as text
 from bench.compare import rank_variants
@@ -123,17 +124,22 @@ DescriptiveRow = tuple[MetricFacts, int, tuple[tuple[MetricMean | None, Delta | 
 """A descriptive metric, its decimals, and each variant's mean and difference to the reference."""
 
 
+OwnSection = Literal["safety", "faces"]
+"""Categories of metrics outside the headline that have a section of the page to themselves."""
+
+
 def descriptive_rows(
-    run: Run, means: Sequence[MetricMean], deltas: Sequence[Delta], *, safety: bool
+    run: Run, means: Sequence[MetricMean], deltas: Sequence[Delta], category: OwnSection | None = None
 ) -> tuple[DescriptiveRow, ...]:
-    """The metrics that only describe and have values: those of safety, or the others (pixels and distance)."""
+    """The metrics outside the headline that have values: of a category, or of all that have no section of their own."""
     names = [variant.name for variant in run.info.suite.variants]
     by_place = {(one.metric, one.variant): one for one in means}
     by_pair = {(one.metric, one.candidate): one for one in deltas if one.tag is None and one.reference == names[0]}
     rows = []
     for facts in run.info.metrics:
         cells = [(by_place.get((facts.name, name)), by_pair.get((facts.name, name))) for name in names]
-        if (facts.category == "safety") is not safety or facts in headline_metrics(run.info.metrics):
+        own = facts.category if facts.category in get_args(OwnSection) else None
+        if own != category or facts in headline_metrics(run.info.metrics):
             continue
         if not any(mean and mean.prompts for mean, _ in cells):
             continue

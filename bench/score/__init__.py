@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from bench.errors import WeightsError
 from bench.machine import release_memory
 from bench.metrics.registry import Metric, Place, Registry, installed, metrics_of_run
-from bench.records import Dtype, Progress, Run, Score
+from bench.records import Dtype, FoundFaces, Progress, Run, Score
 from bench.score.plan import Job, plan_passes, plan_scores
 from bench.store import RunFolder
+
+JOURNAL_IMAGES = 16
+"""Images that are searched for faces between two appends to the journal."""
 
 
 def score(
@@ -45,7 +50,8 @@ def score(
         weights_dir: folder of local weights, instead of the cache and the network.
         metric_dtype: what encoders compute in; scores of another dtype are made anew. By default what the run's
             card says of each metric, float32 where it says nothing.
-        progress: told ``("score", scores done, scores to do, encoder or "pixels")``.
+        progress: told ``("score", scores done, scores to do, encoder or "pixels")``, and before that, where faces are
+            looked for, ``("faces", images done, images to do)``.
         registry: where metrics and encoders are looked up; by default all that are installed.
 
     Raises:
@@ -56,9 +62,10 @@ def score(
     known = registry if registry is not None else installed()
     run = folder.run()
     names = tuple(metrics) if metrics is not None else run.info.suite.metrics
-    nulls, jobs = plan_scores(run, _chosen(run, names, metric_dtype, known), variants)
+    nulls, jobs = plan_scores(run, _chosen(run, names, metric_dtype, known), variants, folder.faces())
     total = _count(nulls, jobs)
     known_scores, failures = set(run.scores), list[WeightsError]()
+    jobs = _with_faces(folder, jobs, failures, progress)
     done = added = 0
     with closing(_batches(nulls, jobs, folder.path, Place(device, weights_dir), known, failures)) as batches:
         for scores, note in batches:
@@ -85,7 +92,7 @@ def missing_scores(
     """How many scores ``score`` would have to make; imports no torch."""
     known = registry if registry is not None else installed()
     run = folder.run()
-    return _count(*plan_scores(run, _chosen(run, metrics, metric_dtype, known), variants))
+    return _count(*plan_scores(run, _chosen(run, metrics, metric_dtype, known), variants, folder.faces()))
 
 
 def _chosen(run: Run, names: Sequence[str], dtype: Dtype | None, known: Registry) -> tuple[Metric, ...]:
@@ -94,6 +101,32 @@ def _chosen(run: Run, names: Sequence[str], dtype: Dtype | None, known: Registry
 
 def _count(nulls: Sequence[Score], jobs: Sequence[Job]) -> int:
     return len(nulls) + sum(len(job.metrics) for job in jobs)
+
+
+def _with_faces(
+    folder: RunFolder, jobs: Sequence[Job], failures: list[WeightsError], progress: Progress | None
+) -> Sequence[Job]:
+    """The jobs with the faces of their images, each searched once and kept, for all metrics that look at them.
+
+    Where the detector cannot be loaded, these metrics are left out, and the error is added to ``failures``.
+    """
+    waiting = [job for job in jobs if job.faces is None and any(metric.needs_faces for metric in job.metrics)]
+    if not waiting:
+        return jobs
+    from bench.score.faces import faces_pass  # torch
+
+    found: dict[tuple[str, str, int], Job] = {}
+    try:
+        with closing(faces_pass(waiting, folder.path)) as searched:
+            while batch := list(islice(searched, JOURNAL_IMAGES)):
+                folder.append_faces([job.faces for job in batch if isinstance(job.faces, FoundFaces)])
+                found |= {job.key: job for job in batch}
+                if progress is not None:
+                    progress("faces", len(found), len(waiting))
+    except WeightsError as error:
+        failures.append(error)
+        return [replace(job, metrics=tuple(one for one in job.metrics if not one.needs_faces)) for job in jobs]
+    return [found.get(job.key, job) for job in jobs]
 
 
 def _batches(

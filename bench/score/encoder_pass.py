@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 
+from bench.faces.boxes import crop_of, largest
 from bench.metrics.registry import Inputs, LoadedEncoder, LoadedRewardModel, Metric
 from bench.records import Score
 from bench.score.batches import EmbeddingError, by_row, checked_embeds, metric_values, result_score
 from bench.score.images import WORKERS, header_pixels, read_image, stream
-from bench.score.plan import Job
+from bench.score.plan import Job, faces_of
 
 Row = torch.Tensor | Exception
 """What was made of an image or a prompt, or why nothing could be made."""
-Preprocessed = Mapping[str, Row]
-"""An image's pixels by the name of the preprocessing; equal pixels are one tensor."""
+Preprocessed = Mapping[tuple[str, bool], Row]
+"""An image's pixels by the name of the preprocessing and whether it is a face's crop; equal pixels are one tensor."""
 
 
 def encoder_pass(
@@ -95,16 +97,28 @@ def _preprocessed(
 ) -> Preprocessed:
     """The image in each preprocessing that its metrics name; one that fails leaves the others."""
     image = read_image(folder, job.render)
-    made: dict[str, Row] = {}
-    for name in dict.fromkeys(metric.preprocessing for metric in job.lacking(metrics)):
+    made: dict[tuple[str, bool], Row] = {}
+    for name, of_face in dict.fromkeys(_view(metric) for metric in job.lacking(metrics)):
         try:
-            pixels = encoder.preprocess(image, name)
+            pixels = encoder.preprocess(_face_crop(image, job) if of_face else image, name)
         except Exception as error:
-            made[name] = error
+            made[name, of_face] = error
             continue
         known = (other for other in made.values() if isinstance(other, torch.Tensor) and torch.equal(other, pixels))
-        made[name] = next(known, pixels)
+        made[name, of_face] = next(known, pixels)
     return made
+
+
+def _view(metric: Metric) -> tuple[str, bool]:
+    return metric.preprocessing, metric.needs_faces
+
+
+def _face_crop(image: Image, job: Job) -> Image:
+    """The largest face of an image, in RGB."""
+    found = faces_of(job)
+    if isinstance(found, Exception):
+        raise found
+    return image.convert("RGB").crop(crop_of(largest(found.faces), image.width, image.height))
 
 
 def _forward_batch(
@@ -164,7 +178,7 @@ def _metric_scores(
     for job, made in seen:
         if metric not in job.metrics:
             continue
-        image = made if isinstance(made, Exception) else made[metric.preprocessing]
+        image = made if isinstance(made, Exception) else made[_view(metric)]
         text = texts.get(job.prompt) if metric.needs_text else None
         parts = (image, cut[job.prompt] if reading else None, text)
         if faults := [part for part in parts if isinstance(part, Exception)]:

@@ -201,7 +201,9 @@ def _suite(
         schema=SCHEMA,
         name=name if is_good_name(name) else UNKNOWN,
         prompt_files=(Path(source.prompts).name,) if source.prompts else (),
-        prompts=tuple(Prompt(id=key, text=pair.prompt, group=pair.group) for key, pair in prompts.items()),
+        prompts=tuple(
+            Prompt(id=key, text=pair.prompt, tags=pair.tags, group=pair.group) for key, pair in prompts.items()
+        ),
         samples=1 + max(image.sample for image in images),
         seed=0,
         metrics=tuple(metrics),

@@ -18,7 +18,7 @@ from bench.records import Render, Score
 from bench.score.batches import by_row, describe, memory_for, metric_values, result_score
 from bench.score.encoder_pass import encoder_pass
 from bench.score.images import WORKERS, ImageFileError, header_pixels, read_image, stream
-from bench.score.plan import Job
+from bench.score.plan import Job, faces_of
 
 Weights = TypeVar("Weights")
 JOURNAL_IMAGES = 16
@@ -193,6 +193,9 @@ def _pixel_score(
     """The score of one image; ``compared`` is what the metric compares it with, by what it is."""
     if isinstance(pixels, Exception):
         return result_score(job, metric, pixels)
+    faces = faces_of(job) if metric.needs_faces else None
+    if isinstance(faces, Exception):
+        return result_score(job, metric, faces)
     others: list[torch.Tensor] = []
     for what, other in compared.items():
         if isinstance(other, Exception):
@@ -205,5 +208,6 @@ def _pixel_score(
         reference_pixels=others[0] if metric.needs_reference and others else None,
         head=head,
         other_sample_pixels=tuple(others) if metric.needs_other_samples else None,
+        faces=None if faces is None else (faces,),
     )
     return result_score(job, metric, by_row(lambda rows: metric_values(metric, rows[0]), [inputs], 1)[0])

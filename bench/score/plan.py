@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from bench.faces.asked import NOT_ASKED, faces_asked
+from bench.faces.boxes import DETECTOR
 from bench.metrics.image_checks import digest_of, duplicates, other_samples
-from bench.metrics.registry import Metric
-from bench.records import Render, Run, Score
+from bench.metrics.registry import Metric, NoScoreError
+from bench.records import FacesAsked, FoundFaces, Prompt, Render, Run, Score
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,15 @@ class Job:
     metrics: tuple[Metric, ...]
     other_samples: tuple[Render, ...] = ()
     """The other images that the variant has of the prompt."""
+    faces_asked: FacesAsked | None = None
+    """How many faces the prompt asks for; None where it asks for none."""
+    faces: FoundFaces | Exception | None = None
+    """What was found of them; why the image could not be searched; None where it was not searched yet."""
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """(variant, prompt, sample) of the image."""
+        return self.render.variant, self.render.prompt_id, self.render.sample
 
     def lacking(self, metrics: Iterable[Metric]) -> list[Metric]:
         """Those of ``metrics`` that still have to score the image."""
@@ -31,34 +42,51 @@ class Job:
 
 
 def plan_scores(
-    run: Run, metrics: Sequence[Metric], variants: Collection[str] | None = None
+    run: Run, metrics: Sequence[Metric], variants: Collection[str] | None = None, faces: Iterable[FoundFaces] = ()
 ) -> tuple[tuple[Score, ...], tuple[Job, ...]]:
     """What is not scored yet of ``run``, of these variants or of all: nulls to record at once, and images to score.
 
     Done is what has a score of the metric's version and dtype and of the sha256 of the image (and of what a metric
-    that compares compares it with) as rendered. Where there is no image to score, that becomes a null with the reason,
-    which is recorded once. The jobs come in the order of the suite's prompts, the variants of a sample one after the
-    other, the reference first.
+    that compares compares it with) as rendered; of a metric of faces also those of ``faces`` must be current. Where
+    there is no image to score, or no face is asked for, that becomes a null with the reason, which is recorded once.
+    The jobs come in the order of the suite's prompts, the variants of a sample one after the other, the reference
+    first.
     """
     scores = {(score.variant, score.prompt_id, score.sample, score.metric): score for score in run.scores}
     equal, others = duplicates(run.renders), other_samples(run.renders)
+    searched = {(found.variant, found.prompt_id, found.sample): found for found in faces}
     nulls: list[Score] = []
     jobs: list[Job] = []
     for render, reference, prompt in _images(run):
         if variants is not None and render.variant not in variants:
             continue
         key = (render.variant, render.prompt_id, render.sample)
+        asked = faces_asked(prompt.tags)
+        found = current_faces(searched.get(key), render, asked)
         wanted: list[Metric] = []
         for metric in metrics:
             known = scores.get((*key, metric.facts.name))
-            null = _null(render, metric, reference, equal.get(key))
-            if null is None and not _is_current(known, render, metric, compared_with(metric, reference, others[key])):
+            null = _null(render, metric, reference, equal.get(key), asked)
+            compared = compared_with(metric, reference, others[key])
+            done = _is_current(known, render, metric, compared)
+            if metric.needs_faces and known is not None:
+                done = done and found is not None and known.reason != NOT_ASKED  # the prompt had other tags then
+            if null is None and not done:
                 wanted.append(metric)
             elif null is not None and null != known:
                 nulls.append(null)
         if wanted:
-            jobs.append(Job(render, prompt, reference, tuple(wanted), others[key]))
+            jobs.append(Job(render, prompt.text, reference, tuple(wanted), others[key], asked, found))
     return tuple(nulls), tuple(jobs)
+
+
+def faces_of(job: Job) -> FoundFaces | Exception:
+    """What a metric of faces is given of an image, or why it has no score."""
+    if job.faces is None:
+        return ValueError("its faces were not looked for")
+    if isinstance(job.faces, FoundFaces) and job.faces.reason is not None:
+        return NoScoreError(job.faces.reason)
+    return job.faces
 
 
 def plan_passes(jobs: Sequence[Job]) -> tuple[tuple[Metric, ...], ...]:
@@ -116,7 +144,7 @@ def compared_with(metric: Metric, reference: Render | None, other_samples: Seque
     return reference.sha256 if metric.needs_reference and reference is not None else None
 
 
-def _images(run: Run) -> Iterator[tuple[Render, Render | None, str]]:
+def _images(run: Run) -> Iterator[tuple[Render, Render | None, Prompt]]:
     """Every rendered image with the reference variant's image of the same prompt and sample, and the prompt.
 
     The reference itself comes with itself as its reference.
@@ -128,15 +156,25 @@ def _images(run: Run) -> Iterator[tuple[Render, Render | None, str]]:
             reference = renders.get((names[0], prompt.id, sample))
             for name in names:
                 if (render := renders.get((name, prompt.id, sample))) is not None:
-                    yield render, reference, prompt.text
+                    yield render, reference, prompt
 
 
-def _null(render: Render, metric: Metric, reference: Render | None, duplicate: str | None) -> Score | None:
+def current_faces(found: FoundFaces | None, render: Render, asked: FacesAsked | None) -> FoundFaces | None:
+    """What was found of faces, if it was by this detector, in this image and for what the prompt asks now."""
+    wanted = (render.sha256, DETECTOR, asked)
+    return found if found is not None and (found.image_sha256, found.detector, found.asked) == wanted else None
+
+
+def _null(
+    render: Render, metric: Metric, reference: Render | None, duplicate: str | None, asked: FacesAsked | None
+) -> Score | None:
     """The null of an image that cannot be scored, or None where it can."""
     if render.sha256 is None:
         return make_score(render, metric, None, reason=f"not rendered: {render.error}")
     if duplicate is not None:  # the equal image may be rendered anew, so this one is tried again
         return make_score(render, metric, None, reason=duplicate, final=False)
+    if metric.needs_faces and asked is None:
+        return make_score(render, metric, None, reason=NOT_ASKED)
     if not metric.needs_reference:
         return None
     if reference is render:

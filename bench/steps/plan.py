@@ -47,6 +47,8 @@ def step_metrics_of(names: Sequence[str], registry: Registry, family: str | None
                 )
         elif metric.needs_reference or metric.needs_other_samples:
             raise UsageError(f"The metric {name} compares images with each other; at a step there is only one.")
+        elif metric.needs_faces:
+            raise UsageError(f"The metric {name} looks at faces, which are found in finished images only.")
         found.append(metric)
     return found
 

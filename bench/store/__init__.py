@@ -20,8 +20,9 @@ import msgspec
 
 from bench import documents
 from bench.comparability import refuse_other_protocol
-from bench.records import Gate, Render, Run, RunInfo, Score, StepScore, Suite, Timing
+from bench.records import FoundFaces, Gate, Render, Run, RunInfo, Score, StepScore, Suite, Timing
 from bench.store.journal import (
+    FACES,
     INFO,
     RENDERS,
     SCORES,
@@ -48,6 +49,7 @@ from bench.store.reading import (
     GATE,
     folder_of,
     image_hashes,
+    load_faces,
     load_run,
     load_steps,
     read_gate,
@@ -56,13 +58,14 @@ from bench.store.reading import (
     scores_csv,
 )
 
-R = TypeVar("R", Render, Score, StepScore, Timing)
+R = TypeVar("R", Render, Score, StepScore, FoundFaces, Timing)
 
 __all__ = [
     "RunFolder",
     "batch_of",
     "forget_empty_run",
     "image_hashes",
+    "load_faces",
     "load_run",
     "load_steps",
     "read_gate",
@@ -90,6 +93,7 @@ class RunFolder:
         self._scores = Journal(path / SCORES, Score, empty=outdated)
         self._timings = Journal(path / TIMINGS, Timing, empty=outdated)
         self._steps = Journal(path / STEPS, StepScore, empty=outdated)
+        self._faces = Journal(path / FACES, FoundFaces, empty=outdated)
         self._run: Run | None = None
 
     @classmethod
@@ -200,6 +204,10 @@ class RunFolder:
         """The newest record of each (variant, prompt, sample, step, metric), in the order they were first made."""
         return self._steps.records()
 
+    def faces(self) -> tuple[FoundFaces, ...]:
+        """The newest record of each (variant, prompt, sample), in the order they were first made."""
+        return self._faces.records()
+
     def run(self) -> Run:
         """The run as ``load_run`` would give it, from memory.
 
@@ -243,6 +251,10 @@ class RunFolder:
         """Append to ``steps.jsonl``, of which a gate knows nothing; on the disk on return."""
         self._append(self._steps, tuple(records), gated=False)
 
+    def append_faces(self, records: Iterable[FoundFaces]) -> None:
+        """Append to ``faces.jsonl``, of which a gate knows nothing; on the disk on return."""
+        self._append(self._faces, tuple(records), gated=False)
+
     def _append(self, journal: Journal[R], records: tuple[R, ...], *, gated: bool = True) -> None:
         self._move_old_run_aside()
         if gated:
@@ -278,6 +290,7 @@ class RunFolder:
         self._run = None
         self._timings.drop_variant(name)
         self._steps.drop_variant(name)
+        self._faces.drop_variant(name)
         self._scores.drop_variant(name)
         self._renders.drop_variant(name)
         if self._sync is not None:

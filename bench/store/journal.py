@@ -18,7 +18,7 @@ import msgspec
 
 from bench import documents
 from bench.errors import InvalidError, MachineError, UsageError
-from bench.records import Record, Render, Score, StepScore, Timing
+from bench.records import FoundFaces, Record, Render, Score, StepScore, Timing
 
 R = TypeVar("R", bound=Record)
 
@@ -27,7 +27,8 @@ RENDERS = "renders.jsonl"
 SCORES = "scores.jsonl"
 TIMINGS = "timings.jsonl"
 STEPS = "steps.jsonl"
-JOURNALS = (RENDERS, SCORES, TIMINGS, STEPS)
+FACES = "faces.jsonl"
+JOURNALS = (RENDERS, SCORES, TIMINGS, STEPS, FACES)
 IMAGE_SUFFIXES = (".png", ".jpg", ".webp")
 """How the name of an image ends: rendered ones are PNG, external ones keep their format."""
 TEMPORARY = ".tmp"
@@ -128,7 +129,7 @@ def _key(record: Record) -> tuple[object, ...]:
     match record:
         case Score():
             return record.variant, record.prompt_id, record.sample, record.metric
-        case Render():
+        case Render() | FoundFaces():
             return record.variant, record.prompt_id, record.sample
         case StepScore():
             return record.variant, record.prompt_id, record.sample, record.step, record.metric

@@ -12,8 +12,8 @@ import msgspec
 from bench import documents
 from bench.errors import InvalidError, MachineError
 from bench.formatting import argument
-from bench.records import RUN_SCHEMA, SCHEMA, Gate, Progress, Render, Run, RunInfo, Score, StepScore, Timing
-from bench.store.journal import INFO, RENDERS, SCORES, STEPS, TIMINGS, Journal
+from bench.records import RUN_SCHEMA, SCHEMA, FoundFaces, Gate, Progress, Render, Run, RunInfo, Score, StepScore, Timing
+from bench.store.journal import FACES, INFO, RENDERS, SCORES, STEPS, TIMINGS, Journal
 from bench.store.object_store import read_copy, run_url
 from bench.store.objects import CONNECTIONS, Objects, is_url
 from bench.suite import list_suites
@@ -52,6 +52,14 @@ def load_run(path: str | Path) -> Run:
 def load_steps(path: str | Path) -> tuple[StepScore, ...]:
     """The step scores of a run, the newest of each; none where no step was scored. Errors as ``load_run``."""
     return Journal(folder_of(path) / STEPS, StepScore).records()
+
+
+def load_faces(path: str | Path) -> tuple[FoundFaces, ...]:
+    """What was found of faces in a run's images, the newest of each; none where none was looked for.
+
+    Errors as ``load_run``.
+    """
+    return Journal(folder_of(path) / FACES, FoundFaces).records()
 
 
 def run_of(

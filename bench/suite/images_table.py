@@ -2,8 +2,8 @@
 
 ``.csv`` with a header line, or ``.jsonl`` with one object a line: ``image`` or ``file_name`` (a path within the folder
 of images), ``prompt``, and, where several models are compared, ``variant``; ``group`` where prompts are not independent
-(``Prompt.group``). Names of columns are found by their letters and digits; other columns are left alone, and a note of
-the run says so; one that looks like a slip of the pen is refused.
+(``Prompt.group``), and ``tags`` as in a prompt file. Names of columns are found by their letters and digits; other
+columns are left alone, and a note of the run says so; one that looks like a slip of the pen is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from bench.documents import exists, read_text, resolved
 from bench.errors import SuiteError, UsageError
 from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed, quoted
-from bench.suite.prompt_files import by_key, check_prompt, make_id, present, refuse_slips
+from bench.suite.prompt_files import by_key, check_prompt, make_id, present, refuse_slips, tags_of
 from bench.suite.prompt_formats import PROMPT_KEYS, csv_rows, delimiter_of, read_jsonl, read_table
 
 SUFFIXES = (".csv", ".jsonl")
@@ -28,6 +28,7 @@ COLUMNS = {
     "prompt": PROMPT_KEYS,
     "variant": ("variant",),
     "group": ("group",),
+    "tags": ("tags", "tag"),
 }
 """What each column may be called, by ``field_key``."""
 
@@ -46,6 +47,8 @@ class Pair(NamedTuple):
     """File and line, for messages."""
     group: str = ""
     """Of the prompt."""
+    tags: tuple[str, ...] = ()
+    """Likewise."""
     left_alone: tuple[str, ...] = ()
     """Columns that were not taken."""
 
@@ -121,7 +124,8 @@ def _pair(where: str, value: object, folder: Path) -> Pair:
         raise SuiteError(f"{where}: the variant name {quoted(variant)} will not do; it is {NAME_RULE}.")
     image = _image(where, _text(where, "image", found["image"]), folder)
     group = _text(where, "group", found.get("group") or "").strip()
-    return Pair(image, prompt, make_id(prompt), variant, where, group, tuple(others.values()))
+    tags = tuple(dict.fromkeys(tags_of(where, "tags", found.get("tags"))))
+    return Pair(image, prompt, make_id(prompt), variant, where, group, tags, tuple(others.values()))
 
 
 def _text(where: str, name: str, value: object) -> str:
@@ -156,6 +160,9 @@ def _refuse_double(pairs: tuple[Pair, ...]) -> None:
             raise SuiteError(
                 f"{pair.where}: the prompt is in the group {pair.group!r} here and in {named.group!r} at {named.where}."
             )
+        if set(named.tags) != set(pair.tags):
+            ours, theirs = (", ".join(sorted(one.tags)) or "none" for one in (pair, named))
+            raise SuiteError(f"{pair.where}: the prompt has the tags {ours} here, and {theirs} at {named.where}.")
         first = seen.setdefault((pair.variant, resolved(pair.image)), pair.where)
         if first != pair.where:
             raise SuiteError(

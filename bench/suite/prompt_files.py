@@ -208,7 +208,7 @@ def _to_prompt(where: str, value: object, own_lines: bool) -> tuple[Prompt, list
         if isinstance(tag_field, dict):
             untaken[field] = field
         else:
-            tags += _tags(where, field, tag_field)
+            tags += tags_of(where, field, tag_field)
     del found["prompt"]
     if type(found.get("group")) is int:
         found["group"] = str(found["group"])
@@ -250,11 +250,11 @@ def _text(where: str, what: str, value: object) -> str:
     return value or ""
 
 
-def _tags(where: str, field: str, value: object) -> list[str]:
+def tags_of(where: str, field: str, value: object) -> list[str]:
     """The tags of a list as they stand; of a text, what stands between its separators, in small letters."""
     if isinstance(value, str):
         tags = [_tag(name) for name in re.split(r"[;,|]", value)]
-        return _refuse_long_tags(where, [tag for tag in tags if tag])
+        return _refuse_longtags_of(where, [tag for tag in tags if tag])
     if value is None:
         return []
     if not isinstance(value, list):
@@ -264,10 +264,10 @@ def _tags(where: str, field: str, value: object) -> list[str]:
             raise SuiteError(f"{where}: {field} holds {kind_of(tag)}; a tag is a text.")
         if not tag.strip():
             raise SuiteError(f"{where}: a tag is empty.")
-    return _refuse_long_tags(where, value)
+    return _refuse_longtags_of(where, value)
 
 
-def _refuse_long_tags(where: str, tags: list[str]) -> list[str]:
+def _refuse_longtags_of(where: str, tags: list[str]) -> list[str]:
     for tag in tags:
         if len(tag) > MAX_TAG_CHARACTERS:
             raise SuiteError(f"{where}: a tag has {len(tag):,} characters; at most {MAX_TAG_CHARACTERS} are read.")

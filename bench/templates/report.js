@@ -205,6 +205,46 @@
     copy.classList.add(side);
     return copy;
   };
+  // Faces: a frame around each on the picture, and the crops side by side.
+  const shapes = (name, attributes, ...children) => {
+    const shape = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) shape.setAttribute(key, value);
+    shape.append(...children);
+    return shape;
+  };
+  const facesOf = (row, variant) => data.faces[row]?.[variant] ?? null;
+  const sizeOf = (image) => ["width", "height"].map((side) => Number(image.getAttribute(side)));
+  const frames = (row, variant, side, image) => {
+    const found = facesOf(row, variant);
+    if (!byId("show-faces")?.checked || !found || image.tagName !== "IMG") return [];
+    const boxes = found.boxes.flatMap(([left, top, right, bottom]) => [0, 1].map(() =>
+      shapes("rect", { x: left, y: top, width: right - left, height: bottom - top })));
+    return [shapes("svg", { viewBox: `0 0 ${sizeOf(image).join(" ")}`, class: `faces ${side}`, "aria-hidden": "true" }, ...boxes)];
+  };
+  const crops = (row, variant, image) => {
+    const place = document.createElement("div");
+    if (image.tagName !== "IMG") return place;
+    const [width, height] = sizeOf(image);
+    for (const [left, top, right, bottom] of (facesOf(row, variant)?.boxes ?? []).slice(0, 4)) {
+      const whole = shapes("image", { href: image.src, width, height, preserveAspectRatio: "none" });
+      const box = `${left} ${top} ${right - left} ${bottom - top}`;
+      place.append(shapes("svg", { viewBox: box, role: "img", "aria-label": `A face of ${variants[variant]}` }, whole));
+    }
+    return place;
+  };
+  const writeFaces = (sides, pictures) => {
+    if (!byId("view-faces")) return;
+    const found = sides.map((variant) => facesOf(current, variant));
+    const words = sides.map((variant, at) => {
+      const one = found[at];
+      return `${variants[variant]} ${one === null ? "not looked for" : one.reason ? `not looked for (${one.reason})` : one.count}`;
+    });
+    const asked = found.find((one) => one !== null)?.asked;
+    byId("view-faces").textContent = asked === undefined
+      ? "No face was looked for in these images."
+      : `Faces found: ${words.join(", ")}. The prompt asks for ${asked}.`;
+    byId("view-crops").replaceChildren(...sides.map((variant, at) => crops(current, variant, pictures[at])));
+  };
   const scoreRow = (metric, a, b) => {
     const { name, decimals } = metrics[metric];
     const line = document.createElement("tr");
@@ -234,7 +274,9 @@
     byId("previous").disabled = place <= 0;
     byId("next").disabled = place >= shown.length - 1;
     byId("view-prompt").textContent = cards.get(current).querySelector(".prompt").textContent;
-    const pictures = a === b ? [picture(current, a, "both")] : [picture(current, a, "left"), picture(current, b, "right")];
+    const places = a === b ? [[a, "both"]] : [[a, "left"], [b, "right"]];
+    const pictures = places.map(([variant, side]) => picture(current, variant, side));
+    const marked = places.flatMap(([variant, side], at) => frames(current, variant, side, pictures[at]));
     const labels = [["a", a], ["b", b]].slice(0, a === b ? 1 : 2).map(([side, variant]) => {
       const label = document.createElement("span");
       label.className = `label ${side}`;
@@ -244,7 +286,8 @@
     const edge = document.createElement("span");
     edge.className = "edge";
     edge.hidden = a === b;
-    stage.replaceChildren(...pictures, edge, ...labels);
+    stage.replaceChildren(...pictures, ...marked, edge, ...labels);
+    writeFaces(places.map(([variant]) => variant), pictures);
     slider.disabled = a === b;
     byId("head-a").textContent = variants[a];
     byId("head-b").textContent = variants[b];
@@ -272,6 +315,7 @@
   byId("close").addEventListener("click", () => viewer.close());
   slider.addEventListener("input", () => slide(Number(slider.value)));
   for (const side of sides) side.addEventListener("change", draw);
+  byId("show-faces")?.addEventListener("change", draw);
   byId("swap").addEventListener("click", () => {
     [sides[0].value, sides[1].value] = [sides[1].value, sides[0].value];
     draw();

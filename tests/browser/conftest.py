@@ -15,11 +15,14 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from bench.compare import compare_run
-from bench.records import Run
+from bench.records import Face, FacesAsked, FoundFaces, Run
 from bench.report import draw_figures, html
 from bench.report.page import build_view
+from bench.store.journal import append_records
 
 FAILED = ("spo", "case-001", 0)
+FACES = {"base": 1, "dpo": 0, "spo": 2}
+"""Faces of the first prompt's first sample, of 64 pixels a side."""
 
 
 def find(names: tuple[str, ...], package: str) -> str:
@@ -65,6 +68,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     made = with_suite(made, prompts=prompts)
     folder = write_run(made, tmp_path_factory.mktemp("runs") / "run")
+    images = {(one.variant, one.prompt_id, one.sample): one.sha256 for one in made.renders}
+    append_records(
+        folder / "faces.jsonl",
+        [
+            FoundFaces(
+                variant=variant,
+                prompt_id="case-000",
+                sample=0,
+                image_sha256=images[variant, "case-000", 0],
+                detector="test",
+                asked=FacesAsked(least=1, most=1),
+                faces=tuple(Face(x1=8.0, y1=4.0 * x, x2=40.0, y2=36.0, probability=0.97) for x in range(1, count + 1)),
+            )
+            for variant, count in FACES.items()
+        ],
+    )
     return msgspec.structs.replace(made, path=str(folder))
 
 

@@ -211,6 +211,29 @@ def test_the_large_view_goes_through_the_sorted_rows(page: Chrome) -> None:
     assert not is_open(page)
 
 
+def test_the_large_view_marks_the_faces_that_were_found(page: Chrome) -> None:
+    def frames(side: str) -> list[list[float]]:
+        found = page.find_elements(By.CSS_SELECTOR, f"#stage .faces.{side} rect")
+        return [[float(one.get_dom_attribute(name)) for name in ("x", "y", "width", "height")] for one in found]
+
+    open_large(page, "case-000", 0, "spo")
+    assert [8.0, 4.0, 32.0, 32.0] in frames("left")
+    assert [8.0, 8.0, 32.0, 28.0] in frames("right")
+    assert element(page, "#stage .faces").get_dom_attribute("viewBox") == "0 0 64 64"
+    assert element(page, "#view-faces").text == "Faces found: base 1, spo 2. The prompt asks for 1."
+    assert [
+        len(one.find_elements(By.TAG_NAME, "svg")) for one in page.find_elements(By.CSS_SELECTOR, "#view-crops > div")
+    ] == [1, 2]
+    element(page, "#show-faces").click()
+    assert frames("left") == frames("right") == []
+    element(page, "#show-faces").click()
+    choose(page, "side-b", "dpo")
+    assert element(page, "#view-faces").text == "Faces found: base 1, dpo 0. The prompt asks for 1."
+    element(page, "#next").click()
+    assert element(page, "#view-faces").text == "No face was looked for in these images."
+    assert frames("left") == []
+
+
 def test_the_divide_follows_the_pointer_and_sides_can_be_chosen(page: Chrome, run: Run) -> None:
     open_large(page, "case-002", 0, "dpo")
     assert [one.text for one in page.find_elements(By.CSS_SELECTOR, "#stage .label")] == ["base", "dpo"]

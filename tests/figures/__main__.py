@@ -27,6 +27,7 @@ FIGURES = {
     "panel_over_separate": "metric_panel.figure_panel",
     "score_over_encoders": "metric_panel.figure_panel",
     "panel_memory_over_largest": "metric_panel.figure_memory",
+    "faces_s": "faces.figure_faces",
     "merge_over_io": "merging.figure_merge",
     "merge_peak_gib": "merging.figure_merge",
     "reload_over_switch": "switching.figure_switch",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fakes import make_run
+from fakes import make_run, with_facts
 from msgspec.structs import replace
 
 from bench.baseline import freeze
@@ -283,3 +283,25 @@ def test_a_gate_without_a_verdict_is_not_green():
 
 def test_a_baseline_of_the_very_run_is_told():
     assert any("this very run" in note for note in gate(side(), side()).notes)
+
+
+def test_a_metric_of_faces_is_checked_on_the_prompts_that_ask_for_faces():
+    """Half of the fake run's prompts are tagged landscape: on these the metric has no scores, on either side."""
+    sides = []
+    for seed in (1, 0):
+        run = with_facts(make_run("r", prompts=40, seed=seed), "mini-clip", prompts="faces")
+        landscapes = {prompt.id for prompt in run.info.suite.prompts if "landscape" in prompt.tags}
+        scores = tuple(
+            replace(one, value=None, reason="none asked")
+            if one.metric == "mini-clip" and one.prompt_id in landscapes
+            else one
+            for one in run.scores
+        )
+        suite = replace(run.info.suite, limits=parse_limits({"mini-clip": "0.5sd"}))
+        sides.append(freeze(replace(run, scores=scores, info=replace(run.info, suite=suite)), session_noise=NOISE))
+    verdict = of(gate(*sides, prompts=run.info.suite.prompts), "mini-clip")
+    assert (verdict.n, verdict.outcome) == (20, "pass")
+    assert not {one.prompt_id for one in verdict.worst} & landscapes
+    untagged = of(gate(*sides), "mini-clip")
+    assert untagged.outcome == "invalid"
+    assert "there is no prompt" in untagged.sentence
