@@ -37,7 +37,7 @@ def test_the_decorated_function_becomes_a_metric_that_is_called_as_before() -> N
 
     inputs = Inputs(("a", "b"), torch.full((2, 3, 4, 4), 0.5), None, None, None, 1.0, None)
     assert isinstance(brightness, Metric)
-    assert brightness.facts is FACTS
+    assert brightness.facts == FACTS
     assert brightness(inputs).tolist() == brightness.compute(inputs).tolist() == [0.5, 0.5]
     assert (brightness.load_head, brightness.needs_reference, brightness.needs_text) == (None, False, True)
 
