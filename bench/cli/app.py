@@ -84,7 +84,7 @@ VERBS = {
     "inspect": ("bench.cli.inspect:inspect", "What a checkpoint or LoRA file is, and what it would change."),
     "plan": ("bench.cli.plan:plan", "Prompts, samples and time that margins need, by a pilot run."),
     "calibrate": ("bench.cli.calibrate:calibrate", "A/A test: how far apart chance alone puts the same weights."),
-    "fetch": ("bench.cli.fetch:fetch", "Download every weight that a suite needs, and check it."),
+    "fetch": ("bench.cli.fetch:fetch", "Download everything that a suite needs, and check it."),
     "doctor": ("bench.cli.doctor:doctor", "What this machine has, what a suite needs, what is missing."),
     "list": ("", "List what there is: suites, variants, metrics or prompts."),
 }
