@@ -229,7 +229,7 @@ def metric(
         raise UsageError(f"{who}: needs_faces goes with neither needs_reference nor needs_other_samples.")
 
     def declare(compute: Callable[[Inputs], torch.Tensor]) -> Metric:
-        own = msgspec.structs.replace(facts, prompts="faces" if needs_faces else "all")
+        own = msgspec.structs.replace(facts, prompts="faces") if needs_faces else facts
         needs = (needs_reference, needs_other_samples, needs_faces, needs_text)
         return Metric(own, compute, load_head, *needs, tuple(weights), preprocessing)
 
