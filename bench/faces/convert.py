@@ -63,7 +63,7 @@ def renamed(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if own == LEFT_OUT:
             continue
         if own == "dense.0" and kind == "weight":
-            tensor = tensor.unflatten(1, (3, 3, -1)).permute(0, 3, 2, 1).flatten(1)
+            tensor = tensor.reshape(len(tensor), 3, 3, -1).permute(0, 3, 2, 1).flatten(1)
         found[f"{own}.{kind}"] = tensor.contiguous()
     return found
 

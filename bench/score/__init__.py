@@ -62,10 +62,10 @@ def score(
     known = registry if registry is not None else installed()
     run = folder.run()
     names = tuple(metrics) if metrics is not None else run.info.suite.metrics
-    nulls, jobs = plan_scores(run, _chosen(run, names, metric_dtype, known), variants, folder.faces())
-    total = _count(nulls, jobs)
+    nulls, planned = plan_scores(run, _chosen(run, names, metric_dtype, known), variants, folder.faces())
+    total = _count(nulls, planned)
     known_scores, failures = set(run.scores), list[WeightsError]()
-    jobs = _with_faces(folder, jobs, failures, progress)
+    jobs = _with_faces(folder, planned, failures, progress)
     done = added = 0
     with closing(_batches(nulls, jobs, folder.path, Place(device, weights_dir), known, failures)) as batches:
         for scores, note in batches:

@@ -41,6 +41,8 @@ def faces_pass(jobs: Sequence[Job], folder: Path) -> Generator[Job, None, None]:
 
 def _search(cascade: Cascade, job: Job, image: Image.Image) -> FoundFaces | Exception:
     render = job.render
+    if job.faces_asked is None:
+        return ValueError("its prompt asks for no face")
     record = FoundFaces(
         variant=render.variant,
         prompt_id=render.prompt_id,
