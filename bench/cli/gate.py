@@ -289,6 +289,7 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
         found = formatted(verdict)
         numbers = [found.reference, found.candidate, found.loss, found.interval, found.margin, found.detectable]
         rows.append([verdict.name, WORDS[verdict.outcome], verdict.training_overlap or "", *numbers])
-    headings = ("reference", "candidate", "loss", "interval", "allowed", "detectable")
+    change = "loss or shift" if any(one.shift is not None for one in verdicts) else "loss"
+    headings = ("reference", "candidate", change, "interval", "allowed", "detectable")
     print_table({"gated": "name", "outcome": "name", "overlap": "name", **dict.fromkeys(headings, "number")}, rows)
     show()

@@ -256,13 +256,14 @@ def _within_run(gate: Gate) -> bool:
 
 def _table(verdicts: Sequence[Verdict]) -> Section:
     head = (
-        "| outcome | quantity | training overlap | candidate | reference | loss | interval | allowed | detectable "
-        "| behind it |",
+        "| outcome | quantity | training overlap | candidate | reference | loss or shift | interval | allowed "
+        "| detectable | behind it |",
         "|---|---|---|---|---|---:|---|---:|---:|---|",
     )
     tail = (
         "",
-        "_Loss: how much worse the candidate is, over 0 is worse; of times and memory in per cent. A verdict passes "
+        "_Loss: how much worse the candidate is, over 0 is worse; of times and memory in per cent. Shift: of a metric "
+        "that only describes, candidate - reference; its limit says which way it may move. A verdict passes "
         "when the whole interval (90 %) lies within what is allowed, and fails when the whole of it lies beyond. "
         "Detectable: the smallest loss beyond the allowed one that such a gate calls in 80 of 100 runs._",
     )
@@ -303,9 +304,10 @@ def _worst(verdict: Verdict, pictures: _Pictures, whose: str) -> Section:
     pair = f"{_text(verdict.candidate)} against {_text(verdict.reference)}{whose}"
     head = (
         "<details>",
-        f"<summary>Prompts that lost most on {_text(verdict.name)}: {pair}</summary>",
+        f"<summary>Prompts that {'lost' if verdict.shift is None else 'moved'} most on {_text(verdict.name)}: "
+        f"{pair}</summary>",
         "",
-        f"| prompt | loss | candidate ({_text(verdict.candidate)}) | reference ({_text(verdict.reference)}) |",
+        f"| prompt | {'loss' if verdict.shift is None else verdict.limit.limited} | candidate ({_text(verdict.candidate)}) | reference ({_text(verdict.reference)}) |",
         "|---|---:|---|---|",
     )
     decimals = wording.decimals_for(wording.scale_of(one.loss for one in verdict.worst) / 10)

@@ -29,7 +29,9 @@ class Verdict(Record, frozen=True, kw_only=True):
     """The outcome for one metric or timed quantity of one candidate.
 
     A *loss* is how much worse the candidate is: over 0 is worse, whatever the metric's direction. For timed
-    quantities it is the ratio of medians minus 1.
+    quantities it is the ratio of medians minus 1. For a metric that only describes it is how far the mean moved the way
+    that the limit is on: its rise, its fall, or for a limit on both the size of its shift; ``shift`` is the movement
+    itself.
     """
 
     name: str
@@ -46,6 +48,10 @@ class Verdict(Record, frozen=True, kw_only=True):
     loss: float | None = None
     interval: Interval | None = None
     """Two-sided 90 % interval of the loss; its upper end is the one-sided 95 % bound that the margin must hold."""
+    shift: float | None = None
+    """Of a metric that only describes, candidate - reference; else None."""
+    shift_interval: Interval | None = None
+    """Of ``shift``, likewise at 90 %."""
     candidate_mean: float | None = None
     """Mean over prompts; the median of a timed quantity."""
     reference_mean: float | None = None
