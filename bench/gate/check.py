@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from bench.records import Interval, Limit, Limited, Outcome, Verdict
+from bench.records import Interval, Limit, Verdict
 from bench.stats.bounds import LEVEL
 from bench.suite.limits import quantity_of
 
@@ -44,19 +44,6 @@ def new_check(
 def with_interval(check: Verdict, low: float, high: float, method: str) -> Verdict:
     """The check with the two-sided 90 % interval of its loss."""
     return replace(check, interval=Interval(low=low, high=high, method=method, level=LEVEL))
-
-
-def outcome_of(low: float, high: float, margin: float, limited: Limited = "loss") -> Outcome:
-    """pass where the whole interval of the loss is at most the margin, fail where the whole of it is over it.
-
-    A limit on a shift either way passes where the whole interval lies within the margin on both sides (two one-sided
-    tests, each at 5 %) and fails where the whole of it lies beyond on one.
-
-    Source: D. J. Schuirmann, J. Pharmacokinet. Biopharm. 15 (1987).
-    """
-    if limited == "shift" and low < -margin:
-        return "fail" if high < -margin else "inconclusive"
-    return "pass" if high <= margin else "fail" if low > margin else "inconclusive"
 
 
 def subject(check: Verdict) -> str:

@@ -104,9 +104,10 @@ def _numbers(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def _details(verdict: Verdict) -> list[str]:
-    words = formatted(verdict)
+    words, what = formatted(verdict), "loss" if verdict.shift is None else "shift"
+    allowed = f"allowed {words.margin} (limit {verdict.limit.text})"
     lines = [
-        f"{'loss' if verdict.shift is None else 'shift'} {words.loss}, interval {words.interval}, allowed {words.margin} (limit {verdict.limit.text})",
+        f"{what} {words.loss}, interval {words.interval}, {allowed}",
         f"{verdict.candidate} {words.candidate}, {verdict.reference} {words.reference}, {words.behind}",
     ]
     if verdict.worst:

@@ -11,15 +11,16 @@ from typing import Literal
 import numpy as np
 from msgspec.structs import replace
 
+from bench.compare.flat import flat_scores
 from bench.compare.tags import tags_explain
 from bench.formatting import listed, plural
-from bench.gate.check import NEAREST, invalid, outcome_of, with_interval
+from bench.gate.check import NEAREST, invalid, with_interval
 from bench.gate.outcomes import few_sentence, metric_sentence, unchanged_sentence
 from bench.records import MetricFacts, Prompt, Verdict, WorstPrompt
 from bench.stats.bounds import METHOD, MIN_PROMPTS, detectable_loss, mean_bounds, prompts_for
-from bench.stats.effects import Floats, is_constant, mean, rescaled, sd
+from bench.stats.effects import Floats, is_constant, mean, rescaled
 from bench.stats.groups import Units, group_units
-from bench.suite.limits import metric_margin
+from bench.suite.limits import limit_outcome, metric_margin
 
 WORST = 10
 LARGEST = 1e100
@@ -29,8 +30,6 @@ FEW = 25
 MANY = 100
 SKEWED = 1.0
 """Skewness of the losses, towards the side that misleads, from which on a verdict on under 100 says so."""
-FLAT = 0.01
-"""Scores whose standard deviation over the prompts is under this share of the other side's do not follow the images."""
 
 
 def check_metric(
@@ -78,7 +77,7 @@ def check_metric(
     )
     margin, no_margin = metric_margin(check.limit, below.tolist())
     none_of_it = facts.low if check.limit.limited == "rise" else None
-    flat = _flat(above, below, none_of_it) if len(prompts) > 1 else ""
+    flat = flat_scores(above, below, none_of_it) if len(prompts) > 1 else ""
     if flat:
         return invalid(check, flat)
     if margin is None and len(prompts) > 1:
@@ -116,7 +115,7 @@ def _decided(check: Verdict, losses: Floats, units: Units, upwards: bool) -> Ver
         low, high = mean_bounds(units.values, freedom=units.freedom)
         check = replace(with_interval(check, low, high, METHOD), detectable=detectable_loss(worth, units.sd))
         if worth >= MIN_PROMPTS:
-            check = replace(check, outcome=outcome_of(low, high, margin, check.limit.limited))
+            check = replace(check, outcome=limit_outcome(low, high, margin, check.limit.limited))
         if check.outcome == "pass" and not losses.any():
             return replace(check, sentence=unchanged_sentence(check))
         if check.outcome == "inconclusive":
@@ -144,30 +143,6 @@ def _skewness(values: Floats) -> float:
         return 0.0
     deviations, _ = rescaled(values - mean(values))
     return float(np.mean(deviations**3) / np.mean(deviations**2) ** 1.5)
-
-
-def _flat(above: Floats, below: Floats, none_of_it: float | None) -> str:
-    """Why scores tell nothing that do not vary, or next to nothing beside the other side's; empty where they do.
-
-    Args:
-        above: the candidate's means.
-        below: the reference's.
-        none_of_it: the score of an image that has none of what must not rise: a side of nothing else tells just that.
-    """
-    sides = {"the candidate": above, "the reference": below}
-    spreads = {side: sd(means) for side, means in sides.items() if (means != none_of_it).any()}
-    widest = max(spreads.values(), default=0.0)
-    if len(spreads) == 2 and widest == 0:
-        return "it gives every prompt the same score on both sides, so it tells nothing"
-    for side, spread in spreads.items():
-        if spread == 0:
-            return f"{side} has the same score on every prompt, so its scores say nothing of its images"
-        if spread < FLAT * widest:
-            return (
-                f"the scores of {side} vary from prompt to prompt by less than {FLAT:.0%} of the other side's, so they "
-                "say nothing of its images"
-            )
-    return ""
 
 
 def _unusable(prompts: Sequence[str], values: Sequence[float | None], side: str) -> str:

@@ -302,12 +302,12 @@ def _sentences(verdicts: Sequence[Verdict]) -> Section:
 
 def _worst(verdict: Verdict, pictures: _Pictures, whose: str) -> Section:
     pair = f"{_text(verdict.candidate)} against {_text(verdict.reference)}{whose}"
+    moved, change = ("lost", "loss") if verdict.shift is None else ("moved", verdict.limit.limited)
     head = (
         "<details>",
-        f"<summary>Prompts that {'lost' if verdict.shift is None else 'moved'} most on {_text(verdict.name)}: "
-        f"{pair}</summary>",
+        f"<summary>Prompts that {moved} most on {_text(verdict.name)}: {pair}</summary>",
         "",
-        f"| prompt | {'loss' if verdict.shift is None else verdict.limit.limited} | candidate ({_text(verdict.candidate)}) | reference ({_text(verdict.reference)}) |",
+        f"| prompt | {change} | candidate ({_text(verdict.candidate)}) | reference ({_text(verdict.reference)}) |",
         "|---|---:|---|---|",
     )
     decimals = wording.decimals_for(wording.scale_of(one.loss for one in verdict.worst) / 10)

@@ -26,6 +26,7 @@ from bench.records.base import (
     Unit,
 )
 from bench.records.estimates import MemoryEstimate, MetricPlan, PlannedRun, PlannedSize, SizePlan, TimeEstimate
+from bench.records.finding import GAINS, Finding, FindingMetric, FindingWord, Reading
 from bench.records.gate import (
     Acceptance,
     Baseline,
@@ -127,6 +128,7 @@ from bench.records.weights import (
 
 __all__ = [
     "BASELINE_SCHEMA",
+    "GAINS",
     "GRID_KIND",
     "HEAVIEST_LORA",
     "RUN_SCHEMA",
@@ -153,6 +155,9 @@ __all__ = [
     "Face",
     "FacesAsked",
     "Family",
+    "Finding",
+    "FindingMetric",
+    "FindingWord",
     "Fingerprint",
     "FoundFaces",
     "FrozenRound",
@@ -193,6 +198,7 @@ __all__ = [
     "Ranking",
     "RateChange",
     "Ratio",
+    "Reading",
     "Record",
     "Render",
     "Run",

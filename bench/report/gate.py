@@ -88,8 +88,8 @@ def method(verdicts: Sequence[Verdict]) -> str:
     how = f" Bars are {levels} intervals ({methods})." if found else ""
     return (
         "A loss is how much worse the candidate is; the margin is the largest loss that the suite allows."
-        f"{shift} Units differ, so each loss is drawn as a share of its own margin.{how} The minimum detectable loss is the "
-        "smallest true loss that 80 of 100 such gates would fail."
+        f"{shift} Units differ, so each loss is drawn as a share of its own margin.{how} Minimum detectable loss: "
+        "the smallest true loss that 80 of 100 such gates would fail."
     )
 
 

@@ -1,4 +1,4 @@
-"""Limits as a suite or a flag writes them, read once, here: ``0.05``, ``0.1sd``, ``2%``, ``5% floor 20ms``, ``+0.02``."""
+"""Limits as a suite or a flag writes them: ``0.05``, ``0.1sd``, ``2%``, ``5% floor 20ms``, ``+0.02``. Read here."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Literal, get_args
 
 from bench import stats
 from bench.errors import UsageError
-from bench.records import Limit, Limited, MetricFacts, TimingName
+from bench.records import Limit, Limited, MetricFacts, Outcome, TimingName
 from bench.stats.effects import finite, sd
 
 Quantity = Literal["metric", "time", "memory", "energy"]
 
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 _LIMIT = re.compile(
-    rf"(?P<sign>\+-|[+-]|)(?P<amount>{_NUMBER})(?P<unit>[A-Za-z%]*)(?: floor (?P<floor>{_NUMBER})(?P<floor_unit>[A-Za-z]*))?"
+    rf"(?P<sign>\+-|[+-]|)(?P<amount>{_NUMBER})(?P<unit>[A-Za-z%]*)"
+    rf"(?: floor (?P<floor>{_NUMBER})(?P<floor_unit>[A-Za-z]*))?"
 )
 _UNITS: dict[Quantity, dict[str, float]] = {
     "metric": {"": 1.0},
@@ -121,8 +122,8 @@ def check_metric_limit(limit: Limit, facts: MetricFacts) -> None:
     if facts.higher_is_better is not None and limit.limited != "loss":
         better = "higher" if facts.higher_is_better else "lower"
         raise UsageError(
-            f"limits.{limit.name} is {limit.text!r}, but of this metric {better} is better: its limit is how much worse "
-            "it may get, without a sign.",
+            f"limits.{limit.name} is {limit.text!r}, but of this metric {better} is better: its limit is how much "
+            "worse it may get, without a sign.",
             f'{limit.name} = "{limit.text.lstrip("+-")}"',
         )
     if limit.kind == "relative" and facts.low != 0:
@@ -155,3 +156,16 @@ def metric_margin(limit: Limit, reference_means: Sequence[float]) -> tuple[float
         reason = "its limit is a share of the reference's mean, which is 0"
     margin = max(amount, floor)
     return (margin, "") if margin > 0 else (None, reason)
+
+
+def limit_outcome(low: float, high: float, margin: float, limited: Limited = "loss") -> Outcome:
+    """pass where the whole interval of the loss is at most the margin, fail where the whole of it is over it.
+
+    A limit on a shift either way passes where the whole interval lies within the margin on both sides (two one-sided
+    tests, each at 5 %) and fails where the whole of it lies beyond on one.
+
+    Source: D. J. Schuirmann, J. Pharmacokinet. Biopharm. 15 (1987).
+    """
+    if limited == "shift" and low < -margin:
+        return "fail" if high < -margin else "inconclusive"
+    return "pass" if high <= margin else "fail" if low > margin else "inconclusive"

@@ -1,0 +1,179 @@
+"""The sentences of a finding: what it is, what it rests on, how large that is without statistics, what stays open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench import formatting as text
+from bench.records import GAINS, FindingMetric, FindingWord, TrainingOverlap
+
+_FIRST: tuple[TrainingOverlap, ...] = ("none", "unknown", "related data", "same data")
+"""The order in which gains are told."""
+
+
+def sentences(word: FindingWord, candidate: str, reference: str, metrics: Sequence[FindingMetric]) -> tuple[str, ...]:
+    """The finding in plain words first, then a sentence for each gain and price, and what is not known."""
+    gains = sorted((one for one in metrics if one.reads == "gain"), key=lambda one: _FIRST.index(one.training_overlap))
+    prices = [one for one in metrics if one.reads == "price"]
+    found = [
+        _lead(word, candidate, reference, gains, prices),
+        *(_gain(one, reference) for one in gains),
+        *(_price(one, reference) for one in prices),
+        _gains_not_excluded(word, metrics, reference),
+        _open(metrics),
+        _say_training(candidate, gains, word),
+        _no_free_metric(candidate, metrics),
+        _not_read(metrics),
+    ]
+    return tuple(filter(None, found))
+
+
+def _lead(
+    word: FindingWord,
+    candidate: str,
+    reference: str,
+    gains: Sequence[FindingMetric],
+    prices: Sequence[FindingMetric],
+) -> str:
+    def names(metrics: Sequence[FindingMetric]) -> str:
+        return text.joined([one.metric for one in metrics])
+
+    free = [one for one in gains if one.training_overlap == "none"]
+    unknown = [one for one in gains if one.training_overlap == "unknown"]
+    share = "shares" if len(free) == 1 else "share"
+    if word == "earned":
+        return (
+            f"Earned: {candidate} gains over {reference} in {names(free)}, which {share} no data with its training, "
+            "and no price is shown."
+        )
+    if word == "mixed":
+        return (
+            f"Mixed: {candidate} gains over {reference} in {names(free)}, which {share} no data with its training, "
+            f"and pays for it in {names(prices)}."
+        )
+    if word == "bought":
+        price = f" The price: {names(prices)}." if prices else ""
+        return (
+            f"Bought: {candidate} gains over {reference} only in {names(gains)}, by data that it was trained on, and "
+            f"in no metric that is free of it.{price}"
+        )
+    if word == "worse":
+        return f"Worse: {candidate} gains over {reference} in no metric, and loses in {names(prices)}."
+    if unknown:
+        return (
+            f"Not shown: {candidate} gains over {reference} in {names(unknown)}, but it is not known whether it was "
+            "trained on the data of these metrics."
+        )
+    moved = f" What moved: {names(prices)}." if prices else ""
+    return (
+        f"Not shown: no gain of {candidate} over {reference} is told from chance, and no loss beyond a limit." + moved
+    )
+
+
+def _gain(one: FindingMetric, reference: str) -> str:
+    overlap = {
+        "none": "no training overlap",
+        "unknown": "training overlap unknown",
+        "same data": "trained on the same data",
+        "related data": "trained on related data",
+    }[one.training_overlap]
+    return f"Gain in {one.metric} ({overlap}): {_difference(one)}{_size(one, reference)}."
+
+
+def _price(one: FindingMetric, reference: str) -> str:
+    whose = "the suite's limit" if one.own_limit else "the default limit"
+    what = "Shift of" if one.higher_is_better is None else "Loss in"
+    return (
+        f"{what} {one.metric}: {_difference(one)}, beyond {whose} {one.limit} ({_number(one, one.margin)})"
+        f"{_size(one, reference)}."
+    )
+
+
+def _difference(one: FindingMetric) -> str:
+    decimals = _decimals(one)
+    return f"{text.signed(one.mean, decimals)} {text.interval(one.interval, decimals)}"
+
+
+def _size(one: FindingMetric, reference: str) -> str:
+    """How large a difference is for somebody who reads no statistics."""
+    parts = []
+    if one.prompt_spreads is not None:
+        parts.append(f"{_times(one.prompt_spreads)} the spread between prompts of {reference}")
+    if one.sample_spreads is not None:
+        parts.append(f"{_times(one.sample_spreads)} what another seed does")
+    if one.pairs_won is not None:
+        parts.append(f"{text.number(10 * one.pairs_won, 1)} of 10 pairs of images won")
+    return f"; that is {text.joined(parts)}" if parts else ""
+
+
+def _times(value: float) -> str:
+    size = abs(value)
+    return f"{text.number(size, 2 if size < 0.095 else 1)} times"
+
+
+def _open(metrics: Sequence[FindingMetric]) -> str:
+    """What so many prompts cannot exclude."""
+    found = [one for one in metrics if one.reads == "not excluded"]
+    if not found:
+        return ""
+    parts = [f"{one.metric} (up to {_number(one, _farthest(one))}, limit {_number(one, one.margin)})" for one in found]
+    return f"Not excluded by so many prompts is a price in {text.joined(parts)}."
+
+
+def _gains_not_excluded(word: FindingWord, metrics: Sequence[FindingMetric], reference: str) -> str:
+    """Of what is called bought, the gains without training overlap that so few prompts may have missed."""
+    parts = []
+    for one in metrics if word == "bought" else ():
+        if one.training_overlap != "none" or one.category not in GAINS or one.interval is None:
+            continue
+        most = one.interval.high if one.higher_is_better else -one.interval.low
+        if one.higher_is_better is not None and most > 0:
+            size = f", {_times(most / one.prompt_sd)} the spread between prompts of {reference}" if one.prompt_sd else ""
+            parts.append(f"{one.metric} (up to {_number(one, most)}{size})")
+    return f"Not excluded by so many prompts is a gain in {text.joined(parts)}." if parts else ""
+
+
+def _farthest(one: FindingMetric) -> float:
+    """The largest loss, or shift the way its limit is on, that the interval holds."""
+    if one.interval is None:
+        return 0.0
+    low, high = one.interval.low, one.interval.high
+    if one.higher_is_better is None:
+        return {"+": high, "-": -low}.get(one.limit[0] if one.limit[:2] != "+-" else "", max(high, -low))
+    return -low if one.higher_is_better else high
+
+
+def _say_training(candidate: str, gains: Sequence[FindingMetric], word: FindingWord) -> str:
+    if word != "not shown" or not any(one.training_overlap == "unknown" for one in gains):
+        return ""
+    return f"Say what {candidate} was trained on, with trained_on in the suite."
+
+
+def _no_free_metric(candidate: str, metrics: Sequence[FindingMetric]) -> str:
+    able = [one for one in metrics if one.higher_is_better is not None and one.category in ("preference", "aesthetic")]
+    if not able or any(one.training_overlap in ("none", "unknown") for one in able):
+        return ""
+    return (
+        f"Every metric of preference and aesthetics here shares training data with {candidate}: add one that does not."
+    )
+
+
+def _not_read(metrics: Sequence[FindingMetric]) -> str:
+    reasons: dict[str, list[str]] = {}
+    for one in metrics:
+        if one.reads in ("not read", "no limit"):
+            reasons.setdefault(one.reason, []).append(one.metric)
+    parts = [f"{text.joined(names)} ({reason})" for reason, names in reasons.items()]
+    missing = max((one.missing for one in metrics), default=0)
+    lacking = f" Up to {text.plural(missing, 'prompt')} without scores on both sides were left out." if missing else ""
+    return (f"Not judged: {'; '.join(parts)}." if parts else "") + lacking
+
+
+def _decimals(one: FindingMetric) -> int:
+    found = one.interval
+    half = 0.0 if found is None else (found.high - found.low) / 2
+    return text.decimals_for(half if half > 0 else abs(one.mean or 0.0))
+
+
+def _number(one: FindingMetric, value: float | None) -> str:
+    return text.number(value, _decimals(one))
