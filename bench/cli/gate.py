@@ -275,6 +275,8 @@ def print_gate(gate: Gate) -> None:
     same = f"The weights are equal on both sides: {', '.join(equal)}." if equal else None
     for note in filter(None, (same, *gate.notes, unexplained(gate))):
         show(f"Note: {note}")
+    for finding in gate.findings:
+        show(f"For information: {finding.sentences[0]}")
     counts = Counter(verdict.outcome for verdict in gate.verdicts)
     parts = [f"{counts[outcome]} {WORDS[outcome]}" for outcome in WORST_FIRST if counts[outcome]]
     show(

@@ -6,7 +6,7 @@ gather what it reads, from runs or from frozen baselines. The sentences are ``fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -295,7 +295,7 @@ def find_in_frozen(
     reference: Baseline,
     pairs: Sequence[tuple[str, str]],
     prompts: Sequence[Prompt],
-    names: Callable[[str], str] = str,
+    suffix: str = "",
 ) -> tuple[Finding, ...]:
     """A finding for each pair of variants of two frozen runs, from their prompt means; without samples and images.
 
@@ -304,7 +304,7 @@ def find_in_frozen(
         reference: what it is compared with, whose limits count.
         pairs: names of variants, of the candidate's and of the reference's.
         prompts: the candidate's, which say what groups they have.
-        names: how the reference's variants are called.
+        suffix: what follows the names of the reference's variants, so that two of one name are told apart.
     """
     sides = [{one.fingerprint.name: one for one in side.variants} for side in (candidate, reference)]
     limits = {limit.name: limit for limit in reference.limits}
@@ -323,7 +323,7 @@ def find_in_frozen(
             if (above := ours.values.get(facts.name)) and (below := theirs.values.get(facts.name))
         ]
         if read:
-            found.append(find(one, names(other), read))
+            found.append(find(one, other + suffix, read))
     return tuple(found)
 
 

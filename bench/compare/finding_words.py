@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bench import formatting as text
 from bench.records import GAINS, FindingMetric, FindingWord, TrainingOverlap
@@ -15,8 +15,9 @@ def sentences(word: FindingWord, candidate: str, reference: str, metrics: Sequen
     """The finding in plain words first, then a sentence for each gain and price, and what is not known."""
     gains = sorted((one for one in metrics if one.reads == "gain"), key=lambda one: _FIRST.index(one.training_overlap))
     prices = [one for one in metrics if one.reads == "price"]
+    prompts = max((one.prompts for one in metrics), default=0)
     found = [
-        _lead(word, candidate, reference, gains, prices),
+        _lead(word, f"{candidate} gains over {reference}", gains, prices, text.plural(prompts, "prompt")),
         *(_gain(one, reference) for one in gains),
         *(_price(one, reference) for one in prices),
         _gains_not_excluded(word, metrics, reference),
@@ -30,44 +31,31 @@ def sentences(word: FindingWord, candidate: str, reference: str, metrics: Sequen
 
 def _lead(
     word: FindingWord,
-    candidate: str,
-    reference: str,
+    pair: str,
     gains: Sequence[FindingMetric],
     prices: Sequence[FindingMetric],
+    prompts: str,
 ) -> str:
-    def names(metrics: Sequence[FindingMetric]) -> str:
-        return text.joined([one.metric for one in metrics])
-
-    free = [one for one in gains if one.training_overlap == "none"]
-    unknown = [one for one in gains if one.training_overlap == "unknown"]
-    share = "shares" if len(free) == 1 else "share"
+    free, unknown = (_names(one for one in gains if one.training_overlap == label) for label in ("none", "unknown"))
+    price = f" The price: {_names(prices)}." if prices else ""
     if word == "earned":
-        return (
-            f"Earned: {candidate} gains over {reference} in {names(free)}, which {share} no data with its training, "
-            "and no price is shown."
-        )
+        return f"Earned: {pair} in {free}, free of overlap with its training, and no price is shown ({prompts})."
     if word == "mixed":
-        return (
-            f"Mixed: {candidate} gains over {reference} in {names(free)}, which {share} no data with its training, "
-            f"and pays for it in {names(prices)}."
-        )
+        return f"Mixed: {pair} in {free}, free of overlap with its training, and pays in {_names(prices)} ({prompts})."
     if word == "bought":
-        price = f" The price: {names(prices)}." if prices else ""
-        return (
-            f"Bought: {candidate} gains over {reference} only in {names(gains)}, by data that it was trained on, and "
-            f"in no metric that is free of it.{price}"
-        )
+        return f"Bought: {pair} only in {_names(gains)}, which share data with its training ({prompts}).{price}"
     if word == "worse":
-        return f"Worse: {candidate} gains over {reference} in no metric, and loses in {names(prices)}."
+        return f"Worse: {pair} in no metric, and loses in {_names(prices)} ({prompts})."
     if unknown:
         return (
-            f"Not shown: {candidate} gains over {reference} in {names(unknown)}, but it is not known whether it was "
-            "trained on the data of these metrics."
+            f"Not shown: {pair} in {unknown}, but nobody says whether it was trained on their data ({prompts}).{price}"
         )
-    moved = f" What moved: {names(prices)}." if prices else ""
-    return (
-        f"Not shown: no gain of {candidate} over {reference} is told from chance, and no loss beyond a limit." + moved
-    )
+    moved = f" What moved: {_names(prices)}." if prices else ""
+    return f"Not shown: {pair} in no metric, as far as {prompts} can tell.{moved}"
+
+
+def _names(metrics: Iterable[FindingMetric]) -> str:
+    return text.joined([one.metric for one in metrics])
 
 
 def _gain(one: FindingMetric, reference: str) -> str:
@@ -128,7 +116,9 @@ def _gains_not_excluded(word: FindingWord, metrics: Sequence[FindingMetric], ref
             continue
         most = one.interval.high if one.higher_is_better else -one.interval.low
         if one.higher_is_better is not None and most > 0:
-            size = f", {_times(most / one.prompt_sd)} the spread between prompts of {reference}" if one.prompt_sd else ""
+            size = (
+                f", {_times(most / one.prompt_sd)} the spread between prompts of {reference}" if one.prompt_sd else ""
+            )
             parts.append(f"{one.metric} (up to {_number(one, most)}{size})")
     return f"Not excluded by so many prompts is a gain in {text.joined(parts)}." if parts else ""
 

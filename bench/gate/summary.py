@@ -207,6 +207,7 @@ def summary_markdown(
     lost = [one for one in verdicts if one.worst and one.outcome in ("fail", "inconclusive")]
     sections = [
         _headline(gate),
+        _findings(gate),
         _table(verdicts),
         _sentences(verdicts),
         Section("note", tuple(f"- {_text(note)}" for note in gate.notes), ("**Notes**", "")),
@@ -252,6 +253,12 @@ def _provenance(gate: Gate) -> str:
 
 def _within_run(gate: Gate) -> bool:
     return gate.baseline_is_run and gate.run_id == gate.baseline_id
+
+
+def _findings(gate: Gate) -> Section:
+    """What each pair's finding is, in its first sentence."""
+    head = ("**Is a gain real?** For information: the outcome rests on the limits alone.", "")
+    return Section("finding", tuple(f"- {_text(one.sentences[0])}" for one in gate.findings), head)
 
 
 def _table(verdicts: Sequence[Verdict]) -> Section:

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from bench.records.base import Record, TimingName, TrainingOverlap
+from bench.records.finding import Finding
 from bench.records.run import Fingerprint, Git, Machine, MetricFacts, TrainedOn
 from bench.records.statistics import Interval
 from bench.records.suite import Limit, Settings
@@ -96,6 +97,8 @@ class Gate(Record, frozen=True):
     """What the reader should know: variants that are new, quantities that were not gated and why."""
     time: str
     """ISO 8601, UTC."""
+    findings: tuple[Finding, ...] = ()
+    """Of each pair of variants, as information: the outcome rests on the limits alone."""
 
 
 class FrozenRound(Record, frozen=True, array_like=True):

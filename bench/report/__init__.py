@@ -164,7 +164,7 @@ def page_policy(script: str = "") -> str:
 
 def page_css() -> Markup:
     """The style sheets of a page."""
-    return Markup("".join((_TEMPLATES / name).read_text() for name in ("report.css", "gate.css")))
+    return Markup("".join((_TEMPLATES / name).read_text() for name in ("report.css", "finding.css", "gate.css")))
 
 
 def markdown(view: View, plots: Sequence[Path] = ()) -> str:

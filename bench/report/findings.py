@@ -22,10 +22,10 @@ def how_to_read(one: Finding) -> str:
     if found is None:
         return "No metric could be read."
     return (
-        f"Differences are {one.candidate} {text.MINUS} {one.reference}, prompts as the unit. The intervals hold together: "
-        f"all upper ends with 95 %, and all lower ends ({found.method}). A gain is shown where the whole interval lies on "
-        "the better side of 0, a price where the whole of it lies beyond the limit. docs/finding.md has the rules and how "
-        "often they are wrong."
+        f"Differences are {one.candidate} {text.MINUS} {one.reference}, prompts as the unit. The intervals hold "
+        f"together: all upper ends with 95 %, and all lower ends ({found.method}). A gain is shown where one lies "
+        "wholly on the better side of 0, a price where it lies wholly beyond the limit. docs/finding.md has the rules "
+        "and how often they are wrong."
     )
 
 

@@ -45,7 +45,7 @@ PANEL: dict[str, tuple[Category, bool | None, TrainingOverlap]] = {
     "aesthetic, free": ("aesthetic", True, "none"),
     "alignment, free": ("alignment", True, "none"),
     "blur": ("pixels", False, "none"),
-    **{name: ("pixels", None, "none") for name in ("saturation", "contrast", "clipped")},
+    **dict.fromkeys(("saturation", "contrast", "clipped"), ("pixels", None, "none")),
 }
 """Category, whether higher is better, and training overlap of each metric."""
 
