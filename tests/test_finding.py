@@ -52,8 +52,10 @@ def test_a_gain_without_overlap_and_without_a_price_is_earned():
     found = find("spo", "base", [paired(0.5), paired(0.6, "same data", facts("own"))])
     assert found.word == "earned"
     assert found.sentences[0].startswith("Earned: spo gains over base in m, free of overlap with its training")
-    assert found.sentences[1].startswith("Gain in m (no training overlap): +0.50 [")
-    assert found.sentences[2].startswith("Gain in own (trained on the same data): +0.60 [")
+    assert found.sentences[1].startswith(
+        "Gain in m (no training overlap): 0.5 times the spread between prompts of base; +0.50 ["
+    )
+    assert found.sentences[2].startswith("Gain in own (trained on the same data): 0.6 times")
 
 
 ROWS = [
@@ -86,8 +88,12 @@ def test_the_table_of_the_rules(gains, loss, look, own, word):
     assert found.sentences[0].lower().startswith(f"{word}: spo gains over base")
     for label in gains:
         assert any(f"gains-{label}" in sentence for sentence in found.sentences)
-    assert any(sentence.startswith("Loss in clip: −0.60") for sentence in found.sentences) == loss
-    assert any(sentence.startswith("Shift of tint: +1.2") for sentence in found.sentences) == (look or own)
+    assert (
+        any(sentence.startswith("Loss in clip: ") and "; −0.60 [" in sentence for sentence in found.sentences) == loss
+    )
+    assert any(sentence.startswith("Shift of tint: ") and "; +1.2" in sentence for sentence in found.sentences) == (
+        look or own
+    )
     assert any("with trained_on in the suite" in one for one in found.sentences) == (
         "unknown" in gains and "none" not in gains
     )
@@ -169,10 +175,19 @@ def test_what_is_no_preference_aesthetics_or_alignment_can_only_be_a_price():
         assert find("spo", "base", [paired(-0.8 if better else 0.8, of=facts("b", "pixels", better))]).word == "worse"
 
 
-@pytest.mark.parametrize(("limit", "shift", "reads"), [
-    ("+0.3", 0.9, "price"), ("+0.3", -0.9, "within its limit"), ("-0.3", -0.9, "price"), ("-0.3", 0.9, "within its limit"),
-    ("+-0.3", -0.9, "price"), ("+-0.3", 0.9, "price"), ("+-0.3", 0.3, "not excluded"), ("+0.3", 0.3, "not excluded"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("limit", "shift", "reads"),
+    [
+        ("+0.3", 0.9, "price"),
+        ("+0.3", -0.9, "within its limit"),
+        ("+0.3", 0.3, "not excluded"),
+        ("-0.3", -0.9, "price"),
+        ("-0.3", 0.9, "within its limit"),
+        ("+-0.3", -0.9, "price"),
+        ("+-0.3", 0.9, "price"),
+        ("+-0.3", 0.3, "not excluded"),
+    ],
+)
 def test_limits_on_what_only_describes_have_their_side(limit, shift, reads):
     (one,) = find("spo", "base", [paired(shift, of=facts("tint", "pixels", None), limit=limit)]).metrics
     assert (one.reads, one.limit, one.own_limit, one.margin) == (reads, limit, True, pytest.approx(0.3))
@@ -193,9 +208,9 @@ def test_sizes_need_no_statistics():
     assert (metric.prompt_spreads, metric.sample_spreads) == (pytest.approx(0.5), pytest.approx(2.0))
     assert metric.pairs_won == 2.5 / 4
     (sentence,) = (one for one in find("spo", "base", [one]).sentences if one.startswith("Gain in m"))
-    assert sentence.endswith(
-        "that is 0.5 times the spread between prompts of base, 2.0 times what another seed does and 6.2 of 10 pairs of "
-        "images won."
+    assert sentence.startswith(
+        "Gain in m (no training overlap): 6.2 of 10 pairs of images won, 0.5 times the spread between prompts of base "
+        "and 2.0 times what another seed does; +0.50 ["
     )
 
 

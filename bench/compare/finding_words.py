@@ -65,16 +65,14 @@ def _gain(one: FindingMetric, reference: str) -> str:
         "same data": "trained on the same data",
         "related data": "trained on related data",
     }[one.training_overlap]
-    return f"Gain in {one.metric} ({overlap}): {_difference(one)}{_size(one, reference)}."
+    return f"Gain in {one.metric} ({overlap}): {_size(one, reference)}{_difference(one)}."
 
 
 def _price(one: FindingMetric, reference: str) -> str:
     whose = "the suite's limit" if one.own_limit else "the default limit"
     what = "Shift of" if one.higher_is_better is None else "Loss in"
-    return (
-        f"{what} {one.metric}: {_difference(one)}, beyond {whose} {one.limit} ({_number(one, one.margin)})"
-        f"{_size(one, reference)}."
-    )
+    beyond = f"beyond {whose} of {one.limit} ({_number(one, one.margin)})"
+    return f"{what} {one.metric}: {_size(one, reference)}{_difference(one)}, {beyond}."
 
 
 def _difference(one: FindingMetric) -> str:
@@ -85,13 +83,13 @@ def _difference(one: FindingMetric) -> str:
 def _size(one: FindingMetric, reference: str) -> str:
     """How large a difference is for somebody who reads no statistics."""
     parts = []
+    if one.pairs_won is not None:
+        parts.append(f"{text.number(10 * one.pairs_won, 1)} of 10 pairs of images won")
     if one.prompt_spreads is not None:
         parts.append(f"{_times(one.prompt_spreads)} the spread between prompts of {reference}")
     if one.sample_spreads is not None:
         parts.append(f"{_times(one.sample_spreads)} what another seed does")
-    if one.pairs_won is not None:
-        parts.append(f"{text.number(10 * one.pairs_won, 1)} of 10 pairs of images won")
-    return f"; that is {text.joined(parts)}" if parts else ""
+    return f"{text.joined(parts)}; " if parts else ""
 
 
 def _times(value: float) -> str:
