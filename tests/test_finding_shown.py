@@ -112,9 +112,11 @@ def test_a_tag_alone_has_no_finding(folder: Path, capsys: pytest.CaptureFixture[
 
 
 def test_the_report_verb_tells_them_on_stderr(
-    folder: Path, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.plots.style.figure_bytes", blank_figure)
+    run, folder = make_run(tmp_path / "run", prompts=10, variants=("base", "spo")), tmp_path / "run"
+    write_run(run, folder)
     assert run_command_line(["report", str(folder)]) == 0
     shown = capsys.readouterr()
     assert all(sentence in shown.err for sentence in sentences_of(run))
