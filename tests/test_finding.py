@@ -94,7 +94,7 @@ def test_the_table_of_the_rules(gains, loss, look, own, word):
     assert any(sentence.startswith("Shift of tint: ") and "; +1.2" in sentence for sentence in found.sentences) == (
         look or own
     )
-    assert any("with trained_on in the suite" in one for one in found.sentences) == (
+    assert any("say what it was trained on" in one for one in found.sentences) == (
         "unknown" in gains and "none" not in gains
     )
 

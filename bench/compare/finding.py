@@ -18,6 +18,7 @@ from bench.compare.finding_words import sentences
 from bench.compare.flat import flat_scores
 from bench.compare.pairing import ImageScores, pair_prompts, usable_scores
 from bench.errors import UsageError
+from bench.metrics.training_data import overlap_with
 from bench.records import (
     GAINS,
     Baseline,
@@ -237,10 +238,11 @@ def _in_runs(
     suite, table = runs[0].info.suite, usable_scores(runs[0])
     other_table = table if runs[1] is runs[0] else usable_scores(runs[1])
     limits = {limit.name: limit for limit in runs[1].info.suite.limits}
+    trained_on = runs[0].info.trained_on
     found = []
     for one, other in pairs:
         read = [
-            _paired(suite, facts, overlap_in(runs[0], one, facts), ours, theirs, limits.get(facts.name))
+            _paired(suite, facts, overlap_with(facts, trained_on.get(one)), ours, theirs, limits.get(facts.name))
             for facts in metrics
             if not (facts.category == "distance" and (one == firsts[0] or other == firsts[1]))
             if (ours := table.get((one, facts.name))) and (theirs := other_table.get((other, facts.name)))
@@ -317,7 +319,7 @@ def find_in_frozen(
         if ours is None or theirs is None or ours.doubts or theirs.doubts:
             continue
         read = [
-            _frozen(those, facts, overlap_in(candidate, one, facts), above, below, limits.get(facts.name))
+            _frozen(those, facts, overlap_with(facts, ours.trained_on), above, below, limits.get(facts.name))
             for facts in reference.metrics
             if facts.category != "distance" and versions.get(facts.name) == facts.full_version
             if (above := ours.values.get(facts.name)) and (below := theirs.values.get(facts.name))
@@ -349,8 +351,3 @@ def _frozen(
         limit=limit,
         missing=len(prompts) - len(both),
     )
-
-
-def overlap_in(side: Run | Baseline, variant: str, facts: MetricFacts) -> TrainingOverlap:
-    """The training overlap of a metric and a variant of a run or of a frozen one."""
-    return facts.training_overlap

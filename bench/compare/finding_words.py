@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench import formatting as text
+from bench.metrics.training_data import SAY_IT
 from bench.records import GAINS, FindingMetric, FindingWord, TrainingOverlap
 
 _FIRST: tuple[TrainingOverlap, ...] = ("none", "unknown", "related data", "same data")
@@ -134,7 +135,7 @@ def _farthest(one: FindingMetric) -> float:
 def _say_training(candidate: str, gains: Sequence[FindingMetric], word: FindingWord) -> str:
     if word != "not shown" or not any(one.training_overlap == "unknown" for one in gains):
         return ""
-    return f"Say what {candidate} was trained on, with trained_on in the suite."
+    return f"Of {candidate}, {SAY_IT}."
 
 
 def _no_free_metric(candidate: str, metrics: Sequence[FindingMetric]) -> str:

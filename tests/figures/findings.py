@@ -104,7 +104,7 @@ class Row:
 
 def facts_of(name: str) -> MetricFacts:
     """A metric of the panel."""
-    category, better, overlap = PANEL[name]
+    category, better, _ = PANEL[name]
     return MetricFacts(
         name=name,
         version="1",
@@ -115,8 +115,8 @@ def facts_of(name: str) -> MetricFacts:
         high=None,
         category=category,
         encoder=None,
-        trained_on="nothing",
-        training_overlap=overlap,
+        trained_on=(),
+        training_data="nothing",
         licence="Apache-2.0",
         reference="tests/figures/findings.py",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fakes import make_run
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from scipy.stats import ttest_1samp
 
-from bench.errors import UsageError
+from bench.cli.targets import read_suite
+from bench.errors import SuiteError, UsageError
 from bench.gate.check import new_check
 from bench.gate.outcomes import formatted
 from bench.gate.quality import check_metric
@@ -20,6 +23,7 @@ from bench.suite.limits import check_metric_limit, parse_limit
 FACTS = {facts.name: facts for facts in make_run("r", prompts=2).info.metrics}
 SATURATION = FACTS["saturation"]
 REFERENCE = 0.4
+PROMPTS = Path(__file__).parents[2] / "prompts"
 MIRRORED = {"rise": "-", "fall": "+", "shift": "+-"}
 
 
@@ -158,3 +162,14 @@ def test_a_shift_that_the_range_forbids_is_no_limit():
     high = np.full(20, 0.97) + 0.01 * np.cos(np.arange(20))
     assert "no rise could exceed" in verdict(np.zeros(20), "+0.5", theirs=high).sentence
     assert verdict(np.zeros(20), "+-0.5", theirs=high).outcome == "pass"
+
+
+def test_a_suite_is_refused_when_it_is_read_and_not_after_the_run(tmp_path):
+    text = (PROMPTS / "mini.toml").read_text(encoding="utf-8")
+    own = tmp_path / "own.toml"
+    (tmp_path / "mini.jsonl").write_bytes((PROMPTS / "mini.jsonl").read_bytes())
+    own.write_text(text.replace("[limits]", '[limits]\nsaturation = "0.1"'), encoding="utf-8")
+    with pytest.raises(SuiteError, match=r"own\.toml: limits\.saturation is '0\.1', but this metric only describes"):
+        read_suite(str(own), None)
+    own.write_text(text.replace("[limits]", '[limits]\nsaturation = "+-0.1"'), encoding="utf-8")
+    assert read_suite(str(own), None).limits[0].limited == "shift"
