@@ -12,7 +12,7 @@ import typer
 from bench.cli import options
 from bench.cli.grid_results import compare_grid_folder
 from bench.cli.options import Metrics, RunFolder, SecondRun
-from bench.cli.printing import DONE, Columns, Table, print_json, print_tables, say, show
+from bench.cli.printing import DONE, Columns, Table, latex, print_json, print_tables, say, show, wrapped
 from bench.compare import (
     MIN_TAG_PROMPTS,
     compare_run,
@@ -33,6 +33,7 @@ from bench.formatting import (
     holds,
     interval,
     listed,
+    markdown,
     number,
     percent,
     plural,
@@ -160,9 +161,9 @@ def _print_findings(form: str, findings: Sequence[Finding]) -> None:
         if form == "markdown":
             show("\n".join([f"**{markdown(first)}**", "", *(f"- {markdown(other)}" for other in others), ""]))
         elif form == "latex":
-            show("\n".join(f"% {sentence}" for sentence in one.sentences) + "\n")
+            show("\n".join(f"% {latex(sentence)}" for sentence in one.sentences) + "\n")
         else:
-            show("\n".join([first, *(f"  {other}" for other in others), ""]))
+            show("\n".join([wrapped(first), *(wrapped(other, "  ") for other in others), ""]))
 
 
 def split_pairs(text: str | None) -> tuple[tuple[str, str], ...] | None:
