@@ -13,9 +13,22 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import msgspec
 
 from bench import baseline, compare, documents, gate, records, store
+from bench.comparability import check_names
 from bench.compare import grid as compare_of_grid
+from bench.compare.finding import find_in_run, find_in_runs
 from bench.formatting import set_letters
-from bench.records import Baseline, Delta, GridDifference, MetricMean, Ranking, RateChange, RunInfo, TimingName, Verdict
+from bench.records import (
+    Baseline,
+    Delta,
+    Finding,
+    GridDifference,
+    MetricMean,
+    Ranking,
+    RateChange,
+    RunInfo,
+    TimingName,
+    Verdict,
+)
 from bench.store import grid as store_grid
 from bench.store.grid import GridRuns
 
@@ -169,7 +182,9 @@ class Records(tuple[R, ...]):
     """Typed records, which are also a table."""
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a record, of rankings one a variant; an interval is two columns, ``..._low`` and ``..._high``."""
+        """One row a record, of rankings one a variant, of findings one a metric.
+
+        An interval is two columns, ``..._low`` and ``..._high``."""
         import pandas as pd
 
         return pd.DataFrame([row for record in self for row in _rows(record)])
@@ -308,6 +323,30 @@ def rate_changes(run: Run, *, pairs: compare.Pairs | None = None, level: float =
     return Records(compare.rate_changes(run.record, wanted, level=level))
 
 
+def findings(candidate: Run, reference: Run | None = None, *, pairs: compare.Pairs | None = None) -> Records[Finding]:
+    """Whether each gain is earned, bought, mixed with a price, or not shown: ``bench.compare.finding.find``.
+
+    Args:
+        candidate: a run, or the run of the candidates.
+        reference: the run that it is compared with; None compares variants of one run.
+        pairs: (candidate, reference) variants; None means each with the first and spo with dpo, or those of like name.
+
+    Raises:
+        UsageError: an unknown variant.
+        IncomparableError: another protocol, or nothing in common.
+    """
+    ours = candidate.record
+    if reference is None:
+        known = [variant.name for variant in ours.info.suite.variants]
+        check_names([name for pair in pairs or () for name in pair], known, "The run has no variant")
+        return Records(find_in_run(ours, compare.variant_pairs(ours.info.suite) if pairs is None else pairs))
+    names = [[variant.name for variant in run.info.suite.variants] for run in (ours, reference.record)]
+    for place, known in enumerate(names):
+        check_names([pair[place] for pair in pairs or ()], known, "The run has no variant")
+    like_named = [(name, name) for name in names[0] if name in names[1]]
+    return Records(find_in_runs(ours, reference.record, like_named if pairs is None else pairs))
+
+
 def rank_variants(run: Run, *, metrics: Sequence[str] | None = None, level: float = 0.95) -> Records[Ranking]:
     """Three or more variants ranked by each metric: ``bench.compare.rank_variants``, which says the arguments."""
     return Records(compare.rank_variants(run.record, metrics=metrics, level=level))
@@ -363,6 +402,18 @@ def _rows(record: records.Record) -> Iterable[dict[str, Any]]:
             (found,) = _rows(strength)
             sets = set_letters(strength.variant, record.tied_sets)
             yield {"metric": record.metric, **found, "tied_sets": sets, "prompts": record.prompts}
+        return
+    if isinstance(record, Finding):
+        for metric in record.metrics:
+            (found,) = _rows(metric)
+            spreads = {"prompt_spreads": metric.prompt_spreads, "sample_spreads": metric.sample_spreads}
+            yield {
+                "candidate": record.candidate,
+                "reference": record.reference,
+                "word": record.word,
+                **found,
+                **spreads,
+            }
         return
     row: dict[str, Any] = {}
     for name, value in msgspec.structs.asdict(record).items():

@@ -104,9 +104,12 @@ def test_what_has_no_margin_says_why():
     facts = {one.name: one for one in runs[0].info.metrics}
     suite = runs[0].info.suite
     first, second = tables(runs, "saturation")
-    found = metric_noise(suite, "base", facts["saturation"], first, {"seed": [second]})
+    distance = replace(facts["saturation"], category="distance")
+    found = metric_noise(suite, "base", distance, first, {"seed": [second]})
     assert (found.margin, found.margin_sd) == (None, None)
-    assert "no direction" in found.reason
+    assert "distance" in found.reason
+    found = metric_noise(suite, "base", facts["saturation"], first, {"seed": [second]})
+    assert found.margin == pytest.approx(detectable_loss(30, found.sources[-1].sd, 0.95)), "both sides must hold"
     first, _ = tables(runs)
     found = metric_noise(suite, "base", facts["mini-clip"], first, {"process": [first], "seed": [first]})
     assert (found.margin, found.floor) == (None, 0)

@@ -46,6 +46,28 @@ def test_the_code_of_the_page_runs_from_top_to_bottom(capsys: pytest.CaptureFixt
         assert words in told
 
 
+def test_the_frame_of_findings_has_a_row_for_each_metric_and_names_are_checked(
+    runs: tuple[bench.Run, bench.Run],
+) -> None:
+    run, other = runs
+    found = bench.findings(run)
+    assert [(one.candidate, one.reference) for one in found] == [("dpo", "base"), ("spo", "base"), ("spo", "dpo")]
+    rows = found.to_frame()
+    assert len(rows) == sum(len(one.metrics) for one in found)
+    row = rows[(rows.candidate == "spo") & (rows.reference == "base") & (rows.metric == "mini-preference")].iloc[0]
+    metric = next(one for one in found[1].metrics if one.metric == "mini-preference")
+    assert (row.word, row.reads, row.interval_low) == (found[1].word, metric.reads, metric.interval.low)
+    assert row.prompt_spreads == metric.mean / metric.prompt_sd
+    (across,) = bench.findings(other, run, pairs=[("spo", "base")])
+    assert (across.candidate, across.reference) == ("spo@other", "base@mini")
+    for wrong in (
+        lambda: bench.findings(run, pairs=[("spoo", "base")]),
+        lambda: bench.findings(other, run, pairs=[("spo", "bass")]),
+    ):
+        with pytest.raises(UsageError, match="did you mean"):
+            wrong()
+
+
 def test_a_frame_holds_the_numbers_of_its_records(runs: tuple[bench.Run, bench.Run]) -> None:
     run, other = runs
     for found in (bench.compare_run(run), bench.compare_runs(other, run)):

@@ -280,7 +280,7 @@ def test_hostile_prompts_notes_and_names_stay_text(tmp_path: Path) -> None:
     assert "<script" not in note
     rows = [line for line in note.splitlines() if line.startswith("| ") and "**Failed**" in line]
     assert rows
-    assert all(len(re.split(r"(?<!\\)\|", row)) == 11 for row in rows)
+    assert all(len(re.split(r"(?<!\\)\|", row)) == 13 for row in rows)
 
 
 # --- print ------------------------------------------------------------------------------------

@@ -150,13 +150,15 @@ def _session_medians(sessions: Sequence[Run], variant: str, name: TimingName) ->
 def _margin(
     facts: MetricFacts, suite: Suite, floor: float, seed: SourceNoise | None
 ) -> tuple[float | None, str | None]:
-    if facts.higher_is_better is None:
-        return None, "it only describes: no direction is better, so there is no loss to limit"
+    if facts.category == "distance":
+        return None, "it is a distance to the reference, which has no limit"
     if seed is None:
         return None, "there is no run with other seeds"
     # The gate is symmetric: what it can tell from the margin is what it needs of one at no loss.
     worth = int(effective_groups([prompt.unit for prompt in suite.prompts]))
-    smallest = detectable_loss(worth, seed.sd if seed.unit_sd is None else seed.unit_sd, PASSES)
+    # A metric that only describes may be limited either way, and then both sides must hold.
+    passes = (1 + PASSES) / 2 if facts.higher_is_better is None else PASSES
+    smallest = detectable_loss(worth, seed.sd if seed.unit_sd is None else seed.unit_sd, passes)
     if smallest is None:
         of = "" if worth == len(suite.prompts) else f" in groups that are worth {worth}"
         return None, f"a gate on {len(suite.prompts)} prompts{of} never passes"

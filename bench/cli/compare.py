@@ -12,7 +12,7 @@ import typer
 from bench.cli import options
 from bench.cli.grid_results import compare_grid_folder
 from bench.cli.options import Metrics, RunFolder, SecondRun
-from bench.cli.printing import DONE, Columns, Table, print_json, print_tables, say, show
+from bench.cli.printing import DONE, Columns, Table, latex, print_json, print_tables, say, show, wrapped
 from bench.compare import (
     MIN_TAG_PROMPTS,
     compare_run,
@@ -23,6 +23,7 @@ from bench.compare import (
     timing_ratios,
     variant_pairs,
 )
+from bench.compare.finding import find_in_run, find_in_runs
 from bench.compare.tags import ADVICE
 from bench.errors import InvalidError, UsageError
 from bench.formatting import (
@@ -32,6 +33,7 @@ from bench.formatting import (
     holds,
     interval,
     listed,
+    markdown,
     number,
     percent,
     plural,
@@ -41,7 +43,7 @@ from bench.formatting import (
     signed,
 )
 from bench.metrics.training_data import SAY_IT
-from bench.records import Delta, Interval, Ranking, RateChange, Ratio, Run, TimingSummary
+from bench.records import Delta, Finding, Interval, Ranking, RateChange, Ratio, Run, TimingSummary
 from bench.store import load_run
 from bench.store.grid import is_grid
 
@@ -125,18 +127,43 @@ def compare(
     rankings = rank_variants(candidate, metrics=chosen) if whole else ()
     if not deltas and not ratios:
         raise _nothing_to_compare(run, alone=reference is None and len(candidate.info.suite.variants) < 2)
+    findings: tuple[Finding, ...] = ()
+    if tag is None and deltas:
+        found = names or tuple(dict.fromkeys(_variants_of(delta, reference) for delta in deltas))
+        findings = find_in_run(candidate, found) if reference is None else find_in_runs(candidate, reference, found)
     if left_out := () if names else _left_out(candidate, reference, deltas):
         say(f"Not compared, since there are no scores on both sides: {listed(left_out)}.")
     if format_ == "json":
-        print_json({"deltas": deltas, "ratios": ratios, "timings": timings, "rankings": rankings, "rates": rates})
+        results = {"deltas": deltas, "ratios": ratios, "timings": timings, "rankings": rankings, "rates": rates}
+        print_json({"findings": findings, **results})
         return DONE
     if format_ == "csv":
-        show(tidy_csv(deltas, ratios, rankings, rates).removesuffix("\n"))
+        show(tidy_csv(deltas, ratios, rankings, rates, findings).removesuffix("\n"))
         return DONE
     describe = {facts.name for facts in candidate.info.metrics if facts.higher_is_better is None}
     tables = [*_pair_tables(deltas, ratios, timings, describe), *map(_ranking_table, rankings), *_rate_tables(rates)]
+    _print_findings(format_, findings)
     print_tables(format_, tables, _footnotes(deltas, ratios, timings, rankings))
     return DONE
+
+
+def _variants_of(delta: Delta, reference: Run | None) -> tuple[str, str]:
+    """The names of a difference's variants, without the names of their runs."""
+    if reference is None:
+        return delta.candidate, delta.reference
+    return delta.candidate.rpartition("@")[0], delta.reference.rpartition("@")[0]
+
+
+def _print_findings(form: str, findings: Sequence[Finding]) -> None:
+    """The findings, each its first sentence and below it what it rests on."""
+    for one in findings:
+        first, *others = one.sentences
+        if form == "markdown":
+            show("\n".join([f"**{markdown(first)}**", "", *(f"- {markdown(other)}" for other in others), ""]))
+        elif form == "latex":
+            show("\n".join(f"% {latex(sentence)}" for sentence in one.sentences) + "\n")
+        else:
+            show("\n".join([wrapped(first), *(wrapped(other, "  ") for other in others), ""]))
 
 
 def split_pairs(text: str | None) -> tuple[tuple[str, str], ...] | None:
@@ -329,7 +356,8 @@ TIDY = (
     "training_overlap",
 )  # fmt: skip
 """Columns of ``--format csv``. ``kind`` says what ``value`` is: the ``difference`` of two means, the ``ratio`` of two
-medians, the change of a ``rate`` of flagged images, or a ``strength``, where ``candidate`` is the ranked variant."""
+medians, the change of a ``rate`` of flagged images, or a ``strength``, where ``candidate`` is the ranked variant. A
+``finding`` has its word as its name, and no value."""
 
 
 def tidy_csv(
@@ -337,11 +365,15 @@ def tidy_csv(
     ratios: Sequence[Ratio],
     rankings: Sequence[Ranking],
     rates: Sequence[RateChange] = (),
+    findings: Sequence[Finding] = (),
 ) -> str:
     """Each result of a comparison as a row of unrounded values; a value that does not exist is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, TIDY, restval="", lineterminator="\n")
     writer.writeheader()
+    for finding in findings:
+        pair = {"candidate": finding.candidate, "reference": finding.reference}
+        writer.writerow({"kind": "finding", **pair, "name": finding.word})
     for delta in deltas:
         same = {name: getattr(delta, name) for name in TIDY if hasattr(delta, name)}
         values = {"reference_value": delta.reference_mean, "candidate_value": delta.candidate_mean, "value": delta.mean}

@@ -275,6 +275,8 @@ def print_gate(gate: Gate) -> None:
     same = f"The weights are equal on both sides: {', '.join(equal)}." if equal else None
     for note in filter(None, (same, *gate.notes, unexplained(gate))):
         show(f"Note: {note}")
+    for finding in gate.findings:
+        show(f"For information: {finding.sentences[0]}")
     counts = Counter(verdict.outcome for verdict in gate.verdicts)
     parts = [f"{counts[outcome]} {WORDS[outcome]}" for outcome in WORST_FIRST if counts[outcome]]
     show(
@@ -289,6 +291,7 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
         found = formatted(verdict)
         numbers = [found.reference, found.candidate, found.loss, found.interval, found.margin, found.detectable]
         rows.append([verdict.name, WORDS[verdict.outcome], verdict.training_overlap or "", *numbers])
-    headings = ("reference", "candidate", "loss", "interval", "allowed", "detectable")
+    change = "loss or shift" if any(one.shift is not None for one in verdicts) else "loss"
+    headings = ("reference", "candidate", change, "interval", "allowed", "detectable")
     print_table({"gated": "name", "outcome": "name", "overlap": "name", **dict.fromkeys(headings, "number")}, rows)
     show()

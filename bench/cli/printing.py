@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Literal, TextIO
 
@@ -161,6 +162,14 @@ def _output_width() -> int | None:
     if os.environ.get("COLUMNS", "").isdigit():
         return int(os.environ["COLUMNS"])
     return os.get_terminal_size(sys.stdout.fileno()).columns or None if sys.stdout.isatty() else None
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Running text in lines of the output's width, each after ``indent``; in one line where it has no width."""
+    width = _output_width()
+    return (
+        indent + text if width is None else textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
+    )
 
 
 def markdown_table(columns: Columns, rows: Sequence[Sequence[str]]) -> str:

@@ -73,6 +73,8 @@ def _tell(stage: Stage, outcome: Outcome, quiet: bool, folder: str, variants: in
         counts = f"{outcome.images} images, {outcome.scores} scores, {outcome.timings} timings"
         counts += f", {outcome.missing} images still to render" if outcome.missing else ""
         say(f"{'Nothing was left to do' if outcome.done_before else 'Done'}: {counts} in {folder}.")
+        for finding in outcome.findings:
+            say(f"  {finding}")
         if stage in ("all", "report"):
             verb, with_what = ("compare", "") if variants > 1 else ("gate", " --baseline PATH")
             say(f"  next: hotart-bench {verb} {argument(folder)}{with_what}")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.documents import exists
-from bench.errors import UsageError
+from bench.errors import SuiteError, UsageError
 from bench.formatting import argument, did_you_mean
-from bench.metrics import all_metrics, training_of_metrics
+from bench.metrics import all_metrics, facts_for, training_of_metrics
 from bench.records import Suite
 from bench.store import read_info
 from bench.store.grid import is_grid, read_grid
@@ -18,6 +18,7 @@ from bench.store.object_store import is_run_at, run_url, working_folder
 from bench.store.objects import is_url
 from bench.store.reading import RUNS, folder_of
 from bench.suite import list_suites, load_suite
+from bench.suite.limits import check_metric_limit
 from bench.trained_on import check_suite
 
 
@@ -81,7 +82,7 @@ def recorded_suite(folder: str) -> Suite:
 
 
 def read_suite(name_or_path: str, limit: int | None) -> Suite:
-    """The suite of that name or file, its metrics checked against those that are installed."""
+    """The suite of that name or file, its metrics and their limits checked against those that are installed."""
     path = Path(name_or_path)
     if name_or_path not in list_suites() and is_grid(path):
         raise UsageError(
@@ -95,4 +96,11 @@ def read_suite(name_or_path: str, limit: int | None) -> Suite:
         )
     suite = load_suite(name_or_path, limit=limit, known_metrics=all_metrics())
     check_suite(suite, training_of_metrics())
+    facts = {one.name: one for one in facts_for(suite.metrics)}
+    for one in suite.limits:
+        try:
+            if one.name in facts:
+                check_metric_limit(one, facts[one.name])
+        except UsageError as error:
+            raise SuiteError(f"{suite.source}: {error}", error.hint) from error
     return suite

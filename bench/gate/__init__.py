@@ -12,6 +12,7 @@ from typing import cast
 import msgspec
 
 from bench.comparability import machine_differences, refuse_incomparable
+from bench.compare.finding import find_in_frozen
 from bench.compare.tags import ADVICE
 from bench.errors import UsageError
 from bench.faces.asked import faces_asked
@@ -100,6 +101,7 @@ def check_limits(
         verdicts=verdicts,
         notes=tuple(more),
         time=time,
+        findings=find_in_frozen(*sides, pairs, prompts, "" if one_session else " of the baseline"),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from bench.records import Interval, Limit, Outcome, Verdict
+from bench.records import Interval, Limit, Verdict
 from bench.stats.bounds import LEVEL
 from bench.suite.limits import quantity_of
 
@@ -44,11 +44,6 @@ def new_check(
 def with_interval(check: Verdict, low: float, high: float, method: str) -> Verdict:
     """The check with the two-sided 90 % interval of its loss."""
     return replace(check, interval=Interval(low=low, high=high, method=method, level=LEVEL))
-
-
-def outcome_of(low: float, high: float, margin: float) -> Outcome:
-    """pass where the whole interval of the loss is at most the margin, fail where the whole of it is over it."""
-    return "pass" if high <= margin else "fail" if low > margin else "inconclusive"
 
 
 def subject(check: Verdict) -> str:

@@ -77,7 +77,7 @@ def _add_suite(root: Xml.Element, gate: Gate, numbers: Sequence[tuple[str, str]]
 
 def _numbers(verdict: Verdict) -> list[tuple[str, str]]:
     """What is known of a verdict; a number that there is none of has no property, and the sentence says why."""
-    found = verdict.interval
+    found, shifted = verdict.interval, verdict.shift_interval
     numbers: list[tuple[str, str | float | None]] = [
         ("outcome", verdict.outcome),
         ("reference", verdict.reference),
@@ -89,6 +89,9 @@ def _numbers(verdict: Verdict) -> list[tuple[str, str]]:
         ("interval.high", None if found is None else found.high),
         ("interval.level", None if found is None else found.level),
         ("interval.method", None if found is None else found.method),
+        ("shift", verdict.shift),
+        ("shift_interval.low", None if shifted is None else shifted.low),
+        ("shift_interval.high", None if shifted is None else shifted.high),
         ("candidate_mean", verdict.candidate_mean),
         ("reference_mean", verdict.reference_mean),
         ("n", verdict.n),
@@ -101,13 +104,15 @@ def _numbers(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def _details(verdict: Verdict) -> list[str]:
-    words = formatted(verdict)
+    words, what = formatted(verdict), "loss" if verdict.shift is None else "shift"
+    allowed = f"allowed {words.margin} (limit {verdict.limit.text})"
     lines = [
-        f"loss {words.loss}, interval {words.interval}, allowed {words.margin} (limit {verdict.limit.text})",
+        f"{what} {words.loss}, interval {words.interval}, {allowed}",
         f"{verdict.candidate} {words.candidate}, {verdict.reference} {words.reference}, {words.behind}",
     ]
     if verdict.worst:
-        lines.append("prompts that lost most (candidate, reference, loss):")
+        lost, change = ("lost", "loss") if verdict.shift is None else ("moved", verdict.limit.limited)
+        lines.append(f"prompts that {lost} most (candidate, reference, {change}):")
     lines += [f"  {one.prompt_id}: {one.candidate:.6g}, {one.reference:.6g}, {one.loss:.6g}" for one in verdict.worst]
     return lines
 

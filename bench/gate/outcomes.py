@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 from bench import formatting as text
 from bench.gate.check import subject
-from bench.records import Gate, Outcome, Unit, Verdict
+from bench.records import Gate, Limited, Outcome, Unit, Verdict
 from bench.stats.bounds import LEVEL, MIN_PROMPTS
 
 Inconclusive = Literal["fail", "warn"]
@@ -44,6 +44,8 @@ def unexplained(gate: Gate) -> str | None:
 
 # A verdict's numbers as a table shows them.
 
+SIGNS: dict[Limited, str] = {"loss": "", "rise": "+", "fall": text.MINUS, "shift": "±"}
+
 
 @dataclass(frozen=True)
 class Formatted:
@@ -62,7 +64,8 @@ class Formatted:
 def formatted(verdict: Verdict) -> Formatted:
     """The numbers in words: of a metric in its unit, of a timed quantity the loss in per cent.
 
-    They are rounded by the interval's half width, or a tenth of the largest number there is.
+    Of a metric that only describes, loss and interval are those of its shift, and the margin has its limit's sign. They
+    are rounded by the interval's half width, or a tenth of the largest number there is.
     """
     timed, found = verdict.kind == "timing", verdict.interval
     scale, unit = (100.0, " %") if timed else (1.0, "")
@@ -81,13 +84,14 @@ def formatted(verdict: Verdict) -> Formatted:
             return text.quantity(value, cast(Unit, verdict.unit))
         return text.number(value, decimals)
 
+    change, ends = (verdict.loss, found) if verdict.shift is None else (verdict.shift, verdict.shift_interval)
     per, many = ("round", "values") if timed else ("prompt", "images")
     return Formatted(
         reference=mean(verdict.reference_mean),
         candidate=mean(verdict.candidate_mean),
-        loss=amount(verdict.loss, True),
-        interval=text.NONE if found is None else f"[{amount(found.low, True)}, {amount(found.high, True)}]",
-        margin=amount(verdict.margin),
+        loss=amount(change, True),
+        interval=text.NONE if ends is None else f"[{amount(ends.low, True)}, {amount(ends.high, True)}]",
+        margin=text.NONE if verdict.margin is None else SIGNS[verdict.limit.limited] + amount(verdict.margin),
         detectable=amount(verdict.detectable),
         behind=f"{text.plural(verdict.n, per) if timed else _prompts(verdict)} x {verdict.samples} {many}",
     )
@@ -121,7 +125,9 @@ def metric_sentence(verdict: Verdict, better: Literal["higher", "lower"], cautio
         moved = "hardly changed"
     else:
         moved = f"{'fell' if (loss > 0) == (better == 'higher') else 'rose'} by {size}"
-    if verdict.margin:
+    if verdict.margin and verdict.limit.limited == "shift":
+        allowed = f"a shift of at most {_amount(verdict, verdict.margin)} either way is allowed"
+    elif verdict.margin:
         allowed = f"a {worse} of at most {_amount(verdict, verdict.margin)} is allowed"
     else:
         allowed = "there is no margin yet"
@@ -183,6 +189,9 @@ def _metric_reason(verdict: Verdict, worse: str, gain: str) -> str:
     low, high = _amount(verdict, found.low), _amount(verdict, found.high)
     if verdict.outcome == "fail":
         return f"the {worse} is larger than that: at least {low} with {SURE} confidence"
+    if verdict.outcome == "pass" and verdict.limit.limited == "shift":
+        most = _amount(verdict, max(-found.low, found.high))
+        return f"with {SURE} confidence it is no larger than {most}"
     if verdict.outcome == "pass":
         none = f"with {SURE} confidence there is none"
         return none if found.high <= 0 else f"with {SURE} confidence it is no larger than {high}"

@@ -1,4 +1,6 @@
-"""The verdict on one metric: is the mean loss over the prompts within its margin?"""
+"""The verdict on one metric: is the mean loss over the prompts, or the shift of one that only describes, within its
+margin?
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,16 @@ from typing import Literal
 import numpy as np
 from msgspec.structs import replace
 
+from bench.compare.flat import flat_scores
 from bench.compare.tags import tags_explain
 from bench.formatting import listed, plural
-from bench.gate.check import NEAREST, invalid, outcome_of, with_interval
+from bench.gate.check import NEAREST, invalid, with_interval
 from bench.gate.outcomes import few_sentence, metric_sentence, unchanged_sentence
 from bench.records import MetricFacts, Prompt, Verdict, WorstPrompt
 from bench.stats.bounds import METHOD, MIN_PROMPTS, detectable_loss, mean_bounds, prompts_for
-from bench.stats.effects import Floats, is_constant, mean, rescaled, sd
+from bench.stats.effects import Floats, is_constant, mean, rescaled
 from bench.stats.groups import Units, group_units
-from bench.suite.limits import metric_margin
+from bench.suite.limits import limit_outcome, metric_margin
 
 WORST = 10
 LARGEST = 1e100
@@ -27,8 +30,6 @@ FEW = 25
 MANY = 100
 SKEWED = 1.0
 """Skewness of the losses, towards the side that misleads, from which on a verdict on under 100 says so."""
-FLAT = 0.01
-"""Scores whose standard deviation over the prompts is under this share of the other side's do not follow the images."""
 
 
 def check_metric(
@@ -63,32 +64,47 @@ def check_metric(
     if reason:
         return invalid(check, reason)
     above, below = (np.array(side, dtype=np.float64) for side in (ours, theirs))
-    losses = (below - above) if facts.higher_is_better else (above - below)
+    upwards = _is_limited_upwards(check, facts, mean(above - below))
+    losses = (above - below) if upwards else (below - above)
     check = replace(
         check,
         loss=mean(losses),
+        shift=mean(above - below) if facts.higher_is_better is None else None,
         candidate_mean=mean(above),
         reference_mean=mean(below),
         worst=_worst_prompts(ids, above, below, losses),
         tags_explain=tags_explain(prompts, losses.tolist()),
     )
     margin, no_margin = metric_margin(check.limit, below.tolist())
-    flat = _flat(above, below) if len(prompts) > 1 else ""
+    none_of_it = facts.low if check.limit.limited == "rise" else None
+    flat = flat_scores(above, below, none_of_it) if len(prompts) > 1 else ""
     if flat:
         return invalid(check, flat)
     if margin is None and len(prompts) > 1:
         return invalid(check, no_margin)
-    worst_end = facts.low if facts.higher_is_better else facts.high
-    if margin is not None and worst_end is not None and margin >= abs(mean(below) - worst_end):
-        return invalid(check, f"its limit {check.limit.text} is one that no loss could exceed")
+    ends = (facts.low, facts.high) if check.limit.limited == "shift" else (facts.high if upwards else facts.low,)
+    if margin is not None and all(end is not None and margin >= abs(mean(below) - end) for end in ends):
+        return invalid(check, f"its limit {check.limit.text} is one that no {check.limit.limited} could exceed")
     units = group_units(losses, [prompt.unit for prompt in prompts])
     if len(units.values) < len(losses):
         check = replace(check, groups=len(units.values), effective=units.effective)
-    return _decided(replace(check, margin=margin), facts, losses, units)
+    decided = _decided(replace(check, margin=margin), losses, units, upwards)
+    found = decided.interval
+    if decided.shift is None or found is None:
+        return decided
+    ends = (found.low, found.high) if upwards else (-found.high, -found.low)
+    return replace(decided, shift_interval=replace(found, low=ends[0], high=ends[1]))
 
 
-def _decided(check: Verdict, facts: MetricFacts, losses: Floats, units: Units) -> Verdict:
-    n, margin, worth = check.n, check.margin, int(units.effective)
+def _is_limited_upwards(check: Verdict, facts: MetricFacts, shift: float) -> bool:
+    """Whether a rise is what is limited; of a limit either way, whether the mean rose."""
+    if facts.higher_is_better is not None:
+        return not facts.higher_is_better
+    return shift >= 0 if check.limit.limited == "shift" else check.limit.limited == "rise"
+
+
+def _decided(check: Verdict, losses: Floats, units: Units, upwards: bool) -> Verdict:
+    n, margin, worth, both = check.n, check.margin, int(units.effective), check.limit.limited == "shift"
     if check.equal_weights and not losses.any():
         same = with_interval(check, 0.0, 0.0, "equal values")
         return replace(same, outcome="pass", sentence=unchanged_sentence(same))
@@ -99,15 +115,16 @@ def _decided(check: Verdict, facts: MetricFacts, losses: Floats, units: Units) -
         low, high = mean_bounds(units.values, freedom=units.freedom)
         check = replace(with_interval(check, low, high, METHOD), detectable=detectable_loss(worth, units.sd))
         if worth >= MIN_PROMPTS:
-            check = replace(check, outcome=outcome_of(low, high, margin))
+            check = replace(check, outcome=limit_outcome(low, high, margin, check.limit.limited))
         if check.outcome == "pass" and not losses.any():
             return replace(check, sentence=unchanged_sentence(check))
         if check.outcome == "inconclusive":
             # Prompts with which 80 of 100 gates would decide, if the estimated loss were the true one.
             away = max(abs(margin - mean(losses)), NEAREST * margin)
-            more = math.ceil(prompts_for(away, units.sd) * n / units.effective)
+            # Both ends of an interval must hold: each in 90 of 100, so that both do in 80.
+            more = math.ceil(prompts_for(away, units.sd, power=0.9 if both else 0.8) * n / units.effective)
             check = replace(check, needed=max(n + 1, more))
-    better: Literal["higher", "lower"] = "higher" if facts.higher_is_better else "lower"
+    better: Literal["higher", "lower"] = "lower" if upwards else "higher"
     return replace(check, sentence=metric_sentence(check, better, _caution(check, units)))
 
 
@@ -126,23 +143,6 @@ def _skewness(values: Floats) -> float:
         return 0.0
     deviations, _ = rescaled(values - mean(values))
     return float(np.mean(deviations**3) / np.mean(deviations**2) ** 1.5)
-
-
-def _flat(above: Floats, below: Floats) -> str:
-    """Why scores tell nothing that do not vary, or next to nothing beside the other side's; empty where they do."""
-    spreads = {"the candidate": sd(above), "the reference": sd(below)}
-    widest = max(spreads.values())
-    if widest == 0:
-        return "it gives every prompt the same score on both sides, so it tells nothing"
-    for side, spread in spreads.items():
-        if spread == 0:
-            return f"{side} has the same score on every prompt, so its scores say nothing of its images"
-        if spread < FLAT * widest:
-            return (
-                f"the scores of {side} vary from prompt to prompt by less than {FLAT:.0%} of the other side's, so they "
-                "say nothing of its images"
-            )
-    return ""
 
 
 def _unusable(prompts: Sequence[str], values: Sequence[float | None], side: str) -> str:

@@ -207,6 +207,7 @@ def summary_markdown(
     lost = [one for one in verdicts if one.worst and one.outcome in ("fail", "inconclusive")]
     sections = [
         _headline(gate),
+        _findings(gate),
         _table(verdicts),
         _sentences(verdicts),
         Section("note", tuple(f"- {_text(note)}" for note in gate.notes), ("**Notes**", "")),
@@ -254,15 +255,22 @@ def _within_run(gate: Gate) -> bool:
     return gate.baseline_is_run and gate.run_id == gate.baseline_id
 
 
+def _findings(gate: Gate) -> Section:
+    """What each pair's finding is, in its first sentence."""
+    head = ("**Is a gain real?** For information: the outcome rests on the limits alone.", "")
+    return Section("finding", tuple(f"- {_text(one.sentences[0])}" for one in gate.findings), head)
+
+
 def _table(verdicts: Sequence[Verdict]) -> Section:
     head = (
-        "| outcome | quantity | training overlap | candidate | reference | loss | interval | allowed | detectable "
-        "| behind it |",
+        "| outcome | quantity | training overlap | candidate | reference | loss or shift | interval | allowed "
+        "| detectable | behind it |",
         "|---|---|---|---|---|---:|---|---:|---:|---|",
     )
     tail = (
         "",
-        "_Loss: how much worse the candidate is, over 0 is worse; of times and memory in per cent. A verdict passes "
+        "_Loss: how much worse the candidate is, over 0 is worse; of times and memory in per cent. Shift: of a metric "
+        "that only describes, candidate - reference; its limit says which way it may move. A verdict passes "
         "when the whole interval (90 %) lies within what is allowed, and fails when the whole of it lies beyond. "
         "Detectable: the smallest loss beyond the allowed one that such a gate calls in 80 of 100 runs._",
     )
@@ -301,11 +309,12 @@ def _sentences(verdicts: Sequence[Verdict]) -> Section:
 
 def _worst(verdict: Verdict, pictures: _Pictures, whose: str) -> Section:
     pair = f"{_text(verdict.candidate)} against {_text(verdict.reference)}{whose}"
+    moved, change = ("lost", "loss") if verdict.shift is None else ("moved", verdict.limit.limited)
     head = (
         "<details>",
-        f"<summary>Prompts that lost most on {_text(verdict.name)}: {pair}</summary>",
+        f"<summary>Prompts that {moved} most on {_text(verdict.name)}: {pair}</summary>",
         "",
-        f"| prompt | loss | candidate ({_text(verdict.candidate)}) | reference ({_text(verdict.reference)}) |",
+        f"| prompt | {change} | candidate ({_text(verdict.candidate)}) | reference ({_text(verdict.reference)}) |",
         "|---|---:|---|---|",
     )
     decimals = wording.decimals_for(wording.scale_of(one.loss for one in verdict.worst) / 10)

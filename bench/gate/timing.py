@@ -9,11 +9,12 @@ import numpy as np
 from msgspec.structs import replace
 from scipy.special import stdtrit
 
-from bench.gate.check import NEAREST, invalid, outcome_of, timing_margin, with_interval
+from bench.gate.check import NEAREST, invalid, timing_margin, with_interval
 from bench.gate.outcomes import timing_sentence
 from bench.records import FrozenRound, SessionNoise, TimingName, Verdict
 from bench.stats.bounds import LEVEL
 from bench.stats.effects import Floats, mean, sd
+from bench.suite.limits import limit_outcome
 
 ONLY_ON: dict[TimingName, tuple[str, ...]] = {
     "peak_allocated": ("cuda", "mps"),
@@ -86,7 +87,7 @@ def check_timing(
     )
     if not one_session and not calibrated:
         return replace(check, sentence=timing_sentence(check, NOT_CALIBRATED))
-    check = replace(check, outcome=outcome_of(low, high, margin))
+    check = replace(check, outcome=limit_outcome(low, high, margin))
     if check.outcome == "inconclusive":
         away = max(abs(math.log1p(margin) - shift), NEAREST * math.log1p(margin))
         check = replace(check, needed=_needed(check.n, sides, between, away))

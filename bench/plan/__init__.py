@@ -134,6 +134,8 @@ def _plan_metric(
         sd = differences.sd_of_groups(samples, size)
         unit = {"sd": scores.sd_of_means(samples), "relative": abs(reference_mean), "absolute": 1.0}[limit.kind]
         margin = max(limit.amount * unit, limit.floor or 0.0)
+        # A shift must be within its limit on both sides: each holds so often that both hold with the power.
+        each = (1 + power) / 2 if limit.limited == "shift" else power
         if not 0 < margin < math.inf:
             raise InvalidError(
                 f"The limit {limit.text!r} of {limit.name} comes to {margin:g} with the scores of {pair[1]}, "
@@ -145,8 +147,8 @@ def _plan_metric(
                 samples=samples,
                 margin=margin,
                 sd=sd,
-                prompts=math.ceil(size * prompts_for(margin, sd, true_loss=0.0, power=power)),
-                power_now=power_of_pass(int(worth), sd, margin, 0.0),
+                prompts=math.ceil(size * prompts_for(margin, sd, true_loss=0.0, power=each)),
+                power_now=_power_now(limit, int(worth), sd, margin),
             )
         )
     return MetricPlan(
@@ -161,6 +163,11 @@ def _plan_metric(
         pairs=differences.values,
         sizes=tuple(sizes),
     )
+
+
+def _power_now(limit: Limit, prompts: int, sd: float, margin: float) -> float:
+    one_side = power_of_pass(prompts, sd, margin, 0.0)
+    return max(0.0, 2 * one_side - 1) if limit.limited == "shift" else one_side
 
 
 def _runs(suite: Suite, metrics: Sequence[MetricPlan], image_s: float | None) -> tuple[PlannedRun, ...]:

@@ -26,6 +26,7 @@ from bench.records.base import (
     Unit,
 )
 from bench.records.estimates import MemoryEstimate, MetricPlan, PlannedRun, PlannedSize, SizePlan, TimeEstimate
+from bench.records.finding import GAINS, Finding, FindingMetric, FindingWord, Reading
 from bench.records.gate import (
     Acceptance,
     Baseline,
@@ -99,6 +100,7 @@ from bench.records.suite import (
     ExternalImages,
     GridValue,
     Limit,
+    Limited,
     Lora,
     MeasurePlan,
     PlannedImage,
@@ -126,6 +128,7 @@ from bench.records.weights import (
 
 __all__ = [
     "BASELINE_SCHEMA",
+    "GAINS",
     "GRID_KIND",
     "HEAVIEST_LORA",
     "RUN_SCHEMA",
@@ -152,6 +155,9 @@ __all__ = [
     "Face",
     "FacesAsked",
     "Family",
+    "Finding",
+    "FindingMetric",
+    "FindingWord",
     "Fingerprint",
     "FoundFaces",
     "FrozenRound",
@@ -169,6 +175,7 @@ __all__ = [
     "Interval",
     "Layout",
     "Limit",
+    "Limited",
     "Lora",
     "LoraAudit",
     "Machine",
@@ -191,6 +198,7 @@ __all__ = [
     "Ranking",
     "RateChange",
     "Ratio",
+    "Reading",
     "Record",
     "Render",
     "Run",

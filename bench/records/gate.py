@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from bench.records.base import Record, TimingName, TrainingOverlap
+from bench.records.finding import Finding
 from bench.records.run import Fingerprint, Git, Machine, MetricFacts, TrainedOn
 from bench.records.statistics import Interval
 from bench.records.suite import Limit, Settings
@@ -29,7 +30,9 @@ class Verdict(Record, frozen=True, kw_only=True):
     """The outcome for one metric or timed quantity of one candidate.
 
     A *loss* is how much worse the candidate is: over 0 is worse, whatever the metric's direction. For timed
-    quantities it is the ratio of medians minus 1.
+    quantities it is the ratio of medians minus 1. For a metric that only describes it is how far the mean moved the way
+    that the limit is on: its rise, its fall, or for a limit on both the size of its shift; ``shift`` is the movement
+    itself.
     """
 
     name: str
@@ -46,6 +49,10 @@ class Verdict(Record, frozen=True, kw_only=True):
     loss: float | None = None
     interval: Interval | None = None
     """Two-sided 90 % interval of the loss; its upper end is the one-sided 95 % bound that the margin must hold."""
+    shift: float | None = None
+    """Of a metric that only describes, candidate - reference; else None."""
+    shift_interval: Interval | None = None
+    """Of ``shift``, likewise at 90 %."""
     candidate_mean: float | None = None
     """Mean over prompts; the median of a timed quantity."""
     reference_mean: float | None = None
@@ -90,6 +97,8 @@ class Gate(Record, frozen=True):
     """What the reader should know: variants that are new, quantities that were not gated and why."""
     time: str
     """ISO 8601, UTC."""
+    findings: tuple[Finding, ...] = ()
+    """Of each pair of variants, as information: the outcome rests on the limits alone."""
 
 
 class FrozenRound(Record, frozen=True, array_like=True):

@@ -154,18 +154,23 @@ class Attribution(Record, frozen=True):
     """The suite's own: what a loss in another metric is measured by."""
 
 
+Limited = Literal["loss", "rise", "fall", "shift"]
+"""What a limit is on: a loss, or of a metric that only describes a rise, a fall, or a shift either way."""
+
+
 class Limit(Record, frozen=True):
-    """How much worse is still allowed. The margin is ``max(amount in its kind, floor)``."""
+    """How much worse, or how different, is still allowed. The margin is ``max(amount in its kind, floor)``."""
 
     name: str
     """A metric or a timed quantity."""
     text: str
-    """As the user wrote it, such as ``0.1sd`` or ``5% floor 20ms``."""
+    """As the user wrote it, such as ``0.1sd``, ``+0.02`` or ``5% floor 20ms``."""
     kind: Literal["absolute", "sd", "relative"]
     amount: Annotated[float, msgspec.Meta(gt=0)]
     """In the metric's unit, in standard deviations of the reference's prompt means, or a share (0.05 is 5 %)."""
     floor: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """In the quantity's own unit (seconds, bytes and joules for timed quantities)."""
+    limited: Limited = "loss"
 
 
 class Suite(Record, frozen=True, kw_only=True):

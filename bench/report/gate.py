@@ -43,10 +43,11 @@ def lead(gate: Gate) -> str:
         return strange if not gate.verdicts else f"{strange} {_tally(gate.verdicts)}"
     deciding = [f"{one.name} of {one.candidate}" for one in gate.verdicts if one.outcome == gate.outcome]
     named = text.joined(deciding if len(deciding) <= 4 else [*deciding[:3], f"{len(deciding) - 3} more"])
+    shifted = " or shifted" if any(one.shift is not None for one in gate.verdicts) else ""
     says: Mapping[Outcome, str] = {
-        "pass": "No quantity lost more than is allowed.",
-        "fail": f"More was lost than is allowed: {named}.",
-        "inconclusive": f"The data do not decide whether too much was lost: {named}.",
+        "pass": f"No quantity lost{shifted} more than is allowed.",
+        "fail": f"More was lost{shifted} than is allowed: {named}.",
+        "inconclusive": f"The data do not decide whether too much was lost{shifted}: {named}.",
         "invalid": f"The gate gives no verdict, because this could not be checked: {named}.",
     }
     same = " Candidate and reference have the same weights." if all(one.equal_weights for one in gate.verdicts) else ""
@@ -79,11 +80,16 @@ def method(verdicts: Sequence[Verdict]) -> str:
     found = [one.interval for one in verdicts if one.interval is not None]
     methods = text.joined(list(dict.fromkeys(one.method for one in found)))
     levels = text.joined(list(dict.fromkeys(text.percent(one.level) for one in found)))
+    shift = (
+        " Of a metric that only describes it is how far it moved the way that its limit is on."
+        if any(one.shift is not None for one in verdicts)
+        else ""
+    )
     how = f" Bars are {levels} intervals ({methods})." if found else ""
     return (
-        "A loss is how much worse the candidate is; the margin is the largest loss that the suite allows. Units "
-        f"differ, so each loss is drawn as a share of its own margin.{how} The minimum detectable loss is the "
-        "smallest true loss that 80 of 100 such gates would fail."
+        "A loss is how much worse the candidate is; the margin is the largest loss that the suite allows."
+        f"{shift} Units differ, so each loss is drawn as a share of its own margin.{how} Minimum detectable loss: "
+        "the smallest true loss that 80 of 100 such gates would fail."
     )
 
 
@@ -101,6 +107,11 @@ def needed(verdict: Verdict) -> str:
     if verdict.needed is None:
         return text.NONE
     return text.plural(verdict.needed, "prompt" if verdict.kind == "metric" else "round")
+
+
+def change(verdicts: Sequence[Verdict]) -> str:
+    """What the column of losses is called: of metrics that only describe it holds shifts."""
+    return "loss or shift" if any(one.shift is not None for one in verdicts) else "loss"
 
 
 def unit(verdict: Verdict) -> str:
@@ -152,7 +163,7 @@ def worst_pairs(
         theirs = other_scores.get((verdict.reference, verdict.name), {})
         pairs = []
         for worst in verdict.worst:
-            sample = _worst_sample(run, verdict.name, worst.prompt_id, ours, theirs)
+            sample = _worst_sample(run, verdict, worst, ours, theirs)
             place = (worst.prompt_id, sample)
             images = (album.image(run, (verdict.candidate, *place)), album.image(other, (verdict.reference, *place)))
             pairs.append(WorstPair(worst, texts.get(worst.prompt_id, ""), sample, rows.get(place), images))
@@ -160,15 +171,13 @@ def worst_pairs(
     return note, tuple(found)
 
 
-def _worst_sample(run: Run, metric: str, prompt_id: str, ours: ImageScores, theirs: ImageScores) -> int:
+def _worst_sample(run: Run, verdict: Verdict, worst: WorstPrompt, ours: ImageScores, theirs: ImageScores) -> int:
     """The prompt's sample with the largest loss of its own; the first one where that is not known."""
-    better = next((one.higher_is_better for one in run.info.metrics if one.name == metric), None)
-    sign = -1 if better is False else 1
-    losses = {
-        sample: sign * (theirs[prompt_id, sample] - ours[prompt_id, sample])
-        for sample in range(run.info.suite.samples)
-        if (prompt_id, sample) in ours and (prompt_id, sample) in theirs
-    }
+    better = next((one.higher_is_better for one in run.info.metrics if one.name == verdict.name), None)
+    rises = worst.candidate > worst.reference if verdict.shift is not None else better is False
+    sign = -1 if rises else 1
+    keys = [(worst.prompt_id, sample) for sample in range(run.info.suite.samples)]
+    losses = {key[1]: sign * (theirs[key] - ours[key]) for key in keys if key in ours and key in theirs}
     return max(losses, key=lambda sample: losses[sample], default=0)
 
 

@@ -28,7 +28,7 @@ def decisive(delta: Delta) -> Interval | None:
     return delta.small_sample or delta.interval
 
 
-def finding(delta: Delta, facts: MetricFacts) -> str:
+def better_or_worse(delta: Delta, facts: MetricFacts) -> str:
     """``better`` or ``worse`` where the interval of ``decisive`` lies on one side of zero, else an empty string."""
     found = decisive(delta)
     if found is None or way(facts) == 0:
@@ -67,7 +67,7 @@ def _sentence(deltas: Sequence[Delta], facts: Mapping[str, MetricFacts], decimal
     groups: dict[str, list[str]] = {"better": [], "worse": [], "": []}
     for delta in deltas:
         own = facts[delta.metric]
-        groups[finding(delta, own)].append(
+        groups[better_or_worse(delta, own)].append(
             f"{_CATEGORIES[own.category]} ({delta.metric} {text.signed(delta.mean, decimals[delta.metric])})"
         )
     clauses: list[str] = []

@@ -8,12 +8,25 @@ from typing import Any
 
 from bench import formatting as text
 from bench.compare import metric_means, summarize_timings, timing_ratios, variant_pairs
+from bench.compare.finding import find_in_run
 from bench.compare.pairing import usable_scores
 from bench.compare.rates import rate_changes
 from bench.compare.sweep import sweep_curve
 from bench.measure import open_jobs
 from bench.plots.data import PlotData, data_of_run, headline_metrics
-from bench.records import Delta, Gate, Ranking, RateChange, Ratio, Run, SweepCurve, TimingName, TimingSummary, Verdict
+from bench.records import (
+    Delta,
+    Finding,
+    Gate,
+    Ranking,
+    RateChange,
+    Ratio,
+    Run,
+    SweepCurve,
+    TimingName,
+    TimingSummary,
+    Verdict,
+)
 from bench.report.faces import face_data
 from bench.report.facts import Facts, elapsed, image_banners
 from bench.report.gate import WorstPair, against, worst_pairs
@@ -41,6 +54,7 @@ class View:
     run: Run
     gate: Gate | None
     title: str
+    findings: tuple[Finding, ...]
     summary: tuple[str, ...]
     cautions: tuple[str, ...]
     banners: tuple[str, ...]
@@ -100,6 +114,7 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         run=run,
         gate=gate,
         title=text.joined(names) if len(names) <= 4 else f"{len(names)} variants",
+        findings=find_in_run(run, variant_pairs(suite)),
         summary=summary(data) or (_without_comparison(run, gate),),
         cautions=cautions(data),
         banners=banners(run, broken),

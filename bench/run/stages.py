@@ -127,7 +127,7 @@ def _run(
         except Exception:
             mark_failed(folder)
             raise
-        outcome = outcome_of(work, done_before=done == 0)
+        outcome = outcome_of(work, done_before=done == 0, reported="report" in stages)
         reason = unfinished(stages, work, path)
     if outcome.images == 0 and outcome.failed:
         raise InvalidError(f"{path}: all {outcome.failed} images failed.", f"see {path}/renders.jsonl")

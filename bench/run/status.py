@@ -11,6 +11,8 @@ import msgspec
 
 from bench.checkpoints.fingerprint import fingerprint
 from bench.comparability import check_environment
+from bench.compare import variant_pairs
+from bench.compare.finding import find_in_run
 from bench.documents import utc_now
 from bench.errors import HotartError, InvalidError
 from bench.formatting import argument, joined, listed, making, plural
@@ -246,10 +248,13 @@ class Outcome(Record, frozen=True):
     timings: int
     notes: tuple[str, ...]
     done_before: bool
+    findings: tuple[str, ...] = ()
+    """The first sentence of each finding, where a report was asked for."""
 
 
-def outcome_of(work: Work, done_before: bool) -> Outcome:
-    """Count what a run folder holds; ``done_before`` says that there was nothing to do."""
+def outcome_of(work: Work, done_before: bool, *, reported: bool) -> Outcome:
+    """Count what a run folder holds; ``done_before`` says that there was nothing to do, ``reported`` that the run's
+    findings are told."""
     folder, run = work.folder, work.folder.run()
     renders = folder.renders()
     failed = [render for render in renders if render.error is not None]
@@ -257,6 +262,7 @@ def outcome_of(work: Work, done_before: bool) -> Outcome:
     if failed:
         one = f"{failed[0].variant}/{failed[0].prompt_id}: {failed[0].error}"
         notes = (f"{len(failed)} of {len(renders)} images failed, such as {one}.", *notes)
+    pairs = variant_pairs(run.info.suite) if reported else ()
     return Outcome(
         path=str(folder.path),
         images=len(renders) - len(failed),
@@ -266,6 +272,7 @@ def outcome_of(work: Work, done_before: bool) -> Outcome:
         timings=len(folder.timings()),
         notes=notes,
         done_before=done_before,
+        findings=tuple(one.sentences[0] for one in find_in_run(run, pairs)),
     )
 
 

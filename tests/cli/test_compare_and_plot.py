@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 import bench.cli.plot
 from bench.compare import compare_run, compare_runs, rank_variants, summarize_timings, timing_ratios, variant_pairs
+from bench.compare.finding import find_in_run, find_in_runs
 from bench.store import load_run
 
 
@@ -28,6 +29,7 @@ def builtins(**found):
 def test_json_is_what_the_rooms_below_found(cli, run_folder):
     run = load_run(run_folder)
     assert printed(cli("compare", run_folder, "--format", "json")) == builtins(
+        findings=find_in_run(run, variant_pairs(run.info.suite)),
         deltas=compare_run(run),
         ratios=timing_ratios(run, pairs=variant_pairs(run.info.suite)),
         timings=summarize_timings(run),
@@ -65,8 +67,10 @@ def test_what_holds_after_holm_is_marked(cli, tmp_path):
 
 def test_json_of_two_runs_has_no_ratio_across_machines(cli, run_folder, other_folder):
     found = printed(cli("compare", run_folder, other_folder, "--format", "json"))
-    deltas = compare_runs(load_run(run_folder), load_run(other_folder))
-    assert found == builtins(deltas=deltas, ratios=(), timings=(), rankings=(), rates=())
+    runs = load_run(run_folder), load_run(other_folder)
+    findings = find_in_runs(*runs, [(one.name, one.name) for one in runs[0].info.suite.variants])
+    deltas = compare_runs(*runs)
+    assert found == builtins(findings=findings, deltas=deltas, ratios=(), timings=(), rankings=(), rates=())
 
 
 def test_csv_is_one_tidy_table_of_unrounded_numbers(cli, run_folder):

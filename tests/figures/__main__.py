@@ -23,6 +23,8 @@ FIGURES = {
     "gate_passes_at_margin": "gating.figure_gating",
     "gate_false_alarms": "gating.figure_gating",
     "gate_catches_loss": "gating.figure_gating",
+    "finding_wrongly_earned": "findings.figure_findings",
+    "finding_right_word": "findings.figure_findings",
     "gate_seconds": "gate_speed.figure_gate",
     "panel_over_separate": "metric_panel.figure_panel",
     "score_over_encoders": "metric_panel.figure_panel",

@@ -135,7 +135,7 @@ def test_the_baselines_limits_count_and_others_are_a_note():
     [
         ({}, "has no limits"),
         ({"saturation": "0.1"}, "only describes"),
-        ({"ssim-to-base": "0.1"}, "only describes"),
+        ({"ssim-to-base": "0.1"}, "a distance to the reference"),
         ({"mini-clip": "2%"}, "does not mean none"),
     ],
 )

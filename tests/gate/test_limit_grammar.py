@@ -41,7 +41,7 @@ def test_every_form(name, text, kind, amount, floor):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "much", "-0.1", "nan", "inf", "0,1", "1e3", " 0.1", "0.1 sd", "5% floor", "٣%", "%"]
+    "text", ["", "much", "--0.1", "nan", "inf", "0,1", "1e3", " 0.1", "0.1 sd", "5% floor", "٣%", "%"]
 )
 def test_what_is_no_limit_is_refused_with_the_forms(text):
     with pytest.raises(UsageError, match=r'limits\.mini-clip is .*"0\.05".*"0\.1sd"') as caught:
@@ -78,7 +78,7 @@ def test_a_unit_that_does_not_fit_is_refused(name, text, words):
     ("name", "text", "words"),
     [
         ("saturation", "0.1", "only describes"),
-        ("ssim-to-base", "0.1", "only describes"),
+        ("ssim-to-base", "0.1", "a distance to the reference"),
         ("mini-clip", "2%", "does not mean none"),
         ("mini-aesthetic", "2%", "does not mean none"),
         ("mini-clip", "2", "no loss could exceed"),
