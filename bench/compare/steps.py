@@ -175,7 +175,9 @@ def order_difference(
     (one, one_last), (other, other_last) = (_compared(suite, table, pair, name, final_metric) for name in metrics)
     if one_last or other_last:
         return None
-    gaps = {key: _agreement(*one[key]) - _agreement(*other[key]) for key in one if key in other}
+    gaps: dict[tuple[object, ...], NDArray[np.float64]] = {
+        key: _agreement(*one[key]) - _agreement(*other[key]) for key in one if key in other
+    }
     rows = _by_prompt(suite, gaps)
     if len(set(rows.units)) < 2:
         return None

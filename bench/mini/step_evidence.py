@@ -236,7 +236,7 @@ def percent(share: float) -> str:
 
 def decided_rows(found: Sequence[Found]) -> list[Row]:
     """When the plain and the step-aware model have decided, and at which steps one is ahead with the whole band."""
-    head = ("setting", "pairs", "final order by", "plain", "step-aware", "step-aware ahead at", "behind at")
+    head = ("setting", "pairs", "prompts", "final order by", "plain", "step-aware", "step-aware ahead at", "behind at")
     return [head, *(row for one in found for row in _decided(one))]
 
 
@@ -250,7 +250,7 @@ def _decided(found: Found) -> Iterator[Row]:
             ahead = [step for step, low in zip(gap.steps, gap.low, strict=True) if low > 0]
             behind = [step for step, high in zip(gap.steps, gap.high, strict=True) if high < 0]
             decided = (str(one.decided_step or "never") for one in (plain, aware))
-            yield found.setting.title, name, final, *decided, spans(ahead), spans(behind)
+            yield found.setting.title, name, str(gap.prompts), final, *decided, spans(ahead), spans(behind)
 
 
 def spans(steps: Sequence[int]) -> str:
@@ -266,7 +266,7 @@ def spans(steps: Sequence[int]) -> str:
 
 def consistency_rows(found: Sequence[Found]) -> list[Row]:
     """Share of pairs of variants in the final order at some steps, and where the order is the reverse."""
-    rows: list[Row] = [("setting", "pair", *(f"step {step}" for step in FEW), "reversed at", "decided at")]
+    rows: list[Row] = [("setting", "pair", "prompts", *(f"step {step}" for step in FEW), "reversed at", "decided at")]
     for one in found:
         for pair in PAIRS:
             order = order_of(one, pair, PLAIN, PLAIN)
@@ -275,7 +275,7 @@ def consistency_rows(found: Sequence[Found]) -> list[Row]:
             shares = dict(zip(order.steps, order.agreement, strict=True))
             cells = (percent(shares[step]) if step in shares else "" for step in FEW)
             ends = spans(order.reversed_steps), str(order.decided_step or "never")
-            rows.append((one.setting.title, f"{pair[0]} - {pair[1]}", *cells, *ends))
+            rows.append((one.setting.title, f"{pair[0]} - {pair[1]}", str(order.prompts), *cells, *ends))
     return rows
 
 

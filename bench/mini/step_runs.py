@@ -97,7 +97,8 @@ def craft(inputs: Inputs) -> torch.Tensor:
     """Weighted sum of the six qualities that the held-out instrument reads, (n,) float32, about 0 to 1."""
     instrument: Instrument = inputs.head
     with torch.inference_mode():
-        return instrument(inputs.pixels)[0] @ torch.tensor([*world.CRAFT_WEIGHTS.values()])
+        qualities: torch.Tensor = instrument(inputs.pixels)[0]
+        return qualities @ torch.tensor([*world.CRAFT_WEIGHTS.values()])
 
 
 REGISTRY = registry_of(craft)
