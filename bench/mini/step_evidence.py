@@ -23,12 +23,21 @@ from scipy.stats import bootstrap
 from bench.compare.pairing import pair_prompts, usable_scores
 from bench.compare.steps import order_difference, step_curves, step_orders
 from bench.mini.evidence import print_table, with_interval
-from bench.mini.step_runs import CHOSEN, SCHEDULE, SWITCH, TRAINED, Setting, draw, parts_of, read, suite_of, windowed
+from bench.mini.step_runs import (
+    CHOSEN,
+    FEW,
+    SCHEDULE,
+    SWITCH,
+    TRAINED,
+    Setting,
+    draw,
+    parts_of,
+    read,
+    suite_of,
+    windowed,
+)
 from bench.records import Progress, Run, StepOrder, StepScore, StepWindow, Suite
 
-SHOWN = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20)
-"""Steps that a table of orders shows."""
-FEW = (1, 2, 4, 6, 8, 12, 16, 20)
 PLAIN, AWARE = "mini-preference", "mini-step-aware"
 PAIRS = (("dpo", "base"), ("spo", "base"), ("spo", "dpo"))
 METRICS = {"craft": "craft", PLAIN: "preference", "mini-clip": "CLIP"}
@@ -217,7 +226,7 @@ def order_rows(found: Found) -> list[Row]:
                 for step, mean, low, high in zip(gap.steps, gap.mean, gap.low, gap.high, strict=True)
             }
         )
-    return [*rows, *((str(step), *(column[step] for column in columns)) for step in SHOWN if step in columns[0])]
+    return [*rows, *((str(step), *(column[step] for column in columns)) for step in FEW if step in columns[0])]
 
 
 def order_of(found: Found, pair: tuple[str, str], metric: str, final: str) -> StepOrder | None:

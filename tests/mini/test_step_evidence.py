@@ -94,7 +94,7 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(step_runs, "prompts", lambda: chosen)
     patch.setattr(step_runs, "PIXELS", msgspec.structs.replace(step_runs.PIXELS, steps=5, batch=6))
     patch.setattr(step_evidence, "CHOSEN", (SMALL,))
-    patch.setattr(step_evidence, "SHOWN", (1, 5))
+    patch.setattr(step_evidence, "FEW", (1, 5))
 
 
 @pytest.fixture
