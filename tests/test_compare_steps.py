@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from bench.compare import compare_run
 from bench.compare.attribution import attribute_steps
 from bench.compare.pairing import paired_prompts
-from bench.compare.steps import step_curves, step_orders
+from bench.compare.steps import order_difference, step_curves, step_orders
 from bench.records import Attribution, Run, StepScore, StepWindow
 from bench.report.steps import attribution_sentences, curve_sentences, front_sentences, order_sentence
 from bench.suite.limits import parse_limit
@@ -228,3 +228,43 @@ def test_every_pair_of_samples_counts_once(run):
         if o.candidate == "base"
     ]
     assert order.pairs == 4 * len(list(itertools.combinations(range(3), 2)))
+
+
+# One metric against another.
+
+
+def test_two_metrics_are_told_apart_on_the_same_pairs(run):
+    """The one has the final order at step 5, the other its reverse; at step 10 both have it."""
+    scores = scored(run, {1: 1.0, 5: 1.0, 10: 1.0}, "aware") + scored(run, {1: 1.0, 5: -1.0, 10: 2.0})
+    for pair, pairs in ((("spo", "base"), 20), (("base", "base"), 10)):
+        gap = order_difference(run, scores, pair, ("aware", METRIC), METRIC)
+        assert (gap.steps, gap.prompts, gap.pairs) == (STEPS, 10, pairs)
+        assert gap.mean == pytest.approx((0.0, 1.0, 0.0))
+        assert gap.low == pytest.approx((0.0, 1.0, 0.0))  # no spread over prompts, so a band of no width
+
+
+def test_the_gap_of_two_metrics_is_that_of_their_shares_and_its_band_holds_it(run):
+    rng = np.random.default_rng(5)
+    noisy = [
+        msgspec.structs.replace(one, value=one.value + float(rng.normal(0, spread)))
+        for metric, spread in ((METRIC, 0.3), ("aware", 3.0))
+        for one in scored(run, dict.fromkeys(STEPS, 1.0), metric)
+    ]
+    orders = step_orders(run, noisy, [("spo", "base")], {"aware": METRIC})
+    plain, aware = (next(o for o in orders if (o.metric, o.candidate) == (name, "spo")) for name in (METRIC, "aware"))
+    gap = order_difference(run, noisy, ("spo", "base"), (METRIC, "aware"), METRIC)
+    assert gap.mean == pytest.approx(np.subtract(plain.agreement, aware.agreement))
+    assert all(low < mean < high for low, mean, high in zip(gap.low, gap.mean, gap.high, strict=True))
+
+
+def test_pairs_that_one_of_two_metrics_lacks_are_left_out_of_both(run):
+    first = run.info.suite.prompts[0].id
+    scores = scored(run, dict.fromkeys(STEPS, 1.0), "aware", skip=("spo", first))
+    scores += scored(run, dict.fromkeys(STEPS, 1.0))
+    gap = order_difference(run, scores, ("spo", "base"), ("aware", METRIC), METRIC)
+    assert (gap.prompts, gap.pairs) == (9, 18)
+
+
+def test_without_scores_of_the_final_images_two_metrics_are_not_compared(run):
+    scores = scored(run, dict.fromkeys(STEPS, 1.0), "aware") + scored(run, dict.fromkeys(STEPS, 1.0))
+    assert order_difference(run, scores, ("spo", "base"), ("aware", METRIC), "pickscore") is None

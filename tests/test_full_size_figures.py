@@ -37,7 +37,13 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, 
 
 def test_every_figure_comes_out_at_a_small_size(computed) -> None:
     found = {figure.figure: figure for figure in computed[1]}
-    assert list(found) == ["render_over_floor", "switch_s", "score_over_encoders", "script_over_render"]
+    assert list(found) == [
+        "render_over_floor",
+        "switch_s",
+        "range_over_plain",
+        "score_over_encoders",
+        "script_over_render",
+    ]
     for figure in found.values():
         assert 0 < figure.value < 1000
         assert figure.where == "cpu"
@@ -108,7 +114,8 @@ def test_compiling_is_told_apart_and_no_part_of_what_is_timed(tmp_path, monkeypa
 
 
 def test_the_time_of_compiling_comes_first_where_anything_is_compiled(tmp_path, monkeypatch) -> None:
-    names = ("compile_s", "render_over_floor", "switch", "score_over_encoders", "script_over_render")
+    names = ("compile_s", "render_over_floor", "switch", "range_over_plain")
+    names += ("score_over_encoders", "script_over_render")
     for name in names:
         figure = partial(lambda name, _: plain_figure(name, [1.0]), name)
         figure.__name__ = name  # type: ignore[attr-defined]
@@ -135,6 +142,7 @@ def test_a_figure_that_fails_loses_no_other(capsys, monkeypatch) -> None:
         figure.__name__ = name
         monkeypatch.setattr(full_size, name, figure)
     monkeypatch.setattr(full_size, "switch", good)
+    monkeypatch.setattr(full_size, "range_over_plain", good)
     monkeypatch.setattr(full_size, "script_over_render", good)
     monkeypatch.setattr(full_size, "figure_switch", lambda: (figure_of("reload_over_switch", [12.0], ">=", 10),))
     monkeypatch.setattr(full_size, "FULL", TINY)
@@ -151,12 +159,13 @@ def test_a_figure_that_fails_loses_no_other(capsys, monkeypatch) -> None:
         "peak_12gb_batch1",
         "render_over_floor",
         "switch_s",
+        "switch_s",
         "score_over_encoders",
         "switch_s",
         "reload_over_switch",
     ]
     assert found[1]["error"] == "RuntimeError: Expected all tensors to be on the same device"
-    assert found[3]["error"] == "SystemExit: No score: black"
+    assert found[4]["error"] == "SystemExit: No score: black"
     assert "Traceback" in told.err
 
 

@@ -50,3 +50,21 @@ def test_a_constant_column_has_no_width_and_widens_no_other() -> None:
 def test_too_few_rows_and_what_is_not_finite_are_refused(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="2 or more rows"):
         stats.simultaneous_band(values)
+
+
+def test_a_share_near_one_leaves_the_other_columns_their_bands() -> None:
+    """Most draws lack the one row that is not like the others: they say nothing against the other columns."""
+    rng = np.random.default_rng(6)
+    early = rng.integers(0, 2, size=(95, 3)).astype(float)
+    late = np.ones((95, 1))
+    late[7] = 0.0
+    alone, beside = (stats.simultaneous_band(one) for one in (early, np.hstack([early, late])))
+    assert np.isfinite(beside.high).all()
+    widened = (beside.high - beside.low)[:3] / (alone.high - alone.low)
+    assert (widened >= 1).all()
+    assert (widened < 1.5).all()
+
+
+def test_two_rows_say_nothing() -> None:
+    """In half of the draws one row stands alone, so no width is wide enough."""
+    assert np.isinf(stats.simultaneous_band(np.array([[0.0, 1.0], [1.0, 3.0]])).high).all()

@@ -106,22 +106,14 @@ def step_orders(
         final_metrics: step metric -> the metric that tells the order of the final images; others tell their own.
         level: two-sided coverage of a whole curve.
     """
-    steps, suite = steps_of(scores), run.info.suite
-    paths, finals = paths_of(run, scores, steps), usable_scores(run)
+    suite, table = run.info.suite, _Table.of(run, scores)
     found = []
     for metric in dict.fromkeys(score.metric for score in scores):
         final_metric = final_metrics.get(metric, metric)
         sides = [*pairs, *([(pairs[0][1], pairs[0][1])] if pairs and suite.samples > 1 else [])]
-        for candidate, reference in sides:
-            above, below = paths.get((candidate, metric), {}), paths.get((reference, metric), {})
-            ends = finals.get((candidate, final_metric), {}), finals.get((reference, final_metric), {})
-            last = not (ends[0] and ends[1])
-            if last:
-                ends = _last(above), _last(below)
-            compared = (
-                _seed_pairs(suite, above, ends[0]) if candidate == reference else _variant_pairs(above, below, *ends)
-            )
-            rows = _by_prompt(suite, {key: _agreement(*pair) for key, pair in compared.items()})
+        for pair in sides:
+            compared, last = _compared(suite, table, pair, metric, final_metric)
+            rows = _by_prompt(suite, {key: _agreement(*one) for key, one in compared.items()})
             if len(set(rows.units)) < 2:
                 continue
             band = stats.simultaneous_band(rows.grouped(), level=level)
@@ -130,9 +122,9 @@ def step_orders(
                     metric=metric,
                     final_metric=metric if last else final_metric,
                     final_is_last_step=last,
-                    candidate=candidate,
-                    reference=reference,
-                    steps=steps,
+                    candidate=pair[0],
+                    reference=pair[1],
+                    steps=table.steps,
                     agreement=tuple(band.mean.tolist()),
                     low=tuple(np.maximum(band.low, 0).tolist()),
                     high=tuple(np.minimum(band.high, 1).tolist()),
@@ -140,11 +132,85 @@ def step_orders(
                     level=level,
                     prompts=len(rows.units),
                     pairs=len(compared),
-                    reversed_steps=tuple(step for step, high in zip(steps, band.high, strict=True) if high < 0.5),
-                    decided_step=_decided(steps, band.mean),
+                    reversed_steps=tuple(step for step, high in zip(table.steps, band.high, strict=True) if high < 0.5),
+                    decided_step=_decided(table.steps, band.mean),
                 )
             )
     return tuple(found)
+
+
+class OrderDifference(NamedTuple):
+    """How many more pairs one metric has in the final order than another at each step, with a simultaneous band."""
+
+    steps: tuple[int, ...]
+    mean: tuple[float, ...]
+    """Share of pairs of the one less that of the other, in [-1, 1]; a tie counts half."""
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    prompts: int
+    pairs: int
+    """Those that both metrics have at every step."""
+
+
+def order_difference(
+    run: Run,
+    scores: Sequence[StepScore],
+    pair: tuple[str, str],
+    metrics: tuple[str, str],
+    final_metric: str,
+    *,
+    level: float = 0.95,
+) -> OrderDifference | None:
+    """Whether the first of two metrics tells the final order earlier than the second, on the same pairs of images.
+
+    Args:
+        run: whose images' paths were scored.
+        scores: of ``steps.jsonl``.
+        pair: (candidate, reference); of one variant twice, two samples of each prompt are compared.
+        metrics: of the steps.
+        final_metric: that tells the order of the final images for both; None is returned where the run lacks it.
+        level: two-sided coverage of the whole curve.
+    """
+    suite, table = run.info.suite, _Table.of(run, scores)
+    (one, one_last), (other, other_last) = (_compared(suite, table, pair, name, final_metric) for name in metrics)
+    if one_last or other_last:
+        return None
+    gaps: dict[tuple[object, ...], NDArray[np.float64]] = {
+        key: _agreement(*one[key]) - _agreement(*other[key]) for key in one if key in other
+    }
+    rows = _by_prompt(suite, gaps)
+    if len(set(rows.units)) < 2:
+        return None
+    band = stats.simultaneous_band(rows.grouped(), level=level)
+    mean, low, high = (tuple(side.tolist()) for side in band)
+    return OrderDifference(table.steps, mean, low, high, len(rows.units), len(gaps))
+
+
+class _Table(NamedTuple):
+    """The scores of a run at its steps and of its final images."""
+
+    steps: tuple[int, ...]
+    paths: Paths
+    finals: Mapping[tuple[str, str], Mapping[Key, float]]
+
+    @classmethod
+    def of(cls, run: Run, scores: Sequence[StepScore]) -> _Table:
+        steps = steps_of(scores)
+        return cls(steps, paths_of(run, scores, steps), usable_scores(run))
+
+
+def _compared(
+    suite: Suite, table: _Table, pair: tuple[str, str], metric: str, final_metric: str
+) -> tuple[dict[tuple[str, int, int], Pair], bool]:
+    """The pairs of images, and whether the metric's own last step stands for the final ones, which have no scores."""
+    above, below = (table.paths.get((variant, metric), {}) for variant in pair)
+    ends = [table.finals.get((variant, final_metric), {}) for variant in pair]
+    last = not all(ends)
+    if last:
+        ends = [_last(above), _last(below)]
+    if pair[0] == pair[1]:
+        return _seed_pairs(suite, above, ends[0]), last
+    return _variant_pairs(above, below, *ends), last
 
 
 def _last(side: Mapping[Key, NDArray[np.float64]]) -> dict[Key, float]:

@@ -25,7 +25,8 @@ def simultaneous_band(values: ArrayLike, *, level: float = 0.95, resamples: int 
 
     The sup-t band, studentised: rows are drawn again with replacement, in each draw the largest
     |mean* - mean| / se* over the columns is taken, and the band is mean -+ c se with c its quantile at ``level`` and
-    se = sd / sqrt(n). A column that is constant has a band of no width. The result is seeded.
+    se = sd / sqrt(n). A column that is constant has a band of no width. One that is constant in a draw of several rows,
+    such as a share near 1, has se in the place of se* there. The result is seeded.
 
     Args:
         values: (n, k), n >= 2 rows that are independent (prompts, or groups of them), k columns.
@@ -59,7 +60,9 @@ def simultaneous_band(values: ArrayLike, *, level: float = 0.95, resamples: int 
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratios = np.abs(means) / np.sqrt(variances)
             # A draw of one row alone has no spread; it says that the mean may be anywhere.
-            largest.append(np.where(variances > 0, ratios, np.inf).max(axis=1) * np.sqrt(n))
+            alone = (drawn > 0).sum(axis=1, keepdims=True) == 1
+            flat = np.where(alone, np.inf, np.abs(means))
+            largest.append(np.where(variances > 1e-12, ratios, flat).max(axis=1) * np.sqrt(n))
         critical = float(np.quantile(np.concatenate(largest), level, method="higher"))
         half[moving] = critical * spread[moving] / np.sqrt(n)
     return Band(centre, centre - half, centre + half)

@@ -92,7 +92,7 @@ class RunFolder:
         self._renders = Journal(path / RENDERS, Render, empty=outdated)
         self._scores = Journal(path / SCORES, Score, empty=outdated)
         self._timings = Journal(path / TIMINGS, Timing, empty=outdated)
-        self._steps = Journal(path / STEPS, StepScore, empty=outdated)
+        self._steps = Journal(path / STEPS, StepScore, empty=outdated, kept=False)  # an image has dozens
         self._faces = Journal(path / FACES, FoundFaces, empty=outdated)
         self._run: Run | None = None
 
@@ -201,7 +201,10 @@ class RunFolder:
         return self._timings.records()
 
     def step_scores(self) -> tuple[StepScore, ...]:
-        """The newest record of each (variant, prompt, sample, step, metric), in the order they were first made."""
+        """The newest record of each (variant, prompt, sample, step, metric), in the order they were first made.
+
+        They are read from the disk at each call.
+        """
         return self._steps.records()
 
     def faces(self) -> tuple[FoundFaces, ...]:

@@ -85,13 +85,14 @@ def image_name(variant: str, prompt_id: str, sample: int, suffix: str = ".png") 
 class Journal(Generic[R]):
     """A journal of a run folder, of which the newest record of each key counts: read once, then kept in memory.
 
-    The key of a render is (variant, prompt, sample), of a score (..., metric), of a step score (..., step,
-    metric), of a timing (variant, name, round).
+    One that is not ``kept`` is read each time it is asked for: no memory then grows with what is appended. The key of
+    a render is (variant, prompt, sample), of a score (..., metric), of a step score (..., step, metric), of a timing
+    (variant, name, round).
     """
 
-    def __init__(self, path: Path, kind: type[R], *, empty: bool = False) -> None:
+    def __init__(self, path: Path, kind: type[R], *, empty: bool = False, kept: bool = True) -> None:
         """A journal at ``path``; with ``empty`` what lies there is of an older run and does not count."""
-        self.path, self._kind = path, kind
+        self.path, self._kind, self._kept = path, kind, kept
         self._newest: dict[tuple[object, ...], R] | None = {} if empty else None
 
     def records(self) -> tuple[R, ...]:
@@ -101,18 +102,22 @@ class Journal(Generic[R]):
             InvalidError: a damaged line, or a render with neither an image at its place nor an error.
             MachineError: the file cannot be read.
         """
-        if self._newest is None:
-            newest = {}
-            for where, record in read_records(self.path, self._kind):
-                _check_image(self.path, where, record)
-                newest[_key(record)] = record
+        if self._newest is not None:
+            return tuple(self._newest.values())
+        newest = {}
+        for where, record in read_records(self.path, self._kind):
+            _check_image(self.path, where, record)
+            newest[_key(record)] = record
+        if self._kept:
             self._newest = newest
-        return tuple(self._newest.values())
+        return tuple(newest.values())
 
     def append(self, records: Sequence[R]) -> None:
         """Append records; on the disk on return. Raises as ``append_records``."""
         append_records(self.path, records)
-        if self._newest is not None:  # as they would be read: a whole number in the place of a float is one
+        if not self._kept:
+            self._newest = None
+        elif self._newest is not None:  # as they would be read: a whole number in the place of a float is one
             written = msgspec.convert(msgspec.to_builtins(records), tuple[self._kind, ...])  # type: ignore[name-defined]
             self._newest |= {_key(record): record for record in written}
 
@@ -122,7 +127,7 @@ class Journal(Generic[R]):
         kept = {_key(record): record for record in before if getattr(record, "variant", None) != name}
         if len(kept) < len(before):
             write_whole(self.path, record_lines(kept.values()))
-            self._newest = kept
+            self._newest = kept if self._kept else None
 
 
 def _key(record: Record) -> tuple[object, ...]:

@@ -19,6 +19,8 @@ FIGURES = {
     "render_over_floor": "rendering.figure_render",
     "steps_over_parts": "steps.figure_steps",
     "range_over_plain": "steps.figure_range",
+    "steps_peak_10k_over_100": "steps.figure_memory",
+    "steps_peak_all_over_one": "steps.figure_memory",
     "script_over_render": "script.figure_script",
     "gate_passes_at_margin": "gating.figure_gating",
     "gate_false_alarms": "gating.figure_gating",

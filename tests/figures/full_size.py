@@ -32,8 +32,9 @@ from .card_memory import CARDS, peak_figure
 from .figure import FailedFigure, Figure, figure_of, plain_figure, ratio_figure
 from .full_bench import FULL, Bench, Size, device_name, set_up, timed
 from .full_scoring import score_over_encoders
-from .full_script import script_over_render
+from .full_script import one_batch, script_over_render
 from .rendering import batches, denoise_and_decode, prepare
+from .steps import range_figure
 from .switching import figure_switch
 
 Given = TypeVar("Given")
@@ -69,7 +70,7 @@ def figures(size: Size) -> Iterator[Figure | FailedFigure]:
 def figures_of(bench_: Bench) -> Iterator[Figure | FailedFigure]:
     """The figures of what was set up."""
     first = (compile_s,) if bench_.size.compile else ()  # later ones find everything compiled
-    for figure in (*first, render_over_floor, switch, score_over_encoders, script_over_render):
+    for figure in (*first, render_over_floor, switch, range_over_plain, score_over_encoders, script_over_render):
         for found in attempt(figure.__name__, partial(one, figure, bench_)):
             yield msgspec.structs.replace(found, where=device_name(bench_.size.device))
 
@@ -143,6 +144,15 @@ def switch(bench_: Bench) -> Figure:
 
     others = [suite.variants[2 - number % 2] for number in range(2 * size.turns)]
     return figure_of("switch_s", [timed(size, partial(turn, variant)) for variant in others], "<=", 0.5)
+
+
+def range_over_plain(bench_: Bench) -> Figure:
+    """Denoising a batch whose LoRA is taken away after two fifths of the steps, over the same LoRA in all of them.
+
+    Both models are on the device, fused, warm, and compiled where the size is.
+    """
+    size, suite = bench_.size, one_batch(bench_.suite)
+    return range_figure(suite, suite.variants[1], size.device, size.turns, 1.02, partial(timed, size))
 
 
 if __name__ == "__main__":

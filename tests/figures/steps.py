@@ -1,7 +1,10 @@
-"""``steps_over_parts`` and ``range_over_plain``: what scoring every step costs, and what weights by step cost."""
+"""``steps_over_parts``, ``steps_peak_...``, ``range_over_plain``: what scoring steps costs, and weights by step."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +30,10 @@ from .figure import Figure, ratio_figure
 from .rendering import batches, decode, denoise_and_decode, prepare
 
 REPEATS, PROMPTS, METRIC = 3, 16, "mini-preference"
+PEAKS = (("prompts", 10_000), ("prompts", 100), ("steps", 20), ("steps", 1))
+"""What ``steps_work`` is asked for."""
+Clock = Callable[[Callable[[], Any]], float]
+"""Wall seconds of a call, until the device has done it."""
 Ready = list[tuple[tuple[PlannedImage, ...], dict[str, torch.Tensor]]]
 
 
@@ -92,17 +99,22 @@ def figure_range() -> tuple[Figure, ...]:
     """
     suite = load_suite("mini", limit=PROMPTS)
     plain = next(variant for variant in suite.variants if variant.loras)
+    return (range_figure(suite, plain, "cpu", REPEATS, 1.1, seconds),)
+
+
+def range_figure(suite: Suite, plain: Variant, device: str, turns: int, goal: float, clock: Clock) -> Figure:
+    """``range_over_plain`` of a variant with LoRAs, on a device; the first turn of each model is not counted."""
     loras = tuple(msgspec.structs.replace(lora, step_factors=((0.0, 1.0), (0.4, 0.0))) for lora in plain.loras)
     models = [
-        switch_variant(None, variant, suite.settings, device="cpu", weights_dir=None)[0]
+        switch_variant(None, variant, suite.settings, device=device, weights_dir=None)[0]
         for variant in (msgspec.structs.replace(plain, loras=loras), plain)
     ]
-    pairs = [tuple(denoised_s(model.pipe, suite) for model in models) for _ in range(REPEATS + 1)][1:]
+    pairs = [tuple(denoised_s(model.pipe, suite, clock) for model in models) for _ in range(turns + 1)][1:]
     switched, without = zip(*pairs, strict=True)
-    return (ratio_figure("range_over_plain", switched, without, "<=", 1.1),)
+    return ratio_figure("range_over_plain", switched, without, "<=", goal)
 
 
-def denoised_s(pipe: Any, suite: Suite) -> float:
+def denoised_s(pipe: Any, suite: Suite, clock: Clock) -> float:
     """Wall seconds of denoising every batch; prompts and noise lie ready."""
     prompts, total = {prompt.id: prompt for prompt in suite.prompts}, 0.0
     for images in batches(suite):
@@ -110,12 +122,33 @@ def denoised_s(pipe: Any, suite: Suite) -> float:
         encoded = stages.encode(pipe, [one.text for one in own], [one.negative for one in own], suite.settings)
         seeds = [image.seed for image in images]
         noise = stages.noise(pipe, suite.settings, seeds)
-        total += seconds(
+        total += clock(
             lambda encoded=encoded, noise=noise, seeds=seeds: stages.denoise(
                 pipe, suite.settings, encoded, noise, seeds
             )
         )
     return total
+
+
+def figure_memory() -> tuple[Figure, ...]:
+    """Peak resident memory of scoring steps, in processes of their own.
+
+    ``steps_peak_10k_over_100``: 10,000 images over 100, at 20 steps each, by a painter that takes no time: what is kept
+    of images and scores. ``steps_peak_all_over_one``: all 20 steps over one, of 16 images of the embedded family, drawn
+    and scored: what is kept of latents and predicted images. Each is taken once: it hardly varies.
+    """
+    many, few, every, one = ([peak(*what)] for what in PEAKS)
+    return (
+        ratio_figure("steps_peak_10k_over_100", many, few, "<=", 1.1),
+        ratio_figure("steps_peak_all_over_one", every, one, "<=", 1.1),
+    )
+
+
+def peak(what: str, count: int) -> int:
+    """Bytes, as ``steps_work`` tells them."""
+    command = [sys.executable, "-m", "tests.figures.steps_work", what, str(count)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout)
 
 
 def seconds(work: Callable[[], Any]) -> float:
