@@ -39,7 +39,8 @@ def registry_of_suite(
     """
     known = registry if registry is not None else installed()
     declared = [_declared(table) for table in suite.judges]
-    trained = {name: one.facts.trained_on for name, one in {**known.metrics, **known.step_metrics}.items()}
+    trained = {name: metric.facts.trained_on for name, metric in known.metrics.items()}
+    trained |= {name: metric.facts.trained_on for name, metric in known.step_metrics.items()}
     own = [metric for table in suite.judges for metric in question_metrics(table.name, _facts(table, trained))]
     metrics = {**known.metrics, **{metric.facts.name: metric for metric in own}}
     versions = {facts.name: facts.version for facts in recorded}

@@ -42,11 +42,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "tag": ("tag",),
     "category": ("category",),
     "challenge": ("challenge",),
-    **{
-        name: (name,)
-        for name in Prompt.__struct_fields__
-        if name not in ("id", "text", "negative", "tags", "questions")
-    },
+    "probes": ("probes",),
+    "group": ("group",),
 }
 """Each field that is taken, with what it is called, by ``field_key``."""
 
@@ -243,9 +240,14 @@ def _to_prompt(where: str, value: object, own_lines: bool) -> tuple[Prompt, list
     del found["prompt"]
     if type(found.get("group")) is int:
         found["group"] = str(found["group"])
-    texts = {field: _text(where, field, one) for field, one in found.items()}
-    texts["group"] = texts.get("group", "").strip()
-    prompt = Prompt(id=prompt_id, text=text, negative=negative, tags=tuple(dict.fromkeys(tags)), **texts)
+    prompt = Prompt(
+        id=prompt_id,
+        text=text,
+        negative=negative,
+        tags=tuple(dict.fromkeys(tags)),
+        probes=_text(where, "probes", found.get("probes")),
+        group=_text(where, "group", found.get("group")).strip(),
+    )
     return prompt, list(untaken.values())
 
 

@@ -143,6 +143,7 @@ def test_every_module_of_ours_that_declares_metrics_is_listed() -> None:
         *(ROOT / "bench/metrics").glob("*.py"),
         ROOT / "bench/mini/metrics.py",
         ROOT / "bench/mini/judge.py",
+        *(ROOT / "bench/faces").glob("*.py"),
         *(ROOT / "bench/steps").glob("*.py"),
     ]
     declares = re.compile(r"^(@(metric|encoder|step_metric)\(|\w+, \w+ = question_metrics\()", re.MULTILINE)
