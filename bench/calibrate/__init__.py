@@ -20,6 +20,7 @@ from bench.formatting import plural
 from bench.machine import other_device, pick_device
 from bench.measure import pick_variants
 from bench.metrics import facts_for
+from bench.questions.registry import registry_of_suite
 from bench.records import SCHEMA, Calibration, MetricNoise, NoiseSource, Progress, Run, Suite
 from bench.store import load_run
 from bench.store.journal import make_folder, write_whole
@@ -71,7 +72,7 @@ def calibrate(
         WeightsError, InvalidError, MachineError: as ``bench.run.run_stage``.
     """
     _check(suite, folder, seeds, sessions)
-    names = _noisy(metrics if metrics is not None else suite.metrics)
+    names = _noisy(suite, metrics if metrics is not None else suite.metrics)
     small = msgspec.structs.replace(
         suite, variants=pick_variants(suite, variants or [suite.variants[0].name]), metrics=names
     )
@@ -129,8 +130,8 @@ def _check(suite: Suite, folder: Path, seeds: int, sessions: int) -> None:
         raise UsageError(f"{folder}: is a run folder; a calibration needs one of its own.", "choose another with -o")
 
 
-def _noisy(metrics: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(facts.name for facts in facts_for(metrics) if facts.category != "distance")
+def _noisy(suite: Suite, metrics: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(facts.name for facts in facts_for(metrics, registry_of_suite(suite)) if facts.category != "distance")
     if not names:
         raise UsageError(
             "There is no metric to calibrate; distances to the reference do not count.", "hotart-bench list metrics"
@@ -156,7 +157,7 @@ def _noise(suite: Suite, first: Run, done: Sequence[tuple[Condition, Run]]) -> t
     return tuple(
         metric_noise(suite, variant.name, facts, table, others)
         for variant in suite.variants
-        for facts in facts_for(suite.metrics)
+        for facts in facts_for(suite.metrics, registry_of_suite(suite, recorded=first.info.metrics))
     )
 
 

@@ -22,6 +22,8 @@ from bench.metrics.catalogue import find_entry
 from bench.plan.memory import download_bytes, estimate_memory, most_disk_bytes, parts_of
 from bench.plan.time import estimate_time
 from bench.published_files import Stored, look_up
+from bench.questions.registry import registry_of_suite
+from bench.questions.states import JudgeState, judges_asked, state_of
 from bench.records import Machine, MemoryEstimate, Record, Suite, TimeEstimate
 from bench.store import load_run
 from bench.suite.training_prompts import training_prompts_in
@@ -57,6 +59,10 @@ class Checkup(Record, frozen=True):
     """None where torch is missing."""
     metric_files: tuple[tuple[Stored, list[str]], ...]
     """The weight files of the suite's metrics, each with the metrics that need it; empty where none needs any."""
+    questions: int
+    """How many its prompts have together."""
+    judges: tuple[JudgeState, ...]
+    """Who is to answer them, for the suite's metrics."""
     lock: str
     """Where the hashes of unpinned weights are recorded."""
 
@@ -123,8 +129,12 @@ def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -
         time=time,
         metric_files=tuple(
             (file, metrics)
-            for entry, metrics in entries_needed(suite.metrics).items()
+            for entry, metrics in entries_needed(suite, suite.metrics).items()
             for file in look_up(find_entry(entry), weights_dir)
+        ),
+        questions=sum(len(prompt.questions) for prompt in suite.prompts),
+        judges=tuple(
+            state_of(judge, weights_dir) for judge in judges_asked(suite, suite.metrics, registry_of_suite(suite))
         ),
         lock=str(lock_path()),
     )
@@ -171,6 +181,9 @@ def _print_checkup(checkup: Checkup, suite: Suite) -> None:
         if prompts:
             rows.append((label, f"{plural(len(prompts), 'prompt')} that SPO was trained on: {listed(prompts)}"))
     rows += [("prompts", note) for note in checkup.notes]
+    if checkup.questions:
+        asked = sum(bool(prompt.questions) for prompt in suite.prompts)
+        rows.append(("questions", f"{checkup.questions:,} about {plural(asked, 'prompt')} of {len(suite.prompts):,}"))
     show()
     print_table({f"suite {checkup.suite}": "name", "": "text"}, rows)
     if checkup.memory is not None:
@@ -181,6 +194,10 @@ def _print_checkup(checkup: Checkup, suite: Suite) -> None:
         show(checkup.time.basis)
     show()
     _print_weights(checkup.weights)
+    if checkup.judges:
+        show()
+        judges = [(one.judge, one.what, one.state) for one in checkup.judges]
+        print_table({"judge": "name", "how": "text", "state": "text"}, judges)
     if checkup.metric_files:
         show()
         print_metric_files(checkup.metric_files, checkup.lock)
@@ -253,11 +270,15 @@ def _refuse(checkup: Checkup, suite: str) -> None:
         raise MachineError(f"torch cannot be imported ({checkup.torch_problem}).", "pip install torch")
     missing = [item.what for item in checkup.weights if not item.present]
     missing += [file.what for file, _ in checkup.metric_files if file.path is None]
+    missing += [one.what for one in checkup.judges if one.weights]
     if missing:
         names = ", ".join(dict.fromkeys(missing))
         raise WeightsError(
             f"Weights are missing for suite {checkup.suite}: {names}.", f"hotart-bench fetch {argument(suite)}"
         )
+    absent = next((one for one in checkup.judges if not one.found), None)
+    if absent is not None:
+        raise MachineError(f"The judge {absent.judge!r} cannot be asked: {absent.state}.", "docs/questions.md")
     if checkup.images_bytes > checkup.disk_free_bytes:
         raise MachineError(
             f"The disk is too small for {checkup.folder}: {quantity(checkup.disk_free_bytes, 'byte')} free, "

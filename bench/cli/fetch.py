@@ -19,11 +19,13 @@ from bench.errors import HotartError, WeightsError
 from bench.formatting import argument, listed, quantity
 from bench.measure import pick_variants
 from bench.merge.load import every_place
-from bench.metrics import all_facts, installed
 from bench.metrics.catalogue import find_entry
 from bench.metrics.weights import find_weights
 from bench.published_files import TRUST, Stored, look_up
-from bench.records import Variant
+from bench.questions.registry import registry_of_suite
+from bench.questions.states import judges_asked
+from bench.questions.weights import fetch_vlm, identify_vlm
+from bench.records import Suite, Variant
 from bench.suite import public_sets_of
 from bench.suite.public_sets import PUBLIC_SETS, fetch_public_set
 from bench.weights_lock import hash_once, lock_path
@@ -59,8 +61,8 @@ def fetch(
     checked = read_suite(suite, None)
     chosen = pick_variants(checked, options.split_names(variants, "--variants"))
     names = options.split_names(metrics, "--metrics")
-    known = sorted(facts.name for facts in all_facts())
-    options.check_known(names, "--metrics", known, "hotart-bench list metrics")
+    registry = registry_of_suite(checked)
+    options.check_known(names, "--metrics", sorted(registry.metrics), "hotart-bench list metrics")
     failures: list[WeightsError] = []
     if quiet:
         disable_progress_bars()
@@ -68,7 +70,8 @@ def fetch(
     print_table({"weights of variants": "text", "at": "text", "sha256": "name"}, checkpoints)
     if any(trust for _, _, trust in checkpoints):
         show(f"\nHashes of what is of the Hub are recorded in {lock_path()}; a run with other bytes is refused.")
-    files = _fetch_metric_weights(names or checked.metrics, weights_dir, quiet, failures)
+    _fetch_judges(checked, names or checked.metrics, weights_dir, quiet, failures)
+    files = _fetch_metric_weights(checked, names or checked.metrics, weights_dir, quiet, failures)
     if files:
         show()
         print_metric_files(files, str(lock_path()))
@@ -135,12 +138,32 @@ def _fetch_checkpoints(
     return found
 
 
+def _fetch_judges(
+    suite: Suite, metrics: Sequence[str], weights_dir: Path | None, quiet: bool, failures: list[WeightsError]
+) -> None:
+    """The vision-language models that answer questions for these metrics, downloaded where they are not there."""
+    rows = []
+    for judge in judges_asked(suite, metrics, registry_of_suite(suite)):
+        if not judge.vlm:
+            continue
+        if not quiet:
+            say(f"fetching or checking {judge.vlm}: the judge {judge.name}")
+        try:
+            folder = fetch_vlm(judge.vlm, weights_dir)
+            rows.append((judge.name, judge.vlm, str(folder), identify_vlm(judge.vlm, weights_dir).split()[-1]))
+        except WeightsError as error:
+            failures.append(error)
+    if rows:
+        show()
+        print_table({"judge": "name", "model": "text", "at": "text", "sha256": "name"}, rows)
+
+
 def _fetch_metric_weights(
-    metrics: Sequence[str], weights_dir: Path | None, quiet: bool, failures: list[WeightsError]
+    suite: Suite, metrics: Sequence[str], weights_dir: Path | None, quiet: bool, failures: list[WeightsError]
 ) -> list[tuple[Stored, Sequence[str]]]:
     """The weight files of the metrics as they stand now, each with the metrics that need it."""
     found: list[tuple[Stored, Sequence[str]]] = []
-    for name, needing in entries_needed(metrics).items():
+    for name, needing in entries_needed(suite, metrics).items():
         if not quiet:
             say(f"fetching or checking {name}: {find_entry(name).what}")
         try:
@@ -153,9 +176,9 @@ def _fetch_metric_weights(
     return found
 
 
-def entries_needed(metrics: Sequence[str]) -> dict[str, list[str]]:
+def entries_needed(suite: Suite, metrics: Sequence[str]) -> dict[str, list[str]]:
     """The entries of the catalogue that the metrics and their encoders ask for, each with those metrics."""
-    registry = installed()
+    registry = registry_of_suite(suite)
     needed: dict[str, list[str]] = {}
     for name in metrics:
         metric = registry.metrics[name]

@@ -15,8 +15,8 @@ from bench.cli.targets import default_folder, names_run, read_suite
 from bench.documents import refuse_url
 from bench.formatting import NONE, argument, duration, plural, quantity
 from bench.machine import machine_facts, pick_device
-from bench.metrics import all_metrics
 from bench.plan.grid import MemberCost, grid_cost, with_seconds
+from bench.questions.registry import registry_of_suite
 from bench.records import Grid, Run, RunOptions, Suite
 from bench.run.grid import run_grid
 from bench.store import load_run
@@ -105,7 +105,9 @@ def grid(
         metric_dtype=options.check_dtype(metric_dtype),
         ray=ray,
     )
-    options.check_known(chosen.metrics, "--metrics", sorted(all_metrics()), "hotart-bench list metrics")
+    options.check_known(
+        chosen.metrics, "--metrics", sorted(registry_of_suite(checked).metrics), "hotart-bench list metrics"
+    )
     if not quiet or dry_run:
         for note in (*checked.notes, *left_out_notes(checked)):
             say(note)

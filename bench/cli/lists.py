@@ -265,9 +265,9 @@ def list_prompts(
     if json:
         print_json(found)
         return DONE
-    numbers: Columns = dict.fromkeys(("prompts", "tokens min", "median", "max", "over 77"), "number")
+    numbers: Columns = dict.fromkeys(("prompts", "questions", "tokens min", "median", "max", "over 77"), "number")
     tags: Columns = {"tags": "text"} if prompt_set is None else {}
-    print_table({"set": "name", **numbers, **tags}, [_prompts_row(one)[: 6 + len(tags)] for one in found])
+    print_table({"set": "name", **numbers, **tags}, [_prompts_row(one)[: 7 + len(tags)] for one in found])
     for one in found:
         for note in one["notes"]:
             show(f"\n{note}")
@@ -316,6 +316,7 @@ def _summary(name: str, file: PromptFile) -> dict[str, Any]:
     return {
         "set": name,
         "prompts": len(prompts),
+        "questions": sum(len(prompt.questions) for prompt in prompts),
         "tags": dict(sorted(tags.items(), key=lambda item: (-item[1], item[0]))),
         "tokens_min": min(tokens),
         "tokens_median": statistics.median(tokens),
@@ -330,5 +331,6 @@ def _summary(name: str, file: PromptFile) -> dict[str, Any]:
 def _prompts_row(one: dict[str, Any]) -> list[str]:
     tags = [f"{tag} {count}" for tag, count in one["tags"].items()]
     more = f" and {len(tags) - MOST_TAGS} more" if len(tags) > MOST_TAGS else ""
-    numbers = (one["prompts"], one["tokens_min"], f"{one['tokens_median']:g}", one["tokens_max"], one["over_77"])
-    return [one["set"], *map(str, numbers), ", ".join(tags[:MOST_TAGS]) + more]
+    tokens = (one["tokens_min"], f"{one['tokens_median']:g}", one["tokens_max"], one["over_77"])
+    numbers = map(str, (one["prompts"], one["questions"], *tokens))
+    return [one["set"], *numbers, ", ".join(tags[:MOST_TAGS]) + more]

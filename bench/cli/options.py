@@ -93,6 +93,10 @@ Ray = Annotated[
         "gone: what is timed never shares a device.",
     ),
 ]
+AllowRemote = Annotated[
+    bool,
+    typer.Option("--allow-remote", help="A judge may be an endpoint of another machine, which then gets the images."),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; the old folder is kept beside the new one.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

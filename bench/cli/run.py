@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.cli.options import (
+    AllowRemote,
     Device,
     Fresh,
     Limit,
@@ -32,6 +33,7 @@ def run(
     weights_dir: WeightsDir = None,
     metric_dtype: MetricDtype = None,
     ray: Ray = None,
+    allow_remote: AllowRemote = False,
     fresh: Fresh = False,
     quiet: Quiet = False,
 ) -> int:
@@ -62,6 +64,7 @@ def run(
         weights_dir=weights_dir,
         metric_dtype=metric_dtype,
         ray=ray,
+        allow_remote=allow_remote,
         fresh=fresh,
     )
     return DONE

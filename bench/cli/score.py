@@ -9,6 +9,7 @@ from pathlib import Path
 from bench import records
 from bench.cli import options
 from bench.cli.options import (
+    AllowRemote,
     Device,
     Fresh,
     Images,
@@ -52,6 +53,7 @@ def score(
     limit: Limit = None,
     weights_dir: WeightsDir = None,
     metric_dtype: MetricDtype = None,
+    allow_remote: AllowRemote = False,
     fresh: Fresh = False,
     quiet: Quiet = False,
 ) -> int:
@@ -94,6 +96,7 @@ def score(
         device=device,
         weights_dir=weights_dir,
         metric_dtype=metric_dtype,
+        allow_remote=allow_remote,
     )
     return DONE
 
@@ -128,7 +131,7 @@ def _chosen_metrics(text: str | None, quiet: bool, *, without_prompts: bool) -> 
                 "hotart-bench score --images DIR --prompts FILE.csv",
             )
         return names
-    light = [name for name in alone if known[name].facts.encoder is None and known[name].load_head is None]
+    light = [name for name in alone if not (known[name].facts.encoder or known[name].load_head or known[name].judge)]
     if not quiet:
         say(f"Scored by what needs no weights: {listed(light)}. --metrics names others; hotart-bench list metrics")
     return light
@@ -136,7 +139,7 @@ def _chosen_metrics(text: str | None, quiet: bool, *, without_prompts: bool) -> 
 
 def _needs_prompts(metric: Metric) -> bool:
     """Whether it reads prompts, compares images of one prompt, or asks what the prompt asks for."""
-    reads = metric.facts.encoder is not None and metric.needs_text
+    reads = (metric.facts.encoder is not None and metric.needs_text) or metric.judge is not None
     return reads or metric.needs_reference or metric.needs_other_samples or metric.needs_faces
 
 

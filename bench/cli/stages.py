@@ -11,7 +11,7 @@ from bench.cli import options
 from bench.cli.printing import say, show
 from bench.cli.progress import show_progress
 from bench.formatting import argument
-from bench.metrics import all_metrics
+from bench.questions.registry import registry_of_suite
 from bench.records import RunOptions, StepPlan, Suite
 from bench.run import Outcome, run_all, run_stage
 from bench.suite.step_ranges import step_notes
@@ -32,6 +32,7 @@ def do_stage(
     metric_dtype: str | None = None,
     ray: str | None = None,
     fresh: bool = False,
+    allow_remote: bool = False,
     steps: StepPlan | None = None,
 ) -> None:
     """Checks the flags, does the work with its progress shown, and tells how it went."""
@@ -39,7 +40,9 @@ def do_stage(
     chosen_variants = options.variants_of(suite, variants)
     chosen_metrics = options.split_names(metrics, "--metrics")
     if chosen_metrics is not None:
-        options.check_known(chosen_metrics, "--metrics", sorted(all_metrics()), "hotart-bench list metrics")
+        options.check_known(
+            chosen_metrics, "--metrics", sorted(registry_of_suite(suite).metrics), "hotart-bench list metrics"
+        )
     options.check_device(device)
     options.check_weights_dir(weights_dir)
     dtype = options.check_dtype(metric_dtype)
@@ -57,6 +60,7 @@ def do_stage(
                 weights_dir=weights_dir,
                 metric_dtype=dtype,
                 ray=ray,
+                allow_remote=allow_remote,
                 steps=steps,
             ),
             progress=progress,

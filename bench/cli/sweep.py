@@ -15,7 +15,7 @@ from bench.cli.steps import say_windows, tell_steps
 from bench.cli.targets import default_folder, read_suite
 from bench.errors import UsageError
 from bench.formatting import listed
-from bench.metrics import all_metrics, installed
+from bench.questions.registry import registry_of_suite
 from bench.records import Suite
 from bench.steps.plan import changes_text
 from bench.store import load_run
@@ -112,8 +112,9 @@ def _in_windows(
         scored = options.split_names(metrics, "--metrics") or suite.metrics
         if metric not in scored:
             raise UsageError(f"--metric: {metric!r} is not among the metrics: {listed(scored)}.")
-        options.check_known((metric,), "--metric", sorted(all_metrics()), "hotart-bench list metrics")
-        if installed().metrics[metric].facts.higher_is_better is None:
+        known = registry_of_suite(suite).metrics
+        options.check_known((metric,), "--metric", sorted(known), "hotart-bench list metrics")
+        if known[metric].facts.higher_is_better is None:
             raise UsageError(f"--metric: {metric} describes; neither end of it is better.")
     pair = with_and_without(suite, lora)
     plain, whole = pair.variants

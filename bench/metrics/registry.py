@@ -31,7 +31,7 @@ from bench.errors import UsageError
 from bench.formatting import did_you_mean
 from bench.metrics.catalogue import find_entry
 from bench.metrics.training_data import check_training_names, with_their_data
-from bench.records import Dtype, FoundFaces, MetricFacts
+from bench.records import Dtype, FoundFaces, MetricFacts, Question
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,10 @@ class NoScoreError(Exception):
     """Raised by a metric for an image that has no score by the metric's definition, with the reason."""
 
 
+class JudgeError(Exception):
+    """Raised by a judge that cannot answer about an image now, with the reason; it is asked again another time."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where an encoder or head is loaded to, and where its files are looked for."""
@@ -56,6 +60,8 @@ class Place:
     """Folder of local weights; None for the cache and the network."""
     dtype: Dtype = "float32"
     """What an encoder computes in; it takes and returns float32 all the same. Heads are always given float32."""
+    allow_remote: bool = False
+    """Whether a judge may be an endpoint of another machine."""
 
 
 class LoadedEncoder(Protocol):
@@ -115,6 +121,37 @@ class Encoder:
     """What ``load`` can compute in; its metrics stay at float32 where another is asked for."""
 
 
+class LoadedJudge(Protocol):
+    """Somebody who answers questions about images."""
+
+    def ask(self, image: Path, sha256: str, prompt: str, questions: Sequence[Question], /) -> Sequence[float]:
+        """Of each question the probability of its expected answer, in [0, 1].
+
+        Args:
+            image: a PNG, JPEG or WebP file.
+            sha256: of its bytes.
+            prompt: of the image; empty where it has none.
+            questions: at least one.
+
+        Raises:
+            JudgeError: no answer, with the reason.
+        """
+
+    def close(self) -> None:
+        """Nothing will be asked any more."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How somebody who answers questions is named and begun with."""
+
+    name: str
+    identify: Callable[[Place], str]
+    """Version and weights in words, without a semicolon: what answers must share to be compared. No torch."""
+    load: Callable[[Place], LoadedJudge]
+    dtypes: tuple[Dtype, ...] = ("float32",)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What a metric sees of a batch of n images.
@@ -142,6 +179,8 @@ class Inputs:
     faces: tuple[FoundFaces, ...] | None = None
     """The faces of each image, and how many its prompt asks for; None for a metric that does not ask, and on an
     encoder."""
+    answers: tuple[float, ...] = ()
+    """Of the metric's judge, one for each question of the prompt (n = 1), in [0, 1]; empty without a judge."""
 
     def cosines(self) -> torch.Tensor:
         """The cosine of each image's and its prompt's embedding, (n,) float32 in [-1, 1]."""
@@ -173,6 +212,8 @@ class Metric:
     """Names in ``bench.metrics.catalogue`` that ``load_head`` asks for."""
     preprocessing: str = ""
     """The official preprocessing that it follows, as its encoder names it; "" where the encoder has only one."""
+    judge: str | None = None
+    """Whose answers it is made of; it reads nothing else of an image."""
 
     def __call__(self, inputs: Inputs) -> torch.Tensor:
         """Call the decorated function, as if it had not been decorated."""
@@ -334,12 +375,13 @@ OWN_MODULES = (
     "bench.metrics.imagereward",
     "bench.faces.metrics",
     "bench.mini.metrics",
+    "bench.mini.judge",
     "bench.steps.published",
 )
 """Our own modules of metrics; a new one is added here and nowhere else."""
 
 
-Declared = Metric | Encoder | StepMetric
+Declared = Metric | Encoder | StepMetric | Judge
 M = TypeVar("M", Metric, StepMetric)
 
 
@@ -350,6 +392,7 @@ class Registry:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
     step_metrics: Mapping[str, StepMetric] = field(default_factory=dict)
+    judges: Mapping[str, Judge] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     """One sentence for each plug-in that was left out, prints, or cannot even be listed: package, module and why."""
 
@@ -371,7 +414,9 @@ def registry_of(*declared: Declared) -> Registry:
     for item in metrics:
         if item.facts.encoder is not None and item.facts.encoder not in encoders:
             raise UsageError(f"The metric {item.facts.name!r} names the unknown encoder {item.facts.encoder!r}.")
-    for name in (name for item in distinct for name in item.weights):
+        if item.judge is not None and not any(isinstance(one, Judge) and one.name == item.judge for one in distinct):
+            raise UsageError(f"The metric {item.facts.name!r} names the unknown judge {item.judge!r}.")
+    for name in (name for item in distinct if not isinstance(item, Judge) for name in item.weights):
         find_entry(name)
     steps = [item for item in distinct if isinstance(item, StepMetric)]
     trained = {item.facts.name: item.facts.trained_on for item in metrics}
@@ -382,6 +427,7 @@ def registry_of(*declared: Declared) -> Registry:
         {item.facts.name: _completed(item, trained) for item in metrics},
         encoders,
         {item.facts.name: _completed(item, trained) for item in steps},
+        {item.name: item for item in distinct if isinstance(item, Judge)},
     )
 
 
@@ -451,7 +497,9 @@ def _contested(found: Mapping[str, Sequence[Declared]]) -> dict[str, str]:
 
 
 def _what(item: Declared) -> str:
-    return f"encoder {item.name!r}" if isinstance(item, Encoder) else f"metric {item.facts.name!r}"
+    if isinstance(item, Encoder | Judge):
+        return f"{'encoder' if isinstance(item, Encoder) else 'judge'} {item.name!r}"
+    return f"metric {item.facts.name!r}"
 
 
 @functools.cache
@@ -559,7 +607,10 @@ def metrics_of_run(
     metrics = []
     for name in names:
         found = registry.metrics[name]
-        used = registry.encoders[found.facts.encoder] if found.facts.encoder is not None else None
+        used: Encoder | Judge | None = (
+            registry.encoders[found.facts.encoder] if found.facts.encoder is not None else None
+        )
+        used = registry.judges[found.judge] if found.judge is not None else used
         own = dtypes.get(name, "float32")
         own = own if used is not None and own in used.dtypes else "float32"
         metrics.append(replace(found, facts=msgspec.structs.replace(found.facts, metric_dtype=own)))

@@ -90,6 +90,11 @@ DATA_SETS: dict[str, DataSet] = {
             "Noisy choices between pictures of mini-scenes-2, by raters of their own.",
             "docs/mini.md; Apache-2.0",
         ),
+        (
+            "mini-measured",
+            "Pictures of the embedded world, none of them elsewhere, with their qualities and attributes as drawn.",
+            "docs/mini.md; Apache-2.0",
+        ),
     )
 }
 

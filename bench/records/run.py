@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from bench.records.base import Category, Dtype, Record, Status, TimingName, TrainingSource, Unit
 from bench.records.steps import StepPlan
-from bench.records.suite import Lora, Suite
+from bench.records.suite import Lora, Question, Suite
 from bench.records.weights import Audit
 
 
@@ -31,6 +31,8 @@ class RunOptions(Record, frozen=True):
     """What the encoders of metrics compute in; None for what the folder's scores were made with."""
     ray: str | None = None
     """Address of a Ray cluster that renders, or ``auto``; all else is done by this process."""
+    allow_remote: bool = False
+    """Whether a judge may be an endpoint of another machine, which then sees the images."""
     steps: StepPlan | None = None
     """Which steps the stage ``steps`` scores, and by what; None for the suite's own."""
 
@@ -139,6 +141,18 @@ class FoundFaces(Record, frozen=True):
     """The largest first."""
     reason: str | None = None
     """Why the image was not searched; None where it was."""
+
+
+class Answer(Record, frozen=True, omit_defaults=True):
+    """One line of ``answers.jsonl``: what a judge said to one question about one image. Kept and not asked again."""
+
+    judge: str
+    identity: str
+    """The judge's own version and weights, in words."""
+    image_sha256: str
+    question: Question
+    probability: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    """Of the expected answer."""
 
 
 class DeviceState(Record, frozen=True):

@@ -10,6 +10,18 @@ from bench.records.base import Dtype, Record, Sampler, Schedule
 from bench.records.steps import StepPlan
 
 
+class Question(Record, frozen=True, omit_defaults=True):
+    """What an image of a prompt is asked, and the answer that it should get."""
+
+    text: str = msgspec.field(name="question")
+    answer: str = "yes"
+    """``yes``, ``no``, a number (``three`` or ``3``), or one of ``choices``."""
+    choices: tuple[str, ...] = ()
+    """What may be answered, where that is neither yes or no nor a number."""
+    skill: str = ""
+    """What it tests, such as ``object``, ``attribute``, ``count`` or ``position``."""
+
+
 class Prompt(Record, frozen=True):
     """One line of a prompt set."""
 
@@ -23,6 +35,8 @@ class Prompt(Record, frozen=True):
     group: str = ""
     """What it is one of several of: paraphrases of one text, a template filled in, one subject. Prompts of a group are
     not independent, and statistics count the group; empty for a prompt that stands alone."""
+    questions: tuple[Question, ...] = ()
+    """Of the question file beside the prompt file (``bench.suite.questions``). They change no pixels."""
 
     @property
     def unit(self) -> tuple[str, str]:
@@ -158,6 +172,28 @@ Limited = Literal["loss", "rise", "fall", "shift"]
 """What a limit is on: a loss, or of a metric that only describes a rise, a fall, or a shift either way."""
 
 
+class Judge(Record, frozen=True, omit_defaults=True):
+    """Who answers questions: exactly one of ``command``, ``endpoint`` and ``vlm`` says how. It changes no pixels."""
+
+    name: str
+    command: tuple[str, ...] = ()
+    """A program that speaks the protocol of ``docs/questions.md``, and its arguments."""
+    endpoint: str = ""
+    """Address of an OpenAI-compatible server, up to and with ``/v1``."""
+    model: str = ""
+    """What the endpoint calls the model."""
+    version: str = ""
+    """What else tells one version of the endpoint's model from another."""
+    key: str = ""
+    """Name of the environment variable that holds the endpoint's key; never the key."""
+    vlm: str = ""
+    """A vision-language model of transformers: a Hub id, ``owner/name@revision``, or a folder."""
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 120.0
+    """How long one image may take."""
+    trained_on: tuple[str, ...] = ()
+    """What its judgement was learnt from: names of metrics and of data sets, as of ``MetricFacts.trained_on``."""
+
+
 class Limit(Record, frozen=True):
     """How much worse, or how different, is still allowed. The margin is ``max(amount in its kind, floor)``."""
 
@@ -211,6 +247,8 @@ class Suite(Record, frozen=True, kw_only=True):
     """Which steps are scored, and by what; None where none is."""
     grid_setting: dict[str, GridValue] = msgspec.field(default_factory=dict)
     """Of a run of a grid: the axes and their values; empty where the settings are those of the suite file."""
+    judges: tuple[Judge, ...] = ()
+    """Who may answer questions, besides the judge of the embedded family."""
 
 
 class PlannedImage(Record, frozen=True):

@@ -42,9 +42,10 @@ from bench.report.pictures import (
     script_data,
     typical_row,
 )
+from bench.report.skills import SkillTable, skill_tables
 from bench.report.steps import StepsView, steps_view
 from bench.report.tables import DescriptiveRow, TagTable, descriptive_rows, rankings_of, tag_tables, weak_notes
-from bench.store import load_faces, load_steps
+from bench.store import load_answers, load_faces, load_steps
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class View:
     sweep: SweepCurve | None
     steps: StepsView | None
     tag_tables: tuple[TagTable, ...]
+    skill_tables: tuple[SkillTable, ...]
     timings: Mapping[TimingName, Mapping[str, TimingSummary]]
     """By quantity, then by variant."""
     ratios: Mapping[tuple[TimingName, str], Ratio]
@@ -125,6 +127,7 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         steps=steps_view(run, load_steps(run.path), deltas, variant_pairs(suite)),
         sweep=curve if curve is not None and any(point.deltas for point in curve.points) else None,
         tag_tables=tag_tables(data.metrics, deltas),
+        skill_tables=skill_tables(run, load_answers(run.path)),
         timings=timings,
         ratios={(one.name, one.candidate): one for one in timing_ratios(run) if one.reference == names[0]},
         weak_notes=weak_notes(summaries),

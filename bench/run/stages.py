@@ -15,6 +15,7 @@ from bench.formatting import argument, continuing
 from bench.machine import machine_facts, package_versions, pick_device
 from bench.measure import measure, open_jobs, pick_variants
 from bench.metrics import facts_for, installed
+from bench.questions.registry import registry_of_suite
 from bench.ray_workers import WorkerPool, render_on_workers, score_steps_on_workers
 from bench.records import Progress, RunInfo, RunOptions, Suite
 from bench.report import write_report
@@ -98,7 +99,7 @@ def _run(
     variants = pick_variants(suite, options.variants)
     metrics = tuple(options.metrics) if options.metrics is not None else suite.metrics
     if "score" in stages or options.metrics is not None:
-        facts_for(metrics)
+        facts_for(metrics, registry_of_suite(suite))
     if suite.external_images is not None and not {"render", "steps", "measure"}.isdisjoint(stages):
         raise UsageError(
             f"{path}: its images are external; there is no model to render or to time.",
@@ -182,6 +183,7 @@ def _score(work: Work) -> int:
         metrics=work.metrics,
         device=pick_device(work.options.device),
         weights_dir=work.options.weights_dir,
+        allow_remote=work.options.allow_remote,
         progress=work.progress,
     )
 

@@ -19,6 +19,8 @@ from bench.formatting import argument, joined, listed, making, plural
 from bench.machine import git_state, machine_facts, package_versions, pick_device
 from bench.metrics import facts_of_run, training_of_metrics
 from bench.metrics.image_checks import duplicates
+from bench.metrics.registry import Place
+from bench.questions.registry import identities, registry_of_suite
 from bench.ray_workers import WorkerPool
 from bench.records import (
     RUN_SCHEMA,
@@ -195,7 +197,10 @@ def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint], scorin
     facts = {known.name: known for known in scored if known.name not in scoring}
     new = [name for name in every if name not in facts]
     rescored = [name for name in work.metrics if name in new]
-    facts |= {known.name: known for known in facts_of_run(new, scored, rescored, work.options.metric_dtype)}
+    place = Place(weights_dir=work.options.weights_dir, allow_remote=work.options.allow_remote)
+    who = identities(scoring, registry_of_suite(suite), place)
+    registry = registry_of_suite(suite, identified=who)
+    facts |= {known.name: known for known in facts_of_run(new, scored, rescored, work.options.metric_dtype, registry)}
     metrics = tuple(facts[name] for name in every)
     notes = lora_notes(variants)
     if old is not None:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from bench.errors import WeightsError
 from bench.machine import release_memory
-from bench.metrics.registry import Metric, Place, Registry, installed, metrics_of_run
+from bench.metrics.registry import Metric, Place, Registry, metrics_of_run
+from bench.questions.registry import identities, registry_of_suite
 from bench.records import Dtype, FoundFaces, Progress, Run, Score
 from bench.score.plan import Job, plan_passes, plan_scores
 from bench.store import RunFolder
@@ -32,6 +33,7 @@ def score(
     device: str = "cpu",
     weights_dir: Path | None = None,
     metric_dtype: Dtype | None = None,
+    allow_remote: bool = False,
     progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> int:
@@ -50,24 +52,27 @@ def score(
         weights_dir: folder of local weights, instead of the cache and the network.
         metric_dtype: what encoders compute in; scores of another dtype are made anew. By default what the run's
             card says of each metric, float32 where it says nothing.
+        allow_remote: whether a judge may be an endpoint of another machine, which then sees the images.
         progress: told ``("score", scores done, scores to do, encoder or "pixels")``, and before that, where faces are
             looked for, ``("faces", images done, images to do)``.
-        registry: where metrics and encoders are looked up; by default all that are installed.
+        registry: where metrics and encoders are looked up, besides the suite's judges; by default all that are
+            installed.
 
     Raises:
-        UsageError: an unknown metric, one named twice, or a dtype that no encoder of them has.
+        UsageError: an unknown metric, one named twice, a dtype that no encoder of them has, or a judge on another
+            machine without leave.
         WeightsError: weights of an encoder or head cannot be loaded; everything else was scored before.
         MachineError: memory ran out, or the folder cannot be written.
     """
-    known = registry if registry is not None else installed()
-    run = folder.run()
+    run, place = folder.run(), Place(device, weights_dir, allow_remote=allow_remote)
     names = tuple(metrics) if metrics is not None else run.info.suite.metrics
+    known = _registry(run, names, registry, place)
     nulls, planned = plan_scores(run, _chosen(run, names, metric_dtype, known), variants, folder.faces())
     total = _count(nulls, planned)
     known_scores, failures = set(run.scores), list[WeightsError]()
     jobs = _with_faces(folder, planned, failures, progress)
     done = added = 0
-    with closing(_batches(nulls, jobs, folder.path, Place(device, weights_dir), known, failures)) as batches:
+    with closing(_batches(nulls, jobs, folder, place, known, failures)) as batches:
         for scores, note in batches:
             new = [record for record in scores if record not in known_scores]
             folder.append_scores(new)
@@ -90,9 +95,17 @@ def missing_scores(
     registry: Registry | None = None,
 ) -> int:
     """How many scores ``score`` would have to make; imports no torch."""
-    known = registry if registry is not None else installed()
     run = folder.run()
+    known = registry_of_suite(run.info.suite, registry, recorded=run.info.metrics)
     return _count(*plan_scores(run, _chosen(run, metrics, metric_dtype, known), variants, folder.faces()))
+
+
+def _registry(run: Run, names: Sequence[str], registry: Registry | None, place: Place) -> Registry:
+    """The registry with the run's judges, who are as the run's card has them; those that it lacks are asked now."""
+    known = registry_of_suite(run.info.suite, registry, recorded=run.info.metrics)
+    recorded = {facts.name for facts in run.info.metrics}
+    unknown = identities([name for name in names if name not in recorded], known, place)
+    return registry_of_suite(run.info.suite, registry, identified=unknown, recorded=run.info.metrics)
 
 
 def _chosen(run: Run, names: Sequence[str], dtype: Dtype | None, known: Registry) -> tuple[Metric, ...]:
@@ -130,20 +143,32 @@ def _with_faces(
 
 
 def _batches(
-    nulls: Sequence[Score], jobs: Sequence[Job], path: Path, place: Place, known: Registry, failures: list[WeightsError]
+    nulls: Sequence[Score],
+    jobs: Sequence[Job],
+    folder: RunFolder,
+    place: Place,
+    known: Registry,
+    failures: list[WeightsError],
 ) -> Generator[tuple[Sequence[Score], str], None, None]:
     """Every score of the plan, a batch at a time, with a note of where it is from."""
     if nulls:
         yield nulls, "no image to score"
     if not jobs:
         return
-    from bench.score.passes import full_float32, run_pass  # torch, which a run with nothing left to score needs not
+    # torch, which a run with nothing left to score needs not
+    from bench.score.judge_pass import judge_pass
+    from bench.score.passes import full_float32, run_pass
 
     passes = plan_passes(jobs)
-    weighted = [metrics for metrics in passes if metrics[0].facts.encoder is not None or metrics[0].load_head]
+    weighted = [metrics for metrics in passes if metrics[0].facts.encoder or metrics[0].judge or metrics[0].load_head]
     for metrics in passes:
-        with full_float32(), closing(run_pass(metrics, jobs, path, place, known, failures)) as batches:
+        made = (
+            run_pass(metrics, jobs, folder.path, place, known, failures)
+            if metrics[0].judge is None
+            else judge_pass(metrics, jobs, folder, place, known, failures)
+        )
+        with full_float32(), closing(made) as batches:
             for scores in batches:
-                yield scores, metrics[0].facts.encoder or "pixels"
+                yield scores, metrics[0].facts.encoder or metrics[0].judge or "pixels"
         if metrics in weighted and (metrics != weighted[-1] or place.device != "cpu"):
             release_memory()

@@ -12,7 +12,7 @@ import torch
 
 from bench.errors import MachineError
 from bench.machine import is_out_of_memory
-from bench.metrics.registry import Inputs, Metric, NoScoreError
+from bench.metrics.registry import Inputs, JudgeError, Metric, NoScoreError
 from bench.records import Score
 from bench.score.images import ImageFileError
 from bench.score.plan import Job, make_score
@@ -91,7 +91,7 @@ def result_score(job: Job, metric: Metric, result: torch.Tensor | Exception, *, 
 def describe(error: Exception) -> str:
     """The error in one line; our own ones without the name of their class."""
     message = " ".join(str(error).split())[:REASON_LENGTH]
-    own = isinstance(error, NoScoreError | ImageFileError | EmbeddingError)
+    own = isinstance(error, NoScoreError | JudgeError | ImageFileError | EmbeddingError)
     return message if own and message else f"{type(error).__name__}: {message}"
 
 

@@ -57,7 +57,7 @@ def run_pass(
         return
     there = replace(place, dtype=metrics[0].facts.metric_dtype)
     try:
-        encoder = _load(f"encoder {name!r}", lambda: registry.encoders[name].load(there))
+        encoder = load_part(f"encoder {name!r}", lambda: registry.encoders[name].load(there))
     except WeightsError as error:
         failures.append(error)
         return
@@ -66,10 +66,16 @@ def run_pass(
 
 def _load_head(metric: Metric, place: Place) -> Any:
     load = metric.load_head
-    return None if load is None else _load(f"head of metric {metric.facts.name!r}", lambda: load(place))
+    return None if load is None else load_part(f"head of metric {metric.facts.name!r}", lambda: load(place))
 
 
-def _load(what: str, load: Callable[[], Weights]) -> Weights:
+def load_part(what: str, load: Callable[[], Weights]) -> Weights:
+    """What ``load`` gives.
+
+    Raises:
+        WeightsError: it cannot be loaded, with the reason.
+        MachineError: memory ran out.
+    """
     try:
         with memory_for(f"loading the {what}"):
             return load()

@@ -12,7 +12,7 @@ from bench.faces.asked import NOT_ASKED, faces_asked
 from bench.faces.boxes import DETECTOR
 from bench.metrics.image_checks import digest_of, duplicates, other_samples
 from bench.metrics.registry import Metric, NoScoreError
-from bench.records import FacesAsked, FoundFaces, Prompt, Render, Run, Score
+from bench.records import FacesAsked, FoundFaces, Prompt, Question, Render, Run, Score
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Job:
     metrics: tuple[Metric, ...]
     other_samples: tuple[Render, ...] = ()
     """The other images that the variant has of the prompt."""
+    questions: tuple[Question, ...] = ()
+    """Of the prompt."""
     faces_asked: FacesAsked | None = None
     """How many faces the prompt asks for; None where it asks for none."""
     faces: FoundFaces | Exception | None = None
@@ -66,7 +68,7 @@ def plan_scores(
         wanted: list[Metric] = []
         for metric in metrics:
             known = scores.get((*key, metric.facts.name))
-            null = _null(render, metric, reference, equal.get(key), asked)
+            null = _null(render, metric, prompt, reference, equal.get(key), asked)
             compared = compared_with(metric, reference, others[key])
             done = _is_current(known, render, metric, compared)
             if metric.needs_faces and known is not None:
@@ -76,7 +78,7 @@ def plan_scores(
             elif null is not None and null != known:
                 nulls.append(null)
         if wanted:
-            jobs.append(Job(render, prompt.text, reference, tuple(wanted), others[key], asked, found))
+            jobs.append(Job(render, prompt.text, reference, tuple(wanted), others[key], prompt.questions, asked, found))
     return tuple(nulls), tuple(jobs)
 
 
@@ -93,14 +95,17 @@ def plan_passes(jobs: Sequence[Job]) -> tuple[tuple[Metric, ...], ...]:
     """The metrics that are computed together, in one pass over the images each.
 
     One pass for all metrics that read pixels and have no weights, one for all that compare samples and have none, one
-    for each of these with weights of its own, and one for each encoder in each dtype, so that only one pass's weights
-    are in memory.
+    for each of these with weights of its own, and one for each encoder and each judge in each dtype, so that only one
+    pass's weights are in memory.
     """
     groups: dict[tuple[object, ...], list[Metric]] = {}
     for metric in dict.fromkeys(metric for job in jobs for metric in job.metrics):
         facts = metric.facts
-        if facts.encoder is not None:
-            key: tuple[object, ...] = (facts.encoder, facts.metric_dtype)
+        key: tuple[object, ...]
+        if metric.judge is not None:
+            key = ("judge", metric.judge, facts.metric_dtype)
+        elif facts.encoder is not None:
+            key = (facts.encoder, facts.metric_dtype)
         else:
             key = (None, metric.needs_other_samples, None if metric.load_head is None else facts.name)
         groups.setdefault(key, []).append(metric)
@@ -166,7 +171,12 @@ def current_faces(found: FoundFaces | None, render: Render, asked: FacesAsked | 
 
 
 def _null(
-    render: Render, metric: Metric, reference: Render | None, duplicate: str | None, asked: FacesAsked | None
+    render: Render,
+    metric: Metric,
+    prompt: Prompt,
+    reference: Render | None,
+    duplicate: str | None,
+    asked: FacesAsked | None,
 ) -> Score | None:
     """The null of an image that cannot be scored, or None where it can."""
     if render.sha256 is None:
@@ -175,6 +185,8 @@ def _null(
         return make_score(render, metric, None, reason=duplicate, final=False)
     if metric.needs_faces and asked is None:
         return make_score(render, metric, None, reason=NOT_ASKED)
+    if metric.judge is not None and not prompt.questions:
+        return make_score(render, metric, None, reason="the prompt has no questions")
     if not metric.needs_reference:
         return None
     if reference is render:

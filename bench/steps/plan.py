@@ -29,8 +29,8 @@ def step_metrics_of(names: Sequence[str], registry: Registry, family: str | None
         family: of the checkpoint; None where it is not known yet.
 
     Raises:
-        UsageError: a name that is neither, one that compares images with each other, or one that was made for another
-            family of checkpoints.
+        UsageError: a name that is neither, one that compares images with each other or asks a judge, or one that
+            was made for another family of checkpoints.
     """
     found: list[Metric | StepMetric] = []
     for name in names:
@@ -49,6 +49,8 @@ def step_metrics_of(names: Sequence[str], registry: Registry, family: str | None
             raise UsageError(f"The metric {name} compares images with each other; at a step there is only one.")
         elif metric.needs_faces:
             raise UsageError(f"The metric {name} looks at faces, which are found in finished images only.")
+        elif metric.judge is not None:
+            raise UsageError(f"The metric {name} is made of a judge's answers, who is asked about final images only.")
         found.append(metric)
     return found
 

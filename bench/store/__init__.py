@@ -20,8 +20,9 @@ import msgspec
 
 from bench import documents
 from bench.comparability import refuse_other_protocol
-from bench.records import FoundFaces, Gate, Render, Run, RunInfo, Score, StepScore, Suite, Timing
+from bench.records import Answer, FoundFaces, Gate, Render, Run, RunInfo, Score, StepScore, Suite, Timing
 from bench.store.journal import (
+    ANSWERS,
     FACES,
     INFO,
     RENDERS,
@@ -49,6 +50,7 @@ from bench.store.reading import (
     GATE,
     folder_of,
     image_hashes,
+    load_answers,
     load_faces,
     load_run,
     load_steps,
@@ -58,13 +60,14 @@ from bench.store.reading import (
     scores_csv,
 )
 
-R = TypeVar("R", Render, Score, StepScore, FoundFaces, Timing)
+R = TypeVar("R", Answer, Render, Score, StepScore, FoundFaces, Timing)
 
 __all__ = [
     "RunFolder",
     "batch_of",
     "forget_empty_run",
     "image_hashes",
+    "load_answers",
     "load_faces",
     "load_run",
     "load_steps",
@@ -94,6 +97,7 @@ class RunFolder:
         self._timings = Journal(path / TIMINGS, Timing, empty=outdated)
         self._steps = Journal(path / STEPS, StepScore, empty=outdated, kept=False)  # an image has dozens
         self._faces = Journal(path / FACES, FoundFaces, empty=outdated)
+        self._answers = Journal(path / ANSWERS, Answer, empty=outdated)
         self._run: Run | None = None
 
     @classmethod
@@ -211,6 +215,10 @@ class RunFolder:
         """The newest record of each (variant, prompt, sample), in the order they were first made."""
         return self._faces.records()
 
+    def answers(self) -> tuple[Answer, ...]:
+        """The newest record of each (judge, its identity, image, question), in the order they were first made."""
+        return self._answers.records()
+
     def run(self) -> Run:
         """The run as ``load_run`` would give it, from memory.
 
@@ -257,6 +265,10 @@ class RunFolder:
     def append_faces(self, records: Iterable[FoundFaces]) -> None:
         """Append to ``faces.jsonl``, of which a gate knows nothing; on the disk on return."""
         self._append(self._faces, tuple(records), gated=False)
+
+    def append_answers(self, records: Iterable[Answer]) -> None:
+        """Append to ``answers.jsonl``, from which scores are made; on the disk on return."""
+        self._append(self._answers, tuple(records), gated=False)
 
     def _append(self, journal: Journal[R], records: tuple[R, ...], *, gated: bool = True) -> None:
         self._move_old_run_aside()

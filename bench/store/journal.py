@@ -18,7 +18,7 @@ import msgspec
 
 from bench import documents
 from bench.errors import InvalidError, MachineError, UsageError
-from bench.records import FoundFaces, Record, Render, Score, StepScore, Timing
+from bench.records import Answer, FoundFaces, Record, Render, Score, StepScore, Timing
 
 R = TypeVar("R", bound=Record)
 
@@ -28,7 +28,8 @@ SCORES = "scores.jsonl"
 TIMINGS = "timings.jsonl"
 STEPS = "steps.jsonl"
 FACES = "faces.jsonl"
-JOURNALS = (RENDERS, SCORES, TIMINGS, STEPS, FACES)
+ANSWERS = "answers.jsonl"
+JOURNALS = (RENDERS, SCORES, TIMINGS, STEPS, FACES, ANSWERS)
 IMAGE_SUFFIXES = (".png", ".jpg", ".webp")
 """How the name of an image ends: rendered ones are PNG, external ones keep their format."""
 TEMPORARY = ".tmp"
@@ -87,7 +88,7 @@ class Journal(Generic[R]):
 
     One that is not ``kept`` is read each time it is asked for: no memory then grows with what is appended. The key of
     a render is (variant, prompt, sample), of a score (..., metric), of a step score (..., step, metric), of a timing
-    (variant, name, round).
+    (variant, name, round), of an answer (judge, its identity, image, question).
     """
 
     def __init__(self, path: Path, kind: type[R], *, empty: bool = False, kept: bool = True) -> None:
@@ -140,6 +141,8 @@ def _key(record: Record) -> tuple[object, ...]:
             return record.variant, record.prompt_id, record.sample, record.step, record.metric
         case Timing():
             return record.variant, record.name, record.round
+        case Answer():
+            return record.judge, record.identity, record.image_sha256, record.question
     raise TypeError(f"no journal holds a {type(record).__name__}")
 
 

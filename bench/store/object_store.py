@@ -30,7 +30,8 @@ from bench.store.objects import LOCK, ObjectLock, Objects, at_once
 
 IMAGES = "images/"
 CHUNKS = "chunks/"
-_CHUNK = re.compile(r"chunks/(\d{6,})-(renders|scores|timings|steps)-[0-9a-f]+\.jsonl")
+_STEMS = "|".join(name.removesuffix(".jsonl") for name in JOURNALS)
+_CHUNK = re.compile(rf"chunks/(\d{{6,}})-({_STEMS})-[0-9a-f]+\.jsonl")
 _LINK = re.compile(r"[^A-Za-z0-9_.-]+")
 
 

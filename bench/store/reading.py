@@ -12,8 +12,21 @@ import msgspec
 from bench import documents
 from bench.errors import InvalidError, MachineError
 from bench.formatting import argument
-from bench.records import RUN_SCHEMA, SCHEMA, FoundFaces, Gate, Progress, Render, Run, RunInfo, Score, StepScore, Timing
-from bench.store.journal import FACES, INFO, RENDERS, SCORES, STEPS, TIMINGS, Journal
+from bench.records import (
+    RUN_SCHEMA,
+    SCHEMA,
+    Answer,
+    FoundFaces,
+    Gate,
+    Progress,
+    Render,
+    Run,
+    RunInfo,
+    Score,
+    StepScore,
+    Timing,
+)
+from bench.store.journal import ANSWERS, FACES, INFO, RENDERS, SCORES, STEPS, TIMINGS, Journal
 from bench.store.object_store import read_copy, run_url
 from bench.store.objects import CONNECTIONS, Objects, is_url
 from bench.suite import list_suites
@@ -60,6 +73,11 @@ def load_faces(path: str | Path) -> tuple[FoundFaces, ...]:
     Errors as ``load_run``.
     """
     return Journal(folder_of(path) / FACES, FoundFaces).records()
+
+
+def load_answers(path: str | Path) -> tuple[Answer, ...]:
+    """What judges said of a run's images, the newest of each; none where nobody was asked. Errors as ``load_run``."""
+    return Journal(folder_of(path) / ANSWERS, Answer).records()
 
 
 def run_of(

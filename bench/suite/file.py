@@ -19,6 +19,7 @@ from bench.records import (
     HEAVIEST_LORA,
     SCHEMA,
     Dtype,
+    Judge,
     Limit,
     Lora,
     MeasurePlan,
@@ -35,9 +36,11 @@ from bench.records import (
 from bench.records.base import KARRAS_SAMPLERS
 from bench.records.suite import LeftOut
 from bench.suite import prompt_files
+from bench.suite.judges import metric_names, read_judges
 from bench.suite.limits import parse_limit, quantity_of
 from bench.suite.prompt_formats import READERS
 from bench.suite.public_sets import PUBLIC_SETS, find_public_set, present
+from bench.suite.questions import is_question_file
 from bench.suite.step_ranges import parse_steps, range_factors, runs_of, weight_factors
 from bench.suite.training_prompts import training_prompts_in
 
@@ -61,6 +64,7 @@ _FIELDS = (
     "compare_unfused",
     "keep_training_prompts",
     "step_metrics",
+    "judges",
 )
 
 LORA_FIELDS = tuple("step_range" if field == "step_factors" else field for field in Lora.__struct_fields__)
@@ -106,6 +110,7 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
         limits=limits,
         step_metrics=_step_plan(str(path), table.get("step_metrics"), suite.settings.steps),
         variants=tuple(_with_paths(path.parent, variant) for variant in suite.variants),
+        judges=tuple(_judge_with_paths(path.parent, judge) for judge in suite.judges),
         limit=limit if limit is not None and limit < len(prompts) else None,
         source=name_or_path,
         left_out=left_out,
@@ -163,7 +168,9 @@ def _find_prompts(suite_path: Path, name: str) -> tuple[Path, str]:
         return own, ""
     if name in PUBLIC_SETS:
         return find_public_set(name, suite_path.parent)
-    beside = (path.name for path in suite_path.parent.glob("*") if path.suffix in READERS)
+    beside = (
+        path.name for path in suite_path.parent.glob("*") if path.suffix in READERS and not is_question_file(path)
+    )
     near = did_you_mean(name, {*beside, *prompt_files.list_prompt_sets(), *PUBLIC_SETS})
     raise SuiteError(
         f"{suite_path}: prompts: {name!r} lies neither beside the suite nor among the shipped sets, and no public set "
@@ -200,6 +207,12 @@ def _with_paths(folder: Path, variant: Variant) -> Variant:
         unet=None if variant.unet is None else _beside(folder, variant.unet),
         vae=None if variant.vae is None else _beside(folder, variant.vae),
     )
+
+
+def _judge_with_paths(folder: Path, judge: Judge) -> Judge:
+    """A program's files that lie beside the suite, and a folder of weights there, become absolute paths."""
+    command = tuple(_beside(folder, word) for word in judge.command)
+    return msgspec.structs.replace(judge, command=command, vlm=_beside(folder, judge.vlm) if judge.vlm else "")
 
 
 def _beside(folder: Path, name: str) -> str:
@@ -268,7 +281,7 @@ def _tables(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], 
 
 def _to_suite(file: str, table: dict[str, Any]) -> Suite:
     """The suite of a file, before its prompts are read; ``Suite.prompt_files`` is ``prompts`` in the file."""
-    later = ("prompts", "limits", "keep_training_prompts", "step_metrics")
+    later = ("prompts", "limits", "keep_training_prompts", "step_metrics", "judges")
     fields = {name: value for name, value in table.items() if name not in later}
     for name in ("prompts", "variants", "settings"):
         if name not in table:
@@ -279,7 +292,8 @@ def _to_suite(file: str, table: dict[str, Any]) -> Suite:
     fields["prompt_files"] = _convert(f"{file}: prompts: ", table["prompts"], list[str])
     variants = _convert(f"{file}: variants: ", table["variants"], dict[str, Any])
     fields["variants"] = [_to_variant(file, name, inner) for name, inner in variants.items()]
-    return _convert(f"{file}: ", {**fields, "prompts": []}, Suite)
+    suite = _convert(f"{file}: ", {**fields, "prompts": []}, Suite)
+    return msgspec.structs.replace(suite, judges=read_judges(file, table.get("judges", {})))
 
 
 def _to_variant(file: str, name: str, table: object) -> Variant:
@@ -351,11 +365,13 @@ def _check_values(file: str, suite: Suite, known_metrics: Collection[str] | None
     problems = problems_of(suite)
     if problems:
         raise SuiteError(f"{file}: {'. Also: '.join(dict.fromkeys(problems))}.")
+    judged = [name for judge in suite.judges for name in metric_names(judge.name)]
     for name in suite.metrics if known_metrics is not None else ():
-        if known_metrics is not None and name not in known_metrics:
-            near = did_you_mean(name, known_metrics)
+        if known_metrics is not None and name not in (*known_metrics, *judged):
+            there = [*judged, *known_metrics]
+            near = did_you_mean(name, there)
             raise SuiteError(
-                f"{file}: unknown metric {name!r}{near}; there are {listed(known_metrics)}.",
+                f"{file}: unknown metric {name!r}{near}; there are {listed(there)}.",
                 "hotart-bench list metrics",
             )
 

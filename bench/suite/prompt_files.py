@@ -21,6 +21,15 @@ from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed, quot
 from bench.records import Prompt
 from bench.suite.prompt_formats import PROMPT_KEYS, READERS, field_key, kind_of, read_entries
 from bench.suite.prompt_syntax import syntax_notes
+from bench.suite.questions import (
+    Asked,
+    attach,
+    has_questions,
+    is_question_file,
+    questions_in,
+    read_question_files,
+    untaken,
+)
 
 MAX_CHARACTERS = 100_000
 """Longest prompt that is read; counting the tokens of one word takes some 600 bytes for each of its characters."""
@@ -33,7 +42,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "tag": ("tag",),
     "category": ("category",),
     "challenge": ("challenge",),
-    **{name: (name,) for name in Prompt.__struct_fields__ if name not in ("id", "text", "negative", "tags")},
+    "probes": ("probes",),
+    "group": ("group",),
 }
 """Each field that is taken, with what it is called, by ``field_key``."""
 
@@ -60,7 +70,11 @@ def prompts_folder() -> Path:
 
 def list_prompt_sets() -> tuple[str, ...]:
     """The file names of the shipped prompt sets, sorted."""
-    return tuple(sorted(path.name for path in prompts_folder().glob("*") if path.suffix in READERS))
+    return tuple(
+        sorted(
+            path.name for path in prompts_folder().glob("*") if path.suffix in READERS and not is_question_file(path)
+        )
+    )
 
 
 def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
@@ -71,6 +85,8 @@ def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
 def read_prompt_file(path: Path) -> PromptFile:
     """The prompts of one prompt file, or of a folder with a ``.txt`` file for each, in their order, and notes.
 
+    Each has the questions of the question files beside it (``bench.suite.questions``), or of the file itself.
+
     Where an entry has no id it gets ``<first words>-<first 8 hex digits of sha256(prompt)>``, which depends
     on neither its line nor its neighbours. A prompt that is there again with the same id and negative is read once.
 
@@ -78,20 +94,32 @@ def read_prompt_file(path: Path) -> PromptFile:
         SuiteError: the file is missing, not a prompt file, empty, binary, or an entry of it is wrong; the
             sentence names file and line.
     """
+    if is_question_file(path):
+        raise SuiteError(f"{path}: holds the questions of a prompt file, by its name; name the prompt file.")
     entries = read_entries(path)
     own_lines = path.suffix.lower() == ".jsonl"
     located: list[tuple[str, Prompt]] = []
+    asked, with_questions = list[Asked](), set[Prompt]()
     others: dict[str, None] = {}
     for where, value in entries.found:
         prompt, names = _to_prompt(where, value, own_lines)
+        asking = has_questions(value)
+        if asking:
+            asked += [one._replace(prompt_id=prompt.id) for one in questions_in(where, value)]
+            if prompt in with_questions:
+                continue  # one question a line, each with its prompt
+            with_questions.add(prompt)
         located.append((where, prompt))
-        others |= dict.fromkeys(names)
+        others |= dict.fromkeys(names if not asking else ())
     if not located:
         raise SuiteError(f"{path}: holds no prompts.")
     located, repeats = without_repeats(located)
-    untaken = [f"fields that are not taken: {listed(others)}."] if others else []
-    notes = (*untaken, *repeats, *syntax_notes([prompt for _, prompt in located]))
-    return PromptFile(located, (*entries.notes, *(f"{path.name}: {note}" for note in notes)))
+    beside, said = read_question_files(path)
+    located, doubled = attach(located, [*asked, *beside])
+    unread = [f"fields that are not taken: {listed(others)}."] if others else []
+    unasked = untaken(value for _, value in entries.found) if asked else ()
+    notes = (*unread, *repeats, *unasked, *doubled, *syntax_notes([prompt for _, prompt in located]))
+    return PromptFile(located, (*entries.notes, *said, *(f"{path.name}: {note}" for note in notes)))
 
 
 def without_repeats(located: Iterable[tuple[str, Prompt]]) -> tuple[list[tuple[str, Prompt]], tuple[str, ...]]:
@@ -212,9 +240,14 @@ def _to_prompt(where: str, value: object, own_lines: bool) -> tuple[Prompt, list
     del found["prompt"]
     if type(found.get("group")) is int:
         found["group"] = str(found["group"])
-    texts = {field: _text(where, field, one) for field, one in found.items()}
-    texts["group"] = texts.get("group", "").strip()
-    prompt = Prompt(id=prompt_id, text=text, negative=negative, tags=tuple(dict.fromkeys(tags)), **texts)
+    prompt = Prompt(
+        id=prompt_id,
+        text=text,
+        negative=negative,
+        tags=tuple(dict.fromkeys(tags)),
+        probes=_text(where, "probes", found.get("probes")),
+        group=_text(where, "group", found.get("group")).strip(),
+    )
     return prompt, list(untaken.values())
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections import namedtuple
 
@@ -11,6 +12,7 @@ from bench.cli.doctor import estimate, time_words
 from bench.plan.pilot import seconds_of_all_variants
 from bench.records import Machine
 from bench.store import load_run
+from bench.suite.prompt_files import make_id
 
 
 def needed(variant, what, size_bytes, *, present=True):
@@ -176,3 +178,39 @@ def test_time_that_cannot_be_told_names_the_command_that_tells_it(cli, weights):
     answer = cli("doctor", "own.toml")
     assert "not known" in answer.out
     assert "hotart-bench measure own.toml" in answer.out
+
+
+JUDGES = """
+[judges.own]
+command = ["python-that-is-not-here", "judge.py"]
+
+[judges.unasked]
+vlm = "nobody/nothing"
+"""
+
+
+def asked_by(home, name):
+    """Lets the suite of the folder be scored by the answers of one judge, about one of its prompts."""
+    suite = home / "own.toml"
+    text = re.sub(r"(?m)^metrics = .*$", f'metrics = ["soft-tifa-am-{name}"]', suite.read_text("utf-8"))
+    suite.write_text(re.sub(r"(?ms)^\[limits\].*?(?=^\[|\Z)", "", text) + JUDGES, encoding="utf-8")
+    question = {"id": make_id("a red boat"), "question": "Is there a boat?"}
+    (home / "two.questions.jsonl").write_text(json.dumps(question) + "\n", encoding="utf-8")
+
+
+def test_it_says_who_is_to_answer_questions_and_that_a_program_is_missing(cli, weights, home):
+    asked_by(home, "own")
+    answer = cli("doctor", "own.toml")
+    assert answer.code == 6
+    assert "1 about 1 prompt of 2" in answer.out
+    assert "python-that-is-not-here is not a program here" in answer.out
+    assert "nobody/nothing" not in answer.out
+    assert "The judge 'own' cannot be asked" in answer.err
+
+
+def test_missing_weights_of_a_judge_end_with_3_and_the_command_that_gets_them(cli, weights, home):
+    asked_by(home, "unasked")
+    answer = cli("doctor", "own.toml")
+    assert answer.code == 3
+    assert "nobody/nothing." in answer.err
+    assert "next: hotart-bench fetch own.toml" in answer.err

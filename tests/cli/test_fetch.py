@@ -63,7 +63,7 @@ def with_weights(home, monkeypatch, tmp_path):
         needing("fitting", "conv", ()),
         Encoder("conv", lambda place: pytest.fail("fetch loads nothing"), ("encoder",)),
     )
-    for module in ("bench.cli.lists", "bench.metrics.registry", "bench.metrics", "bench.cli.fetch"):
+    for module in ("bench.cli.lists", "bench.metrics.registry", "bench.metrics", "bench.questions.registry"):
         monkeypatch.setattr(f"{module}.installed", lambda: registry)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOTART_WEIGHTS_LOCK", str(tmp_path / "locks" / "lock.json"))

@@ -154,6 +154,7 @@ def test_a_prompt_file_of_ones_own(cli, home):
     assert row == {
         "set": "two",
         "prompts": 2,
+        "questions": 0,
         "tags": {},
         "tokens_min": 5,
         "tokens_median": 5,

@@ -37,13 +37,24 @@ from bench.merge.load import open_checkpoint, open_named, open_recipe
 from bench.metrics.blip import read_text_shape
 from bench.mini import weights
 from bench.pipeline.build import build_pipeline
-from bench.records import SCHEMA, Acceptance, Baseline, Calibration, SessionNoise, Settings, Variant
+from bench.records import (
+    SCHEMA,
+    Acceptance,
+    Answer,
+    Baseline,
+    Calibration,
+    Question,
+    SessionNoise,
+    Settings,
+    Variant,
+)
 from bench.report import gate_of, html, markdown
 from bench.report.grid import grid_view
 from bench.report.page import build_view
 from bench.score.external_images import probe_image
 from bench.store import gate_json, load_run
 from bench.store.grid import load_grid
+from bench.store.journal import append_records
 from bench.suite import load_suite, plan_images, protocol_digest
 from bench.suite.images_table import read_pairs
 from bench.suite.prompt_files import read_prompts
@@ -225,6 +236,7 @@ def _suites(place: Path) -> list[Kind]:
     (folder / "t.jsonl").write_text('{"image": "1.png", "prompt": "a fox"}\n', "utf-8")
     images = folder / "images"
     return [
+        *_questions(folder),
         _kind("suite", "toml", suite, plan),
         _kind("prompts-own", "lines", folder / "own.jsonl", plan),
         _kind("prompts-json", "json", folder / "p.json", read_prompts),
@@ -233,6 +245,32 @@ def _suites(place: Path) -> list[Kind]:
         _kind("prompts-txt", "text", folder / "p.txt", read_prompts),
         _kind("images-csv", "text", folder / "t.csv", lambda path: read_pairs(path, images)),
         _kind("images-jsonl", "lines", folder / "t.jsonl", lambda path: read_pairs(path, images)),
+    ]
+
+
+def _questions(folder: Path) -> list[Kind]:
+    """Question files of ours and of the field; each beside its prompts, or with them."""
+    (folder / "q.jsonl").write_text('{"id": "a", "prompt": "two foxes"}\n{"id": "b", "prompt": "a pier"}\n', "utf-8")
+    own = [
+        {"id": "a", "question": "How many?", "answer": "two", "skill": "count"},
+        {"id": "b", "question": "Which?", "answer": "oak", "choices": ["oak", "pine"]},
+    ]
+    (folder / "q.questions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in own), "utf-8")
+    pairs = {
+        "prompt": "two foxes",
+        "vqa_list": [["How many?", "two"], ["Is it?", "Yes"]],
+        "skills": ["count", "object"],
+    }
+    (folder / "geneval2.jsonl").write_text(json.dumps(pairs) + "\n", "utf-8")
+    tifa = {"id": "a", "caption": "two foxes", "question": "how many?", "choices": ["1", "2"], "answer": "2"}
+    (folder / "tifa.json").write_text(json.dumps([{**tifa, "element_type": "counting"}]), "utf-8")
+    head = "item_id,text,dependency,category_broad,question_natural_language\n"
+    (folder / "dpg.csv").write_text(f'{head}7,"a fox, red",0,entity,Is there a fox?\n7,"a fox, red",1,attribute,Red?\n')
+    return [
+        _kind("questions", "lines", folder / "q.questions.jsonl", lambda path: read_prompts(folder / "q.jsonl")),
+        _kind("questions-geneval2", "lines", folder / "geneval2.jsonl", read_prompts),
+        _kind("questions-tifa", "json", folder / "tifa.json", read_prompts),
+        _kind("questions-dpg", "text", folder / "dpg.csv", read_prompts),
     ]
 
 
@@ -270,7 +308,8 @@ def _runs(place: Path) -> list[Kind]:
         html(view)
         markdown(view)
 
-    journals = (folder / f"{name}.jsonl" for name in ("renders", "scores", "timings"))
+    _answer(folder)
+    journals = (folder / f"{name}.jsonl" for name in ("renders", "scores", "timings", "answers"))
     return [
         _kind("run", "json", folder / "run.json", use, slow=True),
         _kind("gate", "json", folder / "gate.json", use, slow=True),
@@ -287,6 +326,24 @@ def _grids(place: Path) -> list[Kind]:
         grid_view(read, compare_grid(read, metrics=["mini-clip"]))
 
     return [_kind("grid", "json", folder / "grid.json", use, slow=True)]
+
+
+def _answer(folder: Path) -> None:
+    """Let a judge have answered a question about every image of a run."""
+    info, question = load_run(folder).info, Question(text="Is it?", skill="object")
+    prompts = tuple(msgspec.structs.replace(prompt, questions=(question,)) for prompt in info.suite.prompts)
+    facts = msgspec.structs.replace(info.metrics[0], name="soft-tifa-am-toy", version="1; toy 1; questions 0123")
+    suite = msgspec.structs.replace(info.suite, prompts=prompts)
+    info = msgspec.structs.replace(info, suite=suite, metrics=(*info.metrics, facts))
+    (folder / "run.json").write_text(documents.dumps(msgspec.to_builtins(info)), encoding="utf-8")
+    append_records(
+        folder / "answers.jsonl",
+        [
+            Answer(judge="toy", identity="toy 1", image_sha256=one.sha256, question=question, probability=0.5)
+            for one in load_run(folder).renders
+            if one.sha256 is not None
+        ],
+    )
 
 
 def gated(ours: Baseline, theirs: Baseline) -> None:

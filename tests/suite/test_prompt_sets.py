@@ -15,7 +15,7 @@ import pytest
 from open_clip.tokenizer import SimpleTokenizer
 
 from bench.records import Prompt
-from bench.suite import load_suite, read_prompts
+from bench.suite import list_prompt_sets, load_suite, read_prompts
 
 PROMPTS = Path(__file__).parents[2] / "prompts"
 README = (PROMPTS / "README.md").read_text(encoding="utf-8")
@@ -97,7 +97,7 @@ def test_the_sets_together_are_at_least_240() -> None:
 
 
 def test_ids_are_unique_over_all_sets_and_well_formed() -> None:
-    files = sorted(PROMPTS.glob("*.jsonl"))
+    files = [PROMPTS / name for name in list_prompt_sets()]
     ids = [prompt.id for path in files for prompt in read_prompts(path)]
     assert [name for name, count in Counter(ids).items() if count > 1] == []
     assert [prompt.id for prompt in ALL if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", prompt.id)] == []
