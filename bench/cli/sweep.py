@@ -15,7 +15,7 @@ from bench.cli.steps import say_windows, tell_steps
 from bench.cli.targets import default_folder, read_suite
 from bench.errors import UsageError
 from bench.formatting import listed
-from bench.metrics import all_metrics, installed
+from bench.metrics import all_metrics
 from bench.records import Suite
 from bench.steps.plan import changes_text
 from bench.store import load_run
@@ -113,8 +113,11 @@ def _in_windows(
         if metric not in scored:
             raise UsageError(f"--metric: {metric!r} is not among the metrics: {listed(scored)}.")
         options.check_known((metric,), "--metric", sorted(all_metrics()), "hotart-bench list metrics")
-        if installed().metrics[metric].facts.higher_is_better is None:
+        facts = all_metrics()[metric].facts
+        if facts.higher_is_better is None:
             raise UsageError(f"--metric: {metric} describes; neither end of it is better.")
+        if facts.over not in ("image", "prompt"):
+            raise UsageError(f"--metric: {metric} has one number of a tag; windows are compared prompt by prompt.")
     pair = with_and_without(suite, lora)
     plain, whole = pair.variants
     return attribution_suite(

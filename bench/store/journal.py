@@ -18,7 +18,7 @@ import msgspec
 
 from bench import documents
 from bench.errors import InvalidError, MachineError, UsageError
-from bench.records import FoundFaces, Record, Render, Score, StepScore, Timing
+from bench.records import FoundFaces, Record, Render, Score, SetScore, StepScore, Timing
 
 R = TypeVar("R", bound=Record)
 
@@ -28,7 +28,8 @@ SCORES = "scores.jsonl"
 TIMINGS = "timings.jsonl"
 STEPS = "steps.jsonl"
 FACES = "faces.jsonl"
-JOURNALS = (RENDERS, SCORES, TIMINGS, STEPS, FACES)
+SETS = "sets.jsonl"
+JOURNALS = (RENDERS, SCORES, TIMINGS, STEPS, FACES, SETS)
 IMAGE_SUFFIXES = (".png", ".jpg", ".webp")
 """How the name of an image ends: rendered ones are PNG, external ones keep their format."""
 TEMPORARY = ".tmp"
@@ -86,7 +87,7 @@ class Journal(Generic[R]):
     """A journal of a run folder, of which the newest record of each key counts: read once, then kept in memory.
 
     The key of a render is (variant, prompt, sample), of a score (..., metric), of a step score (..., step,
-    metric), of a timing (variant, name, round).
+    metric), of a set score (variant, prompt, tag, metric), of a timing (variant, name, round).
     """
 
     def __init__(self, path: Path, kind: type[R], *, empty: bool = False) -> None:
@@ -133,6 +134,8 @@ def _key(record: Record) -> tuple[object, ...]:
             return record.variant, record.prompt_id, record.sample
         case StepScore():
             return record.variant, record.prompt_id, record.sample, record.step, record.metric
+        case SetScore():
+            return record.variant, record.prompt_id, record.tag, record.metric
         case Timing():
             return record.variant, record.name, record.round
     raise TypeError(f"no journal holds a {type(record).__name__}")
