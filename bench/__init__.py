@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         compare_grid,
         compare_run,
         compare_runs,
+        compare_sets,
         findings,
         freeze,
         load_grid,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
         rank_variants,
         rate_changes,
     )
-    from bench.metrics.registry import Encoder, Inputs, Metric, encoder, metric
+    from bench.metrics.registry import Encoder, Inputs, Metric, SetInputs, SetMetric, encoder, metric, set_metric
     from bench.records import MetricFacts
     from bench.run import Outcome, run_all
     from bench.suite import load_suite
@@ -45,10 +46,13 @@ __all__ = [
     "MetricFacts",
     "Outcome",
     "Run",
+    "SetInputs",
+    "SetMetric",
     "check_limits",
     "compare_grid",
     "compare_run",
     "compare_runs",
+    "compare_sets",
     "encoder",
     "findings",
     "freeze",
@@ -61,6 +65,7 @@ __all__ = [
     "rate_changes",
     "read_baseline",
     "run_all",
+    "set_metric",
 ]
 
 _HOMES = {
@@ -73,6 +78,7 @@ _HOMES = {
         "compare_grid",
         "compare_run",
         "compare_runs",
+        "compare_sets",
         "findings",
         "freeze",
         "load_grid",
@@ -81,7 +87,16 @@ _HOMES = {
         "rank_variants",
         "rate_changes",
     ),
-    "bench.metrics.registry": ("Encoder", "Inputs", "Metric", "encoder", "metric"),
+    "bench.metrics.registry": (
+        "Encoder",
+        "Inputs",
+        "Metric",
+        "SetInputs",
+        "SetMetric",
+        "encoder",
+        "metric",
+        "set_metric",
+    ),
     "bench.records": ("MetricFacts",),
     "bench.run": ("Outcome", "run_all"),
     "bench.suite": ("load_suite",),

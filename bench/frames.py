@@ -26,6 +26,7 @@ from bench.records import (
     Ranking,
     RateChange,
     RunInfo,
+    SetDelta,
     TimingName,
     Verdict,
 )
@@ -83,6 +84,29 @@ class Run:
         return _frame(map(msgspec.structs.astuple, scores), dtypes)
 
     @cached_property
+    def sets(self) -> pd.DataFrame:
+        """One row a number of a set metric: the fields of ``SetScore`` but ``without`` and ``interval``.
+
+        ``prompt_id`` and ``tag`` are both missing where the set is of all prompts; ``value`` is NaN where there is a
+        ``reason``.
+        """
+        metrics = [facts.name for facts in self.info.metrics if facts.over != "image"]
+        dtypes = {
+            "variant": self._variants,
+            "prompt_id": "string",
+            "tag": "string",
+            "metric": _ordered(metrics, (score.metric for score in self.record.set_scores)),
+            "prompts": "int64",
+            "images": "int64",
+            "value": "float64",
+            "scale": "float64",
+            "p": "float64",
+            "reason": "string",
+        }
+        dtypes |= dict.fromkeys(("version", "metric_dtype", "images_sha256"), "string")
+        return _frame(([getattr(one, name) for name in dtypes] for one in self.record.set_scores), dtypes)
+
+    @cached_property
     def renders(self) -> pd.DataFrame:
         """One row an image: the fields of ``Render``; ``image``, ``sha256`` and ``error`` may be missing."""
         dtypes = {
@@ -108,7 +132,7 @@ class Run:
         prompts = {prompt.id: prompt for prompt in self.info.suite.prompts}
         seeds = {(one.variant, one.prompt_id, one.sample): one.seed for one in self.record.renders}
         found = [seeds.get((one.variant, one.prompt_id, one.sample)) for one in self.record.scores]
-        metrics = [facts.name for facts in self.info.metrics]
+        metrics = [facts.name for facts in self.info.metrics if facts.over == "image"]
         dtypes = {
             "variant": self._variants,
             "prompt_id": "string",
@@ -321,6 +345,17 @@ def rate_changes(run: Run, *, pairs: compare.Pairs | None = None, level: float =
     """Changes of the share of flagged images: ``bench.compare.rates.rate_changes``; pairs as of ``compare_run``."""
     wanted = compare.variant_pairs(run.info.suite) if pairs is None else pairs
     return Records(compare.rate_changes(run.record, wanted, level=level))
+
+
+def compare_sets(
+    run: Run, *, pairs: compare.Pairs | None = None, metrics: Sequence[str] | None = None, level: float = 0.95
+) -> Records[SetDelta]:
+    """What set metrics over tags, and distances, say of variants of one run: ``bench.compare.compare_sets``.
+
+    ``pairs`` None means each variant with the first, and spo with dpo.
+    """
+    wanted = compare.variant_pairs(run.info.suite) if pairs is None else pairs
+    return Records(compare.compare_sets(run.record, wanted, metrics=metrics, level=level))
 
 
 def findings(candidate: Run, reference: Run | None = None, *, pairs: compare.Pairs | None = None) -> Records[Finding]:

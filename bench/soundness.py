@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from bench.compare.pairing import usable_scores
 from bench.formatting import listed, plural
 from bench.metrics.image_checks import duplicates
-from bench.records import Run
+from bench.metrics.image_sets import Usable, is_current_set, sets_of, usable_images
+from bench.records import MetricFacts, Run
 from bench.suite import protocol_digest
 from bench.suite.planned_images import image_seed
 
@@ -40,7 +41,7 @@ def doubts(run: Run, hashes: Hashes) -> dict[str, tuple[str, ...]]:
 
 
 def is_finished(run: Run, hashes: Hashes, metrics: Sequence[str]) -> bool:
-    """Whether every planned image is recorded and as it was recorded, and scored by each of ``metrics``.
+    """Whether every planned image is recorded and as it was recorded, and it or its sets scored by each of ``metrics``.
 
     A null with a reason is a score, unless it is one that the next ``score`` tries again.
     """
@@ -97,6 +98,9 @@ def _clause(what: str, which: Sequence[tuple[str, int]], planned: int, then: str
 
 
 def _unscored(run: Run, metrics: Sequence[str]) -> bool:
+    kinds = {facts.name: facts for facts in run.info.metrics}
+    if _unscored_sets(run, [kinds[name] for name in metrics if name in kinds and kinds[name].over != "image"]):
+        return True
     versions = {facts.name: facts.full_version for facts in run.info.metrics}
     distances = {facts.name for facts in run.info.metrics if facts.category == "distance"}
     reference = run.info.suite.variants[0].name
@@ -109,6 +113,8 @@ def _unscored(run: Run, metrics: Sequence[str]) -> bool:
     for render in run.renders:
         key = render.prompt_id, render.sample
         for metric in metrics:
+            if metric in kinds and kinds[metric].over != "image":
+                continue
             if metric in distances and render.variant == reference:
                 continue  # it has no distance from itself
             if key in values.get((render.variant, metric), {}):
@@ -117,3 +123,13 @@ def _unscored(run: Run, metrics: Sequence[str]) -> bool:
             if null not in nulls or (nulls[null] != render.sha256 and (render.variant, *key) not in equal):
                 return True
     return False
+
+
+def _unscored_sets(run: Run, metrics: Sequence[MetricFacts]) -> bool:
+    known = {(one.variant, one.prompt_id, one.tag, one.metric): one for one in run.set_scores}
+    usable = usable_images(run) if metrics else Usable({}, {}, {})
+    return any(
+        not is_current_set(known.get((*found.key, facts.name)), found, facts)
+        for facts in metrics
+        for found in sets_of(run, usable, facts)
+    )

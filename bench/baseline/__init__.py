@@ -138,7 +138,7 @@ def _variant(
     suite, name = run.info.suite, fingerprint.name
     values = {}
     for facts in run.info.metrics:
-        if facts.category == "distance" and name == suite.variants[0].name:
+        if facts.over not in ("image", "prompt") or (facts.category == "distance" and name == suite.variants[0].name):
             continue
         found = scores.get((name, facts.name), {})
         keys = [[(prompt.id, sample) for sample in range(suite.samples)] for prompt in suite.prompts]

@@ -131,10 +131,12 @@ def _check(suite: Suite, folder: Path, seeds: int, sessions: int) -> None:
 
 
 def _noisy(suite: Suite, metrics: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(facts.name for facts in facts_for(metrics, registry_of_suite(suite)) if facts.category != "distance")
+    known = facts_for(metrics, registry_of_suite(suite))
+    names = tuple(facts.name for facts in known if facts.over == "image" and facts.category != "distance")
     if not names:
         raise UsageError(
-            "There is no metric to calibrate; distances to the reference do not count.", "hotart-bench list metrics"
+            "There is no metric to calibrate; distances to the reference and set metrics do not count.",
+            "hotart-bench list metrics",
         )
     return names
 

@@ -13,10 +13,12 @@ from bench.cli import options
 from bench.cli.grid_results import compare_grid_folder
 from bench.cli.options import Metrics, RunFolder, SecondRun
 from bench.cli.printing import DONE, Columns, Table, latex, print_json, print_tables, say, show, wrapped
+from bench.comparability import common_metrics, run_labels
 from bench.compare import (
     MIN_TAG_PROMPTS,
     compare_run,
     compare_runs,
+    compare_sets,
     rank_variants,
     rate_changes,
     summarize_timings,
@@ -43,7 +45,18 @@ from bench.formatting import (
     signed,
 )
 from bench.metrics.training_data import SAY_IT
-from bench.records import Delta, Finding, Interval, Ranking, RateChange, Ratio, Run, TimingSummary
+from bench.records import (
+    Delta,
+    Finding,
+    Interval,
+    MetricFacts,
+    Ranking,
+    RateChange,
+    Ratio,
+    Run,
+    SetDelta,
+    TimingSummary,
+)
 from bench.store import load_run
 from bench.store.grid import is_grid
 
@@ -81,8 +94,8 @@ def compare(
     """Paired differences between variants, or between two runs.
 
     The prompt is the unit; the same prompt and noise stand on both sides of a pair. Three or more variants of a
-    run are ranked as well, unless --pairs or --tag choose among them. Of a grid, the difference under each setting,
-    and whether it depends on them.
+    run are ranked as well, unless --pairs or --tag choose among them. Set metrics, which have one number of many
+    images, stand in tables of their own. Of a grid, the difference under each setting, and whether it depends on them.
 
     Examples:
       hotart-bench compare reports/runs/mini
@@ -121,11 +134,13 @@ def compare(
         )
     else:
         deltas = compare_runs(candidate, reference, pairs=names, metrics=chosen, tags=tags)
+    sets = _compare_sets(candidate, reference, names, chosen)
     if tag is not None:
         deltas = _with_tag(deltas, tag, candidate)
+        sets = tuple(one for one in sets if one.tag == tag)
     whole = reference is None and names is None and tag is None
     rankings = rank_variants(candidate, metrics=chosen) if whole else ()
-    if not deltas and not ratios:
+    if not deltas and not ratios and not sets:
         raise _nothing_to_compare(run, alone=reference is None and len(candidate.info.suite.variants) < 2)
     findings: tuple[Finding, ...] = ()
     if tag is None and deltas:
@@ -135,15 +150,21 @@ def compare(
         say(f"Not compared, since there are no scores on both sides: {listed(left_out)}.")
     if format_ == "json":
         results = {"deltas": deltas, "ratios": ratios, "timings": timings, "rankings": rankings, "rates": rates}
-        print_json({"findings": findings, **results})
+        print_json({"findings": findings, **results, "sets": sets})
         return DONE
     if format_ == "csv":
-        show(tidy_csv(deltas, ratios, rankings, rates, findings).removesuffix("\n"))
+        show(tidy_csv(deltas, ratios, rankings, rates, findings, sets).removesuffix("\n"))
         return DONE
     describe = {facts.name for facts in candidate.info.metrics if facts.higher_is_better is None}
-    tables = [*_pair_tables(deltas, ratios, timings, describe), *map(_ranking_table, rankings), *_rate_tables(rates)]
+    shown = [one for one in sets if one.tag == tag]
+    tables = [
+        *_pair_tables(deltas, ratios, timings, describe),
+        *_set_tables(shown, candidate.info.metrics),
+        *map(_ranking_table, rankings),
+        *_rate_tables(rates),
+    ]
     _print_findings(format_, findings)
-    print_tables(format_, tables, _footnotes(deltas, ratios, timings, rankings))
+    print_tables(format_, tables, [*_footnotes(deltas, ratios, timings, rankings), *_set_footnotes(shown)])
     return DONE
 
 
@@ -164,6 +185,19 @@ def _print_findings(form: str, findings: Sequence[Finding]) -> None:
             show("\n".join(f"% {latex(sentence)}" for sentence in one.sentences) + "\n")
         else:
             show("\n".join([wrapped(first), *(wrapped(other, "  ") for other in others), ""]))
+
+
+def _compare_sets(
+    candidate: Run, reference: Run | None, names: Sequence[tuple[str, str]] | None, metrics: Sequence[str] | None
+) -> tuple[SetDelta, ...]:
+    if reference is None:
+        return compare_sets(candidate, names or variant_pairs(candidate.info.suite), metrics=metrics)
+    labels = run_labels(candidate, reference)
+    shared = [facts.name for facts in common_metrics(candidate, reference, labels, metrics)]
+    theirs = [variant.name for variant in reference.info.suite.variants]
+    like_named = [(one.name, one.name) for one in candidate.info.suite.variants if one.name in theirs]
+    suffixes = f"@{labels[0]}", f"@{labels[1]}"
+    return compare_sets(candidate, names or like_named, reference=reference, suffixes=suffixes, metrics=shared)
 
 
 def split_pairs(text: str | None) -> tuple[tuple[str, str], ...] | None:
@@ -275,6 +309,43 @@ def _ratio_rows(ratios: Sequence[Ratio], timings: Sequence[TimingSummary]) -> li
     return rows
 
 
+def _set_tables(sets: Sequence[SetDelta], metrics: Sequence[MetricFacts]) -> Iterator[Table]:
+    """Pair by pair what metrics over tags, and distances, say of all prompts or of one tag."""
+    units = {facts.name: facts.unit for facts in metrics}
+    for pair in dict.fromkeys((one.candidate, one.reference) for one in sets):
+        own = [one for one in sets if (one.candidate, one.reference) == pair]
+        title = f"{pair[0]} against {pair[1]}, numbers of sets of images"
+        rows = []
+        for one in own:
+            found = one.interval
+            decimals = decimals_for((found.high - found.low) / 2 if found else abs(one.mean) / 10)
+            apart = one.reference_value is None
+            beside = one.scale if apart else one.reference_value
+            rows.append(
+                [
+                    one.metric,
+                    units[one.metric],
+                    str(one.prompts),
+                    number(beside, decimals) + ("‡" if one.scale is not None else " "),
+                    number(one.candidate_value, decimals),
+                    number(one.mean, decimals) if apart else signed(one.mean, decimals),
+                    interval(found, decimals, not apart)
+                    + ("†" if one.p_holm is not None and one.p_holm <= 0.05 else " "),
+                ]
+            )
+        numbers = _numbers("metric", "prompts", "reference", "candidate", "delta or distance", "interval")
+        yield title, {"metric": "name", "unit": "name", **numbers}, rows
+
+
+def _set_footnotes(sets: Sequence[SetDelta]) -> list[str]:
+    if not sets:
+        return []
+    notes = ["A distance is that of the candidate's images from the reference's; the intervals are 95%, over prompts."]
+    if any(one.scale is not None for one in sets):
+        notes.append("‡ between two noises of the reference: what a drift is held against.")
+    return notes
+
+
 def _ranking_table(ranking: Ranking) -> Table:
     left_out = f"; without a score: {', '.join(ranking.left_out)}" if ranking.left_out else ""
     decimals = decimals_for(max(one.interval.high - one.interval.low for one in ranking.strengths) / 2)
@@ -356,8 +427,9 @@ TIDY = (
     "training_overlap",
 )  # fmt: skip
 """Columns of ``--format csv``. ``kind`` says what ``value`` is: the ``difference`` of two means, the ``ratio`` of two
-medians, the change of a ``rate`` of flagged images, or a ``strength``, where ``candidate`` is the ranked variant. A
-``finding`` has its word as its name, and no value."""
+medians, the change of a ``rate`` of flagged images, a ``strength``, where ``candidate`` is the ranked variant, or a
+``set``: the difference of two numbers of a set, or the distance of two sets, where the reference's value is what it is
+held against, or empty. A ``finding`` has its word as its name, and no value."""
 
 
 def tidy_csv(
@@ -366,6 +438,7 @@ def tidy_csv(
     rankings: Sequence[Ranking],
     rates: Sequence[RateChange] = (),
     findings: Sequence[Finding] = (),
+    sets: Sequence[SetDelta] = (),
 ) -> str:
     """Each result of a comparison as a row of unrounded values; a value that does not exist is empty."""
     text = io.StringIO()
@@ -398,6 +471,12 @@ def tidy_csv(
             }
             counts = {"wins": place.wins, "ties": place.ties, "losses": place.losses}
             writer.writerow({**row, **counts, **_ends(place.interval)})
+    for found in sets:
+        shared = {name: getattr(found, name) for name in TIDY if hasattr(found, name)}
+        beside = found.scale if found.reference_value is None else found.reference_value
+        sides = {"reference_value": beside, "candidate_value": found.candidate_value, "value": found.mean}
+        about = {"kind": "set", "name": found.metric, "samples": found.images}
+        writer.writerow({**shared, **about, **sides, **_ends(found.interval)})
     return text.getvalue()
 
 

@@ -181,7 +181,7 @@ def entries_needed(suite: Suite, metrics: Sequence[str]) -> dict[str, list[str]]
     registry = registry_of_suite(suite)
     needed: dict[str, list[str]] = {}
     for name in metrics:
-        metric = registry.metrics[name]
+        metric = registry.scored[name]
         encoder = registry.encoders[metric.facts.encoder].weights if metric.facts.encoder is not None else ()
         for entry in (*encoder, *metric.weights):
             needed.setdefault(entry, []).append(name)

@@ -106,7 +106,7 @@ def grid(
         ray=ray,
     )
     options.check_known(
-        chosen.metrics, "--metrics", sorted(registry_of_suite(checked).metrics), "hotart-bench list metrics"
+        chosen.metrics, "--metrics", sorted(registry_of_suite(checked).scored), "hotart-bench list metrics"
     )
     if not quiet or dry_run:
         for note in (*checked.notes, *left_out_notes(checked)):

@@ -23,7 +23,7 @@ from bench.metrics import all_facts, installed, plugin_problems, training_of_met
 from bench.metrics.catalogue import find_entry
 from bench.metrics.training_data import overlap_with
 from bench.published_files import TRUST
-from bench.records import MetricFacts, Suite, TrainedOn, TrainingOverlap, Variant
+from bench.records import MetricFacts, Over, Suite, TrainedOn, TrainingOverlap, Variant
 from bench.report.training import training_sentence
 from bench.store import read_info
 from bench.suite import list_prompt_sets, load_suite, prompts_folder, read_prompt_file
@@ -35,6 +35,14 @@ from bench.suite.training_prompts import training_prompts_in
 from bench.trained_on import find_training
 
 BETTER = {True: "higher", False: "lower", None: ""}
+OVER: Mapping[Over, str] = {"image": "", "prompt": " of a prompt", "tag": " of a tag", "prompt pairs": " of a tag"}
+"""What the table of metrics adds to the category of a set metric."""
+NUMBER_OF: Mapping[Over, str] = {
+    "image": "an image",
+    "prompt": "the images of a prompt",
+    "tag": "the images of a tag, and of all prompts",
+    "prompt pairs": "the images of a tag, and of all prompts",
+}
 MOST_TAGS = 4
 """How many tags the table of all prompt sets shows of each; the table of one set shows them all."""
 
@@ -148,7 +156,8 @@ def list_metrics(
     A metric that is named is shown with all its facts: version, unit, range, encoder, training, licence, source.
     The last sentence names the metrics and data sets that it learnt from. With --for each variant has a column, the
     training overlap: the same data (it was trained to please the metric), related data, none, or unknown. Metrics
-    "at a step" are for `hotart-bench steps`. --json has all facts.
+    "at a step" are for `hotart-bench steps`; those "of a prompt" or "of a tag" give one number of several images.
+    --json has all facts.
 
     Examples:
       hotart-bench list metrics
@@ -205,7 +214,7 @@ def _print_metrics(
 
 
 def _category(facts: MetricFacts, steps: Mapping[str, MetricFacts]) -> str:
-    return "at a step" if facts.name in steps else facts.category
+    return "at a step" if facts.name in steps else facts.category + OVER[facts.over]
 
 
 def _facts_rows(facts: MetricFacts) -> list[tuple[str, str]]:
@@ -217,8 +226,9 @@ def _facts_rows(facts: MetricFacts) -> list[tuple[str, str]]:
         ("better", BETTER[facts.higher_is_better] or "neither; it describes"),
         ("range", "unbounded" if low == high == "unbounded" else f"{low} to {high}"),
         ("category", facts.category),
+        ("one number of", NUMBER_OF[facts.over]),
         ("encoder", facts.encoder or "none"),
-        ("trained on", ", ".join(facts.trained_on) or "nothing"),
+        ("trained on", "unknown" if facts.trained_on is None else ", ".join(facts.trained_on) or "nothing"),
         ("training data", facts.training_data),
         ("licence", facts.licence),
         ("reference", facts.reference),
@@ -231,7 +241,7 @@ def _weights_rows(facts: MetricFacts) -> list[tuple[str, str]]:
     registry = installed()
     encoder = registry.encoders[facts.encoder].weights if facts.encoder is not None else ()
     rows = []
-    own = registry.metrics.get(facts.name) or registry.step_metrics[facts.name]
+    own = registry.scored.get(facts.name) or registry.step_metrics[facts.name]
     for entry in map(find_entry, (*encoder, *own.weights)):
         for file in entry.files:
             trust = TRUST["unpinned" if file.sha256 is None else "pinned"]

@@ -33,7 +33,7 @@ from bench.errors import UsageError
 from bench.formatting import did_you_mean, is_good_name, joined, listed
 from bench.machine import machine_facts, pick_device
 from bench.metrics import all_metrics, facts_for
-from bench.metrics.registry import Metric
+from bench.metrics.registry import Metric, Scored, SetMetric
 from bench.records import ExternalImages
 from bench.score.external_images import import_images
 from bench.store.reading import RUNS
@@ -131,14 +131,20 @@ def _chosen_metrics(text: str | None, quiet: bool, *, without_prompts: bool) -> 
                 "hotart-bench score --images DIR --prompts FILE.csv",
             )
         return names
-    light = [name for name in alone if not (known[name].facts.encoder or known[name].load_head or known[name].judge)]
+    light = [
+        name
+        for name in alone
+        if isinstance(one := known[name], Metric) and not (one.facts.encoder or one.load_head or one.judge)
+    ]
     if not quiet:
         say(f"Scored by what needs no weights: {listed(light)}. --metrics names others; hotart-bench list metrics")
     return light
 
 
-def _needs_prompts(metric: Metric) -> bool:
+def _needs_prompts(metric: Scored) -> bool:
     """Whether it reads prompts, compares images of one prompt, or asks what the prompt asks for."""
+    if isinstance(metric, SetMetric):
+        return True
     reads = (metric.facts.encoder is not None and metric.needs_text) or metric.judge is not None
     return reads or metric.needs_reference or metric.needs_other_samples or metric.needs_faces
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ from bench.formatting import argument
 from bench.questions.registry import registry_of_suite
 from bench.records import RunOptions, StepPlan, Suite
 from bench.run import Outcome, run_all, run_stage
+from bench.score.plan import set_notes
 from bench.suite.step_ranges import step_notes
 
 Stage = Literal["all", "render", "score", "steps", "measure", "report"]
@@ -41,12 +42,12 @@ def do_stage(
     chosen_metrics = options.split_names(metrics, "--metrics")
     if chosen_metrics is not None:
         options.check_known(
-            chosen_metrics, "--metrics", sorted(registry_of_suite(suite).metrics), "hotart-bench list metrics"
+            chosen_metrics, "--metrics", sorted(registry_of_suite(suite).scored), "hotart-bench list metrics"
         )
     options.check_device(device)
     options.check_weights_dir(weights_dir)
     dtype = options.check_dtype(metric_dtype)
-    for note in () if quiet else (*suite.notes, *step_notes(suite)):
+    for note in () if quiet else (*suite.notes, *step_notes(suite), *_set_notes(stage, suite, chosen_metrics)):
         say(note)
     with show_progress(quiet) as progress:
         outcome = work(
@@ -66,6 +67,14 @@ def do_stage(
             progress=progress,
         )
     _tell(stage, outcome, quiet, str(folder), len(suite.variants))
+
+
+def _set_notes(stage: Stage, suite: Suite, metrics: Sequence[str] | None) -> tuple[str, ...]:
+    """What can be told before of set metrics that will have no number, where the stage scores."""
+    if stage not in ("all", "score"):
+        return ()
+    known = registry_of_suite(suite).scored
+    return set_notes(suite, [known[name] for name in metrics or suite.metrics if name in known])
 
 
 def _tell(stage: Stage, outcome: Outcome, quiet: bool, folder: str, variants: int) -> None:

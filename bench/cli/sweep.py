@@ -112,10 +112,13 @@ def _in_windows(
         scored = options.split_names(metrics, "--metrics") or suite.metrics
         if metric not in scored:
             raise UsageError(f"--metric: {metric!r} is not among the metrics: {listed(scored)}.")
-        known = registry_of_suite(suite).metrics
+        known = registry_of_suite(suite).scored
         options.check_known((metric,), "--metric", sorted(known), "hotart-bench list metrics")
-        if known[metric].facts.higher_is_better is None:
+        facts = known[metric].facts
+        if facts.higher_is_better is None:
             raise UsageError(f"--metric: {metric} describes; neither end of it is better.")
+        if facts.over not in ("image", "prompt"):
+            raise UsageError(f"--metric: {metric} has one number of a tag; windows are compared prompt by prompt.")
     pair = with_and_without(suite, lora)
     plain, whole = pair.variants
     return attribution_suite(

@@ -1,8 +1,8 @@
 """Run [x Run] -> paired differences and means of scores, prompts as the unit, or groups of them (``Prompt.group``).
 
-``pairing`` says which scores count and how images are paired, ``ranking`` ranks three or more variants, ``timing`` sums
-up timings, and ``sweep`` draws a metric over the weight of a LoRA. What makes runs comparable is in
-``bench.comparability``.
+``pairing`` says which scores count and how images are paired, ``sets`` compares numbers of tags, ``ranking`` ranks
+three or more variants, ``timing`` sums up timings, and ``sweep`` draws a metric over the weight of a LoRA. What makes
+runs comparable is in ``bench.comparability``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import msgspec
 
 from bench import stats
 from bench.comparability import check_names, common_metrics, run_labels
-from bench.compare.pairing import PromptPair, pair_prompts, paired_prompts, usable_scores
+from bench.compare.pairing import ImageScores, PromptPair, of_equal_sets, pair_prompts, paired_prompts, usable_scores
 from bench.compare.ranking import rank_variants
 from bench.compare.rates import rate_changes
+from bench.compare.sets import compare_sets
 from bench.compare.tags import MIN_TAG_PROMPTS, tags_explain
 from bench.compare.timing import summarize_timings, timing_ratios
 from bench.errors import IncomparableError, InvalidError, UsageError
@@ -30,6 +31,7 @@ __all__ = [
     "PromptPair",
     "compare_run",
     "compare_runs",
+    "compare_sets",
     "metric_means",
     "paired_prompts",
     "rank_variants",
@@ -145,7 +147,7 @@ def metric_means(run: Run, *, level: float = 0.95) -> tuple[MetricMean, ...]:
     """
     suite, table = run.info.suite, usable_scores(run)
     found = []
-    for facts in run.info.metrics:
+    for facts in (facts for facts in run.info.metrics if facts.over in ("image", "prompt")):
         for number, variant in enumerate(suite.variants):
             if number == 0 and facts.category == "distance":
                 continue
@@ -210,7 +212,10 @@ def _compare(
         for facts in metrics:
             if facts.category == "distance" and (one == firsts[0] or other == firsts[1]):
                 continue
-            above, below = table.get((one, facts.name), {}), other_table.get((other, facts.name), {})
+            above: ImageScores = table.get((one, facts.name), {})
+            below: ImageScores = other_table.get((other, facts.name), {})
+            if facts.over == "prompt":
+                above, below = of_equal_sets(above, below)
             overlap = overlap_with(facts, runs[0].info.trained_on.get(one))
             found = _deltas(names, facts, suite, pair_prompts(suite, above, below), tags, level)
             deltas += [msgspec.structs.replace(delta, training_overlap=overlap) for delta in found]

@@ -3,18 +3,19 @@
 The unit is the prompt. Images are paired by prompt and sample, which share their noise; the samples of a
 prompt are averaged over the pairs that have both scores. A score counts if it is finite, was made by the
 metric's version in ``run.json``, and is of the images that ``renders.jsonl`` records; every other pair is
-missing.
+missing. The number that a set metric has of a prompt's images counts as the score of each of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from bench import stats
 from bench.metrics.image_checks import digest_of, other_samples
-from bench.records import Prompt, Render, Run, Score, Suite
+from bench.metrics.image_sets import ImageSet, Usable, is_current_set, sets_of, usable_images
+from bench.records import Over, Prompt, Render, Run, Score, SetScore, Suite
 
 ImageScores = Mapping[tuple[str, int], float]
 """Scores of one metric of one variant by prompt id and sample number."""
@@ -55,7 +56,39 @@ def usable_scores(run: Run) -> dict[tuple[str, str], dict[tuple[str, int], float
             continue
         if versions.get(score.metric) == score.full_version and _is_of_these_images(score, reference, images, others):
             table.setdefault((score.variant, score.metric), {})[score.prompt_id, score.sample] = score.value
+    for found, of_set in usable_sets(run, ("prompt",)):
+        if of_set.value is not None:
+            own = table.setdefault((of_set.variant, of_set.metric), {})
+            own |= dict.fromkeys(found.members, of_set.value)
     return table
+
+
+def usable_sets(
+    run: Run, over: tuple[Over, ...] = ("prompt", "tag", "prompt pairs")
+) -> Iterator[tuple[ImageSet, SetScore]]:
+    """The set scores that count, each with its images, of metrics over these, in the order of ``sets_of``."""
+    known = {(one.variant, one.prompt_id, one.tag, one.metric): one for one in run.set_scores}
+    usable = usable_images(run) if known else Usable({}, {}, {})
+    for facts in run.info.metrics:
+        for found in sets_of(run, usable, facts) if facts.over in over else ():
+            score = known.get((*found.key, facts.name))
+            if score is not None and score.value is not None and is_current_set(score, found, facts):
+                yield found, score
+
+
+def of_equal_sets(candidate: ImageScores, reference: ImageScores) -> tuple[ImageScores, ImageScores]:
+    """A set metric's numbers of two sides, without the prompts of which they are not of the same samples."""
+    ours, theirs = _samples(candidate), _samples(reference)
+    equal = {prompt_id for prompt_id in ours if ours[prompt_id] == theirs.get(prompt_id)}
+    above, below = ({key: value for key, value in side.items() if key[0] in equal} for side in (candidate, reference))
+    return above, below
+
+
+def _samples(side: ImageScores) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for prompt_id, sample in side:
+        found.setdefault(prompt_id, set()).add(sample)
+    return found
 
 
 def pair_prompts(suite: Suite, candidate: ImageScores, reference: ImageScores) -> tuple[PromptPair, ...]:

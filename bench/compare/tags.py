@@ -25,9 +25,14 @@ def tags_explain(prompts: Sequence[Prompt], differences: Sequence[float]) -> flo
     Adjusted R^2 of the linear model of all tags with 3 prompts or more (``bench.stats.explained_by``), from 10 % on,
     where the F test's p-value is under 0.1 %. None where prompts name groups: they are the unit then.
     """
-    tags = [tag for prompt in prompts for tag in prompt.tags]
-    known = [tag for tag in dict.fromkeys(tags) if tags.count(tag) >= MIN_TAG_PROMPTS]
+    known = large_tags(prompts)
     if not known or any(prompt.group for prompt in prompts):
         return None
     found = stats.explained_by(differences, [[float(tag in prompt.tags) for tag in known] for prompt in prompts])
     return found.share if found is not None and found.share >= MUCH and found.p < NOISE_P else None
+
+
+def large_tags(prompts: Sequence[Prompt]) -> list[str]:
+    """The tags that at least ``MIN_TAG_PROMPTS`` of the prompts have, in their order."""
+    tags = [tag for prompt in prompts for tag in prompt.tags]
+    return [tag for tag in dict.fromkeys(tags) if tags.count(tag) >= MIN_TAG_PROMPTS]

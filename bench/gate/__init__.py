@@ -22,7 +22,18 @@ from bench.gate.outcomes import worst_first
 from bench.gate.quality import check_metric
 from bench.gate.timing import ONLY_ON, check_timing
 from bench.metrics.training_data import overlap_with
-from bench.records import SCHEMA, Baseline, FrozenRound, FrozenVariant, Gate, Limit, Prompt, TimingName, Verdict
+from bench.records import (
+    SCHEMA,
+    Baseline,
+    FrozenRound,
+    FrozenVariant,
+    Gate,
+    Limit,
+    MetricFacts,
+    Prompt,
+    TimingName,
+    Verdict,
+)
 from bench.suite.limits import check_metric_limit, quantity_of
 
 __all__ = ["check_limits", "like_named"]
@@ -144,8 +155,18 @@ def _refuse_limits(reference: Baseline, baseline: str) -> None:
         try:
             if limit.name in facts:
                 check_metric_limit(limit, facts[limit.name])
+                _refuse_limit_of_tags(limit, facts[limit.name])
         except UsageError as error:
             raise UsageError(f"{baseline}: {error}", error.hint) from error
+
+
+def _refuse_limit_of_tags(limit: Limit, facts: MetricFacts) -> None:
+    if facts.over in ("tag", "prompt pairs"):
+        raise UsageError(
+            f"limits.{limit.name}: a gate checks numbers of prompts, and this metric has one of each tag; take the "
+            "limit out.",
+            "hotart-bench compare RUN shows it with its interval",
+        )
 
 
 def _split_limits(sides: Sides, baseline: str, quality_only: bool) -> tuple[list[Limit], list[str]]:
@@ -254,7 +275,10 @@ def _left_out(sides: Sides, run: str, pairs: Sequence[tuple[str, str]], one_sess
     unlimited = [
         facts.name
         for facts in sides[1].metrics
-        if facts.higher_is_better is not None and facts.category != "distance" and facts.name not in limited
+        if facts.higher_is_better is not None
+        and facts.category != "distance"
+        and facts.over in ("image", "prompt")
+        and facts.name not in limited
     ]
     if unlimited:
         notes.append(f"Not checked, since the baseline has no limit on them: {listed(unlimited)}.")

@@ -8,6 +8,8 @@ from bench.metrics.registry import Metric as Metric
 from bench.metrics.registry import NoScoreError as NoScoreError
 from bench.metrics.registry import Place as Place
 from bench.metrics.registry import Registry as Registry
+from bench.metrics.registry import SetInputs as SetInputs
+from bench.metrics.registry import SetMetric as SetMetric
 from bench.metrics.registry import all_facts as all_facts
 from bench.metrics.registry import all_metrics as all_metrics
 from bench.metrics.registry import encoder as encoder
@@ -17,4 +19,5 @@ from bench.metrics.registry import installed as installed
 from bench.metrics.registry import metric as metric
 from bench.metrics.registry import plugin_problems as plugin_problems
 from bench.metrics.registry import registry_of as registry_of
+from bench.metrics.registry import set_metric as set_metric
 from bench.metrics.registry import training_of_metrics as training_of_metrics

@@ -2,7 +2,8 @@
 
 A metric is a decorated function from ``Inputs`` (a batch of images, their prompts, and the embeddings
 of the encoder it names) to one number an image. An encoder is an image and text encoder, or a reward model that
-reads both together; it is loaded once and shared by every metric that names it. A whole metric, to be copied, is in
+reads both together; it is loaded once and shared by every metric that names it. A step metric scores an image while
+it is being drawn, a set metric gives one number of the images of a prompt or tag. A whole metric, to be copied, is in
 ``docs/plugins.md``; the shortest of ours are in ``bench.metrics.pixels``.
 
 A package names its module in the entry-point group ``hotart_bench.metrics``; ours are in ``OWN_MODULES``. A module of
@@ -31,10 +32,12 @@ from bench.errors import UsageError
 from bench.formatting import did_you_mean
 from bench.metrics.catalogue import find_entry
 from bench.metrics.training_data import check_training_names, with_their_data
-from bench.records import Dtype, FoundFaces, MetricFacts, Question
+from bench.records import Dtype, FoundFaces, MetricFacts, Over, Question
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 # How metrics and encoders are declared.
@@ -253,15 +256,7 @@ def metric(
             or one of them beside ``needs_faces``.
     """
     who = f"Metric {facts.name!r}"
-    try:
-        msgspec.convert(msgspec.to_builtins(facts), MetricFacts)  # msgspec checks types only when it decodes
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{who}: {error}.") from error
-    _check_name("Metric", facts.name)
-    if not facts.version:
-        raise UsageError(f"{who} has an empty version; scores are kept by version.")
-    if facts.low is not None and facts.high is not None and not facts.low < facts.high:
-        raise UsageError(f"{who}: low {facts.low} is not below high {facts.high}.")
+    _check_facts(who, facts)
     if needs_reference and facts.encoder is not None:
         raise UsageError(f"{who}: needs_reference is for a metric without an encoder.")
     if needs_other_samples and (needs_reference or facts.encoder is not None):
@@ -356,6 +351,92 @@ def step_metric(
     return lambda load: StepMetric(facts, load, reads, tuple(families), final_metric, tuple(weights))
 
 
+@dataclass(frozen=True)
+class SetInputs:
+    """What a set metric sees of a set of images: their embeddings, prompt by prompt."""
+
+    images: tuple[NDArray[np.float64], ...]
+    """For each prompt (n, d), unit rows by sample; one prompt for a metric over prompts. n may differ by prompt, but
+    not between variants."""
+    reference: tuple[NDArray[np.float64], ...] | None = None
+    """The reference variant's of the same prompts and samples; None for a metric that does not ask for them."""
+
+
+@dataclass(frozen=True)
+class SetMetric:
+    """A declared set metric: its facts, its arithmetic, and what it needs of a set."""
+
+    facts: MetricFacts
+    """Their ``over`` is what it has one number of, their ``metric_dtype`` what its encoder computes in for it."""
+    compute: Callable[[SetInputs], float] | Callable[[SetInputs], NDArray[np.float64]]
+    """A number of a prompt or tag; of a metric over pairs of prompts the matrix (P, P) of their numbers."""
+    needs_reference: bool = False
+    """Whether it compares with the reference variant's images, and so has no number of that variant."""
+    min_samples: int = 1
+    """Images of a prompt that it needs."""
+    scale: Callable[[SetInputs], float] | None = None
+    """What the number is to be held against, from the same embeddings."""
+    preprocessing: str = ""
+    """As ``Metric.preprocessing``."""
+    weights: tuple[str, ...] = ()
+    """None of its own: it reads its encoder's embeddings."""
+
+
+def set_metric(
+    facts: MetricFacts,
+    *,
+    over: Over,
+    needs_reference: bool = False,
+    min_samples: int = 1,
+    scale: Callable[[SetInputs], float] | None = None,
+    preprocessing: str = "",
+) -> Callable[[Callable[[SetInputs], Any]], SetMetric]:
+    """Declare the decorated function, from ``SetInputs`` to one number of a set of images, as a set metric.
+
+    To say that a set has no number the function raises ``NoScoreError`` with the reason. Any other error, NaN or
+    infinity become a null with a reason too, and are tried again by the next ``score``.
+
+    Args:
+        facts: what the metric says of itself; it names an encoder.
+        over: "prompt": a number of a prompt's images. "tag": a number of the images of a tag, and of all, computed
+            again without each prompt in turn, for the interval. "prompt pairs": a symmetric matrix (P, P) of a tag's
+            P prompts, of which the mean off the diagonal is the tag's number.
+        needs_reference: ask for the reference variant's embeddings; its category is then "distance", and only then.
+        min_samples: images of a prompt that it needs; a prompt with fewer is a null with that reason.
+        scale: of a metric over prompts, what a number is to be held against.
+        preprocessing: the official preprocessing that it follows, as its encoder names it.
+
+    Raises:
+        UsageError: facts that cannot be, no encoder, or something above that does not go together.
+    """
+    who = f"Set metric {facts.name!r}"
+    _check_facts(who, facts)
+    if facts.encoder is None:
+        raise UsageError(f"{who} names no encoder; it reads embeddings.")
+    if over not in ("prompt", "tag", "prompt pairs"):
+        raise UsageError(f"{who}: over is {over!r}; allowed are 'prompt', 'tag' and 'prompt pairs'.")
+    if needs_reference != (facts.category == "distance"):
+        raise UsageError(f"{who}: needs_reference and the category 'distance' go together.")
+    if (over == "prompt pairs" and not needs_reference) or (over == "tag" and needs_reference):
+        raise UsageError(f"{who}: over 'prompt pairs' goes with needs_reference, over 'tag' does not.")
+    if over != "prompt" and (scale is not None or min_samples != 1):
+        raise UsageError(f"{who}: scale and min_samples are for a metric over prompts.")
+    known = msgspec.structs.replace(facts, over=over)
+    return lambda compute: SetMetric(known, compute, needs_reference, min_samples, scale, preprocessing)
+
+
+def _check_facts(who: str, facts: MetricFacts) -> None:
+    try:
+        msgspec.convert(msgspec.to_builtins(facts), MetricFacts)  # msgspec checks types only when it decodes
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{who}: {error}.") from error
+    _check_name("Metric", facts.name)
+    if not facts.version:
+        raise UsageError(f"{who} has an empty version; scores are kept by version.")
+    if facts.low is not None and facts.high is not None and not facts.low < facts.high:
+        raise UsageError(f"{who}: low {facts.low} is not below high {facts.high}.")
+
+
 def _check_name(kind: str, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise UsageError(f"{kind} name {name!r}: use lower-case letters, digits, '.', '_' and '-'.")
@@ -373,6 +454,7 @@ OWN_MODULES = (
     "bench.metrics.pickscore",
     "bench.metrics.hps",
     "bench.metrics.imagereward",
+    "bench.metrics.sets",
     "bench.faces.metrics",
     "bench.mini.metrics",
     "bench.mini.judge",
@@ -381,20 +463,28 @@ OWN_MODULES = (
 """Our own modules of metrics; a new one is added here and nowhere else."""
 
 
-Declared = Metric | Encoder | StepMetric | Judge
-M = TypeVar("M", Metric, StepMetric)
+Scored = Metric | SetMetric
+"""What ``score`` computes; a suite's ``metrics`` names both."""
+Declared = Scored | Encoder | StepMetric | Judge
+M = TypeVar("M", Metric, StepMetric, SetMetric)
 
 
 @dataclass(frozen=True)
 class Registry:
-    """The metrics, encoders and step metrics there are, by name, and what could not be registered."""
+    """The metrics, encoders, step metrics and set metrics there are, by name, and what could not be registered."""
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
     step_metrics: Mapping[str, StepMetric] = field(default_factory=dict)
     judges: Mapping[str, Judge] = field(default_factory=dict)
+    set_metrics: Mapping[str, SetMetric] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     """One sentence for each plug-in that was left out, prints, or cannot even be listed: package, module and why."""
+
+    @property
+    def scored(self) -> Mapping[str, Scored]:
+        """The metrics and set metrics by name."""
+        return {**self.metrics, **self.set_metrics}
 
 
 def registry_of(*declared: Declared) -> Registry:
@@ -411,16 +501,18 @@ def registry_of(*declared: Declared) -> Registry:
     for what, count in Counter(_what(item) for item in distinct).items():
         if count > 1:
             raise UsageError(f"The {what} is declared twice.")
+    sets = [item for item in distinct if isinstance(item, SetMetric)]
+    for facts in [item.facts for item in metrics] + [item.facts for item in sets]:
+        if facts.encoder is not None and facts.encoder not in encoders:
+            raise UsageError(f"The metric {facts.name!r} names the unknown encoder {facts.encoder!r}.")
     for item in metrics:
-        if item.facts.encoder is not None and item.facts.encoder not in encoders:
-            raise UsageError(f"The metric {item.facts.name!r} names the unknown encoder {item.facts.encoder!r}.")
         if item.judge is not None and not any(isinstance(one, Judge) and one.name == item.judge for one in distinct):
             raise UsageError(f"The metric {item.facts.name!r} names the unknown judge {item.judge!r}.")
     for name in (name for item in distinct if not isinstance(item, Judge) for name in item.weights):
         find_entry(name)
     steps = [item for item in distinct if isinstance(item, StepMetric)]
-    trained = {item.facts.name: item.facts.trained_on for item in metrics}
-    trained |= {item.facts.name: item.facts.trained_on for item in steps}
+    every: list[Scored | StepMetric] = [*metrics, *steps, *sets]
+    trained = {item.facts.name: item.facts.trained_on or () for item in every}
     for name, names in trained.items():
         check_training_names(names, f"trained_on of the metric {name!r}", trained)
     return Registry(
@@ -428,11 +520,14 @@ def registry_of(*declared: Declared) -> Registry:
         encoders,
         {item.facts.name: _completed(item, trained) for item in steps},
         {item.name: item for item in distinct if isinstance(item, Judge)},
+        {item.facts.name: _completed(item, trained) for item in sets},
     )
 
 
 def _completed(item: M, trained: Mapping[str, Sequence[str]]) -> M:
     """The metric, ``trained_on`` in its facts completed by the data of the metrics that are named there."""
+    if item.facts.trained_on is None:
+        return item
     names = with_their_data(item.facts.trained_on, trained)
     if names == item.facts.trained_on:
         return item
@@ -536,21 +631,25 @@ def _package_of(entry: importlib.metadata.EntryPoint) -> str:
         return "a package with damaged metadata"
 
 
-def all_metrics() -> dict[str, Metric]:
-    """Every metric of this installation by name, our own first."""
-    return dict(installed().metrics)
+def all_metrics() -> dict[str, Scored]:
+    """Every metric and set metric of this installation by name, those of images first."""
+    return dict(installed().scored)
 
 
 def all_facts() -> tuple[MetricFacts, ...]:
-    """What every metric of this installation says of itself, our own first; needs no torch."""
-    return tuple(declared.facts for declared in installed().metrics.values())
+    """What every metric and set metric of this installation says of itself, in that order; needs no torch."""
+    return tuple(declared.facts for declared in installed().scored.values())
 
 
 def training_of_metrics() -> dict[str, tuple[str, ...]]:
-    """What each metric and step metric of this installation was trained on, by its name."""
-    known = installed()
-    found = {name: one.facts.trained_on for name, one in known.metrics.items()}
-    return found | {name: one.facts.trained_on for name, one in known.step_metrics.items()}
+    """What each metric of every kind of this installation was trained on, by its name."""
+    return trained_names(installed())
+
+
+def trained_names(registry: Registry) -> dict[str, tuple[str, ...]]:
+    """What each metric of every kind was trained on, by its name; () also where nobody says."""
+    named = {**registry.scored, **registry.step_metrics}
+    return {name: one.facts.trained_on or () for name, one in named.items()}
 
 
 def plugin_problems() -> tuple[str, ...]:
@@ -569,16 +668,18 @@ def facts_for(names: Sequence[str], registry: Registry | None = None) -> tuple[M
             left out), or that is given twice.
     """
     known = registry if registry is not None else installed()
+    there = known.scored
     for name, count in Counter(names).items():
-        if name not in known.metrics:
-            near, left_out = did_you_mean(name, known.metrics), "".join(f" {problem}" for problem in known.problems)
-            there = ", ".join(sorted(known.metrics))
+        if name not in there:
+            near, left_out = did_you_mean(name, there), "".join(f" {problem}" for problem in known.problems)
+            names_there = ", ".join(sorted(there))
             raise UsageError(
-                f"There is no metric {name!r}{near}; there are: {there}.{left_out}", hint="hotart-bench list metrics"
+                f"There is no metric {name!r}{near}; there are: {names_there}.{left_out}",
+                hint="hotart-bench list metrics",
             )
         if count > 1:
             raise UsageError(f"The metric {name!r} is named {count} times; name each once.")
-    return tuple(known.metrics[name].facts for name in names)
+    return tuple(there[name].facts for name in names)
 
 
 def metrics_of_run(
@@ -587,7 +688,7 @@ def metrics_of_run(
     rescored: Sequence[str],
     dtype: Dtype | None,
     registry: Registry,
-) -> tuple[Metric, ...]:
+) -> tuple[Scored, ...]:
     """The metrics by their names, each with the dtype that its encoder computes in (``facts.metric_dtype``).
 
     Args:
@@ -604,13 +705,14 @@ def metrics_of_run(
     dtypes = {facts.name: facts.metric_dtype for facts in recorded}
     if dtype is not None:
         dtypes |= dict.fromkeys(rescored, dtype)
-    metrics = []
+    metrics: list[Scored] = []
     for name in names:
-        found = registry.metrics[name]
+        found = registry.scored[name]
         used: Encoder | Judge | None = (
             registry.encoders[found.facts.encoder] if found.facts.encoder is not None else None
         )
-        used = registry.judges[found.judge] if found.judge is not None else used
+        if isinstance(found, Metric) and found.judge is not None:
+            used = registry.judges[found.judge]
         own = dtypes.get(name, "float32")
         own = own if used is not None and own in used.dtypes else "float32"
         metrics.append(replace(found, facts=msgspec.structs.replace(found.facts, metric_dtype=own)))

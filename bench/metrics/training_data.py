@@ -163,7 +163,8 @@ def training_overlap(facts: MetricFacts, trained_on: Sequence[str] | None) -> Tr
 
     The rule, the first that holds:
 
-    1. ``unknown``: nobody said what the variant was trained on (None).
+    1. ``unknown``: nobody said what the variant was trained on (None), or what the metric was and the variant does not
+       name it.
     2. ``same data``: the variant was trained on the metric itself, or on a name that the metric learnt from as well.
     3. ``related data``: a name of the one is listed in ``RELATED`` with a name of the other.
     4. ``none``, as with an empty list.
@@ -177,9 +178,11 @@ def training_overlap(facts: MetricFacts, trained_on: Sequence[str] | None) -> Tr
     """
     if trained_on is None:
         return "unknown"
-    ours, theirs = {facts.name, *facts.trained_on}, set(trained_on)
+    ours, theirs = {facts.name, *(facts.trained_on or ())}, set(trained_on)
     if ours & theirs:
         return "same data"
+    if facts.trained_on is None:
+        return "unknown"
     return "related data" if any(ours & group and theirs & group for group, _ in RELATED) else "none"
 
 
@@ -201,5 +204,5 @@ def related_data(facts: MetricFacts, variant: TrainedOn | None) -> tuple[str, ..
     """Why a metric and a variant are related, one clause for each entry of ``RELATED`` that both are in."""
     if variant is None:
         return ()
-    ours, theirs = {facts.name, *facts.trained_on}, set(variant.names)
+    ours, theirs = {facts.name, *(facts.trained_on or ())}, set(variant.names)
     return tuple(why for group, why in RELATED if ours & group and theirs & group)

@@ -1,15 +1,28 @@
-"""The metrics of the embedded family: ``mini-clip``, ``mini-aesthetic``, ``mini-preference``.
+"""The metrics of the embedded family: ``mini-clip``, ``mini-aesthetic``, ``mini-preference``, and set metrics.
 
 Importing this module imports no torch; the encoders are loaded from the shipped, checked weights.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.metrics.registry import Inputs, LoadedEncoder, LoadedStepMetric, Place, encoder, metric, step_metric
+import msgspec
+
+from bench.metrics import sets
+from bench.metrics.registry import (
+    Inputs,
+    LoadedEncoder,
+    LoadedStepMetric,
+    Place,
+    SetMetric,
+    encoder,
+    metric,
+    step_metric,
+)
 from bench.mini.world import SIZE_PX
 from bench.records import MetricFacts
 
@@ -154,6 +167,27 @@ def mini_aesthetic(inputs: Inputs) -> torch.Tensor:
 def mini_preference(inputs: Inputs) -> torch.Tensor:
     """exp(logit_scale) cos(image, text), (n,) float32, unbounded by design."""
     return inputs.logit_scale * (inputs.image_embeds * inputs.text_embeds).sum(-1)  # type: ignore[operator]
+
+
+def on_mini_clip(published: SetMetric) -> SetMetric:
+    """A published set metric on the family's own CLIP: ``vendi-l14`` as ``mini-vendi``."""
+    facts = msgspec.structs.replace(
+        published.facts,
+        name=f"mini-{published.facts.name.removesuffix('-l14')}",
+        encoder=mini_clip_encoder.name,
+        trained_on=mini_clip.facts.trained_on,
+        training_data=mini_clip.facts.training_data,
+        licence=LICENCE,
+    )
+    return dataclasses.replace(published, facts=facts, preprocessing="")
+
+
+mini_vendi = on_mini_clip(sets.vendi)
+mini_sameness = on_mini_clip(sets.sameness)
+mini_vendi_tag = on_mini_clip(sets.vendi_of_tag)
+mini_drift = on_mini_clip(sets.drift)
+mini_kid = on_mini_clip(sets.kid)
+mini_cmmd = on_mini_clip(sets.cmmd)
 
 
 class MiniStepAware:

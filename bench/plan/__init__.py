@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from bench.comparability import check_names
 from bench.compare.pairing import ImageScores, usable_scores
 from bench.errors import InvalidError, UsageError
-from bench.formatting import argument, joined, percent, plural
+from bench.formatting import argument, joined, listed, percent, plural
 from bench.plan.pilot import (
     Components,
     choose_pairs,
@@ -88,6 +88,7 @@ def plan_sizes(
         samples_now=suite.samples,
         notes=(
             *_notes_on_pilot(suite, pilot, metrics),
+            *_notes_on_sets(suite, facts),
             *_notes_on_groups(suite, pilot),
             *_notes_on_power(suite, metrics, power),
             *_notes_on_time(suite, pilot, image_s),
@@ -99,7 +100,14 @@ def _gated_limits(
     suite: Suite, pilot: Run, margins: Sequence[Limit], facts: Mapping[str, MetricFacts]
 ) -> tuple[Limit, ...]:
     check_names([limit.name for limit in margins], facts, f"{pilot.path} has no metric")
-    own = [limit for limit in suite.limits if quantity_of(limit.name) == "metric"]
+    for limit in margins:
+        if facts[limit.name].over != "image":
+            raise UsageError(
+                f"--margin {limit.name}: a set metric has one number of several images, so that its spread between "
+                "samples is not known; name a metric of images."
+            )
+    sets = {name for name, known in facts.items() if known.over != "image"}
+    own = [limit for limit in suite.limits if quantity_of(limit.name) == "metric" and limit.name not in sets]
     limits = {limit.name: limit for limit in (*own, *margins)}
     if not limits:
         raise UsageError(
@@ -114,6 +122,13 @@ def _gated_limits(
             )
         check_metric_limit(limit, facts[name])
     return tuple(limits.values())
+
+
+def _notes_on_sets(suite: Suite, facts: Mapping[str, MetricFacts]) -> list[str]:
+    left_out = [limit.name for limit in suite.limits if limit.name in facts and facts[limit.name].over != "image"]
+    if not left_out:
+        return []
+    return [f"Not planned, since a set metric has one number of several images: {listed(left_out)}."]
 
 
 def _plan_metric(

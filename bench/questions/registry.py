@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
-from bench.metrics.registry import Judge, LoadedJudge, Metric, Place, Registry, installed
+from bench.metrics.registry import Judge, LoadedJudge, Metric, Place, Registry, installed, trained_names
 from bench.metrics.training_data import check_training_names, with_their_data
 from bench.questions.endpoint import EndpointJudge
 from bench.questions.metrics import question_metrics, with_version
@@ -39,8 +39,7 @@ def registry_of_suite(
     """
     known = registry if registry is not None else installed()
     declared = [_declared(table) for table in suite.judges]
-    trained = {name: metric.facts.trained_on for name, metric in known.metrics.items()}
-    trained |= {name: metric.facts.trained_on for name, metric in known.step_metrics.items()}
+    trained = trained_names(known)
     own = [metric for table in suite.judges for metric in question_metrics(table.name, _facts(table, trained))]
     metrics = {**known.metrics, **{metric.facts.name: metric for metric in own}}
     versions = {facts.name: facts.version for facts in recorded}
@@ -71,7 +70,8 @@ def _versioned(metric: Metric, suite: Suite, identified: Mapping[str, str], vers
 
 def _facts(table: JudgeTable, trained: Mapping[str, Sequence[str]]) -> MetricFacts:
     """What is known of a suite's judge: how it is reached, and what the suite says that it was trained on."""
-    check_training_names(table.trained_on, f"judges.{table.name}.trained_on", trained)
+    said = table.trained_on
+    check_training_names(said or (), f"judges.{table.name}.trained_on", trained)
     what = "a program" if table.command else f"{table.model} at an endpoint" if table.endpoint else table.vlm
     return MetricFacts(
         name="",
@@ -83,8 +83,8 @@ def _facts(table: JudgeTable, trained: Mapping[str, Sequence[str]]) -> MetricFac
         high=1.0,
         category="alignment",
         encoder=None,
-        trained_on=with_their_data(table.trained_on, trained),
-        training_data="as the suite says of its judge" if table.trained_on else "a judge of the suite; not said",
+        trained_on=None if said is None else with_their_data(said, trained),
+        training_data="a judge of the suite; not said" if said is None else "as the suite says of its judge",
         licence="unknown",
         reference="",
     )

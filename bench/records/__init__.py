@@ -15,6 +15,7 @@ from bench.records.base import (
     SCHEMA,
     Category,
     Dtype,
+    Over,
     Progress,
     Record,
     Sampler,
@@ -76,6 +77,7 @@ from bench.records.run import (
     TrainedPart,
     WeightFile,
 )
+from bench.records.sets import SetDelta, SetScore
 from bench.records.statistics import (
     Additivity,
     AttributedMetric,
@@ -193,6 +195,7 @@ __all__ = [
     "MetricPlan",
     "NoiseSource",
     "Outcome",
+    "Over",
     "PixelDifference",
     "PlannedImage",
     "PlannedRun",
@@ -214,6 +217,8 @@ __all__ = [
     "Schedule",
     "Score",
     "SessionNoise",
+    "SetDelta",
+    "SetScore",
     "Settings",
     "SizePlan",
     "Slowdown",

@@ -35,7 +35,11 @@ Status = Literal["started", "complete", "failed"]
 
 Unit = Literal["second", "byte", "joule"]
 
-Category = Literal["preference", "aesthetic", "alignment", "pixels", "distance", "safety", "faces"]
+Category = Literal["preference", "aesthetic", "alignment", "pixels", "diversity", "distance", "safety", "faces"]
+
+Over = Literal["image", "prompt", "tag", "prompt pairs"]
+"""What a metric has one number of: an image, the images of a prompt, those of a tag, or every pair of prompts of a tag,
+whose mean is the tag's. All but the first are set metrics (``SetScore``)."""
 
 TrainingOverlap = Literal["same data", "related data", "none", "unknown"]
 """What a metric shares with what a variant was trained on; the rule is ``bench.metrics.training_data``'s."""

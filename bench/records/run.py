@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from bench.records.base import Category, Dtype, Record, Status, TimingName, TrainingSource, Unit
+from bench.records.base import Category, Dtype, Over, Record, Status, TimingName, TrainingSource, Unit
+from bench.records.sets import SetScore
 from bench.records.steps import StepPlan
 from bench.records.suite import Lora, Question, Suite
 from bench.records.weights import Audit
@@ -227,9 +228,10 @@ class MetricFacts(Record, frozen=True):
     category: Category
     encoder: str | None
     """Image/text encoder that it shares with other metrics, or None when it reads pixels."""
-    trained_on: tuple[str, ...]
+    trained_on: tuple[str, ...] | None
     """What its judgement was learnt from: names of metrics, and of data sets of ``bench.metrics.training_data``; of an
-    installed metric completed by the data of the metrics among them. () where it learnt from nothing."""
+    installed metric completed by the data of the metrics among them. () where it learnt from nothing, None where nobody
+    says, as of a judge of the user's."""
     training_data: str
     """The same in words, with what its network began with."""
     licence: str
@@ -240,6 +242,8 @@ class MetricFacts(Record, frozen=True):
     """Which prompts it scores: all, or those whose tags ask for faces (``bench.faces.asked``)."""
     metric_dtype: Dtype = "float32"
     """Of a run: what the encoder computes in for it."""
+    over: Over = "image"
+    """What it has one number of; ``set_metric`` sets it."""
 
     @property
     def full_version(self) -> str:
@@ -324,12 +328,13 @@ class RunInfo(Record, frozen=True):
 
 
 class Run(Record, frozen=True):
-    """A run folder as it was read: the newest record of each image, score and timing."""
+    """A run folder as it was read: the newest record of each image, score, set score and timing."""
 
     path: str
     info: RunInfo
     renders: tuple[Render, ...]
     scores: tuple[Score, ...]
     timings: tuple[Timing, ...]
+    set_scores: tuple[SetScore, ...] = ()
     url: str = ""
     """Where it lies on an object store; ``path`` is then a copy without the images."""

@@ -190,8 +190,9 @@ class Judge(Record, frozen=True, omit_defaults=True):
     """A vision-language model of transformers: a Hub id, ``owner/name@revision``, or a folder."""
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 120.0
     """How long one image may take."""
-    trained_on: tuple[str, ...] = ()
-    """What its judgement was learnt from: names of metrics and of data sets, as of ``MetricFacts.trained_on``."""
+    trained_on: tuple[str, ...] | None = None
+    """What its judgement was learnt from: names of metrics and of data sets, as of ``MetricFacts.trained_on``; None
+    where the suite does not say, so that its overlap with a variant is unknown."""
 
 
 class Limit(Record, frozen=True):

@@ -37,7 +37,7 @@ def records_digest(run: Run, gate: Gate | None) -> str:
     )
     variants = [(variant.name, weights.get(variant.name)) for variant in suite.variants]
     lost = [one.image for one in run.renders if one.image is not None and not (Path(run.path) / one.image).is_file()]
-    parts = (card, variants, run.renders, run.scores, run.timings, gate, lost)
+    parts = (card, variants, run.renders, run.scores, run.set_scores, run.timings, gate, lost)
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 
@@ -213,7 +213,7 @@ def command(run: Run) -> str:
     a Ray cluster, which gives the same bytes.
     """
     suite, external, words = run.info.suite, run.info.suite.external_images, list[str]()
-    found = {score.metric for score in run.scores}
+    found = {score.metric for score in run.scores} | {score.metric for score in run.set_scores}
     scored = [facts for facts in run.info.metrics if facts.name in found]
     metrics = ["--metrics", ",".join([facts.name for facts in scored] or suite.metrics)]
     dtypes = {facts.metric_dtype for facts in scored} - {"float32"}

@@ -42,6 +42,7 @@ from bench.report.pictures import (
     script_data,
     typical_row,
 )
+from bench.report.sets import SetsView, sets_view
 from bench.report.skills import SkillTable, skill_tables
 from bench.report.steps import StepsView, steps_view
 from bench.report.tables import DescriptiveRow, TagTable, descriptive_rows, rankings_of, tag_tables, weak_notes
@@ -63,6 +64,7 @@ class View:
     differences: PlotData
     headline_note: str
     rankings: tuple[Ranking, ...]
+    sets: SetsView | None
     sweep: SweepCurve | None
     steps: StepsView | None
     tag_tables: tuple[TagTable, ...]
@@ -111,7 +113,7 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
     typical, typical_note = _typical(run, rows, pairs)
     numbers = {(row.prompt.id, row.sample): row.index for row in rows}
     worst_note, worst = ("", ()) if gate is None else worst_pairs(run, gate, numbers)
-    curve = sweep_curve(run, deltas)
+    curve, means = sweep_curve(run, deltas), metric_means(run)
     return View(
         run=run,
         gate=gate,
@@ -125,6 +127,7 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         headline_note=headline_note(data),
         rankings=rankings_of(run),
         steps=steps_view(run, load_steps(run.path), deltas, variant_pairs(suite)),
+        sets=sets_view(run, means, deltas),
         sweep=curve if curve is not None and any(point.deltas for point in curve.points) else None,
         tag_tables=tag_tables(data.metrics, deltas),
         skill_tables=skill_tables(run, load_answers(run.path)),

@@ -131,12 +131,12 @@ OwnSection = Literal["safety", "faces"]
 def descriptive_rows(
     run: Run, means: Sequence[MetricMean], deltas: Sequence[Delta], category: OwnSection | None = None
 ) -> tuple[DescriptiveRow, ...]:
-    """The metrics outside the headline that have values: of a category, or of all that have no section of their own."""
+    """The metrics of images outside the headline that have values: of a category, or all without an own section."""
     names = [variant.name for variant in run.info.suite.variants]
     by_place = {(one.metric, one.variant): one for one in means}
     by_pair = {(one.metric, one.candidate): one for one in deltas if one.tag is None and one.reference == names[0]}
     rows = []
-    for facts in run.info.metrics:
+    for facts in (facts for facts in run.info.metrics if facts.over == "image"):
         cells = [(by_place.get((facts.name, name)), by_pair.get((facts.name, name))) for name in names]
         own = facts.category if facts.category in get_args(OwnSection) else None
         if own != category or facts in headline_metrics(run.info.metrics):

@@ -263,7 +263,13 @@ def outcome_of(work: Work, done_before: bool, *, reported: bool) -> Outcome:
     folder, run = work.folder, work.folder.run()
     renders = folder.renders()
     failed = [render for render in renders if render.error is not None]
-    notes = (*cut_notes(run), *left_out_notes(run.info.suite), *doubled_notes(run), *_unscored_note(run))
+    notes = (
+        *cut_notes(run),
+        *left_out_notes(run.info.suite),
+        *doubled_notes(run),
+        *_unscored_note(run),
+        *_unscored_sets_note(run),
+    )
     if failed:
         one = f"{failed[0].variant}/{failed[0].prompt_id}: {failed[0].error}"
         notes = (f"{len(failed)} of {len(renders)} images failed, such as {one}.", *notes)
@@ -272,7 +278,7 @@ def outcome_of(work: Work, done_before: bool, *, reported: bool) -> Outcome:
         path=str(folder.path),
         images=len(renders) - len(failed),
         failed=len(failed),
-        scores=len(folder.scores()),
+        scores=len(folder.scores()) + len(folder.set_scores()),
         missing=unrendered(work.suite, folder, work.variants),
         timings=len(folder.timings()),
         notes=notes,
@@ -298,6 +304,17 @@ def _unscored_note(run: Run) -> tuple[str, ...]:
     first = lacking[0]
     such = f"{first.metric} of {first.variant}/{first.prompt_id}: {first.reason}"
     return (f"{len(lacking)} of {plural(len(run.scores), 'score')} could not be made, such as {such}.",)
+
+
+def _unscored_sets_note(run: Run) -> tuple[str, ...]:
+    """A sentence on the set scores that could not be made and are tried again by the next ``score``."""
+    lacking = [one for one in run.set_scores if one.value is None and one.images_sha256 is None]
+    if not lacking:
+        return ()
+    first = lacking[0]
+    of = first.prompt_id or (f"tag {first.tag}" if first.tag else "all prompts")
+    such = f"{first.metric} of {first.variant}, {of}: {first.reason}"
+    return (f"{len(lacking)} of {plural(len(run.set_scores), 'set score')} could not be made, such as {such}.",)
 
 
 def unfinished(stages: tuple[Stage, ...], work: Work, place: Path | str) -> InvalidError | None:

@@ -1,4 +1,4 @@
-"""Renders -> Scores: score the images of a run folder; never renders.
+"""Renders -> Scores, SetScores: score the images of a run folder; never renders.
 
 Only what is missing is scored, so that a metric added to an old run, a new version of a metric or an image
 that was rendered anew costs just that. A score depends on its image and prompt alone: images go through an
@@ -15,10 +15,10 @@ from pathlib import Path
 
 from bench.errors import WeightsError
 from bench.machine import release_memory
-from bench.metrics.registry import Metric, Place, Registry, metrics_of_run
+from bench.metrics.registry import Metric, Place, Registry, Scored, metrics_of_run
 from bench.questions.registry import identities, registry_of_suite
-from bench.records import Dtype, FoundFaces, Progress, Run, Score
-from bench.score.plan import Job, plan_passes, plan_scores
+from bench.records import Dtype, FoundFaces, Progress, Run, Score, SetScore
+from bench.score.plan import Job, Plan, looks_at_faces, plan_all, plan_passes
 from bench.store import RunFolder
 
 JOURNAL_IMAGES = 16
@@ -39,7 +39,8 @@ def score(
 ) -> int:
     """Score the images of a run folder that have no score yet; the number of records that were added.
 
-    An image is done when it has a score of the metric's version and dtype and of the image's sha256. Images that were
+    An image is done when it has a score of the metric's version and dtype and of the image's sha256; a set of images is
+    done when its number is of all their sha256. Images that were
     not rendered, that equal another one, or on which a metric fails get a null with the reason and cost no other
     score. Records are appended a batch at a time: what was appended stays when the work is stopped, and the same call
     goes on from there. Ends by writing ``scores.csv``.
@@ -67,15 +68,18 @@ def score(
     run, place = folder.run(), Place(device, weights_dir, allow_remote=allow_remote)
     names = tuple(metrics) if metrics is not None else run.info.suite.metrics
     known = _registry(run, names, registry, place)
-    nulls, planned = plan_scores(run, _chosen(run, names, metric_dtype, known), variants, folder.faces())
-    total = _count(nulls, planned)
-    known_scores, failures = set(run.scores), list[WeightsError]()
-    jobs = _with_faces(folder, planned, failures, progress)
+    plan = plan_all(run, _chosen(run, names, metric_dtype, known), variants, folder.faces())
+    total = plan.total
+    known_scores, failures = {*run.scores, *run.set_scores}, list[WeightsError]()
+    plan = plan._replace(jobs=_with_faces(folder, plan.jobs, failures, progress))
     done = added = 0
-    with closing(_batches(nulls, jobs, folder, place, known, failures)) as batches:
+    with closing(_batches(plan, folder, place, known, failures)) as batches:
         for scores, note in batches:
             new = [record for record in scores if record not in known_scores]
-            folder.append_scores(new)
+            if of_images := [record for record in new if isinstance(record, Score)]:
+                folder.append_scores(of_images)
+            if of_sets := [record for record in new if isinstance(record, SetScore)]:
+                folder.append_set_scores(of_sets)
             done, added = done + len(scores), added + len(new)
             if progress is not None:
                 progress("score", done, total, note)
@@ -97,7 +101,7 @@ def missing_scores(
     """How many scores ``score`` would have to make; imports no torch."""
     run = folder.run()
     known = registry_of_suite(run.info.suite, registry, recorded=run.info.metrics)
-    return _count(*plan_scores(run, _chosen(run, metrics, metric_dtype, known), variants, folder.faces()))
+    return plan_all(run, _chosen(run, metrics, metric_dtype, known), variants, folder.faces()).total
 
 
 def _registry(run: Run, names: Sequence[str], registry: Registry | None, place: Place) -> Registry:
@@ -108,22 +112,18 @@ def _registry(run: Run, names: Sequence[str], registry: Registry | None, place: 
     return registry_of_suite(run.info.suite, registry, identified=unknown, recorded=run.info.metrics)
 
 
-def _chosen(run: Run, names: Sequence[str], dtype: Dtype | None, known: Registry) -> tuple[Metric, ...]:
+def _chosen(run: Run, names: Sequence[str], dtype: Dtype | None, known: Registry) -> tuple[Scored, ...]:
     return metrics_of_run(names, run.info.metrics, names, dtype, known)
 
 
-def _count(nulls: Sequence[Score], jobs: Sequence[Job]) -> int:
-    return len(nulls) + sum(len(job.metrics) for job in jobs)
-
-
 def _with_faces(
-    folder: RunFolder, jobs: Sequence[Job], failures: list[WeightsError], progress: Progress | None
-) -> Sequence[Job]:
+    folder: RunFolder, jobs: tuple[Job, ...], failures: list[WeightsError], progress: Progress | None
+) -> tuple[Job, ...]:
     """The jobs with the faces of their images, each searched once and kept, for all metrics that look at them.
 
     Where the detector cannot be loaded, these metrics are left out, and the error is added to ``failures``.
     """
-    waiting = [job for job in jobs if job.faces is None and any(metric.needs_faces for metric in job.metrics)]
+    waiting = [job for job in jobs if job.faces is None and any(looks_at_faces(metric) for metric in job.metrics)]
     if not waiting:
         return jobs
     from bench.score.faces import faces_pass  # torch
@@ -138,37 +138,40 @@ def _with_faces(
                     progress("faces", len(found), len(waiting))
     except WeightsError as error:
         failures.append(error)
-        return [replace(job, metrics=tuple(one for one in job.metrics if not one.needs_faces)) for job in jobs]
-    return [found.get(job.key, job) for job in jobs]
+        return tuple(replace(job, metrics=tuple(one for one in job.metrics if not looks_at_faces(one))) for job in jobs)
+    return tuple(found.get(job.key, job) for job in jobs)
 
 
 def _batches(
-    nulls: Sequence[Score],
-    jobs: Sequence[Job],
-    folder: RunFolder,
-    place: Place,
-    known: Registry,
-    failures: list[WeightsError],
-) -> Generator[tuple[Sequence[Score], str], None, None]:
+    plan: Plan, folder: RunFolder, place: Place, known: Registry, failures: list[WeightsError]
+) -> Generator[tuple[Sequence[Score] | Sequence[SetScore], str], None, None]:
     """Every score of the plan, a batch at a time, with a note of where it is from."""
-    if nulls:
-        yield nulls, "no image to score"
-    if not jobs:
+    if plan.nulls:
+        yield plan.nulls, "no image to score"
+    if plan.set_nulls:
+        yield plan.set_nulls, "no set to score"
+    if not plan.jobs:
         return
     # torch, which a run with nothing left to score needs not
     from bench.score.judge_pass import judge_pass
     from bench.score.passes import full_float32, run_pass
 
-    passes = plan_passes(jobs)
-    weighted = [metrics for metrics in passes if metrics[0].facts.encoder or metrics[0].judge or metrics[0].load_head]
+    passes = plan_passes(plan.jobs)
+    weighted = [metrics for metrics in passes if any(_has_weights(metric) for metric in metrics)]
     for metrics in passes:
+        answered = [metric for metric in metrics if isinstance(metric, Metric) and metric.judge is not None]
         made = (
-            run_pass(metrics, jobs, folder.path, place, known, failures)
-            if metrics[0].judge is None
-            else judge_pass(metrics, jobs, folder, place, known, failures)
+            judge_pass(answered, plan.jobs, folder, place, known, failures)
+            if answered
+            else run_pass(metrics, plan, folder.path, place, known, failures)
         )
         with full_float32(), closing(made) as batches:
             for scores in batches:
-                yield scores, metrics[0].facts.encoder or metrics[0].judge or "pixels"
+                yield scores, metrics[0].facts.encoder or (answered[0].judge if answered else None) or "pixels"
         if metrics in weighted and (metrics != weighted[-1] or place.device != "cpu"):
             release_memory()
+
+
+def _has_weights(metric: Scored) -> bool:
+    own = isinstance(metric, Metric) and (metric.load_head is not None or metric.judge is not None)
+    return own or metric.facts.encoder is not None

@@ -9,15 +9,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL.Image import Image
 
 from bench.faces.boxes import crop_of, largest
-from bench.metrics.registry import Inputs, LoadedEncoder, LoadedRewardModel, Metric
-from bench.records import Score
+from bench.metrics.registry import Inputs, LoadedEncoder, LoadedRewardModel, Metric, Scored, SetMetric
+from bench.records import Score, SetScore
 from bench.score.batches import EmbeddingError, by_row, checked_embeds, metric_values, result_score
 from bench.score.images import WORKERS, header_pixels, read_image, stream
-from bench.score.plan import Job, faces_of
+from bench.score.plan import Job, SetJob, faces_of, looks_at_faces
+from bench.score.sets import set_scores
 
 Row = torch.Tensor | Exception
 """What was made of an image or a prompt, or why nothing could be made."""
@@ -28,21 +31,25 @@ Preprocessed = Mapping[tuple[str, bool], Row]
 def encoder_pass(
     jobs: Sequence[Job],
     heads: Mapping[Metric, Any],
+    sets: Sequence[SetJob],
     encoder: LoadedEncoder | LoadedRewardModel,
     folder: Path,
     device: str,
-) -> Generator[list[Score], None, None]:
-    """Scores of the metrics on one encoder, a batch at a time.
+) -> Generator[list[Score] | list[SetScore], None, None]:
+    """Scores of the metrics on one encoder, a batch at a time, then those of the sets.
 
     Each image is decoded once, preprocessed once in each preprocessing that its metrics name, and put through the
-    encoder once for all of these that give the same pixels; each distinct prompt is embedded once.
+    encoder once for all of these that give the same pixels; each distinct prompt is embedded once. Embeddings of images
+    in a set are kept until the sets are scored, 3 kB each.
     """
+    set_metrics = list(dict.fromkeys(one.metric for one in sets))
+    kept: dict[tuple[str, tuple[str, str, int]], NDArray[np.float32] | Exception] = {}
     reading = [metric for metric in heads if reads_text(metric, encoder)]
     prompts = list(dict.fromkeys(job.prompt for job in jobs if job.lacking(reading)))
     texts, cut = embed_texts(encoder, prompts), cut_prompts(encoder, prompts)
 
     def load(job: Job) -> Preprocessed:
-        return _preprocessed(job, heads, encoder, folder)
+        return _preprocessed(job, (*heads, *set_metrics), encoder, folder)
 
     def pixels(job: Job) -> int:
         return header_pixels(folder / str(job.render.image))
@@ -55,6 +62,8 @@ def encoder_pass(
                 for metric, head in heads.items()
                 for score in _metric_scores(metric, head, encoder, seen, texts, cut)
             ]
+            kept |= _embeddings(seen, set_metrics, encoder)
+    yield from set_scores(sets, kept)
 
 
 def reads_text(metric: Metric, encoder: LoadedEncoder | LoadedRewardModel) -> bool:
@@ -93,7 +102,7 @@ def cut_prompts(encoder: LoadedEncoder | LoadedRewardModel, prompts: Sequence[st
 
 
 def _preprocessed(
-    job: Job, metrics: Iterable[Metric], encoder: LoadedEncoder | LoadedRewardModel, folder: Path
+    job: Job, metrics: Iterable[Scored], encoder: LoadedEncoder | LoadedRewardModel, folder: Path
 ) -> Preprocessed:
     """The image in each preprocessing that its metrics name; one that fails leaves the others."""
     image = read_image(folder, job.render)
@@ -109,8 +118,8 @@ def _preprocessed(
     return made
 
 
-def _view(metric: Metric) -> tuple[str, bool]:
-    return metric.preprocessing, metric.needs_faces
+def _view(metric: Scored) -> tuple[str, bool]:
+    return metric.preprocessing, looks_at_faces(metric)
 
 
 def _face_crop(image: Image, job: Job) -> Image:
@@ -160,6 +169,24 @@ def forward(
     if values.shape != (len(rows),):
         raise EmbeddingError(f"the encoder gave values of shape {tuple(values.shape)}, not ({len(rows)},)")
     return values.float()
+
+
+def _embeddings(
+    seen: Sequence[tuple[Job, Preprocessed | Exception]],
+    metrics: Sequence[SetMetric],
+    encoder: LoadedEncoder | LoadedRewardModel,
+) -> dict[tuple[str, tuple[str, str, int]], NDArray[np.float32] | Exception]:
+    """What is kept of a batch for set metrics: embeddings on the CPU, by preprocessing and image."""
+    found: dict[tuple[str, tuple[str, str, int]], NDArray[np.float32] | Exception] = {}
+    for job, made in seen:
+        render = job.render
+        for metric in job.lacking(metrics):
+            row: Row = made if isinstance(made, Exception) else made[_view(metric)]
+            if isinstance(encoder, LoadedRewardModel) and isinstance(row, torch.Tensor):
+                row = EmbeddingError("the encoder reads images and prompts together and gives no embeddings")
+            key = (metric.preprocessing, (render.variant, render.prompt_id, render.sample))
+            found[key] = row if isinstance(row, Exception) else row.float().cpu().numpy()
+    return found
 
 
 def _metric_scores(

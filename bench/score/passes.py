@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from bench.errors import HotartError, WeightsError
-from bench.metrics.registry import Inputs, Metric, Place, Registry
-from bench.records import Render, Score
+from bench.metrics.registry import Inputs, Metric, Place, Registry, Scored, SetMetric
+from bench.records import Render, Score, SetScore
 from bench.score.batches import by_row, describe, memory_for, metric_values, result_score
 from bench.score.encoder_pass import encoder_pass
 from bench.score.images import WORKERS, ImageFileError, header_pixels, read_image, stream
-from bench.score.plan import Job, faces_of
+from bench.score.plan import Job, Plan, faces_of
 
 Weights = TypeVar("Weights")
 JOURNAL_IMAGES = 16
@@ -26,13 +26,13 @@ JOURNAL_IMAGES = 16
 
 
 def run_pass(
-    metrics: Sequence[Metric],
-    jobs: Sequence[Job],
+    metrics: Sequence[Scored],
+    plan: Plan,
     folder: Path,
     place: Place,
     registry: Registry,
     failures: list[WeightsError],
-) -> Generator[list[Score], None, None]:
+) -> Generator[list[Score] | list[SetScore], None, None]:
     """The scores of one pass, a batch at a time; its weights are in memory only while it runs.
 
     Where a metric's head cannot be loaded, that metric is left out; where the encoder cannot, all are: the
@@ -43,16 +43,20 @@ def run_pass(
     """
     heads: dict[Metric, Any] = {}
     for metric in metrics:
+        if isinstance(metric, SetMetric):
+            continue
         try:
             heads[metric] = _load_head(metric, replace(place, dtype="float32"))
         except WeightsError as error:
             failures.append(error)
-    jobs = [job for job in jobs if job.lacking(heads)]
+    sets = [one for one in plan.sets if one.metric in metrics]
+    set_metrics = {one.metric for one in sets}
+    jobs = [job for job in plan.jobs if any(job.lacking(heads)) or any(job.lacking(set_metrics))]
     name = metrics[0].facts.encoder
     if not jobs:
         return
     if name is None:
-        by_pixels = other_samples_pass if metrics[0].needs_other_samples else pixel_pass
+        by_pixels = other_samples_pass if any(metric.needs_other_samples for metric in heads) else pixel_pass
         yield from by_pixels(jobs, heads, folder, place.device)
         return
     there = replace(place, dtype=metrics[0].facts.metric_dtype)
@@ -61,7 +65,7 @@ def run_pass(
     except WeightsError as error:
         failures.append(error)
         return
-    yield from encoder_pass(jobs, heads, encoder, folder, place.device)
+    yield from encoder_pass(jobs, heads, sets, encoder, folder, place.device)
 
 
 def _load_head(metric: Metric, place: Place) -> Any:

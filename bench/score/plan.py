@@ -6,13 +6,18 @@ Reads records only; imports no torch, so that a run with nothing left to score i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 from bench.faces.asked import NOT_ASKED, faces_asked
 from bench.faces.boxes import DETECTOR
+from bench.formatting import listed, plural
 from bench.metrics.image_checks import digest_of, duplicates, other_samples
-from bench.metrics.registry import Metric, NoScoreError
-from bench.records import FacesAsked, FoundFaces, Prompt, Question, Render, Run, Score
+from bench.metrics.image_sets import ImageSet, Usable, is_current_set, sets_of, usable_images
+from bench.metrics.registry import Metric, NoScoreError, Scored, SetMetric
+from bench.records import FacesAsked, FoundFaces, Prompt, Question, Render, Run, Score, SetScore, Suite
+
+AnyMetric = TypeVar("AnyMetric", Metric, SetMetric, Scored)
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,8 @@ class Job:
     prompt: str
     reference: Render | None
     """The reference variant's image of the same prompt and sample, if any; of the reference itself, the same record."""
-    metrics: tuple[Metric, ...]
+    metrics: tuple[Scored, ...]
+    """A set metric is among them where a set that it has to score holds the image."""
     other_samples: tuple[Render, ...] = ()
     """The other images that the variant has of the prompt."""
     questions: tuple[Question, ...] = ()
@@ -38,9 +44,42 @@ class Job:
         """(variant, prompt, sample) of the image."""
         return self.render.variant, self.render.prompt_id, self.render.sample
 
-    def lacking(self, metrics: Iterable[Metric]) -> list[Metric]:
-        """Those of ``metrics`` that still have to score the image."""
+    def lacking(self, metrics: Iterable[AnyMetric]) -> list[AnyMetric]:
+        """Those of ``metrics`` that still have to score the image, or a set with it."""
         return [metric for metric in metrics if metric in self.metrics]
+
+
+class SetJob(NamedTuple):
+    """A set of images and the set metric that still has to score it."""
+
+    metric: SetMetric
+    images: ImageSet
+    reference: str | None
+    """The reference variant, where the metric compares with its images."""
+
+
+class Plan(NamedTuple):
+    """What there is to score: nulls to record at once, images to look at, and sets of them."""
+
+    nulls: tuple[Score, ...]
+    set_nulls: tuple[SetScore, ...]
+    jobs: tuple[Job, ...]
+    sets: tuple[SetJob, ...]
+
+    @property
+    def total(self) -> int:
+        """Scores and set scores that come of it."""
+        scores = sum(isinstance(metric, Metric) for job in self.jobs for metric in job.metrics)
+        return len(self.nulls) + len(self.set_nulls) + scores + len(self.sets)
+
+
+def plan_all(
+    run: Run, metrics: Sequence[Scored], variants: Collection[str] | None = None, faces: Iterable[FoundFaces] = ()
+) -> Plan:
+    """What is not scored yet of ``run``, by metrics and set metrics, of these variants or of all."""
+    nulls, jobs = plan_scores(run, [metric for metric in metrics if isinstance(metric, Metric)], variants, faces)
+    set_nulls, sets = plan_sets(run, [metric for metric in metrics if isinstance(metric, SetMetric)], variants)
+    return Plan(nulls, set_nulls, _with_sets(run, jobs, sets), sets)
 
 
 def plan_scores(
@@ -65,7 +104,7 @@ def plan_scores(
         key = (render.variant, render.prompt_id, render.sample)
         asked = faces_asked(prompt.tags)
         found = current_faces(searched.get(key), render, asked)
-        wanted: list[Metric] = []
+        wanted: list[Scored] = []
         for metric in metrics:
             known = scores.get((*key, metric.facts.name))
             null = _null(render, metric, prompt, reference, equal.get(key), asked)
@@ -91,21 +130,81 @@ def faces_of(job: Job) -> FoundFaces | Exception:
     return job.faces
 
 
-def plan_passes(jobs: Sequence[Job]) -> tuple[tuple[Metric, ...], ...]:
+def looks_at_faces(metric: Scored) -> bool:
+    """Whether a metric is given the faces of an image."""
+    return isinstance(metric, Metric) and metric.needs_faces
+
+
+def set_notes(suite: Suite, metrics: Sequence[Scored]) -> tuple[str, ...]:
+    """What can be told before scoring of set metrics that will have no number, a sentence for each reason."""
+    sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
+    few = [one.facts.name for one in sets if one.min_samples > suite.samples]
+    alone = [one.facts.name for one in sets if one.needs_reference and len(suite.variants) < 2]
+    one_prompt = [one.facts.name for one in sets if one.facts.over != "prompt" and len(suite.prompts) < 2]
+    found = (
+        (few, f"the suite has {plural(suite.samples, 'sample')} of each prompt, and several are needed"),
+        (alone, "there is no variant but the reference to compare with it"),
+        (one_prompt, "the suite has one prompt, and 2 are needed"),
+    )
+    return tuple(f"No number of {listed(names)}: {why}." for names, why in found if names)
+
+
+def plan_sets(
+    run: Run, metrics: Sequence[SetMetric], variants: Collection[str] | None = None
+) -> tuple[tuple[SetScore, ...], tuple[SetJob, ...]]:
+    """As ``plan_scores``, of sets: done is what has a number of the metric's version and of the images there are."""
+    known = {(one.variant, one.prompt_id, one.tag, one.metric): one for one in run.set_scores}
+    usable = usable_images(run) if metrics else Usable({}, {}, {})
+    reference = run.info.suite.variants[0].name
+    nulls: list[SetScore] = []
+    jobs: list[SetJob] = []
+    for metric in metrics:
+        facts = metric.facts
+        for found in sets_of(run, usable, facts, min_samples=metric.min_samples, variants=variants):
+            score = known.get((*found.key, facts.name))
+            if is_current_set(score, found, facts):
+                continue
+            if found.reason is not None:
+                nulls.append(make_set_score(metric, found, reason=found.reason))
+            else:
+                jobs.append(SetJob(metric, found, reference if metric.needs_reference else None))
+    return tuple(nulls), tuple(jobs)
+
+
+def _with_sets(run: Run, jobs: Sequence[Job], sets: Sequence[SetJob]) -> tuple[Job, ...]:
+    """The jobs, and those of the images that only a set needs, in the order of ``plan_scores``."""
+    if not sets:
+        return tuple(jobs)
+    wanted: dict[tuple[str, str, int], dict[SetMetric, None]] = {}
+    for one in sets:
+        for member in one.images.members:
+            for variant in (one.images.variant, *([one.reference] if one.reference else [])):
+                wanted.setdefault((variant, *member), {})[one.metric] = None
+    known = {job.key: job for job in jobs}
+    found = []
+    for render, reference, prompt in _images(run):
+        key = render.variant, render.prompt_id, render.sample
+        job = known.get(key, Job(render, prompt.text, reference, ()))
+        job = replace(job, metrics=(*job.metrics, *wanted.get(key, ())))
+        found += [job] if job.metrics else []
+    return tuple(found)
+
+
+def plan_passes(jobs: Sequence[Job]) -> tuple[tuple[Scored, ...], ...]:
     """The metrics that are computed together, in one pass over the images each.
 
     One pass for all metrics that read pixels and have no weights, one for all that compare samples and have none, one
     for each of these with weights of its own, and one for each encoder and each judge in each dtype, so that only one
     pass's weights are in memory.
     """
-    groups: dict[tuple[object, ...], list[Metric]] = {}
+    groups: dict[tuple[object, ...], list[Scored]] = {}
     for metric in dict.fromkeys(metric for job in jobs for metric in job.metrics):
         facts = metric.facts
         key: tuple[object, ...]
-        if metric.judge is not None:
-            key = ("judge", metric.judge, facts.metric_dtype)
-        elif facts.encoder is not None:
+        if isinstance(metric, SetMetric) or facts.encoder is not None:
             key = (facts.encoder, facts.metric_dtype)
+        elif metric.judge is not None:
+            key = ("judge", metric.judge, facts.metric_dtype)
         else:
             key = (None, metric.needs_other_samples, None if metric.load_head is None else facts.name)
         groups.setdefault(key, []).append(metric)
@@ -135,6 +234,23 @@ def make_score(
         reason=reason,
         reference_sha256=compared_with(metric, reference, other_samples),
         prompt_cut=prompt_cut,
+        metric_dtype=metric.facts.metric_dtype,
+    )
+
+
+def make_set_score(metric: SetMetric, found: ImageSet, *, reason: str | None = None, final: bool = True) -> SetScore:
+    """The record of one set and metric without its number; ``final=False`` has it tried again."""
+    return SetScore(
+        variant=found.variant,
+        prompt_id=found.prompt_id,
+        tag=found.tag,
+        metric=metric.facts.name,
+        version=metric.facts.version,
+        prompts=len(found.prompts),
+        images=len(found.members),
+        images_sha256=found.digest if final else None,
+        value=None,
+        reason=reason,
         metric_dtype=metric.facts.metric_dtype,
     )
 

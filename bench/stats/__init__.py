@@ -13,7 +13,15 @@ from __future__ import annotations
 
 from bench.stats.bands import Band, simultaneous_band
 from bench.stats.effects import Quantiles, WinCount, d_z, mean, pearson_r, quantiles, win_rate
-from bench.stats.groups import Units, effective_share, explained_by, group_rows, group_sums, group_units
+from bench.stats.groups import (
+    Units,
+    effective_groups,
+    effective_share,
+    explained_by,
+    group_rows,
+    group_sums,
+    group_units,
+)
 from bench.stats.intervals import (
     bootstrap_bca,
     ratio_of_medians,
@@ -24,6 +32,7 @@ from bench.stats.intervals import (
 from bench.stats.multiplicity import benjamini_hochberg, holm, sign_flip_p, sign_flip_rows_p
 from bench.stats.ranking import DavidsonFit, fit_davidson, tied_sets
 from bench.stats.rates import paired_rate_interval, smallest_visible_rise
+from bench.stats.sets import jackknife, pair_interval, pair_mean, swap_p
 
 __all__ = [
     "Band",
@@ -34,6 +43,7 @@ __all__ = [
     "benjamini_hochberg",
     "bootstrap_bca",
     "d_z",
+    "effective_groups",
     "effective_share",
     "explained_by",
     "fit_davidson",
@@ -41,7 +51,10 @@ __all__ = [
     "group_sums",
     "group_units",
     "holm",
+    "jackknife",
     "mean",
+    "pair_interval",
+    "pair_mean",
     "paired_rate_interval",
     "pearson_r",
     "quantiles",
@@ -51,6 +64,7 @@ __all__ = [
     "sign_flip_rows_p",
     "simultaneous_band",
     "smallest_visible_rise",
+    "swap_p",
     "t_interval",
     "tied_sets",
     "wilson_interval",

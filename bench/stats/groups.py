@@ -75,6 +75,11 @@ def group_sums(values: ArrayLike, groups: Sequence[Hashable] | None = None) -> F
     return data if len(sizes) == len(data) else np.bincount(owner, data).astype(np.float64)
 
 
+def group_numbers(groups: Sequence[Hashable]) -> NDArray[np.intp]:
+    """(n,) the number of each value's group, in the order in which groups are first met."""
+    return _owners(groups, len(groups))[0]
+
+
 def effective_groups(groups: Sequence[Hashable]) -> float:
     """How many groups of equal size these are worth: n^2 / sum(n_g^2), from 1 to the number of groups."""
     _, sizes = _owners(groups, len(groups))

@@ -35,6 +35,8 @@ def step_metrics_of(names: Sequence[str], registry: Registry, family: str | None
     found: list[Metric | StepMetric] = []
     for name in names:
         metric = registry.step_metrics.get(name) or registry.metrics.get(name)
+        if name in registry.set_metrics:
+            raise UsageError(f"The metric {name} compares images with each other; at a step there is only one.")
         if metric is None:
             known = sorted({*registry.step_metrics, *registry.metrics})
             raise UsageError(

@@ -20,13 +20,14 @@ import msgspec
 
 from bench import documents
 from bench.comparability import refuse_other_protocol
-from bench.records import Answer, FoundFaces, Gate, Render, Run, RunInfo, Score, StepScore, Suite, Timing
+from bench.records import Answer, FoundFaces, Gate, Render, Run, RunInfo, Score, SetScore, StepScore, Suite, Timing
 from bench.store.journal import (
     ANSWERS,
     FACES,
     INFO,
     RENDERS,
     SCORES,
+    SETS,
     STEPS,
     TIMINGS,
     Journal,
@@ -60,7 +61,7 @@ from bench.store.reading import (
     scores_csv,
 )
 
-R = TypeVar("R", Answer, Render, Score, StepScore, FoundFaces, Timing)
+R = TypeVar("R", Answer, Render, Score, SetScore, StepScore, FoundFaces, Timing)
 
 __all__ = [
     "RunFolder",
@@ -95,6 +96,7 @@ class RunFolder:
         self._renders = Journal(path / RENDERS, Render, empty=outdated)
         self._scores = Journal(path / SCORES, Score, empty=outdated)
         self._timings = Journal(path / TIMINGS, Timing, empty=outdated)
+        self._sets = Journal(path / SETS, SetScore, empty=outdated)
         self._steps = Journal(path / STEPS, StepScore, empty=outdated, kept=False)  # an image has dozens
         self._faces = Journal(path / FACES, FoundFaces, empty=outdated)
         self._answers = Journal(path / ANSWERS, Answer, empty=outdated)
@@ -200,6 +202,10 @@ class RunFolder:
         """The newest record of each (variant, prompt, sample, metric), in the order they were first made."""
         return self._scores.records()
 
+    def set_scores(self) -> tuple[SetScore, ...]:
+        """The newest record of each (variant, prompt or tag, metric), in the order they were first made."""
+        return self._sets.records()
+
     def timings(self) -> tuple[Timing, ...]:
         """The newest record of each (variant, name, round), in the order they were made."""
         return self._timings.records()
@@ -228,7 +234,7 @@ class RunFolder:
         """
         if self._run is None:
             info = self._info if self._info is not None else read_info(self.path)
-            self._run = run_of(self.path, info, self.renders(), self.scores(), self.timings())
+            self._run = run_of(self.path, info, self.renders(), self.scores(), self.timings(), self.set_scores())
         return self._run
 
     # What is written.
@@ -253,6 +259,10 @@ class RunFolder:
     def append_scores(self, records: Iterable[Score]) -> None:
         """Append to ``scores.jsonl``; on the disk on return."""
         self._append(self._scores, tuple(records))
+
+    def append_set_scores(self, records: Iterable[SetScore]) -> None:
+        """Append to ``sets.jsonl``; on the disk on return."""
+        self._append(self._sets, tuple(records))
 
     def append_timings(self, records: Iterable[Timing]) -> None:
         """Append to ``timings.jsonl``; on the disk on return."""
@@ -306,6 +316,7 @@ class RunFolder:
         self._timings.drop_variant(name)
         self._steps.drop_variant(name)
         self._faces.drop_variant(name)
+        self._sets.drop_variant(name)
         self._scores.drop_variant(name)
         self._renders.drop_variant(name)
         if self._sync is not None:

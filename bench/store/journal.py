@@ -18,7 +18,7 @@ import msgspec
 
 from bench import documents
 from bench.errors import InvalidError, MachineError, UsageError
-from bench.records import Answer, FoundFaces, Record, Render, Score, StepScore, Timing
+from bench.records import Answer, FoundFaces, Record, Render, Score, SetScore, StepScore, Timing
 
 R = TypeVar("R", bound=Record)
 
@@ -29,7 +29,8 @@ TIMINGS = "timings.jsonl"
 STEPS = "steps.jsonl"
 FACES = "faces.jsonl"
 ANSWERS = "answers.jsonl"
-JOURNALS = (RENDERS, SCORES, TIMINGS, STEPS, FACES, ANSWERS)
+SETS = "sets.jsonl"
+JOURNALS = (RENDERS, SCORES, TIMINGS, STEPS, FACES, ANSWERS, SETS)
 IMAGE_SUFFIXES = (".png", ".jpg", ".webp")
 """How the name of an image ends: rendered ones are PNG, external ones keep their format."""
 TEMPORARY = ".tmp"
@@ -87,8 +88,9 @@ class Journal(Generic[R]):
     """A journal of a run folder, of which the newest record of each key counts: read once, then kept in memory.
 
     One that is not ``kept`` is read each time it is asked for: no memory then grows with what is appended. The key of
-    a render is (variant, prompt, sample), of a score (..., metric), of a step score (..., step, metric), of a timing
-    (variant, name, round), of an answer (judge, its identity, image, question).
+    a render is (variant, prompt, sample), of a score (..., metric), of a step score (..., step, metric), of a set score
+    (variant, prompt, tag, metric), of a timing (variant, name, round), of an answer (judge, its identity, image,
+    question).
     """
 
     def __init__(self, path: Path, kind: type[R], *, empty: bool = False, kept: bool = True) -> None:
@@ -139,6 +141,8 @@ def _key(record: Record) -> tuple[object, ...]:
             return record.variant, record.prompt_id, record.sample
         case StepScore():
             return record.variant, record.prompt_id, record.sample, record.step, record.metric
+        case SetScore():
+            return record.variant, record.prompt_id, record.tag, record.metric
         case Timing():
             return record.variant, record.name, record.round
         case Answer():

@@ -6,6 +6,7 @@ import csv
 import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -23,10 +24,11 @@ from bench.records import (
     Run,
     RunInfo,
     Score,
+    SetScore,
     StepScore,
     Timing,
 )
-from bench.store.journal import ANSWERS, FACES, INFO, RENDERS, SCORES, STEPS, TIMINGS, Journal
+from bench.store.journal import ANSWERS, FACES, INFO, RENDERS, SCORES, SETS, STEPS, TIMINGS, Journal
 from bench.store.object_store import read_copy, run_url
 from bench.store.objects import CONNECTIONS, Objects, is_url
 from bench.suite import list_suites
@@ -44,9 +46,9 @@ LARGEST = 1e305
 def load_run(path: str | Path) -> Run:
     """A run as it stands on disk, from its folder, its ``run.json``, or its URL on an object store.
 
-    The newest record of each image, score and timing counts; records come in the suite's order of variants, prompts
-    and samples, scores by metric within. Records of variants that the suite no longer has are left out. A torn last
-    line of a journal is left out too: another process may be writing it.
+    The newest record of each image, score, set score and timing counts; records come in the suite's order of
+    variants, prompts and samples, or tags, scores by metric within. Records of variants or tags that the suite no
+    longer has are left out. A torn last line of a journal is left out too: another process may be writing it.
 
     Raises:
         UsageError: there is no run.
@@ -57,8 +59,8 @@ def load_run(path: str | Path) -> Run:
     folder = folder_of(path)
     info = read_info(folder)
     renders, scores = Journal(folder / RENDERS, Render), Journal(folder / SCORES, Score)
-    timings = Journal(folder / TIMINGS, Timing)
-    run = run_of(folder, info, renders.records(), scores.records(), timings.records())
+    timings, sets = Journal(folder / TIMINGS, Timing), Journal(folder / SETS, SetScore)
+    run = run_of(folder, info, renders.records(), scores.records(), timings.records(), sets.records())
     return msgspec.structs.replace(run, url=run_url(str(path))) if is_url(path) else run
 
 
@@ -86,20 +88,32 @@ def run_of(
     renders: tuple[Render, ...],
     scores: tuple[Score, ...],
     timings: tuple[Timing, ...],
+    set_scores: tuple[SetScore, ...] = (),
 ) -> Run:
     """The run of these records, in the order and with the errors of ``load_run``."""
     variants = {variant.name: index for index, variant in enumerate(info.suite.variants)}
     prompts = {prompt.id: index for index, prompt in enumerate(info.suite.prompts)}
     metrics = {facts.name: index for index, facts in enumerate(info.metrics)}
+    every_tag = dict.fromkeys((None, *(tag for prompt in info.suite.prompts for tag in prompt.tags)))
+    tags = {tag: index for index, tag in enumerate(every_tag)}
+    sets = [item for item in set_scores if item.variant in variants and item.tag in tags]
+
+    def refuse(journal: str, prompt_id: str) -> NoReturn:
+        raise InvalidError(
+            f"{folder / journal}: names the prompt {prompt_id!r}, which the suite in {INFO} does not have.",
+            "start over with --fresh",
+        )
 
     def place(record: Render | Score) -> tuple[int, int, int]:
         if record.prompt_id not in prompts:
-            journal = RENDERS if isinstance(record, Render) else SCORES
-            raise InvalidError(
-                f"{folder / journal}: names the prompt {record.prompt_id!r}, which the suite in {INFO} does not have.",
-                "start over with --fresh",
-            )
+            refuse(RENDERS if isinstance(record, Render) else SCORES, record.prompt_id)
         return variants[record.variant], prompts[record.prompt_id], record.sample
+
+    def place_of_set(record: SetScore) -> tuple[int, int, int, int, str]:
+        if record.prompt_id is not None and record.prompt_id not in prompts:
+            refuse(SETS, record.prompt_id)
+        of, tag = prompts.get(record.prompt_id or "", -1), tags.get(record.tag, -1)
+        return variants[record.variant], of, tag, metrics.get(record.metric, len(metrics)), record.metric
 
     def place_of_score(record: Score) -> tuple[int, int, int, int, str]:
         return (*place(record), metrics.get(record.metric, len(metrics)), record.metric)
@@ -110,6 +124,7 @@ def run_of(
         renders=tuple(sorted((item for item in renders if item.variant in variants), key=place)),
         scores=tuple(sorted((item for item in scores if item.variant in variants), key=place_of_score)),
         timings=tuple(item for item in timings if item.variant in variants),
+        set_scores=tuple(sorted(sets, key=place_of_set)),
     )
 
 
@@ -216,7 +231,8 @@ def folder_of(path: str | Path) -> Path:
 def scores_csv(run: Run) -> str:
     """The table of ``RunFolder.write_scores_csv`` as text, lines ended by a line feed."""
     values = {(score.variant, score.prompt_id, score.sample, score.metric): score.value for score in run.scores}
-    metrics = list(dict.fromkeys([facts.name for facts in run.info.metrics] + [s.metric for s in run.scores]))
+    of_images = [facts.name for facts in run.info.metrics if facts.over == "image"]
+    metrics = list(dict.fromkeys(of_images + [s.metric for s in run.scores]))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["variant", "prompt_id", "sample", "seed", "image", "error", *metrics])

@@ -32,6 +32,8 @@ FIGURES = {
     "score_over_encoders": "metric_panel.figure_panel",
     "panel_memory_over_largest": "metric_panel.figure_memory",
     "faces_s": "faces.figure_faces",
+    "panel_with_sameness": "set_panel.figure_sets",
+    "panel_with_set_metrics": "set_panel.figure_sets",
     "merge_over_io": "merging.figure_merge",
     "merge_peak_gib": "merging.figure_merge",
     "reload_over_switch": "switching.figure_switch",

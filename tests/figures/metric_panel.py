@@ -23,7 +23,7 @@ from bench.metrics import Encoder, Metric, Place, Registry, registry_of
 from bench.metrics.aesthetic import aesthetic_v1, aesthetic_v2
 from bench.metrics.encoders import VIT_L14, ClipEncoder
 from bench.metrics.openai_clip import clip_score, load_openai_clip
-from bench.records import SCHEMA, Fingerprint, Machine, Prompt, Render, RunInfo
+from bench.records import RUN_SCHEMA, Fingerprint, Machine, Prompt, Render, RunInfo
 from bench.score import score
 from bench.store import RunFolder
 from bench.suite import load_suite, plan_images, protocol_digest
@@ -86,7 +86,7 @@ def turn(
         SystemExit: the panel and the single calls gave different scores; then the figure would mean nothing.
     """
     together_s, together = scored_s(place / "together", NAMES, registry, pictures)
-    separate_s, separate = 0.0, dict[tuple[str, str], float | None]()
+    separate_s, separate = 0.0, dict[tuple[str, ...], float | None]()
     for name in NAMES:
         wall_s, values = scored_s(place / name, (name,), registry, pictures)
         separate_s, separate = separate_s + wall_s, separate | values
@@ -96,14 +96,22 @@ def turn(
 
 
 def scored_s(
-    place: Path, names: Sequence[str], registry: Registry, pictures: Sequence[bytes]
-) -> tuple[float, dict[tuple[str, str], float | None]]:
-    """Wall seconds of ``score`` from the PNGs to the journal on the disk, and the scores."""
-    with run_folder(place, names, pictures) as folder:
+    place: Path,
+    names: Sequence[str],
+    registry: Registry,
+    pictures: Sequence[bytes],
+    shape: tuple[int, int] = (1, 1),
+) -> tuple[float, dict[tuple[str, ...], float | None]]:
+    """Wall seconds of ``score`` from the PNGs to the journals on the disk, and the scores; ``shape`` as below."""
+    with run_folder(place, names, pictures, shape) as folder:
         start = time.perf_counter()
         score(folder, metrics=names, registry=registry)
         wall_s = time.perf_counter() - start
-        return wall_s, {(item.metric, item.prompt_id): item.value for item in folder.scores()}
+        if any(item.value is None and item.reason is None for item in folder.set_scores()):
+            raise SystemExit("A set has no number and no reason.")
+        return wall_s, {
+            (item.metric, item.variant, item.prompt_id, str(item.sample)): item.value for item in folder.scores()
+        }
 
 
 def bare_s(encoder: ClipEncoder, pictures: Sequence[bytes]) -> float:
@@ -119,21 +127,27 @@ def bare_s(encoder: ClipEncoder, pictures: Sequence[bytes]) -> float:
     return time.perf_counter() - start
 
 
-def run_folder(place: Path, names: Sequence[str], pictures: Sequence[bytes]) -> RunFolder:
-    """A run of one variant with these pictures and no scores."""
-    prompts = tuple(Prompt(id=f"case-{number:02d}", text=f"prompt {number}") for number in range(len(pictures)))
+def run_folder(
+    place: Path, names: Sequence[str], pictures: Sequence[bytes], shape: tuple[int, int] = (1, 1)
+) -> RunFolder:
+    """A run with these pictures and no scores; ``shape`` is how many variants and samples they are of."""
+    variants, samples = shape
+    count = len(pictures) // (variants * samples)
+    prompts = tuple(Prompt(id=f"case-{number:02d}", text=f"prompt {number}") for number in range(count))
     base = load_suite("mini")
     suite = msgspec.structs.replace(
-        base, prompts=prompts, samples=1, metrics=tuple(names), variants=base.variants[:1], limits=()
+        base, prompts=prompts, samples=samples, metrics=tuple(names), variants=base.variants[:variants], limits=()
     )
-    variant = suite.variants[0].name
+    chosen = [variant.name for variant in suite.variants]
     info = RunInfo(
-        schema=SCHEMA,
+        schema=RUN_SCHEMA,
         id="panel",
         status="complete",
         suite=suite,
         protocol_digest=protocol_digest(suite),
-        variants=(Fingerprint(name=variant, digest="0" * 64, checkpoint="none", pipeline="none", files=()),),
+        variants=tuple(
+            Fingerprint(name=name, digest="0" * 64, checkpoint="none", pipeline="none", files=()) for name in chosen
+        ),
         metrics=(),
         machine=Machine(os="Linux", cpu="none", cores=2, memory_bytes=2**33, device="cpu", device_name="none"),
         packages={},
@@ -144,7 +158,8 @@ def run_folder(place: Path, names: Sequence[str], pictures: Sequence[bytes]) -> 
     place.mkdir(parents=True)
     (place / "run.json").write_bytes(msgspec.json.encode(info))
     folder = RunFolder.reopen(place)
-    for planned, data in zip(plan_images(suite), pictures, strict=True):
+    planned_images = [(variant, planned) for variant in chosen for planned in plan_images(suite)]
+    for (variant, planned), data in zip(planned_images, pictures, strict=True):
         image, sha256 = folder.write_image(variant, planned.prompt_id, planned.sample, data)
         render = Render(
             variant=variant,

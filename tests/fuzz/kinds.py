@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import tiny
 from fake_gates import make_gate, make_verdict
+from fake_sets import SETS, fakes, folder_of
 from gate_runs import make_folder
 from grid_runs import make_grid_runs, write_grid
 from PIL import Image
@@ -26,7 +27,7 @@ from bench.baseline import freeze, read_baseline, read_session_noise, write_base
 from bench.calibrate import write_calibration
 from bench.checkpoints.fingerprint import fingerprint
 from bench.checkpoints.safetensors_files import read_header
-from bench.compare import compare_run, metric_means
+from bench.compare import compare_run, compare_sets, metric_means, variant_pairs
 from bench.compare.grid import compare_grid
 from bench.gate import check_limits, like_named
 from bench.gate.ci import github_annotations, junit_xml
@@ -51,6 +52,7 @@ from bench.records import (
 from bench.report import gate_of, html, markdown
 from bench.report.grid import grid_view
 from bench.report.page import build_view
+from bench.score import score
 from bench.score.external_images import probe_image
 from bench.store import gate_json, load_run
 from bench.store.grid import load_grid
@@ -79,7 +81,7 @@ class Kind(NamedTuple):
 
 def make_kinds(place: Path) -> dict[str, Kind]:
     """Every kind by its name, its files written into a folder."""
-    makers = (_folders, _weights, _suites, _recipes, _runs, _grids, _baselines, _metrics, _images)
+    makers = (_folders, _weights, _suites, _recipes, _runs, _sets, _grids, _baselines, _metrics, _images)
     kinds = [kind for make in makers for kind in make(place)]
     for kind in kinds:
         kind.read(kind.path)  # what is mutated was right
@@ -344,6 +346,22 @@ def _answer(folder: Path) -> None:
             if one.sha256 is not None
         ],
     )
+
+
+def _sets(place: Path) -> list[Kind]:
+    folder = place / "sets"
+    with folder_of(folder, ("alignment", *SETS), prompts=6, samples=2) as opened:
+        score(opened, registry=fakes().registry)
+
+    def use(path: Path) -> None:
+        run = load_run(folder)
+        deltas = compare_run(run)
+        compare_sets(run, variant_pairs(run.info.suite))
+        view = build_view(run, deltas)
+        html(view)
+        markdown(view)
+
+    return [_kind("sets", "lines", folder / "sets.jsonl", use, slow=True)]
 
 
 def gated(ours: Baseline, theirs: Baseline) -> None:

@@ -147,7 +147,7 @@ def test_every_module_of_ours_that_declares_metrics_is_listed() -> None:
         *(ROOT / "bench/faces").glob("*.py"),
         *(ROOT / "bench/steps").glob("*.py"),
     ]
-    declares = re.compile(r"^(@(metric|encoder|step_metric)\(|\w+, \w+ = question_metrics\()", re.MULTILINE)
+    declares = re.compile(r"^(@(metric|encoder|step_metric|set_metric)\(|\w+, \w+ = question_metrics\()", re.MULTILINE)
     declaring = [file for file in files if declares.search(file.read_text("utf-8"))]
     names = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in declaring}
     assert names == set(OWN_MODULES)

@@ -8,9 +8,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from fakes import make_run, write_run
+
+from bench.metrics import SetInputs, SetMetric, registry_of
+from bench.mini.metrics import mini_clip_encoder
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 
@@ -60,3 +65,15 @@ def test_it_is_listed_and_scores_a_run_that_was_made_before(place: Path, tmp_pat
     assert len(values) == 2 * 2 * 3
     assert all(-1 <= value <= 1 for value in values)
     assert len(set(values)) > 6
+
+
+def test_the_set_metric_of_the_page_says_what_it_says() -> None:
+    _, code = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, str(PAGE), "exec"), names)
+    spread = names["spread"]
+    assert isinstance(spread, SetMetric)
+    assert spread.facts.over == "prompt"
+    assert registry_of(spread, mini_clip_encoder).set_metrics == {"spread": spread}
+    rows = np.eye(4)[:2]  # each is half a diagonal of the unit square from the mean
+    assert spread.compute(SetInputs((rows,))) == pytest.approx(0.5)
