@@ -18,7 +18,7 @@ from bench.baseline.file import _checksum
 from bench.errors import HotartError
 from bench.gate.ci import junit_xml
 from bench.gate.summary import summary_markdown
-from bench.records import Acceptance
+from bench.records import BASELINE_SCHEMA, Acceptance
 from bench.report import html, markdown
 from bench.report.facts import gate_of
 from bench.report.page import build_view
@@ -63,7 +63,7 @@ BROKEN = {
     "another kind": (b'{"kind": "hotart-bench calibration"}', 2),
     "newer": (b'{"kind": "hotart-bench baseline", "schema": 99}', 4),
     "no schema": (b'{"kind": "hotart-bench baseline"}', 5),
-    "edited": (b'{"kind": "hotart-bench baseline", "schema": 3, "checksum": "0"}', 5),
+    "edited": (b'{"kind": "hotart-bench baseline", "schema": %d, "checksum": "0"}' % BASELINE_SCHEMA, 5),
 }
 
 
