@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,14 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from bench.mini import draw, models, world
-from bench.mini.networks import MiniClip, load_aesthetic, load_instrument, load_mini_clip, mini_clip_tokens
+from bench.mini.networks import (
+    MiniClip,
+    load_aesthetic,
+    load_instrument,
+    load_mini_clip,
+    mini_clip_tokens,
+    tokenizer,
+)
 from bench.mini.train.diffusion import (
     add_noise,
     alphas_cumprod,
@@ -32,6 +40,7 @@ from bench.mini.train.diffusion import (
     predict_guided,
     predicted_x0,
 )
+from bench.mini.train.preference import SECOND_RATERS
 from bench.mini.train.step_aware import GUIDANCE, decode, start_from
 from bench.mini.weights import LORAS, pipeline_folder
 from bench.pipeline import denoise
@@ -54,6 +63,8 @@ TABLE_STRIDE = 3
 """The table over weights takes every third prompt."""
 WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0)
 GUIDANCE_SCALES = (1.5, 3.0, 5.0, 7.5)
+CLIPS = ("mini-clip", "mini-clip-2")
+PREFERENCES = ("mini-preference", "mini-preference-2")
 
 Floats = NDArray[np.float64]
 Prompt = tuple[str, world.Content, str]
@@ -61,8 +72,8 @@ Prompt = tuple[str, world.Content, str]
 Readings = dict[str, Floats]
 """Means of each prompt over its seeds, (prompts,): ``craft`` and, by its name, each quality of craft; ``attributes``,
 the share of the caption's attributes that the instrument reads in a picture, and ``whole``, the share of pictures in
-which it reads all of them; ``clip``, ``aesthetic`` and ``preference``. Also ``hits``, (prompts, seeds, attributes):
-whether it reads an attribute, padded with 1."""
+which it reads all of them; ``aesthetic``, and by its name the score of each of ``CLIPS`` and ``PREFERENCES``. Also
+``hits``, (prompts, seeds, attributes): whether it reads an attribute, padded with 1."""
 
 
 def main() -> None:
@@ -73,10 +84,12 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.manual_seed(0)
     print_table("The autoencoder and the metrics, on held-out scenes", network_rows())
+    print_table("The two preference models, on pairs of one caption", preference_rows())
     print_table("The step-aware model against the plain one, pairs in the true order", step_aware_rows())
     found = read_variants(chosen.seeds)
     print_main(found)
     print_seeds(found)
+    print_agreement(found)
     print_weights(WEIGHTS)
     print_settings(GUIDANCE_SCALES, found)
     if chosen.sheet is not None:
@@ -126,9 +139,7 @@ def network_rows() -> list[tuple[str, ...]]:
     """Quality of the autoencoder, the networks of the metrics, and the instrument, for each kind of scene."""
     batches = [scenes(kind, SCENES, stream) for stream, kind in enumerate(world.KINDS)]
     drawn = [(batch, pictures(batch)) for batch in batches]
-    clip, tokenizer = load_mini_clip("mini-clip")
-    preference, _ = load_mini_clip("mini-preference")
-    head, instrument = load_aesthetic(), load_instrument()
+    clip, head, instrument = load_mini_clip("mini-clip")[0], load_aesthetic(), load_instrument()
     weights = torch.tensor([*world.CRAFT_WEIGHTS.values()], dtype=torch.float64)
 
     def aesthetic(batch: world.Scenes, x: Tensor) -> float:
@@ -143,12 +154,10 @@ def network_rows() -> list[tuple[str, ...]]:
         return float(np.mean(np.stack(read, 1) == batch.content))
 
     figures: dict[str, Callable[[world.Scenes, Tensor], float]] = {
-        "mini-clip: own caption first among all held-out ones": lambda batch, x: _own_first(batch, x, clip, tokenizer),
-        "mini-clip: own caption over one attribute wrong": lambda batch, x: _own_over_wrong(batch, x, clip, tokenizer),
+        **{f"{name}: own caption first among all held-out ones": partial(_own_first, name) for name in CLIPS},
+        **{f"{name}: own caption over one attribute wrong": partial(_own_over_wrong, name) for name in CLIPS},
         "mini-aesthetic: Spearman with true beauty": aesthetic,
-        "mini-preference: same-caption pairs in the true order": lambda batch, _: _pair_accuracy(
-            batch.kind, preference, tokenizer
-        ),
+        **{f"{name}: same-caption pairs in the true order": partial(_pair_accuracy, name) for name in PREFERENCES},
         "held-out instrument: Spearman with true beauty": beauty,
         "held-out instrument: attribute accuracy": attributes,
     }
@@ -173,16 +182,18 @@ def _embed_contents(kind: str, contents: Sequence[world.Content], clip: MiniClip
     return clip.embed_tokens(mini_clip_tokens(tokenizer, [world.caption(kind, content, 0) for content in contents]))
 
 
-def _own_first(batch: world.Scenes, x: Tensor, clip: MiniClip, tokenizer: CLIPTokenizer) -> float:
+def _own_first(name: str, batch: world.Scenes, x: Tensor) -> float:
     """Share of pictures whose own caption is the nearest of all held-out contents of the kind."""
+    clip, tokenizer = load_mini_clip(name)
     contents = world.contents(batch.kind, held_out=True)
     own = np.array([contents.index(content) for content in contents_of(batch)])
     text = _embed_contents(batch.kind, contents, clip, tokenizer)
     return float(((clip.embed_images(x) @ text.T).argmax(1).numpy() == own).mean())
 
 
-def _own_over_wrong(batch: world.Scenes, x: Tensor, clip: MiniClip, tokenizer: CLIPTokenizer) -> float:
+def _own_over_wrong(name: str, batch: world.Scenes, x: Tensor) -> float:
     """Share of pictures that are nearer to their own caption than to one with one attribute changed."""
+    clip, tokenizer = load_mini_clip(name)
     rng = np.random.default_rng(SEED)
     possible = set(world.combinations(batch.kind))
     sizes = [len(values) for values in world.KINDS[batch.kind].values()]
@@ -207,11 +218,44 @@ def same_caption_pairs(kind: str, n: int) -> tuple[world.Scenes, world.Scenes]:
     return first, world.Scenes(kind, first.content, other.craft, other.nuisance)
 
 
-def _pair_accuracy(kind: str, preference: MiniClip, tokenizer: CLIPTokenizer) -> float:
-    first, second = same_caption_pairs(kind, PAIRS)
+def _pair_accuracy(name: str, batch: world.Scenes, x: Tensor) -> float:
+    """Share of same-caption pairs of the batch's kind that a preference model puts in the true order."""
+    first, second = same_caption_pairs(batch.kind, PAIRS)
+    return _same_order(_margins(name, first, second), first.beauty() - second.beauty())
+
+
+def _margins(name: str, first: world.Scenes, second: world.Scenes) -> Floats:
+    """By how much a preference model prefers each first picture, (n,)."""
+    preference, tokenizer = load_mini_clip(name)
     text = preference.embed_tokens(mini_clip_tokens(tokenizer, captions(first)))
-    scores = [preference.score(pictures(side), text).numpy() for side in (first, second)]
-    return float(((scores[0] > scores[1]) == (first.beauty() > second.beauty())).mean())
+    one, two = (preference.score(pictures(side), text).double().numpy() for side in (first, second))
+    return np.asarray(one - two)
+
+
+def _same_order(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    return float(((one > 0) == (other > 0)).mean())
+
+
+@torch.inference_mode()
+def preference_rows() -> list[tuple[str, ...]]:
+    """What both preference models say of held-out pairs, beside true beauty and what each one's raters like."""
+    rows: list[list[str]] = []
+    for kind in world.KINDS:
+        first, second = same_caption_pairs(kind, PAIRS)
+        true = first.beauty() - second.beauty()
+        liked = SECOND_RATERS.likes(first.craft) - SECOND_RATERS.likes(second.craft)
+        one, two = (_margins(name, first, second) for name in PREFERENCES)
+        figures = {
+            "true beauty and what the second raters like: Spearman of differences": spearmanr(true, liked).statistic,
+            "mini-preference: Spearman of differences with those of true beauty": spearmanr(one, true).statistic,
+            "mini-preference-2: Spearman of differences with those of true beauty": spearmanr(two, true).statistic,
+            "mini-preference: pairs as the second raters like them": _same_order(one, liked),
+            "mini-preference-2: pairs as the second raters like them": _same_order(two, liked),
+            "both models: pairs in the same order": _same_order(one, two),
+            "both models: Spearman of differences": spearmanr(one, two).statistic,
+        }
+        rows.append([f"{figure:.3f}" for figure in figures.values()])
+    return [("figure", *world.KINDS), *zip(figures, *rows, strict=True)]
 
 
 # --- single denoising steps ----------------------------------------------------------------
@@ -327,13 +371,13 @@ def render(loras: tuple[Lora, ...], chosen: Sequence[Prompt], seeds: int, settin
 
 @torch.inference_mode()
 def read(images: NDArray[np.uint8], chosen: Sequence[Prompt], seeds: int) -> Readings:
-    """Read pictures of ``render`` with the instrument and the three metrics."""
+    """Read pictures of ``render`` with the instrument and the metrics."""
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     craft, _, heads = load_instrument()(x)
-    clip, tokenizer = load_mini_clip("mini-clip")
-    preference, _ = load_mini_clip("mini-preference")
-    ids = mini_clip_tokens(tokenizer, [text for _, _, text in chosen for _ in range(seeds)])
-    embeds, head = clip.embed_images(x), load_aesthetic()
+    networks = {name: load_mini_clip(name)[0] for name in (*CLIPS, *PREFERENCES)}
+    ids = mini_clip_tokens(tokenizer(), [text for _, _, text in chosen for _ in range(seeds)])
+    embeds, head = networks["mini-clip"].embed_images(x), load_aesthetic()
+    cosines = {name: (one.embed_images(x) * one.embed_tokens(ids)).sum(1) for name, one in networks.items()}
     hits = [_hits(heads, row, chosen[row // seeds]) for row in range(len(x))]
     qualities = craft.double().numpy()
     by_image = {
@@ -341,9 +385,9 @@ def read(images: NDArray[np.uint8], chosen: Sequence[Prompt], seeds: int) -> Rea
         **dict(zip(world.CRAFT_WEIGHTS, qualities.T, strict=True)),
         "attributes": np.asarray([np.mean(hit) for hit in hits]),
         "whole": np.asarray([all(hit) for hit in hits], np.float64),
-        "clip": (embeds * clip.embed_tokens(ids)).sum(1).double().numpy(),
         "aesthetic": (embeds @ head["weight"] + head["bias"]).double().numpy(),
-        "preference": preference.score(x, preference.embed_tokens(ids)).double().numpy(),
+        **{name: cosines[name].double().numpy() for name in CLIPS},
+        **{name: (networks[name].logit_scale.exp() * cosines[name]).double().numpy() for name in PREFERENCES},
     }
     found = {name: values.reshape(len(chosen), seeds).mean(1) for name, values in by_image.items()}
     most = max(map(len, hits))
@@ -377,9 +421,9 @@ def print_main(found: dict[str, Readings]) -> None:
         "craft (held-out)": "craft",
         "attribute accuracy (held-out)": "attributes",
         "every attribute right (held-out)": "whole",
-        "mini-clip cosine": "clip",
+        **{f"{name} cosine": name for name in CLIPS},
         "mini-aesthetic": "aesthetic",
-        "mini-preference": "preference",
+        **{name: name for name in PREFERENCES},
         **{f"quality: {name}": name for name in world.CRAFT_WEIGHTS},
     }
     pairs = (("dpo", "base"), ("spo", "base"), ("spo", "dpo"))
@@ -400,11 +444,23 @@ def print_main(found: dict[str, Readings]) -> None:
 def print_seeds(found: dict[str, Readings]) -> None:
     """DPO and SPO trained from other seeds: what each raises over base, and what it costs."""
     base = found["base"]
-    rows: list[tuple[str, ...]] = [("LoRA", "craft", "attribute accuracy", "mini-clip cosine")]
-    for name in LORAS:
-        deltas = (with_interval(found[name][field] - base[field]) for field in ("craft", "attributes", "clip"))
-        rows.append((name, *deltas))
+    fields = ("craft", "attributes", *CLIPS, *PREFERENCES)
+    rows: list[tuple[str, ...]] = [("LoRA", "craft", "attribute accuracy", *fields[2:])]
+    rows += [(name, *(with_interval(found[name][field] - base[field]) for field in fields)) for name in LORAS]
     print_table(f"Training seeds: {_extent(base)}, each LoRA - base", rows)
+
+
+def print_agreement(found: dict[str, Readings]) -> None:
+    """Over prompts, how alike the first and the second metric of a kind are, on base and in what each LoRA changes."""
+    base = found["base"]
+    rows: list[tuple[str, ...]] = [("Spearman over prompts", ", ".join(CLIPS), ", ".join(PREFERENCES))]
+    for name, one in found.items():
+        sides = [
+            [one[field] - (0 if name == "base" else base[field]) for field in pair] for pair in (CLIPS, PREFERENCES)
+        ]
+        shown = (f"{spearmanr(first, second).statistic:.3f}" for first, second in sides)
+        rows.append((name if name == "base" else f"{name} - base", *shown))
+    print_table(f"The second pair beside the first: {_extent(base)}", rows)
 
 
 def print_weights(weights: Sequence[float]) -> None:
@@ -413,7 +469,7 @@ def print_weights(weights: Sequence[float]) -> None:
     rows = [("LoRA", "figure", *(f"{weight:g}" for weight in weights))]
     for name in ("dpo", "spo"):
         found = [read(render(loras_of(name, weight), chosen, 1, SETTINGS), chosen, 1) for weight in weights]
-        for title, field in (("craft", "craft"), ("mini-clip cosine", "clip"), ("attributes", "attributes")):
+        for title, field in (("craft", "craft"), ("mini-clip cosine", "mini-clip"), ("attributes", "attributes")):
             rows.append((name.upper(), title, *(f"{one[field].mean():.3f}" for one in found)))
     print_table(f"Weight of the LoRA: {len(chosen)} prompts x 1 seed", rows)
 

@@ -1,4 +1,7 @@
-"""The metrics of the embedded family: ``mini-clip``, ``mini-aesthetic``, ``mini-preference``, and set metrics.
+"""The metrics of the embedded family: ``mini-clip``, ``mini-aesthetic``, ``mini-preference``, the second pair, sets.
+
+``mini-clip-2`` and ``mini-preference-2`` compute as their namesakes do, with networks of their own that were trained on
+scenes and choices that no LoRA of the family has seen. The set metrics are the published ones on ``mini-clip``.
 
 Importing this module imports no torch; the encoders are loaded from the shipped, checked weights.
 """
@@ -10,12 +13,12 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+from msgspec.structs import replace
 
 from bench.metrics import sets
 from bench.metrics.registry import (
+    Encoder,
     Inputs,
-    LoadedEncoder,
     LoadedStepMetric,
     Place,
     SetMetric,
@@ -81,16 +84,13 @@ class MiniEncoder:
         return [len(ids) > MAX_TOKENS for ids in self._tokenizer(list(prompts), verbose=False).input_ids]
 
 
-@encoder("mini-clip", dtypes=("float32",))
-def mini_clip_encoder(place: Place) -> LoadedEncoder:
-    """The family's CLIP."""
-    return MiniEncoder("mini-clip", place.device)
+def _encoder(name: str) -> Encoder:
+    """The declared encoder that loads the network of its name."""
+    return encoder(name, dtypes=("float32",))(lambda place: MiniEncoder(name, place.device))
 
 
-@encoder("mini-preference", dtypes=("float32",))
-def mini_preference_encoder(place: Place) -> LoadedEncoder:
-    """The family's preference model."""
-    return MiniEncoder("mini-preference", place.device)
+mini_clip_encoder, mini_preference_encoder = _encoder("mini-clip"), _encoder("mini-preference")
+mini_clip_2_encoder, mini_preference_2_encoder = _encoder("mini-clip-2"), _encoder("mini-preference-2")
 
 
 @metric(
@@ -113,6 +113,18 @@ def mini_preference_encoder(place: Place) -> LoadedEncoder:
 def mini_clip(inputs: Inputs) -> torch.Tensor:
     """CLIPScore: 100 max(cos(image, text), 0), (n,) float32 in [0, 100]."""
     return 100 * (inputs.image_embeds * inputs.text_embeds).sum(-1).clamp(min=0)  # type: ignore[operator]
+
+
+mini_clip_2 = metric(
+    replace(
+        mini_clip.facts,
+        name="mini-clip-2",
+        summary="How well the picture fits its prompt, by a second CLIP of the family.",
+        encoder="mini-clip-2",
+        trained_on=("mini-scenes-2",),
+        training_data=f"{WORLD} that nothing else of the family but mini-preference-2 has seen, contrastive",
+    )
+)(mini_clip.compute)
 
 
 def load_aesthetic(place: Place) -> Any:
@@ -169,9 +181,21 @@ def mini_preference(inputs: Inputs) -> torch.Tensor:
     return inputs.logit_scale * (inputs.image_embeds * inputs.text_embeds).sum(-1)  # type: ignore[operator]
 
 
+mini_preference_2 = metric(
+    replace(
+        mini_preference.facts,
+        name="mini-preference-2",
+        summary="Which picture other raters would prefer; only differences on one prompt mean anything.",
+        encoder="mini-preference-2",
+        trained_on=("mini-raters-2",),
+        training_data=f"pairs of {WORLD} that no LoRA of the family has seen, chosen by raters of their own",
+    )
+)(mini_preference.compute)
+
+
 def on_mini_clip(published: SetMetric) -> SetMetric:
     """A published set metric on the family's own CLIP: ``vendi-l14`` as ``mini-vendi``."""
-    facts = msgspec.structs.replace(
+    facts = replace(
         published.facts,
         name=f"mini-{published.facts.name.removesuffix('-l14')}",
         encoder=mini_clip_encoder.name,

@@ -41,6 +41,11 @@ class Shape:
     embed: int = 96
 
 
+SMALLER = Shape(stem=(12, 24, 48, 64), width=64, layers=2, text_width=64)
+SHAPES = {"mini-clip-2": SMALLER, "mini-preference-2": SMALLER}
+"""Networks of a shape of their own: those of the second pair of metrics are smaller."""
+
+
 class Block(nn.Module):
     """Pre-norm transformer block; ``modulation`` is (n, 6 * width) or None."""
 
@@ -208,9 +213,12 @@ def tokenizer() -> CLIPTokenizer:
 
 
 def load_mini_clip(name: str, device: str = "cpu", *, timestep: bool = False) -> tuple[MiniClip, CLIPTokenizer]:
-    """``mini-clip``, ``mini-preference`` or the ``step-aware`` model, frozen, float32, with its tokenizer."""
+    """``mini-clip``, ``mini-preference``, one of the second pair (``mini-clip-2``), or the ``step-aware`` model.
+
+    Frozen, float32, with its tokenizer.
+    """
     words = tokenizer()
-    return _filled(MiniClip(words, timestep), name, device), words
+    return _filled(MiniClip(words, timestep, SHAPES.get(name)), name, device), words
 
 
 def load_instrument(device: str = "cpu") -> Instrument:

@@ -42,7 +42,7 @@ def test_scenes_of_the_evidence_are_held_out() -> None:
 def test_the_table_of_networks_has_a_number_for_each_kind() -> None:
     head, *rows = evidence.network_rows()
     assert head == ("figure", "landscape", "portrait")
-    assert len(rows) == 7
+    assert len(rows) == 10
     for row in rows:
         assert len(numbers(row[1:])) == 2
         assert all(math.isfinite(value) for value in numbers(row[1:]))
@@ -75,7 +75,7 @@ def test_renders_table_compares_variants_at_equal_noise(
     assert "5 held-out prompts x 2 seeds" in printed
     lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
     rows = [line for line in lines if len(line) == 5 and "metric" not in line]
-    assert len(rows) == 6 + 6
+    assert len(rows) == 8 + 6
     for row in rows:
         assert set(numbers(tuple(row[2:]))) == {0.0}  # the same variant under three names
         assert math.isfinite(float(row[1]))
@@ -97,8 +97,35 @@ def test_seeds_table_has_a_row_for_each_lora(
     evidence.print_seeds(found)
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows] == ["LoRA", "dpo", "spo"]
-    assert all(len(numbers(tuple(row[1:]))) == 9 for row in rows[1:])
+    assert all(len(numbers(tuple(row[1:]))) == 6 * 3 for row in rows[1:])
     assert rows[1][1] != rows[2][1]
+
+
+def test_preference_models_are_compared_on_pairs_whose_truth_is_known() -> None:
+    head, *rows = evidence.preference_rows()
+    assert head == ("figure", "landscape", "portrait")
+    found = {name: values for name, *values in rows}
+    assert all(-1 <= float(value) <= 1 for values in found.values() for value in values)
+    first, second = evidence.same_caption_pairs("landscape", 6)
+    weights = np.array([evidence.SECOND_RATERS.weights[name] for name in world.CRAFT_WEIGHTS])
+    true, liked = ((first.craft - second.craft) @ w for w in (np.array([*world.CRAFT_WEIGHTS.values()]), weights))
+    expected = stats.spearmanr(true, liked).statistic
+    assert float(found["true beauty and what the second raters like: Spearman of differences"][0]) == pytest.approx(
+        expected, abs=6e-4
+    )
+
+
+def test_agreement_table_correlates_each_metric_with_its_namesake_over_prompts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = {"hits": np.ones((4, 2, 6)), "mini-clip": np.arange(4.0), "mini-clip-2": np.arange(4.0)[::-1]}
+    base |= {"mini-preference": np.arange(4.0), "mini-preference-2": np.array([0.0, 1.0, 3.0, 2.0])}
+    lora = {name: values + np.array([0.0, 1.0, 2.0, 3.0]) for name, values in base.items() if name != "hits"}
+    evidence.print_agreement({"base": base, "spo": lora})
+    printed = capsys.readouterr().out
+    assert "4 held-out prompts x 2 seeds" in printed
+    rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    assert rows[1:] == [["base", "-1.000", "0.800"], ["spo - base", "1.000", "1.000"]]
 
 
 def test_settings_table_has_a_row_for_each_setting_and_reuses_what_is_known(

@@ -12,14 +12,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.metrics import Inputs, Place
-from bench.metrics.registry import installed
+from bench.metrics.registry import Metric, installed
 from bench.mini import draw, metrics, weights, world
-from bench.mini.metrics import MiniEncoder, load_aesthetic, mini_aesthetic, mini_clip, mini_preference
+from bench.mini.metrics import (
+    MiniEncoder,
+    load_aesthetic,
+    mini_aesthetic,
+    mini_clip,
+    mini_clip_2,
+    mini_preference,
+    mini_preference_2,
+)
 from bench.mini.networks import load_instrument, load_mini_clip
 from bench.score.batches import by_row
 
-NAMES = ("mini-aesthetic", "mini-clip", "mini-preference")
-ENCODERS = ("mini-clip", "mini-preference")
+ENCODERS = ("mini-clip", "mini-preference", "mini-clip-2", "mini-preference-2")
+NAMES = ("mini-aesthetic", *ENCODERS)
 
 
 @pytest.fixture(scope="module", params=ENCODERS)
@@ -46,6 +54,7 @@ def test_metrics_are_found_by_their_entry_point() -> None:
     assert set(NAMES) <= set(registry.metrics)
     assert set(ENCODERS) <= set(registry.encoders)
     assert registry.metrics["mini-aesthetic"].facts.encoder == "mini-clip"
+    assert all(registry.metrics[name].facts.encoder == name for name in ENCODERS)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +63,8 @@ def test_metrics_are_found_by_their_entry_point() -> None:
         (mini_clip, "alignment", ("mini-scenes",)),
         (mini_aesthetic, "aesthetic", ("mini-ratings",)),
         (mini_preference, "preference", ("mini-raters",)),
+        (mini_clip_2, "alignment", ("mini-scenes-2",)),
+        (mini_preference_2, "preference", ("mini-raters-2",)),
     ],
 )
 def test_facts_are_stated(metric: object, category: str, trained_on: tuple[str, ...]) -> None:
@@ -62,8 +73,21 @@ def test_facts_are_stated(metric: object, category: str, trained_on: tuple[str, 
     assert all((facts.version, facts.summary, facts.unit, facts.training_data, facts.licence, facts.reference))
 
 
+@pytest.mark.parametrize(("first", "second"), [(mini_clip, mini_clip_2), (mini_preference, mini_preference_2)])
+def test_the_second_pair_computes_as_the_first_on_networks_of_its_own(first: Metric, second: Metric) -> None:
+    images, texts = units(4, 5), units(4, 6)
+    assert torch.equal(second(inputs(images, texts, scale=9.0)), first(inputs(images, texts, scale=9.0)))
+    one, two = (
+        load_file(weights.weight_file(f"networks/{metric.facts.encoder}.safetensors")) for metric in (first, second)
+    )
+    assert sum(value.numel() for value in two.values()) < sum(value.numel() for value in one.values()) / 2
+    for field in ("name", "summary", "encoder", "trained_on", "training_data"):
+        assert getattr(first.facts, field) != getattr(second.facts, field)
+
+
 def test_only_the_metrics_that_need_a_prompt_read_it() -> None:
-    assert (mini_clip.needs_text, mini_preference.needs_text, mini_aesthetic.needs_text) == (True, True, False)
+    assert all(metric.needs_text for metric in (mini_clip, mini_preference, mini_clip_2, mini_preference_2))
+    assert not mini_aesthetic.needs_text
 
 
 # --- encoders --------------------------------------------------------------------------------
@@ -157,6 +181,8 @@ def test_declared_encoders_load_the_networks_of_their_names() -> None:
     for name, declared in (
         ("mini-clip", metrics.mini_clip_encoder),
         ("mini-preference", metrics.mini_preference_encoder),
+        ("mini-clip-2", metrics.mini_clip_2_encoder),
+        ("mini-preference-2", metrics.mini_preference_2_encoder),
     ):
         assert declared.name == name
         network, _ = load_mini_clip(name)
@@ -173,6 +199,8 @@ def test_declared_encoders_load_the_networks_of_their_names() -> None:
     [
         partial(load_mini_clip, "mini-clip"),
         partial(load_mini_clip, "mini-preference"),
+        partial(load_mini_clip, "mini-clip-2"),
+        partial(load_mini_clip, "mini-preference-2"),
         partial(load_mini_clip, "step-aware", timestep=True),
         load_instrument,
     ],

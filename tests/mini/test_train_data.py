@@ -15,7 +15,7 @@ from bench.mini import draw, world
 from bench.mini.train import clip, dpo, spo
 from bench.mini.train.data import SEEDS, Pool, pool
 from bench.mini.train.loop import Dice, Recipe, dice
-from bench.mini.train.preference import Pairs
+from bench.mini.train.preference import RATERS, SECOND_RATERS, Pairs, Raters
 
 N = 256
 RECIPE = Recipe(stage="test", iterations=1, batch=1, learning_rate=0.1)
@@ -81,7 +81,7 @@ def test_pools_of_different_names_share_no_scene(make: Callable[..., Pool]) -> N
         assert not images[one] & images[other]
 
 
-@pytest.mark.parametrize("name", ["train", "instrument"])
+@pytest.mark.parametrize("name", list(SEEDS))
 def test_training_never_sees_a_held_out_content(make: Callable[..., Pool], name: str) -> None:
     assert not any(world.is_held_out(kind, content) for kind, content in keys(make(name)))
 
@@ -180,6 +180,52 @@ def test_dpo_leaves_near_ties_out_and_prefers_the_winner(train: Pool) -> None:
         content_of(caption, train, (int(one), int(two)))
 
 
+def test_raters_know_the_six_qualities_and_their_weights_sum_to_one() -> None:
+    for raters in (RATERS, SECOND_RATERS):
+        assert set(raters.weights) == set(world.CRAFT_WEIGHTS)
+        assert sum(raters.weights.values()) == pytest.approx(1)
+    assert RATERS.weights == world.CRAFT_WEIGHTS
+    assert SECOND_RATERS.weights != world.CRAFT_WEIGHTS
+
+
+def test_raters_like_the_sum_of_the_qualities_in_their_own_weights(train: Pool) -> None:
+    own = SECOND_RATERS.weights
+    expected = [sum(own[q] * v for q, v in zip(world.CRAFT_WEIGHTS, row, strict=True)) for row in train.craft]
+    np.testing.assert_allclose(SECOND_RATERS.likes(train.craft), expected, atol=1e-6)
+    np.testing.assert_allclose(RATERS.likes(train.craft), train.beauty(), atol=1e-6)
+
+
+def test_tastes_scatter_around_that_of_the_population_as_a_dirichlet_distribution_does() -> None:
+    """The variance of a weight w is w (1 - w) / (agreement + 1), of each quality alone."""
+    rng = np.random.default_rng(0)
+    for place, weight in enumerate(SECOND_RATERS.weights[name] for name in world.CRAFT_WEIGHTS):
+        tastes = SECOND_RATERS.taste(np.tile(np.eye(6, dtype=np.float32)[place], (20_000, 1)), rng)
+        assert np.mean(tastes) == pytest.approx(0, abs=3e-3)
+        assert np.var(tastes) == pytest.approx(weight * (1 - weight) / 21, rel=0.05)
+
+
+def test_people_who_agree_have_no_taste_of_their_own_and_roll_no_dice() -> None:
+    rng = np.random.default_rng(0)
+    assert RATERS.taste(np.ones((3, 6), np.float32), rng) == 0
+    assert rng.random() == np.random.default_rng(0).random()
+
+
+def test_one_answer_in_twenty_of_the_second_raters_is_a_guess(train: Pool) -> None:
+    sure = Raters(SECOND_RATERS.weights, gain=80.0, mismatch_cost=0, chance=SECOND_RATERS.chance)
+    first, second, probability, _ = Pairs(train, sure).draw(dice(RECIPE, 8), 300)
+    gap = sure.likes(train.craft)[first] - sure.likes(train.craft)[second]
+    far = np.abs(gap) > 0.2
+    np.testing.assert_allclose(probability[far], np.where(gap[far] > 0, 0.975, 0.025), atol=1e-6)
+
+
+def test_other_people_choose_other_pictures_of_the_same_pairs(train: Pool) -> None:
+    drawn = [Pairs(train, raters).draw(dice(RECIPE, 9), 400) for raters in (RATERS, SECOND_RATERS)]
+    np.testing.assert_array_equal(drawn[0][0], drawn[1][0])
+    different = drawn[0][0] != drawn[0][1]
+    one, two = (probability[different] for _, _, probability, _ in drawn)
+    assert 0.05 < ((one > 0.5) != (two > 0.5)).mean() < 0.4
+
+
 # --- captions for mini-clip ----------------------------------------------------------------
 
 
@@ -237,7 +283,9 @@ def test_dice_depend_on_seed_stage_and_iteration_alone() -> None:
 
 
 def test_every_stage_reads_only_the_pool_that_it_may_see() -> None:
-    """By the source: only the instrument reads its own pool, and no stage draws held-out contents."""
+    """By the source: no other stage reads the pools of the instrument and of the second pair of metrics, and none draws
+    held-out contents.
+    """
     folder = Path(clip.__file__).parent
     read = {
         path.stem: set(re.findall(r'pool\(work, "([\w-]+)"', path.read_text("utf-8")))
@@ -246,5 +294,6 @@ def test_every_stage_reads_only_the_pool_that_it_may_see() -> None:
     }
     readers = {stage: names for stage, names in read.items() if names}
     assert readers.pop("instrument") == {"instrument"}
+    assert [readers.pop(stage) for stage in ("clip", "preference")] == [{"train", "second"}] * 2
     assert set().union(*readers.values()) == {"train"}
     assert not any("held_out=True" in path.read_text("utf-8") for path in folder.glob("*.py"))

@@ -57,6 +57,8 @@ def tiny() -> Iterator[pytest.MonkeyPatch]:
                 patch.setattr(module, name, dataclasses.replace(recipe, iterations=1, batch=batch))
         for module in (vae, base, step_aware, dpo, clip, preference, instrument):
             patch.setattr(module, "POOL", SCENES)
+        for module in (clip, preference):
+            patch.setattr(module, "SECOND_POOL", SCENES)
         patch.setattr(vae, "pool", lambda work, name, n: whole_pool(work, name, SCENES))
         patch.setattr(clip, "AESTHETIC_RATINGS", 96)
         for name, value in {"STEPS": 4, "PLAIN_STEPS": 1, "CANDIDATES": 2, "KEEP": -1.0}.items():
@@ -127,7 +129,26 @@ def test_preference_optimisation_begins_where_policy_and_reference_agree(work: P
 
 
 def test_stages_read_no_pool_but_their_own(work: Path) -> None:
-    assert sorted(path.name for path in work.glob("pool-*")) == [f"pool-instrument-{SCENES}", f"pool-train-{SCENES}"]
+    pools = [f"pool-{name}-{SCENES}" for name in ("instrument", "second", "train")]
+    assert sorted(path.name for path in work.glob("pool-*")) == pools
+
+
+def test_the_second_pair_of_metrics_needs_nothing_of_any_other_stage(work: Path, tmp_path: Path) -> None:
+    for name in ("clip-2", "preference-2"):
+        stage_function(name)(tmp_path)
+    assert [path.name for path in tmp_path.glob("pool-*")] == [f"pool-second-{SCENES}"]
+    for name in ("mini-clip-2", "mini-preference-2"):
+        alone, among_others = (load_file(folder / f"{name}.safetensors") for folder in (tmp_path, work))
+        for key, value in alone.items():
+            torch.testing.assert_close(value, among_others[key], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("first", "second"), [("clip", "preference"), ("clip-2", "preference-2")])
+def test_a_preference_model_begins_at_the_clip_of_its_own_pair(work: Path, first: str, second: str) -> None:
+    """Adam moves no weight by more than the learning rate, at most 1.5e-5 in the first iteration of a warm-up."""
+    before, after = (load_file(work / f"mini-{name}.safetensors") for name in (first, second))
+    moved = [(after[key] - value).abs().max() for key, value in before.items() if value.is_floating_point()]
+    assert 0 < float(max(moved)) < 2e-5
 
 
 def test_latents_of_the_pool_are_standardised(work: Path) -> None:
@@ -159,7 +180,7 @@ def test_the_base_is_refined_from_where_it_ended(work: Path, module: str) -> Non
 def test_decoder_loss_is_absolute_and_squared_error_of_the_pictures() -> None:
     vae_ = models.build_vae().eval()
     z, x = torch.randn(2, 16, 8, 8), torch.rand(2, 3, 64, 64) * 2 - 1
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), loop.half():
         error = (vae_.decode(z).sample.float() - x).double().numpy()
     with torch.no_grad():
         found = float(vae.decoder_loss(vae_, z, x))
@@ -262,8 +283,8 @@ def test_finished_stages_return_at_once_with_the_same_weights(work: Path, monkey
         raise AssertionError(f"{recipe.stage} trained again")
 
     monkeypatch.setattr(loop, "dice", never)
-    for name in ("instrument", "preference", "dpo", "spo"):
-        file = work / f"{'mini-preference' if name == 'preference' else name}.safetensors"
+    for name in ("instrument", "preference", "preference-2", "dpo", "spo"):
+        file = work / f"{f'mini-{name}' if name.startswith('preference') else name}.safetensors"
         before = load_file(file)
         stage_function(name)(work)
         after = load_file(file)
@@ -292,8 +313,9 @@ def test_shipped_weights_are_the_trained_ones_in_half_precision(work: Path, ship
 
 
 def test_shipped_networks_load(shipped: Path) -> None:
-    for name, timestep in (("mini-clip", False), ("mini-preference", False), ("step-aware", True)):
-        load_mini_clip(name, timestep=timestep)
+    for name in ("mini-clip", "mini-preference", "mini-clip-2", "mini-preference-2"):
+        load_mini_clip(name)
+    load_mini_clip("step-aware", timestep=True)
     load_instrument()
 
 

@@ -1,7 +1,8 @@
 """``python -m bench.mini.train STAGE...``: reproduces the weights of the embedded family from their seeds.
 
 Stages in order: vae, base, base-refine, decoder, clip, aesthetic, preference, instrument, step_aware, dpo, spo, both
-preference optimisations from a second seed (dpo-seed1, spo-seed1), ship; ``all`` is all of them. ``shipped`` takes all
+preference optimisations from a second seed (dpo-seed1, spo-seed1), the second pair of metrics on scenes of its own
+(clip-2, preference-2), ship; ``all`` is all of them. ``shipped`` takes all
 that ships from the package, so that any stage from clip on can be trained anew alone; ``curves`` draws the losses of
 what was trained. A stage that was interrupted goes on from its checkpoint; one that is done returns at once.
 """
@@ -20,11 +21,14 @@ STAGES = (
     *("vae", "base", "base-refine", "decoder"),
     *("clip", "aesthetic", "preference", "instrument", "step_aware"),
     *("dpo", "spo", "dpo-seed1", "spo-seed1"),
+    *("clip-2", "preference-2"),
     "ship",
 )
 ELSEWHERE = {
     "base-refine": ("base", "refine"),
     "clip": ("clip", "run_clip"),
+    "clip-2": ("clip", "run_second"),
+    "preference-2": ("preference", "run_second"),
     "aesthetic": ("clip", "run_aesthetic"),
     "decoder": ("vae", "run_decoder"),
     "shipped": ("ship", "start"),

@@ -1,12 +1,16 @@
-"""Stages ``clip`` and ``aesthetic``: mini-clip, and a regressor of beauty on its image embedding.
+"""Stages ``clip``, ``clip-2`` and ``aesthetic``: mini-clip, and a regressor of beauty on its image embedding.
 
 The contrastive loss knows that several pictures of a batch may fit one caption: the target of a caption is
 spread evenly over the pictures that it is true of (same content, and its craft words hold). Three captions in
 four carry up to three craft words; without them the embedding would throw craft away.
+
+``clip-2`` trains mini-clip-2 in the same way: a smaller network, from a seed of its own, on scenes that no other
+stage sees but ``preference-2``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +21,14 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from bench.mini import models, world
-from bench.mini.networks import MiniClip, mini_clip_tokens
+from bench.mini.networks import SHAPES, MiniClip, mini_clip_tokens
 from bench.mini.train.data import Pool, pool
 from bench.mini.train.loop import Dice, Recipe, device, half, put, train
 
 RECIPE = Recipe(stage="clip", iterations=1500, batch=256, learning_rate=1e-3, warmup=60, weight_decay=0.05, ema=0.995)
+SECOND = dataclasses.replace(RECIPE, stage="clip-2", iterations=1600, batch=160, learning_rate=1.5e-3, seed=2)
 POOL = 96 * 1024
+SECOND_POOL = 32 * 1024
 SPOKEN_SHARE = 0.75
 AESTHETIC_RATINGS = 12 * 1024
 RATING_NOISE = 0.1
@@ -72,26 +78,35 @@ def contrastive(network: MiniClip, x: Tensor, ids: Tensor, fits: Tensor) -> Tens
 
 
 def run_clip(work: Path) -> None:
-    """Train the stage, or go on with it, and save ``mini-clip.safetensors``."""
-    torch.manual_seed(RECIPE.seed)
+    """Train stage ``clip``, or go on with it, and save ``mini-clip.safetensors``."""
+    fit(RECIPE, "mini-clip", pool(work, "train", POOL), work)
+
+
+def run_second(work: Path) -> None:
+    """Train stage ``clip-2``, or go on with it, and save ``mini-clip-2.safetensors``."""
+    fit(SECOND, "mini-clip-2", pool(work, "second", SECOND_POOL), work)
+
+
+def fit(recipe: Recipe, name: str, source: Pool, work: Path) -> None:
+    """Train the network ``name`` on the pool ``source`` and save it."""
+    torch.manual_seed(recipe.seed)
     tokenizer = models.write_tokenizer(work / "tokenizer")
-    network = MiniClip(tokenizer)
-    source = pool(work, "train", POOL)
+    network = MiniClip(tokenizer, shape=SHAPES.get(name))
 
     def step(iteration: int, dice: Dice) -> Tensor:
-        index = dice.numpy.integers(len(source), size=RECIPE.batch)
+        index = dice.numpy.integers(len(source), size=recipe.batch)
         spoken = words(source, dice, index)
         ids = put(mini_clip_tokens(tokenizer, captions(source, dice, index, spoken)))
         return contrastive(network, pixels(source, index), ids, matches(source, index, spoken))
 
-    train(RECIPE, {"network": network}, step, work)
-    save_file(network.state_dict(), work / "mini-clip.safetensors")
+    train(recipe, {"network": network}, step, work)
+    save_file(network.state_dict(), work / f"{name}.safetensors")
 
 
 def load_mini_clip(work: Path, name: str, *, timestep: bool = False) -> tuple[MiniClip, CLIPTokenizer]:
     """A trained MiniClip, frozen, with its tokenizer; its batch norms stay as they are in later training too."""
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    network = MiniClip(tokenizer, timestep)
+    network = MiniClip(tokenizer, timestep, SHAPES.get(name))
     network.load_state_dict(load_file(work / f"{name}.safetensors"))
     return network.requires_grad_(False).eval().to(device()), tokenizer
 

@@ -14,8 +14,9 @@ from bench.mini import draw, world
 CHUNK = 512
 """Scenes of one kind that are drawn at once."""
 
-SEEDS = {"train": 11, "instrument": 22}
-"""Pool -> seed. Pools of different names share no scene; ``instrument`` feeds the held-out estimators alone."""
+SEEDS = {"train": 11, "instrument": 22, "second": 44}
+"""Pool -> seed. Pools of different names share no scene; ``instrument`` feeds the held-out estimators alone, and
+``second`` the metrics mini-clip-2 and mini-preference-2."""
 
 
 @dataclass(frozen=True)

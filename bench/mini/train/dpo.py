@@ -71,7 +71,7 @@ def draw_pairs(pairs: Pairs, dice: Dice, n: int) -> tuple[np.ndarray, np.ndarray
     first, second, probability, captions = pairs.draw(dice, 3 * n)
     chosen = dice.numpy.random(3 * n) < probability
     winner, loser = np.where(chosen, first, second), np.where(chosen, second, first)
-    clear = np.flatnonzero(np.abs(pairs.beauty[first] - pairs.beauty[second]) >= TIE)[:n]
+    clear = np.flatnonzero(np.abs(pairs.liked[first] - pairs.liked[second]) >= TIE)[:n]
     return winner[clear], loser[clear], [captions[index] for index in clear]
 
 

@@ -13,7 +13,10 @@ from safetensors.torch import load_file, save_file
 from bench.documents import sha256_of
 from bench.mini.weights import FOLDER, LORAS
 
-NETWORKS = ("mini-clip", "mini-aesthetic", "mini-preference", "step-aware", "instrument")
+NETWORKS = (
+    *("mini-clip", "mini-aesthetic", "mini-preference", "step-aware", "instrument"),
+    *("mini-clip-2", "mini-preference-2"),
+)
 LIMIT_BYTES = 40 * 2**20
 
 
