@@ -161,8 +161,8 @@ def mini(session: nox.Session) -> None:
 def steps(session: nox.Session) -> None:
     """Try on the embedded family what SPO claims of single denoising steps, and print the tables of ``docs/steps.md``.
 
-    Runs go to ``build/steps``; an interrupted session goes on where it was. About an hour of two cores; ``-- cfg3``
-    draws one setting, ``-- --tables`` prints what is there.
+    Runs go to ``build/steps``; an interrupted session goes on where it was. About an hour of two cores;
+    ``-- cfg3-steps`` draws one part, ``-- --tables`` prints what is there.
     """
     session.install(".[test]")
     session.run("python", "-m", "bench.mini.step_evidence", *session.posargs)
