@@ -151,8 +151,8 @@ def _names(file: File) -> tuple[str, ...]:
 
 
 def _name_of(file: File, path: Path) -> str:
-    """Which of a file's names it has here: ``unet/config.json`` is another file than ``vae/config.json``."""
-    return next((name for name in _names(file) if path.as_posix().endswith(f"/{name}")), path.name)
+    """Which of a file's names it has here, whether or not it lies in the folders of its repository."""
+    return next((name for name in _names(file) if path.name == Path(name).name), path.name)
 
 
 def _folder_of(file: File, path: Path) -> Path:

@@ -22,7 +22,7 @@ FILES = {
     "dpg": "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,"
     "question_natural_language\n"
     + "".join(
-        f"{item},{text},k,{number},0,entity,whole,entity - whole (x),Is there x?\n"
+        f"{item},{text},k,{number},0,entity,whole,entity - whole (x),Is there x{number}?\n"
         for item, text in (("coco1", "a long text"), ("vrd2", "another text"))
         for number in (1, 2)
     ),
@@ -53,7 +53,8 @@ def test_a_file_beside_the_suite_is_read_in_its_published_layout(name: str, tmp_
     assert "sha256" in said
     if name == "dpg":
         assert [prompt.id for prompt in suite.prompts] == ["coco1", "vrd2"]
-        assert any("2 entries repeat" in note for note in suite.notes)
+        asked = [[one.text for one in prompt.questions] for prompt in suite.prompts]
+        assert asked == [["Is there x1?", "Is there x2?"]] * 2
 
 
 def test_another_file_by_the_name_is_refused_once_one_was_seen(tmp_path: Path) -> None:
@@ -105,3 +106,20 @@ def test_an_own_file_of_a_public_name_is_the_users(tmp_path: Path) -> None:
     path = str(suite_naming(tmp_path, "dpg"))
     assert public_sets_of(path) == ()
     assert [prompt.id for prompt in load_suite(path).prompts] == ["one"]
+
+
+@pytest.mark.parametrize("name", ["parti", "geneval", "dpg"])
+def test_a_file_beside_the_suite_must_be_the_one_that_was_downloaded(name: str, tmp_path: Path) -> None:
+    entry = PUBLIC_SETS[name].entry
+    root = tmp_path / "cache" / "hotart-bench" / "weights" / entry.repository / (entry.revision or "unpinned")
+    cached = root / entry.files[0].name
+    cached.parent.mkdir(parents=True)
+    cached.write_text(FILES[name], encoding="utf-8")
+    path = str(suite_naming(tmp_path, name))
+    load_suite(path)
+    own = tmp_path / PUBLIC_SETS[name].file_name
+    own.write_text(FILES[name], encoding="utf-8")
+    load_suite(path)
+    own.write_text(FILES[name].replace("a", "b", 1), encoding="utf-8")
+    with pytest.raises(WeightsError, match="has sha256"):
+        load_suite(path)
