@@ -38,6 +38,12 @@ GIVE_UP = 3
 PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
 """Status codes that another try may get over."""
 SHOWN = 200
+"""Characters of an error's text that a sentence quotes, and below the bytes that are read of it."""
+ERROR_BYTES = 1 << 16
+
+
+class FinalError(JudgeError):
+    """An answer that no other try and no other image will change, such as a wrong key."""
 
 
 class EndpointJudge:
@@ -75,20 +81,22 @@ class EndpointJudge:
             raise JudgeError(self._given_up)
         picture = base64.b64encode(documents.read_bytes(image, documents.IMAGE_BYTES)).decode()
         kind = {".jpg": "jpeg"}.get(image.suffix, image.suffix.removeprefix("."))
+        deadline = time.monotonic() + self._judge.timeout_s
         try:
-            answers = [self._answer(f"data:image/{kind};base64,{picture}", one) for one in questions]
+            answers = [self._answer(f"data:image/{kind};base64,{picture}", one, deadline) for one in questions]
         except JudgeError as error:
+            why = self._without_key(str(error))
             self._failed += 1
-            if self._failed >= GIVE_UP and not self._given_up:
-                self._given_up = f"the judge {self._judge.name} was given up: {error}"
-            raise
+            if self._failed >= GIVE_UP or isinstance(error, FinalError):
+                self._given_up = f"the judge {self._judge.name} was given up: {why}"
+            raise JudgeError(why) from None  # the first one may hold the key
         self._failed = 0
         return answers
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _answer(self, picture: str, question: Question) -> float:
+    def _answer(self, picture: str, question: Question, deadline: float) -> float:
         body = {
             "model": self._judge.model,
             "messages": [
@@ -106,38 +114,62 @@ class EndpointJudge:
             "top_logprobs": TOP,
             "repetition_penalty": 1.0,  # else vLLM takes the model's own, which moves probabilities
         }
-        return probability_of(self._post(body), forms(question))
+        return probability_of(self._post(body, deadline), forms(question))
 
-    def _post(self, body: Mapping[str, Any]) -> Any:
+    def _post(self, body: Mapping[str, Any], deadline: float) -> Any:
         for attempt in range(1, TRIES + 1):
             try:
-                return self._send(body)
+                return self._send(body, deadline)
             except urllib.error.HTTPError as error:
-                with error:
-                    said = error.read(SHOWN).decode(errors="replace")
-                why = f"the endpoint answers {error.code}: {said}"
+                why = f"the endpoint answers {error.code}: {self._said(error)}"
                 if error.code not in PASSING:
-                    self._given_up = f"the judge {self._judge.name} was given up: {self._without_key(why)}"
-                    raise JudgeError(self._without_key(why)) from None
+                    raise FinalError(why) from None
+            except TimeoutError:
+                raise JudgeError(self._late()) from None
             except (OSError, HTTPException) as error:
+                if time.monotonic() >= deadline:
+                    raise JudgeError(self._late()) from None
                 why = f"the endpoint gives no answer ({error})"
             except ValueError as error:
-                raise JudgeError(self._without_key(f"the endpoint's answer is not valid JSON: {error}")) from None
+                raise JudgeError(f"the endpoint's answer is not valid JSON: {error}") from None
             if attempt < TRIES:
                 time.sleep(PAUSE_S * 2 ** (attempt - 1))
-        raise JudgeError(self._without_key(why))
+        raise JudgeError(why)
 
-    def _send(self, body: Mapping[str, Any]) -> Any:
+    def _send(self, body: Mapping[str, Any], deadline: float) -> Any:
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         url = f"{self._judge.endpoint.rstrip('/')}/chat/completions"
         request = urllib.request.Request(url, documents.dumps(body).encode(), headers, method="POST")
-        with self._opener.open(request, timeout=self._judge.timeout_s) as reply:
-            return documents.loads(reply.read(documents.DOCUMENT_BYTES).decode(), finite=False)
+        with self._opener.open(request, timeout=_left(deadline)) as reply:
+            data = b""
+            while len(data) < documents.DOCUMENT_BYTES and (part := reply.read1(1 << 16)):
+                data += part
+                _left(deadline)
+            return documents.loads(data.decode(), finite=False)
+
+    def _said(self, error: urllib.error.HTTPError) -> str:
+        """The beginning of an error's text, cut only after the key is out of it."""
+        try:
+            with error:
+                return self._without_key(error.read(ERROR_BYTES).decode(errors="replace"))[:SHOWN]
+        except (OSError, HTTPException):
+            return ""
+
+    def _late(self) -> str:
+        return f"the endpoint gave no answers about an image within {self._judge.timeout_s:g} s"
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def _left(deadline: float) -> float:
+    """Seconds until a time of the monotonic clock; TimeoutError where it has passed."""
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds
 
 
 def is_local(endpoint: str) -> bool:

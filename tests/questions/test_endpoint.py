@@ -6,6 +6,7 @@ import base64
 import itertools
 import math
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,33 @@ def test_a_wrong_key_is_not_tried_again_and_never_repeated(image: Path, monkeypa
     assert "sk-secret" not in said[1]
 
 
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (401, "x" * 195 + "sk-secret-1234"),
+        (500, "x" * 195 + "sk-secret-1234"),
+        (200, tops(**{"sk-secret-1234": 5.0})),
+        (200, "sk-secret-1234"),
+    ],
+)
+def test_a_key_that_a_server_repeats_is_in_no_sentence_not_even_a_part_of_it(
+    image: Path, monkeypatch: pytest.MonkeyPatch, status: int, answer: Any
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "sk-secret-1234")
+    why, _ = refusal(lambda body: (status, answer), image, key="JUDGE_KEY")
+    assert "sk-s" not in why
+
+
+def test_the_time_limit_is_of_an_image_whatever_drips_and_however_many_questions(image: Path) -> None:
+    def slow(body: dict[str, Any]) -> tuple[int, Any]:
+        time.sleep(0.15)
+        return 200, tops(Yes=0.0)
+
+    with serving(slow) as server, pytest.raises(JudgeError, match=r"within 0\.4 s"):
+        judge_at(server.url, timeout_s=0.4).ask(image, "", "", [FOX] * 6)
+    assert 1 < len(server.bodies) < 6
+
+
 def test_a_key_that_is_not_set_is_refused_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     with pytest.raises(UsageError, match="JUDGE_KEY is not set"):
@@ -171,7 +199,7 @@ def test_a_server_that_hangs_is_told(image: Path) -> None:
         return 200, {}
 
     with serving(reply) as server:
-        with pytest.raises(JudgeError, match="timed out"):
+        with pytest.raises(JudgeError, match=r"no answers about an image within 0\.05 s"):
             judge_at(server.url, timeout_s=0.05).ask(image, "", "", [FOX])
         release.set()
 
