@@ -8,6 +8,7 @@ stream is read all the time: a full pipe would stop it.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import queue
 import signal
@@ -162,16 +163,19 @@ class _Process:
         """Send a request, and receive the reply to it."""
         first, self._count = self._count == 0, self._count + 1
         line = documents.dumps({"id": str(self._count), **request}) + "\n"
-        try:
-            assert self._child.stdin is not None
-            self._child.stdin.write(line.encode())
-            self._child.stdin.flush()
-        except OSError as error:
-            raise BrokenOffError(self._ended()) from error
+        # In a thread: a pipe takes 64 KiB at once, and the rest only when the program reads.
+        threading.Thread(target=self._write, args=(line.encode(),), daemon=True).start()
         reply = self._receive(self._timeout_s * (STARTING if first else 1))
         if reply.get("id") != str(self._count):
             raise BrokenOffError(f"it answered the request {reply.get('id')!r}, and was asked {str(self._count)!r}")
         return reply
+
+    def _write(self, line: bytes) -> None:
+        assert isinstance(self._child.stdin, io.BufferedWriter)
+        pipe = self._child.stdin.raw  # without the lock of its buffer, which would stop ``end``
+        with contextlib.suppress(OSError, ValueError):  # the program has ended; who reads its output says so
+            while line:
+                line = line[pipe.write(line) or 0 :]
 
     def _receive(self, timeout_s: float) -> Mapping[str, Any]:
         try:

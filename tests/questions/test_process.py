@@ -121,6 +121,19 @@ def test_one_that_hangs_is_killed_with_what_it_started(tmp_path: Path) -> None:
             pytest.fail("a process that the judge started is still running")
 
 
+def test_one_that_never_reads_a_long_request_is_killed_in_time(tmp_path: Path) -> None:
+    long = tuple(Question(text=f"{number} {'a' * 1_900}?") for number in range(100))
+    deaf = program(tmp_path, "import time\ntime.sleep(600)\n", timeout_s=0.15)
+    with opened(deaf) as judge, pytest.raises(JudgeError, match=r"no answer within 1\.5 s"):
+        judge.ask(Path("fox.png"), "ab" * 32, "a fox", long)
+
+
+def test_a_long_request_arrives_whole(tmp_path: Path) -> None:
+    long = tuple(Question(text=f"{number} {'a' * 1_900}?") for number in range(100))
+    with opened(program(tmp_path)) as judge:
+        assert judge.ask(Path("fox.png"), "ab" * 32, "a fox", long) == [0.25] * 100
+
+
 def test_one_that_prints_prose_is_refused_with_its_words(tmp_path: Path) -> None:
     with opened(program(tmp_path, "for line in sys.stdin: print('The answer is yes.', flush=True)\n")) as judge:
         said = refusal(judge)
