@@ -48,7 +48,7 @@ class VisionLanguageJudge:
         """The probability of each expected answer, in [0, 1].
 
         Raises:
-            JudgeError: an expected answer is no single token of the vocabulary.
+            JudgeError: an expected answer is no single token of the vocabulary; logits that are not finite.
         """
         with self._lock, Image.open(image) as opened:
             picture = opened.convert("RGB")
@@ -63,7 +63,10 @@ class VisionLanguageJudge:
             raise JudgeError(
                 f"{question.answer!r} is no single token of the model's vocabulary; give the question choices"
             )
-        return float(self.first_token(picture, wording(question)).softmax(-1)[sorted(tokens)].sum().clamp(max=1.0))
+        logits = self.first_token(picture, wording(question))
+        if not torch.isfinite(logits).all():
+            raise JudgeError(f"the model's logits are not all finite in {self._model.dtype}; another --metric-dtype")
+        return float(logits.softmax(-1)[sorted(tokens)].sum().clamp(max=1.0))
 
     @torch.inference_mode()
     def first_token(self, picture: Image.Image, text: str) -> torch.Tensor:

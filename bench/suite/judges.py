@@ -26,6 +26,11 @@ def metric_names(judge: str) -> tuple[str, ...]:
     return tuple(f"{mean}-{judge}" for mean in MEANS)
 
 
+def is_of_judge(metric: str) -> bool:
+    """Whether a metric is made of a judge's answers."""
+    return metric.startswith(tuple(f"{mean}-" for mean in MEANS))
+
+
 def read_judges(file: str, table: object) -> tuple[Judge, ...]:
     """The judges of a suite file's ``judges``.
 
@@ -74,14 +79,22 @@ def _check_kind(file: str, place: str, judge: Judge, table: Mapping[str, Any]) -
     for field in ("model", "version", "key"):
         if field in table and given[0] != "endpoint":
             raise SuiteError(f"{file}: {place}.{field} goes with an endpoint, not with {given[0]}.")
+    if judge.vlm and "timeout_s" in table:
+        raise SuiteError(f"{file}: {place}.timeout_s goes with a program or an endpoint; a vlm has no time limit.")
     empty = not getattr(judge, given[0]) or (given[0] == "command" and not judge.command[0].strip())
     if empty or (judge.endpoint and not judge.model):
         raise SuiteError(f"{file}: {place}.{'model' if judge.endpoint else given[0]} is empty or missing.")
     if judge.endpoint:
-        parts = urlsplit(judge.endpoint)
-        if parts.username or parts.password or parts.query:
-            raise SuiteError(f"{file}: {place}.endpoint holds a user, a password or a query; name the key in key.")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SuiteError(
-                f"{file}: {place}.endpoint is {judge.endpoint!r}; write an address such as http://127.0.0.1:8000/v1."
-            )
+        _check_address(f"{file}: {place}.endpoint", judge.endpoint)
+
+
+def _check_address(place: str, address: str) -> None:
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError:
+        raise SuiteError(f"{place} is no address, such as http://127.0.0.1:8000/v1.") from None
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SuiteError(f"{place} holds a user, a password, a query or a fragment; name the key in key.")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SuiteError(f"{place} is {address!r}; write an address such as http://127.0.0.1:8000/v1.")
