@@ -21,7 +21,7 @@ from bench.metrics.training_data import DATA_SETS, check_training_names, with_th
 from bench.mini import weights as mini
 from bench.records import Lora, Suite, TrainedOn, TrainedPart, Variant
 
-Metrics = Mapping[str, Sequence[str]]
+Metrics = Mapping[str, Sequence[str] | None]
 """What each metric was trained on, by its name (``bench.metrics.training_of_metrics``)."""
 Names = tuple[str, ...]
 
@@ -129,9 +129,11 @@ def find_training(variant: Variant, weights_dir: Path | None, metrics: Metrics, 
         notes += search.differing(variant.name, variant.trained_on, unsaid)
         said = TrainedPart(what=variant.name, names=variant.trained_on, source="suite")
         parts = [said, *(part for part in parts if part.source == "suite")]
-    every = [name for part in parts for name in part.names or ()]
+    names = with_their_data([name for part in parts for name in part.names or ()], metrics)
+    # Of a metric without known data, the variant learnt what nobody says.
+    parts += [TrainedPart(what=f"the data of {name}", names=None) for name in names if metrics.get(name, ()) is None]
     return TrainedOn(
-        names=with_their_data(every, metrics),
+        names=names,
         parts=tuple(part for index, part in enumerate(parts) if part not in parts[:index]),
         notes=tuple(dict.fromkeys(notes)),
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from bench.errors import SuiteError, UsageError
-from bench.metrics import training_of_metrics
+from bench.metrics import all_facts, training_of_metrics
+from bench.metrics.training_data import overlap_with
 from bench.records import Lora, TrainedOn, Variant
 from bench.suite import load_suite
 from bench.trained_on import check_suite, find_training
@@ -176,3 +178,14 @@ def test_names_that_nobody_knows_are_refused(line: str, message: str, tmp_path: 
     suite = load_suite(str(suite_of(tmp_path, line)))
     with pytest.raises(UsageError, match=message):
         check_suite(suite, METRICS)
+
+
+def test_what_was_trained_on_a_metric_of_unknown_data_has_seen_what_nobody_says() -> None:
+    learnt = {**training_of_metrics(), "private": None}
+    variant = Variant(name="mine", checkpoint="mini", trained_on=("private",))
+    trained = find_training(variant, None, learnt)
+    assert trained.names == ("private",)
+    assert trained.unknown == ("the data of private",)
+    facts = {facts.name: facts for facts in all_facts()}
+    assert overlap_with(facts["pickscore"], trained) == "unknown"
+    assert overlap_with(msgspec.structs.replace(facts["pickscore"], name="private"), trained) == "same data"

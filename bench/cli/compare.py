@@ -44,7 +44,7 @@ from bench.formatting import (
     set_letters,
     signed,
 )
-from bench.metrics.training_data import SAY_IT
+from bench.metrics.training_data import SAY_IT, SAY_IT_OF_JUDGE
 from bench.records import (
     Delta,
     Finding,
@@ -59,6 +59,7 @@ from bench.records import (
 )
 from bench.store import load_run
 from bench.store.grid import is_grid
+from bench.suite.judges import is_of_judge
 
 FORMATS = ("table", "csv", "markdown", "latex", "json")
 Paired = TypeVar("Paired", Delta, Ratio)
@@ -399,7 +400,10 @@ def _footnotes(
         notes.append("Under 30 prompts these are a little narrow; --format json has t intervals too.")
     unknown = dict.fromkeys(delta.candidate for delta in deltas if delta.training_overlap == "unknown")
     if unknown:
-        notes.append(f"Overlap unknown: {listed(list(unknown))}; {SAY_IT}.")
+        judged = any(is_of_judge(delta.metric) for delta in deltas if delta.training_overlap == "unknown")
+        notes.append(
+            f"Overlap unknown: {listed(list(unknown))}; {SAY_IT}" + (f"; {SAY_IT_OF_JUDGE}." if judged else ".")
+        )
     if rankings:
         notes.append("Strength: log odds of winning a prompt, by Davidson's model.")
         notes.append("Variants that share a letter are not told apart at 5%, by Holm over the pairs.")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench import formatting as text
-from bench.metrics.training_data import SAY_IT
+from bench.metrics.training_data import SAY_IT, SAY_IT_OF_JUDGE
 from bench.records import GAINS, FindingMetric, FindingWord, TrainingOverlap
+from bench.suite.judges import is_of_judge
 
 _FIRST: tuple[TrainingOverlap, ...] = ("none", "unknown", "related data", "same data")
 """The order in which gains are told."""
@@ -135,7 +136,8 @@ def _farthest(one: FindingMetric) -> float:
 def _say_training(candidate: str, gains: Sequence[FindingMetric], word: FindingWord) -> str:
     if word != "not shown" or not any(one.training_overlap == "unknown" for one in gains):
         return ""
-    return f"Of {candidate}, {SAY_IT}."
+    judged = any(is_of_judge(one.metric) for one in gains if one.training_overlap == "unknown")
+    return f"Of {candidate}, {SAY_IT}" + (f"; {SAY_IT_OF_JUDGE}." if judged else ".")
 
 
 def _no_free_metric(candidate: str, metrics: Sequence[FindingMetric]) -> str:

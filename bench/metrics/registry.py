@@ -512,9 +512,9 @@ def registry_of(*declared: Declared) -> Registry:
         find_entry(name)
     steps = [item for item in distinct if isinstance(item, StepMetric)]
     every: list[Scored | StepMetric] = [*metrics, *steps, *sets]
-    trained = {item.facts.name: item.facts.trained_on or () for item in every}
+    trained = {item.facts.name: item.facts.trained_on for item in every}
     for name, names in trained.items():
-        check_training_names(names, f"trained_on of the metric {name!r}", trained)
+        check_training_names(names or (), f"trained_on of the metric {name!r}", trained)
     return Registry(
         {item.facts.name: _completed(item, trained) for item in metrics},
         encoders,
@@ -524,7 +524,7 @@ def registry_of(*declared: Declared) -> Registry:
     )
 
 
-def _completed(item: M, trained: Mapping[str, Sequence[str]]) -> M:
+def _completed(item: M, trained: Mapping[str, Sequence[str] | None]) -> M:
     """The metric, ``trained_on`` in its facts completed by the data of the metrics that are named there."""
     if item.facts.trained_on is None:
         return item
@@ -641,15 +641,15 @@ def all_facts() -> tuple[MetricFacts, ...]:
     return tuple(declared.facts for declared in installed().scored.values())
 
 
-def training_of_metrics() -> dict[str, tuple[str, ...]]:
+def training_of_metrics() -> dict[str, tuple[str, ...] | None]:
     """What each metric of every kind of this installation was trained on, by its name."""
     return trained_names(installed())
 
 
-def trained_names(registry: Registry) -> dict[str, tuple[str, ...]]:
-    """What each metric of every kind was trained on, by its name; () also where nobody says."""
+def trained_names(registry: Registry) -> dict[str, tuple[str, ...] | None]:
+    """What each metric of every kind was trained on, by its name; None where nobody says."""
     named = {**registry.scored, **registry.step_metrics}
-    return {name: one.facts.trained_on or () for name, one in named.items()}
+    return {name: one.facts.trained_on for name, one in named.items()}
 
 
 def plugin_problems() -> tuple[str, ...]:

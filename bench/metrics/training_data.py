@@ -16,6 +16,8 @@ from bench.records import MetricFacts, Record, TrainedOn, TrainingOverlap
 
 SAY_IT = "say what it was trained on: trained_on = [...]"
 """What to do where an overlap is unknown."""
+SAY_IT_OF_JUDGE = "a judge says it in its own table: [judges.NAME] trained_on = [...]"
+"""Likewise, where the metric is made of a judge's answers."""
 
 
 class DataSet(Record, frozen=True):
@@ -141,12 +143,12 @@ def check_training_names(names: Sequence[str], where: str, metrics: Collection[s
             raise UsageError(f"{where} names {name!r} twice.", "name it once")
 
 
-def with_their_data(names: Iterable[str], metrics: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def with_their_data(names: Iterable[str], metrics: Mapping[str, Sequence[str] | None]) -> tuple[str, ...]:
     """The names, and after each metric the data that it learnt from, to the end; each name once.
 
     Args:
         names: of metrics and data sets.
-        metrics: what each metric was trained on, by its name.
+        metrics: what each metric was trained on, by its name; None where nobody says.
     """
     found: dict[str, None] = {}
     waiting = list(names)
@@ -154,7 +156,7 @@ def with_their_data(names: Iterable[str], metrics: Mapping[str, Sequence[str]]) 
         name = waiting.pop(0)
         if name not in found:
             found[name] = None
-            waiting = [*metrics.get(name, ()), *waiting]
+            waiting = [*(metrics.get(name) or ()), *waiting]
     return tuple(found)
 
 

@@ -68,7 +68,7 @@ def _versioned(metric: Metric, suite: Suite, identified: Mapping[str, str], vers
     return replace(metric, facts=msgspec.structs.replace(metric.facts, version=version))
 
 
-def _facts(table: JudgeTable, trained: Mapping[str, Sequence[str]]) -> MetricFacts:
+def _facts(table: JudgeTable, trained: Mapping[str, Sequence[str] | None]) -> MetricFacts:
     """What is known of a suite's judge: how it is reached, and what the suite says that it was trained on."""
     said = table.trained_on
     check_training_names(said or (), f"judges.{table.name}.trained_on", trained)
