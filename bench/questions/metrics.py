@@ -16,7 +16,7 @@ import msgspec
 
 from bench import documents
 from bench.metrics.registry import Inputs, Metric
-from bench.records import MetricFacts, Prompt
+from bench.records import MetricFacts, Prompt, Question
 from bench.suite.judges import metric_names
 
 if TYPE_CHECKING:
@@ -77,9 +77,18 @@ def question_metrics(judge: str, facts: MetricFacts) -> tuple[Metric, Metric]:
     return metrics[0], metrics[1]
 
 
+def as_asked(question: Question) -> Question:
+    """A question without its skill, which no judge is told: what an answer is kept by."""
+    return msgspec.structs.replace(question, skill="")
+
+
 def questions_digest(prompts: Sequence[Prompt]) -> str:
-    """sha256 in hex of the suite's questions: canonical JSON of ``[[id, questions], ...]`` sorted by id."""
-    asked = sorted((prompt.id, msgspec.to_builtins(prompt.questions)) for prompt in prompts if prompt.questions)
+    """sha256 in hex of what is asked: canonical JSON of ``[[id, questions without skills], ...]`` sorted by id."""
+    asked = sorted(
+        (prompt.id, msgspec.to_builtins([as_asked(one) for one in prompt.questions]))
+        for prompt in prompts
+        if prompt.questions
+    )
     return hashlib.sha256(documents.canonical(asked)).hexdigest()
 
 

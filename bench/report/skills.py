@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import fsum
 from typing import NamedTuple
 
-from bench.questions.metrics import identity_of
+from bench.questions.metrics import as_asked, identity_of
 from bench.records import Answer, MetricFacts, Run
 from bench.suite.judges import metric_names
 
@@ -42,7 +42,7 @@ def _rows(
     if "; " not in facts.version:  # recorded before anybody was asked
         return {}
     known = {
-        (one.image_sha256, one.question): one.probability
+        (one.image_sha256, as_asked(one.question)): one.probability
         for one in answers
         if one.judge == judge and one.identity == identity_of(facts)
     }
@@ -50,7 +50,7 @@ def _rows(
     pooled: dict[str, dict[str, list[float]]] = {}
     for render in run.renders:
         for question in questions[render.prompt_id]:
-            answer = known.get((str(render.sha256), question))
+            answer = known.get((str(render.sha256), as_asked(question)))
             if answer is not None:
                 by_variant = pooled.setdefault(question.skill or NO_SKILL, {})
                 by_variant.setdefault(render.variant, []).append(answer)

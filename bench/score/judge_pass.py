@@ -13,10 +13,10 @@ import torch
 from bench.errors import HotartError, WeightsError
 from bench.metrics.registry import Inputs, JudgeError, LoadedJudge, Metric, Place, Registry
 from bench.questions.canaries import Pictured, check
-from bench.questions.metrics import identity_of
+from bench.questions.metrics import as_asked, identity_of
 from bench.records import Answer, Question, Render, Run, Score
 from bench.score.batches import memory_for, metric_values, result_score
-from bench.score.images import image_bytes
+from bench.score.images import ImageFileError, image_bytes
 from bench.score.passes import load_part
 from bench.score.plan import Job
 from bench.store import RunFolder
@@ -37,7 +37,7 @@ class Known:
 
     def missing(self, job: Job) -> list[Question]:
         """The questions of an image that it has not been asked."""
-        return [one for one in job.questions if (str(job.render.sha256), one) not in self.answers]
+        return [one for one in job.questions if (str(job.render.sha256), as_asked(one)) not in self.answers]
 
 
 def judge_pass(
@@ -57,7 +57,7 @@ def judge_pass(
     name, identity = str(metrics[0].judge), identity_of(facts)
     jobs = [job for job in jobs if job.lacking(metrics)]
     answers = {
-        (one.image_sha256, one.question): one.probability
+        (one.image_sha256, as_asked(one.question)): one.probability
         for one in folder.answers()
         if (one.judge, one.identity) == (name, identity)
     }
@@ -95,7 +95,10 @@ def _distrust(judge: LoadedJudge, folder: RunFolder, name: str) -> Exception | N
 
 
 def pictured(run: Run) -> list[Pictured]:
-    """The first image of each prompt with questions, of the variant that has most of them, in the suite's order."""
+    """The first image of each prompt with questions, of the variant that has most of them, in the suite's order.
+
+    An image whose file is gone or another one is left out: that is no fault of the judge.
+    """
     prompts = {prompt.id: prompt for prompt in run.info.suite.prompts if prompt.questions}
     by_variant: dict[str, dict[str, Render]] = {}
     for render in run.renders:
@@ -105,8 +108,16 @@ def pictured(run: Run) -> list[Pictured]:
     return [
         Pictured(Path(run.path) / str(most[key].image), str(most[key].sha256), prompt.text, prompt.questions)
         for key, prompt in prompts.items()
-        if key in most
+        if key in most and _is_there(Path(run.path), most[key])
     ]
+
+
+def _is_there(folder: Path, render: Render) -> bool:
+    try:
+        image_bytes(folder, render)
+    except (OSError, ImageFileError):
+        return False
+    return True
 
 
 def _scores_of(
@@ -140,7 +151,7 @@ def _answers(
         except Exception as error:  # it is the null's reason, and must not stop the other images
             return error, []
         for question, answer in zip(missing, found, strict=True):
-            known.answers[sha256, question] = answer
+            known.answers[sha256, as_asked(question)] = answer
             new.append(
                 Answer(
                     judge=known.judge,
@@ -150,7 +161,7 @@ def _answers(
                     probability=answer,
                 )
             )
-    return [known.answers[sha256, one] for one in job.questions], new
+    return [known.answers[sha256, as_asked(one)] for one in job.questions], new
 
 
 def _score(job: Job, metric: Metric, result: list[float] | Exception) -> Score:

@@ -13,6 +13,7 @@ from judges import HELLO, program, serving, starts
 
 from bench.errors import UsageError
 from bench.records import Judge, Question, RunOptions, Suite
+from bench.report.skills import skill_tables
 from bench.run import run_stage
 from bench.score import score
 from bench.store import RunFolder, load_answers, load_run
@@ -95,6 +96,27 @@ def test_a_new_question_is_asked_alone_of_every_image(tmp_path: Path) -> None:
         assert texts[-2:] == [["Is this nothing else?"]] * 2
 
 
+def test_another_skill_of_a_question_is_not_asked_again(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "run", program(tmp_path, LOOKS))
+    suite = folder.run().info.suite
+    folder.close()
+    run_stage("score", suite, tmp_path / "run", RunOptions(device="cpu"))
+    asked = starts(tmp_path)
+    renamed = [
+        msgspec.structs.replace(
+            prompt, questions=tuple(msgspec.structs.replace(one, skill="action") for one in prompt.questions)
+        )
+        for prompt in suite.prompts
+    ]
+    changed = msgspec.structs.replace(suite, prompts=tuple(renamed))
+    run_stage("score", changed, tmp_path / "run", RunOptions(device="cpu"))
+    assert starts(tmp_path) == asked
+    (table,) = skill_tables(load_run(tmp_path / "run"), load_answers(tmp_path / "run"))
+    ((skill, (questions, means)),) = table.rows.items()
+    assert (skill, questions) == ("action", 26)
+    assert means == pytest.approx((0.9, 0.9))
+
+
 def test_an_image_that_was_rendered_anew_is_asked_again(tmp_path: Path) -> None:
     judge = program(tmp_path, LOOKS)
     with folder_with(tmp_path / "run", judge) as folder:
@@ -162,6 +184,16 @@ def test_an_image_that_is_gone_is_not_asked_about(tmp_path: Path) -> None:
         score(folder)
         assert "is missing" in str(nulls(folder, NAMES[0])["spo", "case-005", 0])
         assert not [one for one in requests(tmp_path) if "spo/case-005" in str(one["image"])]
+
+
+def test_an_image_that_is_gone_is_no_fault_of_the_judge(tmp_path: Path) -> None:
+    opens = LOOKS.replace("    open(MARKS", "    open(asked['image'], 'rb').close()\n    open(MARKS", 1)
+    with folder_with(tmp_path / "run", program(tmp_path, opens)) as folder:
+        folder.image_path("base", "case-005", 0).unlink()
+        score(folder)
+        why = {key: said for key, said in nulls(folder, NAMES[0]).items() if said != "the prompt has no questions"}
+        assert list(why) == [("base", "case-005", 0)]
+        assert "is missing" in str(why["base", "case-005", 0])
 
 
 def test_an_endpoint_elsewhere_is_refused_before_anything_is_done(tmp_path: Path) -> None:

@@ -70,12 +70,16 @@ def test_the_version_names_who_answers_and_what_is_asked() -> None:
     [
         Question(text="Is there a hen?"),
         Question(text=FOX.text, answer="no"),
-        Question(text=FOX.text, skill="object"),
         Question(text=FOX.text, answer="a", choices=("a", "b")),
     ],
 )
 def test_another_question_is_another_version(other: Question) -> None:
     assert questions_digest(suite_with(FOX).prompts) != questions_digest(suite_with(other).prompts)
+
+
+def test_the_skill_of_a_question_is_not_asked_and_makes_no_other_version() -> None:
+    named = Question(text=FOX.text, skill="object")
+    assert questions_digest(suite_with(FOX).prompts) == questions_digest(suite_with(named).prompts)
 
 
 def test_prompts_without_questions_and_their_order_make_no_other_version() -> None:
