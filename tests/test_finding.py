@@ -99,6 +99,13 @@ def test_the_table_of_the_rules(gains, loss, look, own, word):
     )
 
 
+@pytest.mark.parametrize(("name", "told"), [("soft-tifa-am-qwen", True), ("other", False)])
+def test_where_a_judge_is_silent_the_finding_says_where_it_may_speak(name, told):
+    said = find("spo", "base", [paired(0.6, "unknown", facts(name, "alignment"))]).sentences[-1]
+    assert said.startswith("Of spo, say what it was trained on")
+    assert ("[judges.NAME]" in said) == told
+
+
 @given(st.lists(st.tuples(st.sampled_from(["gain", "price", "within its limit"]), st.sampled_from(LABELS)), max_size=5))
 def test_earned_needs_a_gain_that_is_free_of_overlap_and_no_price(readings):
     metrics = [

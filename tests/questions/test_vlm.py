@@ -108,6 +108,15 @@ def test_an_answer_without_a_token_of_its_own_is_refused(judge: VisionLanguageJu
         judge.ask(images[0], "", "", [Question(text="How many?", answer="eleven")])
 
 
+def test_logits_that_are_not_finite_are_no_answer(
+    folder: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = VisionLanguageJudge(str(folder), Place())
+    monkeypatch.setattr(judge, "first_token", lambda picture, text: torch.tensor([0.0, float("nan")]))
+    with pytest.raises(JudgeError, match=r"not all finite in torch\.float32"):
+        judge.ask(images[0], "", "", [YES])
+
+
 def test_it_computes_in_the_dtype_that_is_asked_for(
     folder: Path, judge: VisionLanguageJudge, images: list[Path]
 ) -> None:
