@@ -152,10 +152,10 @@ def test_an_output_that_is_a_file_or_another_folder(refuses, home):
 
 
 RUNS = {
-    "newer schema": (4, '"schema": 2', '"schema": 3', ["run.json: has schema 3", "of schema 2 only", "upgrade"]),
-    "no JSON": (5, '"schema": 2', '"schema": ', ["run.json: is not a valid run"]),
-    "unknown field": (5, '"schema": 2', '"schema": 2, "extra": 3', ["run.json", "extra"]),
-    "doubled field": (5, '"schema": 2', '"schema": 2, "schema": 2', ["run.json", "'schema' is given twice"]),
+    "newer schema": (4, '"schema": 3', '"schema": 4', ["run.json: has schema 4", "of schema 3 only", "upgrade"]),
+    "no JSON": (5, '"schema": 3', '"schema": ', ["run.json: is not a valid run"]),
+    "unknown field": (5, '"schema": 3', '"schema": 3, "extra": 3', ["run.json", "extra"]),
+    "doubled field": (5, '"schema": 3', '"schema": 3, "schema": 3', ["run.json", "'schema' is given twice"]),
 }
 
 

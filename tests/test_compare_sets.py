@@ -185,7 +185,7 @@ def test_the_terminal_and_the_table_have_them(run: Run, cli) -> None:  # type: i
     shown = cli("compare", run.path).out
     assert "spo against base, numbers of sets of images" in shown
     assert "‡ between two noises of the reference" in shown
-    rows = list(csv.DictReader(io.StringIO(tidy_csv((), (), (), (), compare_sets(run, PAIRS)))))
+    rows = list(csv.DictReader(io.StringIO(tidy_csv((), (), (), sets=compare_sets(run, PAIRS)))))
     assert {row["kind"] for row in rows} == {"set"}
     drift = next(row for row in rows if row["name"] == "drift" and row["candidate"] == "spo" and not row["tag"])
     assert float(drift["reference_value"]) > 0

@@ -204,7 +204,8 @@ OPENERS = {
     "bench/mini/weights.py": "the manifest that comes with the package",
     "bench/store/object_store.py": "the working folder that this program fills",
     "bench/lora/parse.py": "one number of a file whose header was read",
-    "bench/metrics/weights.py": "files of weights that were found to be plain",
+    "bench/published_files.py": "files of weights that were found to be plain",
+    "bench/metrics/safety.py": "a file of weights whose hash was checked",
 }
 
 

@@ -273,12 +273,8 @@ def _faint(count: int) -> float:
 def _title(facts: MetricFacts, deltas: Sequence[Delta]) -> str:
     way = "higher" if facts.higher_is_better else "lower"
     shared = overlaps([one for one in deltas if one.metric == facts.name])
-    title = f"{facts.name} ({facts.category}; {facts.unit}, {way} is better"
-    return (
-        f"{title})\noverlap: {shortened(shared, 80)}"
-        if " with " in shared
-        else f"{title}{shared and f'; overlap: {shared}'})"
-    )
+    title = f"{facts.name} ({facts.category}; {facts.unit}, {way} is better)"
+    return f"{title}\noverlap: {shortened(shared, 80)}" if shared else title
 
 
 def draw_costs(data: PlotData) -> Figure | None:

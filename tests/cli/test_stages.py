@@ -25,6 +25,7 @@ def test_run_without_flags_means_the_whole_suite_in_its_own_folder(cli, stages, 
         "weights_dir": None,
         "metric_dtype": None,
         "ray": None,
+        "allow_remote": False,
         "steps": None,
     }
 

@@ -13,6 +13,7 @@ import tiny
 
 import bench.run.stages
 from bench.errors import IncomparableError, InvalidError, OutOfMemory, UsageError
+from bench.formatting import markdown
 from bench.machine import machine_facts, package_versions
 from bench.measure import measure
 from bench.ray_workers import cluster
@@ -48,7 +49,7 @@ def test_a_run_of_workers_on_gpus_is_not_timed_on_a_driver_without_one(untimed):
     assert info.status == "complete"
     (note,) = [note for note in info.settings_notes if note.startswith("No timings")]
     assert "the kind of device is cuda there and cpu here" in note
-    assert note in (folder / "report.md").read_text("utf-8")
+    assert markdown(note) in (folder / "report.md").read_text("utf-8")
     with pytest.raises(IncomparableError):
         run_stage("measure", suite, folder, RunOptions(device="cpu"))
 

@@ -117,7 +117,7 @@ BAD = {
     "limit joules": ('"0.1sd"', '"0.1sd"\nenergy_per_image = "20ms"', 'allowed are "5%" or "20J"'),
     "limit number": ('"0.1sd"', "0.1", "limits.mini-aesthetic is 0.1; a limit is a text"),
     "limit syntax": ('"0.1sd"', '"a bit"', "limits.mini-aesthetic is 'a bit'; a limit is a number"),
-    "limit negative": ('"0.1sd"', '"-0.1"', "limits.mini-aesthetic is '-0.1'"),
+    "limit negative": ('"0.1sd"', '"-0"', "limits.mini-aesthetic is '-0'"),
     "limit name": (
         "end_to_end",
         "end_to_emd",
