@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 R = TypeVar("R", bound=records.Record, covariant=True)
+V = TypeVar("V", records.StepScore, records.FoundFaces)
 
 
 class Run:
@@ -65,7 +66,7 @@ class Run:
     @cached_property
     def steps(self) -> pd.DataFrame:
         """One row a step score: the fields of ``StepScore``; empty where no step was scored."""
-        scores = store.load_steps(self.path)
+        scores = self._of_suite(store.load_steps(self.path))
         dtypes = {
             "variant": self._variants,
             "prompt_id": "string",
@@ -105,6 +106,55 @@ class Run:
         }
         dtypes |= dict.fromkeys(("version", "metric_dtype", "images_sha256"), "string")
         return _frame(([getattr(one, name) for name in dtypes] for one in self.record.set_scores), dtypes)
+
+    @cached_property
+    def faces(self) -> pd.DataFrame:
+        """One row an image that was searched for faces; empty where none was.
+
+        ``least`` and ``most`` are how many the prompt asks for, ``count`` how many were found, missing where there is a
+        ``reason``; ``faces`` is a tuple of ``Face`` records, the largest first.
+        """
+        dtypes = {
+            "variant": self._variants,
+            "prompt_id": "string",
+            "sample": "int64",
+            "least": "int64",
+            "most": "Int64",
+            "count": "Int64",
+            "faces": "object",
+            "reason": "string",
+            "detector": "string",
+            "image_sha256": "string",
+        }
+        rows = []
+        for one in self._of_suite(store.load_faces(self.path)):
+            count = len(one.faces) if one.reason is None else None
+            asked = {"least": one.asked.least, "most": one.asked.most}
+            known = {**msgspec.structs.asdict(one), **asked, "count": count}
+            rows.append([known[name] for name in dtypes])
+        return _frame(rows, dtypes)
+
+    @cached_property
+    def answers(self) -> pd.DataFrame:
+        """One row an answer of a judge: ``probability`` is that of the expected ``answer``; empty where none was asked.
+
+        An answer belongs to an image by its ``image_sha256``, as in ``renders.sha256``; ``choices`` is a tuple.
+        """
+        dtypes = {
+            "judge": "string",
+            "identity": "string",
+            "image_sha256": "string",
+            "question": "string",
+            "answer": "string",
+            "choices": "object",
+            "skill": "string",
+            "probability": "float64",
+        }
+        rows = (
+            (one.judge, one.identity, one.image_sha256, *msgspec.structs.astuple(one.question), one.probability)
+            for one in store.load_answers(self.path)
+        )
+        return _frame(rows, dtypes)
 
     @cached_property
     def renders(self) -> pd.DataFrame:
@@ -193,6 +243,11 @@ class Run:
         tags = {prompt.id: prompt.tags for prompt in self.info.suite.prompts}
         images.insert(3, "tags", pd.Series([tags.get(one, ()) for one in images["prompt_id"]], images.index, object))
         return images.join(values, on=keys)
+
+    def _of_suite(self, found: Iterable[V]) -> list[V]:
+        """Without records of variants that the suite no longer has, which ``store.load_run`` leaves out as well."""
+        names = {one.name for one in self.info.suite.variants}
+        return [one for one in found if one.variant in names]
 
     @property
     def _variants(self) -> pd.CategoricalDtype:

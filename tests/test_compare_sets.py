@@ -22,6 +22,7 @@ from bench import compare_sets as framed
 from bench.baseline import freeze
 from bench.cli.compare import tidy_csv
 from bench.compare import compare_run, compare_runs, compare_sets, metric_means
+from bench.compare.finding import find_in_runs
 from bench.compare.pairing import usable_sets
 from bench.errors import UsageError
 from bench.frames import Run as Frames
@@ -138,6 +139,21 @@ def test_two_runs_are_compared_where_their_samples_are_the_same(run: Run, tmp_pa
     assert not tags & {None, *run.info.suite.prompts[1].tags}
 
 
+def test_a_finding_reads_numbers_of_equal_sets_only_and_knows_no_spread_of_seeds(tmp_path: Path) -> None:
+    runs = []
+    for name, lost in (("new", ("spo", "case-001", 0)), ("old", None)):
+        with folder_of(tmp_path / name, ("alignment", "vendi"), prompts=12, samples=3) as folder:
+            if lost is not None:
+                put_image(folder, lost, None)
+            score(folder, registry=fakes().registry)
+        runs.append(load_run(tmp_path / name))
+    (found,) = find_in_runs(runs[0], runs[1], [("spo", "base")])
+    alignment, vendi = found.metrics
+    assert (alignment.prompts, vendi.prompts, vendi.missing) == (12, 11, 1)  # 2 images are not held against 3
+    assert alignment.sample_sd is not None
+    assert vendi.sample_sd is None  # three samples share one number
+
+
 def test_two_equal_runs_differ_by_nothing_in_a_tag(run: Run) -> None:
     found = compare_sets(run, [("spo", "spo")], reference=run, suffixes=("@a", "@b"))
     assert {one.metric for one in found} == {"vendi-tag"}
@@ -203,7 +219,7 @@ def test_frames_have_a_row_a_number(run: Run) -> None:
 
 
 def test_a_gate_takes_a_limit_on_a_number_of_prompts_and_refuses_one_of_tags(run: Run) -> None:
-    def gate(name: str):  # type: ignore[no-untyped-def]
+    def gate(name: str, run: Run = run):  # type: ignore[no-untyped-def]
         suite = msgspec.structs.replace(run.info.suite, limits=(parse_limit(name, "0.5sd"),))
         info = msgspec.structs.replace(run.info, suite=suite, status="complete")
         frozen = freeze(msgspec.structs.replace(run, info=info), hashes={
@@ -222,3 +238,11 @@ def test_a_gate_takes_a_limit_on_a_number_of_prompts_and_refuses_one_of_tags(run
     assert verdict.loss == pytest.approx(statistics.mean(differences), abs=1e-4)
     with pytest.raises(UsageError, match="one of each tag"):
         gate("vendi-tag")
+    lost = [one for one in run.set_scores if (one.variant, one.metric, one.prompt_id) == ("spo", "vendi", "case-003")]
+    for changed in ((), (msgspec.structs.replace(lost[0], value=None, reason="odd"),), (
+        msgspec.structs.replace(lost[0], images_sha256="0" * 64),
+    )):  # fmt: skip
+        kept = tuple(one for one in run.set_scores if one not in lost)
+        (verdict,) = gate("vendi", msgspec.structs.replace(run, set_scores=(*kept, *changed))).verdicts
+        assert verdict.outcome == "invalid"
+        assert "lacks scores of 1 prompt of 8 (case-003)" in verdict.sentence

@@ -17,10 +17,12 @@ from PIL import Image
 from bench.errors import UsageError, WeightsError
 from bench.faces import detector
 from bench.faces.asked import NOT_ASKED
-from bench.faces.boxes import crop_of
+from bench.faces.boxes import DETECTOR, crop_of
 from bench.faces.metrics import face_count, face_found, face_size
+from bench.frames import load_run as load_frames
 from bench.metrics import Encoder, Inputs, Metric, metric
 from bench.metrics.pixels import saturation
+from bench.metrics.registry import installed
 from bench.records import FacesAsked
 from bench.score import faces, missing_scores, score
 from bench.steps.plan import step_metrics_of
@@ -221,6 +223,26 @@ def test_an_image_rendered_anew_is_searched_anew(folder, registry, searches) -> 
     assert score(folder, metrics=("face-found",), registry=registry) == 1
     assert len(searches) == 1
     assert scored(folder, "face-found")["spo", OLD_MAN] == 1.0
+
+
+def test_a_frame_has_a_row_an_image_that_was_searched(folder, registry) -> None:
+    score(folder, metrics=("face-found",), registry=registry)
+    frame = load_frames(folder.path).faces
+    found = load_faces(folder.path)
+    assert [(*one,) for one in frame[["variant", "prompt_id", "sample"]].itertuples(index=False)] == [
+        (one.variant, one.prompt_id, one.sample) for one in found
+    ]
+    assert frame["count"].tolist() == [len(one.faces) for one in found]
+    assert sorted(frame["count"]) == [0, 1, 1, 1]
+    assert frame["faces"].tolist() == [one.faces for one in found]
+    assert (frame["least"] == 1).all()
+    assert len(frame.explode("faces").dropna(subset="faces")) == 3
+
+
+def test_the_detector_is_part_of_the_version_of_what_looks_at_faces() -> None:
+    looking = [one for one in installed().metrics.values() if one.needs_faces]
+    assert len(looking) == 5
+    assert all(DETECTOR in one.facts.version for one in looking)
 
 
 def test_other_tags_ask_for_other_faces(folder, registry) -> None:

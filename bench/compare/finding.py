@@ -16,7 +16,7 @@ from bench import stats
 from bench.comparability import common_metrics, run_labels
 from bench.compare.finding_words import sentences
 from bench.compare.flat import flat_scores
-from bench.compare.pairing import ImageScores, pair_prompts, usable_scores
+from bench.compare.pairing import ImageScores, of_equal_sets, pair_prompts, usable_scores
 from bench.errors import UsageError
 from bench.metrics.training_data import overlap_with
 from bench.records import (
@@ -262,6 +262,9 @@ def _paired(
     theirs: ImageScores,
     limit: Limit | None,
 ) -> PairedMetric:
+    of_sets = facts.over == "prompt"
+    if of_sets:
+        ours, theirs = of_equal_sets(ours, theirs)
     prompts = pair_prompts(suite, ours, theirs)
     choice = facts.category == "preference"
     return PairedMetric(
@@ -272,7 +275,7 @@ def _paired(
         units=_units([one.prompt for one in prompts]),
         limit=limit,
         missing=len(suite.prompts) - len(prompts),
-        sample_sd=_sample_sd(theirs),
+        sample_sd=None if of_sets else _sample_sd(theirs),  # a set has one number, whatever its samples
         pairs=[ours[key] - theirs[key] for key in ours.keys() & theirs.keys()] if choice else (),
     )
 

@@ -9,7 +9,8 @@ from bench.metrics.registry import NoScoreError
 from bench.records import Face
 
 DETECTOR = "mtcnn-1"
-"""What finds the boxes, ``bench.faces.detector``; another number where they would differ."""
+"""What finds the boxes, ``bench.faces.detector``; another number where they would differ. It is part of the version of
+every metric that looks at them."""
 SEARCHED_PX = 640
 """Longest side of the picture that is searched: a larger one is shrunk to it, a smaller one is taken as it is."""
 SHORTEST_PX = 128

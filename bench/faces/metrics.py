@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.faces.boxes import crop_of, largest, side_px
+from bench.faces.boxes import DETECTOR, crop_of, largest, side_px
 from bench.metrics.imagereward import ImageRewardModel
 from bench.metrics.pixels import LAPLACIAN_BOUND, laplacian_variance, luma
 from bench.metrics.registry import Inputs, LoadedRewardModel, Place, encoder, metric
@@ -29,7 +29,7 @@ def face_facts(
     """The facts that the metrics of the boxes share, with those that they do not."""
     return MetricFacts(
         name=name,
-        version="1",
+        version=f"1-{DETECTOR}",
         summary=summary,
         unit=unit,
         higher_is_better=higher_is_better,
@@ -160,7 +160,7 @@ def facescore_model(place: Place) -> LoadedRewardModel:
 @metric(
     MetricFacts(
         name="facescore",
-        version="1",
+        version=f"1-{DETECTOR}",
         summary="How well the largest face is drawn, by a model that prefers photographed faces to inpainted ones.",
         unit="reward",
         higher_is_better=True,

@@ -109,22 +109,26 @@ class Score(Record, frozen=True):
         return _full_version(self.version, self.metric_dtype)
 
 
+Edge = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+"""Of a box, in pixels."""
+
+
 class Face(Record, frozen=True):
     """A face that was found: its box, clipped to the image, in pixels; the image begins at 0 and ends at its width."""
 
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-    probability: float
-    """That it is a face, by the detector, in [0, 1]."""
+    x1: Edge
+    y1: Edge
+    x2: Edge
+    y2: Edge
+    probability: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    """That it is a face, by the detector."""
 
 
 class FacesAsked(Record, frozen=True):
     """How many faces a prompt asks for."""
 
-    least: int
-    most: int | None
+    least: Annotated[int, msgspec.Meta(ge=0)]
+    most: Annotated[int, msgspec.Meta(ge=0)] | None
     """None where any number more will do."""
 
 

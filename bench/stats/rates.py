@@ -40,7 +40,7 @@ def smallest_visible_rise(rate: float, prompts: int, *, level: float = 0.95, pow
 
     The least x with prompts >= (z_level + z_power)^2 (p01 + p10 - x^2) / x^2, where p01 = (1 - rate) (rate + x) and
     p10 = rate (1 - rate - x) are the shares of pairs that rise and fall if both sides are independent: what McNemar's
-    test sees with this power. Pairs on the same noise are alike, so that less is needed; 0.01 to 0.03 takes 780 pairs.
+    test sees with this power. Pairs on the same noise are alike, so that less is needed; 0.01 to 0.03 takes 766 pairs.
     None where not even a rise to 1 is seen.
 
     Args:

@@ -88,9 +88,9 @@ class Journal(Generic[R]):
     """A journal of a run folder, of which the newest record of each key counts: read once, then kept in memory.
 
     One that is not ``kept`` is read each time it is asked for: no memory then grows with what is appended. The key of
-    a render is (variant, prompt, sample), of a score (..., metric), of a step score (..., step, metric), of a set score
-    (variant, prompt, tag, metric), of a timing (variant, name, round), of an answer (judge, its identity, image,
-    question).
+    a render and of found faces is (variant, prompt, sample), of a score (..., metric), of a step score (..., step,
+    metric), of a set score (variant, prompt, tag, metric), of a timing (variant, name, round), of an answer (judge, its
+    identity, image, question).
     """
 
     def __init__(self, path: Path, kind: type[R], *, empty: bool = False, kept: bool = True) -> None:

@@ -29,6 +29,7 @@ from bench.checkpoints.fingerprint import fingerprint
 from bench.checkpoints.safetensors_files import read_header
 from bench.compare import compare_run, compare_sets, metric_means, variant_pairs
 from bench.compare.grid import compare_grid
+from bench.faces.boxes import DETECTOR
 from bench.gate import check_limits, like_named
 from bench.gate.ci import github_annotations, junit_xml
 from bench.inspection import find_lora_file, open_any
@@ -44,6 +45,9 @@ from bench.records import (
     Answer,
     Baseline,
     Calibration,
+    Face,
+    FacesAsked,
+    FoundFaces,
     Question,
     SessionNoise,
     Settings,
@@ -311,7 +315,8 @@ def _runs(place: Path) -> list[Kind]:
         markdown(view)
 
     _answer(folder)
-    journals = (folder / f"{name}.jsonl" for name in ("renders", "scores", "timings", "answers"))
+    _find_faces(folder)
+    journals = (folder / f"{name}.jsonl" for name in ("renders", "scores", "timings", "answers", "faces"))
     return [
         _kind("run", "json", folder / "run.json", use, slow=True),
         _kind("gate", "json", folder / "gate.json", use, slow=True),
@@ -344,6 +349,25 @@ def _answer(folder: Path) -> None:
             Answer(judge="toy", identity="toy 1", image_sha256=one.sha256, question=question, probability=0.5)
             for one in load_run(folder).renders
             if one.sha256 is not None
+        ],
+    )
+
+
+def _find_faces(folder: Path) -> None:
+    """Let faces have been found in every image of a run."""
+    append_records(
+        folder / "faces.jsonl",
+        [
+            FoundFaces(
+                variant=one.variant,
+                prompt_id=one.prompt_id,
+                sample=one.sample,
+                image_sha256=one.sha256,
+                detector=DETECTOR,
+                asked=FacesAsked(least=2, most=None),
+                faces=(Face(x1=1.0, y1=2.0, x2=30.5, y2=40.0, probability=0.95),),
+            )
+            for one in load_run(folder).renders
         ],
     )
 

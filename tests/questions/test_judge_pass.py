@@ -12,6 +12,7 @@ from fakes import png_bytes
 from judges import HELLO, program, serving, starts
 
 from bench.errors import UsageError
+from bench.frames import load_run as load_frames
 from bench.records import Judge, Question, RunOptions, Suite
 from bench.report.skills import skill_tables
 from bench.run import run_stage
@@ -64,6 +65,10 @@ def test_each_image_is_asked_once_and_both_means_are_made_of_the_answers(tmp_pat
             assert values == pytest.approx([0.9] * 26)
         assert set(nulls(folder, NAMES[0]).values()) == {"the prompt has no questions"}
         assert len(folder.answers()) == 2 * 26
+        frame = load_frames(folder.path).answers
+        assert len(frame.merge(load_frames(folder.path).renders, left_on="image_sha256", right_on="sha256")) == 2 * 26
+        assert frame["probability"].tolist() == [one.probability for one in folder.answers()]
+        assert frame["question"].tolist() == [one.question.text for one in folder.answers()]
         images = {str(one["image"]) for one in requests(tmp_path) if one["prompt"]}
         assert len(images) == 26
         asked = starts(tmp_path)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from object_stores import empty_memory, s3_server
 
 from bench.errors import MachineError, UsageError
-from bench.records import Render, Run, Suite
-from bench.store import RunFolder, load_run, read_gate
-from bench.store.journal import RENDERS, Journal
+from bench.records import Answer, FacesAsked, FoundFaces, Question, Render, Run, SetScore, StepScore, Suite
+from bench.store import RunFolder, load_answers, load_faces, load_run, load_steps, read_gate
+from bench.store.journal import JOURNALS, RENDERS, Journal
 from bench.store.object_store import ObjectStoreSync
 from bench.store.objects import Objects, is_url
 from bench.suite import protocol_digest
@@ -119,6 +119,31 @@ def test_a_batch_is_one_chunk_that_comes_after_its_images(url: str, go: Go, run:
     assert "renders.jsonl" not in names
     assert [len(stored(url)[name].splitlines()) for name in chunks] == [4, 2]
     assert len([name for name in names if name.startswith("images/")]) == 7
+
+
+def test_every_journal_of_a_cut_off_run_is_there_on_another_machine(url: str, go: Go, run: Run) -> None:
+    of = {"variant": "spo", "prompt_id": "case-000"}
+    noise = {"step": 1, "timestep": 900.0, "sigma": 2.0}
+    step = StepScore(**of, **noise, sample=0, metric="m", version="1", image_sha256=None, value=1.0)
+    faces = FoundFaces(**of, sample=0, image_sha256=None, detector="d", asked=FacesAsked(least=1, most=1))
+    answer = Answer(judge="j", identity="j 1", image_sha256="0", question=Question(text="Is it?"), probability=0.5)
+    of_set = SetScore(**of, tag=None, metric="m", version="1", prompts=1, images=2, images_sha256="0", value=0.5)
+    with suppress(KeyboardInterrupt), open_for(run.info.suite, url) as folder:
+        folder.write_info(run.info)
+        draw(folder, run.renders)
+        folder.append_scores(run.scores)
+        folder.append_timings(run.timings)
+        folder.append_step_scores([step])
+        folder.append_faces([faces])
+        folder.append_answers([answer])
+        folder.append_set_scores([of_set])
+        raise KeyboardInterrupt
+    assert len([name for name in stored(url) if name.startswith("chunks/")]) == len(JOURNALS)
+    go("second")
+    read = load_run(url)
+    assert (read.renders, read.timings, read.set_scores) == (run.renders, run.timings, (of_set,))
+    assert set(read.scores) == set(run.scores)
+    assert (load_steps(url), load_faces(url), load_answers(url)) == ((step,), (faces,), (answer,))
 
 
 def test_a_run_that_was_cut_off_goes_on_on_another_machine(url: str, go: Go, run: Run) -> None:
