@@ -273,8 +273,11 @@ def _faint(count: int) -> float:
 def _title(facts: MetricFacts, deltas: Sequence[Delta]) -> str:
     way = "higher" if facts.higher_is_better else "lower"
     shared = overlaps([one for one in deltas if one.metric == facts.name])
-    title = f"{facts.name} ({facts.category}; {facts.unit}, {way} is better)"
-    return f"{title}\noverlap: {shortened(shared, 80)}" if shared else title
+    title = f"{facts.name} ({facts.category}; {facts.unit}, {way} is better"
+    if " with " in shared:
+        return f"{title})\noverlap: {shortened(shared, 80)}"
+    words = {"none": "no overlap", "unknown": "overlap unknown"}
+    return f"{title}; {words.get(shared, shared)})" if shared else f"{title})"
 
 
 def draw_costs(data: PlotData) -> Figure | None:
