@@ -134,6 +134,9 @@ def test_two_runs_are_compared_where_their_samples_are_the_same(run: Run, tmp_pa
     other = load_run(tmp_path / "other")
     deltas = {one.candidate.partition("@")[0]: one for one in compare_runs(run, other, metrics=["vendi"], tags=False)}
     assert {name: one.prompts for name, one in deltas.items()} == {"base": 7, "dpo": 7, "spo": 7}
+    (finding,) = find_in_runs(run, other, [("spo", "spo")])
+    (vendi,) = [one for one in finding.metrics if one.metric == "vendi"]
+    assert (vendi.prompts, vendi.missing, vendi.sample_sd) == (7, 1, None)
     tags = {one.tag for one in compare_sets(run, [("spo", "spo")], reference=other)}
     assert tags  # tags without the prompt that lost a sample are of the same images
     assert not tags & {None, *run.info.suite.prompts[1].tags}

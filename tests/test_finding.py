@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from scipy.stats import ttest_1samp
 
 from bench.baseline import freeze
+from bench.compare import compare_run, metric_means, paired_prompts
 from bench.compare.finding import PairedMetric, find, find_in_frozen, find_in_run, find_in_runs, word_of
 from bench.errors import IncomparableError
 from bench.records import FindingMetric, MetricFacts
@@ -304,3 +305,57 @@ def test_two_runs_are_told_apart_by_name_and_judged_by_the_limits_of_the_referen
 def test_a_finding_survives_json():
     (found,) = find_in_run(make_run("r", prompts=20), [("spo", "base")])
     assert msgspec.json.decode(msgspec.json.encode(found), type=type(found)) == found
+
+
+def test_a_variant_whose_training_is_known_is_not_asked_for_it_because_a_judge_is_silent():
+    gain, clip = paired(0.8, "unknown", facts("soft-tifa-am-toy", "alignment")), facts("clip", "alignment")
+    known = find("spo", "base", [gain, paired(0.1, "none", clip)]).sentences
+    assert "A judge says it in its own table: [judges.NAME] trained_on = [...]." in known
+    assert not any("Of spo" in one for one in known)
+    unknown = find("spo", "base", [gain, paired(0.1, "unknown", clip)]).sentences
+    assert any(one.startswith("Of spo, say what it was trained on") and "[judges.NAME]" in one for one in unknown)
+
+
+def test_numbers_of_tags_are_named_as_not_judged():
+    run = make_run("r", prompts=24)
+    tags = facts("of-tags", "diversity", over="tag")
+    with_tags = replace(run, info=replace(run.info, metrics=(*run.info.metrics, tags)))
+    frozen = freeze(with_tags)
+    pairs = [("spo", "base")]
+    for (found,) in (find_in_run(with_tags, pairs), find_in_frozen(frozen, frozen, pairs, run.info.suite.prompts)):
+        assert "of-tags (it has a number of each tag, none of a prompt)" in found.sentences[-1]
+    assert found.metrics[0].interval.level == find_in_run(run, pairs)[0].metrics[0].interval.level
+
+
+def test_a_metric_of_faces_lacks_no_score_on_prompts_that_ask_for_none():
+    run = make_run("r", prompts=24, samples=1)
+    prompts = tuple(
+        replace(one, tags=("portrait",) if number < 12 else ("landscape",))
+        for number, one in enumerate(run.info.suite.prompts)
+    )
+    portraits = {one.id for one in prompts[:12]}
+    metrics = tuple(replace(one, prompts="faces" if one.name == "mini-clip" else "all") for one in run.info.metrics)
+    scores = tuple(one for one in run.scores if one.metric != "mini-clip" or one.prompt_id in portraits)
+    run = replace(
+        run, info=replace(run.info, suite=replace(run.info.suite, prompts=prompts), metrics=metrics), scores=scores
+    )
+    (found,) = find_in_run(run, [("spo", "base")])
+    read = next(one for one in found.metrics if one.metric == "mini-clip")
+    assert (read.prompts, read.missing) == (12, 0)
+    assert not any("without scores" in one for one in found.sentences)
+    (delta,) = [one for one in compare_run(run, pairs=[("spo", "base")], tags=False) if one.metric == "mini-clip"]
+    assert (delta.prompts, delta.missing) == (12, 0)
+    assert {one.missing for one in metric_means(run) if one.metric == "mini-clip"} == {0}
+
+
+def test_a_number_of_three_images_is_not_compared_with_one_of_two():
+    run = make_run("r", prompts=24, samples=3)
+    first = run.info.suite.prompts[0].id
+    metrics = tuple(replace(one, over="prompt" if one.name == "mini-clip" else "image") for one in run.info.metrics)
+    lost = ("spo", "mini-clip", first, 2)
+    scores = tuple(one for one in run.scores if (one.variant, one.metric, one.prompt_id, one.sample) != lost)
+    run = replace(run, info=replace(run.info, metrics=metrics), scores=scores)
+    (found,) = find_in_run(run, [("spo", "base")])
+    read = next(one for one in found.metrics if one.metric == "mini-clip")
+    assert (read.prompts, read.missing, read.sample_sd) == (23, 1, None)
+    assert first not in [one.prompt.id for one in paired_prompts(run, run, ("spo", "base"), "mini-clip")]

@@ -51,7 +51,7 @@ def metric_noise(
     for source, tables in others.items():
         sides = [table.get(key, {}) for table in (first, *tables)]
         pairs = list(combinations(sides, 2)) if source == "seed" else [(sides[0], side) for side in sides[1:]]
-        paired = [pair_prompts(suite, above, below) for below, above in pairs]
+        paired = [pair_prompts(suite, above, below, facts.over) for below, above in pairs]
         if min(len({one.prompt.unit for one in prompts}) for prompts in paired) < 2:
             raise InvalidError(
                 f"{facts.name} of {variant}: fewer than 2 prompts, or groups of them, have scores in both runs of the "
@@ -168,7 +168,7 @@ def _margin(
 
 
 def _in_sds(margin: float | None, suite: Suite, scores: ImageScores) -> float | None:
-    means = [prompt.reference for prompt in pair_prompts(suite, scores, scores)]
+    means = [prompt.reference for prompt in pair_prompts(suite, scores, scores, "image")]
     if margin is None or len(means) < 2 or min(means) == max(means):
         return None
     return margin / float(np.std(means, ddof=1))

@@ -13,13 +13,14 @@ import msgspec
 
 from bench import stats
 from bench.comparability import check_names, common_metrics, run_labels
-from bench.compare.pairing import ImageScores, PromptPair, of_equal_sets, pair_prompts, paired_prompts, usable_scores
+from bench.compare.pairing import ImageScores, PromptPair, pair_prompts, paired_prompts, usable_scores
 from bench.compare.ranking import rank_variants
 from bench.compare.rates import rate_changes
 from bench.compare.sets import compare_sets
 from bench.compare.tags import MIN_TAG_PROMPTS, tags_explain
 from bench.compare.timing import summarize_timings, timing_ratios
 from bench.errors import IncomparableError, InvalidError, UsageError
+from bench.faces.asked import asked_prompts
 from bench.formatting import argument, listed
 from bench.metrics.training_data import overlap_with
 from bench.records import Delta, Interval, MetricFacts, MetricMean, Run, Suite
@@ -152,7 +153,7 @@ def metric_means(run: Run, *, level: float = 0.95) -> tuple[MetricMean, ...]:
             if number == 0 and facts.category == "distance":
                 continue
             scores = table.get((variant.name, facts.name), {})
-            prompts = pair_prompts(suite, scores, scores)
+            prompts = pair_prompts(suite, scores, scores, facts.over)
             means, units = [pair.candidate for pair in prompts], [pair.prompt.unit for pair in prompts]
             found.append(
                 MetricMean(
@@ -161,7 +162,7 @@ def metric_means(run: Run, *, level: float = 0.95) -> tuple[MetricMean, ...]:
                     mean=stats.mean(means) if means else None,
                     interval=_bca(means, units, level),
                     prompts=len(means),
-                    missing=len(suite.prompts) * suite.samples - len(scores),
+                    missing=len(asked_prompts(facts.prompts, suite.prompts)) * suite.samples - len(scores),
                 )
             )
     return tuple(found)
@@ -214,10 +215,8 @@ def _compare(
                 continue
             above: ImageScores = table.get((one, facts.name), {})
             below: ImageScores = other_table.get((other, facts.name), {})
-            if facts.over == "prompt":
-                above, below = of_equal_sets(above, below)
             overlap = overlap_with(facts, runs[0].info.trained_on.get(one))
-            found = _deltas(names, facts, suite, pair_prompts(suite, above, below), tags, level)
+            found = _deltas(names, facts, suite, pair_prompts(suite, above, below, facts.over), tags, level)
             deltas += [msgspec.structs.replace(delta, training_overlap=overlap) for delta in found]
         if must_exist and metrics and len(deltas) == before:
             raise InvalidError(
@@ -237,10 +236,11 @@ def _deltas(
 ) -> list[Delta]:
     if not prompts:
         return []
-    deltas = [_delta(names, facts, None, prompts, len(suite.prompts) * suite.samples, level)]
+    asked = asked_prompts(facts.prompts, suite.prompts)
+    deltas = [_delta(names, facts, None, prompts, len(asked) * suite.samples, level)]
     for tag in dict.fromkeys(tag for prompt in suite.prompts for tag in prompt.tags) if tags else ():
         tagged = [prompt for prompt in prompts if tag in prompt.prompt.tags]
-        planned = sum(tag in prompt.tags for prompt in suite.prompts) * suite.samples
+        planned = sum(tag in prompt.tags for prompt in asked) * suite.samples
         if len(tagged) >= MIN_TAG_PROMPTS:
             deltas.append(_delta(names, facts, tag, tagged, planned, level))
     return deltas

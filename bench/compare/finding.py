@@ -16,8 +16,9 @@ from bench import stats
 from bench.comparability import common_metrics, run_labels
 from bench.compare.finding_words import sentences
 from bench.compare.flat import flat_scores
-from bench.compare.pairing import ImageScores, of_equal_sets, pair_prompts, usable_scores
+from bench.compare.pairing import ImageScores, pair_prompts, usable_scores
 from bench.errors import UsageError
+from bench.faces.asked import asked_prompts
 from bench.metrics.training_data import overlap_with
 from bench.records import (
     GAINS,
@@ -32,6 +33,7 @@ from bench.records import (
     Reading,
     Run,
     Suite,
+    TrainedOn,
     TrainingOverlap,
 )
 from bench.stats.bounds import METHOD, MIN_PROMPTS, mean_bounds
@@ -136,6 +138,8 @@ def _begun(one: PairedMetric) -> FindingMetric:
 
 def _unreadable(one: PairedMetric) -> str:
     """Why nothing can be read of a metric, as a clause; empty where it can."""
+    if one.facts.over == "tag":
+        return "it has a number of each tag, none of a prompt"
     if len(one.candidate) < 2:
         return "fewer than 2 prompts have scores on both sides"
     worth = float(len(one.candidate)) if one.units is None else group_units(one.reference, one.units).effective
@@ -250,6 +254,7 @@ def _in_runs(
         # A distance to the reference variant describes how far two variants are from a third, which is neither.
         read = [metric for metric in read if metric.facts.category != "distance"]
         if read:
+            read += _of_tags(metrics, trained_on.get(one))
             found.append(find(one + suffixes[0], other + suffixes[1], read))
     return tuple(found)
 
@@ -262,10 +267,7 @@ def _paired(
     theirs: ImageScores,
     limit: Limit | None,
 ) -> PairedMetric:
-    of_sets = facts.over == "prompt"
-    if of_sets:
-        ours, theirs = of_equal_sets(ours, theirs)
-    prompts = pair_prompts(suite, ours, theirs)
+    prompts = pair_prompts(suite, ours, theirs, facts.over)
     choice = facts.category == "preference"
     return PairedMetric(
         facts=facts,
@@ -274,10 +276,15 @@ def _paired(
         reference=[one.reference for one in prompts],
         units=_units([one.prompt for one in prompts]),
         limit=limit,
-        missing=len(suite.prompts) - len(prompts),
-        sample_sd=None if of_sets else _sample_sd(theirs),  # a set has one number, whatever its samples
+        missing=len(asked_prompts(facts.prompts, suite.prompts)) - len(prompts),
+        sample_sd=_sample_sd(theirs) if facts.over == "image" else None,
         pairs=[ours[key] - theirs[key] for key in ours.keys() & theirs.keys()] if choice else (),
     )
+
+
+def _of_tags(metrics: Sequence[MetricFacts], variant: TrainedOn | None) -> list[PairedMetric]:
+    """The metrics over tags, which have nothing to read and are named all the same."""
+    return [PairedMetric(facts, overlap_with(facts, variant), (), ()) for facts in metrics if facts.over == "tag"]
 
 
 def _units(prompts: Sequence[Prompt]) -> Sequence[tuple[str, str]] | None:
@@ -313,7 +320,7 @@ def find_in_frozen(
     """
     sides = [{one.fingerprint.name: one for one in side.variants} for side in (candidate, reference)]
     limits = {limit.name: limit for limit in reference.limits}
-    versions = {facts.name: facts.full_version for facts in candidate.metrics}
+    versions = {facts.name: facts.full_version for facts in reference.metrics}
     known = {prompt.id: prompt for prompt in prompts}
     those = [known.get(one) or Prompt(id=one, text="") for one in reference.prompts]
     found = []
@@ -323,11 +330,12 @@ def find_in_frozen(
             continue
         read = [
             _frozen(those, facts, overlap_with(facts, ours.trained_on), above, below, limits.get(facts.name))
-            for facts in reference.metrics
+            for facts in candidate.metrics
             if facts.category != "distance" and versions.get(facts.name) == facts.full_version
             if (above := ours.values.get(facts.name)) and (below := theirs.values.get(facts.name))
         ]
         if read:
+            read += _of_tags(candidate.metrics, ours.trained_on)
             found.append(find(one, other + suffix, read))
     return tuple(found)
 
@@ -352,5 +360,5 @@ def _frozen(
         reference=[below for _, _, below in both],
         units=_units([prompt for prompt, _, _ in both]),
         limit=limit,
-        missing=len(prompts) - len(both),
+        missing=max(0, len(asked_prompts(facts.prompts, prompts)) - len(both)),
     )

@@ -24,7 +24,7 @@ def sentences(word: FindingWord, candidate: str, reference: str, metrics: Sequen
         *(_price(one, reference) for one in prices),
         _gains_not_excluded(word, metrics, reference),
         _open(metrics),
-        _say_training(candidate, gains, word),
+        _say_training(candidate, metrics) if word == "not shown" else "",
         _no_free_metric(candidate, metrics),
         _not_read(metrics),
     ]
@@ -133,11 +133,20 @@ def _farthest(one: FindingMetric) -> float:
     return -low if one.higher_is_better else high
 
 
-def _say_training(candidate: str, gains: Sequence[FindingMetric], word: FindingWord) -> str:
-    if word != "not shown" or not any(one.training_overlap == "unknown" for one in gains):
+def _say_training(candidate: str, metrics: Sequence[FindingMetric]) -> str:
+    """Who has to say what it was trained on where a gain is of unknown overlap: the candidate, a judge, or both.
+
+    It is a judge alone where the overlap of what is no judge's is known.
+    """
+    unknown = [one for one in metrics if one.training_overlap == "unknown"]
+    if not any(one.reads == "gain" for one in unknown):
         return ""
-    judged = any(is_of_judge(one.metric) for one in gains if one.training_overlap == "unknown")
-    return f"Of {candidate}, {SAY_IT}" + (f"; {SAY_IT_OF_JUDGE}." if judged else ".")
+    others = [one for one in metrics if not is_of_judge(one.metric)]
+    judged = any(is_of_judge(one.metric) for one in unknown if one.reads == "gain")
+    parts = [f"of {candidate}, {SAY_IT}"] if not others or any(one in unknown for one in others) else []
+    parts += [SAY_IT_OF_JUDGE] if judged else []
+    said = "; ".join(parts)
+    return f"{said[:1].upper()}{said[1:]}."
 
 
 def _no_free_metric(candidate: str, metrics: Sequence[FindingMetric]) -> str:

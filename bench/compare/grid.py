@@ -19,6 +19,7 @@ from bench import stats
 from bench.comparability import check_names, refuse_unlike_runs
 from bench.compare.pairing import ImageScores, PromptPair, pair_prompts, usable_scores
 from bench.errors import InvalidError, UsageError
+from bench.faces.asked import asked_prompts
 from bench.formatting import argument
 from bench.records import (
     AxisEffect,
@@ -177,7 +178,7 @@ def _difference(
     pair: tuple[str, str],
     level: float,
 ) -> GridDifference | None:
-    table = _table(grid, scores, facts.name, pair)
+    table = _table(grid, scores, facts, pair)
     if not table.prompts:
         return None
     settings = [
@@ -204,12 +205,12 @@ def _difference(
 
 
 def _table(
-    grid: Grid, scores: Mapping[int, Mapping[tuple[str, str], ImageScores]], metric: str, pair: tuple[str, str]
+    grid: Grid, scores: Mapping[int, Mapping[tuple[str, str], ImageScores]], facts: MetricFacts, pair: tuple[str, str]
 ) -> _Table:
     own: dict[int, dict[str, PromptPair]] = {}
     for number, table in scores.items():
-        above, below = (table.get((name, metric), {}) for name in pair)
-        found = pair_prompts(grid.suite, above, below)
+        above, below = (table.get((name, facts.name), {}) for name in pair)
+        found = pair_prompts(grid.suite, above, below, facts.over)
         if found:
             own[number] = {one.prompt.id: one for one in found}
     shared = [one for one in grid.suite.prompts if own and all(one.id in pairs for pairs in own.values())]
@@ -220,7 +221,7 @@ def _table(
         candidate=np.array([[one.candidate for one in row] for row in rows]),
         reference=np.array([[one.reference for one in row] for row in rows]),
         samples=sum(one.samples for row in rows for one in row),
-        planned=len(grid.suite.prompts) * grid.suite.samples * len(own),
+        planned=len(asked_prompts(facts.prompts, grid.suite.prompts)) * grid.suite.samples * len(own),
     )
 
 

@@ -41,7 +41,8 @@ def paired_prompts(candidate: Run, reference: Run, variants: tuple[str, str], me
     """
     above = usable_scores(candidate).get((variants[0], metric), {})
     below = usable_scores(reference).get((variants[1], metric), {})
-    return pair_prompts(candidate.info.suite, above, below)
+    over = next((facts.over for facts in candidate.info.metrics if facts.name == metric), "image")
+    return pair_prompts(candidate.info.suite, above, below, over)
 
 
 def usable_scores(run: Run) -> dict[tuple[str, str], dict[tuple[str, int], float]]:
@@ -76,7 +77,7 @@ def usable_sets(
                 yield found, score
 
 
-def of_equal_sets(candidate: ImageScores, reference: ImageScores) -> tuple[ImageScores, ImageScores]:
+def _of_equal_sets(candidate: ImageScores, reference: ImageScores) -> tuple[ImageScores, ImageScores]:
     """A set metric's numbers of two sides, without the prompts of which they are not of the same samples."""
     ours, theirs = _samples(candidate), _samples(reference)
     equal = {prompt_id for prompt_id in ours if ours[prompt_id] == theirs.get(prompt_id)}
@@ -91,8 +92,14 @@ def _samples(side: ImageScores) -> dict[str, set[int]]:
     return found
 
 
-def pair_prompts(suite: Suite, candidate: ImageScores, reference: ImageScores) -> tuple[PromptPair, ...]:
-    """The suite's prompts with at least one pair of scores, in its order, with their paired means."""
+def pair_prompts(suite: Suite, candidate: ImageScores, reference: ImageScores, over: Over) -> tuple[PromptPair, ...]:
+    """The suite's prompts with at least one pair of scores, in its order, with their paired means.
+
+    Of a metric over prompts only those of which both sides have the same samples: two images are worth fewer different
+    ones than three.
+    """
+    if over == "prompt":
+        candidate, reference = _of_equal_sets(candidate, reference)
     found = []
     for prompt in suite.prompts:
         keys = [(prompt.id, sample) for sample in range(suite.samples)]

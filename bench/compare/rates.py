@@ -38,7 +38,7 @@ def _change(
     level: float,
 ) -> Iterator[RateChange]:
     above, below = ({key: float(value > threshold.above) for key, value in side.items()} for side in scores)
-    prompts = pair_prompts(suite, above, below)
+    prompts = pair_prompts(suite, above, below, facts.over)
     if not prompts:
         return
     differences, units = [one.difference for one in prompts], [one.prompt.unit for one in prompts]

@@ -46,7 +46,7 @@ def _spreads(run: Run, reference: str) -> dict[str, float]:
     for facts in run.info.metrics:
         if facts.category == "pixels":
             scores = table.get((reference, facts.name), {})
-            means = [prompt.reference for prompt in pair_prompts(run.info.suite, scores, scores)]
+            means = [prompt.reference for prompt in pair_prompts(run.info.suite, scores, scores, "image")]
             spread = float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
             if spread > 0:
                 found[facts.name] = spread

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
-from bench.records import FacesAsked
+from bench.records import FacesAsked, Prompt
 
 ONE, SEVERAL = frozenset({"person", "portrait"}), "group"
 """Tags of a prompt that asks for one face, and of one that asks for two or more."""
@@ -34,3 +35,8 @@ def faces_asked(tags: Sequence[str]) -> FacesAsked | None:
     if SEVERAL in tags:
         return FacesAsked(least=2, most=None)
     return FacesAsked(least=1, most=1) if ONE.intersection(tags) else None
+
+
+def asked_prompts(of: Literal["all", "faces"], prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """The prompts that a metric scores, of which it says so in ``MetricFacts.prompts``."""
+    return tuple(prompt for prompt in prompts if of == "all" or faces_asked(prompt.tags) is not None)

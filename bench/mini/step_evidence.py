@@ -61,7 +61,7 @@ class Found(NamedTuple):
         """Paired differences of every prompt, (prompts,); None where an image is not drawn yet."""
         above, below = (self.scores.get((name, metric), {}) for name in (candidate, reference))
         suite = self.run.info.suite
-        pairs = pair_prompts(suite, above, below)
+        pairs = pair_prompts(suite, above, below, "image")
         if sum(one.samples for one in pairs) < len(suite.prompts) * suite.samples:
             return None
         return np.array([one.difference for one in pairs])

@@ -53,7 +53,8 @@ class PlotData:
     def paired(self, metric: str, candidate: str, reference: str) -> tuple[PromptPair, ...]:
         """Each prompt's paired means of two series, in the suite's order."""
         above, below = (self.series[self.index(label)].scores.get(metric, {}) for label in (candidate, reference))
-        return pair_prompts(self.suite, above, below)
+        over = next((facts.over for facts in self.metrics if facts.name == metric), "image")
+        return pair_prompts(self.suite, above, below, over)
 
     def prompt_means(self, metric: str, label: str) -> tuple[float, ...]:
         """Each prompt's mean over its scored samples, in the suite's order."""
