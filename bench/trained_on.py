@@ -205,6 +205,8 @@ class _Search:
         if TRAINED_ON in metadata:
             names = tuple(word.strip() for word in metadata[TRAINED_ON].split(",") if word.strip() not in ("", NONE))
             odd = [name for name in names if name not in self._metrics and name not in DATA_SETS]
+            if not names and metadata[TRAINED_ON].strip() != NONE:
+                return [TrainedPart(what=what, names=None)]  # an empty field says nothing, not that it was nothing
             if not odd:
                 return [TrainedPart(what=what, names=tuple(dict.fromkeys(names)), source="modelspec")]
             self.notes.append(

@@ -75,6 +75,9 @@ def test_what_a_file_says_of_itself(tmp_path: Path) -> None:
     )
     nothing = with_lora(file_of(tmp_path / "b.safetensors", trained_on="none"))
     assert (nothing.names, nothing.unknown) == ((), ())
+    for number, empty in enumerate(("", " , ")):
+        said = with_lora(file_of(tmp_path / f"empty-{number}.safetensors", trained_on=empty))
+        assert said.unknown == (f"empty-{number}.safetensors",)
     odd = with_lora(file_of(tmp_path / "c.safetensors", trained_on="laion-x"))
     assert odd.unknown == ("c.safetensors",)
     assert "laion-x" in odd.notes[0]
