@@ -359,3 +359,16 @@ def test_a_number_of_three_images_is_not_compared_with_one_of_two():
     read = next(one for one in found.metrics if one.metric == "mini-clip")
     assert (read.prompts, read.missing, read.sample_sd) == (23, 1, None)
     assert first not in [one.prompt.id for one in paired_prompts(run, run, ("spo", "base"), "mini-clip")]
+
+
+def test_a_reference_with_a_face_on_every_picture_is_read():
+    found = facts("face-found", "faces", low=0.0, high=1.0)
+    ours = [0.0] * 12 + [1.0] * 28
+    lost = PairedMetric(found, "none", ours, [1.0] * 40, limit=parse_limit("face-found", "0.05"))
+    (read,) = find("spo", "base", [lost]).metrics
+    assert (read.reads, read.mean) == ("price", pytest.approx(-0.3))
+    broken = PairedMetric(found, "none", ours, [0.0] * 40, limit=parse_limit("face-found", "0.05"))
+    assert find("spo", "base", [broken]).metrics[0].reads == "not read"
+    by_default = find("spo", "base", [PairedMetric(found, "none", ours, [1.0] * 40)])
+    assert by_default.metrics[0].reads == "no limit"
+    assert "scores the same on every prompt" in by_default.sentences[-1]

@@ -148,8 +148,7 @@ def _unreadable(one: PairedMetric) -> str:
     above, below = np.asarray(one.candidate), np.asarray(one.reference)
     if (above == below).all():
         return ""  # nothing moved, which is an answer
-    none_of_it = one.facts.low if one.facts.higher_is_better is None else None
-    return flat_scores(above, below, none_of_it)
+    return flat_scores(above, below, one.facts.high if one.facts.higher_is_better else one.facts.low)
 
 
 def _read(one: PairedMetric, level: float, together: int) -> FindingMetric:

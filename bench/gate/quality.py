@@ -16,7 +16,7 @@ from bench.compare.tags import tags_explain
 from bench.formatting import listed, plural
 from bench.gate.check import NEAREST, invalid, with_interval
 from bench.gate.outcomes import few_sentence, metric_sentence, unchanged_sentence
-from bench.records import MetricFacts, Prompt, Verdict, WorstPrompt
+from bench.records import Limited, MetricFacts, Prompt, Verdict, WorstPrompt
 from bench.stats.bounds import METHOD, MIN_PROMPTS, detectable_loss, mean_bounds, prompts_for
 from bench.stats.effects import Floats, is_constant, mean, rescaled
 from bench.stats.groups import Units, group_units
@@ -76,14 +76,14 @@ def check_metric(
         tags_explain=tags_explain(prompts, losses.tolist()),
     )
     margin, no_margin = metric_margin(check.limit, below.tolist())
-    none_of_it = facts.low if check.limit.limited == "rise" else None
-    flat = flat_scores(above, below, none_of_it) if len(prompts) > 1 else ""
+    ends: dict[Limited, float | None] = {"rise": facts.low, "loss": facts.high if facts.higher_is_better else facts.low}
+    flat = flat_scores(above, below, ends.get(check.limit.limited)) if len(prompts) > 1 else ""
     if flat:
         return invalid(check, flat)
     if margin is None and len(prompts) > 1:
         return invalid(check, no_margin)
-    ends = (facts.low, facts.high) if check.limit.limited == "shift" else (facts.high if upwards else facts.low,)
-    if margin is not None and all(end is not None and margin >= abs(mean(below) - end) for end in ends):
+    worst = (facts.low, facts.high) if check.limit.limited == "shift" else (facts.high if upwards else facts.low,)
+    if margin is not None and all(end is not None and margin >= abs(mean(below) - end) for end in worst):
         return invalid(check, f"its limit {check.limit.text} is one that no {check.limit.limited} could exceed")
     units = group_units(losses, [prompt.unit for prompt in prompts])
     if len(units.values) < len(losses):
@@ -92,8 +92,8 @@ def check_metric(
     found = decided.interval
     if decided.shift is None or found is None:
         return decided
-    ends = (found.low, found.high) if upwards else (-found.high, -found.low)
-    return replace(decided, shift_interval=replace(found, low=ends[0], high=ends[1]))
+    low, high = (found.low, found.high) if upwards else (-found.high, -found.low)
+    return replace(decided, shift_interval=replace(found, low=low, high=high))
 
 
 def _is_limited_upwards(check: Verdict, facts: MetricFacts, shift: float) -> bool:
