@@ -19,10 +19,11 @@ from bench.documents import exists, refuse_url
 from bench.errors import SuiteError
 from bench.formatting import did_you_mean, joined, listed
 from bench.formatting import lora as lora_text
-from bench.metrics import all_facts, installed, plugin_problems, training_of_metrics
+from bench.metrics import all_facts, installed, plugin_problems
 from bench.metrics.catalogue import find_entry
 from bench.metrics.training_data import overlap_with
 from bench.published_files import TRUST
+from bench.questions.registry import registry_of_suite, training_for_suite
 from bench.records import MetricFacts, Over, Suite, TrainedOn, TrainingOverlap, Variant
 from bench.report.training import training_sentence
 from bench.store import read_info
@@ -136,7 +137,7 @@ def list_variants(
 
 def _training_of_suite(suite: Suite) -> list[tuple[Variant, TrainedOn]]:
     """What each variant was trained on; names are checked, and nothing is fetched."""
-    learnt, where = training_of_metrics(), suite.source or suite.name
+    learnt, where = training_for_suite(suite), suite.source or suite.name
     return [(variant, find_training(variant, None, learnt, where)) for variant in suite.variants]
 
 
@@ -168,11 +169,11 @@ def list_metrics(
     for problem in plugin_problems():
         say(problem)
     steps = {name: one.facts for name, one in installed().step_metrics.items()}
-    known = {facts.name: facts for facts in all_facts()} | steps
+    judged, trained = ({}, {}) if of is None else _known_for(of)
+    known = {facts.name: facts for facts in all_facts()} | judged | steps
     if metric is not None:
         options.check_known((metric,), "METRIC", sorted(known), "hotart-bench list metrics")
         known = {metric: known[metric]}
-    trained = {} if of is None else _training_for(of)
     labels = {name: {one: overlap_with(facts, on) for one, on in trained.items()} for name, facts in known.items()}
     if json and of is not None:
         print_json([{**to_builtins(facts), "training_overlap": labels[name]} for name, facts in known.items()])
@@ -189,12 +190,17 @@ def list_metrics(
     return DONE
 
 
-def _training_for(suite_or_run: str) -> dict[str, TrainedOn | None]:
-    """What each variant of a suite or run was trained on; None where a run does not say."""
-    if not names_run(suite_or_run):
-        return {variant.name: found for variant, found in _training_of_suite(read_suite(suite_or_run, None))}
-    info = read_info(at_hand(suite_or_run))
-    return {variant.name: info.trained_on.get(variant.name) for variant in info.suite.variants}
+def _known_for(suite_or_run: str) -> tuple[dict[str, MetricFacts], dict[str, TrainedOn | None]]:
+    """The metrics of a suite's or run's own judges, and what each variant was trained on (None: not said)."""
+    if names_run(suite_or_run):
+        info = read_info(at_hand(suite_or_run))
+        suite, trained = info.suite, {one.name: info.trained_on.get(one.name) for one in info.suite.variants}
+    else:
+        suite = read_suite(suite_or_run, None)
+        trained = {variant.name: found for variant, found in _training_of_suite(suite)}
+    own = {table.name for table in suite.judges}
+    metrics = registry_of_suite(suite).metrics.values()
+    return {one.facts.name: one.facts for one in metrics if one.judge in own}, trained
 
 
 def _print_metrics(
@@ -239,6 +245,8 @@ def _facts_rows(facts: MetricFacts) -> list[tuple[str, str]]:
 def _weights_rows(facts: MetricFacts) -> list[tuple[str, str]]:
     """Each weight file that a metric reads, and how it is known to be the right one."""
     registry = installed()
+    if facts.name not in registry.scored and facts.name not in registry.step_metrics:
+        return []  # of a suite's judge
     encoder = registry.encoders[facts.encoder].weights if facts.encoder is not None else ()
     rows = []
     own = registry.scored.get(facts.name) or registry.step_metrics[facts.name]

@@ -10,8 +10,8 @@ from pathlib import Path
 from bench.documents import exists
 from bench.errors import SuiteError, UsageError
 from bench.formatting import argument, did_you_mean
-from bench.metrics import all_metrics, facts_for, training_of_metrics
-from bench.questions.registry import registry_of_suite
+from bench.metrics import all_metrics, facts_for
+from bench.questions.registry import registry_of_suite, training_for_suite
 from bench.records import Suite
 from bench.store import read_info
 from bench.store.grid import is_grid, read_grid
@@ -96,7 +96,7 @@ def read_suite(name_or_path: str, limit: int | None) -> Suite:
             "hotart-bench list suites",
         )
     suite = load_suite(name_or_path, limit=limit, known_metrics=all_metrics())
-    check_suite(suite, training_of_metrics())
+    check_suite(suite, training_for_suite(suite))
     facts = {one.name: one for one in facts_for(suite.metrics, registry_of_suite(suite))}
     for one in suite.limits:
         try:

@@ -165,8 +165,8 @@ def training_overlap(facts: MetricFacts, trained_on: Sequence[str] | None) -> Tr
 
     The rule, the first that holds:
 
-    1. ``unknown``: nobody said what the variant was trained on (None), or what the metric was and the variant does not
-       name it.
+    1. ``unknown``: nobody said what the variant was trained on (None), or what the metric was and the variant, which
+       was trained on something, does not name it.
     2. ``same data``: the variant was trained on the metric itself, or on a name that the metric learnt from as well.
     3. ``related data``: a name of the one is listed in ``RELATED`` with a name of the other.
     4. ``none``, as with an empty list.
@@ -184,7 +184,7 @@ def training_overlap(facts: MetricFacts, trained_on: Sequence[str] | None) -> Tr
     if ours & theirs:
         return "same data"
     if facts.trained_on is None:
-        return "unknown"
+        return "unknown" if theirs else "none"
     return "related data" if any(ours & group and theirs & group for group, _ in RELATED) else "none"
 
 

@@ -49,6 +49,11 @@ def registry_of_suite(
     return replace(known, metrics=metrics, judges={**known.judges, **{judge.name: judge for judge in declared}})
 
 
+def training_for_suite(suite: Suite) -> dict[str, tuple[str, ...] | None]:
+    """What each metric was trained on, by its name, those of the suite's judges included; None where nobody says."""
+    return trained_names(registry_of_suite(suite))
+
+
 def identities(names: Iterable[str], registry: Registry, place: Place) -> dict[str, str]:
     """Who the judges of these metrics are: their versions and weights. A program is started for that, and ended.
 

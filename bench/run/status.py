@@ -17,10 +17,10 @@ from bench.documents import utc_now
 from bench.errors import HotartError, InvalidError
 from bench.formatting import argument, joined, listed, making, plural
 from bench.machine import git_state, machine_facts, package_versions, pick_device
-from bench.metrics import facts_of_run, training_of_metrics
+from bench.metrics import facts_of_run
 from bench.metrics.image_checks import duplicates
 from bench.metrics.registry import Place
-from bench.questions.registry import identities, registry_of_suite
+from bench.questions.registry import identities, registry_of_suite, training_for_suite
 from bench.ray_workers import WorkerPool
 from bench.records import (
     RUN_SCHEMA,
@@ -178,7 +178,7 @@ def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint], scorin
     Metrics that are not among those of ``scoring`` stay as recorded, as their scores do; they need not be installed.
     """
     suite, scored = work.suite, old.metrics if old is not None else ()
-    prints, learnt = dict(found), training_of_metrics()
+    prints, learnt = dict(found), training_for_suite(suite)
     where = suite.source or suite.name
     trained = {
         one.name: find_training(one, work.options.weights_dir, learnt, where)

@@ -164,3 +164,41 @@ def test_a_prompt_file_of_ones_own(cli, home):
         "spo_training_prompts": [],
         "notes": [],
     }
+
+
+JUDGED = """
+schema = 2
+name = "j"
+prompts = ["mini.jsonl"]
+metrics = ["mini-clip", "soft-tifa-gm-toy"]
+[settings]
+width = 64
+height = 64
+steps = 2
+guidance_scale = 3.0
+sampler = "ddim"
+[judges.toy]
+command = ["toy"]
+[limits]
+soft-tifa-gm-toy = "0.05"
+[variants.base]
+checkpoint = "mini"
+[variants.dpo]
+checkpoint = "mini"
+loras = [{ path = "mini:dpo" }]
+[variants.spo]
+checkpoint = "mini"
+trained_on = ["soft-tifa-gm-toy"]
+"""
+
+
+def test_the_metrics_of_a_suites_judge_are_metrics_and_may_be_trained_on(cli, home):
+    (home / "j.toml").write_text(JUDGED, encoding="utf-8")
+    rows = {row["name"]: row for row in json.loads(cli("list", "metrics", "--for", "j.toml", "--json").out)}
+    assert rows["soft-tifa-gm-toy"]["training_overlap"] == {"base": "none", "dpo": "unknown", "spo": "same data"}
+    assert "a judge of the suite; not said" in cli("list", "metrics", "soft-tifa-gm-toy", "--for", "j.toml").out
+    assert "trained on soft-tifa-gm-toy (as the suite says)" in cli("list", "variants", "j.toml").out
+    (home / "j.toml").write_text(JUDGED.replace('"0.05"', '"+0.05"'), encoding="utf-8")
+    refused = cli("run", "j.toml", "-o", "out")
+    assert refused.code == 2
+    assert "limits.soft-tifa-gm-toy" in refused.err
