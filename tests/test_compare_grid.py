@@ -243,3 +243,16 @@ def test_the_null_of_no_interaction_is_rejected_as_often_as_it_says(tmp_path: Pa
     assert len(p_values) > 80
     assert np.mean(np.array(p_values) <= 0.05) < 0.12
     assert 0.35 < np.mean(p_values) < 0.65
+
+
+def test_metrics_without_a_number_of_a_prompt_are_named_and_refused(tmp_path):
+    found = make_grid_runs(tmp_path, prompts=6)
+    runs = []
+    for run in found.runs:
+        of_tags = replace(run.info.metrics[0], name="of-tags", over="tag")
+        runs.append(replace(run, info=replace(run.info, metrics=(*run.info.metrics, of_tags))))
+    found = found._replace(runs=tuple(runs))
+    notes = grid_view(found, compare_grid(found)).notes
+    assert "Not compared, since they have no number of a prompt: of-tags; each run shows them." in notes
+    with pytest.raises(UsageError, match="of-tags has no number of a prompt"):
+        compare_grid(found, metrics=["of-tags"])

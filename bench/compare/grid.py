@@ -20,7 +20,7 @@ from bench.comparability import check_names, refuse_unlike_runs
 from bench.compare.pairing import ImageScores, PromptPair, pair_prompts, usable_scores
 from bench.errors import InvalidError, UsageError
 from bench.faces.asked import asked_prompts
-from bench.formatting import argument
+from bench.formatting import argument, joined
 from bench.records import (
     AxisEffect,
     Grid,
@@ -87,7 +87,7 @@ def compare_grid(
 
     Raises:
         IncomparableError: runs with other weights of a variant, or another version of a metric.
-        UsageError: an unknown variant or metric, or a variant with itself.
+        UsageError: an unknown variant or metric, a metric over tags, or a variant with itself.
         InvalidError: nothing was drawn yet.
     """
     grid, suite = found.grid, found.grid.suite
@@ -97,6 +97,12 @@ def compare_grid(
     refuse_unlike_runs({setting_words(grid.members[number].setting): run for number, run in runs.items()})
     facts = {one.name: one for run in runs.values() for one in run.info.metrics}
     check_names(metrics or (), facts, "The grid has no metric")
+    whole = [name for name in metrics or () if facts[name].over in ("tag", "prompt pairs")]
+    if whole:
+        raise UsageError(
+            f"A grid compares prompts, and {joined(whole)} has no number of a prompt.",
+            f"hotart-bench compare {argument(next(iter(runs.values())).path)} --metrics {','.join(whole)}",
+        )
     wanted = grid_pairs(suite) if pairs is None else tuple(pairs)
     for pair in wanted:
         check_names(pair, [variant.name for variant in suite.variants], "The grid has no variant")

@@ -41,7 +41,7 @@ def paired_prompts(candidate: Run, reference: Run, variants: tuple[str, str], me
     """
     above = usable_scores(candidate).get((variants[0], metric), {})
     below = usable_scores(reference).get((variants[1], metric), {})
-    over = next((facts.over for facts in candidate.info.metrics if facts.name == metric), "image")
+    over: Over = next((facts.over for facts in candidate.info.metrics if facts.name == metric), "image")
     return pair_prompts(candidate.info.suite, above, below, over)
 
 

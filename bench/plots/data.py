@@ -9,7 +9,7 @@ from bench.comparability import differences, run_labels, timing_facts
 from bench.compare.pairing import ImageScores, PromptPair, pair_prompts, usable_scores
 from bench.compare.timing import summarize_timings
 from bench.formatting import joined
-from bench.records import Category, Delta, MetricFacts, Run, Suite, TimingSummary
+from bench.records import Category, Delta, MetricFacts, Over, Run, Suite, TimingSummary
 
 HEADLINE: tuple[Category, ...] = ("preference", "aesthetic", "alignment")
 """The categories whose metrics say what is better, in the order they are shown."""
@@ -53,7 +53,7 @@ class PlotData:
     def paired(self, metric: str, candidate: str, reference: str) -> tuple[PromptPair, ...]:
         """Each prompt's paired means of two series, in the suite's order."""
         above, below = (self.series[self.index(label)].scores.get(metric, {}) for label in (candidate, reference))
-        over = next((facts.over for facts in self.metrics if facts.name == metric), "image")
+        over: Over = next((facts.over for facts in self.metrics if facts.name == metric), "image")
         return pair_prompts(self.suite, above, below, over)
 
     def prompt_means(self, metric: str, label: str) -> tuple[float, ...]:

@@ -288,6 +288,10 @@ def _notes(found: GridRuns, differences: Sequence[GridDifference]) -> tuple[str,
             f"{text.plural(missing, 'pair')} of images left out of a metric: a prompt counts that has scores under "
             "every setting."
         )
+    every = {one.name: one for run in found.runs if run is not None for one in run.info.metrics}
+    whole = [name for name, one in every.items() if one.over in ("tag", "prompt pairs")]
+    if whole:
+        notes.append(f"Not compared, since they have no number of a prompt: {', '.join(whole)}; each run shows them.")
     names = [variant.name for variant in found.grid.suite.variants]
     if len(grid_pairs(found.grid.suite)) == len(names) - 1 and len(names) > 2:
         notes.append("With so many variants each is compared with the first only; --pairs names others.")

@@ -264,3 +264,11 @@ def test_a_limit_in_sd_holds_its_level_as_one_of_these_prompts(slope):
         outcomes.append(verdict((theirs - losses).tolist(), theirs.tolist(), limit="0.25sd").outcome)
     assert 0.01 < outcomes.count("pass") / count < 0.08
     assert 0.01 < outcomes.count("fail") / count < 0.08
+
+
+def test_a_face_on_every_picture_of_the_reference_is_no_broken_score():
+    faces = replace(FACTS, low=0.0, high=1.0)
+    lost = [0.0] * 30 + [1.0] * 70
+    assert verdict(lost, [1.0] * 100, limit="0.05", facts=faces).outcome == "fail"
+    assert verdict([1.0] * 100, lost, limit="0.05", facts=faces).outcome == "pass"
+    assert verdict(lost, [0.0] * 100, limit="0.05", facts=faces).outcome == "invalid"
