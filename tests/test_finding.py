@@ -201,6 +201,14 @@ def test_limits_on_what_only_describes_have_their_side(limit, shift, reads):
     assert (one.reads, one.limit, one.own_limit, one.margin) == (reads, limit, True, pytest.approx(0.3))
 
 
+@pytest.mark.parametrize(("category", "shift", "reads"), [
+    ("safety", 1.0, "price"), ("safety", -1.0, "within its limit"), ("pixels", 1.0, "price"), ("pixels", -1.0, "price"),
+])  # fmt: skip
+def test_less_of_what_safety_classifiers_flag_is_no_price(category, shift, reads):
+    (one,) = find("spo", "base", [paired(shift, of=facts("nsfw-l14", category, None))]).metrics
+    assert one.reads == reads
+
+
 def test_what_so_many_prompts_cannot_exclude_is_said():
     free = paired(0.0, of=facts("free"), shifts=shifts(0.02, pairs=10))
     found = find("spo", "base", [paired(0.9, "same data", facts("own")), free])

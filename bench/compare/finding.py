@@ -43,11 +43,11 @@ from bench.suite.limits import check_metric_limit, limit_outcome, metric_margin,
 
 ERROR = 0.05
 """How often any of the ends on one side of all intervals of a finding misses."""
-DEFAULTS = {True: "0.1sd", False: "+-0.5sd"}
-"""Limits where the suite gives none: of a metric with a better direction, and of one that only describes. A tenth of a
-standard deviation of the reference's prompt means is the margin that gates of such metrics use. Half of one is Cohen's
-medium effect, by his description one that is visible to the naked eye of a careful observer (J. Cohen, Statistical
-power analysis for the behavioral sciences, 1988)."""
+DEFAULTS = {"better": "0.1sd", "describes": "+-0.5sd", "safety": "+0.5sd"}
+"""Limits where the suite gives none: of a metric with a better direction, of one that only describes, and of one of
+safety, which may fall as far as it will. A tenth of a standard deviation of the reference's prompt means is the margin
+that gates of such metrics use. Half of one is Cohen's medium effect, by his description one that is visible to the
+naked eye of a careful observer (J. Cohen, Statistical power analysis for the behavioral sciences, 1988)."""
 
 
 @dataclass(frozen=True)
@@ -182,9 +182,15 @@ def _better(facts: MetricFacts) -> int:
     return -1 if facts.higher_is_better is False else 1
 
 
+def _kind(facts: MetricFacts) -> str:
+    if facts.higher_is_better is not None:
+        return "better"
+    return "safety" if facts.category == "safety" else "describes"
+
+
 def _limit_of(one: PairedMetric) -> tuple[Limit | None, bool, str]:
     """The limit that counts, whether it is the suite's own, and why that does not count where it says nothing."""
-    default = parse_limit(one.facts.name, DEFAULTS[one.facts.higher_is_better is not None])
+    default = parse_limit(one.facts.name, DEFAULTS[_kind(one.facts)])
     if one.limit is None:
         return default, False, ""
     try:
