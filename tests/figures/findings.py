@@ -188,8 +188,8 @@ def tables(rows: list[Row]) -> Iterator[str]:
     many = f"{rows[0].runs:,} runs a row"
     yield (
         f"**Truths of the goals**, {many}; effects of {EFFECT} sd, of saturation {LOOK:g} sd; limits "
-        f"{DEFAULTS['better']} and {DEFAULTS['describes']}. The right word is in bold; brackets: 95 % Wilson interval of "
-        "its rate."
+        f"{DEFAULTS['better']} and {DEFAULTS['describes']}. The right word is in bold; brackets: 95 % Wilson interval "
+        "of its rate."
     )
     yield from _table([one for one in rows if one.truth in TRUTHS and one.shape == "normal"])
     yield f"**The same with skewed differences** (exponential, a long tail to the left), {many}."
