@@ -149,24 +149,39 @@ def compare(
         findings = find_in_run(candidate, found) if reference is None else find_in_runs(candidate, reference, found)
     if left_out := () if names else _left_out(candidate, reference, deltas):
         say(f"Not compared, since there are no scores on both sides: {listed(left_out)}.")
+    _print_results(format_, candidate.info.metrics, tag, deltas, ratios, timings, rankings, rates, findings, sets)
+    return DONE
+
+
+def _print_results(
+    format_: str,
+    metrics: Sequence[MetricFacts],
+    tag: str | None,
+    deltas: Sequence[Delta],
+    ratios: Sequence[Ratio],
+    timings: Sequence[TimingSummary],
+    rankings: Sequence[Ranking],
+    rates: Sequence[RateChange],
+    findings: Sequence[Finding],
+    sets: Sequence[SetDelta],
+) -> None:
     if format_ == "json":
         results = {"deltas": deltas, "ratios": ratios, "timings": timings, "rankings": rankings, "rates": rates}
         print_json({"findings": findings, **results, "sets": sets})
-        return DONE
+        return
     if format_ == "csv":
         show(tidy_csv(deltas, ratios, rankings, rates, findings, sets).removesuffix("\n"))
-        return DONE
-    describe = {facts.name for facts in candidate.info.metrics if facts.higher_is_better is None}
+        return
+    describe = {facts.name for facts in metrics if facts.higher_is_better is None}
     shown = [one for one in sets if one.tag == tag]
     tables = [
         *_pair_tables(deltas, ratios, timings, describe),
-        *_set_tables(shown, candidate.info.metrics),
+        *_set_tables(shown, metrics),
         *map(_ranking_table, rankings),
         *_rate_tables(rates),
     ]
     _print_findings(format_, findings)
     print_tables(format_, tables, [*_footnotes(deltas, ratios, timings, rankings), *_set_footnotes(shown)])
-    return DONE
 
 
 def _variants_of(delta: Delta, reference: Run | None) -> tuple[str, str]:
