@@ -29,6 +29,9 @@ first one leading (SDXL's own), or the noise levels of Karras et al. 2022, equat
 KARRAS_SAMPLERS: tuple[Sampler, ...] = ("euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
 """Samplers that can follow the schedule ``karras``; the others look their timesteps up."""
 
+PromptSyntax = Literal["plain", "a1111", "comfyui"]
+"""Whose grammar and arithmetic prompts follow: none, so that brackets are drawn as words, or that program's."""
+
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 Status = Literal["started", "complete", "failed"]

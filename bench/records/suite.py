@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from bench.records.base import Dtype, Record, Sampler, Schedule
+from bench.records.base import Dtype, PromptSyntax, Record, Sampler, Schedule
 from bench.records.steps import StepPlan
 
 
@@ -113,6 +113,22 @@ class Settings(Record, frozen=True):
     """DDIM's eta: 0 deterministic, 1 as much fresh noise as DDPM; only for ``sampler = "ddim"``."""
     vae_tiling: bool = False
     compile: bool = False
+    prompt_syntax: PromptSyntax = "plain"
+    prompt_loras: Literal["refuse", "ignore"] = "refuse"
+    """What becomes of ``<lora:...>`` within a prompt of another syntax than ``plain``; LoRAs belong to variants."""
+    clip_skip: int | None = None
+    """As A1111 counts: 1 is the text encoder's last layer, 2 the one before; None leaves the family's own."""
+    guidance_rescale: float = 0.0
+    """phi of Lin et al. 2023, section 3.4: 0 leaves guided predictions alone, 1 gives them the deviation of the
+    conditional ones."""
+    timesteps: tuple[int, ...] = ()
+    """Of the schedule ``timesteps``: those that the steps visit, falling; () for every other schedule."""
+    original_size: tuple[int, int] | None = None
+    """SDXL's size conditioning, width and height in pixels; None for the size that is drawn."""
+    target_size: tuple[int, int] | None = None
+    """Likewise."""
+    crop: tuple[int, int] = (0, 0)
+    """SDXL's crop conditioning: pixels cut off at the left and at the top."""
 
 
 class MeasurePlan(Record, frozen=True):

@@ -15,6 +15,18 @@ import msgspec
 from bench import documents
 from bench.records import PlannedImage, Render, Settings, Suite
 
+LATER_SETTINGS = (
+    "prompt_syntax",
+    "prompt_loras",
+    "clip_skip",
+    "guidance_rescale",
+    "timesteps",
+    "original_size",
+    "target_size",
+    "crop",
+)
+"""Settings that came after the first protocols. One that is left out changes no pixels, and no digest either."""
+
 
 def protocol_digest(suite: Suite) -> str:
     """The protocol digest: equal for two suites if and only if their images may be compared pair by pair.
@@ -25,9 +37,10 @@ def protocol_digest(suite: Suite) -> str:
         {"prompts": [[id, prompt, negative], ...], "samples": n, "schema": 2, "seed": n, "settings": {...}}
 
     with the prompts in order and all fields of ``Settings``, defaults too; ``guidance_scale`` and ``eta`` are floats
-    (5.0). External images add ``"images": "given"``: their seeds and settings are unknown, and they never have the
-    protocol of rendered ones; their prompts are sorted, since the order of a table means nothing. Name, tags, probes,
-    metrics, variants, limits, notes and the timing plan are left out: changing them makes no other protocol.
+    (5.0). Of ``LATER_SETTINGS`` only those that are not the default. External images add ``"images": "given"``: their
+    seeds and settings are unknown, and they never have the protocol of rendered ones; their prompts are sorted, since
+    the order of a table means nothing. Name, tags, probes, metrics, variants, limits, notes, timing plan are left
+    out: changing them makes no other protocol.
     """
     # Settings made in Python may hold guidance_scale=5, which a suite file or run.json would give as 5.0.
     settings = msgspec.convert(msgspec.to_builtins(suite.settings), Settings)
@@ -37,10 +50,17 @@ def protocol_digest(suite: Suite) -> str:
         "prompts": prompts if suite.external_images is None else sorted(prompts),
         "samples": suite.samples,
         "seed": suite.seed,
-        "settings": msgspec.to_builtins(settings),
+        "settings": _told_settings(settings),
         **({} if suite.external_images is None else {"images": "given"}),
     }
     return hashlib.sha256(documents.canonical(facts)).hexdigest()
+
+
+def _told_settings(settings: Settings) -> dict[str, object]:
+    """The settings as the digest holds them."""
+    values = msgspec.to_builtins(settings)
+    usual = {one.name: one.default for one in msgspec.structs.fields(Settings) if one.name in LATER_SETTINGS}
+    return {name: values[name] for name in values if name not in usual or getattr(settings, name) != usual[name]}
 
 
 def image_seed(suite_seed: int, prompt_id: str, sample: int) -> int:
