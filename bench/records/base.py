@@ -16,15 +16,41 @@ BASELINE_SCHEMA = 4
 """Version of the frozen baseline's file. 1 held seven digits of a score and every timed value, 2 had limits as text,
 3 one training overlap of a metric for all variants."""
 
-Sampler = Literal["ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "none"]
+Sampler = Literal[
+    "ddim",
+    "ddpm",
+    "euler",
+    "euler_a",
+    "heun",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_3m_sde",
+    "dpmpp_sde",
+    "unipc",
+    "lcm",
+    "tcd",
+    "none",
+]
 """Samplers by the names that the field uses; ``bench.pipeline.schedulers`` maps them to diffusers.
 
 ``none`` is what external images have, which were not rendered here; no suite file may name it.
 """
 
-Schedule = Literal["leading", "karras"]
-"""Which noise levels the steps visit, by the names of diffusers and of k-diffusion: timesteps evenly spaced with the
-first one leading (SDXL's own), or the noise levels of Karras et al. 2022, equation 5, with rho 7."""
+Schedule = Literal[
+    "leading",
+    "linspace",
+    "simple",
+    "normal",
+    "sgm_uniform",
+    "karras",
+    "exponential",
+    "beta",
+    "ays",
+    "lcm",
+    "timesteps",
+]
+"""Which noise levels the steps visit; ``bench.pipeline.noise_levels`` has the formula of each. ``timesteps`` are those
+that the suite gives by hand."""
 
 KARRAS_SAMPLERS: tuple[Sampler, ...] = ("euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
 """Samplers that can follow the schedule ``karras``; the others look their timesteps up."""
