@@ -168,6 +168,7 @@ class Run:
             "decode_dtype": "string",
             "image": "string",
             "sha256": "string",
+            "pixels_sha256": "string",
             "error": "string",
         }
         return _frame(map(msgspec.structs.astuple, self.record.renders), dtypes)

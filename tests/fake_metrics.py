@@ -144,7 +144,8 @@ def put_image(folder: RunFolder, cell: tuple[str, str, int], png: bytes | None, 
     """Record that a cell was rendered anew: as these bytes or, with None, not at all."""
     (old,) = [item for item in folder.renders() if (item.variant, item.prompt_id, item.sample) == cell]
     image, sha256 = (None, None) if png is None else folder.write_image(*cell, png)
-    new = msgspec.structs.replace(old, image=image, sha256=sha256, error=error if png is None else None)
+    why = error if png is None else None
+    new = msgspec.structs.replace(old, image=image, sha256=sha256, pixels_sha256=sha256, error=why)
     assert sha256 is None or sha256 == hashlib.sha256(png or b"").hexdigest()
     folder.append_renders([new])
 

@@ -162,6 +162,7 @@ def png_bytes(variant: str, prompt_id: str, sample: int, seed: int, size: int = 
 
 def _render(variant: str, cell: PlannedImage, seed: int, failed: bool) -> Render:
     prompt_id, sample = cell.prompt_id, cell.sample
+    digest = None if failed else hashlib.sha256(png_bytes(variant, prompt_id, sample, seed)).hexdigest()
     return Render(
         variant=variant,
         prompt_id=prompt_id,
@@ -170,7 +171,8 @@ def _render(variant: str, cell: PlannedImage, seed: int, failed: bool) -> Render
         batch=cell.batch,
         decode_dtype="float32",
         image=None if failed else f"images/{variant}/{prompt_id}-{sample}.png",
-        sha256=None if failed else hashlib.sha256(png_bytes(variant, prompt_id, sample, seed)).hexdigest(),
+        sha256=digest,
+        pixels_sha256=digest,  # equal files have equal pixels, and these have no others
         error="The image is uniformly black, also after decoding in float32." if failed else None,
     )
 

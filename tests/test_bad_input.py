@@ -152,10 +152,10 @@ def test_an_output_that_is_a_file_or_another_folder(refuses, home):
 
 
 RUNS = {
-    "newer schema": (4, '"schema": 3', '"schema": 4', ["run.json: has schema 4", "of schema 3 only", "upgrade"]),
-    "no JSON": (5, '"schema": 3', '"schema": ', ["run.json: is not a valid run"]),
-    "unknown field": (5, '"schema": 3', '"schema": 3, "extra": 3', ["run.json", "extra"]),
-    "doubled field": (5, '"schema": 3', '"schema": 3, "schema": 3', ["run.json", "'schema' is given twice"]),
+    "newer schema": (4, '"schema": 4', '"schema": 5', ["run.json: has schema 5", "of schema 4 only", "upgrade"]),
+    "no JSON": (5, '"schema": 4', '"schema": ', ["run.json: is not a valid run"]),
+    "unknown field": (5, '"schema": 4', '"schema": 4, "extra": 3', ["run.json", "extra"]),
+    "doubled field": (5, '"schema": 4', '"schema": 4, "schema": 4', ["run.json", "'schema' is given twice"]),
 }
 
 

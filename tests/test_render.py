@@ -21,10 +21,11 @@ from PIL import Image
 import bench.render
 from bench.errors import MachineError, OutOfMemory
 from bench.machine import release_memory
+from bench.pictures.png import encode_png
 from bench.pipeline import denoise as stages
 from bench.pipeline.switch import base_of
 from bench.records import Audit, CheckpointFacts, Prompt, Render, Settings, Suite, Variant
-from bench.render import encode_png, render
+from bench.render import render
 from bench.store import RunFolder
 from bench.suite import image_seed, protocol_digest
 from bench.suite.planned_images import missing_batches

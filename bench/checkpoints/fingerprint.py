@@ -20,7 +20,7 @@ from bench.checkpoints.families import (
 )
 from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora
 from bench.checkpoints.pins import check_pins
-from bench.checkpoints.safetensors_files import weights_sha256
+from bench.checkpoints.safetensors_files import autov3, weights_sha256
 from bench.checkpoints.scheduler import refuse_sampler
 from bench.documents import read_bytes, sha256_of
 from bench.errors import WeightsError
@@ -160,7 +160,13 @@ def _tokenizers(folder: Path) -> dict[str, str]:
 
 
 def _weight_file(component: str, path: Path) -> WeightFile:
-    return WeightFile(component=component, name=path.name, sha256=weights_sha256(path), size_bytes=path.stat().st_size)
+    return WeightFile(
+        component=component,
+        name=path.name,
+        sha256=weights_sha256(path),
+        size_bytes=path.stat().st_size,
+        autov3=autov3(path) if component.startswith("lora:") else None,
+    )
 
 
 class Needed(Record, frozen=True):

@@ -6,7 +6,9 @@ library's memory map: a mapped file counts as memory of the process, and ends it
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -201,6 +203,35 @@ def weights_sha256(path: Path) -> str:
     """sha256 of a file's bytes, in hex; computed once while the file stays as it is: one of SDXL is 7 GB."""
     path = resolved(path)
     return _sha256(path, file_state(path))
+
+
+def autov3(path: Path) -> str:
+    """The hash that A1111 and Civitai know a LoRA by: 12 hex digits of the sha256 over all bytes after its header.
+
+    What kohya's trainer wrote into the header as ``sshs_model_hash`` goes first, as A1111 has it. Source:
+    AUTOMATIC1111/stable-diffusion-webui, ``hashes.addnet_hash_safetensors``.
+
+    Raises:
+        WeightsError: as ``read_header``.
+    """
+    path = resolved(path)
+    return _autov3(path, file_state(path))
+
+
+AUTOV3_DIGITS = 12
+
+
+@cache
+def _autov3(path: Path, state: FileState) -> str:
+    told = read_header(path).metadata.get("sshs_model_hash", "")
+    if re.fullmatch("[0-9a-f]{64}", told):
+        return told[:AUTOV3_DIGITS]
+    digest = hashlib.sha256()
+    with open_plain(path) as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        while part := file.read(2**24):
+            digest.update(part)
+    return digest.hexdigest()[:AUTOV3_DIGITS]
 
 
 @cache

@@ -49,13 +49,13 @@ def not_finite(bad: int, size: int) -> str | None:
 def duplicates(renders: Iterable[Render]) -> dict[tuple[str, str, int], str]:
     """The images that equal another one of their variant, by (variant, prompt, sample), with the reason.
 
-    Every image has noise of its own, so equal files (by sha256 of the PNG) mean that the model follows
+    Every image has noise of its own, so equal pixels (by their sha256) mean that the model follows
     neither noise nor prompt. All equal images are named, since it is not known which of them is right.
     """
     same: dict[tuple[str, str], list[Render]] = {}
     for render in renders:
-        if render.sha256 is not None:
-            same.setdefault((render.variant, render.sha256), []).append(render)
+        if render.pixels_sha256 is not None:
+            same.setdefault((render.variant, render.pixels_sha256), []).append(render)
     reasons: dict[tuple[str, str, int], str] = {}
     for equal in same.values():
         for number, render in enumerate(equal if len(equal) > 1 else ()):

@@ -15,11 +15,13 @@ from functools import partial
 from bench.comparability import check_environment
 from bench.errors import UsageError
 from bench.formatting import plural
+from bench.pictures.parameters import Captions
+from bench.pictures.png import write_picture
 from bench.ray_workers.pool import Batch, Work, WorkerPool
-from bench.records import PlannedImage, Progress, Render, Suite, Variant
+from bench.records import Progress, Suite, Variant
 from bench.steps.plan import StepJob
 from bench.store import RunFolder
-from bench.suite.planned_images import missing_batches, record_of
+from bench.suite.planned_images import missing_batches
 
 __all__ = ["WorkerPool", "render_on_workers", "score_steps_on_workers"]
 
@@ -59,17 +61,13 @@ def render_on_workers(
         for images in missing_batches(suite, variant.name, renders, folder.path)
     )
     total, done = work.images, 0
+    captions = Captions(info)
     digests = {known.name: known.digest for known in info.variants}
     audited = {variant.name for variant in variants if is_audited(folder, variant)}
 
     def tell(note: str) -> None:
         if progress is not None:
             progress("render", done, total, note)
-
-    def write(variant: str, image: PlannedImage, result: tuple[bytes | None, str, str | None]) -> Render:
-        png, decode_dtype, error = result
-        file = None if png is None else folder.write_image(variant, image.prompt_id, image.sample, png)
-        return record_of(variant, image, decode_dtype, error, file)
 
     tell("waiting for Ray workers")
     drawn = pool.draw(work, digests, audited, partial(check_environment, info))
@@ -80,7 +78,8 @@ def render_on_workers(
                 audited.add(variant.name)
             if warning:
                 folder.add_notes([f"Variant {variant.name}: {warning}."])
-            folder.append_renders(list(writers.map(partial(write, variant.name), images, results)))
+            write = partial(write_picture, folder, captions, variant.name)
+            folder.append_renders(list(writers.map(write, images, results)))
             done += len(images)
             tell(f"{variant.name}, {plural(pool.size, 'worker')}")
     return done

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from bench.errors import IncomparableError, MachineError
 from bench.machine import package_versions
+from bench.pictures.png import PackedImage
 from bench.ray_workers import cluster
 from bench.records import Audit, Machine, PlannedImage, Suite, Variant
 from bench.steps.plan import StepJob
@@ -20,9 +21,9 @@ Environment = tuple[Machine, dict[str, str]]
 """Where a worker draws: its machine, and the versions of its packages."""
 Result = Any
 """What a worker made of a batch: ``Drawing``, or ``bench.steps.paths.Painted`` where its steps were scored."""
-Drawing = tuple[tuple[tuple[bytes | None, str, str | None], ...], Audit | None, str]
-"""A batch that was drawn: of each image its PNG, the decoder's dtype and the error in the place of a PNG; what was
-loaded and changed for the variant; and a warning about the variant. The last two only where they are wanted."""
+Drawing = tuple[tuple[PackedImage, ...], Audit | None, str]
+"""A batch that was drawn; what was loaded and changed for the variant; and a warning about the variant. The last two
+only where they are wanted."""
 MOST_LOSSES = 3
 """A batch that took so many workers down is not given to another one."""
 MOST_FALSE_STARTS = 3

@@ -17,12 +17,12 @@ from bench.checkpoints.fingerprint import fingerprint
 from bench.errors import WeightsError
 from bench.machine import is_out_of_memory, machine_facts, package_versions, pick_device, spare_collector
 from bench.metrics.registry import Place, installed
+from bench.pictures.png import pack
 from bench.pipeline import denoise
 from bench.pipeline.switch import Model, switch_variant
 from bench.records import Audit, PlannedImage, Suite, Variant
 from bench.render import (
     draw_batch,
-    encode_png,
     encode_prompts,
     first_batch_warning,
     largest_batch,
@@ -105,8 +105,7 @@ class RenderWorker:
         self._encoded = encode_prompts(model.pipe, suite, [images], known)
         drawn = draw_batch(model.pipe, settings, images, self._encoded)
         with ThreadPoolExecutor() as pool:
-            pngs = list(pool.map(lambda one: None if one.pixels is None else encode_png(one.pixels), drawn))
-        results = tuple((png, one.decode_dtype, one.error) for png, one in zip(pngs, drawn, strict=True))
+            results = tuple(pool.map(lambda one: pack(*one), drawn))
         if not with_audit:
             return results, None, ""
         return results, audit, first_batch_warning(drawn, settings, denoise.decode_dtype_name(model.pipe, settings))

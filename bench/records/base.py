@@ -9,8 +9,9 @@ import msgspec
 SCHEMA = 2
 """Version of the formats of suites, journals, gates and calibrations."""
 
-RUN_SCHEMA = 3
-"""Version of ``run.json``. In 2 a metric had one training overlap for all variants."""
+RUN_SCHEMA = 4
+"""Version of ``run.json``. In 2 a metric had one training overlap for all variants; in 3 images had no hash of their
+pixels."""
 
 BASELINE_SCHEMA = 4
 """Version of the frozen baseline's file. 1 held seven digits of a score and every timed value, 2 had limits as text,

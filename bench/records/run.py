@@ -46,6 +46,8 @@ class WeightFile(Record, frozen=True):
     name: str
     sha256: str
     size_bytes: int
+    autov3: str | None = None
+    """Of a LoRA: 12 hex digits of the sha256 over its tensors, which A1111 and Civitai (AutoV3) know it by."""
 
 
 class Fingerprint(Record, frozen=True):
@@ -81,6 +83,9 @@ class Render(Record, frozen=True):
     sha256: str | None
     """sha256 of the file's bytes."""
     error: str | None = None
+    pixels_sha256: str | None = None
+    """``bench.pictures.png.pixels_sha256``: equal for equal pixels, whatever a file says beside them; None with
+    ``error``."""
 
 
 class Score(Record, frozen=True):

@@ -17,6 +17,7 @@ import msgspec
 
 from bench.formatting import joined
 from bench.machine import is_out_of_memory, release_memory
+from bench.pictures.parameters import Captions
 from bench.pipeline import denoise as stages
 from bench.pipeline.switch import Model, base_of, switch_variant
 from bench.records import Audit, Fingerprint, PlannedImage, Progress, Render, Suite, Variant
@@ -24,7 +25,6 @@ from bench.render.auto_batch import largest_batch, too_large
 from bench.render.images import (
     Launched,
     draw_batch,
-    encode_png,
     encode_prompts,
     first_batch_warning,
     launch,
@@ -38,7 +38,6 @@ from bench.suite.planned_images import missing_batches
 
 __all__ = [
     "draw_batch",
-    "encode_png",
     "encode_prompts",
     "first_batch_warning",
     "is_audited",
@@ -161,6 +160,7 @@ def render_batches(
     # A processor has drawn a batch once it is launched, so each is on record before the next is begun: a crash would
     # lose both. On CUDA that holds until a batch has come through with its images finite: decoding again must wait for
     # the device.
+    captions = None if folder.info is None else Captions(folder.info)
     overlaps = pipe.device.type == "cuda"
     careful = True
     # Records are appended by a thread of their own, as soon as the PNGs are there: were it left to this one,
@@ -169,7 +169,9 @@ def render_batches(
 
         def finish(launched: Launched) -> tuple[Render, ...] | Launched:
             drawn = settle(launched, settings)
-            return launched if drawn is None else write_batch(writers, folder, variant, launched.images, drawn)
+            if drawn is None:
+                return launched
+            return write_batch(writers, folder, captions, variant, launched.images, drawn)
 
         def records_of(future: Future[tuple[Render, ...] | Launched]) -> tuple[Render, ...]:
             nonlocal careful
@@ -178,7 +180,7 @@ def render_batches(
             if not isinstance(found, Launched):
                 return found
             drawn = settle_again(pipe, found, settings)  # here, since the decoder serves one thread at a time
-            return appender.submit(write_batch, writers, folder, variant, found.images, drawn).result()
+            return appender.submit(write_batch, writers, folder, captions, variant, found.images, drawn).result()
 
         try:
             for images in batches:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
@@ -10,16 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from bench.metrics.image_checks import broken, not_finite
+from bench.pictures.parameters import Captions
+from bench.pictures.png import pack, write_picture
 from bench.pipeline import denoise as stages
 from bench.records import PlannedImage, Render, Settings, Suite
 from bench.store import RunFolder
-from bench.suite.planned_images import record_of
 
-PNG_LEVEL = 1
-"""zlib level: 6 is 2.5 times as slow for a few percent."""
 REMEDY = 'a VAE that holds in float16 (vae = "madebyollin/sdxl-vae-fp16-fix") or dtype = "bfloat16" helps'
 
 
@@ -136,28 +133,19 @@ def first_batch_warning(images: Sequence[Drawn | Render], settings: Settings, va
 # Write.
 
 
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG of 8-bit RGB pixels (h, w, 3); equal pixels give equal bytes with one version of Pillow."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels, "RGB").save(buffer, "PNG", compress_level=PNG_LEVEL)
-    return buffer.getvalue()
-
-
 def write_batch(
-    pool: Executor, folder: RunFolder, variant: str, images: Sequence[PlannedImage], drawn: Sequence[Drawn]
+    pool: Executor,
+    folder: RunFolder,
+    captions: Captions | None,
+    variant: str,
+    images: Sequence[PlannedImage],
+    drawn: Sequence[Drawn],
 ) -> tuple[Render, ...]:
     """Write a batch's PNGs with the pool's threads, and when all are on the disk append its records at once."""
 
-    def write(image: PlannedImage, pixels: NDArray[np.uint8]) -> tuple[str, str]:
-        return folder.write_image(variant, image.prompt_id, image.sample, encode_png(pixels))
+    def write(image: PlannedImage, found: Drawn) -> Render:
+        return write_picture(folder, captions, variant, image, pack(*found))
 
-    files = [
-        None if found.pixels is None else pool.submit(write, image, found.pixels)
-        for image, found in zip(images, drawn, strict=True)
-    ]
-    records = tuple(
-        record_of(variant, image, found.decode_dtype, found.error, None if file is None else file.result())
-        for image, found, file in zip(images, drawn, files, strict=True)
-    )
+    records = tuple(pool.map(write, images, drawn))
     folder.append_renders(records)
     return records

@@ -22,6 +22,7 @@ from bench.formatting import is_good_name, listed, plural
 from bench.machine import git_state, package_versions
 from bench.metrics import facts_of_run
 from bench.metrics.image_checks import broken
+from bench.pictures.png import pixels_sha256
 from bench.records import (
     RUN_SCHEMA,
     SCHEMA,
@@ -70,6 +71,8 @@ class ImageFacts(NamedTuple):
     """How what is scored differs from the stored pixels."""
     error: str | None = None
     """Why the file cannot be scored."""
+    pixels_sha256: str | None = None
+    """Of the pixels that are scored; None with ``error``."""
 
 
 @dataclass(frozen=True)
@@ -174,12 +177,14 @@ def probe_image(path: Path) -> ImageFacts:
         opened = open_picture(data)
         refuse_missing_pixels(data)
         image = opened.image if opened.image.mode == "RGB" else opened.image.convert("RGB")
-        reason = broken(np.asarray(image), *opened.size)
+        pixels = np.asarray(image)
+        reason = broken(pixels, *opened.size)
         if reason is not None:
             raise ImageFileError(reason)
     except ImageFileError as error:
         return ImageFacts(sha256_of(data), error=f"the file {path.name}: {error}")
-    return ImageFacts(sha256_of(data), opened.size, SUFFIX[opened.kind], opened.notes)
+    facts = ImageFacts(sha256_of(data), opened.size, SUFFIX[opened.kind], opened.notes)
+    return facts._replace(pixels_sha256=pixels_sha256(pixels))
 
 
 # What is written into the run folder.
@@ -294,11 +299,18 @@ def _copy(folder: RunFolder, image: ExternalImage) -> Render:
     data = read_bytes(image.pair.image, IMAGE_BYTES)
     if sha256_of(data) != image.file.sha256:
         return _render(*image.key, error=f"the file {image.pair.image.name} changed while it was read")
-    return _render(*image.key, file=folder.write_image(*image.key, data, image.file.suffix))
+    file = folder.write_image(*image.key, data, image.file.suffix)
+    return _render(*image.key, file=file, pixels=image.file.pixels_sha256)
 
 
 def _render(
-    variant: str, prompt_id: str, sample: int, *, file: tuple[str, str] | None = None, error: str | None = None
+    variant: str,
+    prompt_id: str,
+    sample: int,
+    *,
+    file: tuple[str, str] | None = None,
+    pixels: str | None = None,
+    error: str | None = None,
 ) -> Render:
     image, sha256 = file or (None, None)
     return Render(
@@ -311,4 +323,5 @@ def _render(
         image=image,
         sha256=sha256,
         error=error,
+        pixels_sha256=pixels,
     )

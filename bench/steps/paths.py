@@ -18,21 +18,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench import documents
 from bench.errors import IncomparableError
 from bench.machine import is_out_of_memory, release_memory
 from bench.metrics.registry import Place, Registry, installed
+from bench.pictures.parameters import Captions
+from bench.pictures.png import PackedImage, pack, write_picture
 from bench.pipeline import denoise as stages
 from bench.pipeline.switch import Model, base_of, switch_variant
 from bench.records import Progress, Render, StepScore, Suite
 from bench.render import is_audited, keep_audit, too_large, with_pixel_difference
-from bench.render.images import encode_png, encode_prompts, launch, settle, settle_again
-from bench.score.images import decode
+from bench.render.images import encode_prompts, launch, settle, settle_again
 from bench.steps.plan import PICTURED_PROMPTS, StepJob
 from bench.steps.predicted import StepView, view, watched
 from bench.steps.scorers import Scorer, StepBatch, open_scorers
 from bench.store import RunFolder
-from bench.suite.planned_images import record_of
 
 PICTURE_PX = 192
 """Longest side of these."""
@@ -122,8 +121,7 @@ def _score_steps(
 class Painted(NamedTuple):
     """A batch whose path was drawn."""
 
-    images: tuple[tuple[bytes | None, str, str | None], ...]
-    """Of each image its PNG, the decoder's dtype and the error in the place of a PNG."""
+    images: tuple[PackedImage, ...]
     scores: tuple[StepScore, ...]
     """Their final images are not named yet."""
     pictures: tuple[tuple[str, bytes], ...]
@@ -150,9 +148,7 @@ class StepPainter:
         with watched(pipe.scheduler, job.steps) as seen:
             launched = launch(pipe, settings, job.images, encoded)
         drawn = settle(launched, settings) or settle_again(pipe, launched, settings)
-        images = tuple(
-            (None if one.pixels is None else encode_png(one.pixels), one.decode_dtype, one.error) for one in drawn
-        )
+        images = tuple(pack(*one) for one in drawn)
         scores: list[StepScore] = []
         pictures: list[tuple[str, bytes]] = []
         while seen:
@@ -242,13 +238,13 @@ def keep(folder: RunFolder, job: StepJob, painted: Painted) -> int:
     known = {(one.variant, one.prompt_id, one.sample): one for one in folder.renders()}
     finals: dict[tuple[str, int], str | None] = {}
     new: list[Render] = []
-    for planned, (png, dtype, error) in zip(job.images, painted.images, strict=True):
+    captions = None if folder.info is None else Captions(folder.info)
+    for planned, image in zip(job.images, painted.images, strict=True):
         render = known.get((job.variant, planned.prompt_id, planned.sample))
         if render is None:
-            file = None if png is None else folder.write_image(job.variant, planned.prompt_id, planned.sample, png)
-            render = record_of(job.variant, planned, dtype, error, file)
+            render = write_picture(folder, captions, job.variant, planned, image)
             new.append(render)
-        elif not _same_picture(folder.path, render, png):
+        elif render.pixels_sha256 != image.pixels_sha256:
             raise IncomparableError(
                 f"{folder.path}: the image {render.image} of variant {job.variant} was drawn again and came out with "
                 "other pixels, so that its steps would be those of another picture.",
@@ -263,15 +259,3 @@ def keep(folder: RunFolder, job: StepJob, painted: Painted) -> int:
         msgspec.structs.replace(one, image_sha256=finals[one.prompt_id, one.sample]) for one in painted.scores
     )
     return len(painted.scores)
-
-
-def _same_picture(folder: Path, render: Render, png: bytes | None) -> bool:
-    if render.image is None or png is None:
-        return render.image is None and png is None
-    if documents.sha256_of(png) == render.sha256:
-        return True
-    # Another version of Pillow packs the same pixels otherwise.
-    path = folder / render.image
-    return not path.is_file() or np.array_equal(
-        np.asarray(decode(png)), np.asarray(decode(documents.read_bytes(path, documents.IMAGE_BYTES)))
-    )

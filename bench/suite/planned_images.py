@@ -124,7 +124,12 @@ def missing_batches(
 
 
 def record_of(
-    variant: str, planned: PlannedImage, decode_dtype: str | None, error: str | None, file: tuple[str, str] | None
+    variant: str,
+    planned: PlannedImage,
+    decode_dtype: str | None,
+    error: str | None,
+    file: tuple[str, str] | None,
+    pixels_sha256: str | None = None,
 ) -> Render:
     """The record of a planned image.
 
@@ -134,6 +139,7 @@ def record_of(
         decode_dtype: precision that it was decoded in.
         error: why there is no image.
         file: its name in the folder and its sha256, as ``RunFolder.write_image`` returns them.
+        pixels_sha256: of its pixels.
     """
     image, sha256 = file or (None, None)
     return Render(
@@ -146,4 +152,5 @@ def record_of(
         image=image,
         sha256=sha256,
         error=error,
+        pixels_sha256=pixels_sha256,
     )

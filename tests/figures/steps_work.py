@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from bench.pictures.png import pack
 from bench.pipeline.switch import base_of
 from bench.records import Audit, CheckpointFacts, RunOptions, StepPlan, StepScore
-from bench.render.images import encode_png
 from bench.run import run_stage
 from bench.steps import paths
 from bench.steps.paths import Painted
@@ -39,7 +39,7 @@ class Painter:
 
     def paint(self, pipe: Any, job: StepJob) -> Painted:
         """A batch as ``StepPainter.paint`` would give it."""
-        pictures = [encode_png((self._ramp + image.seed % 97).astype(np.uint8)) for image in job.images]
+        pictures = [(self._ramp + image.seed % 97).astype(np.uint8) for image in job.images]
         scores = [
             StepScore(
                 variant=job.variant,
@@ -56,7 +56,7 @@ class Painter:
             for image in job.images
             for step in job.steps
         ]
-        return Painted(tuple((png, "float32", None) for png in pictures), tuple(scores), ())
+        return Painted(tuple(pack(pixels, "float32", None) for pixels in pictures), tuple(scores), ())
 
 
 def switched(_: Any, variant: Any, *__: Any, **___: Any) -> tuple[Any, Audit]:

@@ -31,7 +31,8 @@ def render(variant: str, prompt_id: str, sample: int, sha256: str | None) -> Ren
         batch=0,
         decode_dtype="float32",
         image=None if sha256 is None else "image.png",
-        sha256=sha256,
+        sha256=f"file {variant} {prompt_id} {sample}" if sha256 else None,
+        pixels_sha256=sha256,
         error="no" if sha256 is None else None,
     )
 
@@ -77,7 +78,7 @@ def test_one_bright_pixel_is_no_black_image() -> None:
     assert broken(image, width=48, height=32) is not None
 
 
-def test_equal_files_of_one_variant_are_duplicates_of_each_other() -> None:
+def test_equal_pixels_of_one_variant_are_duplicates_of_each_other() -> None:
     found = duplicates(
         [
             render("base", "lake", 0, "aa"),
