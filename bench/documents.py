@@ -1,4 +1,4 @@
-"""Files that are read: plain ones only, of a sane size; strict JSON and TOML, text, sha256 and the time in UTC."""
+"""Files that are read: plain ones only, of a sane size; strict JSON and TOML, text, sha256, time; replacing a file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import math
 import os
 import re
 import stat
+import sys
+import time
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -343,6 +345,29 @@ def exists(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+REPLACE_WAITS_S = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""How long a file is waited for on Windows before it is replaced once more."""
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give a file its final name: the old file or the new one is there, never none.
+
+    Windows does not replace a file that another process has open, a virus scanner for one, so it is tried again for a
+    second and a half.
+
+    Raises:
+        OSError: the system will not.
+    """
+    for wait_s in REPLACE_WAITS_S if sys.platform == "win32" else ():
+        try:
+            temporary.replace(path)
+        except PermissionError:
+            time.sleep(wait_s)
+        else:
+            return
+    temporary.replace(path)
 
 
 # Whatever is read goes through here: a pipe would wait for ever, and a device never ends.

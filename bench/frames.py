@@ -158,7 +158,7 @@ class Run:
 
     @cached_property
     def renders(self) -> pd.DataFrame:
-        """One row an image: the fields of ``Render``; ``image``, ``sha256`` and ``error`` may be missing."""
+        """One row an image: the fields of ``Render``; ``image``, its hashes and ``error`` may be missing."""
         dtypes = {
             "variant": self._variants,
             "prompt_id": "string",
@@ -168,8 +168,8 @@ class Run:
             "decode_dtype": "string",
             "image": "string",
             "sha256": "string",
-            "pixels_sha256": "string",
             "error": "string",
+            "pixels_sha256": "string",
         }
         return _frame(map(msgspec.structs.astuple, self.record.renders), dtypes)
 

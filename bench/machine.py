@@ -94,7 +94,7 @@ def machine_facts(device: str) -> Machine:
     return Machine(
         os=platform.platform(),
         cpu=cpu,
-        cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
+        cores=_cores(),
         memory_bytes=psutil.virtual_memory().total,
         device=device,
         device_name=properties.name if properties is not None else cpu,
@@ -148,14 +148,22 @@ def git_user(folder: str | Path) -> str | None:
     return f"{name} <{email}>" if name and email else name or None
 
 
-def _cpu_name() -> str:
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
     if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    if sys.platform == "darwin":
-        return _output_of(("sysctl", "-n", "machdep.cpu.brand_string")) or platform.machine()
-    return platform.processor() or platform.machine()
+        return len(os.sched_getaffinity(0))
+    else:  # noqa: RET505 -- how mypy knows that the other systems are not forgotten
+        return os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    name: str | None = platform.processor()
+    if sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    elif sys.platform == "darwin":
+        name = _output_of(("sysctl", "-n", "machdep.cpu.brand_string"))
+    return name or platform.machine()
 
 
 def _driver() -> str | None:

@@ -118,7 +118,7 @@ def write_lock(lock: Lock) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
         with os.fdopen(handle, "wb") as file:
             file.write(text + b"\n")
-        Path(name).replace(path)
+        documents.put_in_place(Path(name), path)
     except OSError as error:
         raise MachineError(
             f"{path}: the hashes of the weights cannot be recorded: {error.strerror}.",

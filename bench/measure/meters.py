@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,9 @@ from bench.formatting import plural
 from bench.measure import nvml
 from bench.measure.stopwatch import device_kind
 from bench.records import Conditions, Settings, Slowdown, TimingName
+
+if sys.platform != "win32":
+    import resource
 
 LOAD_INTERVAL_S = 0.2
 POLL_S = 0.02
@@ -78,15 +80,18 @@ def peak_rss_bytes() -> int:
     """Return the largest resident memory of this process since its start, in bytes.
 
     Linux: ``VmHWM`` of /proc/self/status. Not ``getrusage``: its ``ru_maxrss`` survives exec, so that the
-    child of a parent that once held 2 GiB reports 2 GiB whatever it does itself. Elsewhere ``ru_maxrss``,
-    which macOS gives in bytes and the others in KiB.
+    child of a parent that once held 2 GiB reports 2 GiB whatever it does itself. Windows: the peak of the working set.
+    Elsewhere ``ru_maxrss``, which macOS gives in bytes and the others in KiB.
     """
     if PROC_STATUS.exists():
         for line in PROC_STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    else:  # noqa: RET505 -- how mypy knows that the other systems are not forgotten
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def reset_device_peaks(device: str) -> None:

@@ -136,7 +136,10 @@ def _listen(child: subprocess.Popen[bytes], request: Request, on_image: Callable
 def _end(child: subprocess.Popen[bytes]) -> None:
     """Leave nothing of a child behind: neither processes nor open pipes."""
     if child.poll() is None:  # asked first, because the number of a group that is gone may be another's
-        os.killpg(child.pid, signal.SIGKILL)
+        if sys.platform != "win32":
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.kill()  # Windows, which has no process groups
         child.wait()
     _pipe(child.stdout).close()
     with contextlib.suppress(BrokenPipeError):  # the rest of a request that nobody read

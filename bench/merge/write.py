@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -451,7 +452,7 @@ def replacing(path: Path) -> Iterator[FileIO]:
             with _writing(path):
                 os.fsync(file.fileno())
         with _writing(path):
-            temporary.replace(path)
+            documents.put_in_place(temporary, path)
             _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -490,7 +491,7 @@ def _start_writing_out(file: FileIO, count: int) -> None:
 
     On Linux, the advice that they are not needed in memory starts that and does not wait for it.
     """
-    if hasattr(os, "posix_fadvise"):
+    if sys.platform == "linux":
         os.posix_fadvise(file.fileno(), file.tell() - count, count, os.POSIX_FADV_DONTNEED)
 
 

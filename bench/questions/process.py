@@ -13,6 +13,7 @@ import os
 import queue
 import signal
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -235,7 +236,7 @@ class _Process:
     def kill(self) -> None:
         """Kill the process and those that it started."""
         with contextlib.suppress(OSError):
-            if hasattr(os, "killpg"):
+            if sys.platform != "win32":
                 os.killpg(self._child.pid, signal.SIGKILL)
             else:
                 self._child.kill()

@@ -222,7 +222,7 @@ def write_whole(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            documents.put_in_place(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -201,7 +201,7 @@ def test_parts_of_an_image_take_no_longer_than_the_whole(run):
 def test_run_json_says_what_the_run_is(run, tiny_run):
     info = run.info
     suite = load_suite(str(tiny_run.suite_file))
-    assert (info.status, info.schema, info.suite) == ("complete", 3, suite)
+    assert (info.status, info.schema, info.suite) == ("complete", 4, suite)
     assert info.protocol_digest == protocol_digest(suite)
     assert [facts.name for facts in info.metrics] == METRICS
     assert (info.machine.device, info.machine.threads) == ("cpu", 1)

@@ -279,7 +279,7 @@ def test_no_run_is_a_usage_error_with_the_next_command(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"schema":3}', b'{"schema":1,"schema":1}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"schema":4}', b'{"schema":1,"schema":1}'])
 def test_a_damaged_run_json_is_invalid(content: bytes, run: Run, tmp_path: Path) -> None:
     path = write_run(run, tmp_path / "run")
     (path / "run.json").write_bytes(content)
@@ -290,10 +290,10 @@ def test_a_damaged_run_json_is_invalid(content: bytes, run: Run, tmp_path: Path)
 
 def test_a_newer_schema_is_incomparable(run: Run, tmp_path: Path) -> None:
     path = write_run(run, tmp_path / "run")
-    table = json.loads((path / "run.json").read_text(encoding="utf-8")) | {"schema": 4, "future": 1}
+    table = json.loads((path / "run.json").read_text(encoding="utf-8")) | {"schema": 5, "future": 1}
     (path / "run.json").write_text(json.dumps(table), encoding="utf-8")
     for reading in (load_run, RunFolder.reopen, lambda path: open_for(run.info.suite, path)):
-        with pytest.raises(IncomparableError, match="has schema 4; this hotart-bench reads runs of schema 3 only"):
+        with pytest.raises(IncomparableError, match="has schema 5; this hotart-bench reads runs of schema 4 only"):
             reading(path)
 
 
