@@ -15,6 +15,7 @@ import numpy as np
 from bench.baseline import freeze, write_baseline
 from bench.metrics import facts_for
 from bench.records import (
+    RUN_SCHEMA,
     SCHEMA,
     Acceptance,
     Fingerprint,
@@ -69,7 +70,7 @@ def write_large_run(folder: Path, seed: int) -> Path:
     suite = _suite(names)
     (template,) = facts_for(("saturation",))
     info = RunInfo(
-        schema=SCHEMA,
+        schema=RUN_SCHEMA,
         id=f"large-{seed}",
         status="complete",
         suite=suite,
@@ -131,6 +132,7 @@ def _renders(suite: Suite, seed: int) -> Iterator[Render]:
                 decode_dtype="float32",
                 image=f"images/{variant.name}/{planned.prompt_id}-{planned.sample}.png",
                 sha256=_image(variant.name, planned.prompt_id, planned.sample, seed),
+                pixels_sha256=_image(variant.name, planned.prompt_id, planned.sample, seed),
             )
 
 

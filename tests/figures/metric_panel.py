@@ -170,6 +170,7 @@ def run_folder(
             decode_dtype="float32",
             image=image,
             sha256=sha256,
+            pixels_sha256=sha256,
         )
         folder.append_renders([render])
     return folder
