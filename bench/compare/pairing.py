@@ -46,7 +46,14 @@ def paired_prompts(candidate: Run, reference: Run, variants: tuple[str, str], me
 
 
 def usable_scores(run: Run) -> dict[tuple[str, str], dict[tuple[str, int], float]]:
-    """The scores that count, by (variant, metric), then by (prompt, sample), in the metric's unit."""
+    """The scores that count, by (variant, metric), then by (prompt, sample), in the metric's unit; found once a run."""
+    known: dict[tuple[str, str], dict[tuple[str, int], float]] | None = run.__dict__.get("usable_scores")
+    if known is None:
+        known = run.__dict__["usable_scores"] = _usable_scores(run)
+    return known
+
+
+def _usable_scores(run: Run) -> dict[tuple[str, str], dict[tuple[str, int], float]]:
     versions = {facts.name: facts.full_version for facts in run.info.metrics}
     images = {(render.variant, render.prompt_id, render.sample): render.sha256 for render in run.renders}
     reference = run.info.suite.variants[0].name

@@ -336,8 +336,11 @@ class RunInfo(Record, frozen=True):
     """What the user should know of how it was run, in sentences ("LoRAs were fused for the run")."""
 
 
-class Run(Record, frozen=True):
-    """A run folder as it was read: the newest record of each image, score, set score and timing."""
+class Run(Record, frozen=True, dict=True):
+    """A run folder as it was read: the newest record of each image, score, set score and timing.
+
+    It does not change, so what is worked out of it is kept with it (``bench.compare.pairing.usable_scores``).
+    """
 
     path: str
     info: RunInfo

@@ -13,6 +13,10 @@ Floats = NDArray[np.float64]
 
 def mean(values: ArrayLike) -> float:
     """Arithmetic mean of an exactly rounded sum: the same for any order, negated for negated values."""
+    if (
+        isinstance(values, (list, tuple)) and values and all(map(math.isfinite, values))
+    ):  # an array of four takes ten times as long
+        return float(min(max(math.fsum(values) / len(values), min(values)), max(values)))
     data = finite(values)
     # Equal values are their own mean, though their rounded sum over n may not be.
     return min(max(math.fsum(data) / len(data), float(data.min())), float(data.max()))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
 from bench.stats.effects import Floats, finite, mean, rescaled, sd, tails
@@ -15,6 +16,8 @@ _LARGEST_LOG = 700.0
 """exp of more overflows."""
 CHUNK = 2**18
 """Values drawn at once: fits a cache and bounds the memory."""
+KEPT_COUNTS = 2**23
+"""Largest number of counts of one sample size that are kept for the next series of that size: 16 MiB."""
 
 
 def bootstrap_bca(
@@ -158,10 +161,25 @@ def _canonical(deviations: Floats) -> tuple[Floats, int]:
 
 
 def _resampled_means(data: Floats, resamples: int, seed: int) -> Floats:
+    """Means of resamples: how often each value is drawn, times the values."""
+    size = len(data)
+    kept = resamples * size <= KEPT_COUNTS
+    chunks = _kept_counts(size, resamples, seed) if kept else _drawn_counts(size, resamples, seed)
+    return np.concatenate([counts.astype(np.float64) @ data for counts in chunks]) / size
+
+
+@lru_cache(maxsize=8)
+def _kept_counts(size: int, resamples: int, seed: int) -> tuple[NDArray[np.uint16], ...]:
+    """The draws depend on the number of values alone, and metrics of one run have equally many."""
+    return tuple(_drawn_counts(size, resamples, seed))
+
+
+def _drawn_counts(size: int, resamples: int, seed: int) -> Iterator[NDArray[np.uint16]]:
+    """How often each of ``size`` values is in each resample, (rows, size), chunk by chunk."""
     rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    rows = max(1, CHUNK // len(data))
+    rows = max(1, CHUNK // size)
     for start in range(0, resamples, rows):
-        stop = min(start + rows, resamples)
-        means[start:stop] = data[rng.integers(len(data), size=(stop - start, len(data)))].mean(axis=1)
-    return means
+        count = min(rows, resamples - start)
+        drawn = rng.integers(size, size=(count, size)) + size * np.arange(count)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
+        yield counts.astype(np.uint16)
