@@ -12,8 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import msgspec
-
 from bench.documents import resolved
 from bench.errors import IncomparableError, UsageError
 from bench.formatting import argument, did_you_mean, listed, making, plural
@@ -51,7 +49,7 @@ def protocol_facts(side: Suite | Baseline) -> dict[str, object]:
 
 def settings_facts(settings: Settings) -> dict[str, object]:
     """Every field of the settings by its name in the suite file, such as ``settings.steps``."""
-    return {f"settings.{name}": value for name, value in msgspec.to_builtins(settings).items()}
+    return {f"settings.{name}": value for name, value in settings.told().items()}
 
 
 def prompt_digest(prompt: Prompt) -> str:

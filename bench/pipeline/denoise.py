@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.pipeline.prompt_encoding import common_tokens, encode_pair, repeated
 from bench.records import Settings
 
 # Text conditioning.
@@ -37,27 +38,44 @@ class Encoded(NamedTuple):
 
 
 def stack(rows: Sequence[Encoded]) -> Encoded:
-    """Put single encoded prompts together into a batch."""
+    """Put single encoded prompts together into a batch, repeated to one length, which attention does not tell from one.
+
+    Raises:
+        SuiteError: their lengths have no common multiple that could be drawn.
+    """
+    lengths = {row.prompt.shape[1] for row in rows}
+    if len(lengths) > 1:
+        tokens = common_tokens(sorted(lengths))
+        rows = [row._replace(prompt=repeated(row.prompt, tokens), negative=_longer(row, tokens)) for row in rows]
     parts: list[Any] = [None if part[0] is None else torch.cat(part) for part in zip(*rows, strict=True)]
     return Encoded(*parts)
+
+
+def _longer(row: Encoded, tokens: int) -> Tensor | None:
+    return None if row.negative is None else repeated(row.negative, tokens)
 
 
 @torch.inference_mode()
 def encode(pipe: Any, prompts: Sequence[str], negatives: Sequence[str], settings: Settings) -> Encoded:
     """Encode prompts one by one, so that an encoding does not depend on the others of its batch.
 
-    An empty negative prompt is given to diffusers as none, which for SDXL is the zero embedding.
+    An empty negative prompt is given to diffusers as none, which for SDXL is the zero embedding. Prompts of another
+    syntax than ``plain`` are encoded as their program does (``bench.pipeline.prompt_encoding``); errors as there.
     """
     return stack([_encode_one(pipe, *pair, settings) for pair in zip(prompts, negatives, strict=True)])
 
 
 def _encode_one(pipe: Any, prompt: str, negative: str, settings: Settings) -> Encoded:
+    guided = settings.guidance_scale > 1
+    if settings.prompt_syntax != "plain" or settings.clip_skip is not None:
+        positive, other = encode_pair(pipe, prompt, negative if guided else None, settings)
+        return Encoded(positive.states, other and other.states, positive.pooled, other and other.pooled)
     parts = pipe.encode_prompt(
         prompt=prompt,
         negative_prompt=negative or None,
         device=pipe.device,
         num_images_per_prompt=1,
-        do_classifier_free_guidance=settings.guidance_scale > 1,
+        do_classifier_free_guidance=guided,
     )
     return Encoded(*(*parts, None, None)[:4])
 

@@ -100,6 +100,7 @@ from bench.records.steps import StepCurve, StepOrder, StepPlan, StepScore
 from bench.records.suite import (
     HEAVIEST_LORA,
     Attribution,
+    Embedding,
     ExternalImages,
     GridValue,
     Judge,
@@ -157,6 +158,7 @@ __all__ = [
     "Delta",
     "DeviceState",
     "Dtype",
+    "Embedding",
     "ExternalImages",
     "Face",
     "FacesAsked",

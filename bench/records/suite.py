@@ -93,6 +93,15 @@ class Variant(Record, frozen=True):
     add; None where the suite does not say."""
 
 
+class Embedding(Record, frozen=True):
+    """A textual-inversion embedding that prompts use."""
+
+    name: str
+    """As prompts call it."""
+    path: str
+    sha256: str
+
+
 class Settings(Record, frozen=True):
     """Whatever changes pixels. Lengths in pixels, ``guidance_scale`` is the CFG scale.
 
@@ -118,6 +127,8 @@ class Settings(Record, frozen=True):
     """What becomes of ``<lora:...>`` within a prompt of another syntax than ``plain``; LoRAs belong to variants."""
     clip_skip: int | None = None
     """As A1111 counts: 1 is the text encoder's last layer, 2 the one before; None leaves the family's own."""
+    embeddings: tuple[Embedding, ...] = ()
+    """Those that the suite's prompts use, by name; a suite file names their folder."""
     guidance_rescale: float = 0.0
     """phi of Lin et al. 2023, section 3.4: 0 leaves guided predictions alone, 1 gives them the deviation of the
     conditional ones."""
@@ -129,6 +140,11 @@ class Settings(Record, frozen=True):
     """Likewise."""
     crop: tuple[int, int] = (0, 0)
     """SDXL's crop conditioning: pixels cut off at the left and at the top."""
+
+    def told(self) -> dict[str, object]:
+        """Every field as plain values; of embeddings their names and sha256, not where they lie."""
+        values: dict[str, object] = msgspec.to_builtins(self)
+        return values | {"embeddings": {one.name: one.sha256 for one in self.embeddings}}
 
 
 class MeasurePlan(Record, frozen=True):

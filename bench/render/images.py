@@ -14,6 +14,7 @@ from bench.metrics.image_checks import broken, not_finite
 from bench.pictures.parameters import Captions
 from bench.pictures.png import pack, write_picture
 from bench.pipeline import denoise as stages
+from bench.pipeline.prompt_encoding import common_tokens
 from bench.records import PlannedImage, Render, Settings, Suite
 from bench.store import RunFolder
 
@@ -48,14 +49,20 @@ def encode_prompts(
     """Each prompt of the batches by its id, encoded once however many samples it has; those in ``known`` as they are.
 
     They lie in the host's memory: the device's would not hold those of thousands of prompts.
+
+    Raises:
+        SuiteError: the prompts of a batch cannot be brought to one length; other errors as of ``denoise.encode``.
     """
     wanted, known = {image.prompt_id for batch in batches for image in batch}, known or {}
-    return {
+    encoded = {
         prompt.id: known.get(prompt.id)
         or stages.encode(pipe, [prompt.text], [prompt.negative], suite.settings).to("cpu")
         for prompt in suite.prompts
         if prompt.id in wanted
     }
+    for batch in batches if suite.settings.prompt_syntax != "plain" else ():
+        common_tokens(sorted({encoded[image.prompt_id].prompt.shape[1] for image in batch}))
+    return encoded
 
 
 def draw_batch(

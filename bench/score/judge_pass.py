@@ -20,6 +20,7 @@ from bench.score.images import ImageFileError, image_bytes
 from bench.score.passes import load_part
 from bench.score.plan import Job
 from bench.store import RunFolder
+from bench.suite.prompt_syntax import plain_text
 
 JOURNAL_IMAGES = 8
 """Images that are asked about between two appends to the journals."""
@@ -105,8 +106,9 @@ def pictured(run: Run) -> list[Pictured]:
         if render.prompt_id in prompts and render.image is not None:
             by_variant.setdefault(render.variant, {}).setdefault(render.prompt_id, render)
     most = max(by_variant.values(), key=len, default={})
+    words = {key: plain_text(prompt.text, run.info.suite.settings) for key, prompt in prompts.items()}
     return [
-        Pictured(Path(run.path) / str(most[key].image), str(most[key].sha256), prompt.text, prompt.questions)
+        Pictured(Path(run.path) / str(most[key].image), str(most[key].sha256), words[key], prompt.questions)
         for key, prompt in prompts.items()
         if key in most and _is_there(Path(run.path), most[key])
     ]

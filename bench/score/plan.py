@@ -16,6 +16,7 @@ from bench.metrics.image_checks import digest_of, duplicates, other_samples
 from bench.metrics.image_sets import ImageSet, Usable, is_current_set, sets_of, usable_images
 from bench.metrics.registry import Metric, NoScoreError, Scored, SetMetric
 from bench.records import FacesAsked, FoundFaces, Prompt, Question, Render, Run, Score, SetScore, Suite
+from bench.suite.prompt_syntax import plain_text
 
 AnyMetric = TypeVar("AnyMetric", Metric, SetMetric, Scored)
 
@@ -96,6 +97,7 @@ def plan_scores(
     scores = {(score.variant, score.prompt_id, score.sample, score.metric): score for score in run.scores}
     equal, others = duplicates(run.renders), other_samples(run.renders)
     searched = {(found.variant, found.prompt_id, found.sample): found for found in faces}
+    settings = run.info.suite.settings
     nulls: list[Score] = []
     jobs: list[Job] = []
     for render, reference, prompt in _images(run):
@@ -117,7 +119,8 @@ def plan_scores(
             elif null is not None and null != known:
                 nulls.append(null)
         if wanted:
-            jobs.append(Job(render, prompt.text, reference, tuple(wanted), others[key], prompt.questions, asked, found))
+            words = plain_text(prompt.text, settings)
+            jobs.append(Job(render, words, reference, tuple(wanted), others[key], prompt.questions, asked, found))
     return tuple(nulls), tuple(jobs)
 
 
@@ -184,7 +187,7 @@ def _with_sets(run: Run, jobs: Sequence[Job], sets: Sequence[SetJob]) -> tuple[J
     found = []
     for render, reference, prompt in _images(run):
         key = render.variant, render.prompt_id, render.sample
-        job = known.get(key, Job(render, prompt.text, reference, ()))
+        job = known.get(key) or Job(render, plain_text(prompt.text, run.info.suite.settings), reference, ())
         job = replace(job, metrics=(*job.metrics, *wanted.get(key, ())))
         found += [job] if job.metrics else []
     return tuple(found)

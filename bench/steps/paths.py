@@ -32,6 +32,7 @@ from bench.steps.plan import PICTURED_PROMPTS, StepJob
 from bench.steps.predicted import StepView, view, watched
 from bench.steps.scorers import Scorer, StepBatch, open_scorers
 from bench.store import RunFolder
+from bench.suite.prompt_syntax import plain_text
 
 PICTURE_PX = 192
 """Longest side of these."""
@@ -138,7 +139,7 @@ class StepPainter:
 
     def __init__(self, suite: Suite, scorers: Sequence[Scorer]) -> None:
         self._suite, self._scorers = suite, scorers
-        self._texts = {prompt.id: prompt.text for prompt in suite.prompts}
+        self._texts = {prompt.id: plain_text(prompt.text, suite.settings) for prompt in suite.prompts}
         self._pictured = {prompt.id for prompt in suite.prompts[:PICTURED_PROMPTS]}
 
     def paint(self, pipe: Any, job: StepJob) -> Painted:

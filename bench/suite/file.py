@@ -33,12 +33,13 @@ from bench.records import (
     TimingName,
     Variant,
 )
-from bench.records.base import KARRAS_SAMPLERS
+from bench.records.base import KARRAS_SAMPLERS, PromptSyntax
 from bench.records.suite import LeftOut
 from bench.suite import prompt_files
 from bench.suite.judges import metric_names, read_judges
 from bench.suite.limits import parse_limit, quantity_of
 from bench.suite.prompt_formats import READERS
+from bench.suite.prompt_syntax import check_prompts, plain_text
 from bench.suite.public_sets import PUBLIC_SETS, find_public_set, present
 from bench.suite.questions import is_question_file
 from bench.suite.step_ranges import parse_steps, range_factors, runs_of, weight_factors
@@ -47,6 +48,8 @@ from bench.suite.training_prompts import training_prompts_in
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 499
 """With more, a sampler that spaces 1,000 timesteps evenly from the clean end starts half way, or past the last one."""
+MOST_CLIP_SKIP = 12
+"""Layers of CLIP-L's text encoder."""
 SAMPLERS = tuple(name for name in get_args(Sampler) if name != "none")
 OLD_SAMPLERS = {"dpmpp_2m_karras": "dpmpp_2m", "dpmpp_2m_sde_karras": "dpmpp_2m_sde"}
 """Samplers of schema 1 whose names held the schedule ``karras``, and what they are called now."""
@@ -77,9 +80,10 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
     """A checked suite, from the name of a shipped one or from a ``.toml`` file.
 
     Prompt files are looked up beside the suite file, then among the shipped ones; then a name may be that of a public
-    set (``bench.suite.public_sets``). A checkpoint, LoRA, UNet or VAE that lies beside the suite file becomes an
-    absolute path; every other name stays as it is. Prompts that SPO was trained on are left out, and named in
-    ``Suite.left_out``, unless the file says ``keep_training_prompts``.
+    set (``bench.suite.public_sets``). Prompts in the syntax of another program are checked, and the embeddings that
+    they use are hashed (``bench.suite.prompt_syntax``). A checkpoint, LoRA, UNet or VAE that lies beside the suite file
+    becomes an absolute path; every other name stays as it is. Prompts that SPO was trained on are left out, and named
+    in ``Suite.left_out``, unless the file says ``keep_training_prompts``.
 
     Args:
         name_or_path: such as ``mini`` or ``suites/mine.toml``; kept as ``Suite.source``.
@@ -100,13 +104,18 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
     suite = _to_suite(str(path), table)
     _check_values(str(path), suite, known_metrics)
     limits = _read_limits(str(path), table.get("limits", {}), suite)
-    prompts, notes = _read_prompts(path, suite.prompt_files)
+    prompts, notes = _read_prompts(path, suite)
     left_out: tuple[str, ...] = ()
+    folder = _embeddings_folder(path, table["settings"])
+    embeddings, _ = check_prompts(str(path), prompts, suite.settings, folder)
+    settings = msgspec.structs.replace(suite.settings, embeddings=embeddings)
     if not table.get("keep_training_prompts", False):
-        prompts, left_out = _without_training_prompts(path, prompts)
+        prompts, left_out = _without_training_prompts(path, prompts, settings)
+    embeddings, said = check_prompts(str(path), prompts[:limit], suite.settings, folder)
     return msgspec.structs.replace(
         suite,
         prompts=prompts[:limit],
+        settings=msgspec.structs.replace(settings, embeddings=embeddings),
         limits=limits,
         step_metrics=_step_plan(str(path), table.get("step_metrics"), suite.settings.steps),
         variants=tuple(_with_paths(path.parent, variant) for variant in suite.variants),
@@ -114,7 +123,7 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
         limit=limit if limit is not None and limit < len(prompts) else None,
         source=name_or_path,
         left_out=left_out,
-        notes=notes,
+        notes=(*notes, *(f"{path.name}: {one}" for one in said)),
     )
 
 
@@ -151,11 +160,11 @@ def _find_suite(name_or_path: str) -> Path:
     )
 
 
-def _read_prompts(suite_path: Path, names: tuple[str, ...]) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
+def _read_prompts(suite_path: Path, suite: Suite) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
     files, notes = [], list[str]()
-    for name in names:
+    for name in suite.prompt_files:
         path, said = _find_prompts(suite_path, name)
-        files.append(prompt_files.read_prompt_file(path))
+        files.append(prompt_files.read_prompt_file(path, suite.settings.prompt_syntax))
         notes += [*([said] if said else []), *files[-1].notes]
     located, repeats = prompt_files.without_repeats(found for file in files for found in file.located)
     return tuple(prompt for _, prompt in located), (*notes, *(f"{suite_path.name}: {said}" for said in repeats))
@@ -188,9 +197,20 @@ def _is_here(suite_path: Path, name: str) -> bool:
     return _own_prompts(suite_path, name) is not None or present(PUBLIC_SETS[name], suite_path.parent) is not None
 
 
-def _without_training_prompts(path: Path, prompts: tuple[Prompt, ...]) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
+def _embeddings_folder(path: Path, settings: Mapping[str, Any]) -> Path | None:
+    """The folder that a suite file names, beside itself or elsewhere; None where it names none."""
+    name = settings.get("embeddings")
+    if name is None:
+        return None
+    return Path(name).expanduser() if name.startswith("~/") else path.parent / name
+
+
+def _without_training_prompts(
+    path: Path, prompts: tuple[Prompt, ...], settings: Settings
+) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
     """The prompts that SPO was not trained on, and the ids of the others."""
-    left_out = training_prompts_in(prompts)
+    worded = [msgspec.structs.replace(prompt, text=plain_text(prompt.text, settings)) for prompt in prompts]
+    left_out = training_prompts_in(worded)
     if len(left_out) == len(prompts):
         raise SuiteError(
             f"{path}: SPO was trained on every prompt of this suite, so none is left to measure it with.",
@@ -242,7 +262,13 @@ def _read_table(path: Path) -> dict[str, Any]:
         raise SuiteError(
             f"{path}: settings.sampler is {settings['sampler']!r}, a word of schema 1.", f"write {old_words}"
         )
-    for name, choices in (("sampler", SAMPLERS), ("schedule", get_args(Schedule)), ("dtype", get_args(Dtype))):
+    for name, choices in (
+        ("sampler", SAMPLERS),
+        ("schedule", get_args(Schedule)),
+        ("dtype", get_args(Dtype)),
+        ("prompt_syntax", get_args(PromptSyntax)),
+        ("prompt_loras", ("refuse", "ignore")),
+    ):
         documents.refuse_unknown_choice(path, f"settings.{name}", settings.get(name), choices)
     return table
 
@@ -286,14 +312,28 @@ def _to_suite(file: str, table: dict[str, Any]) -> Suite:
     for name in ("prompts", "variants", "settings"):
         if name not in table:
             raise SuiteError(f"{file}: missing field {name}.")
-    if isinstance(table["settings"], dict) and table["settings"].get("batch") == "auto":
-        fields["settings"] = {**table["settings"], "batch": None}
+    if isinstance(table["settings"], dict):
+        fields["settings"] = _settings_fields(file, table["settings"])
     _convert(f"{file}: keep_training_prompts: ", table.get("keep_training_prompts", False), bool)
     fields["prompt_files"] = _convert(f"{file}: prompts: ", table["prompts"], list[str])
     variants = _convert(f"{file}: variants: ", table["variants"], dict[str, Any])
     fields["variants"] = [_to_variant(file, name, inner) for name, inner in variants.items()]
     suite = _convert(f"{file}: ", {**fields, "prompts": []}, Suite)
     return msgspec.structs.replace(suite, judges=read_judges(file, table.get("judges", {})))
+
+
+def _settings_fields(file: str, table: dict[str, Any]) -> dict[str, Any]:
+    """The fields of ``Settings`` that the file holds; its folder of embeddings is read with the prompts."""
+    fields = {name: value for name, value in table.items() if name != "embeddings"}
+    folder = table.get("embeddings", "embeddings")
+    if not isinstance(folder, str) or not folder.strip() or "\0" in folder:
+        raise SuiteError(f"{file}: settings.embeddings is {folder!r}; it is the name of a folder.")
+    if "embeddings" in table and table.get("prompt_syntax", "plain") == "plain":
+        raise SuiteError(
+            f"{file}: settings.embeddings names a folder, but plain prompts use no embeddings.",
+            'set prompt_syntax = "a1111" or "comfyui", or leave embeddings out',
+        )
+    return fields | ({"batch": None} if table.get("batch") == "auto" else {})
 
 
 def _to_variant(file: str, name: str, table: object) -> Variant:
@@ -396,6 +436,10 @@ def _problems_of_settings(suite: Suite) -> Iterator[str]:
         ("measure.images", plan.images, 1, 1000),
         ("measure.warmups", plan.warmups, 0, 100),
     )
+    if settings.clip_skip is not None and not 1 <= settings.clip_skip <= MOST_CLIP_SKIP:
+        yield f"settings.clip_skip is {settings.clip_skip}; allowed is 1 (the last layer) to {MOST_CLIP_SKIP}"
+    if settings.prompt_loras == "ignore" and settings.prompt_syntax == "plain":
+        yield 'settings.prompt_loras is "ignore", but plain prompts have no tags: they are drawn as words; leave it out'
     if not is_good_name(suite.name):
         yield f"name is {quoted(suite.name)}; a suite's name is {NAME_RULE}"
     for field, value, low, high in ranges:

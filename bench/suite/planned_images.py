@@ -19,6 +19,7 @@ LATER_SETTINGS = (
     "prompt_syntax",
     "prompt_loras",
     "clip_skip",
+    "embeddings",
     "guidance_rescale",
     "timesteps",
     "original_size",
@@ -37,10 +38,10 @@ def protocol_digest(suite: Suite) -> str:
         {"prompts": [[id, prompt, negative], ...], "samples": n, "schema": 2, "seed": n, "settings": {...}}
 
     with the prompts in order and all fields of ``Settings``, defaults too; ``guidance_scale`` and ``eta`` are floats
-    (5.0). Of ``LATER_SETTINGS`` only those that are not the default. External images add ``"images": "given"``: their
-    seeds and settings are unknown, and they never have the protocol of rendered ones; their prompts are sorted, since
-    the order of a table means nothing. Name, tags, probes, metrics, variants, limits, notes, timing plan are left
-    out: changing them makes no other protocol.
+    (5.0). Of ``LATER_SETTINGS`` only those that are not the default, of embeddings names and sha256. External images
+    add ``"images": "given"``: their seeds and settings are unknown, and they never have the protocol of rendered ones;
+    their prompts are sorted, since the order of a table means nothing. Name, tags, probes, metrics, variants, limits,
+    notes, timing plan are left out: changing them makes no other protocol.
     """
     # Settings made in Python may hold guidance_scale=5, which a suite file or run.json would give as 5.0.
     settings = msgspec.convert(msgspec.to_builtins(suite.settings), Settings)
@@ -58,7 +59,7 @@ def protocol_digest(suite: Suite) -> str:
 
 def _told_settings(settings: Settings) -> dict[str, object]:
     """The settings as the digest holds them."""
-    values = msgspec.to_builtins(settings)
+    values = settings.told()
     usual = {one.name: one.default for one in msgspec.structs.fields(Settings) if one.name in LATER_SETTINGS}
     return {name: values[name] for name in values if name not in usual or getattr(settings, name) != usual[name]}
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from bench.errors import SuiteError
 from bench.formatting import NAME_RULE, did_you_mean, is_good_name, listed, quoted
 from bench.records import Prompt
+from bench.records.base import PromptSyntax
 from bench.suite.prompt_formats import PROMPT_KEYS, READERS, field_key, kind_of, read_entries
 from bench.suite.prompt_syntax import syntax_notes
 from bench.suite.questions import (
@@ -82,13 +83,14 @@ def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
     return read_prompt_file(Path(path)).prompts
 
 
-def read_prompt_file(path: Path) -> PromptFile:
+def read_prompt_file(path: Path, syntax: PromptSyntax = "plain") -> PromptFile:
     """The prompts of one prompt file, or of a folder with a ``.txt`` file for each, in their order, and notes.
 
     Each has the questions of the question files beside it (``bench.suite.questions``), or of the file itself.
 
     Where an entry has no id it gets ``<first words>-<first 8 hex digits of sha256(prompt)>``, which depends
     on neither its line nor its neighbours. A prompt that is there again with the same id and negative is read once.
+    Where the suite's ``syntax`` is ``plain``, a note names what looks like the syntax of another program.
 
     Raises:
         SuiteError: the file is missing, not a prompt file, empty, binary, or an entry of it is wrong; the
@@ -118,7 +120,8 @@ def read_prompt_file(path: Path) -> PromptFile:
     located, doubled = attach(located, [*asked, *beside])
     unread = [f"fields that are not taken: {listed(others)}."] if others else []
     unasked = untaken(value for _, value in entries.found) if asked else ()
-    notes = (*unread, *repeats, *unasked, *doubled, *syntax_notes([prompt for _, prompt in located]))
+    said_of_syntax = syntax_notes([prompt for _, prompt in located]) if syntax == "plain" else ()
+    notes = (*unread, *repeats, *unasked, *doubled, *said_of_syntax)
     return PromptFile(located, (*entries.notes, *said, *(f"{path.name}: {note}" for note in notes)))
 
 

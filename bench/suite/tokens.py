@@ -33,14 +33,21 @@ _WORDS = regex.compile(
 def count_tokens(prompt: str) -> int:
     """Token count of a prompt: its byte pairs in CLIP's vocabulary, plus start and end.
 
+    Range: 2 (an empty prompt) and up; more than ``CONTEXT`` does not fit the encoder. Raises as ``token_ids``.
+    """
+    return 2 + len(token_ids(prompt))
+
+
+def token_ids(text: str) -> list[int]:
+    """The numbers of a text's byte pairs in CLIP's vocabulary, start and end left out.
+
     Cleans as CLIP does (mojibake repaired, HTML entities resolved, white space collapsed, lower case).
-    Range: 2 (an empty prompt) and up; more than ``CONTEXT`` does not fit the encoder.
     Raises MachineError when the installed ``open_clip`` lacks its vocabulary file.
     Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision".
     """
-    text = html.unescape(html.unescape(ftfy.fix_text(prompt)))
-    words = _WORDS.findall(" ".join(text.split()).lower())
-    return 2 + len(_tokenizer().encode(words, is_pretokenized=True).ids)
+    words = _WORDS.findall(" ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower())
+    ids: list[int] = _tokenizer().encode(words, is_pretokenized=True).ids
+    return ids
 
 
 @cache

@@ -1,0 +1,73 @@
+"""What a prompt with weights is, once it is read: pieces of text, each with its weight.
+
+The grammars are ``bench.suite.a1111`` and ``bench.suite.comfyui``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+from bench.formatting import quoted
+
+HEAVIEST = 1000.0
+"""Largest weight of words that is taken for one, of either sign; with larger ones half precision overflows."""
+DEEPEST = 100
+"""Brackets within brackets that are read; 1.1 to this power is a weight of 14,000."""
+UP = 1.1
+"""What a pair of round brackets without a number multiplies by."""
+_TAG = re.compile(r"<\w+:[^>]+>")
+
+
+class Segment(NamedTuple):
+    """Text whose tokens have one weight."""
+
+    text: str
+    weight: float
+    is_break: bool = False
+    """A1111's BREAK: the next text begins another chunk."""
+
+
+def tags_in(text: str) -> list[str]:
+    """Tags of extra networks, as A1111 finds them: ``<lora:name:0.8>``."""
+    return _TAG.findall(text, 0, text.rfind(">") + 1)  # up to the last bracket: beyond, each try would read on
+
+
+def without_tags(text: str) -> str:
+    """The text without its tags."""
+    end = text.rfind(">") + 1
+    return _TAG.sub("", text[:end]) + text[end:]
+
+
+class PromptError(ValueError):
+    """A prompt that cannot be read; the sentence quotes the place."""
+
+
+def checked_weight(text: str, where: str) -> float:
+    """A weight as Python reads it.
+
+    Raises:
+        PromptError: it is no finite number of at most ``HEAVIEST``; ``where`` is quoted.
+    """
+    try:
+        weight = float(text)
+    except ValueError:
+        raise PromptError(f"{quoted(where)}: {text.strip()!r} is not a number") from None
+    if not math.isfinite(weight) or abs(weight) > HEAVIEST:
+        allowed = f"from {-HEAVIEST:g} to {HEAVIEST:g}"
+        raise PromptError(f"{quoted(where)}: {text.strip()} is not a weight {allowed}")
+    return weight
+
+
+def checked_products(segments: list[Segment]) -> tuple[Segment, ...]:
+    """The segments, once their weights are multiplied; errors as ``checked_weight``."""
+    for one in segments:
+        if not abs(one.weight) <= HEAVIEST:
+            raise PromptError(f"{quoted(one.text)}: its brackets make a weight of {one.weight:g}, over {HEAVIEST:g}")
+    return tuple(segments)
+
+
+def too_deep() -> PromptError:
+    """The error for brackets within brackets within brackets."""
+    return PromptError(f"more than {DEEPEST} brackets within one another")
