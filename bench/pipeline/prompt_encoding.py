@@ -69,7 +69,8 @@ def encode_pair(
         return positive, None
     other = encode_text(pipe, negative, settings)
     if _is_zero(pipe, bare_text(negative, settings), settings):
-        other = EncodedText(*(None if part is None else torch.zeros_like(part) for part in other))
+        pooled = None if other.pooled is None else torch.zeros_like(other.pooled)
+        other = EncodedText(torch.zeros_like(other.states), pooled)
     tokens = common_tokens([positive.states.shape[1], other.states.shape[1]])
     return _longer(positive, tokens), _longer(other, tokens)
 

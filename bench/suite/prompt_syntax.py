@@ -81,7 +81,6 @@ def _cut(text: str) -> str:
 # Reading a prompt.
 
 
-@lru_cache(4096)
 def read_segments(text: str, settings: Settings) -> tuple[Segment, ...]:
     """A prompt's weighted segments in the suite's syntax, its LoRA tags left out.
 
