@@ -115,9 +115,7 @@ def test_comfyui_reads_embeddings_at_a_beginning_and_after_a_blank() -> None:
 @given(st.lists(st.tuples(st.integers(1, 20), st.sampled_from((0.5, 1.0, 1.3))), max_size=30))
 def test_no_token_is_lost_and_only_the_last_chunk_may_be_empty(runs: list[tuple[int, float]]) -> None:
     segments = [Segment(counted(length), weight) for length, weight in runs]
-    wanted = [
-        (token, weight) for length, weight in runs for token, weight in zip(range(1, length + 1), [weight] * length)
-    ]
+    wanted = [(token, weight) for length, weight in runs for token in range(1, length + 1)]
     for chunks in (
         comfyui_chunks(segments, numbers, {}, size=75),
         a1111_chunks(segments, numbers, {}, size=75, comma=0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 
@@ -127,12 +128,8 @@ TEXTS = st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PARTS), max_siz
 @given(TEXTS)
 def test_any_text_is_read_or_refused_by_name(text: str) -> None:
     for parse in (a1111.parse, comfyui.parse):
-        try:
-            found = parse(text)
-        except PromptError as error:
-            assert str(error)
-        else:
-            assert all(abs(one.weight) <= 1000 for one in found)
+        with contextlib.suppress(PromptError):
+            assert all(abs(one.weight) <= 1000 for one in parse(text))
     list(a1111.refusals(text, negative=False))
     list(a1111.notes(text))
     list(comfyui.refusals(text))
@@ -172,10 +169,8 @@ def test_words_are_neither_lost_nor_moved(text: str) -> None:
 def test_a_prompt_of_100000_characters_is_read_in_a_moment(text: str) -> None:
     began = time.process_time()
     for parse in (a1111.parse, comfyui.parse):
-        try:
+        with contextlib.suppress(PromptError):
             parse(text)
-        except PromptError:
-            pass
     list(a1111.refusals(text, negative=False))
     list(comfyui.refusals(text))
     assert time.process_time() - began < 5
