@@ -38,7 +38,7 @@ class Found(NamedTuple):
         size = files[0].stat().st_size
         if size > LARGEST_BYTES:
             raise SuiteError(f"{files[0]}: has {size:,} bytes, too many for a textual-inversion embedding.")
-        return Embedding(name=name, path=str(files[0]), sha256=documents.sha256_of(files[0]))
+        return Embedding(name=name, path=str(documents.resolved(files[0])), sha256=documents.sha256_of(files[0]))
 
 
 def find_embeddings(folder: Path) -> Found:
