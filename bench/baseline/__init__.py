@@ -28,6 +28,7 @@ from bench.records import (
     Run,
     RunInfo,
     SessionNoise,
+    Settings,
     TimingName,
 )
 from bench.soundness import Hashes, doubts, pruned_note
@@ -94,7 +95,7 @@ def freeze(
         suite=suite.name,
         run_id=run.info.id,
         protocol_digest=run.info.protocol_digest,
-        settings=suite.settings,
+        settings=_settings_without_folders(suite.settings),
         samples=suite.samples,
         seed=suite.seed,
         limits=suite.limits,
@@ -182,6 +183,12 @@ def _without_folders(fingerprint: Fingerprint) -> Fingerprint:
     loras = tuple(msgspec.structs.replace(lora, path=_own_name(lora.path)) for lora in fingerprint.loras)
     name = _own_name(fingerprint.checkpoint)
     return msgspec.structs.replace(fingerprint, checkpoint=name, loras=loras, audit=None)
+
+
+def _settings_without_folders(settings: Settings) -> Settings:
+    """The same settings, embeddings by their own names."""
+    embeddings = tuple(msgspec.structs.replace(one, path=_own_name(one.path)) for one in settings.embeddings)
+    return msgspec.structs.replace(settings, embeddings=embeddings)
 
 
 def _own_name(place: str) -> str:

@@ -13,7 +13,7 @@ from bench import formatting as text
 from bench.compare.pairing import cut_prompts
 from bench.documents import JOURNAL_BYTES, parse_time, read_bytes
 from bench.metrics.image_checks import duplicates
-from bench.records import ExternalImages, Gate, Machine, Run, Suite
+from bench.records import ExternalImages, Gate, Machine, Run, Settings, Suite
 from bench.store import read_gate
 from bench.suite.images_table import NOT_GIVEN
 from bench.suite.training_prompts import training_prompts_in
@@ -136,6 +136,7 @@ def setting_facts(run: Run) -> Facts:
     return (
         ("Suite", f"{suite.name}, schema {suite.schema}{limited}"),
         ("Prompts", f"{text.plural(len(suite.prompts), 'prompt')} from {', '.join(suite.prompt_files)}"),
+        *_prompt_facts(settings),
         ("Images", f"{text.plural(suite.samples, 'sample')} a prompt and variant, suite seed {suite.seed}"),
         ("Size", f"{settings.width} × {settings.height} px"),
         (
@@ -148,6 +149,16 @@ def setting_facts(run: Run) -> Facts:
         ("Device", f"{machine.device}: {device}"),
         ("Machine", _machine(machine)),
     )  # fmt: skip
+
+
+def _prompt_facts(settings: Settings) -> Facts:
+    """How prompts are read and encoded, where that is not diffusers' own way."""
+    programs = {"a1111": ["as A1111 reads prompts"], "comfyui": ["as ComfyUI reads prompts"]}
+    told = list(programs.get(settings.prompt_syntax, ()))
+    if settings.clip_skip is not None:
+        told.append(f"clip skip {settings.clip_skip}")
+    told += [f"embedding {one.name} ({one.sha256[:10]})" for one in settings.embeddings]
+    return (("Text encoding", ", ".join(told)),) if told else ()
 
 
 def _external_facts(run: Run, external: ExternalImages) -> Facts:
