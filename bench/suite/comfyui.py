@@ -19,6 +19,7 @@ from bench.suite.prompt_weights import DEEPEST, UP, PromptError, Segment, checke
 
 _SIGN = re.compile(r"\\[()]|[()]")
 _EMBEDDING = re.compile(r"[ \n]embedding:")
+_NAMED = re.compile(r"(?:(?<=[ \n])|\A)embedding:[^\s,]*")
 _GLUED = re.compile(r"[^\s(]embedding:\S*")
 MARK = "embedding:"
 _COMMENT = re.compile(r"(?<![\\:])//[^\n]*")
@@ -89,6 +90,11 @@ def _parts(text: str) -> Iterator[str]:
                 begin = sign.end()
     if begin < len(text):
         yield text[begin:]
+
+
+def without_embeddings(text: str) -> str:
+    """A segment's text without the names of embeddings."""
+    return _NAMED.sub("", text)
 
 
 def words(text: str, known: Collection[str]) -> Iterator[Word]:

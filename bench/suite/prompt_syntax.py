@@ -109,7 +109,7 @@ def plain_text(text: str, settings: Settings) -> str:
     """The words of a prompt that its picture should show: what metrics and judges are given.
 
     Without weights, brackets, tags, BREAK and the names of embeddings, white space made single blanks; words whose
-    weight is zero or negative are left out. A ``plain`` prompt as it stands.
+    weight is zero or negative are left out. A ``plain`` prompt, and one that cannot be read, as it stands.
     """
     if settings.prompt_syntax == "plain":
         return text
@@ -118,14 +118,13 @@ def plain_text(text: str, settings: Settings) -> str:
 
 @lru_cache(4096)
 def _words(text: str, settings: Settings) -> str:
-    parts = [
-        " " if one.is_break else one.text for one in read_segments(text, settings) if one.is_break or one.weight > 0
-    ]
+    try:
+        segments = read_segments(text, settings)
+    except PromptError:  # of a picture from elsewhere; a suite's prompts are checked
+        return text
+    parts = [" " if one.is_break else one.text for one in segments if one.is_break or one.weight > 0]
     if settings.prompt_syntax == "comfyui":
-        names = [one.name for one in settings.embeddings]
-        parts = [
-            "".join(" " if word.is_embedding else word.text for word in comfyui.words(one, names)) for one in parts
-        ]
+        parts = [comfyui.without_embeddings(one) for one in parts]
     words = "".join(parts)
     for one in settings.embeddings if settings.prompt_syntax == "a1111" else ():
         words = re.sub(rf"(?<!\w){re.escape(one.name)}(?!\w)", "", words, flags=re.IGNORECASE)

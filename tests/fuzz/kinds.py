@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import tiny
+import torch
 from fake_gates import make_gate, make_verdict
 from fake_sets import SETS, fakes, folder_of
 from gate_runs import make_folder
@@ -39,12 +40,14 @@ from bench.merge.load import open_checkpoint, open_named, open_recipe
 from bench.metrics.blip import read_text_shape
 from bench.mini import weights
 from bench.pipeline.build import build_pipeline
+from bench.pipeline.embeddings import embedding_rows
 from bench.records import (
     SCHEMA,
     Acceptance,
     Answer,
     Baseline,
     Calibration,
+    Embedding,
     Face,
     FacesAsked,
     FoundFaces,
@@ -64,6 +67,7 @@ from bench.store.journal import append_records
 from bench.suite import load_suite, plan_images, protocol_digest
 from bench.suite.images_table import read_pairs
 from bench.suite.prompt_files import read_prompts
+from bench.suite.prompt_syntax import plain_text, read_segments
 
 from .mutations import mutate
 
@@ -85,7 +89,20 @@ class Kind(NamedTuple):
 
 def make_kinds(place: Path) -> dict[str, Kind]:
     """Every kind by its name, its files written into a folder."""
-    makers = (_folders, _weights, _suites, _recipes, _runs, _sets, _grids, _baselines, _metrics, _images)
+    makers = (
+        _folders,
+        _weights,
+        _embeddings,
+        _suites,
+        _weighted_prompts,
+        _recipes,
+        _runs,
+        _sets,
+        _grids,
+        _baselines,
+        _metrics,
+        _images,
+    )
     kinds = [kind for make in makers for kind in make(place)]
     for kind in kinds:
         kind.read(kind.path)  # what is mutated was right
@@ -203,6 +220,19 @@ def _weights(place: Path) -> list[Kind]:
     ]
 
 
+def _embeddings(place: Path) -> list[Kind]:
+    """Textual inversions: a file of SDXL, and a pickle of A1111."""
+
+    def look(path: Path) -> None:
+        widths = (64, 128) if path.suffix == ".safetensors" else (64,)
+        embedding_rows(Embedding(name="x", path=str(path), sha256=documents.sha256_of(path)), widths)
+
+    sdxl, a1111 = place / "ti.safetensors", place / "ti.pt"
+    save_file({"clip_l": np.ones((2, 64), np.float32), "clip_g": np.ones((2, 128), np.float32)}, sdxl)
+    torch.save({"string_to_param": {"*": torch.ones(2, 64)}, "name": "x"}, a1111)
+    return [_kind("embedding", "safetensors", sdxl, look), _kind("embedding-pickle", "text", a1111, look)]
+
+
 def _repack(rng: random.Random, data: bytes) -> bytes:
     """Half of the time the JSON within the metadata is what is mutated."""
     size = int.from_bytes(data[:8], "little")
@@ -252,6 +282,29 @@ def _suites(place: Path) -> list[Kind]:
         _kind("images-csv", "text", folder / "t.csv", lambda path: read_pairs(path, images)),
         _kind("images-jsonl", "lines", folder / "t.jsonl", lambda path: read_pairs(path, images)),
     ]
+
+
+def _weighted_prompts(place: Path) -> list[Kind]:
+    """Prompts in the syntax of other programs, read by a suite."""
+    kinds = []
+    for syntax, text in (
+        ("a1111", "a (red:1.3) kite, [fog] BREAK ((sea)) # x"),
+        ("comfyui", r"a (red:1.3) \(kite\), (fog)"),
+    ):
+        folder = place / syntax
+        folder.mkdir()
+        suite = write_suite(folder, "eta = 0.5", f'prompt_syntax = "{syntax}"\nprompt_loras = "ignore"')
+        prompts = folder / "own.jsonl"
+        prompts.write_text(json.dumps({"id": "a", "prompt": text, "negative": "(x:0.5) <lora:y:1>"}), "utf-8")
+
+        def read(path: Path, suite: Path = suite) -> None:
+            found = load_suite(str(suite))
+            for prompt in found.prompts:
+                plain_text(prompt.text, found.settings)
+                list(read_segments(prompt.negative, found.settings))
+
+        kinds.append(_kind(f"prompts-{syntax}", "lines", prompts, read))
+    return kinds
 
 
 def _questions(folder: Path) -> list[Kind]:
