@@ -14,14 +14,16 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from bench.records import Fingerprint, Lora, PlannedImage, RunInfo, Settings, Variant, WeightFile
+from bench.records import Embedding, Fingerprint, Lora, PlannedImage, RunInfo, Settings, Variant, WeightFile
+from bench.suite.prompt_syntax import embeddings_of
+from bench.suite.prompt_weights import without_tags
 from bench.suite.sampler_names import a1111_names
 
 GENERATOR = "hotart-bench"
 SYNTAX_OF_A1111 = frozenset("()[]\\")
 """Characters that A1111 would read as weights or escapes."""
-SHORT, SHORT_LORA = 10, 12
-"""Hex digits of a hash: of a file's sha256 (AutoV2), and of that over a LoRA's tensors (AutoV3)."""
+SHORT, SHORT_LORA, SHORT_EMBEDDING = 10, 12, 12
+"""Hex digits of a hash: of a file's sha256 (AutoV2), of that over a LoRA's tensors (AutoV3), of an embedding's file."""
 
 Fields = Mapping[str, object]
 
@@ -37,19 +39,32 @@ class Captions:
         suite = info.suite
         self._settings = suite.settings
         self._prompts = {prompt.id: prompt for prompt in suite.prompts}
+        self._texts: dict[str, tuple[str, str, Sequence[Embedding]]] = {}
         prints = {one.name: one for one in info.variants}
         self._models = {one.name: _model(one, prints.get(one.name)) for one in suite.variants}
 
     def of(self, variant: str, planned: PlannedImage) -> str:
         """The text of one image."""
-        prompt, settings = self._prompts[planned.prompt_id], self._settings
+        text, negative, embeddings = self._prompt(planned.prompt_id)
         model, hashes = self._models[variant]
-        fields = {**_sampling(settings, planned.seed), **model, **_syntax(settings, prompt.text + prompt.negative)}
+        fields = {**_sampling(self._settings, planned.seed), **model, **_syntax(self._settings, text + negative)}
+        if embeddings:
+            told = ", ".join(f"{one.name}: {one.sha256[:SHORT_EMBEDDING]}" for one in embeddings)
+            fields, hashes = fields | {"TI hashes": told}, hashes | _embedding_hashes(embeddings)
         fields |= {"Variant": variant, "Generator": GENERATOR}
         line = ", ".join(f"{name}: {_quoted(value)}" for name, value in fields.items())
-        negative = [f"Negative prompt: {prompt.negative}"] if prompt.negative else []
         last = f"{line}, Hashes: {json.dumps(hashes)}" if hashes else line
-        return "\n".join([prompt.text, *negative, last])
+        return "\n".join([text, *([f"Negative prompt: {negative}"] if negative else []), last])
+
+    def _prompt(self, prompt_id: str) -> tuple[str, str, Sequence[Embedding]]:
+        """Text and negative without the tags that were left out, and the embeddings that they use; found once."""
+        if prompt_id not in self._texts:
+            prompt, settings = self._prompts[prompt_id], self._settings
+            texts = prompt.text, prompt.negative
+            if settings.prompt_loras == "ignore":
+                texts = without_tags(prompt.text), without_tags(prompt.negative)
+            self._texts[prompt_id] = (*texts, embeddings_of(prompt, settings))
+        return self._texts[prompt_id]
 
 
 def _sampling(settings: Settings, seed: int) -> dict[str, object]:
@@ -99,6 +114,10 @@ def _model(variant: Variant, known: Fingerprint | None) -> tuple[Fields, dict[st
     fields |= _loras(variant, loras)
     hashes |= {f"lora:{_name(one.name)}": _lora_hash(one) for one in loras if one is not None}
     return fields, hashes
+
+
+def _embedding_hashes(embeddings: Sequence[Embedding]) -> dict[str, str]:
+    return {f"embed:{one.name}": one.sha256[:SHORT] for one in embeddings}
 
 
 def _part(key: str, source: str, file: WeightFile | None) -> Fields:

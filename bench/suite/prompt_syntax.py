@@ -213,6 +213,13 @@ def _used(prompts: Iterable[Prompt], settings: Settings, names: Collection[str])
         yield from (word.text for word in comfyui.words(text, names) if word.is_embedding)
 
 
+def embeddings_of(prompt: Prompt, settings: Settings) -> tuple[Embedding, ...]:
+    """The embeddings of the suite that a prompt or its negative prompt uses."""
+    names = [one.name for one in settings.embeddings]
+    used = set(_used([prompt], settings, names))
+    return tuple(one for one in settings.embeddings if one.name in used)
+
+
 def _notes(
     prompts: Sequence[Prompt], settings: Settings, embeddings: Sequence[Embedding], *, unused: bool
 ) -> Iterator[str]:

@@ -10,7 +10,7 @@ import pytest
 from fakes import make_run
 
 from bench.pictures.parameters import Captions
-from bench.records import Fingerprint, Lora, PlannedImage, Prompt, RunInfo, Variant, WeightFile
+from bench.records import Embedding, Fingerprint, Lora, PlannedImage, Prompt, RunInfo, Variant, WeightFile
 
 FILE = "c0ffee" + "0" * 58
 LORA = WeightFile(component="lora:0", name="spo.safetensors", sha256="ab" * 32, size_bytes=1, autov3="0123456789ab")
@@ -133,3 +133,21 @@ def test_brackets_that_were_drawn_as_words_are_not_read_as_weights(
 def test_a_prompt_of_several_lines_with_quotes_is_read_back() -> None:
     text = caption('says "OPEN, LATE: 24h"\n\nnight', "watermark\nblurry")
     assert read_as_a1111(text)[:2] == ('says "OPEN, LATE: 24h"\n\nnight', "watermark\nblurry")
+
+
+def test_embeddings_that_a_prompt_uses_have_their_hashes() -> None:
+    used = (
+        Embedding(name="hands", path="/x/hands.pt", sha256="ab" * 32),
+        Embedding(name="sky", path="", sha256="c" * 64),
+    )
+    text = caption("a man, Hands", prompt_syntax="a1111", embeddings=used)
+    assert read_as_a1111(text)[2]["TI hashes"] == "hands: abababababab"
+    assert hashes_as_civitai(text)["embed:hands"] == "ababababab"
+    assert "sky" not in text
+    assert "/x/" not in text
+
+
+def test_tags_that_were_left_out_are_not_told_as_if_they_were_drawn() -> None:
+    text = caption("a lake <lora:spo:0.8>", "fog<lora:x:1>", prompt_syntax="a1111", prompt_loras="ignore")
+    assert "<lora" not in text
+    assert read_as_a1111(text)[:2] == ("a lake", "fog")
