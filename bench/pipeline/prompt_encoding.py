@@ -170,7 +170,10 @@ def _encoders(pipe: Any, settings: Settings) -> list[_Encoder]:
         found = [_Encoder(*pair, max(skip, 2), False) for pair in pairs]
     layers = min(encoder.model.config.num_hidden_layers for encoder in found)
     if skip > layers:
-        raise UsageError(f"settings.clip_skip is {skip}, and a text encoder of this checkpoint has {layers} layers.")
+        raise UsageError(
+            f"settings.clip_skip is {skip}, and a text encoder of this checkpoint has {layers} layers.",
+            f"set clip_skip to {layers} or less, or leave it out",
+        )
     return found
 
 

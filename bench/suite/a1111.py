@@ -13,9 +13,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bench.suite.prompt_weights import DEEPEST, UP, PromptError, Segment, checked_products, checked_weight, too_deep
+from bench.suite.prompt_weights import (
+    DEEPEST,
+    UP,
+    PromptError,
+    Segment,
+    checked_products,
+    checked_weight,
+    doubtful,
+    too_deep,
+)
 
 _PIECE = re.compile(r"\\[\\()\[\]]|\\|\(|\[|:\s*([+-]?[.\d]+)\s*\)|\)|]|[^\\()\[\]:]+|:")
+_WEIGHT = re.compile(r"[+-]?[.\d]+")
 _BREAK = re.compile(r"\bBREAK\b")
 _BREAK_WEIGHT = -1.0
 """How the program marks BREAK: within weighted brackets the mark is multiplied, and the word is drawn."""
@@ -147,10 +157,12 @@ def notes(text: str) -> Iterator[tuple[str, str]]:
     """What is read otherwise than its author may think: what it is, and an example of it."""
     if found := _COMMENT.search(text):
         yield "a comment, which is left out as A1111 does", found[0].strip()
+    bare = without_comments(text)
     try:
-        segments = parse(without_comments(text))
+        segments = parse(bare)
     except PromptError:
         return
+    yield from doubtful(bare, segments, lambda number: _WEIGHT.fullmatch(number) is not None)
     for one in segments:
         if not one.is_break and _BREAK.search(one.text):
             yield "BREAK within weighted brackets, where A1111 draws the word", one.text

@@ -15,7 +15,16 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from bench.formatting import did_you_mean, quoted
-from bench.suite.prompt_weights import DEEPEST, UP, PromptError, Segment, checked_products, checked_weight, too_deep
+from bench.suite.prompt_weights import (
+    DEEPEST,
+    UP,
+    PromptError,
+    Segment,
+    checked_products,
+    checked_weight,
+    doubtful,
+    too_deep,
+)
 
 _SIGN = re.compile(r"\\[()]|[()]")
 _EMBEDDING = re.compile(r"[ \n]embedding:")
@@ -66,11 +75,15 @@ def _read(text: str, weight: float, depth: int, found: list[Segment]) -> None:
 
 def _number(text: str, where: str) -> float | None:
     """A weight, None where it is text; NaN and infinity, which the program would take, are refused."""
+    return checked_weight(text, where[-40:]) if _is_number(text) else None
+
+
+def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
-        return None
-    return checked_weight(text, where[-40:])
+        return False
+    return True
 
 
 def _parts(text: str) -> Iterator[str]:
@@ -146,6 +159,11 @@ def refusals(text: str) -> Iterator[str]:
 
 def notes(text: str) -> Iterator[tuple[str, str]]:
     """What the encoder reads as words though its author may not think so: what it is, and an example of it."""
+    try:
+        segments = parse(text)
+    except PromptError:
+        return
+    yield from doubtful(text, segments, _is_number)
     for what, pattern in _OTHERS.items():
         if found := pattern.search(text):
             yield f"{what}, which ComfyUI draws as words", found[0]

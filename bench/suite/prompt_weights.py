@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from bench.formatting import quoted
@@ -17,6 +18,9 @@ DEEPEST = 100
 """Brackets within brackets that are read; 1.1 to this power is a weight of 14,000."""
 UP = 1.1
 """What a pair of round brackets without a number multiplies by."""
+UNUSUAL = 5.0
+"""A larger weight is taken, and said."""
+_ALMOST = re.compile(r"\([^()]*:\s*([-+.,\deE]{1,12})\s*\)")
 _TAG = re.compile(r"<\w+:[^>]+>")
 
 
@@ -66,6 +70,23 @@ def checked_products(segments: list[Segment]) -> tuple[Segment, ...]:
         if not abs(one.weight) <= HEAVIEST:
             raise PromptError(f"{quoted(one.text)}: its brackets make a weight of {one.weight:g}, over {HEAVIEST:g}")
     return tuple(segments)
+
+
+def doubtful(text: str, segments: Iterable[Segment], is_weight: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    """What its author may have meant otherwise: what it is, and an example of it.
+
+    ``(kite:1,3)`` is drawn as words, and ``(at 10:30)`` has a weight of 30.
+    """
+    for found in _ALMOST.finditer(text):
+        if not is_weight(found[1]) and any(sign.isdigit() for sign in found[1]):
+            yield "a number that is no weight there, and is drawn", found[0][-40:]
+            break
+    large = next((one for one in segments if abs(one.weight) > UNUSUAL), None)
+    if large is not None:
+        yield (
+            f"a weight over {UNUSUAL:g}, which may be a time or a ratio",
+            f"{large.text.strip()[-25:]} {large.weight:g}",
+        )
 
 
 def too_deep() -> PromptError:

@@ -151,6 +151,13 @@ def test_what_an_author_may_not_expect_is_said_once(tmp_path: Path) -> None:
     assert "[a:b:0.5]" in note
 
 
+@pytest.mark.parametrize("syntax", [A1111, COMFYUI])
+def test_numbers_that_may_be_meant_otherwise_are_said(syntax: str, tmp_path: Path) -> None:
+    (note,) = suite_of(tmp_path, syntax, "a (kite:1,3)", "a clock (at 10:30)", "a (fine:1.4) one").notes
+    assert "2 prompts hold a number that is no weight there, and is drawn ((kite:1,3))" in note
+    assert "a weight over 5, which may be a time or a ratio (at 10 30)" in note
+
+
 def test_plain_prompts_say_what_looks_like_syntax_and_where_it_would_be_read(tmp_path: Path) -> None:
     (note,) = suite_of(tmp_path, "", "a (kite:1.2)", "wide, 16:9", "a cat AND a dog").notes
     assert "3 prompts hold syntax of other programs, which is drawn as words here: a weight ((kite:1.2))" in note
