@@ -21,6 +21,7 @@ from bench.errors import HotartError, IncomparableError, InvalidError, UsageErro
 from bench.records import (
     Acceptance,
     Baseline,
+    Embedding,
     FrozenRound,
     FrozenVariant,
     Lora,
@@ -204,6 +205,10 @@ def test_no_folder_of_the_machine_gets_into_the_file(place: str, run: Run) -> No
     found = variant(freeze(replace(run, info=replace(run.info, variants=(base, spo)))), "spo").fingerprint
     assert (found.checkpoint, found.loras[0].path) == ("own.safetensors", "spo.safetensors")
     assert found.digest == spo.digest
+    hands = Embedding(name="hands", path=place.format("hands.pt"), sha256="0" * 64)
+    settings = replace(run.info.suite.settings, embeddings=(hands,))
+    info = replace(run.info, suite=replace(run.info.suite, settings=settings))
+    assert freeze(replace(run, info=info)).settings.embeddings[0].path == "hands.pt"
 
 
 def test_very_large_scores_have_a_mean(run: Run) -> None:

@@ -18,7 +18,7 @@ from bench.cli.sweep import read_weights
 from bench.compare import compare_run
 from bench.formatting import interval
 from bench.formatting import markdown as escaped
-from bench.records import Audit, CheckpointFacts, ExternalImages, Lora, LoraAudit, Run, Suite, Sweep, Variant
+from bench.records import Audit, CheckpointFacts, Embedding, ExternalImages, Lora, LoraAudit, Run, Suite, Sweep, Variant
 from bench.report import html, markdown
 from bench.report.facts import command
 from bench.report.headline import pair_name
@@ -112,6 +112,17 @@ def test_what_was_left_out_of_a_lora_is_said_in_both_reports() -> None:
     for text in (html(view), markdown(view, ()).replace("\\", "")):
         assert "glow.safetensors × 1 (without bundle_emb)" in text
         assert note in text
+
+
+def test_prompts_of_another_program_are_told_in_both_reports() -> None:
+    run = make_run("run", prompts=4)
+    used = Embedding(name="hands", path="/x/hands.pt", sha256="ab" * 32)
+    given = replace(run.info.suite.settings, prompt_syntax="a1111", clip_skip=2, embeddings=(used,))
+    view = build_view(with_suite(run, settings=given), ())
+    told = "as A1111 reads prompts, clip skip 2, embedding hands (ababababab)"
+    assert told in html(view)
+    assert told in markdown(view, ())
+    assert "Text encoding" not in markdown(build_view(run, ()), ())
 
 
 def test_a_variant_of_one_checkpoint_is_one_line() -> None:

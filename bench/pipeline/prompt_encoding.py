@@ -124,7 +124,7 @@ def chunks_of(pipe: Any, text: str, settings: Settings, vectors: Mapping[str, in
 
 def _places(pipe: Any) -> int:
     """What stands between start and end token: 75."""
-    return int(pipe.tokenizer.model_max_length) - 2
+    return int(pipe.text_encoder.config.max_position_embeddings) - 2
 
 
 # Lengths.
@@ -240,7 +240,7 @@ def _input(encoder: _Encoder, chunk: Chunk, rows: Mapping[str, Tensor]) -> tuple
         if isinstance(token, Vector)
     ]
     full = [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]
-    return full + [tokenizer.pad_token_id] * (tokenizer.model_max_length - len(full)), vectors
+    return full + [tokenizer.pad_token_id] * (encoder.model.config.max_position_embeddings - len(full)), vectors
 
 
 def _weights(states: Tensor, chunk: Chunk) -> Tensor:

@@ -82,7 +82,7 @@ def _cut(text: str) -> str:
 
 
 def read_segments(text: str, settings: Settings) -> tuple[Segment, ...]:
-    """A prompt's weighted segments in the suite's syntax, its LoRA tags left out.
+    """A prompt's weighted segments in the syntax of the suite, which is not ``plain``; its tags are left out.
 
     Raises:
         PromptError: it cannot be read; ``check_prompts`` has told so before.
@@ -98,11 +98,7 @@ def bare_text(text: str, settings: Settings) -> str:
 
 
 def _parse(text: str, settings: Settings) -> tuple[Segment, ...]:
-    return {"plain": _as_it_is, "a1111": a1111.parse, "comfyui": comfyui.parse}[settings.prompt_syntax](text)
-
-
-def _as_it_is(text: str) -> tuple[Segment, ...]:
-    return (Segment(text, 1.0),)
+    return a1111.parse(text) if settings.prompt_syntax == "a1111" else comfyui.parse(text)
 
 
 def plain_text(text: str, settings: Settings) -> str:
