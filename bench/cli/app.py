@@ -32,6 +32,8 @@ the images, and explains the differences in a report.
 
 \b
 First steps:
+  hotart-bench quick --checkpoint old.safetensors --checkpoint new.safetensors
+      your models on 16 prompts, side by side in a report
   hotart-bench run
       the built-in suite: render, score, time, report (minutes on a CPU)
   hotart-bench compare reports/runs/mini
@@ -62,6 +64,8 @@ Examples:
 """
 
 VERBS = {
+    "quick": ("bench.cli.quick:quick", "Checkpoints and LoRAs side by side on 16 prompts, without a suite file."),
+    "init": ("bench.cli.init:init", "Write a suite file from checkpoints and LoRAs."),
     "run": ("bench.cli.run:run", "Render, score, measure and report: the main job."),
     "render": ("bench.cli.render:render", "Render the images that are missing, and nothing else."),
     "score": ("bench.cli.score:score", "Score the images that are there."),

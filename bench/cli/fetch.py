@@ -20,6 +20,7 @@ from bench.formatting import argument, listed, quantity
 from bench.measure import pick_variants
 from bench.merge.load import every_place
 from bench.metrics.catalogue import find_entry
+from bench.metrics.registry import weights_of
 from bench.metrics.weights import find_weights
 from bench.published_files import TRUST, Stored, look_up
 from bench.questions.registry import registry_of_suite
@@ -181,9 +182,7 @@ def entries_needed(suite: Suite, metrics: Sequence[str]) -> dict[str, list[str]]
     registry = registry_of_suite(suite)
     needed: dict[str, list[str]] = {}
     for name in metrics:
-        metric = registry.scored[name]
-        encoder = registry.encoders[metric.facts.encoder].weights if metric.facts.encoder is not None else ()
-        for entry in (*encoder, *metric.weights):
+        for entry in weights_of(name, registry):
             needed.setdefault(entry, []).append(name)
     return needed
 

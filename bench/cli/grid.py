@@ -8,18 +8,30 @@ from typing import Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import Device, Fresh, Limit, MetricDtype, Metrics, Quiet, Ray, SuiteName, Variants, WeightsDir
+from bench.cli.cost import say_cost, timed_run
+from bench.cli.options import (
+    Device,
+    DryRun,
+    Fresh,
+    Limit,
+    MetricDtype,
+    Metrics,
+    Quiet,
+    Ray,
+    SuiteName,
+    Variants,
+    WeightsDir,
+)
 from bench.cli.printing import DONE, Columns, print_table, say, show
 from bench.cli.progress import show_progress
-from bench.cli.targets import default_folder, names_run, read_suite
+from bench.cli.targets import default_folder, read_suite
 from bench.documents import refuse_url
-from bench.formatting import NONE, argument, duration, plural, quantity
+from bench.formatting import NONE, argument, duration, plural
 from bench.machine import machine_facts, pick_device
 from bench.plan.grid import MemberCost, grid_cost, with_seconds
 from bench.questions.registry import registry_of_suite
-from bench.records import Grid, Run, RunOptions, Suite
+from bench.records import Grid, RunOptions
 from bench.run.grid import run_grid
-from bench.store import load_run
 from bench.store.reading import RUNS
 from bench.suite.grid import AXES, flag_of, left_out_notes, make_grid, read_axis, setting_words
 
@@ -48,7 +60,6 @@ Place = Annotated[
         show_default=False,
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")]
 
 
 def grid(
@@ -133,36 +144,20 @@ def grid(
 def _tell_cost(found: Grid, folder: Path, chosen: RunOptions, *, table: bool) -> None:
     """Says settings x variants x images, their time and disk; the table of a dry run says it of each setting."""
     costs = grid_cost(found, folder, chosen.variants, fresh=chosen.fresh)
-    missing, images = sum(sum(cost.missing.values()) for cost in costs), sum(cost.images for cost in costs)
-    variants = len(costs[0].missing)
-    each = costs[0].images // variants
-    say(
-        f"{plural(len(costs), 'setting')} x {plural(variants, 'variant')} x {plural(each, 'image')}: "
-        f"{plural(images, 'image')}, {missing:,} of them to draw, at most "
-        f"{quantity(float(sum(cost.disk_bytes for cost in costs)), 'byte')} on the disk."
-    )
-    if missing and chosen.ray is None:  # the workers' devices are not known here
+    basis = "Not known: the workers' devices are not known here."
+    if any(any(one.cost.missing.values()) for one in costs) and chosen.ray is None:
         machine = machine_facts(pick_device(chosen.device))
-        costs, basis = with_seconds(costs, found, machine, _timed_run(found.suite), chosen.weights_dir)
-        times = [cost.seconds for cost in costs]
-        known = sum(time or 0.0 for time in times)
-        say(basis if None in times else f"About {duration(known)} to draw {basis}; loading and scoring on top.")
+        costs, basis = with_seconds(costs, found, machine, timed_run(found.suite), chosen.weights_dir)
+    variants = len(costs[0].cost.missing)
+    each = plural(costs[0].cost.images // variants, "image")
+    what = f"{plural(len(costs), 'setting')} x {plural(variants, 'variant')} x {each}"
+    say_cost(what, [one.cost for one in costs], [one.seconds for one in costs], basis)
     if table:
         columns: Columns = {"setting": "name", "run": "name", "to draw": "number", "time": "number"}
-        print_table(columns, [_cost_row(cost) for cost in costs])
+        print_table(columns, [_cost_row(one) for one in costs])
 
 
-def _cost_row(cost: MemberCost) -> list[str]:
-    missing = sum(cost.missing.values())
-    time = NONE if cost.seconds is None else duration(cost.seconds)
-    return [setting_words(cost.member.setting), cost.member.folder, f"{missing:,}", time]
-
-
-def _timed_run(suite: Suite) -> Run | None:
-    """The suite's own run, or its whole one, where it has timings."""
-    for place in (default_folder(suite), RUNS / suite.name):
-        if names_run(str(place)):
-            run = load_run(place)
-            if run.timings:
-                return run
-    return None
+def _cost_row(one: MemberCost) -> list[str]:
+    missing = sum(one.cost.missing.values())
+    time = NONE if one.seconds is None else duration(one.seconds)
+    return [setting_words(one.member.setting), one.member.folder, f"{missing:,}", time]

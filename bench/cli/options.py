@@ -99,6 +99,27 @@ AllowRemote = Annotated[
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; the old folder is kept beside the new one.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.")]
+Checkpoints = Annotated[
+    list[str],
+    typer.Option(
+        "--checkpoint",
+        metavar="FILE",
+        help="A .safetensors file, a diffusers folder, a Hub id, or mini; repeat it for each. The first is the "
+        "reference.",
+        show_default=False,
+    ),
+]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="FILE[:WEIGHT]",
+        help="Each checkpoint is drawn once more with this LoRA; repeat it for each. Without a number after the last "
+        "colon its weight is 1.",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost (images, time, disk), and do nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

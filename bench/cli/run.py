@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bench.cli.cost import say_run_cost
 from bench.cli.options import (
     AllowRemote,
     Device,
+    DryRun,
     Fresh,
     Limit,
     MetricDtype,
@@ -35,6 +37,7 @@ def run(
     ray: Ray = None,
     allow_remote: AllowRemote = False,
     fresh: Fresh = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> int:
     """Render, score, measure and report: the main job.
@@ -44,6 +47,7 @@ def run(
     Examples:
       hotart-bench run
       hotart-bench run mini --limit 4 --variants base,spo
+      hotart-bench run sdxl --dry-run
       hotart-bench run my-suite.toml -o runs/mine --device cuda
       hotart-bench run sdxl --ray auto -o s3://bucket/sdxl
     """
@@ -53,10 +57,14 @@ def run(
             continuing(recorded_suite(suite), suite),
         )
     checked = read_suite(suite, limit)
+    folder = as_place(output) if output else default_folder(checked)
+    if dry_run:
+        say_run_cost(checked, folder, variants=variants, device=device, weights_dir=weights_dir, ray=ray, fresh=fresh)
+        return DONE
     do_stage(
         "all",
         checked,
-        as_place(output) if output else default_folder(checked),
+        folder,
         quiet,
         variants=variants,
         metrics=metrics,

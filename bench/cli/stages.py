@@ -35,6 +35,8 @@ def do_stage(
     fresh: bool = False,
     allow_remote: bool = False,
     steps: StepPlan | None = None,
+    only: frozenset[tuple[str, int]] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> None:
     """Checks the flags, does the work with its progress shown, and tells how it went."""
     work: Callable[..., Outcome] = run_all if stage == "all" else functools.partial(run_stage, stage)
@@ -47,7 +49,7 @@ def do_stage(
     options.check_device(device)
     options.check_weights_dir(weights_dir)
     dtype = options.check_dtype(metric_dtype)
-    for note in () if quiet else (*suite.notes, *step_notes(suite), *_set_notes(stage, suite, chosen_metrics)):
+    for note in () if quiet else (*notes, *suite.notes, *step_notes(suite), *_set_notes(stage, suite, chosen_metrics)):
         say(note)
     with show_progress(quiet) as progress:
         outcome = work(
@@ -63,6 +65,8 @@ def do_stage(
                 ray=ray,
                 allow_remote=allow_remote,
                 steps=steps,
+                only=only,
+                notes=notes,
             ),
             progress=progress,
         )

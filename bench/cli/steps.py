@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import Device, Fresh, Limit, Output, Quiet, Ray, RunOrSuite, Variants, WeightsDir
+from bench.cli.cost import say_run_cost
+from bench.cli.options import Device, DryRun, Fresh, Limit, Output, Quiet, Ray, RunOrSuite, Variants, WeightsDir
 from bench.cli.printing import DONE, Columns, print_table, say, show
 from bench.cli.stages import do_stage
 from bench.cli.targets import as_place, default_folder, find_target, names_run
@@ -51,7 +52,6 @@ Attribute = Annotated[
     ),
 ]
 Windows = Annotated[int, typer.Option("--windows", metavar="N", help="With --attribute: how many.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")]
 
 
 def steps(
@@ -97,6 +97,8 @@ def steps(
         raise UsageError(f"{flag} goes with step metrics; --attribute renders its own windows, set by --windows.")
     else:
         suite, folder = _in_windows(suite, run_or_suite, folder, attribute, windows, output, weights_dir)
+    if dry_run and plan is None:
+        say_run_cost(suite, folder, device=device, weights_dir=weights_dir, ray=ray, fresh=fresh)
     if not dry_run:
         do_stage(
             "all" if plan is None else "steps",

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import Device, Fresh, Limit, Metrics, Output, Quiet, SuiteName, WeightsDir
+from bench.cli.cost import say_run_cost
+from bench.cli.options import Device, DryRun, Fresh, Limit, Metrics, Output, Quiet, SuiteName, WeightsDir
 from bench.cli.printing import DONE
 from bench.cli.stages import do_stage
 from bench.cli.steps import say_windows, tell_steps
@@ -68,6 +69,7 @@ def sweep(
     limit: Limit = None,
     weights_dir: WeightsDir = None,
     fresh: Fresh = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> int:
     """Which weight of a LoRA is best, or which steps: each is a variant of one run.
@@ -83,6 +85,7 @@ def sweep(
 
     Examples:
       hotart-bench sweep mini --lora spo
+      hotart-bench sweep sdxl --lora spo --dry-run
       hotart-bench sweep mini --lora spo --windows 5 --metric mini-preference
       hotart-bench sweep mini --lora dpo --lora-weights 0,0.5,1
       hotart-bench sweep sdxl --lora my.safetensors --lora-weights 0.5,1
@@ -98,6 +101,9 @@ def sweep(
         swept = _in_windows(whole, lora, windows, metric, metrics, weights_dir)
         say_windows(swept)
     folder = output or default_folder(swept)
+    if dry_run:
+        say_run_cost(swept, folder, device=device, weights_dir=weights_dir, fresh=fresh)
+        return DONE
     do_stage("all", swept, folder, quiet, metrics=metrics, device=device, weights_dir=weights_dir, fresh=fresh)
     if windows is not None:
         tell_steps(load_run(folder), folder)

@@ -487,6 +487,13 @@ class Registry:
         return {**self.metrics, **self.set_metrics}
 
 
+def weights_of(name: str, registry: Registry) -> tuple[str, ...]:
+    """The entries of ``bench.metrics.catalogue`` that a metric or set metric and its encoder read."""
+    one = registry.scored[name]
+    encoder = registry.encoders[one.facts.encoder].weights if one.facts.encoder is not None else ()
+    return (*encoder, *one.weights)
+
+
 def registry_of(*declared: Declared) -> Registry:
     """A registry of just these metrics and encoders, each name once.
 

@@ -7,7 +7,7 @@ there is something to render.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -21,7 +21,7 @@ from bench.ray_workers.pool import Batch, Work, WorkerPool
 from bench.records import Progress, Suite, Variant
 from bench.steps.plan import StepJob
 from bench.store import RunFolder
-from bench.suite.planned_images import missing_batches
+from bench.suite.planned_images import is_wanted, missing_batches
 
 __all__ = ["WorkerPool", "render_on_workers", "score_steps_on_workers"]
 
@@ -35,13 +35,14 @@ def render_on_workers(
     pool: WorkerPool,
     *,
     variants: Sequence[Variant],
+    only: Collection[tuple[str, int]] | None = None,
     progress: Progress | None = None,
 ) -> int:
     """Render what the run folder lacks of these variants; returns the number of images that were made.
 
-    Batches are those of ``bench.render.render``, and so are their images, byte for byte, on the kind of device and
-    the number of threads that the run was begun with. A batch is on record once all its images are written;
-    batches of a worker that is lost are drawn again by others.
+    Batches, and of them what is written, are those of ``bench.render.render``, and so are their images, byte for byte,
+    on the kind of device and the number of threads that the run was begun with. A batch is on record once all its
+    images are written; batches of a worker that is lost are drawn again by others.
 
     Raises:
         UsageError: the folder has no ``run.json`` yet.
@@ -58,7 +59,7 @@ def render_on_workers(
     work = Work(
         Batch(variant, images)
         for variant in variants
-        for images in missing_batches(suite, variant.name, renders, folder.path)
+        for images in missing_batches(suite, variant.name, renders, folder.path, only)
     )
     total, done = work.images, 0
     captions = Captions(info)
@@ -78,8 +79,9 @@ def render_on_workers(
                 audited.add(variant.name)
             if warning:
                 folder.add_notes([f"Variant {variant.name}: {warning}."])
+            wanted = [pair for pair in zip(images, results, strict=True) if is_wanted(pair[0], only)]
             write = partial(write_picture, folder, captions, variant.name)
-            folder.append_renders(list(writers.map(write, images, results)))
+            folder.append_renders(list(writers.map(write, *zip(*wanted, strict=True))))
             done += len(images)
             tell(f"{variant.name}, {plural(pool.size, 'worker')}")
     return done

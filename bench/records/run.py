@@ -36,6 +36,10 @@ class RunOptions(Record, frozen=True):
     """Whether a judge may be an endpoint of another machine, which then sees the images."""
     steps: StepPlan | None = None
     """Which steps the stage ``steps`` scores, and by what; None for the suite's own."""
+    only: frozenset[tuple[str, int]] | None = None
+    """Prompt and sample of the images that are rendered; None for all. Batches stay those of the suite."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how the run came about, for ``run.json``."""
 
 
 class WeightFile(Record, frozen=True):

@@ -7,7 +7,7 @@ all its images are on the disk. Variants of one checkpoint are drawn with one lo
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +23,7 @@ from bench.pipeline.switch import Model, base_of, switch_variant
 from bench.records import Audit, Fingerprint, PlannedImage, Progress, Render, Suite, Variant
 from bench.render.auto_batch import largest_batch, too_large
 from bench.render.images import (
+    Drawn,
     Launched,
     draw_batch,
     encode_prompts,
@@ -34,7 +35,7 @@ from bench.render.images import (
 )
 from bench.render.unfused import with_pixel_difference
 from bench.store import RunFolder
-from bench.suite.planned_images import missing_batches
+from bench.suite.planned_images import is_wanted, missing_batches
 
 __all__ = [
     "draw_batch",
@@ -60,9 +61,13 @@ def render(
     variants: Sequence[Variant],
     device: str,
     weights_dir: Path | None = None,
+    only: Collection[tuple[str, int]] | None = None,
     progress: Progress | None = None,
 ) -> int:
     """Render what the run folder lacks of these variants; returns the number of images that were made.
+
+    With ``only`` (prompt, sample) the planned batches that hold one of those are drawn, whole since the size of a batch
+    changes pixels, and of them just those are written.
 
     An image that cannot be had (NaN even with the VAE in float32, black, uniform, wrong size) becomes a
     record with ``error``. When it is stopped, batches whose images are written are kept. What was loaded and
@@ -74,7 +79,7 @@ def render(
         MachineError: the folder cannot be written.
     """
     try:
-        return _render(suite, folder, variants, device, weights_dir, progress)
+        return _render(suite, folder, variants, device, weights_dir, only, progress)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -89,13 +94,14 @@ def _render(
     variants: Sequence[Variant],
     device: str,
     weights_dir: Path | None,
+    only: Collection[tuple[str, int]] | None,
     progress: Progress | None,
 ) -> int:
     renders = folder.renders()
     bases = list(dict.fromkeys(map(base_of, variants)))
     ordered = sorted(variants, key=lambda variant: bases.index(base_of(variant)))  # one load a checkpoint
-    todo = [(variant, missing_batches(suite, variant.name, renders, folder.path)) for variant in ordered]
-    total = sum(len(batch) for _, batches in todo for batch in batches)
+    todo = [(variant, missing_batches(suite, variant.name, renders, folder.path, only)) for variant in ordered]
+    total = sum(is_wanted(image, only) for _, batches in todo for batch in batches for image in batch)
     encodings: dict[object, dict[str, stages.Encoded]] = {}
     model: Model | None = None
     done = 0
@@ -114,7 +120,7 @@ def _render(
         encoded = encodings.setdefault(_text_key(folder, variant, audit), {})
         encoded |= encode_prompts(model.pipe, suite, batches, encoded)
         label = ""
-        with closing(render_batches(model.pipe, suite, variant.name, batches, folder, encoded)) as drawn:
+        with closing(render_batches(model.pipe, suite, variant.name, batches, folder, encoded, only)) as drawn:
             for written in drawn:
                 done += len(written)
                 label = label or _label(folder, suite, variant, written, model)
@@ -153,8 +159,9 @@ def render_batches(
     batches: Sequence[tuple[PlannedImage, ...]],
     folder: RunFolder,
     encoded: Mapping[str, stages.Encoded],
+    only: Collection[tuple[str, int]] | None = None,
 ) -> Generator[tuple[Render, ...], None, None]:
-    """Draw batches with a loaded pipeline and append their records, batch by batch."""
+    """Draw batches with a loaded pipeline and append their records, or those of ``only``, batch by batch."""
     pending: Future[tuple[Render, ...] | Launched] | None = None
     settings = suite.settings
     # A processor has drawn a batch once it is launched, so each is on record before the next is begun: a crash would
@@ -167,11 +174,14 @@ def render_batches(
     # a crash would lose the batch that is being drawn and the one before.
     with ThreadPoolExecutor(WRITERS) as writers, ThreadPoolExecutor(1) as appender:
 
+        def write(images: Sequence[PlannedImage], drawn: Sequence[Drawn]) -> tuple[Render, ...]:
+            wanted = [pair for pair in zip(images, drawn, strict=True) if is_wanted(pair[0], only)]
+            chosen, found = [one for one, _ in wanted], [of for _, of in wanted]
+            return write_batch(writers, folder, captions, variant, chosen, found)
+
         def finish(launched: Launched) -> tuple[Render, ...] | Launched:
             drawn = settle(launched, settings)
-            if drawn is None:
-                return launched
-            return write_batch(writers, folder, captions, variant, launched.images, drawn)
+            return launched if drawn is None else write(launched.images, drawn)
 
         def records_of(future: Future[tuple[Render, ...] | Launched]) -> tuple[Render, ...]:
             nonlocal careful
@@ -180,7 +190,7 @@ def render_batches(
             if not isinstance(found, Launched):
                 return found
             drawn = settle_again(pipe, found, settings)  # here, since the decoder serves one thread at a time
-            return appender.submit(write_batch, writers, folder, captions, variant, found.images, drawn).result()
+            return appender.submit(write, found.images, drawn).result()
 
         try:
             for images in batches:

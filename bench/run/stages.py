@@ -47,16 +47,18 @@ def run_stages(
     """
     if suite.settings.batch is not None:
         return _run(stages, suite, path, options, progress)
-    batch, notes = _open_batch(suite, path, options, progress), tuple[str, ...]()
+    batch = _open_batch(suite, path, options, progress)
     while True:
         settings = msgspec.structs.replace(suite.settings, batch=batch)
         try:
-            return _run(stages, msgspec.structs.replace(suite, settings=settings), path, options, progress, notes)
+            return _run(stages, msgspec.structs.replace(suite, settings=settings), path, options, progress)
         except OutOfMemory:
             if batch == 1 or not forget_empty_run(path):
                 raise
         # Out here the error is gone, and what it held of the models.
-        notes = (f"Batches are of {batch // 2}: the memory did not hold {batch}.",)
+        smaller = f"Batches are of {batch // 2}: the memory did not hold {batch}."
+        kept = tuple(note for note in options.notes if not note.startswith("Batches are of "))
+        options = msgspec.structs.replace(options, notes=(*kept, smaller))
         batch //= 2
         if progress is not None:
             progress("render", 0, 1, f"out of memory: going on with batches of {batch}")
@@ -94,7 +96,6 @@ def _run(
     path: Path | str,
     options: RunOptions,
     progress: Progress | None,
-    notes: tuple[str, ...] = (),
 ) -> Outcome:
     variants = pick_variants(suite, options.variants)
     metrics = tuple(options.metrics) if options.metrics is not None else suite.metrics
@@ -120,7 +121,7 @@ def _run(
         if stages[0] in ("score", "report") and not folder.renders():
             raise InvalidError(f"{folder.path}: has no images yet.", continuing(suite, path))
         update_info(stages, work)
-        folder.add_notes(notes)
+        folder.add_notes(options.notes)
         try:
             done = 0
             for stage in stages:
@@ -156,11 +157,18 @@ def _do(stage: Stage, work: Work, done: int, *, alone: bool) -> int:
 
 
 def _render(work: Work) -> int:
-    if not unrendered(work.suite, work.folder, work.variants):
+    if not unrendered(work.suite, work.folder, work.variants, work.options.only):
         return 0
     if work.pool is not None:
         with work.pool:  # its devices are free again before scores and timings are made here
-            return render_on_workers(work.suite, work.folder, work.pool, variants=work.variants, progress=work.progress)
+            return render_on_workers(
+                work.suite,
+                work.folder,
+                work.pool,
+                variants=work.variants,
+                only=work.options.only,
+                progress=work.progress,
+            )
     from bench.render import render  # imports torch
 
     return render(
@@ -169,6 +177,7 @@ def _render(work: Work) -> int:
         variants=work.variants,
         device=check_device(work),
         weights_dir=work.options.weights_dir,
+        only=work.options.only,
         progress=work.progress,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -41,7 +41,7 @@ from bench.soundness import is_finished
 from bench.store import RunFolder, run_id
 from bench.store.reading import image_hashes
 from bench.suite import protocol_digest
-from bench.suite.planned_images import missing_batches, missing_images
+from bench.suite.planned_images import is_wanted, missing_batches, missing_images
 from bench.trained_on import find_training
 
 Stage = Literal["render", "score", "steps", "measure", "report"]
@@ -66,10 +66,16 @@ class Work(NamedTuple):
 # How far a run has come: what its folder lacks, and whether ``run.json`` may call it complete. Imports no torch.
 
 
-def unrendered(suite: Suite, folder: RunFolder, chosen: Sequence[Variant]) -> int:
-    """How many images of these variants have no record, or have lost their file."""
+def unrendered(
+    suite: Suite, folder: RunFolder, chosen: Sequence[Variant], only: Collection[tuple[str, int]] | None = None
+) -> int:
+    """How many images of these variants, or those of ``only``, have no record, or have lost their file."""
     renders = folder.renders()
-    return sum(len(missing_images(suite, variant.name, renders, folder.path)) for variant in chosen)
+    return sum(
+        is_wanted(image, only)
+        for variant in chosen
+        for image in missing_images(suite, variant.name, renders, folder.path)
+    )
 
 
 def is_complete(folder: RunFolder) -> bool:
@@ -117,7 +123,10 @@ def environment_of(work: Work) -> tuple[Machine, dict[str, str]]:
         return machine_facts(pick_device(work.options.device)), package_versions()
     renders, path = work.folder.renders(), work.folder.path
     return work.pool.environment(
-        sum(len(missing_batches(work.suite, variant.name, renders, path)) for variant in work.variants)
+        sum(
+            len(missing_batches(work.suite, variant.name, renders, path, work.options.only))
+            for variant in work.variants
+        )
     )
 
 
@@ -136,6 +145,8 @@ def check_device(work: Work) -> str:
 # ``run.json``: brought to what is wanted now.
 
 FUSED = "LoRAs were fused into the weights for the run; an unfused LoRA differs slightly in pixels and cost."
+NOT_SCORED = "Not scored, since their weights are not here: "
+"""Begins the note of a run whose suite leaves metrics out; it holds until the next time."""
 UNFUSED = (
     "LoRAs were computed unfused in every step (fuse = false), and no block compiled there; fused into the "
     "weights they differ slightly in pixels and cost."
@@ -205,7 +216,8 @@ def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint], scorin
     notes = lora_notes(variants)
     if old is not None:
         outdated = {FUSED, *lora_notes(old.variants)}
-        notes = (*notes, *(note for note in old.settings_notes if note not in outdated))
+        kept = (note for note in old.settings_notes if note not in outdated and not note.startswith(NOT_SCORED))
+        notes = (*notes, *kept)
         return msgspec.structs.replace(
             old, suite=suite, variants=variants, metrics=metrics, trained_on=trained, settings_notes=notes
         )
@@ -344,7 +356,7 @@ def unfinished(stages: tuple[Stage, ...], work: Work, place: Path | str) -> Inva
             f"{place}: {joined(said)}; scores are missing, or are of what was there before.",
             _remake(work.suite, place, bool(changed)),
         )
-    left = unrendered(work.suite, folder, work.variants) if "render" in stages else 0
+    left = unrendered(work.suite, folder, work.variants, work.options.only) if "render" in stages else 0
     if left:
         return InvalidError(f"{place}: {plural(left, 'image')} still to render.", "give the same command again")
     return None

@@ -6,7 +6,7 @@ No torch: this tells whether a run is finished.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -116,12 +116,27 @@ def missing_images(suite: Suite, variant: str, renders: Sequence[Render], folder
 
 
 def missing_batches(
-    suite: Suite, variant: str, renders: Sequence[Render], folder: Path
+    suite: Suite,
+    variant: str,
+    renders: Sequence[Render],
+    folder: Path,
+    only: Collection[tuple[str, int]] | None = None,
 ) -> list[tuple[PlannedImage, ...]]:
-    """The planned batches of which this variant lacks an image, whole."""
-    wanted = {planned.batch for planned in missing_images(suite, variant, renders, folder)}
+    """The planned batches of which this variant lacks an image, or one of ``only`` (prompt, sample), whole."""
+    missing = missing_images(suite, variant, renders, folder)
+    return batches_to_draw(suite, [one for one in missing if is_wanted(one, only)])
+
+
+def is_wanted(image: PlannedImage, only: Collection[tuple[str, int]] | None) -> bool:
+    """Whether an image is one of these (prompt, sample); all are where None is given."""
+    return only is None or (image.prompt_id, image.sample) in only
+
+
+def batches_to_draw(suite: Suite, wanted: Iterable[PlannedImage]) -> list[tuple[PlannedImage, ...]]:
+    """The planned batches that hold these images, whole, since the size of a batch changes pixels."""
+    numbers = {planned.batch for planned in wanted}
     batches = groupby(plan_images(suite), key=lambda planned: planned.batch)
-    return [tuple(images) for number, images in batches if number in wanted]
+    return [tuple(images) for number, images in batches if number in numbers]
 
 
 def record_of(

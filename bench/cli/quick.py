@@ -1,0 +1,165 @@
+"""``quick``: checkpoints and LoRAs side by side, without a suite file to write first."""
+
+from __future__ import annotations
+
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from bench.checkpoints.locate import places
+from bench.cli import options
+from bench.cli.cost import say_run_cost
+from bench.cli.init import tell_draft
+from bench.cli.options import Checkpoints, Device, DryRun, Fresh, Limit, Loras, Output, Quiet, Ray, WeightsDir
+from bench.cli.printing import DONE, say
+from bench.cli.stages import do_stage
+from bench.cli.targets import as_place, read_suite
+from bench.documents import exists, read_text
+from bench.draft.make import Draft, make_draft, prompts_text, quick_name, quick_suite, usable_metrics
+from bench.draft.suite_text import suite_text, with_metrics
+from bench.errors import UsageError
+from bench.formatting import argument, listed, quantity
+from bench.metrics import installed
+from bench.metrics.catalogue import find_entry
+from bench.metrics.registry import Registry, weights_of
+from bench.published_files import look_up
+from bench.records import Suite
+from bench.run.status import NOT_SCORED
+from bench.store.journal import make_folder, write_whole
+from bench.store.objects import is_url
+from bench.store.reading import RUNS
+
+HEADING = (
+    "What `hotart-bench quick` drew: 8 portraits and 8 landscapes with each variant. For a comparison that can tell a",
+    "small difference, `hotart-bench init` writes a suite of a few hundred images of each.",
+)
+
+
+class Files(NamedTuple):
+    """The files of a quick run, before they are written."""
+
+    suite: Suite
+    suite_file: Path
+    prompt_file: Path
+    missing: tuple[str, ...]
+    """Metrics that are left out, since their weights are not here."""
+
+
+def quick(
+    checkpoint: Checkpoints,
+    lora: Loras = None,
+    output: Output = None,
+    device: Device = "auto",
+    limit: Limit = None,
+    weights_dir: WeightsDir = None,
+    ray: Ray = None,
+    fresh: Fresh = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> int:
+    """Checkpoints and LoRAs side by side on 16 prompts, without a suite file.
+
+    Each checkpoint, and each once more with each LoRA, draws 8 portraits and 8 landscapes from the same noise; they
+    are scored by the metrics whose weights are here, and shown in a report. Nothing is timed. The suite is written
+    beside the run folder, so that `hotart-bench run` takes it; the same command again continues.
+
+    Examples:
+      hotart-bench quick --checkpoint mini --lora mini:spo
+      hotart-bench quick --checkpoint old.safetensors --checkpoint new.safetensors
+      hotart-bench quick --checkpoint base.safetensors --lora spo.safetensors:0.8 --dry-run
+      hotart-bench quick --checkpoint old.safetensors --checkpoint new.safetensors --limit 4 -o runs/look
+    """
+    options.check_device(device)
+    options.check_weights_dir(weights_dir)
+    draft = make_draft(checkpoint, lora or (), weights_dir)
+    for variant in draft.variants:
+        places(variant, weights_dir)  # what is neither here nor of the Hub is told before anything is written
+    name = quick_name(draft)
+    place = RUNS / name if output is None else as_place(output)
+    files = _files(draft, name, place, weights_dir)
+    with tempfile.TemporaryDirectory() as aside:
+        suite = _read(files, Path(aside) if dry_run else None, limit, replace=fresh)
+    folder = RUNS / f"{name}-limit-{limit}" if output is None and suite.limit is not None else place
+    if not quiet or dry_run:
+        tell_draft(draft, suite)
+    notes = _notes(files)
+    if dry_run:
+        for note in notes:
+            say(note)
+        say_run_cost(suite, folder, device=device, weights_dir=weights_dir, ray=ray, fresh=fresh)
+        return DONE
+    do_stage("all", suite, folder, quiet, device=device, weights_dir=weights_dir, ray=ray, fresh=fresh, notes=notes)
+    if not quiet:
+        file = argument(files.suite_file)
+        say(f"  suite: {file}; change it, and its prompts beside it, then hotart-bench run {file}")
+    return DONE
+
+
+def _files(draft: Draft, name: str, place: Path | str, weights_dir: Path | None) -> Files:
+    """The suite with the metrics whose weights are here, and where it and its prompts lie: beside the run folder."""
+    beside = RUNS / str(place).rstrip("/").rpartition("/")[2] if is_url(place) else Path(place)
+    suite_file, prompt_file = (beside.with_name(f"{beside.name}{end}") for end in (".toml", ".jsonl"))
+    suite, registry = quick_suite(draft, name, prompt_file.name), installed()
+    usable = usable_metrics(suite, registry)
+    missing = tuple(one for one in usable if not _is_here(one, registry, weights_dir))
+    there = [one for one in usable if one not in missing]
+    return Files(with_metrics(suite, there), suite_file, prompt_file, missing)
+
+
+def _is_here(metric: str, registry: Registry, weights_dir: Path | None) -> bool:
+    entries = map(find_entry, weights_of(metric, registry))
+    return all(file.path is not None for entry in entries for file in look_up(entry, weights_dir))
+
+
+def _read(files: Files, aside: Path | None, limit: int | None, *, replace: bool) -> Suite:
+    """The suite of the files, which are written first: beside the run folder, or for a dry run ``aside``."""
+    folder = files.suite_file.parent if aside is None else aside
+    texts = {
+        files.suite_file.name: suite_text(files.suite, folder, HEADING),
+        files.prompt_file.name: prompts_text(files.suite.prompts),
+    }
+    if aside is None and not replace:
+        _refuse_changed(files, texts[files.suite_file.name], texts[files.prompt_file.name])
+    make_folder(folder)
+    for name, text in texts.items():
+        write_whole(folder / name, text.encode())
+    found = read_suite(str(folder / files.suite_file.name), limit)
+    return msgspec.structs.replace(found, source=str(files.suite_file))
+
+
+def _refuse_changed(files: Files, suite: str, prompts: str) -> None:
+    """Raises UsageError where a file is there that these arguments would not have made; metrics may have come."""
+    for path, text, read in ((files.suite_file, suite, _without_metrics), (files.prompt_file, prompts, str)):
+        if exists(path) and read(read_text(path)) != read(text):
+            raise UsageError(
+                f"{path}: is there, and is not what this command would write.",
+                f"hotart-bench run {argument(files.suite_file)} goes on with it; --fresh replaces it, -o takes another "
+                "folder",
+            )
+
+
+def _without_metrics(text: str) -> object:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return text
+    return {name: value for name, value in table.items() if name not in ("metrics", "limits")}
+
+
+def _notes(files: Files) -> tuple[str, ...]:
+    """What the missing metrics are, and the command that gets them."""
+    if not files.missing:
+        return ()
+    registry = installed()
+    entries = dict.fromkeys(entry for name in files.missing for entry in weights_of(name, registry))
+    stored = [file for entry in map(find_entry, entries) for file in look_up(entry, None) if file.path is None]
+    size = sum(file.size_bytes or 0 for file in stored)
+    named = [name for name in files.missing if name in registry.metrics]
+    command = f"hotart-bench fetch {argument(files.suite_file)} --metrics {','.join(named)}"
+    return (
+        f"{NOT_SCORED}{listed(files.missing)}. `{command}` gets them (about {quantity(float(size), 'byte')}); then "
+        "the same command scores them.",
+    )
