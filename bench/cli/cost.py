@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from bench.cli import options
 from bench.cli.printing import say
 from bench.cli.targets import default_folder, disk_for, names_run
+from bench.documents import exists
+from bench.errors import HotartError
 from bench.formatting import duration, plural, quantity
 from bench.machine import machine_facts, pick_device
 from bench.plan.cost import RunCost, drawing_seconds, run_cost
 from bench.records import Run, Suite
 from bench.store import load_run
+from bench.store.journal import INFO, TIMINGS
 from bench.store.reading import RUNS
 
 
@@ -26,7 +30,7 @@ def say_run_cost(
     ray: str | None = None,
     fresh: bool = False,
     only: Collection[tuple[str, int]] | None = None,
-    on_top: str = "loading and scoring",
+    on_top: str | None = None,
 ) -> None:
     """Says what a run of a suite takes of which it has nothing yet, or a part. Nothing is written or downloaded.
 
@@ -47,7 +51,17 @@ def say_run_cost(
         seconds, basis = drawing_seconds(suite, cost.drawn, machine, timed, weights_dir)
         times = [seconds]
     each = cost.images // len(cost.missing)
-    say_cost(f"{plural(len(cost.missing), 'variant')} x {plural(each, 'image')}", [cost], times, basis, on_top)
+    say_cost(
+        f"{plural(len(cost.missing), 'variant')} x {plural(each, 'image')}",
+        [cost],
+        times,
+        basis,
+        on_top or _on_top(suite),
+    )
+
+
+def _on_top(suite: Suite) -> str:
+    return "loading, scoring and timing" if suite.measure.rounds else "loading and scoring"
 
 
 def say_cost(
@@ -83,10 +97,18 @@ def say_cost(
 
 
 def timed_run(suite: Suite) -> Run | None:
-    """The suite's own run, or its whole one, where it has timings."""
+    """A run with timings of the suite's reference: its own run, its whole one, or another one among the runs here."""
     for place in (default_folder(suite), RUNS / suite.name):
         if names_run(str(place)):
             run = load_run(place)
             if run.timings:
+                return run
+    others = [path.parent for path in RUNS.glob(f"*/{TIMINGS}") if path.stat().st_size and exists(path.parent / INFO)]
+    reference = suite.variants[0]
+    for place in sorted(others):
+        with contextlib.suppress(HotartError):  # a damaged run tells no time, and is not what was asked for
+            run = load_run(place)
+            theirs = run.info.suite.variants[0]
+            if run.timings and (theirs.checkpoint, theirs.unet) == (reference.checkpoint, reference.unet):
                 return run
     return None

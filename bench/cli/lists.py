@@ -265,6 +265,7 @@ def list_prompts(
             metavar="SET", help="A shipped set's name, a prompt file, or a folder of them.  [default: all shipped sets]"
         ),
     ] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Each prompt's id and tags, a line for each.")] = False,
     json: AsJson = False,
 ) -> int:
     """The prompt sets: counts by tag, and CLIP tokens.
@@ -274,10 +275,13 @@ def list_prompts(
     Examples:
       hotart-bench list prompts
       hotart-bench list prompts portraits
+      hotart-bench list prompts portraits --ids
       hotart-bench list prompts my-prompts.csv --json
     """
     shipped = [prompts_folder() / name for name in list_prompt_sets()]
     files = shipped if prompt_set is None else [_find_set(prompt_set, shipped)]
+    if ids:
+        return _list_ids(files, json)
     found = [_summary(file.stem, read_prompt_file(file)) for file in files]
     public = [_public_row(one) for one in PUBLIC_SETS.values()] if prompt_set is None else []
     if json:
@@ -300,6 +304,17 @@ def list_prompts(
         show()
         rows = [[tag, str(count)] for tag, count in found[0]["tags"].items()]
         print_table({"tag": "name", "prompts": "number"}, rows)
+    return DONE
+
+
+def _list_ids(files: list[Path], json: bool) -> int:
+    """Each prompt of the sets: what `render --prompt-id` and `--tag` take, and what it says."""
+    prompts = [prompt for file in files for prompt in read_prompt_file(file).prompts]
+    if json:
+        print_json([{"id": one.id, "tags": one.tags, "prompt": one.text} for one in prompts])
+    else:
+        rows = [[one.id, ", ".join(one.tags), one.text] for one in prompts]
+        print_table({"id": "name", "tags": "text", "prompt": "text"}, rows)
     return DONE
 
 

@@ -20,8 +20,9 @@ from bench.cli.targets import as_place, read_suite
 from bench.documents import exists, read_text
 from bench.draft.make import Draft, make_draft, prompts_text, quick_name, quick_suite, usable_metrics
 from bench.draft.suite_text import suite_text, with_metrics
-from bench.errors import UsageError
+from bench.errors import UsageError, WeightsError
 from bench.formatting import argument, listed, quantity
+from bench.machine import pick_device
 from bench.metrics import installed
 from bench.metrics.catalogue import find_entry
 from bench.metrics.registry import Registry, weights_of
@@ -75,8 +76,10 @@ def quick(
     options.check_device(device)
     options.check_weights_dir(weights_dir)
     draft = make_draft(checkpoint, lora or (), weights_dir)
+    if draft.lost:
+        raise WeightsError(draft.lost[0], "check the path; hotart-bench quick --help shows what may be named")
     for variant in draft.variants:
-        places(variant, weights_dir)  # what is neither here nor of the Hub is told before anything is written
+        places(variant, weights_dir)  # a LoRA that is neither here nor of the Hub is told before anything is written
     name = quick_name(draft)
     place = RUNS / name if output is None else as_place(output)
     files = _files(draft, name, place, weights_dir)
@@ -86,6 +89,11 @@ def quick(
     if not quiet or dry_run:
         tell_draft(draft, suite)
     notes = _notes(files)
+    if not quiet and draft.family != "mini" and pick_device(device) == "cpu":
+        say(
+            "This draws on the CPU, where an image takes minutes: a GPU needs a torch that was built for it, "
+            "https://pytorch.org/get-started/locally/"
+        )
     if dry_run:
         for note in notes:
             say(note)
@@ -93,8 +101,7 @@ def quick(
         return DONE
     do_stage("all", suite, folder, quiet, device=device, weights_dir=weights_dir, ray=ray, fresh=fresh, notes=notes)
     if not quiet:
-        file = argument(files.suite_file)
-        say(f"  suite: {file}; change it, and its prompts beside it, then hotart-bench run {file}")
+        say(f"  its suite and prompts, to change and go on with: hotart-bench run {argument(files.suite_file)}")
     return DONE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,8 +14,9 @@ from bench.cli.options import Device, DryRun, Fresh, Limit, Output, Quiet, Ray, 
 from bench.cli.printing import DONE
 from bench.cli.stages import do_stage
 from bench.cli.targets import find_target
+from bench.documents import exists
 from bench.errors import UsageError
-from bench.formatting import argument
+from bench.formatting import argument, did_you_mean, quoted
 from bench.records import Suite
 
 PromptIds = Annotated[
@@ -106,10 +108,13 @@ def wanted_images(
     """
     if not (ids or tags or samples):
         return None
-    source = argument(suite.source or suite.name)
-    options.check_known(ids, "--prompt-id", [one.id for one in suite.prompts], f"hotart-bench list prompts {source}")
-    known = sorted({tag for one in suite.prompts for tag in one.tags})
-    options.check_known(tags, "--tag", known, f"hotart-bench list prompts {source}")
+    listing = f"hotart-bench list prompts {argument(_first_set(suite))} --ids"
+    known = {one.id for one in suite.prompts}
+    for name in ids:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise UsageError(f"--prompt-id: {quoted(name)} is none of the suite's {len(known)} prompts{near}.", listing)
+    options.check_known(tags, "--tag", sorted({tag for one in suite.prompts for tag in one.tags}), listing)
     for number in samples:
         if not 0 <= number < suite.samples:
             allowed = "0" if suite.samples == 1 else f"0 to {suite.samples - 1}"
@@ -118,3 +123,10 @@ def wanted_images(
     if not (ids or tags):
         prompts = [one.id for one in suite.prompts]
     return frozenset((name, number) for name in prompts for number in samples or range(suite.samples))
+
+
+def _first_set(suite: Suite) -> str:
+    """The first prompt set of a suite as `list prompts` takes it."""
+    name = suite.prompt_files[0]
+    beside = Path(suite.source).parent / name
+    return str(beside) if suite.source.endswith(".toml") and exists(beside) else name

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from bench.checkpoints.checkpoint import Checkpoint
+from bench.checkpoints.configurations import UnetConfig, read_config
 from bench.checkpoints.locate import SHIPPED, find_checkpoint, refuse_pickle
 from bench.documents import exists
 from bench.draft.sources import is_file_name
@@ -22,6 +24,10 @@ FEW_STEPS = re.compile(r"turbo|lightning|hyper|(?<![a-z])(lcm|tcd|dmd2?)(?![a-z]
 """What names of models that want few steps and little guidance hold."""
 
 
+SMALL_LATENTS = 16
+"""Up to so many latents a side a model is taken for one of the embedded family's size; SD 1.5 has 64."""
+
+
 class Known(NamedTuple):
     """What is known of a checkpoint before anything is loaded."""
 
@@ -29,6 +35,8 @@ class Known(NamedTuple):
     family: DraftFamily | None
     """None where it is not on this machine."""
     notes: tuple[str, ...] = ()
+    lost: bool = False
+    """Whether it is a file that is not here, and that nothing could fetch."""
 
 
 def look_at(source: str, weights_dir: Path | None) -> Known:
@@ -41,14 +49,21 @@ def look_at(source: str, weights_dir: Path | None) -> Known:
         return Known(source, "mini")
     if is_file_name(source) and not exists(Path(source).expanduser()):
         refuse_pickle(source)
-        return Known(source, None, (f"{source} is not here{_near(source)}.",))
+        return Known(source, None, (f"{source}: there is no such file here{_near_file(source)}.",), lost=True)
     if find_checkpoint(source, None, weights_dir).path is None:
         return Known(source, None, (f"{source} is not on this machine yet; `fetch` gets it.",))
-    facts = open_named(source, None, weights_dir).facts
-    return Known(source, facts.family, tuple(_hints(source, facts)))
+    found = open_named(source, None, weights_dir)
+    return Known(source, "mini" if _is_small(found) else found.facts.family, tuple(_hints(source, found.facts)))
 
 
-def _near(source: str) -> str:
+def _is_small(checkpoint: Checkpoint) -> bool:
+    """Whether it draws images of the embedded family's size, whatever its files say of its family."""
+    size = read_config(checkpoint.config / "unet" / "config.json", UnetConfig).get("sample_size")
+    return isinstance(size, int) and size <= SMALL_LATENTS
+
+
+def _near_file(source: str) -> str:
+    """The end of a sentence on a file that is not there: the nearest name in its folder, if any."""
     folder = Path(source).expanduser().parent
     names = [path.name for path in folder.glob("*.safetensors")] if exists(folder) else []
     return did_you_mean(Path(source).name, names)

@@ -30,6 +30,8 @@ class Draft(NamedTuple):
     variants: tuple[Variant, ...]
     notes: tuple[str, ...]
     """What was assumed, and what the user should know of the files."""
+    lost: tuple[str, ...] = ()
+    """Of the notes, those on files that are not here, and that nothing could fetch."""
 
 
 def make_draft(checkpoints: Sequence[str], loras: Sequence[str], weights_dir: Path | None) -> Draft:
@@ -53,7 +55,8 @@ def make_draft(checkpoints: Sequence[str], loras: Sequence[str], weights_dir: Pa
     weights = (f"Weight 1.0 for {joined(unsaid)}; :0.8 at the end sets another.",) if unsaid else ()
     alone = ("There is one variant, and nothing to compare it with: add --checkpoint or --lora.",)
     notes = (*(note for one in known for note in one.notes), *assumed, *weights, *(alone if len(variants) < 2 else ()))
-    return Draft(family, variants, notes)
+    lost = tuple(note for one in known if one.lost for note in one.notes)
+    return Draft(family, variants, notes, lost)
 
 
 def init_suite(draft: Draft, name: str) -> Suite:

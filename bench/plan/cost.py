@@ -68,7 +68,8 @@ def drawing_seconds(
 ) -> tuple[float | None, str]:
     """Seconds to draw so many images of each variant, and in words what that rests on; None where it is not known.
 
-    By the timings of a run on such a device, scaled by steps and pixels; else by the figures of known cards.
+    By the timings of a run on such a device, scaled by steps and pixels, where a variant that it has not timed counts
+    as its slowest; else by the figures of known cards.
 
     Args:
         suite: its settings count.
@@ -83,9 +84,11 @@ def drawing_seconds(
     wanted = {name: count for name, count in drawn.items() if count}
     if timed is not None and timed.info.machine.device_name == machine.device_name:
         seconds = scaled_seconds(suite, timed)
-        if wanted.keys() <= seconds.keys():
-            total = sum(count * seconds[name] for name, count in wanted.items())
-            return total, f"by the timings in {timed.path}, of one image at a time, scaled by steps and pixels"
+        if seconds:
+            slowest = max(seconds.values())
+            total = sum(count * seconds.get(name, slowest) for name, count in wanted.items())
+            others = "" if wanted.keys() <= seconds.keys() else ", its slowest variant for those that it has not"
+            return total, f"by the timings in {timed.path}, of one image at a time, scaled by steps and pixels{others}"
     parts = parts_of(suite.variants[0], weights_needed(suite, weights_dir))
     estimate = estimate_time(suite, machine, None, parts)
     if estimate.render_s is None:

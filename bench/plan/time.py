@@ -74,8 +74,11 @@ def estimate_time(suite: Suite, machine: Machine, run: Run | None, parts: Parts 
             )
     card = THROUGHPUTS.get(machine.device_name)
     if card is None or parts is None or abs(parts.unet_parameters / SDXL_UNET_PARAMETERS - 1) > LIKE_SDXL:
-        how = f"hotart-bench measure {argument(suite.source or suite.name)}"
-        basis = f"Not known for this device and model before a first timing: {how}"
+        basis = "Not known for this device and model before a first timing"
+        if suite.measure.rounds:
+            basis += f": hotart-bench measure {argument(suite.source or suite.name)}"
+        else:
+            basis += " of one like it, and this suite plans none ([measure] rounds = 0)."
         return TimeEstimate(render_s=None, measure_s=None, basis=basis)
     return TimeEstimate(
         render_s=images * len(suite.variants) * image_seconds(card, settings, settings.batch or 1),
@@ -85,7 +88,7 @@ def estimate_time(suite: Suite, machine: Machine, run: Run | None, parts: Parts 
 
 
 def scaled_seconds(suite: Suite, run: Run) -> dict[str, float]:
-    """Seconds for one image of each variant that a run of other settings has timed, scaled to the suite's settings.
+    """Seconds for one image of each variant that a run of other settings has timed, scaled to a suite's settings.
 
     (end_to_end - steps x denoise_step + steps' x denoise_step') x the ratio of pixels, by medians; a step costs half
     without guidance and twice with ``heun``, which asks the UNet twice. Of one image at a time: for batches an upper
@@ -95,11 +98,11 @@ def scaled_seconds(suite: Suite, run: Run) -> dict[str, float]:
     passes = _passes(ours) / _passes(theirs)
     pixels = ours.width * ours.height / (theirs.width * theirs.height)
     found = {}
-    for variant in suite.variants:
-        whole, step = (_median(run, name, variant.name) for name in ("end_to_end", "denoise_step"))
+    for variant in dict.fromkeys(timing.variant for timing in run.timings):
+        whole, step = (_median(run, name, variant) for name in ("end_to_end", "denoise_step"))
         if whole and step:
             steps_s = min(whole, theirs.steps * step)
-            found[variant.name] = (whole - steps_s + steps_s * passes) * pixels
+            found[variant] = (whole - steps_s + steps_s * passes) * pixels
     return found
 
 

@@ -15,7 +15,7 @@ from bench.cli.app import LISTS, build
 from bench.cli.app import VERBS as TABLE
 from bench.stopping import SIGNALS
 
-FIRST = ["run", "render", "score", "measure", "report", "compare", "plot"]
+FIRST = ["quick", "init", "run", "render", "score", "measure", "report", "compare", "plot"]
 VERBS = [
     *FIRST,
     "gate",

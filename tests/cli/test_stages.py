@@ -27,6 +27,8 @@ def test_run_without_flags_means_the_whole_suite_in_its_own_folder(cli, stages, 
         "ray": None,
         "allow_remote": False,
         "steps": None,
+        "only": None,
+        "notes": (),
     }
 
 
