@@ -185,6 +185,40 @@ def test_batches_are_those_of_the_suite_whatever_is_left(there, tmp_path_factory
     assert not missing_batches(SUITE, "base", [record(key) for key in SEED_OF], tmp_path_factory.getbasetemp())
 
 
+@given(there=st.sets(st.sampled_from(sorted(SEED_OF))), only=st.sets(st.sampled_from(sorted(SEED_OF))))
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_with_only_some_images_wanted_batches_are_those_that_lack_one_of_them(there, only, tmp_path_factory):
+    renders = [record(key) for key in sorted(there)]
+    found = missing_batches(SUITE, "base", renders, tmp_path_factory.getbasetemp(), only)
+    drawn = [[(key.prompt_id, key.sample) for key in batch] for batch in found]
+    assert drawn == [batch for batch in BATCHES if set(batch) & only - there]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_of_a_batch_just_the_images_that_are_wanted_are_written_and_the_rest_comes_later(painted, folder, device):
+    only = {("pier", 1), ("hen", 2)}
+    assert render_base(folder, device, only=only) == 2
+    assert painted.batches == BATCHES[1:]
+    assert records(folder).keys() == only
+    before = {path: path.read_bytes() for path in folder.path.rglob("*.png")}
+    assert len(before) == 2
+    assert render_base(folder, device, only=only) == 0
+    painted.batches.clear()
+    assert render_base(folder, device) == 8
+    assert painted.batches == BATCHES[:2]
+    assert len(records(folder)) == 9
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_progress_counts_the_images_that_are_wanted(painted, folder):
+    told = []
+    render_base(
+        folder, only={("fox", 0), ("fox", 1)}, progress=lambda stage, done, total, note="": told.append((done, total))
+    )
+    assert told[0] == (0, 2)
+    assert told[-1] == (2, 2)
+
+
 def test_an_image_without_its_file_and_another_variants_image_count_for_nothing(tmp_path):
     kept = [record(key, image=f"images/base/{key[0]}-{key[1]}.png") for key in BATCHES[2]]
     assert len(missing_batches(SUITE, "base", kept, tmp_path)) == 3

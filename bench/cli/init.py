@@ -48,9 +48,8 @@ def init(
     """
     options.check_weights_dir(weights_dir)
     if output.suffix != ".toml":
-        raise UsageError(
-            f"-o: {output} is no .toml file, as a suite is.", f"-o {argument(output.with_suffix('.toml'))}"
-        )
+        better = argument(output.with_suffix(".toml"))
+        raise UsageError(f"-o: {output} is no .toml file, as a suite is.", f"give -o {better}")
     if exists(output) and not force:
         raise UsageError(f"{output}: is there already.", "give --force to replace it, or another file with -o")
     draft = make_draft(checkpoint, lora or (), weights_dir)

@@ -48,6 +48,13 @@ class Files(NamedTuple):
     missing: tuple[str, ...]
     """Metrics that are left out, since their weights are not here."""
 
+    def texts(self, folder: Path) -> dict[Path, str]:
+        """What is written into a folder, from which relative sources start."""
+        return {
+            folder / self.suite_file.name: suite_text(self.suite, folder, HEADING),
+            folder / self.prompt_file.name: prompts_text(self.suite.prompts),
+        }
+
 
 def quick(
     checkpoint: Checkpoints,
@@ -76,38 +83,53 @@ def quick(
     options.check_device(device)
     options.check_weights_dir(weights_dir)
     draft = make_draft(checkpoint, lora or (), weights_dir)
-    if draft.lost:
-        raise WeightsError(draft.lost[0], "check the path; hotart-bench quick --help shows what may be named")
-    for variant in draft.variants:
-        places(variant, weights_dir)  # a LoRA that is neither here nor of the Hub is told before anything is written
+    _refuse_lost(draft, weights_dir)
     name = quick_name(draft)
     place = RUNS / name if output is None else as_place(output)
     files = _files(draft, name, place, weights_dir)
-    with tempfile.TemporaryDirectory() as aside:
-        suite = _read(files, Path(aside) if dry_run else None, limit, replace=fresh)
+    with tempfile.TemporaryDirectory() as aside:  # so that what is refused leaves nothing
+        suite = msgspec.structs.replace(_write(files, Path(aside), limit), source=str(files.suite_file))
     folder = RUNS / f"{name}-limit-{limit}" if output is None and suite.limit is not None else place
-    if not quiet or dry_run:
-        tell_draft(draft, suite)
     notes = _notes(files)
-    if not quiet and draft.family != "mini" and pick_device(device) == "cpu":
-        say(
-            "This draws on the CPU, where an image takes minutes: a GPU needs a torch that was built for it, "
-            "https://pytorch.org/get-started/locally/"
-        )
+    if not quiet or dry_run:
+        _tell(draft, suite, None if ray else device)
     if dry_run:
         for note in notes:
             say(note)
         say_run_cost(suite, folder, device=device, weights_dir=weights_dir, ray=ray, fresh=fresh)
         return DONE
+    if not fresh:
+        _refuse_changed(files)
+    _write(files, files.suite_file.parent, limit)
     do_stage("all", suite, folder, quiet, device=device, weights_dir=weights_dir, ray=ray, fresh=fresh, notes=notes)
     if not quiet:
         say(f"  its suite and prompts, to change and go on with: hotart-bench run {argument(files.suite_file)}")
     return DONE
 
 
+def _refuse_lost(draft: Draft, weights_dir: Path | None) -> None:
+    """Raises WeightsError for a checkpoint or LoRA that is neither here nor of the Hub, before anything is written."""
+    if draft.lost:
+        raise WeightsError(draft.lost[0], "check the path; hotart-bench quick --help shows what may be named")
+    for variant in draft.variants:
+        places(variant, weights_dir)
+
+
+def _tell(draft: Draft, suite: Suite, device: str | None) -> None:
+    """Says what is drawn, and on a CPU what becomes of large images there."""
+    tell_draft(draft, suite)
+    if device is not None and draft.family != "mini" and pick_device(device) == "cpu":
+        say(
+            "It is drawn on the CPU, where an image takes minutes; a GPU needs a torch that was built for it: "
+            "https://pytorch.org/get-started/locally/"
+        )
+
+
 def _files(draft: Draft, name: str, place: Path | str, weights_dir: Path | None) -> Files:
     """The suite with the metrics whose weights are here, and where it and its prompts lie: beside the run folder."""
     beside = RUNS / str(place).rstrip("/").rpartition("/")[2] if is_url(place) else Path(place)
+    if beside.name in ("", ".."):
+        raise UsageError(f"-o: {place} names no folder that the suite could lie beside.", "-o runs/look, for example")
     suite_file, prompt_file = (beside.with_name(f"{beside.name}{end}") for end in (".toml", ".jsonl"))
     suite, registry = quick_suite(draft, name, prompt_file.name), installed()
     usable = usable_metrics(suite, registry)
@@ -121,26 +143,18 @@ def _is_here(metric: str, registry: Registry, weights_dir: Path | None) -> bool:
     return all(file.path is not None for entry in entries for file in look_up(entry, weights_dir))
 
 
-def _read(files: Files, aside: Path | None, limit: int | None, *, replace: bool) -> Suite:
-    """The suite of the files, which are written first: beside the run folder, or for a dry run ``aside``."""
-    folder = files.suite_file.parent if aside is None else aside
-    texts = {
-        files.suite_file.name: suite_text(files.suite, folder, HEADING),
-        files.prompt_file.name: prompts_text(files.suite.prompts),
-    }
-    if aside is None and not replace:
-        _refuse_changed(files, texts[files.suite_file.name], texts[files.prompt_file.name])
+def _write(files: Files, folder: Path, limit: int | None) -> Suite:
+    """Writes the suite and its prompts into a folder, and reads them as `run` would."""
     make_folder(folder)
-    for name, text in texts.items():
-        write_whole(folder / name, text.encode())
-    found = read_suite(str(folder / files.suite_file.name), limit)
-    return msgspec.structs.replace(found, source=str(files.suite_file))
+    for path, text in files.texts(folder).items():
+        write_whole(path, text.encode())
+    return read_suite(str(folder / files.suite_file.name), limit)
 
 
-def _refuse_changed(files: Files, suite: str, prompts: str) -> None:
+def _refuse_changed(files: Files) -> None:
     """Raises UsageError where a file is there that these arguments would not have made; metrics may have come."""
-    for path, text, read in ((files.suite_file, suite, _without_metrics), (files.prompt_file, prompts, str)):
-        if exists(path) and read(read_text(path)) != read(text):
+    for path, text in files.texts(files.suite_file.parent).items():
+        if exists(path) and _without_metrics(read_text(path)) != _without_metrics(text):
             raise UsageError(
                 f"{path}: is there, and is not what this command would write.",
                 f"hotart-bench run {argument(files.suite_file)} goes on with it; --fresh replaces it, -o takes another "
