@@ -42,9 +42,10 @@ def init(
     has comments, and is yours to change.
 
     Examples:
-      hotart-bench init --checkpoint old.safetensors --checkpoint new.safetensors -o my.toml
-      hotart-bench init --checkpoint base.safetensors --lora spo.safetensors:0.8 --lora dpo.safetensors
-      hotart-bench init --checkpoint stabilityai/stable-diffusion-xl-base-1.0 --checkpoint merge.safetensors
+      hotart-bench init --checkpoint old.safetensors --checkpoint new.safetensors
+      hotart-bench init --checkpoint old.safetensors --lora spo.safetensors:0.8
+      hotart-bench init --checkpoint owner/name --checkpoint D:/new.safetensors
+      hotart-bench init --checkpoint mini --lora mini:spo -o my.toml
     """
     options.check_weights_dir(weights_dir)
     if output.suffix != ".toml":

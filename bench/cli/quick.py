@@ -16,7 +16,7 @@ from bench.cli.init import tell_draft
 from bench.cli.options import Checkpoints, Device, DryRun, Fresh, Limit, Loras, Output, Quiet, Ray, WeightsDir
 from bench.cli.printing import DONE, say
 from bench.cli.stages import do_stage
-from bench.cli.targets import as_place, read_suite
+from bench.cli.targets import as_place, names_run, read_suite
 from bench.documents import exists, read_text
 from bench.draft.make import Draft, make_draft, prompts_text, quick_name, quick_suite, usable_metrics
 from bench.draft.suite_text import suite_text, with_metrics
@@ -77,8 +77,9 @@ def quick(
     Examples:
       hotart-bench quick --checkpoint mini --lora mini:spo
       hotart-bench quick --checkpoint old.safetensors --checkpoint new.safetensors
-      hotart-bench quick --checkpoint base.safetensors --lora spo.safetensors:0.8 --dry-run
-      hotart-bench quick --checkpoint old.safetensors --checkpoint new.safetensors --limit 4 -o runs/look
+      hotart-bench quick --checkpoint old.safetensors --lora spo.safetensors:0.8
+      hotart-bench quick --checkpoint mini --lora mini:spo --limit 4 -o runs/look
+      hotart-bench quick --checkpoint mini --lora mini:spo:0.5 --dry-run
     """
     options.check_device(device)
     options.check_weights_dir(weights_dir)
@@ -92,7 +93,7 @@ def quick(
     folder = RUNS / f"{name}-limit-{limit}" if output is None and suite.limit is not None else place
     notes = _notes(files)
     if not quiet or dry_run:
-        _tell(draft, suite, None if ray else device)
+        _tell(draft, suite, None if ray or names_run(str(folder)) else device)
     if dry_run:
         for note in notes:
             say(note)

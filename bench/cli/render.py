@@ -57,7 +57,7 @@ def render(
     Examples:
       hotart-bench render mini
       hotart-bench render reports/runs/mini --variants spo
-      hotart-bench render reports/runs/mini --prompt-id mini-portrait-03 --sample 0
+      hotart-bench render RUN --prompt-id mini-portrait-03 --sample 0
       hotart-bench render sdxl --tag portrait --dry-run
       hotart-bench render my-suite.toml -o runs/mine --fresh
     """

@@ -99,7 +99,7 @@ def find_family(known: Sequence[Known]) -> tuple[DraftFamily, tuple[str, ...]]:
             f"{told}; a suite draws all its variants with the same settings, so it takes one family.",
             "make a suite of each",
         )
-    family = next(iter(families), "sdxl")
+    family: DraftFamily = next(iter(families), "sdxl")
     unknown = [one.source for one in known if one.family is None]
     if not unknown:
         return family, ()

@@ -216,8 +216,8 @@ def _info(work: Work, old: RunInfo | None, found: dict[str, Fingerprint], scorin
     notes = lora_notes(variants)
     if old is not None:
         outdated = {FUSED, *lora_notes(old.variants)}
-        kept = (note for note in old.settings_notes if note not in outdated and not note.startswith(NOT_SCORED))
-        notes = (*notes, *kept)
+        still = (note for note in old.settings_notes if note not in outdated and not note.startswith(NOT_SCORED))
+        notes = (*notes, *still)
         return msgspec.structs.replace(
             old, suite=suite, variants=variants, metrics=metrics, trained_on=trained, settings_notes=notes
         )

@@ -14,6 +14,7 @@ FIGURES = {
     "help_over_python": "commands.figure_help",
     "start_over_plain_python": "commands.figure_start",
     "run_s": "commands.figure_run",
+    "quick_mini_s": "commands.figure_quick",
     "run_peak_gib": "commands.figure_run",
     "rerun_of_finished_run_s": "commands.figure_run",
     "render_over_floor": "rendering.figure_render",

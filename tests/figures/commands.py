@@ -32,6 +32,16 @@ def figure_run() -> tuple[Figure, ...]:
     )
 
 
+def figure_quick() -> tuple[Figure, ...]:
+    """``quick`` on the embedded family with its SPO LoRA, from the start of the process to the report, 3 times."""
+    walls = []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as place:
+            models = ["--checkpoint", "mini", "--lora", "mini:spo"]
+            walls.append(timed([installed_command(), "quick", *models, "-o", str(Path(place) / "run"), "--quiet"]))
+    return (figure_of("quick_mini_s", walls, "<=", 40),)
+
+
 def figure_help() -> tuple[Figure, ...]:
     """The wall of ``--help`` over that of a Python that imports typer, 7 times in turns after one unseen."""
     help_command = [installed_command(), "--help"]
