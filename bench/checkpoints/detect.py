@@ -128,7 +128,9 @@ def _other(tensors: Mapping[str, Stored]) -> tuple[str, str]:
     if not tensors:
         return "an empty file: it holds no tensors", "get the file again"
     if any(LORA.search(name) for name in tensors):
-        return "a LoRA, not a checkpoint", "give it to a checkpoint: loras = [{ path = FILE, weight = 1.0 }]"
+        return "a LoRA, not a checkpoint", (
+            "give it to a checkpoint: loras = [{ path = FILE, weight = 1.0 }] in a suite, --lora FILE on a command line"
+        )
     if len(tensors) <= 4 and EMBEDDING & tensors.keys():
         return "a textual-inversion embedding, not a checkpoint", ""
     if any_name(r"control_model\.|input_hint_block\."):

@@ -271,6 +271,14 @@ def test_a_note_of_an_older_release_on_loras_that_were_not_fused_is_put_right(wo
     assert load_run(path).info.settings_notes == (UNFUSED, "Another note.")
 
 
+def test_notes_of_the_command_are_kept_and_those_on_missing_weights_until_the_next(worker, tmp_path):
+    path = tmp_path / "run"
+    run(path, notes=(f"{NOT_SCORED}pickscore.", "Another note."))
+    assert load_run(path).info.settings_notes == (f"{NOT_SCORED}pickscore.", "Another note.")
+    run(path)
+    assert load_run(path).info.settings_notes == ("Another note.",)
+
+
 # --- what a command reads ------------------------------------------------------------------
 
 
