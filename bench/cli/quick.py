@@ -93,7 +93,9 @@ def quick(
     folder = RUNS / f"{name}-limit-{limit}" if output is None and suite.limit is not None else place
     notes = _notes(files)
     if not quiet or dry_run:
-        _tell(draft, suite, None if ray or names_run(str(folder)) else device)
+        tell_draft(draft, suite)
+        if draft.family != "mini" and ray is None and (is_url(folder) or not names_run(str(folder))):
+            _tell_of_processor(device)
     if dry_run:
         for note in notes:
             say(note)
@@ -116,10 +118,9 @@ def _refuse_lost(draft: Draft, weights_dir: Path | None) -> None:
         places(variant, weights_dir)
 
 
-def _tell(draft: Draft, suite: Suite, device: str | None) -> None:
-    """Says what is drawn, and on a CPU what becomes of large images there."""
-    tell_draft(draft, suite)
-    if device is not None and draft.family != "mini" and pick_device(device) == "cpu":
+def _tell_of_processor(device: str) -> None:
+    """Says what large images take where no GPU is found, as with a torch that was built without."""
+    if pick_device(device) == "cpu":
         say(
             "It is drawn on the CPU, where an image takes minutes; a GPU needs a torch that was built for it: "
             "https://pytorch.org/get-started/locally/"

@@ -9,13 +9,14 @@ from typing import Literal, NamedTuple
 
 from bench.checkpoints.checkpoint import Checkpoint
 from bench.checkpoints.configurations import UnetConfig, read_config
-from bench.checkpoints.locate import SHIPPED, find_checkpoint, refuse_pickle
+from bench.checkpoints.locate import SHIPPED, find_checkpoint, find_lora, refuse_pickle
 from bench.documents import exists
 from bench.draft.sources import is_file_name
 from bench.errors import UsageError, WeightsError
 from bench.formatting import did_you_mean, joined
+from bench.lora.parse import read_adapter
 from bench.merge.load import open_named
-from bench.records import CheckpointFacts
+from bench.records import CheckpointFacts, Lora
 
 DraftFamily = Literal["mini", "sdxl", "sd15"]
 """The shipped suite whose prompt sets, metrics and settings a new one begins with."""
@@ -84,6 +85,19 @@ def _hints(source: str, facts: CheckpointFacts) -> list[str]:
             f"{source} is called as a model of few steps is: set steps, guidance_scale and sampler as its page says."
         )
     return found
+
+
+def look_at_lora(lora: Lora, known: Known, weights_dir: Path | None) -> str | None:
+    """Why a LoRA does not fit a checkpoint, where both are here; None where it does, or one of them is not."""
+    if known.family is None:
+        return None
+    try:
+        place = find_lora(lora.path, weights_dir)
+        if place.path is not None:
+            read_adapter(Path(place.path), open_named(known.source, None, weights_dir).tensors, lora.leave_out)
+    except WeightsError as error:
+        return f"{error.message} {f'({error.hint})' if error.hint else ''}".strip()
+    return None
 
 
 def find_family(known: Sequence[Known]) -> tuple[DraftFamily, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from bench import documents
-from bench.draft.families import DraftFamily, find_family, look_at
+from bench.draft.families import DraftFamily, find_family, look_at, look_at_lora
 from bench.draft.sources import make_variants, read_checkpoint, read_lora, stem_of
 from bench.draft.suite_text import template
 from bench.formatting import joined
@@ -51,10 +51,17 @@ def make_draft(checkpoints: Sequence[str], loras: Sequence[str], weights_dir: Pa
     variants = make_variants(sources, [lora for lora, _ in found])
     known = [look_at(source, weights_dir) for source in sources]
     family, assumed = find_family(known)
+    unfit = [look_at_lora(lora, known[0], weights_dir) for lora, _ in found]
     unsaid = [lora.path for lora, said in found if not said]
     weights = (f"Weight 1.0 for {joined(unsaid)}; :0.8 at the end sets another.",) if unsaid else ()
     alone = ("There is one variant, and nothing to compare it with: add --checkpoint or --lora.",)
-    notes = (*(note for one in known for note in one.notes), *assumed, *weights, *(alone if len(variants) < 2 else ()))
+    notes = (
+        *(note for one in known for note in one.notes),
+        *assumed,
+        *filter(None, unfit),
+        *weights,
+        *(alone if len(variants) < 2 else ()),
+    )
     lost = tuple(note for one in known if one.lost for note in one.notes)
     return Draft(family, variants, notes, lost)
 

@@ -10,9 +10,10 @@ from tiny_checkpoints import tiny_state, write_lora
 
 from bench.checkpoints.families import family_tensors
 from bench.checkpoints.ldm_layout import ldm_tensors
-from bench.draft.families import Known, find_family, look_at
+from bench.draft.families import Known, find_family, look_at, look_at_lora
 from bench.errors import UsageError, WeightsError
 from bench.merge.write import header, ordered, size_of
+from bench.records import Lora
 
 V_PREDICTION = {"modelspec.prediction_type": "v"}
 
@@ -103,3 +104,16 @@ def test_families_do_not_mix_and_the_unknown_are_taken_for_the_others():
     assert find_family([Known("a", "sdxl")]) == ("sdxl", ())
     with pytest.raises(UsageError, match=r"a is SD 1\.5 and c is SDXL"):
         find_family([*known, Known("c", "sdxl")])
+
+
+def test_a_lora_that_does_not_fit_is_said(tmp_path):
+    write_lora(tmp_path / "tiny.safetensors")
+    fits, foreign = Lora(str(tmp_path / "tiny.safetensors")), Lora("mini:spo")
+    tiny = Known("random:tiny", "mini")
+    assert look_at_lora(fits, tiny, None) is None
+    assert "random:sd15" not in (look_at_lora(fits, Known("gone.safetensors", None), None) or "")
+    said = look_at_lora(foreign, Known("random:sd15", "sd15"), None)
+    assert said is not None
+    assert "mini:spo" in said or "spo" in said
+    assert "no such LoRA file" in (look_at_lora(Lora("gone.safetensors"), tiny, None) or "")
+    assert look_at_lora(Lora("owner/name:x.safetensors"), tiny, None) is None

@@ -16,7 +16,7 @@ from bench.records import Lora, MeasurePlan, RunOptions, Suite
 from bench.report import write_report
 from bench.report.facts import is_current
 from bench.run import run_all, run_stage
-from bench.run.status import FUSED, UNFUSED, lora_notes
+from bench.run.status import FUSED, NOT_SCORED, UNFUSED, lora_notes
 from bench.store import journal, load_run
 
 SUITE = replace(painted.SUITE, measure=MeasurePlan(rounds=0))
