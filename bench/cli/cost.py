@@ -89,11 +89,17 @@ def say_cost(
     if not missing:
         return
     known = [time for time in seconds if time is not None]
-    if len(known) == len(costs):
-        basis = basis if basis.startswith("by ") else f"({basis[:1].lower()}{basis[1:].rstrip('.')})"
-        say(f"Time: about {duration(sum(known))} to draw {basis}; {on_top} on top.")
+    say_time(sum(known) if len(known) == len(costs) else None, basis, on_top)
+
+
+def say_time(seconds: float | None, basis: str, on_top: str, doing: str = "draw") -> None:
+    """Says how long it takes and what that rests on, or why that is not known."""
+    words = f"{basis[:1].lower()}{basis[1:].rstrip('.')}"
+    if seconds is None:
+        say(f"Time: {words}.")
     else:
-        say(f"Time: {basis[:1].lower()}{basis[1:]}")
+        said = words if words.startswith("by ") else f"({words})"
+        say(f"Time: about {duration(seconds)} to {doing} {said}; {on_top} on top.")
 
 
 def timed_run(suite: Suite) -> Run | None:

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.cost import say_run_cost
+from bench.cli.cost import say_run_cost, say_time
 from bench.cli.options import Device, DryRun, Fresh, Limit, Output, Quiet, Ray, RunOrSuite, Variants, WeightsDir
 from bench.cli.printing import DONE, Columns, print_table, say, show
 from bench.cli.stages import do_stage
 from bench.cli.targets import as_place, default_folder, find_target, names_run
 from bench.compare import compare_run, variant_pairs
 from bench.errors import UsageError
-from bench.formatting import decimals_for, duration, interval, plural, quantity, signed
+from bench.formatting import argument, decimals_for, interval, plural, quantity, signed
 from bench.metrics import installed
 from bench.records import AttributedMetric, Run, StepAttribution, StepCurve, StepPlan, Suite, WindowFront
 from bench.report.steps import StepsView, gain_cell, share_cell, steps_view, window_span
@@ -177,17 +177,18 @@ def say_windows(suite: Suite) -> None:
 
 
 def _say_cost(suite: Suite, plan: StepPlan, folder: str | Path, variants: str | None) -> None:
-    """Images, decodings, scores, disk, and the time as far as the run's timings tell it."""
+    """Says images, decodings, scores and disk, and the time as far as the run's timings tell it."""
     jobs, seconds = _missing(suite, plan, folder, options.variants_of(suite, variants))
     if not jobs:
         say("No step score is missing.")
         return
     cost = step_cost(suite, jobs, seconds)
-    time = "" if cost.seconds is None else f", about {duration(cost.seconds)} of drawing and decoding by its timings"
     say(
         f"Steps {', '.join(map(str, plan.at))}: {plural(cost.images, 'image')} drawn, {cost.decodes:,} predicted ones "
-        f"decoded, {plural(cost.scores, 'score')}, {quantity(float(cost.disk_bytes), 'byte')} on the disk{time}."
+        f"decoded, {plural(cost.scores, 'score')}, {quantity(float(cost.disk_bytes), 'byte')} on the disk."
     )
+    unknown = f"not known before a first timing: hotart-bench measure {argument(folder)}"
+    say_time(cost.seconds, "by its timings" if cost.seconds is not None else unknown, "the metrics", "draw and decode")
 
 
 def _missing(
