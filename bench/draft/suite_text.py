@@ -14,8 +14,6 @@ from bench.records import Lora, MeasurePlan, Settings, Suite, Variant
 from bench.suite import load_suite
 from bench.suite.limits import quantity_of
 
-SETTINGS = ("width", "height", "steps", "guidance_scale", "sampler", "schedule", "dtype", "batch")
-"""Those that are written, if they are not what they are when left out; the rest stays away."""
 COMMENTS = {
     "samples": "images of each prompt, each from noise of its own",
     "guidance_scale": "the CFG scale",
@@ -65,12 +63,10 @@ def _told(name: str, value: object) -> str:
 
 
 def _settings(settings: Settings) -> Iterator[str]:
-    usual = {one.name: one.default for one in msgspec.structs.fields(Settings)}
-    for name in SETTINGS:
-        value = getattr(settings, name)
-        if name != "batch" and value == usual[name]:
-            continue
-        yield _told(name, "auto" if value is None else value)
+    for one in msgspec.structs.fields(Settings):
+        value = getattr(settings, one.name)
+        if one.name in ("dtype", "batch") or value != one.default:  # these two are what a user changes first
+            yield _told(one.name, "auto" if one.name == "batch" and value is None else value)
 
 
 def _variants(variants: Sequence[Variant], folder: Path) -> Iterator[list[str]]:

@@ -104,3 +104,13 @@ def test_relative_files_are_found_from_the_suites_folder(mini_copy, tmp_path, mo
     folder.mkdir(parents=True)
     (folder / "x.toml").write_text(suite_text(made, folder, []), "utf-8")
     assert load_suite("deep/er/x.toml").variants[0].checkpoint == str(mini_copy)
+
+
+def test_every_setting_that_is_not_the_usual_one_is_written(tmp_path):
+    made = init_suite(draft("sdxl"), "x")
+    settings = msgspec.structs.replace(
+        made.settings, sampler="dpmpp_2m", schedule="karras", clip_skip=2, vae_tiling=True, batch=None, crop=(8, 0)
+    )
+    made = msgspec.structs.replace(made, settings=settings)
+    (tmp_path / "x.toml").write_text(suite_text(made, tmp_path, []), "utf-8")
+    assert load_suite(str(tmp_path / "x.toml")).settings == settings
