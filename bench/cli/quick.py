@@ -101,8 +101,7 @@ def quick(
             say(note)
         say_run_cost(suite, folder, device=device, weights_dir=weights_dir, ray=ray, fresh=fresh)
         return DONE
-    if not fresh:
-        _refuse_changed(files)
+    _make_room(files, fresh=fresh)
     _write(files, files.suite_file.parent, limit)
     do_stage("all", suite, folder, quiet, device=device, weights_dir=weights_dir, ray=ray, fresh=fresh, notes=notes)
     if not quiet:
@@ -153,15 +152,27 @@ def _write(files: Files, folder: Path, limit: int | None) -> Suite:
     return read_suite(str(folder / files.suite_file.name), limit)
 
 
-def _refuse_changed(files: Files) -> None:
-    """Raises UsageError where a file is there that these arguments would not have made; metrics may have come."""
-    for path, text in files.texts(files.suite_file.parent).items():
-        if exists(path) and _without_metrics(read_text(path)) != _without_metrics(text):
+def _changed(files: Files) -> list[Path]:
+    """The files that are there and that these arguments would not have made; metrics may have come since."""
+    texts = files.texts(files.suite_file.parent)
+    return [
+        path
+        for path, text in texts.items()
+        if exists(path) and _without_metrics(read_text(path)) != _without_metrics(text)
+    ]
+
+
+def _make_room(files: Files, *, fresh: bool) -> None:
+    """Keeps what the user changed: with ``fresh`` under another name; else raises UsageError."""
+    for path in _changed(files):
+        if not fresh:
             raise UsageError(
                 f"{path}: is there, and is not what this command would write.",
-                f"hotart-bench run {argument(files.suite_file)} goes on with it; --fresh replaces it, -o takes another "
+                f"hotart-bench run {argument(files.suite_file)} goes on with it; --fresh begins anew, -o takes another "
                 "folder",
             )
+        path.replace(path.with_name(f"{path.name}.old"))
+        say(f"{path} was changed, and is now {path.name}.old.")
 
 
 def _without_metrics(text: str) -> object:

@@ -68,8 +68,11 @@ def test_the_same_command_again_is_taken_and_a_changed_file_is_not(cli, stages, 
     assert "is not what this command would write" in refused.err
     assert f"hotart-bench run {HERE}.toml" in refused.err
     assert "steps = 21" in path.read_text("utf-8")
-    assert cli("quick", *MINI, "--fresh").code == 0
+    anew = cli("quick", *MINI, "--fresh")
+    assert anew.code == 0
+    assert "quick-mini-spo.toml.old" in anew.err
     assert path.read_text("utf-8") == written
+    assert "steps = 21" in Path(f"{path}.old").read_text("utf-8")
     Path(f"{HERE}.jsonl").write_text('{"id": "a", "prompt": "b"}\n', "utf-8")
     assert cli("quick", *MINI).code == 2
     assert len(stages.calls) == 4
