@@ -33,8 +33,6 @@ EXIF_TAGS = {0x9286: USER_COMMENT, 0x010E: "ImageDescription", 0x010F: "Make", 0
 class Carried:
     """What a file carries beside its pixels."""
 
-    size: tuple[int, int] | None = None
-    """Width and height in pixels of the file, where its header is of a PNG."""
     texts: dict[str, str] = field(default_factory=dict)
     """By keyword. Of two with one keyword the first counts, as Pillow takes it."""
     notes: list[str] = field(default_factory=list)
@@ -63,9 +61,7 @@ def read_carried(data: bytes) -> Carried:
 
 def _read_png(data: bytes, found: Carried) -> None:
     for kind, body in _png_chunks(data):
-        if kind == b"IHDR" and len(body) == 13:
-            found.size = struct.unpack_from(">II", body)
-        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+        if kind in (b"tEXt", b"zTXt", b"iTXt"):
             _read_text_chunk(kind, body, found)
         elif kind == b"eXIf":
             _read_exif(body, found)

@@ -86,7 +86,8 @@ def read_fooocus_text(found: Infotext) -> PictureFacts:
         for name, weight in weights.items()
     )
     told = bool(weights) or not hashes
-    unknown = {name: why for name, why in said.unknown.items() if name != "loras"}
+    schedule = said.schedule or word(other.pop("Scheduler", None))
+    unknown = {name: why for name, why in said.unknown.items() if name not in ("loras", schedule and "schedule")}
     if not told:
         unknown["loras"] = "their hashes stand there without weights"
     return msgspec.structs.replace(
@@ -94,7 +95,7 @@ def read_fooocus_text(found: Infotext) -> PictureFacts:
         prompt=found.prompt if raw is None else raw,
         negative=found.negative if raw_negative is None else raw_negative,
         loras=loras if told else None,
-        schedule=said.schedule or word(other.pop("Scheduler", None)),
+        schedule=schedule,
         other=other,
         unknown=unknown,
         notes=(),

@@ -66,7 +66,7 @@ def split_infotext(text: str) -> Infotext:
 
 
 def read_settings(line: str) -> dict[str, str]:
-    """The values of a line by their keys: quoted as JSON, JSON itself, or up to the next comma. The last of a key wins."""
+    """The values of a line by their keys: quoted as JSON, JSON itself, or up to a comma. The last of a key wins."""
     found: dict[str, str] = {}
     at = 0
     while at < len(line):

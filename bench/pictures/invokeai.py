@@ -20,7 +20,7 @@ KARRAS = "_k"
 def read_invoke(table: Mapping[str, Any]) -> PictureFacts:
     """What the decoded JSON of ``invokeai_metadata`` says."""
     sampler, schedule = _scheduler(table.get("scheduler"))
-    model = table.get("model") if isinstance(table.get("model"), dict) else {}
+    model = _table(table.get("model"))
     loras = _loras(table.get("loras"))
     why = {"model_hash": "InvokeAI's hash is not the sha256 of the file"}
     if schedule is None:
@@ -48,6 +48,10 @@ def read_invoke(table: Mapping[str, Any]) -> PictureFacts:
         rng=_device(table.get("rand_device")),
         other=other,
     )
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _scheduler(value: object) -> tuple[str | None, str | None]:
@@ -84,7 +88,7 @@ def _loras(value: object) -> tuple[PictureLora, ...] | None:
 
 def read_old_invoke(table: Mapping[str, Any]) -> PictureFacts:
     """What ``sd-metadata`` says; its prompt may hold the negative one in square brackets, so that is not told."""
-    image = table.get("image") if isinstance(table.get("image"), dict) else {}
+    image = _table(table.get("image"))
     sampler, schedule = _scheduler(image.get("sampler"))
     return facts(
         "InvokeAI",

@@ -156,13 +156,17 @@ class MeasurePlan(Record, frozen=True):
     warmups: int = 1
 
 
-class ExternalImages(Record, frozen=True):
+class ExternalImages(Record, frozen=True, omit_defaults=True):
     """Where images come from that were not rendered here."""
 
     images: str
     """The folder, as the user gave it."""
     prompts: str
     """The file that pairs images with prompts, as the user gave it; empty where there is none."""
+    variants: tuple[str, ...] = ()
+    """Those that were chosen, the reference first; () for all."""
+    settings: str = ""
+    """What the images themselves say of their settings, in a line; empty where they were not asked."""
 
 
 class Sweep(Record, frozen=True):

@@ -1,0 +1,96 @@
+"""What makes two pictures a pair: everything that they say but their model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from bench.pictures.folders import Picture
+from bench.pictures.infotext import without_tags
+from bench.pictures.read import our_names
+from bench.records import PictureFacts, PictureLora
+
+TAGGED = ("A1111", "Forge", "SD.Next", "A1111-like", "hotart-bench")
+"""Programs in whose prompts ``<lora:...>`` is a LoRA and no word."""
+IGNORED = (
+    "User", "Template", "Negative Template", "Negative template", "TI hashes", "Hashes", "Civitai resources",
+    "Civitai metadata", "Created Date", "Script", "X Type", "X Values", "Fixed X Values", "Y Type", "Y Values",
+    "Fixed Y Values", "Z Type", "Z Values", "Fixed Z Values", "Batch size", "Batch pos", "Generator", "App",
+    "model_hash", "tensor_hash", "signed_hash", "date", "generation_time", "created_by", "Hires VAE", "batch_size",
+    "Model hash", "Grid",
+)  # fmt: skip
+"""Of ``PictureFacts.other``, what changes no pixel or says the model again."""
+INPAINTED = ("Mask blur", "Inpaint area", "Masked area padding", "Mask mode")
+Value = str | int | float | None
+Key = tuple[tuple[str, Value], ...]
+
+
+def words_of(said: PictureFacts) -> str:
+    """The prompt as metrics read it: without LoRA tags where the program takes them out."""
+    prompt = said.prompt or ""
+    return without_tags(prompt) if said.program in TAGGED else prompt
+
+
+def model_of(said: PictureFacts) -> str:
+    """What a picture's model is known by: its hash, else its name; empty where neither is told."""
+    return said.model_hash or said.model or ""
+
+
+def lora_text(loras: Sequence[PictureLora] | None) -> str:
+    """LoRAs with their weights as one text: ``glow-0.8+ink-0.5-1``."""
+    if loras is None:
+        return "unknown-loras"
+    words = []
+    for one in loras:
+        name = re.sub(r"\.safetensors$", "", one.name.replace("\\", "/").rpartition("/")[2])
+        weights = dict.fromkeys(f"{weight:g}" for weight in (one.text_weight, one.unet_weight) if weight is not None)
+        words.append("-".join([name, *weights]))
+    return "+".join(sorted(words))
+
+
+def key_of(picture: Picture, *, with_loras: bool) -> Key:
+    """Everything that a picture says but its model, and its LoRAs where these tell variants apart."""
+    said = picture.facts
+    names = our_names(said)
+    automatic = said.schedule == "Automatic" and names.schedule is None
+    seed: Value = said.seed if picture.source == "picture" else picture.place
+    values: dict[str, Value] = {
+        "program": said.program,
+        "prompt": words_of(said),
+        "negative prompt": said.negative,
+        "seed": seed,
+        "steps": said.steps,
+        "sampler": names.sampler or said.sampler,
+        "schedule": "Automatic" if automatic else names.schedule or said.schedule,
+        "CFG": said.cfg,
+        "size": None if said.size is None else "{} x {}".format(*said.size),
+        "clip skip": said.clip_skip,
+        "RNG": said.rng,
+        "second pass": None if said.hires is None else str(said.hires),
+    }
+    if with_loras:
+        values["LoRAs"] = None if said.loras is None else lora_text(said.loras)
+    other = {name: value for name, value in said.other.items() if name not in IGNORED}
+    if "VAE hash" in other:
+        other.pop("VAE", None)
+    return (*values.items(), *sorted(other.items()))
+
+
+def unpairable(picture: Picture) -> str | None:
+    """Why a picture has no partner whatever the other side has; None where it may have one."""
+    said = picture.facts
+    if picture.source != "picture":
+        return None
+    if said.seed is None:
+        return f"their seed cannot be told: {said.unknown['seed']}"
+    if said.other.get("batch_size", "1") != "1" and said.program == "ComfyUI":
+        return "one of a batch, and which one is not stored"
+    if set(INPAINTED) & said.other.keys():
+        return "inpainted"
+    if "initimagecreativity" in said.other:
+        return "drawn from another picture, which is not named"
+    if "Denoising strength" in said.other and "Init image hash" not in said.other and said.program in TAGGED:
+        return "drawn from another picture, which is not named"
+    if "Hires checkpoint" in said.other:
+        return "another model drew their second pass"
+    return None
