@@ -203,10 +203,8 @@ def _benchmarks(folder: Path, paths: list[Path]) -> Benchmarks:
     styles = {}
     for parent in {path.parent for path in paths}:
         file = _style_file(folder, parent)
-        if file is not None:
-            prompts = _json(file)
-            if not isinstance(prompts, list) or not all(isinstance(one, str) for one in prompts):
-                raise SuiteError(f"{file}: is not a list of prompts, as the pictures of {parent} need it.")
+        prompts = None if file is None else _json(file)
+        if isinstance(prompts, list) and prompts and all(isinstance(one, str) for one in prompts):
             styles[parent] = prompts
     return Benchmarks(styles, _by_name(folder))
 

@@ -21,14 +21,13 @@ FIELDS = tuple(
 
 
 def whole(value: object) -> int | None:
-    """A whole number from 0 to 2^64, also written as text or as a float without fraction; None for anything else."""
+    """A whole number of 64 bits, 0 or more, also written as text or as a float; None for anything else."""
     number = real(value)
-    if number is None or not 0 <= number <= 2**64 or number != int(number):
+    if number is None or number != int(number):
         return None
-    if isinstance(value, int):
-        return value
-    text = str(value).strip()
-    return int(text) if text.isascii() and text.isdigit() else int(number)
+    text = str(value).strip()  # a float has no room for the last digits of a seed
+    exact = int(text) if text.isascii() and text.isdigit() else int(number)
+    return exact if 0 <= exact < 2**64 else None
 
 
 def real(value: object) -> float | None:
