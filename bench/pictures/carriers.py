@@ -16,8 +16,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-
-from PIL import Image
+from typing import Literal
 
 from bench.score.images import ImageFileError, kind_of
 
@@ -155,30 +154,48 @@ def _read_exif(data: bytes, found: Carried) -> None:
         found.notes.append(f"its Exif was not read: more than {MOST_BYTES // 2**20} MiB")
         return
     found.left_bytes -= len(data)
-    exif = Image.Exif()
-    try:
-        exif.load(data)
-        entries = [*exif.items(), *exif.get_ifd(EXIF_FOLDER).items()]
-    except Exception as error:  # Pillow raises whatever damaged Exif leads it to
-        found.notes.append(f"its Exif is damaged ({type(error).__name__})")
+    tiff = data.removeprefix(b"Exif\0\0")
+    sign = {b"MM": ">", b"II": "<"}.get(tiff[:2])
+    if sign is None:
+        found.notes.append("its Exif is damaged")
         return
-    big = data.removeprefix(b"Exif\0\0").startswith(b"MM")
-    for tag, value in entries:
-        name = EXIF_TAGS.get(tag)
-        if name is not None and isinstance(value, bytes | str):
-            found.add(name, comment_text(value, big) if name == USER_COMMENT else _plain_text(value))
-
-
-def _plain_text(value: bytes | str) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+    entries = []
     try:
-        return value.encode("latin-1").decode()  # Pillow reads Exif's texts as Latin-1, and UTF-8 is what is written
-    except UnicodeError:
-        return value
+        for tag, body in _entries(tiff, sign, struct.unpack_from(f"{sign}I", tiff, 4)[0]):
+            entries += (
+                [(tag, body)] if tag != EXIF_FOLDER else _entries(tiff, sign, int.from_bytes(body, _ORDERS[sign]))
+            )
+    except struct.error:
+        found.notes.append("its Exif is damaged: it ends early")
+    for tag, body in entries:
+        name = EXIF_TAGS.get(tag, "")
+        found.add(name, comment_text(body, sign == ">") if name == USER_COMMENT else _plain_text(body))
 
 
-def comment_text(value: bytes | str, big_endian: bool) -> str:
+_ORDERS: dict[str, Literal["big", "little"]] = {">": "big", "<": "little"}
+
+
+def _entries(tiff: bytes, sign: str, at: int) -> Iterator[tuple[int, bytes]]:
+    """The wanted tags of a folder of TIFF, texts, bytes or a number of 32 bits, as bytes; of each the first."""
+    seen = set[int]()
+    (count,) = struct.unpack_from(f"{sign}H", tiff, at)
+    for place in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind, number = struct.unpack_from(f"{sign}HHI", tiff, place)
+        size = number * {1: 1, 2: 1, 4: 4, 7: 1}.get(kind, 0)
+        start = place + 8 if size <= 4 else struct.unpack_from(f"{sign}I", tiff, place + 8)[0]
+        if size and tag not in seen and (tag in EXIF_TAGS or tag == EXIF_FOLDER):
+            seen.add(tag)
+            yield tag, tiff[start : start + size]
+
+
+def _plain_text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def comment_text(value: bytes, big_endian: bool) -> str:
     """The text of a UserComment: eight bytes that name its encoding, then the text.
 
     UTF-16 is read by its byte order mark, else by where its zero bytes stand, since the standard leaves the order open
@@ -188,8 +205,6 @@ def comment_text(value: bytes | str, big_endian: bool) -> str:
         value: what the tag holds.
         big_endian: the byte order of the Exif that it stands in.
     """
-    if isinstance(value, str):
-        return _plain_text(value)
     code, text = value[:8], value[8:]
     if code == b"UNICODE\0":
         return text.decode(_order_of(text, big_endian), "replace").removeprefix("\ufeff")

@@ -25,8 +25,8 @@ Value = str | int | float | None
 Key = tuple[tuple[str, Value], ...]
 
 
-def words_of(said: PictureFacts) -> str:
-    """The prompt as metrics read it: without LoRA tags where the program takes them out."""
+def typed_prompt(said: PictureFacts) -> str:
+    """The prompt as it was typed, weights included, without LoRA tags where the program takes them out."""
     prompt = said.prompt or ""
     return without_tags(prompt) if said.program in TAGGED else prompt
 
@@ -56,7 +56,7 @@ def key_of(picture: Picture, *, with_loras: bool) -> Key:
     seed: Value = said.seed if picture.source == "picture" else picture.place
     values: dict[str, Value] = {
         "program": said.program,
-        "prompt": words_of(said),
+        "prompt": typed_prompt(said),
         "negative prompt": said.negative,
         "seed": seed,
         "steps": said.steps,

@@ -18,7 +18,7 @@ from bench.documents import IMAGE_BYTES, read_bytes, sha256_of
 from bench.errors import IncomparableError, SuiteError
 from bench.formatting import joined, listed, plural
 from bench.pictures.folders import Picture, Pictures
-from bench.pictures.keys import TAGGED, Key, Value, key_of, unpairable, words_of
+from bench.pictures.keys import TAGGED, Key, Value, key_of, typed_prompt, unpairable
 from bench.pictures.remarks import EXAMPLES, doubts, left_out_notes, made_by, seed_word, settings_of
 from bench.pictures.variants import Split, in_order, split_variants
 from bench.score.images import ImageFileError, open_picture
@@ -95,7 +95,7 @@ def unusable(picture: Picture) -> str | None:
         return "far larger than what was asked for: grids, or upscaled after they were drawn"
     if said.prompt is None:
         return f"their prompt cannot be told: {said.unknown['prompt']}"
-    if not words_of(said).strip():
+    if not typed_prompt(said).strip():
         return "their prompt is empty"
     return None
 
