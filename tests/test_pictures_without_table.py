@@ -111,6 +111,16 @@ def test_metrics_that_need_prompts_take_those_of_the_pictures(tmp_path: Path, cl
     assert "did you mean 'blur'" in answer.err
 
 
+def test_runs_of_other_settings_are_not_compared(tmp_path: Path, cli) -> None:
+    for name, cfg in (("low", 5), ("high", 7)):
+        write(tmp_path / name / "1.png", a1111(cfg, infotext("a fox", CFG_scale=cfg)))
+        out = ("-o", tmp_path / f"run-{name}", "--metrics", "blur", "--device", "cpu")
+        assert cli("score", "--images", tmp_path / name, *out).code == 0
+    answer = cli("compare", tmp_path / "run-low", tmp_path / "run-high")
+    assert answer.code == 4
+    assert "settings.guidance_scale is 5.0" in answer.err
+
+
 # inspect.
 
 

@@ -100,6 +100,8 @@ def score(
                 limits=allowed,
                 machine=machine,
                 notes=table.notes,
+                steps=table.steps,
+                guidance_scale=table.cfg,
                 fresh=fresh,
                 progress=progress,
             )
@@ -129,6 +131,8 @@ class _Table(NamedTuple):
     pairs: tuple[Pair, ...]
     source: ExternalImages
     notes: tuple[str, ...] = ()
+    steps: int = 0
+    cfg: float = 0.0
 
 
 def _table(images: Path, prompts: Path | None, chosen: tuple[str, ...] | None, progress: Progress) -> _Table:
@@ -142,7 +146,7 @@ def _table(images: Path, prompts: Path | None, chosen: tuple[str, ...] | None, p
         return _Table(read_pairs(None, images), ExternalImages(images=str(images), prompts=""))
     found = pair_pictures(pictures, images, chosen)
     source = ExternalImages(images=str(images), prompts="", variants=chosen or (), settings=found.settings)
-    return _Table(found.pairs, source, tuple(found.notes))
+    return _Table(found.pairs, source, tuple(found.notes), found.steps, found.cfg)
 
 
 def _check_metrics(text: str | None) -> None:

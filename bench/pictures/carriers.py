@@ -159,16 +159,14 @@ def _read_exif(data: bytes, found: Carried) -> None:
     if sign is None:
         found.notes.append("its Exif is damaged")
         return
-    entries = []
+    entries = list[tuple[int, bytes]]()
     try:
         for tag, body in _entries(tiff, sign, struct.unpack_from(f"{sign}I", tiff, 4)[0]):
-            entries += (
-                [(tag, body)] if tag != EXIF_FOLDER else _entries(tiff, sign, int.from_bytes(body, _ORDERS[sign]))
-            )
+            inner = tag == EXIF_FOLDER
+            entries += _entries(tiff, sign, int.from_bytes(body, _ORDERS[sign])) if inner else [(tag, body)]
     except struct.error:
         found.notes.append("its Exif is damaged: it ends early")
-    for tag, body in entries:
-        name = EXIF_TAGS.get(tag, "")
+    for name, body in ((EXIF_TAGS[tag], body) for tag, body in entries if tag in EXIF_TAGS):
         found.add(name, comment_text(body, sign == ">") if name == USER_COMMENT else _plain_text(body))
 
 

@@ -39,6 +39,10 @@ class Pairing:
     """Sentences: what was paired by what, what was left out and why."""
     settings: str = ""
     """What all pictures say of their settings, in a line; empty where they say nothing."""
+    steps: int = 0
+    """Of all pictures; 0 where they differ or do not say."""
+    cfg: float = 0.0
+    """Likewise."""
 
 
 def pair_pictures(pictures: Pictures, folder: Path, chosen: Sequence[str] | None = None) -> Pairing:
@@ -224,7 +228,13 @@ def _table(kept: Mapping[str, dict[Key, list[Picture]]], keys: Sequence[Key], us
                 )
                 for number, one in enumerate(several)
             ]
-    return Pairing(tuple(pairs), settings=settings_of([one.facts for one in used]))
+    steps, cfg = {one.facts.steps for one in used}, {one.facts.cfg for one in used}
+    return Pairing(
+        tuple(pairs),
+        settings=settings_of([one.facts for one in used]),
+        steps=(steps.pop() or 0) if len(steps) == 1 else 0,
+        cfg=(cfg.pop() or 0.0) if len(cfg) == 1 else 0.0,
+    )
 
 
 def _prompt_id(prompt: str, negative: str) -> str:

@@ -11,6 +11,7 @@ from bench.pictures.keys import lora_text
 from bench.records import PictureFacts
 
 EXAMPLES = 3
+MOST_REASONS = 12
 
 
 def settings_of(said: Sequence[PictureFacts]) -> str:
@@ -80,9 +81,12 @@ def doubts(found: Sequence[Picture], kept: Sequence[str]) -> Iterable[str]:
 
 
 def left_out_notes(left_out: Mapping[str, list[str]]) -> list[str]:
-    """A sentence on each reason for which pictures were left out, most first."""
+    """A sentence on each reason for which pictures were left out, most first; rare reasons are counted together."""
     order = sorted(left_out.items(), key=lambda one: -len(one[1]))
-    return [f"{plural(len(names), 'picture')} left out, {why}: {_examples(names)}." for why, names in order]
+    notes = [f"{plural(len(names), 'picture')} left out, {why}: {_examples(names)}." for why, names in order]
+    rest = [name for _, names in order[MOST_REASONS:] for name in names]
+    more = [f"{plural(len(rest), 'more picture')} left out, for other reasons: {_examples(rest)}."] if rest else []
+    return notes[:MOST_REASONS] + more
 
 
 def _examples(names: Sequence[str]) -> str:

@@ -105,8 +105,8 @@ class Embedding(Record, frozen=True):
 class Settings(Record, frozen=True):
     """Whatever changes pixels. Lengths in pixels, ``guidance_scale`` is the CFG scale.
 
-    Of external images (``Suite.external_images``) only the size that most of them have is known: ``sampler`` is
-    ``none``, and steps and guidance scale are 0, since nothing was rendered.
+    Of external images (``Suite.external_images``) the size that most of them have is known, and steps and guidance
+    scale where all say the same of themselves, else 0; ``sampler`` is ``none``, since nothing was rendered.
     """
 
     width: int

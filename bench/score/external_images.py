@@ -98,6 +98,8 @@ def import_images(
     limits: Sequence[Limit],
     machine: Machine,
     notes: Sequence[str] = (),
+    steps: int = 0,
+    guidance_scale: float = 0.0,
     fresh: bool = False,
     progress: Progress | None = None,
 ) -> Suite:
@@ -116,6 +118,9 @@ def import_images(
         limits: how much worse is allowed, for a later gate.
         machine: the facts of this machine.
         notes: sentences on how the images were paired, where that was by what they say themselves.
+        steps: that all images say they have, which makes them comparable only with their like; 0 where they differ, or
+            do not say.
+        guidance_scale: likewise.
         fresh: start over; the old folder is kept beside it.
         progress: told ``("read", images read, images)``.
 
@@ -124,7 +129,7 @@ def import_images(
         IncomparableError, UsageError, MachineError: as ``RunFolder.open``.
     """
     images = _probe_images(pairs, progress)
-    suite = _suite(images, source, metrics, limits)
+    suite = _suite(images, source, metrics, limits, steps, guidance_scale)
     with RunFolder.open(output, suite=suite, protocol_digest=protocol_digest(suite), fresh=fresh) as folder:
         known = {(item.variant, item.prompt_id, item.sample): item for item in folder.renders()}
         said = (*_what_is_known(notes), *_notes(suite, images))
@@ -193,7 +198,12 @@ def probe_image(path: Path) -> ImageFacts:
 
 
 def _suite(
-    images: Sequence[ExternalImage], source: ExternalImages, metrics: Sequence[str], limits: Sequence[Limit]
+    images: Sequence[ExternalImage],
+    source: ExternalImages,
+    metrics: Sequence[str],
+    limits: Sequence[Limit],
+    steps: int,
+    guidance_scale: float,
 ) -> Suite:
     sizes = Counter(image.file.size for image in images if image.file.size is not None)
     if not sizes:
@@ -215,7 +225,7 @@ def _suite(
         samples=1 + max(image.sample for image in images),
         seed=0,
         metrics=tuple(metrics),
-        settings=Settings(width=width, height=height, steps=0, guidance_scale=0.0, sampler="none"),
+        settings=Settings(width=width, height=height, steps=steps, guidance_scale=guidance_scale, sampler="none"),
         variants=tuple(Variant(name=variant, checkpoint=UNKNOWN) for variant in variants),
         limits=tuple(limits),
         measure=MeasurePlan(rounds=0, images=0, warmups=0),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from drawn_pictures import a1111, comfy, drawn, encoded, graph, infotext, node, png, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bench.errors import IncomparableError, SuiteError, UsageError
 from bench.pictures.folders import read_pictures, says_nothing
@@ -28,13 +31,13 @@ def notes(found: Pairing) -> str:
     return " ".join(found.notes)
 
 
-def fill(folder: Path, model: str, *, seeds: Sequence[int] = (1, 2), start: int = 0, **settings: object) -> None:
+def fill(folder: Path, model: str, *, seeds: Sequence[int] = (1, 2), start: int = 0, **said: object) -> None:
     """Pictures of every prompt and seed by one model, named as A1111 names them."""
     numbers = iter(range(start, start + 1000))
     for prompt in PROMPTS:
         for seed in seeds:
             number = next(numbers)
-            text = infotext(prompt, model=model, Seed=seed, **settings)
+            text = infotext(prompt, model=model, Seed=seed, **said)
             write(folder / f"{number:05}-{seed}.png", a1111(number, text))
 
 
@@ -121,7 +124,7 @@ def test_pictures_of_one_model_are_one_variant_with_samples_by_seed(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("said", "words"),
     [
         ({"Sampler": "Euler a"}, "sampler (dpmpp_2m, there euler_a)"),
         ({"CFG_scale": 5}, "CFG (7.0, there 5.0)"),
@@ -133,10 +136,10 @@ def test_pictures_of_one_model_are_one_variant_with_samples_by_seed(tmp_path: Pa
         ({"Seed": 77}, "none of this prompt has its seed"),
     ],
 )
-def test_what_differs_in_a_setting_is_no_pair_and_the_setting_is_named(settings, words, tmp_path: Path) -> None:
+def test_what_differs_in_a_setting_is_no_pair_and_the_setting_is_named(said, words, tmp_path: Path) -> None:
     for name, number in (("old", 0), ("new", 100)):
         fill(tmp_path / name, name, start=number)
-        odd = {"Seed": 3} | (settings if name == "new" else {})
+        odd = {"Seed": 3} | (said if name == "new" else {})
         write(tmp_path / name / "odd.png", a1111(number + 50, infotext("a fox", model=name, **odd)))
     found = paired(tmp_path)
     assert len(found.pairs) == 12
@@ -200,6 +203,32 @@ def test_equal_settings_with_other_pixels_are_told_of_and_used_by_no_side(tmp_pa
     found = paired(tmp_path)
     assert len(found.pairs) == 10
     assert "equal in all that they say, and yet other pictures: new/00100-1.png, new/again.png" in notes(found)
+
+
+def test_many_reasons_are_counted_together(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        fill(tmp_path / name, name, start=100 * (name == "new"))
+    for steps in range(30, 60):
+        write(tmp_path / "old" / f"{steps}.png", a1111(steps, infotext("a fox", model="old", Steps=steps, Seed=1)))
+    found = paired(tmp_path)
+    assert sum("left out" in note for note in found.notes) == 13
+    assert "18 more pictures left out, for other reasons" in notes(found)
+
+
+@given(st.permutations(range(6)))
+@settings(max_examples=20, deadline=None)
+def test_the_names_of_files_do_not_count(order: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        wanted = {}
+        for number, name in enumerate(order):
+            prompt, seed = PROMPTS[number % 3], number // 3
+            for model in ("old", "new"):
+                data = a1111(number + 50 * (model == "new"), infotext(prompt, model=model, Seed=seed))
+                write(folder / model / f"{name}.png", data)
+                wanted[model, prompt, seed] = data
+        found = pair_pictures(read_pictures(folder), folder)
+        assert {(one.variant, one.prompt, one.sample): one.image.read_bytes() for one in found.pairs} == wanted
 
 
 # What is no picture of its own.
