@@ -44,7 +44,7 @@ def inspect(
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
-    """What a checkpoint or LoRA file is, and what it would change, or what a picture says of how it was made.
+    """What a checkpoint or LoRA file is and would change; what a picture says.
 
     A LoRA is shown with its layout, kinds, ranks and alphas. Against a checkpoint also: the keys applied, the size
     of the change by module and block, what is rounded away, and how many numbers would be NaN or infinite. A key that

@@ -111,10 +111,7 @@ def _too_large(picture: Picture) -> bool:
     return picture.size[0] * picture.size[1] > LARGER * said.size[0] * said.size[1]
 
 
-# Which variant a picture is of.
-
-
-# The key.
+# The pictures of a variant by their keys.
 
 
 def _by_key(
@@ -190,9 +187,8 @@ def _paired(keyed: Mapping[str, dict[Key, list[Picture]]], folder: Path, left_ou
     for name in kept:
         _name_unpaired(name, keyed, kept, shared, left_out)
     order = [key for key in keyed[reference] if key in shared]
-    return _table(
-        {name: keyed[name] for name in kept}, order, [one for name in kept for one in _of(keyed[name], order)]
-    )
+    used = [one for name in kept for one in _of(keyed[name], order)]
+    return _table({name: keyed[name] for name in kept}, order, used)
 
 
 def _of(by_key: Mapping[Key, list[Picture]], keys: Iterable[Key]) -> list[Picture]:
