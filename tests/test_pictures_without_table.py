@@ -23,7 +23,8 @@ def bring(folder: Path, *models: str, prompts: int = 10, mixed: bool = False) ->
             for seed in (11, 12):
                 name = f"{100 * shift + 2 * number + seed:05}-{seed}.png"
                 place = folder / "2024-05-01" if mixed else folder / model
-                text = infotext(prompt, model=model, Seed=seed)
+                marked = f"{model} <script>alert(2)</script>" if not mixed else model
+                text = infotext(prompt, model=model, Seed=seed, Model=marked)
                 write(place / name, a1111(1000 * shift + 10 * number + seed, text))
     return folder
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from bench.pictures.parameters import GENERATOR
 from bench.pictures.values import facts, real, size_of, whole, word
 from bench.records import Hires, PictureFacts, PictureLora
 
@@ -120,7 +121,7 @@ def facts_of_settings(program: str, found: Infotext) -> PictureFacts:
     """The record of a text's parts."""
     said, defaults = found.settings, program in DEFAULTS
     sampler, schedule = _sampler(said, defaults)
-    loras, why, notes = _loras(found)
+    loras, why, notes = (_own_loras(said), "", []) if program == GENERATOR else _loras(found)
     skip = said.get("Clip skip", said.get("CLiP-skip"))
     hires = _hires(said)
     other = {key: value for key, value in said.items() if key not in TAKEN}
@@ -151,8 +152,8 @@ def facts_of_settings(program: str, found: Infotext) -> PictureFacts:
 
 def _program(said: Mapping[str, str]) -> str:
     version = said.get("Version", "")
-    if said.get("Generator") == "hotart-bench":
-        return "hotart-bench"
+    if said.get("Generator") == GENERATOR:
+        return GENERATOR
     if said.get("App") == "SD.Next":
         return "SD.Next"
     for name in ("Fooocus", "ComfyUI"):
@@ -211,6 +212,19 @@ def _loras(found: Infotext) -> tuple[tuple[PictureLora, ...] | None, str, list[s
     extra = sorted(hashes.keys() - {one.name.replace(":", "").replace(",", "") for one in loras})
     notes = [f"LoRAs with a hash and without a tag in the prompt: {', '.join(extra)[:200]}"] if extra else []
     return tuple(loras), "", notes
+
+
+def _own_loras(said: Mapping[str, str]) -> tuple[PictureLora, ...]:
+    """The LoRAs of a picture of ours, whose weights stand in a key: ``glow: 0.8; te 0.5``, also parts and steps."""
+    hashes = named_values(said.get("Lora hashes", ""))
+    loras = []
+    for name, text in named_values(said.get("Lora weights", "")).items():
+        weight, *parts = (part.strip() for part in text.split(";"))
+        own = dict(part.rpartition(" ")[::2] for part in parts)
+        te, unet = (real(own.pop(part, weight)) for part in ("te", "unet"))
+        called = f"{name} ({', '.join(f'{part} {value}' for part, value in own.items())})" if own else name
+        loras.append(PictureLora(name=called, text_weight=te, unet_weight=unet, hash=hashes.get(name)))
+    return tuple(loras)
 
 
 def named_values(text: str) -> dict[str, str]:

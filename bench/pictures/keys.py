@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from bench.pictures.folders import Picture
 from bench.pictures.infotext import without_tags
+from bench.pictures.parameters import GENERATOR
 from bench.pictures.read import our_names
 from bench.records import PictureFacts, PictureLora
 
-TAGGED = ("A1111", "Forge", "SD.Next", "A1111-like", "hotart-bench")
+TAGGED = ("A1111", "Forge", "SD.Next", "A1111-like")
 """Programs in whose prompts ``<lora:...>`` is a LoRA and no word."""
 IGNORED = (
     "User", "Template", "Negative Template", "Negative template", "TI hashes", "Hashes", "Civitai resources",
@@ -20,6 +21,8 @@ IGNORED = (
     "Model hash", "Grid",
 )  # fmt: skip
 """Of ``PictureFacts.other``, what changes no pixel or says the model again."""
+OWN_MODEL = ("Variant", "UNet", "UNet hash", "VAE", "VAE hash", "Lora weights")
+"""Of pictures of ours, what names the variant: parts of a checkpoint are variants too."""
 INPAINTED = ("Mask blur", "Inpaint area", "Masked area padding", "Mask mode")
 Value = str | int | float | None
 Key = tuple[tuple[str, Value], ...]
@@ -32,8 +35,13 @@ def typed_prompt(said: PictureFacts) -> str:
 
 
 def model_of(said: PictureFacts) -> str:
-    """What a picture's model is known by: its hash, else its name; empty where neither is told."""
-    return said.model_hash or said.model or ""
+    """What a picture's model is known by: its hash, else its name, of ours the variant; empty where none is told."""
+    return own_variant(said) or said.model_hash or said.model or ""
+
+
+def own_variant(said: PictureFacts) -> str:
+    """The variant that a picture of ours names; empty for those of other programs."""
+    return said.other.get("Variant", "") if said.program == GENERATOR else ""
 
 
 def lora_text(loras: Sequence[PictureLora] | None) -> str:
@@ -68,9 +76,11 @@ def key_of(picture: Picture, *, with_loras: bool) -> Key:
         "RNG": said.rng,
         "second pass": None if said.hires is None else str(said.hires),
     }
-    if with_loras:
+    ours = bool(own_variant(said))
+    if with_loras and not ours:
         values["LoRAs"] = None if said.loras is None else lora_text(said.loras)
-    other = {name: value for name, value in said.other.items() if name not in IGNORED}
+    unlike = (*IGNORED, *OWN_MODEL) if ours else IGNORED
+    other = {name: value for name, value in said.other.items() if name not in unlike}
     if "VAE hash" in other:
         other.pop("VAE", None)
     return (*values.items(), *sorted(other.items()))

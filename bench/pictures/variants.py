@@ -11,7 +11,7 @@ from bench.documents import sha256_of
 from bench.errors import UsageError
 from bench.formatting import did_you_mean, is_good_name
 from bench.pictures.folders import Picture
-from bench.pictures.keys import Key, key_of, lora_text, model_of
+from bench.pictures.keys import Key, key_of, lora_text, model_of, own_variant
 from bench.suite.images_table import ONE_VARIANT
 
 Side = TypeVar("Side")
@@ -53,14 +53,16 @@ def split_variants(usable: list[Picture], are_folders: bool, left_out: dict[str,
     tell = _loras_tell(known)
     groups: dict[tuple[str, str], list[Picture]] = defaultdict(list)
     for one in known:
-        groups[model_of(one.facts), lora_text(one.facts.loras) if tell else ""].append(one)
+        loras = lora_text(one.facts.loras) if tell and not own_variant(one.facts) else ""
+        groups[model_of(one.facts), loras].append(one)
     order = sorted(groups, key=lambda side: (side[1].count("+"), side[1] != "", _model_name(groups[side]), side))
     called = _names({side: _model_name(groups[side]) + (f"+{side[1]}" if side[1] else "") for side in order})
     return Split({called[side]: groups[side] for side in order}, "model and LoRAs" if tell else "model", tell)
 
 
 def _model_name(found: Sequence[Picture]) -> str:
-    name = found[0].facts.model or found[0].facts.model_hash or ""
+    said = found[0].facts
+    name = own_variant(said) or said.model or said.model_hash or ""
     return re.sub(r"\.(safetensors|ckpt|sft|gguf)$", "", name.replace("\\", "/").rpartition("/")[2])
 
 

@@ -8,11 +8,17 @@ from typing import Any
 
 import msgspec
 import pytest
-from drawn_pictures import a1111, comment, exif, infotext, jpeg, png
+from drawn_pictures import a1111, comment, encoded, exif, infotext, jpeg, png, write
+from fakes import make_run
 
+from bench.pictures.folders import read_pictures
 from bench.pictures.infotext import read_settings, split_infotext, without_tags
+from bench.pictures.pairing import pair_pictures
+from bench.pictures.parameters import Captions
+from bench.pictures.png import with_text
 from bench.pictures.read import our_names, read_file, read_picture
-from bench.records import PictureFacts, PictureLora
+from bench.records import PictureFacts, PictureLora, RunInfo
+from bench.suite import plan_images
 
 FILES = Path(__file__).parent / "files"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((FILES / "expected.json").read_text("utf-8"))["files"]
@@ -141,6 +147,40 @@ def test_tags_leave_the_prompt_with_the_space_about_them() -> None:
 def test_pictures_of_this_program_are_told() -> None:
     found = read_picture(a1111(1, infotext("a fox", Version="0.1.0", Generator="hotart-bench", Schedule_type="Simple")))
     assert (found.program, found.schedule, found.clip_skip) == ("hotart-bench", "Simple", None)
+
+
+def own_pictures(folder: Path, *, mixed: bool) -> RunInfo:
+    """Pictures of every variant, prompt and sample of a run, as it writes them."""
+    info = make_run("run", prompts=2, samples=2).info
+    for shift, variant in enumerate(info.suite.variants):
+        for number, planned in enumerate(plan_images(info.suite)):
+            data = with_text(encoded(100 * shift + number), Captions(info).of(variant.name, planned))
+            place = folder if mixed else folder / variant.name
+            write(place / f"{100 * shift + number}.png", data)
+    return info
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_our_own_pictures_are_pairs_again(mixed: bool, tmp_path: Path) -> None:
+    info = own_pictures(tmp_path, mixed=mixed)
+    found = pair_pictures(read_pictures(tmp_path), tmp_path)
+    assert {one.variant for one in found.pairs} == {one.name for one in info.suite.variants}
+    assert len(found.pairs) == len(info.suite.variants) * 4
+    said = read_picture(found.pairs[0].image.read_bytes())
+    planned = {one.seed for one in plan_images(info.suite)}
+    assert (said.program, said.prompt in {one.text for one in info.suite.prompts}) == ("hotart-bench", True)
+    assert said.seed in planned
+    assert our_names(said).sampler == info.suite.settings.sampler
+
+
+def test_loras_of_our_pictures_stand_in_a_key_and_not_in_the_prompt() -> None:
+    weights = '"glow: 0.8; te 0.5, ink: 1; IN01 0.25"'
+    text = infotext("a <lora:word:1>", Version=None, Lora_weights=weights, Generator="hotart-bench", Variant="spo")
+    found = read_picture(a1111(1, text))
+    assert found.loras == (
+        PictureLora(name="glow", text_weight=0.5, unet_weight=0.8),
+        PictureLora(name="ink (IN01 0.25)", text_weight=1.0, unet_weight=1.0),
+    )
 
 
 def test_sd_next_writes_the_same_frame_with_keys_of_its_own() -> None:
