@@ -99,6 +99,10 @@ def test_pictures_that_say_nothing_stand_alone_as_before_and_it_is_said(tmp_path
     assert len(load_run(tmp_path / "run").info.suite.prompts) == 3
     answer = cli("score", "--images", tmp_path / "mine", "--variants", "a,b", "-o", tmp_path / "no", *FLAGS)
     assert answer.code == 2
+    write(tmp_path / "more" / "a" / "1.png", encoded(1))
+    answer = cli("score", "--images", tmp_path / "more", "-o", tmp_path / "no", *FLAGS)
+    assert answer.code == 2
+    assert "no picture in its folders says what it was made of" in answer.err
 
 
 def test_metrics_that_need_prompts_take_those_of_the_pictures(tmp_path: Path, cli) -> None:

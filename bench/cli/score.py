@@ -30,8 +30,8 @@ from bench.cli.progress import show_progress
 from bench.cli.stages import do_stage
 from bench.cli.targets import as_place, find_target
 from bench.documents import resolved
-from bench.errors import UsageError
-from bench.formatting import did_you_mean, is_good_name, joined, listed
+from bench.errors import SuiteError, UsageError
+from bench.formatting import did_you_mean, is_good_name, joined, listed, plural
 from bench.machine import machine_facts, pick_device
 from bench.metrics import all_metrics, facts_for
 from bench.metrics.registry import Metric, Scored, SetMetric
@@ -142,7 +142,15 @@ def _table(images: Path, prompts: Path | None, chosen: tuple[str, ...] | None, p
     refuse_no_folder(images)
     pictures = read_pictures(images, progress)
     if says_nothing(pictures.found):
+        inner = [one.name for one in pictures.found if "/" in one.name]
+        if len(inner) == len(pictures.found):
+            raise SuiteError(
+                f"{images}: no picture in its folders says what it was made of, so none can be paired.",
+                "hotart-bench score --images DIR --prompts FILE.csv, with a table of images and prompts",
+            )
         say(f"{images}: no picture says what it was made of, so each stands alone, without a prompt.")
+        if inner:
+            say(f"{plural(len(inner), 'picture')} in its folders left out: {listed(inner, 3)}.")
         return _Table(read_pairs(None, images), ExternalImages(images=str(images), prompts=""))
     found = pair_pictures(pictures, images, chosen)
     source = ExternalImages(images=str(images), prompts="", variants=chosen or (), settings=found.settings)

@@ -22,7 +22,7 @@ from bench.pictures.keys import TAGGED, Key, Value, key_of, typed_prompt, unpair
 from bench.pictures.remarks import EXAMPLES, doubts, left_out_notes, made_by, seed_word, settings_of
 from bench.pictures.variants import Split, in_order, split_variants
 from bench.score.images import ImageFileError, open_picture
-from bench.suite.images_table import Pair
+from bench.suite.images_table import ONE_VARIANT, Pair
 from bench.suite.prompt_files import make_id
 
 GRID_NAMES = re.compile(r"(xyz_)?grid(-\d.*)?", re.IGNORECASE)
@@ -56,14 +56,34 @@ def pair_pictures(pictures: Pictures, folder: Path, chosen: Sequence[str] | None
     Raises:
         SuiteError: no picture can be used.
         UsageError: ``chosen`` names a variant that is not there.
-        IncomparableError: the variants have no picture in common; the sentence says what each has.
+        IncomparableError: the variants have no picture in common; the sentence says what each has. Of models that only
+            the pictures tell apart, all are one variant then, unless some were chosen.
     """
-    left_out = {reason: list(names) for reason, names in pictures.left_out.items()}
-    usable = _usable(pictures.found, left_out)
+    unused = {reason: list(names) for reason, names in pictures.left_out.items()}
+    usable = _usable(pictures.found, unused)
     if not usable:
-        raise SuiteError(f"{folder}: no picture of it can be used. {' '.join(left_out_notes(left_out))}", _HINT)
-    split = split_variants(usable, bool(pictures.folders), left_out)
-    variants = in_order(split.variants, chosen)
+        raise SuiteError(f"{folder}: no picture of it can be used. {' '.join(left_out_notes(unused))}", _HINT)
+    told = {reason: list(names) for reason, names in unused.items()}
+    split = split_variants(usable, bool(pictures.folders), told)
+    try:
+        return _pairing(pictures, split, in_order(split.variants, chosen), folder, told)
+    except IncomparableError:
+        if pictures.folders or chosen is not None:
+            raise
+    alone = Split({ONE_VARIANT: usable}, "", False)
+    found = _pairing(pictures, alone, alone.variants, folder, unused)
+    names = joined(list(split.variants)) if len(split.variants) < 5 else f"{len(split.variants)} models"
+    found.notes.insert(0, f"No picture of {names} is a pair with one of another, so all are one variant.")
+    return found
+
+
+def _pairing(
+    pictures: Pictures,
+    split: Split,
+    variants: Mapping[str, list[Picture]],
+    folder: Path,
+    left_out: dict[str, list[str]],
+) -> Pairing:
     keyed = {name: _by_key(found, split.loras_tell, left_out, len(variants)) for name, found in variants.items()}
     pairing = _paired(keyed, folder, left_out)
     pairing.notes = [*_about(keyed, pairing, pictures, split), *left_out_notes(left_out)]

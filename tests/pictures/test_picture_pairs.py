@@ -158,6 +158,17 @@ def test_folders_with_nothing_in_common_are_refused_with_what_each_has(tmp_path:
     assert "none of this prompt has its seed" in said
 
 
+def test_a_collection_of_pictures_that_are_no_pairs_is_one_variant(tmp_path: Path) -> None:
+    for number, prompt in enumerate(PROMPTS):
+        write(tmp_path / f"{number}.png", a1111(number, infotext(prompt, model=f"{number}model")))
+    found = paired(tmp_path)
+    assert [(one.variant, one.prompt) for one in found.pairs] == [("images", prompt) for prompt in PROMPTS]
+    assert "No picture of 0model, 1model and 2model is a pair with one of another" in notes(found)
+    assert "several models: 0model" in notes(found)
+    with pytest.raises(IncomparableError):
+        paired(tmp_path, ("0model", "1model"))
+
+
 def test_a_third_model_with_nothing_in_common_is_left_out_and_named(tmp_path: Path) -> None:
     fill(tmp_path / "a", "a")
     fill(tmp_path / "b", "b", start=100)
