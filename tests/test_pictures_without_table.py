@@ -144,7 +144,7 @@ def test_inspect_says_why_nothing_can_be_told_and_refuses_what_is_for_weights(tm
     drawn(1).save(tmp_path / "1.webp")
     answer = cli("inspect", tmp_path / "1.webp")
     assert answer.code == 0
-    assert "carries no text of a program that draws" in answer.out
+    assert "carries no text of a program that is known" in answer.out
     answer = cli("inspect", tmp_path / "1.webp", "--weight", "0.5")
     assert answer.code == 2
     assert "is a picture" in answer.err

@@ -44,15 +44,15 @@ def own_variant(said: PictureFacts) -> str:
     return said.other.get("Variant", "") if said.program == GENERATOR else ""
 
 
-def lora_text(loras: Sequence[PictureLora] | None) -> str:
-    """LoRAs with their weights as one text: ``glow-0.8+ink-0.5-1``."""
+def lora_text(loras: Sequence[PictureLora] | None, *, hashes: bool = False) -> str:
+    """LoRAs with their weights, and their hashes where that is asked for, as one text: ``glow-0.8+ink-0.5-1``."""
     if loras is None:
         return "unknown-loras"
     words = []
     for one in loras:
         name = re.sub(r"\.safetensors$", "", one.name.replace("\\", "/").rpartition("/")[2])
         weights = dict.fromkeys(f"{weight:g}" for weight in (one.text_weight, one.unet_weight) if weight is not None)
-        words.append("-".join([name, *weights]))
+        words.append("-".join([name, *weights]) + (f" ({one.hash})" if hashes and one.hash else ""))
     return "+".join(sorted(words))
 
 
@@ -78,7 +78,7 @@ def key_of(picture: Picture, *, with_loras: bool) -> Key:
     }
     ours = bool(own_variant(said))
     if with_loras and not ours:
-        values["LoRAs"] = None if said.loras is None else lora_text(said.loras)
+        values["LoRAs"] = None if said.loras is None else lora_text(said.loras, hashes=True)
     unlike = (*IGNORED, *OWN_MODEL) if ours else IGNORED
     other = {name: value for name, value in said.other.items() if name not in unlike}
     if "VAE hash" in other:
@@ -99,7 +99,11 @@ def unpairable(picture: Picture) -> str | None:
         return "inpainted"
     if "initimagecreativity" in said.other:
         return "drawn from another picture, which is not named"
-    if "Denoising strength" in said.other and "Init image hash" not in said.other and said.program in TAGGED:
+    first_pass = {
+        "Init image hash",
+        "First pass size",
+    } & said.other.keys()  # the second as before 2023, of a second pass
+    if "Denoising strength" in said.other and not first_pass and said.program in TAGGED:
         return "drawn from another picture, which is not named"
     if "Hires checkpoint" in said.other:
         return "another model drew their second pass"

@@ -24,7 +24,7 @@ INFOTEXT = ("parameters", USER_COMMENT, "Comment", "ImageDescription")
 """Where A1111's text and JSON of its kind may stand, in the order in which they are looked at."""
 AFTERWARDS = ("postprocessing", "extras")
 """Texts of A1111's tab Extras: the picture was upscaled or restored after it was drawn."""
-NOTHING = "the picture carries no text of a program that draws"
+NOTHING = "the picture carries no text of a program that is known"
 UNKNOWN = "unknown"
 
 
@@ -80,7 +80,7 @@ def _by_content(texts: Mapping[str, str]) -> PictureFacts | None:
 
 
 def read_text(text: str, scheme: str | None = None) -> PictureFacts | None:
-    """What one text says: A1111's, or JSON of SwarmUI or Fooocus; None where it is none of them.
+    """What one text says: A1111's, or JSON of SwarmUI or Fooocus, or a graph; None where it is none of them.
 
     Args:
         text: of a picture, or of the ``.txt`` beside it.
@@ -88,7 +88,7 @@ def read_text(text: str, scheme: str | None = None) -> PictureFacts | None:
     """
     table = _table(text)
     if table is not None:
-        return swarmui.read_swarm(table) or fooocus.read_fooocus(table)
+        return swarmui.read_swarm(table) or fooocus.read_fooocus(table) or comfyui.read_graph(text)
     found = infotext.read_infotext(text)
     if found is not None and (scheme == "a1111" or found.program == "Fooocus"):
         return fooocus.read_fooocus_text(infotext.split_infotext(text))

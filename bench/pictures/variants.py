@@ -53,10 +53,10 @@ def split_variants(usable: list[Picture], are_folders: bool, left_out: dict[str,
     tell = _loras_tell(known)
     groups: dict[tuple[str, str], list[Picture]] = defaultdict(list)
     for one in known:
-        loras = lora_text(one.facts.loras) if tell and not own_variant(one.facts) else ""
+        loras = lora_text(one.facts.loras, hashes=True) if tell and not own_variant(one.facts) else ""
         groups[model_of(one.facts), loras].append(one)
     order = sorted(groups, key=lambda side: (side[1].count("+"), side[1] != "", _model_name(groups[side]), side))
-    called = _names({side: _model_name(groups[side]) + (f"+{side[1]}" if side[1] else "") for side in order})
+    called = _names({side: _called(groups[side], side[1] != "") for side in order})
     return Split({called[side]: groups[side] for side in order}, "model and LoRAs" if tell else "model", tell)
 
 
@@ -66,11 +66,16 @@ def _model_name(found: Sequence[Picture]) -> str:
     return re.sub(r"\.(safetensors|ckpt|sft|gguf)$", "", name.replace("\\", "/").rpartition("/")[2])
 
 
+def _called(found: Sequence[Picture], with_loras: bool) -> str:
+    loras = lora_text(found[0].facts.loras) if with_loras else ""
+    return _model_name(found) + (f"+{loras}" if loras else "")
+
+
 def _loras_tell(found: Iterable[Picture]) -> bool:
     """Whether what is equal but for the LoRAs was drawn with several sets of them."""
     seen: dict[Key, set[str]] = defaultdict(set)
     for one in found:
-        seen[key_of(one, with_loras=False)].add(lora_text(one.facts.loras))
+        seen[key_of(one, with_loras=False)].add(lora_text(one.facts.loras, hashes=True))
     return any(len(texts) > 1 for texts in seen.values())
 
 

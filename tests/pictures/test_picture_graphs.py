@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from drawn_pictures import comfy, graph, node, png
+from drawn_pictures import comfy, comment, exif, graph, jpeg, node, png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -170,6 +170,10 @@ def test_nan_in_a_graph_is_no_number() -> None:
     assert "NaN" in text
     found = read_picture(png({"prompt": text}))
     assert (found.cfg, found.seed) == (None, 5)
+
+
+def test_a_graph_may_stand_in_a_user_comment() -> None:
+    assert read_picture(jpeg(exif(comment(json.dumps(graph()))))).prompt == "a fox"
 
 
 def test_the_workflow_alone_tells_nothing() -> None:

@@ -101,6 +101,14 @@ def test_loras_tell_apart_what_is_equal_without_them(tmp_path: Path) -> None:
     assert len(found.pairs) == 9
 
 
+def test_loras_of_one_name_and_two_hashes_are_two(tmp_path: Path) -> None:
+    for number, digest in enumerate(("0123456789ab", "cdef01234567")):
+        text = infotext("a fox <lora:glow:1>", Lora_hashes=f'"glow: {digest}"')
+        write(tmp_path / f"{number}.png", a1111(number, text))
+    found = paired(tmp_path)
+    assert [one.variant for one in found.pairs] == ["alphaMix_glow-1", "alphaMix_glow-1-2"]
+
+
 def test_a_prompts_own_loras_tell_no_variants_apart(tmp_path: Path) -> None:
     for name in ("alpha", "beta"):
         for place, (prompt, tag) in enumerate(zip(PROMPTS, ("", " <lora:glow:0.5>", " <lora:ink:1>"), strict=True)):
@@ -266,7 +274,7 @@ def test_grids_extras_and_copies_are_left_out_by_name(tmp_path: Path) -> None:
         "the same picture under another name: 00053-1.png",
         "a folder of grids or of pictures changed after they were drawn: txt2img-grids",
         "a copy of a picture in another format: 00054-1.jpg",
-        "their prompt cannot be told: the picture carries no text of a program that draws: holiday.png",
+        "their prompt cannot be told: the picture carries no text of a program that is known: holiday.png",
     ):
         assert words in notes(found), words
 
