@@ -116,6 +116,24 @@ def test_metrics_that_need_prompts_take_those_of_the_pictures(tmp_path: Path, cl
     assert "did you mean 'blur'" in answer.err
 
 
+def test_metrics_are_given_the_words_without_weights_and_tags(tmp_path: Path, cli) -> None:
+    values = {}
+    for name, prompt in (
+        ("bare", "two red circles"),
+        ("typed", "two (red:1.2) circles <lora:glow:0.5>"),
+        ("kept", "x (red"),
+    ):
+        write(tmp_path / name / "1.png", a1111(1, infotext(prompt)))
+        out = tmp_path / f"run-{name}"
+        flags = ("-o", out, "--metrics", "mini-clip", "--device", "cpu", "-q")
+        assert cli("score", "--images", tmp_path / name, *flags).code == 0
+        run = load_run(out)
+        assert run.info.suite.settings.prompt_syntax == "a1111"
+        values[name] = run.scores[0].value
+    assert values["bare"] == values["typed"] is not None
+    assert [one.text for one in load_run(tmp_path / "run-typed").info.suite.prompts] == ["two (red:1.2) circles"]
+
+
 def test_runs_of_other_settings_are_not_compared(tmp_path: Path, cli) -> None:
     for name, cfg in (("low", 5), ("high", 7)):
         write(tmp_path / name / "1.png", a1111(cfg, infotext("a fox", CFG_scale=cfg)))

@@ -37,7 +37,7 @@ from bench.metrics import all_metrics, facts_for
 from bench.metrics.registry import Metric, Scored, SetMetric
 from bench.pictures.folders import read_pictures, says_nothing
 from bench.pictures.pairing import pair_pictures
-from bench.records import ExternalImages, Progress
+from bench.records import ExternalImages, Progress, PromptSyntax
 from bench.score.external_images import import_images
 from bench.store.reading import RUNS
 from bench.suite.images_table import Pair, read_pairs, refuse_no_folder
@@ -102,6 +102,7 @@ def score(
                 notes=table.notes,
                 steps=table.steps,
                 guidance_scale=table.cfg,
+                prompt_syntax=table.syntax,
                 fresh=fresh,
                 progress=progress,
             )
@@ -133,6 +134,7 @@ class _Table(NamedTuple):
     notes: tuple[str, ...] = ()
     steps: int = 0
     cfg: float = 0.0
+    syntax: PromptSyntax = "plain"
 
 
 def _table(images: Path, prompts: Path | None, chosen: tuple[str, ...] | None, progress: Progress) -> _Table:
@@ -154,7 +156,7 @@ def _table(images: Path, prompts: Path | None, chosen: tuple[str, ...] | None, p
         return _Table(read_pairs(None, images), ExternalImages(images=str(images), prompts=""))
     found = pair_pictures(pictures, images, chosen)
     source = ExternalImages(images=str(images), prompts="", variants=chosen or (), settings=found.settings)
-    return _Table(found.pairs, source, tuple(found.notes), found.steps, found.cfg)
+    return _Table(found.pairs, source, tuple(found.notes), found.steps, found.cfg, found.syntax)
 
 
 def _check_metrics(text: str | None) -> None:

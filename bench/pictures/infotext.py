@@ -15,14 +15,13 @@ from typing import NamedTuple
 from bench.pictures.parameters import GENERATOR
 from bench.pictures.values import facts, real, size_of, whole, word
 from bench.records import Hires, PictureFacts, PictureLora
+from bench.suite.prompt_weights import tags_in, without_tags
 
 KEY = re.compile(r"\s*(\w[\w \-/]+):\s*")
 LEAST_PAIRS = 3
 """A line with fewer of them belongs to the prompt."""
 NEGATIVE = "Negative prompt:"
 TEMPLATE = re.compile(r"(negative )?template:", re.IGNORECASE)
-TAG = re.compile(r"<(\w+):([^>]+)>")
-"""An extra network within a prompt, such as ``<lora:name:0.8>``."""
 LORA_TAGS = ("lora", "lyco")
 SCHEDULES_IN_NAMES = (" Karras", " Exponential", " SGM Uniform")
 """How samplers ended before ``Schedule type`` was a key."""
@@ -100,11 +99,12 @@ def _value(line: str, at: int) -> tuple[str, int]:
     return line[at:end].strip(), end + 1
 
 
-def without_tags(prompt: str) -> str:
+def tidy_without_tags(prompt: str) -> str:
     """A prompt without its extra networks, and without the space that they leave at its ends or twice within it."""
-    if TAG.search(prompt) is None:
+    bare = without_tags(prompt)
+    if bare == prompt:
         return prompt
-    lines = (re.sub(r"[ \t]{2,}", " ", TAG.sub("", line)).strip() for line in prompt.split("\n"))
+    lines = (re.sub(r"[ \t]{2,}", " ", line).strip() for line in bare.split("\n"))
     return "\n".join(lines).strip()
 
 
@@ -196,7 +196,8 @@ def _loras(found: Infotext) -> tuple[tuple[PictureLora, ...] | None, str, list[s
     """The LoRAs of the prompt's tags with their hashes, or why they cannot be told; and notes."""
     hashes = named_values(found.settings.get("Lora hashes", ""))
     loras: list[PictureLora] = []
-    for kind, text in TAG.findall(found.prompt):
+    for tag in tags_in(found.prompt):
+        kind, _, text = tag[1:-1].partition(":")
         if kind not in LORA_TAGS:
             continue
         lora = read_tag(text)

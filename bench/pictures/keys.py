@@ -6,13 +6,15 @@ import re
 from collections.abc import Sequence
 
 from bench.pictures.folders import Picture
-from bench.pictures.infotext import without_tags
-from bench.pictures.parameters import GENERATOR
+from bench.pictures.infotext import tidy_without_tags
+from bench.pictures.parameters import GENERATOR, SYNTAX_OF_A1111
 from bench.pictures.read import our_names
-from bench.records import PictureFacts, PictureLora
+from bench.records import PictureFacts, PictureLora, PromptSyntax
 
 TAGGED = ("A1111", "Forge", "SD.Next", "A1111-like")
 """Programs in whose prompts ``<lora:...>`` is a LoRA and no word."""
+OF_COMFYUI = ("ComfyUI", "SwarmUI", "Fooocus")
+"""Programs in whose prompts ``(word:1.2)`` is a weight as ComfyUI has it."""
 IGNORED = (
     "User", "Template", "Negative Template", "Negative template", "TI hashes", "Hashes", "Civitai resources",
     "Civitai metadata", "Created Date", "Script", "X Type", "X Values", "Fixed X Values", "Y Type", "Y Values",
@@ -31,7 +33,18 @@ Key = tuple[tuple[str, Value], ...]
 def typed_prompt(said: PictureFacts) -> str:
     """The prompt as it was typed, weights included, without LoRA tags where the program takes them out."""
     prompt = said.prompt or ""
-    return without_tags(prompt) if said.program in TAGGED else prompt
+    return tidy_without_tags(prompt) if said.program in TAGGED else prompt
+
+
+def syntax_of(said: PictureFacts) -> PromptSyntax | None:
+    """Whose syntax the prompt is written in; None where its words are the same in any."""
+    if said.other.get("Emphasis") == "None":
+        return "plain"
+    if said.program == GENERATOR:
+        if said.other.get("Prompt syntax") == "ComfyUI":
+            return "comfyui"
+        return None if SYNTAX_OF_A1111.isdisjoint(said.prompt or "") else "a1111"
+    return "a1111" if said.program in TAGGED else "comfyui" if said.program in OF_COMFYUI else "plain"
 
 
 def model_of(said: PictureFacts) -> str:

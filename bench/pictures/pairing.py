@@ -18,9 +18,10 @@ from bench.documents import IMAGE_BYTES, read_bytes, sha256_of
 from bench.errors import IncomparableError, SuiteError
 from bench.formatting import joined, listed, plural
 from bench.pictures.folders import Picture, Pictures
-from bench.pictures.keys import TAGGED, Key, Value, key_of, typed_prompt, unpairable
+from bench.pictures.keys import TAGGED, Key, Value, key_of, syntax_of, typed_prompt, unpairable
 from bench.pictures.remarks import EXAMPLES, doubts, left_out_notes, made_by, seed_word, settings_of
 from bench.pictures.variants import Split, in_order, split_variants
+from bench.records import PromptSyntax
 from bench.score.images import ImageFileError, open_picture
 from bench.suite.images_table import ONE_VARIANT, Pair
 from bench.suite.prompt_files import make_id
@@ -43,6 +44,8 @@ class Pairing:
     """Of all pictures; 0 where they differ or do not say."""
     cfg: float = 0.0
     """Likewise."""
+    syntax: PromptSyntax = "plain"
+    """Of all prompts; ``plain`` where they are of several programs."""
 
 
 def pair_pictures(pictures: Pictures, folder: Path, chosen: Sequence[str] | None = None) -> Pairing:
@@ -244,12 +247,14 @@ def _table(kept: Mapping[str, dict[Key, list[Picture]]], keys: Sequence[Key], us
                 )
                 for number, one in enumerate(several)
             ]
+    syntaxes = {syntax for one in used if (syntax := syntax_of(one.facts)) is not None}
     steps, cfg = {one.facts.steps for one in used}, {one.facts.cfg for one in used}
     return Pairing(
         tuple(pairs),
         settings=settings_of([one.facts for one in used]),
         steps=(steps.pop() or 0) if len(steps) == 1 else 0,
         cfg=(cfg.pop() or 0.0) if len(cfg) == 1 else 0.0,
+        syntax=syntaxes.pop() if len(syntaxes) == 1 else "plain",
     )
 
 

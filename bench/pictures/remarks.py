@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from bench.formatting import listed, plural
 from bench.pictures.folders import Picture
-from bench.pictures.keys import lora_text
+from bench.pictures.keys import lora_text, syntax_of
 from bench.records import PictureFacts
 
 EXAMPLES = 3
@@ -64,6 +64,9 @@ def doubts(found: Sequence[Picture], kept: Sequence[str]) -> Iterable[str]:
             f"The pictures come from several versions of their program ({listed(versions, EXAMPLES)}): the "
             "same seed may begin with other noise."
         )
+    syntaxes = {syntax for one in found if (syntax := syntax_of(one.facts)) is not None}
+    if len(syntaxes) > 1:
+        yield "The prompts are in the syntax of several programs, so metrics read their weights and brackets as words."
     hashes = {len(one.facts.model_hash) for one in found if one.facts.model_hash}
     if hashes >= {8, 10}:
         yield "Some hashes of models have 8 digits and some 10; the same model has two, which cannot be matched."

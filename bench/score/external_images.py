@@ -33,6 +33,7 @@ from bench.records import (
     MeasurePlan,
     Progress,
     Prompt,
+    PromptSyntax,
     Render,
     RunInfo,
     Settings,
@@ -100,6 +101,7 @@ def import_images(
     notes: Sequence[str] = (),
     steps: int = 0,
     guidance_scale: float = 0.0,
+    prompt_syntax: PromptSyntax = "plain",
     fresh: bool = False,
     progress: Progress | None = None,
 ) -> Suite:
@@ -121,6 +123,7 @@ def import_images(
         steps: that all images say they have, which makes them comparable only with their like; 0 where they differ, or
             do not say.
         guidance_scale: likewise.
+        prompt_syntax: what their prompts are written in, so that metrics are given the words alone.
         fresh: start over; the old folder is kept beside it.
         progress: told ``("read", images read, images)``.
 
@@ -129,7 +132,7 @@ def import_images(
         IncomparableError, UsageError, MachineError: as ``RunFolder.open``.
     """
     images = _probe_images(pairs, progress)
-    suite = _suite(images, source, metrics, limits, steps, guidance_scale)
+    suite = _suite(images, source, metrics, limits, steps, guidance_scale, prompt_syntax)
     with RunFolder.open(output, suite=suite, protocol_digest=protocol_digest(suite), fresh=fresh) as folder:
         known = {(item.variant, item.prompt_id, item.sample): item for item in folder.renders()}
         said = (*_what_is_known(notes), *_notes(suite, images))
@@ -204,6 +207,7 @@ def _suite(
     limits: Sequence[Limit],
     steps: int,
     guidance_scale: float,
+    prompt_syntax: PromptSyntax,
 ) -> Suite:
     sizes = Counter(image.file.size for image in images if image.file.size is not None)
     if not sizes:
@@ -225,7 +229,14 @@ def _suite(
         samples=1 + max(image.sample for image in images),
         seed=0,
         metrics=tuple(metrics),
-        settings=Settings(width=width, height=height, steps=steps, guidance_scale=guidance_scale, sampler="none"),
+        settings=Settings(
+            width=width,
+            height=height,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            sampler="none",
+            prompt_syntax=prompt_syntax,
+        ),
         variants=tuple(Variant(name=variant, checkpoint=UNKNOWN) for variant in variants),
         limits=tuple(limits),
         measure=MeasurePlan(rounds=0, images=0, warmups=0),

@@ -120,6 +120,7 @@ def test_megabytes_of_settings_are_read_in_time() -> None:
     for filler in ("x: 1, ", "x", ", ", "x x:", '"', "[", "(", "<lora:"):
         text = infotext("a fox") + ", " + filler * (1_500_000 // len(filler))
         assert read_picture(png({"parameters": text})).seed == 1
+        assert read_picture(png({"parameters": infotext(filler * (1_500_000 // len(filler)))})).seed == 1
 
 
 def test_the_first_of_two_texts_of_one_name_counts() -> None:

@@ -128,6 +128,18 @@ def test_pictures_of_one_model_are_one_variant_with_samples_by_seed(tmp_path: Pa
     assert "all of one variant" in notes(found)
 
 
+def test_the_syntax_of_prompts_is_that_of_their_program(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "1.png", a1111(1, infotext("a fox")))
+    write(tmp_path / "c" / "1.png", comfy(graph()))
+    write(tmp_path / "e" / "1.png", a1111(1, infotext("a (fox", Emphasis="None")))
+    assert [paired(tmp_path / name).syntax for name in "ace"] == ["a1111", "comfyui", "plain"]
+    write(tmp_path / "b" / "1.png", comfy(graph(model={"ckpt_name": "x"}), seed=2))
+    write(tmp_path / "b" / "2.png", a1111(1, infotext("a fox")))
+    found = paired(tmp_path / "b")
+    assert found.syntax == "plain"
+    assert "in the syntax of several programs" in notes(found)
+
+
 # What is no pair.
 
 

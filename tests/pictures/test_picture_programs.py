@@ -12,7 +12,7 @@ from drawn_pictures import a1111, comment, encoded, exif, infotext, jpeg, png, w
 from fakes import make_run
 
 from bench.pictures.folders import read_pictures
-from bench.pictures.infotext import read_settings, split_infotext, without_tags
+from bench.pictures.infotext import read_settings, split_infotext, tidy_without_tags
 from bench.pictures.pairing import pair_pictures
 from bench.pictures.parameters import Captions
 from bench.pictures.png import with_text
@@ -141,7 +141,7 @@ def test_a_lora_whose_weight_is_no_number_is_not_guessed() -> None:
 
 
 def test_tags_leave_the_prompt_with_the_space_about_them() -> None:
-    assert without_tags("a fox <lora:x:1>, red <lora:y:1> dog\n<lora:z:1>") == "a fox , red dog"
+    assert tidy_without_tags("a fox <lora:x:1>, red <lora:y:1> dog\n<lora:z:1>") == "a fox , red dog"
 
 
 def test_pictures_of_this_program_are_told() -> None:
