@@ -285,7 +285,7 @@ def _name_unpaired(
 
 
 def _index(keys: Iterable[Key]) -> dict[tuple[object, ...], Key]:
-    """A key by its prompt with seed, by its prompt alone, and by its seed alone; the first of each."""
+    """A key by prompt, negative prompt and seed, by prompt and seed, and by its prompt alone; the first of each."""
     found: dict[tuple[object, ...], Key] = {}
     for key in keys:
         said = dict(key)
