@@ -45,7 +45,8 @@ def making(suite: Suite) -> str:
     external, sweep, attribution = suite.external_images, suite.sweep, suite.attribution
     if external is not None:
         table = f" --prompts {argument(external.prompts)}" if external.prompts else ""
-        return f"hotart-bench score --images {argument(external.images)}{table}"
+        chosen = f" --variants {','.join(external.variants)}" if external.variants else ""
+        return f"hotart-bench score --images {argument(external.images)}{table}{chosen}"
     source = argument(suite.source or suite.name)
     if attribution is not None:
         windows = sum(window.kind == "only" for window in attribution.windows)

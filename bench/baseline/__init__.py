@@ -33,6 +33,7 @@ from bench.records import (
 )
 from bench.soundness import Hashes, doubts, pruned_note
 from bench.store import image_hashes
+from bench.suite.images_table import NOT_GIVEN
 
 __all__ = [
     "NOT_ACCEPTED",
@@ -142,7 +143,7 @@ def _variant(
         if facts.over not in ("image", "prompt") or (facts.category == "distance" and name == suite.variants[0].name):
             continue
         found = scores.get((name, facts.name), {})
-        keys = [[(prompt.id, sample) for sample in range(suite.samples)] for prompt in suite.prompts]
+        keys = _samples_there(run)
         values[facts.name] = tuple(_mean([found.get(key) for key in prompt]) for prompt in keys)
     timings: dict[TimingName, list[FrozenRound]] = {}
     for timing in sorted(run.timings, key=lambda timing: (timing.name, timing.round)):
@@ -155,6 +156,16 @@ def _variant(
         trained_on=run.info.trained_on.get(name),
         doubts=doubtful,
     )
+
+
+def _samples_there(run: Run) -> list[list[tuple[str, int]]]:
+    """Of each prompt its samples, without those of external images that no variant has: prompts may have fewer."""
+    suite = run.info.suite
+    there = {(one.prompt_id, one.sample) for one in run.renders if one.error != NOT_GIVEN}
+    planned = ([(prompt.id, sample) for sample in range(suite.samples)] for prompt in suite.prompts)
+    if suite.external_images is None:
+        return list(planned)
+    return [[key for key in keys if key in there] for keys in planned]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -85,7 +85,10 @@ VERBS = {
         "Does the order of the variants hold under other settings: each setting is a run.",
     ),
     "merge": ("bench.cli.merge:merge", "Merge checkpoints and LoRAs into one file, as a recipe says."),
-    "inspect": ("bench.cli.inspect:inspect", "What a checkpoint or LoRA file is, and what it would change."),
+    "inspect": (
+        "bench.cli.inspect:inspect",
+        "What a checkpoint or LoRA file is and would change; what a picture says.",
+    ),
     "plan": ("bench.cli.plan:plan", "Prompts, samples and time that margins need, by a pilot run."),
     "calibrate": ("bench.cli.calibrate:calibrate", "A/A test: how far apart chance alone puts the same weights."),
     "fetch": ("bench.cli.fetch:fetch", "Download everything that a suite needs, and check it."),

@@ -1,7 +1,8 @@
-"""``inspect``: what a checkpoint or LoRA file is, and what it would change."""
+"""``inspect``: what a checkpoint or LoRA file is, and what it would change; what a picture says of itself."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,9 +13,11 @@ from bench.cli.options import AsJson, Quiet, WeightsDir
 from bench.cli.printing import DONE, Columns, print_json, print_table, show
 from bench.cli.progress import show_progress
 from bench.errors import UsageError
-from bench.formatting import NONE, plural
-from bench.records import HEAVIEST_LORA, CheckpointFacts, Inspection, Lora
+from bench.formatting import NONE, joined, plain, plural
+from bench.pictures.read import our_names, read_file
+from bench.records import HEAVIEST_LORA, CheckpointFacts, Hires, Inspection, Lora, PictureFacts, PictureLora
 from bench.report.audits import KINDS, LAYOUTS, describe, lora_view, predicts, share
+from bench.suite.images_table import IMAGE_FILES
 
 BAR_WIDTH = 24
 SHOWN = 12
@@ -22,7 +25,9 @@ SHOWN = 12
 
 
 def inspect(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A checkpoint or a LoRA, as a suite would name it.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A checkpoint or a LoRA, as a suite would name it, or a picture.")
+    ],
     against: Annotated[
         str | None, typer.Option("--against", metavar="BASE", help="The checkpoint to compare it with.")
     ] = None,
@@ -39,18 +44,22 @@ def inspect(
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
-    """What a checkpoint or LoRA file is, and what it would change.
+    """What a checkpoint or LoRA file is and would change; what a picture says.
 
     A LoRA is shown with its layout, kinds, ranks and alphas. Against a checkpoint also: the keys applied, the size
     of the change by module and block, what is rounded away, and how many numbers would be NaN or infinite. A key that
-    fits nothing ends with exit code 3.
+    fits nothing ends with exit code 3. A picture (PNG, JPEG, WebP) is shown with the prompt, seed, settings, model and
+    LoRAs that its program wrote into it, and with the reason for what cannot be told.
 
     Examples:
       hotart-bench inspect my-lora.safetensors
       hotart-bench inspect my-lora.safetensors --against sdxl.safetensors
       hotart-bench inspect my-merge.safetensors --against sdxl.safetensors
       hotart-bench inspect mini:spo --against mini --json
+      hotart-bench inspect 00001-1234567.png
     """
+    if Path(file).suffix.lower() in IMAGE_FILES:
+        return _inspect_picture(file, against, weight, dtype, json)
     from bench.inspection import inspect_file  # imports torch, which --help and a wrong flag need not wait for
 
     options.check_weights_dir(weights_dir)
@@ -66,6 +75,78 @@ def inspect(
     else:
         _print(found)
     return DONE
+
+
+def _inspect_picture(file: str, against: str | None, weight: float | None, dtype: str | None, json: bool) -> int:
+    flags = {"--against": against, "--weight": weight, "--dtype": dtype}
+    given = [flag for flag, value in flags.items() if value is not None]
+    if given:
+        raise UsageError(f"{joined(given)}: {file} is a picture, and only weights have that.", f"leave {given[0]} out")
+    try:
+        found = read_file(Path(file))
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror}.") from error
+    if json:
+        print_json(found)
+        return DONE
+    rows = [(label, plain(value)) for label, value in picture_rows(found)]
+    print_table({Path(file).name: "name", "": "text"}, rows)
+    return DONE
+
+
+def picture_rows(found: PictureFacts) -> list[tuple[str, str]]:
+    """What a picture says as rows of label and value, then what cannot be told and why, the remarks last."""
+    size = None if found.size is None else "{} × {}, of the first pass".format(*found.size)
+    loras = None if found.loras is None else ", ".join(map(_lora, found.loras)) or "none"
+    model = found.model and found.model + (f" ({found.model_hash})" if found.model_hash else "")
+    values = {
+        "program": found.program + (f" {found.version}" if found.version else ""),
+        "prompt": found.prompt,
+        "negative": found.negative if found.negative != "" else "none",
+        "seed": found.seed,
+        "steps": found.steps,
+        "sampler": _and_ours(found.sampler, our_names(found).sampler),
+        "schedule": _and_ours(found.schedule, our_names(found).schedule),
+        "cfg": None if found.cfg is None else f"{found.cfg:g}",
+        "size": size,
+        "model": model,
+        "loras": loras,
+        "clip_skip": found.clip_skip,
+        "rng": found.rng,
+        "hires": None if found.hires is None else _hires(found.hires),
+        **found.other,
+    }
+    rows = [(LABELS.get(name, name), str(value)) for name, value in values.items() if value is not None]
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.unknown.items():
+        reasons.setdefault(why, []).append(LABELS.get(name, name))
+    rows += [("cannot be told", f"{', '.join(names)}: {why}") for why, names in reasons.items()]
+    rows += [("changed after", found.edited)] if found.edited else []
+    return [*rows, *(("note", note) for note in found.notes)]
+
+
+LABELS = {
+    "cfg": "CFG", "loras": "LoRAs", "clip_skip": "clip skip", "rng": "noise from", "hires": "second pass",
+    "model_hash": "hash of the model", "negative": "negative prompt",
+}  # fmt: skip
+"""What fields of a picture are called on the screen."""
+
+
+def _and_ours(theirs: str | None, ours: str | None) -> str | None:
+    return theirs if theirs is None or ours in (None, theirs) else f"{theirs} (here: {ours})"
+
+
+def _lora(one: PictureLora) -> str:
+    weights = dict.fromkeys(f"{weight:g}" for weight in (one.text_weight, one.unet_weight) if weight is not None)
+    hashed = f" ({one.hash})" if one.hash else ""
+    return f"{one.name} × {' text, '.join(weights)}{' UNet' if len(weights) > 1 else ''}{hashed}"
+
+
+def _hires(one: Hires) -> str:
+    words = [f"× {one.scale:g}"] if one.scale is not None else [one.size] if one.size else []
+    words += [plural(one.steps, "step")] if one.steps is not None else []
+    words += [f"denoise {one.denoise:g}"] if one.denoise is not None else []
+    return ", ".join([*words, *([one.upscaler] if one.upscaler else [])]) or "there was one"
 
 
 def _print(found: Inspection) -> None:

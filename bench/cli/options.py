@@ -36,8 +36,8 @@ Prompts = Annotated[
     typer.Option(
         "--prompts",
         metavar="FILE",
-        help="Their prompts: .csv or .jsonl with image, prompt and, of several, variant. Without, only "
-        "metrics that read no prompt.",
+        help="Their prompts: .csv or .jsonl with image, prompt and, of several, variant. Without, what the pictures "
+        "say of themselves.",
     ),
 ]
 Limits = Annotated[

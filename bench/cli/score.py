@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from bench import records
 from bench.cli import options
@@ -29,15 +30,17 @@ from bench.cli.progress import show_progress
 from bench.cli.stages import do_stage
 from bench.cli.targets import as_place, find_target
 from bench.documents import resolved
-from bench.errors import UsageError
-from bench.formatting import did_you_mean, is_good_name, joined, listed
+from bench.errors import SuiteError, UsageError
+from bench.formatting import did_you_mean, is_good_name, joined, listed, plural
 from bench.machine import machine_facts, pick_device
 from bench.metrics import all_metrics, facts_for
 from bench.metrics.registry import Metric, Scored, SetMetric
-from bench.records import ExternalImages
+from bench.pictures.folders import read_pictures, says_nothing
+from bench.pictures.pairing import pair_pictures
+from bench.records import ExternalImages, Progress, PromptSyntax
 from bench.score.external_images import import_images
 from bench.store.reading import RUNS
-from bench.suite.images_table import read_pairs
+from bench.suite.images_table import Pair, read_pairs, refuse_no_folder
 from bench.suite.limits import check_metric_limit, parse_limit
 
 
@@ -62,26 +65,48 @@ def score(
     Nothing is rendered, so an old run can get a new metric, and images from anywhere can be scored: they become
     a run folder that report, compare and gate take.
 
+    Pictures of A1111, Forge, SD.Next, ComfyUI, InvokeAI, SwarmUI, Fooocus and NovelAI need no --prompts: they say
+    what they were made of. Give a folder with a folder for each model, or one folder of all; pictures of the same
+    prompt, seed and settings are paired, and what has no partner is named. --variants puts the reference first.
+
     Examples:
       hotart-bench score reports/runs/mini
       hotart-bench score reports/runs/mini --metrics mini-aesthetic,sharpness
       hotart-bench score --images pictures --prompts pictures.csv --metrics blur
       hotart-bench score --images pictures --metrics aesthetic-v2
+      hotart-bench score --images outputs/txt2img-images
+      hotart-bench score --images pictures --variants old,new -o reports/runs/new
     """
     _refuse_mixture(run_or_suite, images, prompts, limit)
     if images is not None:
         options.check_device(device)
-        chosen = _chosen_metrics(metrics, quiet, without_prompts=prompts is None)
-        allowed = _limits(limits, chosen)
+        _check_metrics(metrics)
         name = resolved(images).name
         folder = as_place(output) if output else RUNS / (name if is_good_name(name) else "images")
-        pairs = read_pairs(prompts, images)
+        with show_progress(quiet) as progress:
+            table = _table(images, prompts, options.split_names(variants, "--variants"), progress)
+        if not quiet:
+            for note in table.notes:
+                say(note)
+        chosen = _chosen_metrics(metrics, quiet, without_prompts=not any(pair.prompt for pair in table.pairs))
+        allowed = _limits(limits, chosen)
         machine = machine_facts(pick_device(device))
-        source = ExternalImages(images=str(images), prompts="" if prompts is None else str(prompts))
         with show_progress(quiet) as progress:
             suite = import_images(
-                pairs, source, folder, metrics=chosen, limits=allowed, machine=machine, fresh=fresh, progress=progress
+                table.pairs,
+                table.source,
+                folder,
+                metrics=chosen,
+                limits=allowed,
+                machine=machine,
+                notes=table.notes,
+                steps=table.steps,
+                guidance_scale=table.cfg,
+                prompt_syntax=table.syntax,
+                fresh=fresh,
+                progress=progress,
             )
+        variants = None if table.source.variants else variants
     elif limits is not None or fresh:
         raise UsageError(f"{'--fresh' if fresh else '--limits'} goes with --images here.")
     else:
@@ -99,6 +124,45 @@ def score(
         allow_remote=allow_remote,
     )
     return DONE
+
+
+class _Table(NamedTuple):
+    """Images with their prompts and variants, and how they came to them."""
+
+    pairs: tuple[Pair, ...]
+    source: ExternalImages
+    notes: tuple[str, ...] = ()
+    steps: int = 0
+    cfg: float = 0.0
+    syntax: PromptSyntax = "plain"
+
+
+def _table(images: Path, prompts: Path | None, chosen: tuple[str, ...] | None, progress: Progress) -> _Table:
+    """The images of ``--images``: by the table of ``--prompts``, else by what they say, else each alone."""
+    if prompts is not None:
+        return _Table(read_pairs(prompts, images), ExternalImages(images=str(images), prompts=str(prompts)))
+    refuse_no_folder(images)
+    pictures = read_pictures(images, progress)
+    if says_nothing(pictures.found):
+        inner = [one.name for one in pictures.found if "/" in one.name]
+        if len(inner) == len(pictures.found):
+            raise SuiteError(
+                f"{images}: no picture in its folders says what it was made of, so none can be paired.",
+                "hotart-bench score --images DIR --prompts FILE.csv, with a table of images and prompts",
+            )
+        say(f"{images}: no picture says what it was made of, so each stands alone, without a prompt.")
+        if inner:
+            say(f"{plural(len(inner), 'picture')} in its folders left out: {listed(inner, 3)}.")
+        return _Table(read_pairs(None, images), ExternalImages(images=str(images), prompts=""))
+    found = pair_pictures(pictures, images, chosen)
+    source = ExternalImages(images=str(images), prompts="", variants=chosen or (), settings=found.settings)
+    return _Table(found.pairs, source, tuple(found.notes), found.steps, found.cfg, found.syntax)
+
+
+def _check_metrics(text: str | None) -> None:
+    """Raises UsageError for a metric that is not there, before any picture is read."""
+    names = options.split_names(text, "--metrics")
+    options.check_known(names, "--metrics", sorted(all_metrics()), "hotart-bench list metrics")
 
 
 def _refuse_mixture(run_or_suite: str | None, images: Path | None, prompts: Path | None, limit: int | None) -> None:
@@ -120,7 +184,6 @@ def _chosen_metrics(text: str | None, quiet: bool, *, without_prompts: bool) -> 
     """The metrics that are named, or those without weights; where there are no prompts, those that can do without."""
     known = all_metrics()
     names = options.split_names(text, "--metrics")
-    options.check_known(names, "--metrics", sorted(known), "hotart-bench list metrics")
     alone = [name for name, one in known.items() if not (without_prompts and _needs_prompts(one))]
     if names is not None:
         needy = [name for name in names if name not in alone]

@@ -3,8 +3,8 @@
 All are frozen msgspec structs: they are checked when they are read from disk and cannot change
 after. Quantities carry their unit in the name or in a ``unit`` field. What is to be run stands in ``suite``,
 what was done in ``run``, what weights were and became in ``weights``, what it means in ``statistics``, what the gate
-says of it in ``gate``, one suite under several settings in ``grid``, and what the next run should be like in
-``estimates``.
+says of it in ``gate``, one suite under several settings in ``grid``, what a picture from anywhere says in ``pictures``,
+and what the next run should be like in ``estimates``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from bench.records.base import (
     Dtype,
     Over,
     Progress,
+    PromptSyntax,
     Record,
     Sampler,
     Schedule,
@@ -54,6 +55,7 @@ from bench.records.grid import (
     GridLevel,
     GridMember,
 )
+from bench.records.pictures import Hires, PictureFacts, PictureLora
 from bench.records.run import (
     Answer,
     Conditions,
@@ -179,6 +181,7 @@ __all__ = [
     "GridLevel",
     "GridMember",
     "GridValue",
+    "Hires",
     "Inspection",
     "Interval",
     "Judge",
@@ -198,6 +201,8 @@ __all__ = [
     "NoiseSource",
     "Outcome",
     "Over",
+    "PictureFacts",
+    "PictureLora",
     "PixelDifference",
     "PlannedImage",
     "PlannedRun",
@@ -205,6 +210,7 @@ __all__ = [
     "Prediction",
     "Progress",
     "Prompt",
+    "PromptSyntax",
     "Question",
     "Ranking",
     "RateChange",

@@ -105,8 +105,8 @@ class Embedding(Record, frozen=True):
 class Settings(Record, frozen=True):
     """Whatever changes pixels. Lengths in pixels, ``guidance_scale`` is the CFG scale.
 
-    Of external images (``Suite.external_images``) only the size that most of them have is known: ``sampler`` is
-    ``none``, and steps and guidance scale are 0, since nothing was rendered.
+    Of external images (``Suite.external_images``) the size that most of them have is known, and steps and guidance
+    scale where all say the same of themselves, else 0; ``sampler`` is ``none``, since nothing was rendered.
     """
 
     width: int
@@ -156,13 +156,17 @@ class MeasurePlan(Record, frozen=True):
     warmups: int = 1
 
 
-class ExternalImages(Record, frozen=True):
+class ExternalImages(Record, frozen=True, omit_defaults=True):
     """Where images come from that were not rendered here."""
 
     images: str
     """The folder, as the user gave it."""
     prompts: str
     """The file that pairs images with prompts, as the user gave it; empty where there is none."""
+    variants: tuple[str, ...] = ()
+    """Those that were chosen, the reference first; () for all."""
+    settings: str = ""
+    """What the images themselves say of their settings, in a line; empty where they were not asked."""
 
 
 class Sweep(Record, frozen=True):

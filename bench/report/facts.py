@@ -165,12 +165,15 @@ def _external_facts(run: Run, external: ExternalImages) -> Facts:
     """Of external images: where they come from, their size, and that the rest is not known."""
     suite, machine = run.info.suite, run.info.machine
     prompts, images = text.plural(len(suite.prompts), "prompt"), text.plural(suite.samples, "image")
-    paired = f"paired with prompts by {external.prompts}" if external.prompts else "without prompts"
+    told = any(prompt.text for prompt in suite.prompts)
+    themselves = "paired by what they say of themselves" if told else "without prompts"
+    paired = f"paired with prompts by {external.prompts}" if external.prompts else themselves
+    known = f"as the images say: {external.settings}" if external.settings else "unknown"
     return (
         ("Images", f"external, not rendered: {external.images}, {paired}"),
-        ("Prompts", f"{prompts}, up to {images} of each" if external.prompts else "unknown"),
+        ("Prompts", f"{prompts}, up to {images} of each" if told else "unknown"),
         ("Size", f"{suite.settings.width} × {suite.settings.height} px, of most images"),
-        ("Seeds, sampler, weights", "unknown"),
+        ("Seeds, sampler, weights", known),
         ("Scored on", f"{machine.device}: {machine.device_name}"),
         ("Machine", _machine(machine)),
     )

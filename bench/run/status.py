@@ -41,6 +41,7 @@ from bench.soundness import is_finished
 from bench.store import RunFolder, run_id
 from bench.store.reading import image_hashes
 from bench.suite import protocol_digest
+from bench.suite.images_table import NOT_GIVEN
 from bench.suite.planned_images import is_wanted, missing_batches, missing_images
 from bench.trained_on import find_training
 
@@ -274,7 +275,8 @@ def outcome_of(work: Work, done_before: bool, *, reported: bool) -> Outcome:
     findings are told."""
     folder, run = work.folder, work.folder.run()
     renders = folder.renders()
-    failed = [render for render in renders if render.error is not None]
+    absent = sum(render.error == NOT_GIVEN for render in renders)
+    failed = [render for render in renders if render.error not in (None, NOT_GIVEN)]
     notes = (
         *cut_notes(run),
         *left_out_notes(run.info.suite),
@@ -284,11 +286,13 @@ def outcome_of(work: Work, done_before: bool, *, reported: bool) -> Outcome:
     )
     if failed:
         one = f"{failed[0].variant}/{failed[0].prompt_id}: {failed[0].error}"
-        notes = (f"{len(failed)} of {len(renders)} images failed, such as {one}.", *notes)
+        notes = (f"{len(failed)} of {len(renders) - absent} images failed, such as {one}.", *notes)
+    if absent:
+        notes = (f"{plural(absent, 'sample')} that other variants or prompts have were not given.", *notes)
     pairs = variant_pairs(run.info.suite) if reported else ()
     return Outcome(
         path=str(folder.path),
-        images=len(renders) - len(failed),
+        images=len(renders) - len(failed) - absent,
         failed=len(failed),
         scores=len(folder.scores()) + len(folder.set_scores()),
         missing=unrendered(work.suite, folder, work.variants),

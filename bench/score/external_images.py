@@ -33,6 +33,7 @@ from bench.records import (
     MeasurePlan,
     Progress,
     Prompt,
+    PromptSyntax,
     Render,
     RunInfo,
     Settings,
@@ -97,6 +98,10 @@ def import_images(
     metrics: Sequence[str],
     limits: Sequence[Limit],
     machine: Machine,
+    notes: Sequence[str] = (),
+    steps: int = 0,
+    guidance_scale: float = 0.0,
+    prompt_syntax: PromptSyntax = "plain",
     fresh: bool = False,
     progress: Progress | None = None,
 ) -> Suite:
@@ -114,6 +119,11 @@ def import_images(
         metrics: what is to be scored.
         limits: how much worse is allowed, for a later gate.
         machine: the facts of this machine.
+        notes: sentences on how the images were paired, where that was by what they say themselves.
+        steps: that all images say they have, which makes them comparable only with their like; 0 where they differ, or
+            do not say.
+        guidance_scale: likewise.
+        prompt_syntax: what their prompts are written in, so that metrics are given the words alone.
         fresh: start over; the old folder is kept beside it.
         progress: told ``("read", images read, images)``.
 
@@ -122,11 +132,11 @@ def import_images(
         IncomparableError, UsageError, MachineError: as ``RunFolder.open``.
     """
     images = _probe_images(pairs, progress)
-    suite = _suite(images, source, metrics, limits)
+    suite = _suite(images, source, metrics, limits, steps, guidance_scale, prompt_syntax)
     with RunFolder.open(output, suite=suite, protocol_digest=protocol_digest(suite), fresh=fresh) as folder:
         known = {(item.variant, item.prompt_id, item.sample): item for item in folder.renders()}
-        unnamed = unnamed_images(tuple(pairs), Path(source.images))
-        folder.write_info(_run_info(folder.info, suite, images, machine, unnamed))
+        said = (*_what_is_known(notes), *_notes(suite, images))
+        folder.write_info(_run_info(folder.info, suite, images, machine, said))
         for image in images:
             old = known.pop(image.key, None)
             if old is None or not _holds(folder, old, image):
@@ -162,7 +172,7 @@ def _samples(pairs: Sequence[Pair]) -> dict[Pair, int]:
     samples: dict[Pair, int] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for pair in sorted(pairs, key=lambda pair: pair.image):
-        samples[pair] = counts[pair.variant, pair.prompt_id]
+        samples[pair] = counts[pair.variant, pair.prompt_id] if pair.sample is None else pair.sample
         counts[pair.variant, pair.prompt_id] += 1
     return samples
 
@@ -191,7 +201,13 @@ def probe_image(path: Path) -> ImageFacts:
 
 
 def _suite(
-    images: Sequence[ExternalImage], source: ExternalImages, metrics: Sequence[str], limits: Sequence[Limit]
+    images: Sequence[ExternalImage],
+    source: ExternalImages,
+    metrics: Sequence[str],
+    limits: Sequence[Limit],
+    steps: int,
+    guidance_scale: float,
+    prompt_syntax: PromptSyntax,
 ) -> Suite:
     sizes = Counter(image.file.size for image in images if image.file.size is not None)
     if not sizes:
@@ -207,12 +223,20 @@ def _suite(
         name=name if is_good_name(name) else UNKNOWN,
         prompt_files=(Path(source.prompts).name,) if source.prompts else (),
         prompts=tuple(
-            Prompt(id=key, text=pair.prompt, tags=pair.tags, group=pair.group) for key, pair in prompts.items()
+            Prompt(id=key, text=pair.prompt, negative=pair.negative, tags=pair.tags, group=pair.group)
+            for key, pair in prompts.items()
         ),
         samples=1 + max(image.sample for image in images),
         seed=0,
         metrics=tuple(metrics),
-        settings=Settings(width=width, height=height, steps=0, guidance_scale=0.0, sampler="none"),
+        settings=Settings(
+            width=width,
+            height=height,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            sampler="none",
+            prompt_syntax=prompt_syntax,
+        ),
         variants=tuple(Variant(name=variant, checkpoint=UNKNOWN) for variant in variants),
         limits=tuple(limits),
         measure=MeasurePlan(rounds=0, images=0, warmups=0),
@@ -222,7 +246,7 @@ def _suite(
 
 
 def _run_info(
-    old: RunInfo | None, suite: Suite, images: Sequence[ExternalImage], machine: Machine, unnamed: int
+    old: RunInfo | None, suite: Suite, images: Sequence[ExternalImage], machine: Machine, notes: tuple[str, ...]
 ) -> RunInfo:
     recorded = old.metrics if old is not None else ()
     names = tuple(dict.fromkeys([*suite.metrics, *(facts.name for facts in recorded)]))
@@ -248,7 +272,7 @@ def _run_info(
         git=git_state(Path.cwd()),
         start=old.start if old is not None else utc_now(),
         end=None,
-        settings_notes=_notes(suite, images, unnamed),
+        settings_notes=notes,
     )
 
 
@@ -258,11 +282,21 @@ def _images_digest(images: Sequence[ExternalImage]) -> str:
     return sha256_of("".join(lines).encode())
 
 
-def _notes(suite: Suite, images: Sequence[ExternalImage], unnamed: int) -> tuple[str, ...]:
-    notes = [
-        "The images were given, not rendered: seeds, settings and weights are unknown, a variant's digest is that of "
-        "its images, and samples of two variants need not start from the same noise."
-    ]
+def _what_is_known(notes: Sequence[str]) -> tuple[str, ...]:
+    if not notes:
+        return (
+            "The images were given, not rendered: seeds, settings and weights are unknown, a variant's digest is that "
+            "of its images, and samples of two variants need not start from the same noise.",
+        )
+    return (
+        "The images were given, not rendered: what they say of themselves was believed, a variant's digest is that of "
+        "its images, and one seed is one noise only if program, machine and device were the same.",
+        *notes,
+    )
+
+
+def _notes(suite: Suite, images: Sequence[ExternalImage]) -> tuple[str, ...]:
+    notes = []
     size = suite.settings.width, suite.settings.height
     others = sum(image.file.size not in (size, None) for image in images)
     if others:
@@ -270,8 +304,13 @@ def _notes(suite: Suite, images: Sequence[ExternalImage], unnamed: int) -> tuple
             f"{plural(others, 'image')} of {len(images)} have another size than {size[0]} x {size[1]} pixels; "
             "statistics of the pixels depend on the size."
         )
-    if unnamed:
-        notes.append(f"{plural(unnamed, 'image file')} of the folder stand in no line of the table and were left out.")
+    source = suite.external_images
+    if source is not None and source.prompts:
+        pairs = tuple(image.pair for image in images)
+        if unnamed := unnamed_images(pairs, Path(source.images)):
+            notes.append(
+                f"{plural(unnamed, 'image file')} of the folder stand in no line of the table and were left out."
+            )
     columns = list(dict.fromkeys(name for image in images for name in image.pair.left_alone))
     if columns:
         notes.append(f"Of the table these columns were not taken: {listed(columns)}.")

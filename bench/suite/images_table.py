@@ -51,6 +51,10 @@ class Pair(NamedTuple):
     """Likewise."""
     left_alone: tuple[str, ...] = ()
     """Columns that were not taken."""
+    negative: str = ""
+    """Of the prompt, where pictures say it themselves."""
+    sample: int | None = None
+    """Which sample of its prompt it is, where the seeds of pictures say so; None for the order of the files' names."""
 
 
 def read_pairs(path: Path | None, folder: Path) -> tuple[Pair, ...]:
@@ -66,8 +70,7 @@ def read_pairs(path: Path | None, folder: Path) -> tuple[Pair, ...]:
             missing, outside the folder or not PNG, JPEG or WebP by its name, an empty prompt, a variant's name
             that will not do, or an image that is named twice for one variant.
     """
-    if not exists(folder) or not folder.is_dir():
-        raise UsageError(f"--images: {folder} is not a folder.")
+    refuse_no_folder(folder)
     if path is None:
         return _without_prompts(folder)
     if path.suffix.lower() not in SUFFIXES:
@@ -82,6 +85,12 @@ def read_pairs(path: Path | None, folder: Path) -> tuple[Pair, ...]:
         raise SuiteError(f"{path}: names no image.")
     _refuse_double(pairs)
     return pairs
+
+
+def refuse_no_folder(folder: Path) -> None:
+    """Raises UsageError unless there is a folder of this name."""
+    if not exists(folder) or not folder.is_dir():
+        raise UsageError(f"--images: {folder} is not a folder.")
 
 
 def unnamed_images(pairs: tuple[Pair, ...], folder: Path) -> int:

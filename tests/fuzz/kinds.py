@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import drawn_pictures as pictures
 import msgspec
 import numpy as np
 import tiny
@@ -39,6 +40,9 @@ from bench.lora.peft import PEFT_CONFIG, PEFT_FILE
 from bench.merge.load import open_checkpoint, open_named, open_recipe
 from bench.metrics.blip import read_text_shape
 from bench.mini import weights
+from bench.pictures.folders import read_pictures
+from bench.pictures.pairing import pair_pictures
+from bench.pictures.read import read_file, read_texts
 from bench.pipeline.build import build_pipeline
 from bench.pipeline.embeddings import embedding_rows
 from bench.records import (
@@ -521,7 +525,42 @@ def _metrics(place: Path) -> list[Kind]:
 def _images(place: Path) -> list[Kind]:
     path = place / "picture.png"
     path.write_bytes(_png())
-    return [_kind("image", "text", path, probe_image)]
+    return [_kind("image", "text", path, probe_image), *_pictures(place)]
+
+
+def _pictures(place: Path) -> list[Kind]:
+    """Pictures with what each program writes into them, and the texts themselves, where more goes wrong."""
+    folder = place / "pictures"
+    graph = json.dumps(pictures.graph())
+    swarm = json.dumps({"sui_image_params": {"prompt": "a fox", "seed": "1", "loras": ["x"], "loraweights": ["1"]}})
+    fooocus = json.dumps({"base_model": "x", "full_prompt": ["a"], "loras": [["a", 0.5, "b"]], "resolution": "(8, 8)"})
+    invoke = json.dumps(
+        {"positive_prompt": "a", "model": {"name": "x"}, "loras": [{"model": {"name": "y"}, "weight": 1}]}
+    )
+    infotext = pictures.infotext("a fox <lora:x:0.5>", Lora_hashes='"x: 0123456789ab"')
+    files = {
+        "a1111.png": pictures.a1111(1, infotext),
+        "a1111.jpg": pictures.jpeg(pictures.exif(pictures.comment(infotext))),
+        "a1111.webp": pictures.webp(pictures.exif(pictures.comment(infotext), big=False)),
+    }
+    texts = {"graph": ("prompt", graph), "swarm": ("parameters", swarm), "fooocus": ("parameters", fooocus)}
+    texts |= {"invoke": ("invokeai_metadata", invoke)}
+
+    def pair(path: Path) -> None:
+        read_file(path)
+        pair_pictures(read_pictures(path.parent), path.parent)
+
+    def read_as(keyword: str) -> Callable[[Path], object]:
+        return lambda path: read_texts({keyword: path.read_bytes().decode("utf-8", "replace")})
+
+    kinds = [
+        _kind(f"picture-{name}", "text", pictures.write(folder / name, data), pair) for name, data in files.items()
+    ]
+    for name, (keyword, text) in texts.items():
+        path = pictures.write(folder / f"{name}.json", text.encode())
+        kinds.append(_kind(f"picture-{name}", "json", path, read_as(keyword)))
+    path = pictures.write(folder / "infotext.txt", infotext.encode())
+    return [*kinds, _kind("picture-infotext", "text", path, read_as("parameters"))]
 
 
 def _png() -> bytes:
