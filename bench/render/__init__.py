@@ -22,6 +22,7 @@ from bench.pipeline import denoise as stages
 from bench.pipeline.switch import Model, base_of, switch_variant
 from bench.records import Audit, Fingerprint, PlannedImage, Progress, Render, Suite, Variant
 from bench.render.auto_batch import largest_batch, too_large
+from bench.render.encodings import Batches, Encodings
 from bench.render.images import (
     Drawn,
     Launched,
@@ -102,7 +103,7 @@ def _render(
     ordered = sorted(variants, key=lambda variant: bases.index(base_of(variant)))  # one load a checkpoint
     todo = [(variant, missing_batches(suite, variant.name, renders, folder.path, only)) for variant in ordered]
     total = sum(is_wanted(image, only) for _, batches in todo for batch in batches for image in batch)
-    encodings: dict[object, dict[str, stages.Encoded]] = {}
+    encodings: dict[object, Encodings] = {}
     model: Model | None = None
     done = 0
 
@@ -117,8 +118,7 @@ def _render(
         model, audit = switch_variant(model, variant, suite.settings, device=device, weights_dir=weights_dir)
         if not is_audited(folder, variant):
             keep_audit(folder, variant, with_pixel_difference(model, variant, suite, audit))
-        encoded = encodings.setdefault(_text_key(folder, variant, audit), {})
-        encoded |= encode_prompts(model.pipe, suite, batches, encoded)
+        encoded = encodings.setdefault(_text_key(folder, variant, audit), Encodings(suite))
         label = ""
         with closing(render_batches(model.pipe, suite, variant.name, batches, folder, encoded, only)) as drawn:
             for written in drawn:
@@ -158,7 +158,7 @@ def render_batches(
     variant: str,
     batches: Sequence[tuple[PlannedImage, ...]],
     folder: RunFolder,
-    encoded: Mapping[str, stages.Encoded],
+    encoded: Encodings,
     only: Collection[tuple[str, int]] | None = None,
 ) -> Generator[tuple[Render, ...], None, None]:
     """Draw batches with a loaded pipeline and append their records, or those of ``only``, batch by batch."""
@@ -173,6 +173,9 @@ def render_batches(
     # Records are appended by a thread of their own, as soon as the PNGs are there: were it left to this one,
     # a crash would lose the batch that is being drawn and the one before.
     with ThreadPoolExecutor(WRITERS) as writers, ThreadPoolExecutor(1) as appender:
+
+        def encode(window: Batches, known: Mapping[str, stages.Encoded]) -> Mapping[str, stages.Encoded]:
+            return encode_prompts(pipe, suite, window, known)
 
         def write(images: Sequence[PlannedImage], drawn: Sequence[Drawn]) -> tuple[Render, ...]:
             wanted = [pair for pair in zip(images, drawn, strict=True) if is_wanted(pair[0], only)]
@@ -193,8 +196,8 @@ def render_batches(
             return appender.submit(write, found.images, drawn).result()
 
         try:
-            for images in batches:
-                launched = launch(pipe, settings, images, encoded)
+            for number, images in enumerate(batches):
+                launched = launch(pipe, settings, images, encoded.of(batches, number, encode))
                 before, pending = pending, appender.submit(finish, launched)
                 if before is not None:
                     yield records_of(before)

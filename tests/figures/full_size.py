@@ -25,6 +25,7 @@ import torch
 import bench.render
 from bench.pipeline.switch import load_pipeline, switch_variant
 from bench.records import Variant
+from bench.render.encodings import Encodings
 from bench.store import RunFolder
 from bench.suite import protocol_digest
 
@@ -121,8 +122,7 @@ def render_over_floor(bench_: Bench) -> Figure:
         place = bench_.place / f"floor-{number}"
         with RunFolder.open(place, suite=suite, protocol_digest=protocol_digest(suite)) as folder:
             planned = list(batches(suite))
-            encoded = bench.render.encode_prompts(pipe, suite, planned)
-            for _ in bench.render.render_batches(pipe, suite, "base", planned, folder, encoded):
+            for _ in bench.render.render_batches(pipe, suite, "base", planned, folder, Encodings(suite)):
                 pass
 
     def bare() -> None:
