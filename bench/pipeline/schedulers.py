@@ -127,7 +127,8 @@ def _spread(
 def _table(scheduler: Any) -> Levels:
     """sigma of every timestep that the model was trained with; where the last is pure noise, what diffusers takes."""
     signal = scheduler.alphas_cumprod.clamp(min=PURE_NOISE)
-    return np.asarray(((1 - signal) / signal) ** 0.5).astype(np.float64)
+    table: Levels = (((1 - signal) / signal) ** 0.5).double().numpy()
+    return table
 
 
 def _place(scheduler: Any, sigmas: Levels, times: Levels) -> None:
