@@ -41,10 +41,13 @@ def _values(axis: str, help_text: str, values: str) -> object:
 
 
 GuidanceScale = Annotated[str | None, _values("guidance_scale", "CFG scales.", "A,B,...")]
-SamplerNames = Annotated[str | None, _values("sampler", "Samplers.", "A,B,...")]
-Schedules = Annotated[str | None, _values("schedule", "leading, karras or both.", "A,B")]
+SamplerNames = Annotated[str | None, _values("sampler", "Samplers, by our names, A1111's or ComfyUI's.", "A,B,...")]
+Schedules = Annotated[
+    str | None,
+    _values("schedule", "Schedules of noise levels, likewise.", "A,B,..."),
+]
 Steps = Annotated[str | None, _values("steps", "Numbers of steps.", "A,B,...")]
-Eta = Annotated[str | None, _values("eta", "DDIM's eta.", "A,B,...")]
+Eta = Annotated[str | None, _values("eta", "Eta of ddim and tcd.", "A,B,...")]
 Size = Annotated[str | None, _values("size", "Width and height in pixels.", "WxH,...")]
 Seed = Annotated[
     str | None,

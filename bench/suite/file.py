@@ -110,9 +110,9 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
     if not table.get("keep_training_prompts", False):
         prompts, left_out = _without_training_prompts(path, prompts, settings)
     embeddings, said = check_prompts(str(path), prompts[:limit], suite.settings, folder)
+    suite = msgspec.structs.replace(suite, prompts=prompts[:limit])
     return msgspec.structs.replace(
         suite,
-        prompts=prompts[:limit],
         settings=msgspec.structs.replace(settings, embeddings=embeddings),
         limits=limits,
         step_metrics=_step_plan(str(path), table.get("step_metrics"), suite.settings.steps),
