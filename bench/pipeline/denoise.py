@@ -132,7 +132,7 @@ def denoise(
         return values
 
     encoded = encoded.to(pipe.device)
-    conditions = {"prompt_embeds": encoded.prompt, "negative_prompt_embeds": encoded.negative}
+    conditions: dict[str, Any] = {"prompt_embeds": encoded.prompt, "negative_prompt_embeds": encoded.negative}
     if encoded.pooled is not None:
         conditions |= {
             "pooled_prompt_embeds": encoded.pooled,

@@ -65,8 +65,8 @@ class SdeScheduler(EulerDiscreteScheduler):  # type: ignore[misc]
             latents = _reversed(self._start, denoised, sigma, after, self._noise)
         else:
             start, middle = float(self.sigmas[index - 1]), sigma
-            halves = (self._noise, start - middle), (_drawn(sample, generator), middle - after)
-            noise = sum(math.sqrt(part / (start - after)) * one for one, part in halves)
+            whole, second = start - after, _drawn(sample, generator)
+            noise = math.sqrt((start - middle) / whole) * self._noise + math.sqrt((middle - after) / whole) * second
             latents = _reversed(self._start, denoised, start, after, noise)
         return _stepped(self, latents.to(sample.dtype), denoised, return_dict)
 

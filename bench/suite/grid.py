@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -149,7 +150,7 @@ def _folder_name(setting: Mapping[str, GridValue]) -> str:
 
 def member_suite(suite: Suite, setting: Mapping[str, GridValue]) -> Suite:
     """The suite of one setting: nothing is timed, no step is scored, and limits on timings are left out."""
-    fields = {axis: value for axis, value in setting.items() if axis not in (SEED, "size")}
+    fields: dict[str, Any] = {axis: value for axis, value in setting.items() if axis not in (SEED, "size")}
     if setting.get("schedule", "timesteps") != "timesteps":
         fields["timesteps"] = ()
     fields = {**_eta_of(suite, str(setting.get("sampler", suite.settings.sampler))), **fields}
