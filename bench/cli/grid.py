@@ -33,7 +33,7 @@ from bench.questions.registry import registry_of_suite
 from bench.records import Grid, RunOptions
 from bench.run.grid import run_grid
 from bench.store.reading import RUNS
-from bench.suite.grid import AXES, flag_of, left_out_notes, make_grid, read_axis, setting_words
+from bench.suite.grid import AXES, flag_of, left_out_notes, make_grid, member_notes, read_axis, setting_words
 
 
 def _values(axis: str, help_text: str, values: str) -> object:
@@ -123,7 +123,7 @@ def grid(
         chosen.metrics, "--metrics", sorted(registry_of_suite(checked).scored), "hotart-bench list metrics"
     )
     if not quiet or dry_run:
-        for note in (*checked.notes, *left_out_notes(checked)):
+        for note in (*checked.notes, *member_notes(found), *left_out_notes(checked)):
             say(note)
         _tell_cost(found, folder, chosen, table=dry_run)
     if dry_run:

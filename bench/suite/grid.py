@@ -15,7 +15,7 @@ from bench.formatting import did_you_mean, joined, plural, value_text
 from bench.records import SCHEMA, AxisName, Grid, GridAxis, GridMember, GridValue, Suite
 from bench.suite.file import problems_of
 from bench.suite.limits import quantity_of
-from bench.suite.sampling import ETA, SAMPLERS, SCHEDULES, sampler_of, schedule_of
+from bench.suite.sampling import ETA, SAMPLERS, SCHEDULES, sampler_of, sampling_notes, schedule_of
 from bench.suite.sweep import UNTIMED
 
 SEED: AxisName = "seed"
@@ -171,6 +171,12 @@ def _eta_of(suite: Suite, sampler: str) -> dict[str, float]:
     """The usual eta of another sampler than the suite's where one of both has its own; else the suite's stays."""
     own = suite.settings.sampler
     return {"eta": ETA.get(sampler, 0.0)} if sampler != own and {sampler, own} & ETA.keys() else {}
+
+
+def member_notes(grid: Grid) -> tuple[str, ...]:
+    """Sentences on what the models do not want of the grid's settings, beside those of the suite."""
+    said = (note for one in grid.members for note in sampling_notes(member_suite(grid.suite, one.setting)))
+    return tuple(note for note in dict.fromkeys(said) if note not in grid.suite.notes)
 
 
 def left_out_notes(suite: Suite) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from bench.errors import SuiteError, UsageError
 from bench.records import Lora, Settings, Suite, Variant
 from bench.records.base import SCHEDULES_OF
 from bench.suite import load_suite, protocol_digest
-from bench.suite.grid import make_grid, member_suite, read_axis
+from bench.suite.grid import make_grid, member_notes, member_suite, read_axis
 from bench.suite.sampling import (
     SAMPLERS,
     SCHEDULES,
@@ -226,6 +226,13 @@ def test_tcd_in_a_grid_has_its_own_eta_and_leaves_it_to_no_other() -> None:
     tcd = member_suite(suite, {"sampler": "tcd", "schedule": "lcm"})
     assert member_suite(tcd, {"sampler": "lcm"}).settings.eta == 0.0
     assert member_suite(tcd, {"steps": 4}).settings.eta == 0.3
+
+
+def test_what_a_grid_s_settings_are_not_made_for_is_said_once() -> None:
+    axes = [read_axis("sampler", ["ddim", "lcm"]), read_axis("schedule", ["simple"]), read_axis("seed", ["0", "1"])]
+    said = member_notes(make_grid(load_suite("mini"), axes))
+    assert len(said) == 2
+    assert "The sampler lcm is that of LCM, which wants no guidance, or at most 2: guidance_scale is 3" in said[0]
 
 
 def test_a_grid_over_schedules_leaves_timesteps_by_hand_to_their_own() -> None:
