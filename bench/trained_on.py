@@ -37,6 +37,10 @@ REPOSITORIES: dict[str, Names] = {
     "runwayml/stable-diffusion-v1-5": NOTHING,
     "madebyollin/sdxl-vae-fp16-fix": NOTHING,
     "stabilityai/sdxl-vae": NOTHING,
+    "stabilityai/sdxl-turbo": NOTHING,
+    "ByteDance/SDXL-Lightning": NOTHING,
+    "latent-consistency/lcm-lora-sdxl": NOTHING,
+    "tianweiy/DMD2": NOTHING,
     "stabilityai/sd-vae-ft-mse": NOTHING,
     "mhdang/dpo-sdxl-text2image-v1": PICK_A_PIC,
     "mhdang/dpo-sd1.5-text2image-v1": PICK_A_PIC,
@@ -50,7 +54,8 @@ REPOSITORIES: dict[str, Names] = {
     "casiatao/LPO": ("lpo-latent-reward-sdxl", "lpo-latent-reward-sd15"),
 }
 """Published weights of the Hub: DPO (arXiv 2311.12908), SPO (2406.04314), MaPO (2406.06424), LPO (2502.01051),
-FaceScore's (2406.17100), their bases and VAEs."""
+FaceScore's (2406.17100), their bases and VAEs; what was only distilled: Turbo (2311.17042), Lightning (2402.13929), LCM
+(2311.05556), DMD2 (2405.14867)."""
 
 FILES: dict[str, Names] = {
     "sd_xl_base_1.0": NOTHING,

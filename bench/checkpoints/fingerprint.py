@@ -21,20 +21,20 @@ from bench.checkpoints.families import (
 from bench.checkpoints.locate import RANDOM, Place, fetch, find_lora
 from bench.checkpoints.pins import check_pins
 from bench.checkpoints.safetensors_files import autov3, weights_sha256
-from bench.checkpoints.scheduler import refuse_sampler
+from bench.checkpoints.scheduler import refuse_settings
 from bench.documents import read_bytes, sha256_of
 from bench.errors import WeightsError
 from bench.lora.algorithms import weights_of
 from bench.lora.parse import read_adapter
 from bench.merge.load import every_place, open_checkpoint, open_part
-from bench.records import Fingerprint, Record, Sampler, Suite, Variant, WeightFile
+from bench.records import Fingerprint, Record, Settings, Suite, Variant, WeightFile
 from bench.records.weights import NoiseSchedule
 
 UNET_FILES = ("unet", "checkpoint")
 """Components of files that hold a UNet."""
 
 
-def fingerprint(variant: Variant, weights_dir: Path | None = None, sampler: Sampler | None = None) -> Fingerprint:
+def fingerprint(variant: Variant, weights_dir: Path | None = None, settings: Settings | None = None) -> Fingerprint:
     """Hash a variant's weight files, fetching those that are missing.
 
     The digest is the sha256 of the pipeline class, the checkpoint's noise schedule and kind of prediction, its
@@ -47,16 +47,16 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None, sampler: Samp
     Args:
         variant: of a suite.
         weights_dir: a folder to look in before the Hub.
-        sampler: that is to draw it, where there is one.
+        settings: that are to draw it, where there are any.
 
     Raises:
         WeightsError: something is missing, damaged or no checkpoint, or a LoRA has a key that fits nothing in it; or
-            the sampler cannot draw the checkpoint; or a file of the Hub is another than ``fetch`` recorded.
+            the settings cannot draw the checkpoint; or a file of the Hub is another than ``fetch`` recorded.
         MachineError: the lock file cannot be read.
     """
     checkpoint = open_checkpoint(variant, weights_dir)
-    if sampler is not None:
-        refuse_sampler(checkpoint.what, checkpoint.facts, sampler)
+    if settings is not None:
+        refuse_settings(checkpoint.what, checkpoint.facts, settings)
     pipeline = read_pipeline_class(checkpoint.config)
     if checkpoint.facts.layout == "diffusers" or (checkpoint.config / "tokenizer").is_dir():
         _check_tokenizers(checkpoint.config, pipeline)

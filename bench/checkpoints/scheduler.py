@@ -20,7 +20,7 @@ from bench.checkpoints.configurations import read_config
 from bench.checkpoints.families import CONFIGS
 from bench.errors import WeightsError
 from bench.formatting import did_you_mean, joined, listed
-from bench.records import CheckpointFacts, Sampler
+from bench.records import CheckpointFacts, Sampler, Settings
 from bench.records.weights import BetaSchedule, NoiseSchedule, Prediction
 
 FIELDS: Mapping[str, Any] = {
@@ -34,6 +34,7 @@ FIELDS: Mapping[str, Any] = {
     "interpolation_type": "linear",
     "lambda_min_clipped": -float("inf"),
     "lower_order_final": True,
+    "original_inference_steps": 50,
     "predict_x0": True,
     "rescale_betas_zero_snr": False,
     "sample_max_value": 1.0,
@@ -46,6 +47,7 @@ FIELDS: Mapping[str, Any] = {
     "steps_offset": 1,
     "thresholding": False,
     "time_shift_type": "exponential",
+    "timestep_scaling": 10.0,
     "timestep_spacing": "leading",
     "timestep_type": "discrete",
     "use_beta_sigmas": False,
@@ -198,12 +200,28 @@ def _said(field: str, value: object) -> str:
     return f"{field} = {text if len(text) <= 40 else f'{text[:40]}…'}"
 
 
-# What a sampler can do.
+# What settings can do.
+
+
+def refuse_settings(what: str, facts: CheckpointFacts, settings: Settings) -> None:
+    """Raises WeightsError where settings cannot draw a checkpoint: as ``refuse_sampler``, or it has no such input."""
+    refuse_sampler(what, facts, settings.sampler)
+    last = facts.noise.num_train_timesteps - 1
+    if settings.timesteps and settings.timesteps[0] > last:
+        raise WeightsError(f"{what}: was trained with timesteps up to {last}; timesteps has {settings.timesteps[0]}.")
+    sizes = {"original_size": settings.original_size, "target_size": settings.target_size, "crop": settings.crop}
+    set_there = [name for name, value in sizes.items() if value not in (None, (0, 0))]
+    if set_there and facts.family == "sd15":
+        raise WeightsError(
+            f"{what}: is of SD 1.5, which is not told sizes and crops; the settings have {joined(set_there)}.",
+            f"take {joined(set_there)} out of [settings]",
+        )
+
 
 WITHOUT_ZERO_SNR: tuple[Sampler, ...] = ("heun",)
 """Samplers whose class cannot begin at pure noise."""
 
-WITHOUT_ZERO_SNR_FOR_NOISE: tuple[Sampler, ...] = ("heun", "ddim", "ddpm")
+WITHOUT_ZERO_SNR_FOR_NOISE: tuple[Sampler, ...] = ("heun", "ddim", "ddpm", "lcm", "tcd")
 """Those that cannot where the UNet predicts the noise: they would divide by the image's share of the first latents, 0;
 the others take 2^-24 for it."""
 

@@ -33,7 +33,7 @@ from bench.questions.registry import registry_of_suite
 from bench.records import Grid, RunOptions
 from bench.run.grid import run_grid
 from bench.store.reading import RUNS
-from bench.suite.grid import AXES, flag_of, left_out_notes, make_grid, read_axis, setting_words
+from bench.suite.grid import AXES, flag_of, left_out_notes, make_grid, member_notes, read_axis, setting_words
 
 
 def _values(axis: str, help_text: str, values: str) -> object:
@@ -41,10 +41,13 @@ def _values(axis: str, help_text: str, values: str) -> object:
 
 
 GuidanceScale = Annotated[str | None, _values("guidance_scale", "CFG scales.", "A,B,...")]
-SamplerNames = Annotated[str | None, _values("sampler", "Samplers.", "A,B,...")]
-Schedules = Annotated[str | None, _values("schedule", "leading, karras or both.", "A,B")]
+SamplerNames = Annotated[str | None, _values("sampler", "Samplers, by our names, A1111's or ComfyUI's.", "A,B,...")]
+Schedules = Annotated[
+    str | None,
+    _values("schedule", "Schedules of noise levels, likewise.", "A,B,..."),
+]
 Steps = Annotated[str | None, _values("steps", "Numbers of steps.", "A,B,...")]
-Eta = Annotated[str | None, _values("eta", "DDIM's eta.", "A,B,...")]
+Eta = Annotated[str | None, _values("eta", "Eta of ddim and tcd.", "A,B,...")]
 Size = Annotated[str | None, _values("size", "Width and height in pixels.", "WxH,...")]
 Seed = Annotated[
     str | None,
@@ -120,7 +123,7 @@ def grid(
         chosen.metrics, "--metrics", sorted(registry_of_suite(checked).scored), "hotart-bench list metrics"
     )
     if not quiet or dry_run:
-        for note in (*checked.notes, *left_out_notes(checked)):
+        for note in (*checked.notes, *member_notes(found), *left_out_notes(checked)):
             say(note)
         _tell_cost(found, folder, chosen, table=dry_run)
     if dry_run:

@@ -79,14 +79,19 @@ def list_suites(json: AsJson = False) -> int:
             str(one["samples"]),
             ", ".join(one["variants"]),
             str(one["images"]),
-            f"{one['width']}x{one['height']}, {one['sampler']}{' karras' if one['schedule'] == 'karras' else ''}, "
-            f"{one['steps']} steps, CFG {one['guidance_scale']:g}",
+            _settings_text(one),
         ]
         for one in found
     ]
     columns: Columns = {"suite": "name", "prompts": "number", "samples": "number", "variants": "text"}
     print_table({**columns, "images": "number", "settings": "text"}, rows)
     return DONE
+
+
+def _settings_text(one: Mapping[str, Any]) -> str:
+    schedule = "" if one["schedule"] == "leading" else f" {one['schedule']}"
+    steps = f"{one['steps']} steps, CFG {one['guidance_scale']:g}"
+    return f"{one['width']}x{one['height']}, {one['sampler']}{schedule}, {steps}"
 
 
 def list_variants(

@@ -110,11 +110,12 @@ def import_models(sampler: Sampler) -> None:
     """
     import diffusers
 
-    from bench.pipeline.schedulers import SAMPLERS
+    from bench.pipeline.schedulers import scheduler_class
 
     pipelines = ("StableDiffusionXLPipeline", "StableDiffusionPipeline")
-    for name in (*pipelines, "AutoencoderKL", "UNet2DConditionModel", SAMPLERS[sampler][0]):
+    for name in (*pipelines, "AutoencoderKL", "UNet2DConditionModel"):
         getattr(diffusers, name)
+    scheduler_class(sampler)
 
 
 def answer(request: Request, stages: Stages, clock: Clock, send: Callable[[Message], None]) -> None:

@@ -18,6 +18,7 @@ from bench.checkpoints.diffusers_folder import EMPTY_IS_ZERO
 from bench.checkpoints.families import TOKENIZERS, is_provenance, read_pipeline_class
 from bench.checkpoints.meta_model import CLASSES, empty_model, left_out, own_names
 from bench.checkpoints.safetensors_files import first_line
+from bench.checkpoints.scheduler import refuse_settings
 from bench.errors import WeightsError
 from bench.formatting import listed
 from bench.pipeline.schedulers import make_scheduler
@@ -45,13 +46,16 @@ def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into
             afterwards.
 
     Raises:
-        WeightsError: a tensor is missing, superfluous, damaged or of another shape; or as ``make_scheduler``.
+        WeightsError: a tensor is missing, superfluous, damaged or of another shape; or as
+            ``refuse_settings`` and ``make_scheduler``.
     """
     for logging in (diffusers.utils.logging, transformers.utils.logging):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
     name, config = read_pipeline_class(checkpoint.config), checkpoint.config
-    scheduler = make_scheduler(checkpoint.what, checkpoint.facts, settings.sampler, settings.schedule)
+    refuse_settings(checkpoint.what, checkpoint.facts, settings)
+    sampling = settings.sampler, settings.schedule, settings.timesteps
+    scheduler = make_scheduler(checkpoint.what, checkpoint.facts, *sampling)
     found = {tensor.partition(".")[0] for tensor in checkpoint.tensors}
     try:
         parts: dict[str, Any] = {

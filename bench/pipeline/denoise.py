@@ -132,11 +132,12 @@ def denoise(
         return values
 
     encoded = encoded.to(pipe.device)
-    conditions = {"prompt_embeds": encoded.prompt, "negative_prompt_embeds": encoded.negative}
+    conditions: dict[str, Any] = {"prompt_embeds": encoded.prompt, "negative_prompt_embeds": encoded.negative}
     if encoded.pooled is not None:
         conditions |= {
             "pooled_prompt_embeds": encoded.pooled,
             "negative_pooled_prompt_embeds": encoded.negative_pooled,
+            **_sizes(settings),
         }
     result: Tensor = pipe(
         **conditions,
@@ -145,12 +146,24 @@ def denoise(
         width=settings.width,
         num_inference_steps=settings.steps,
         guidance_scale=settings.guidance_scale,
+        guidance_rescale=settings.guidance_rescale,
         eta=settings.eta,
         generator=_noise(pipe, settings, seeds)[1],
         output_type="latent",
         callback_on_step_end=None if on_step is None and by_step is None else after_step,
     ).images
     return result
+
+
+def _sizes(settings: Settings) -> dict[str, tuple[int, int]]:
+    """SDXL's conditioning as diffusers takes it, height before width and top before left; of both passes."""
+    drawn = settings.width, settings.height
+    sizes = {
+        "original_size": settings.original_size or drawn,
+        "target_size": settings.target_size or drawn,
+        "crops_coords_top_left": settings.crop,
+    }
+    return {name: (down, across) for name, (across, down) in sizes.items()}
 
 
 # Decoding.

@@ -91,8 +91,8 @@ def scaled_seconds(suite: Suite, run: Run) -> dict[str, float]:
     """Seconds for one image of each variant that a run of other settings has timed, scaled to a suite's settings.
 
     (end_to_end - steps x denoise_step + steps' x denoise_step') x the ratio of pixels, by medians; a step costs half
-    without guidance and twice with ``heun``, which asks the UNet twice. Of one image at a time: for batches an upper
-    bound. Variants without both timings are left out.
+    without guidance and twice with the samplers of ``TWICE``. Of one image at a time: for batches an
+    upper bound. Variants without both timings are left out.
     """
     theirs, ours = run.info.suite.settings, suite.settings
     passes = _passes(ours) / _passes(theirs)
@@ -106,9 +106,13 @@ def scaled_seconds(suite: Suite, run: Run) -> dict[str, float]:
     return found
 
 
+TWICE = ("heun", "dpmpp_sde")
+"""Samplers that ask the UNet twice in most steps."""
+
+
 def _passes(settings: Settings) -> int:
     """How many images go through the UNet for one."""
-    return settings.steps * (2 if settings.sampler == "heun" else 1) * (2 if settings.guidance_scale > 1 else 1)
+    return settings.steps * (2 if settings.sampler in TWICE else 1) * (2 if settings.guidance_scale > 1 else 1)
 
 
 def image_seconds(card: Throughput, settings: Settings, batch: int) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from typing import Literal, Protocol, get_args
 
 import msgspec
 
@@ -53,8 +54,18 @@ Schedule = Literal[
 """Which noise levels the steps visit; ``bench.pipeline.noise_levels`` has the formula of each. ``timesteps`` are those
 that the suite gives by hand."""
 
-KARRAS_SAMPLERS: tuple[Sampler, ...] = ("euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
-"""Samplers that can follow the schedule ``karras``; the others look their timesteps up."""
+EVEN: tuple[Schedule, ...] = ("leading", "simple")
+DISTILLED: tuple[Schedule, ...] = ("lcm", "simple", "sgm_uniform", "timesteps")
+ANY_LEVELS: tuple[Schedule, ...] = tuple(name for name in get_args(Schedule) if name != "lcm")
+SCHEDULES_OF: Mapping[Sampler, tuple[Schedule, ...]] = {
+    **{name: ANY_LEVELS for name in get_args(Sampler) if name != "none"},
+    "ddim": EVEN,
+    "ddpm": EVEN,
+    "lcm": DISTILLED,
+    "tcd": DISTILLED,
+}
+"""The schedules that a sampler can follow. DDIM, DDPM, LCM and TCD look whole timesteps up, of which DDIM and DDPM take
+the next one to be as far away as the last."""
 
 PromptSyntax = Literal["plain", "a1111", "comfyui"]
 """Whose grammar and arithmetic prompts follow: none, so that brackets are drawn as words, or that program's."""

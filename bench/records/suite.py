@@ -119,7 +119,8 @@ class Settings(Record, frozen=True):
     batch: int | None = 1
     """Images that are drawn at once, which changes pixels; None, ``"auto"`` in a suite file, until a run has chosen."""
     eta: float = 0.0
-    """DDIM's eta: 0 deterministic, 1 as much fresh noise as DDPM; only for ``sampler = "ddim"``."""
+    """How much fresh noise the steps of ``ddim`` and ``tcd`` add: 0 none, 1 as much as DDPM and LCM do. 0 for all
+    other samplers."""
     vae_tiling: bool = False
     compile: bool = False
     prompt_syntax: PromptSyntax = "plain"

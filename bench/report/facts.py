@@ -124,7 +124,8 @@ def setting_facts(run: Run) -> Facts:
     suite, settings, machine = run.info.suite, run.info.suite.settings, run.info.machine
     if suite.external_images is not None:
         return _external_facts(run, suite.external_images)
-    eta = f", eta {settings.eta:g}" if settings.sampler == "ddim" else ""
+    eta = f", eta {settings.eta:g}" if settings.sampler in ("ddim", "tcd") else ""
+    eta += f", rescaled by {settings.guidance_rescale:g}" if settings.guidance_rescale else ""
     extras = [word for word, on in (("VAE tiling", settings.vae_tiling), ("compiled", settings.compile)) if on]
     limited = f", limited to the first {suite.limit}" if suite.limit is not None else ""
     memory = machine.device_memory_bytes
@@ -141,7 +142,7 @@ def setting_facts(run: Run) -> Facts:
         ("Size", f"{settings.width} × {settings.height} px"),
         (
             "Sampler",
-            f"{settings.sampler}, {settings.schedule}, {text.plural(settings.steps, 'step')}, "
+            f"{settings.sampler}, {_schedule(settings)}, {text.plural(settings.steps, 'step')}, "
             f"CFG {settings.guidance_scale:g}{eta}",
         ),
         ("Arithmetic", ", ".join([settings.dtype, f"batch {settings.batch or 'auto'}", *extras])),
@@ -159,6 +160,11 @@ def _prompt_facts(settings: Settings) -> Facts:
         told.append(f"clip skip {settings.clip_skip}")
     told += [f"embedding {one.name} ({one.sha256[:10]})" for one in settings.embeddings]
     return (("Text encoding", ", ".join(told)),) if told else ()
+
+
+def _schedule(settings: Settings) -> str:
+    times = ", ".join(map(str, settings.timesteps))
+    return f"timesteps {times}" if times else settings.schedule
 
 
 def _external_facts(run: Run, external: ExternalImages) -> Facts:

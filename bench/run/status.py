@@ -162,8 +162,8 @@ def update_info(stages: tuple[Stage, ...], work: Work) -> None:
     folder, old = work.folder, work.folder.info
     found: dict[str, Fingerprint] = {}
     if stages not in (("report",), ("score",)):
-        sampler = work.suite.settings.sampler
-        found = {variant.name: fingerprint(variant, work.options.weights_dir, sampler) for variant in work.variants}
+        settings = work.suite.settings
+        found = {variant.name: fingerprint(variant, work.options.weights_dir, settings) for variant in work.variants}
     new = _info(work, old, found, work.metrics if "score" in stages else ())
     if old is None:
         folder.write_info(new)

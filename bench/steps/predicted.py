@@ -1,9 +1,10 @@
 """What a sampler's step sees and predicts: the noisy latent, and the final latent that the UNet predicts from it.
 
 Every sampler of a suite is one of two: its latents are those of the variance-preserving process, x = alpha x0 + s eps
-with alpha^2 + s^2 = 1 (DDIM, DDPM, DPM-Solver++, UniPC), or those divided by alpha, x0 + sigma eps with sigma = s/alpha
-(Euler, Heun). The prediction is the guided one. Sources: T. Salimans, J. Ho, arXiv 2202.00512 (v-prediction); T. Karras
-et al., arXiv 2206.00364; the schedulers of diffusers, which this follows.
+with alpha^2 + s^2 = 1 (DDIM, DDPM, LCM, TCD, DPM-Solver++ 2M, UniPC), or those divided by alpha, x0 + sigma eps with
+sigma = s/alpha (Euler, Heun, DPM-Solver++ SDE and 3M SDE). The prediction is the guided one. Sources: T. Salimans,
+J. Ho, arXiv 2202.00512 (v-prediction); T. Karras et al., arXiv 2206.00364; the schedulers of diffusers, which this
+follows.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-DIVIDED = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler")
+DIVIDED = (
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "SdeScheduler",
+    "ThirdOrderSdeScheduler",
+)
 """Schedulers whose latents are divided by alpha."""
 
 
@@ -26,7 +33,7 @@ class Seen(NamedTuple):
     step: int
     """Counted from 1."""
     call: int
-    """Which call of the scheduler in the batch, from 0; a Heun step takes two."""
+    """Which call of the scheduler in the batch, from 0; a step of Heun or DPM-Solver++ SDE takes two."""
     sample: Tensor
     prediction: Tensor
 

@@ -25,15 +25,13 @@ from bench.records import (
     MeasurePlan,
     Prompt,
     Record,
-    Sampler,
-    Schedule,
     Settings,
     StepPlan,
     Suite,
     TimingName,
     Variant,
 )
-from bench.records.base import KARRAS_SAMPLERS, PromptSyntax
+from bench.records.base import PromptSyntax
 from bench.records.suite import LeftOut
 from bench.suite import prompt_files
 from bench.suite.judges import metric_names, read_judges
@@ -42,6 +40,7 @@ from bench.suite.prompt_formats import READERS
 from bench.suite.prompt_syntax import check_prompts, plain_text
 from bench.suite.public_sets import PUBLIC_SETS, find_public_set, present
 from bench.suite.questions import is_question_file
+from bench.suite.sampling import SAMPLERS, SCHEDULES, problems_of_sampling, read_sampling, sampling_notes
 from bench.suite.step_ranges import parse_steps, range_factors, runs_of, weight_factors
 from bench.suite.training_prompts import training_prompts_in
 
@@ -50,7 +49,6 @@ MAX_STEPS = 499
 """With more, a sampler that spaces 1,000 timesteps evenly from the clean end starts half way, or past the last one."""
 MOST_CLIP_SKIP = 12
 """Layers of CLIP-L's text encoder."""
-SAMPLERS = tuple(name for name in get_args(Sampler) if name != "none")
 OLD_SAMPLERS = {"dpmpp_2m_karras": "dpmpp_2m", "dpmpp_2m_sde_karras": "dpmpp_2m_sde"}
 """Samplers of schema 1 whose names held the schedule ``karras``, and what they are called now."""
 _FIELDS = (
@@ -112,9 +110,9 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
     if not table.get("keep_training_prompts", False):
         prompts, left_out = _without_training_prompts(path, prompts, settings)
     embeddings, said = check_prompts(str(path), prompts[:limit], suite.settings, folder)
+    suite = msgspec.structs.replace(suite, prompts=prompts[:limit])
     return msgspec.structs.replace(
         suite,
-        prompts=prompts[:limit],
         settings=msgspec.structs.replace(settings, embeddings=embeddings),
         limits=limits,
         step_metrics=_step_plan(str(path), table.get("step_metrics"), suite.settings.steps),
@@ -123,7 +121,7 @@ def load_suite(name_or_path: str, *, limit: int | None = None, known_metrics: Co
         limit=limit if limit is not None and limit < len(prompts) else None,
         source=name_or_path,
         left_out=left_out,
-        notes=(*notes, *(f"{path.name}: {one}" for one in said)),
+        notes=(*notes, *(f"{path.name}: {one}" for one in said), *sampling_notes(suite)),
     )
 
 
@@ -262,9 +260,11 @@ def _read_table(path: Path) -> dict[str, Any]:
         raise SuiteError(
             f"{path}: settings.sampler is {settings['sampler']!r}, a word of schema 1.", f"write {old_words}"
         )
+    if isinstance(found, dict):
+        settings = table["settings"] = read_sampling(path, found)
     for name, choices in (
         ("sampler", SAMPLERS),
-        ("schedule", get_args(Schedule)),
+        ("schedule", SCHEDULES),
         ("dtype", get_args(Dtype)),
         ("prompt_syntax", get_args(PromptSyntax)),
         ("prompt_loras", ("refuse", "ignore")),
@@ -432,6 +432,7 @@ def _problems_of_settings(suite: Suite) -> Iterator[str]:
         ("settings.guidance_scale", settings.guidance_scale, 0, 100),
         ("settings.batch", 1 if settings.batch is None else settings.batch, 1, 1024),
         ("settings.eta", settings.eta, 0, 1),
+        ("settings.guidance_rescale", settings.guidance_rescale, 0, 1),
         ("measure.rounds", plan.rounds, 0, 1000),
         ("measure.images", plan.images, 1, 1000),
         ("measure.warmups", plan.warmups, 0, 100),
@@ -449,12 +450,7 @@ def _problems_of_settings(suite: Suite) -> Iterator[str]:
         if pixels % 8:
             near = max(8, round(pixels / 8) * 8)
             yield f"settings.{field} is {pixels}; it must be a multiple of 8, such as {near}"
-    if settings.schedule == "karras" and settings.sampler not in KARRAS_SAMPLERS:
-        able = listed(KARRAS_SAMPLERS)
-        yield f"the sampler {settings.sampler} cannot follow the schedule karras; {able} can, or leave the schedule out"
-    if settings.eta and settings.sampler != "ddim":
-        only = f"only the sampler ddim has an eta, not {settings.sampler}"
-        yield f"settings.eta is {settings.eta}, but {only}; leave it out or set it to 0"
+    yield from problems_of_sampling(settings)
 
 
 def _problems_of_variants(suite: Suite) -> Iterator[str]:

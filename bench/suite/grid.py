@@ -6,15 +6,16 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import get_args
+from typing import Any
 
 from msgspec.structs import replace
 
 from bench.errors import UsageError
 from bench.formatting import did_you_mean, joined, plural, value_text
-from bench.records import SCHEMA, AxisName, Grid, GridAxis, GridMember, GridValue, Schedule, Suite
-from bench.suite.file import SAMPLERS, problems_of
+from bench.records import SCHEMA, AxisName, Grid, GridAxis, GridMember, GridValue, Suite
+from bench.suite.file import problems_of
 from bench.suite.limits import quantity_of
+from bench.suite.sampling import ETA, SAMPLERS, SCHEDULES, sampler_of, sampling_notes, schedule_of
 from bench.suite.sweep import UNTIMED
 
 SEED: AxisName = "seed"
@@ -22,7 +23,6 @@ MOST_SETTINGS = 500
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e-?[0-9]{1,3})?")
 _WHOLE = re.compile(r"-?[0-9]{1,30}")
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
-_SCHEDULES = get_args(Schedule)
 
 
 # What an axis is: how its values are read, and what of a suite they replace.
@@ -44,8 +44,8 @@ def _size(text: str) -> str | None:
 
 _READERS: dict[AxisName, tuple[Callable[[str], GridValue | None], str]] = {
     "guidance_scale": (_number, "a number, such as 7.5"),
-    "sampler": (lambda text: text if text in SAMPLERS else None, f"one of {', '.join(SAMPLERS)}"),
-    "schedule": (lambda text: text if text in _SCHEDULES else None, f"one of {', '.join(_SCHEDULES)}"),
+    "sampler": (sampler_of, f"one of {', '.join(SAMPLERS)}"),
+    "schedule": (schedule_of, f"one of {', '.join(SCHEDULES)}"),
     "steps": (_whole, "a whole number, such as 20"),
     "eta": (_number, "a number, such as 0.5"),
     "size": (_size, "width and height in pixels, such as 1024x768"),
@@ -71,7 +71,7 @@ def read_axis(name: AxisName, texts: Sequence[str]) -> GridAxis:
     for text in texts:
         value = read(text)
         if value is None:
-            near = did_you_mean(text, {"sampler": SAMPLERS, "schedule": _SCHEDULES}.get(name, ()))
+            near = did_you_mean(text, {"sampler": SAMPLERS, "schedule": SCHEDULES}.get(name, ()))
             raise UsageError(f"{flag_of(name)}: {text!r} is not {form}{near}.", "hotart-bench grid --help")
         if value in values:
             raise UsageError(f"{flag_of(name)}: {value_text(value)} is given twice.")
@@ -82,8 +82,8 @@ def read_axis(name: AxisName, texts: Sequence[str]) -> GridAxis:
 def _rank(value: GridValue) -> tuple[float, float]:
     if not isinstance(value, str):
         return float(value), 0.0
-    if value in SAMPLERS or value in _SCHEDULES:
-        return float((*SAMPLERS, *_SCHEDULES).index(value)), 0.0
+    if value in SAMPLERS or value in SCHEDULES:
+        return float((*SAMPLERS, *SCHEDULES).index(value)), 0.0
     width, height = map(int, value.split("x"))
     return float(width * height), float(width)
 
@@ -150,7 +150,10 @@ def _folder_name(setting: Mapping[str, GridValue]) -> str:
 
 def member_suite(suite: Suite, setting: Mapping[str, GridValue]) -> Suite:
     """The suite of one setting: nothing is timed, no step is scored, and limits on timings are left out."""
-    fields = {axis: value for axis, value in setting.items() if axis not in (SEED, "size")}
+    fields: dict[str, Any] = {axis: value for axis, value in setting.items() if axis not in (SEED, "size")}
+    if setting.get("schedule", "timesteps") != "timesteps":
+        fields["timesteps"] = ()
+    fields = {**_eta_of(suite, str(setting.get("sampler", suite.settings.sampler))), **fields}
     if "size" in setting:
         fields["width"], fields["height"] = map(int, str(setting["size"]).split("x"))
     return replace(
@@ -162,6 +165,18 @@ def member_suite(suite: Suite, setting: Mapping[str, GridValue]) -> Suite:
         step_metrics=None,
         grid_setting=dict(setting),
     )
+
+
+def _eta_of(suite: Suite, sampler: str) -> dict[str, float]:
+    """The usual eta of another sampler than the suite's where one of both has its own; else the suite's stays."""
+    own = suite.settings.sampler
+    return {"eta": ETA.get(sampler, 0.0)} if sampler != own and {sampler, own} & ETA.keys() else {}
+
+
+def member_notes(grid: Grid) -> tuple[str, ...]:
+    """Sentences on what the models do not want of the grid's settings, beside those of the suite."""
+    said = (note for one in grid.members for note in sampling_notes(member_suite(grid.suite, one.setting)))
+    return tuple(note for note in dict.fromkeys(said) if note not in grid.suite.notes)
 
 
 def left_out_notes(suite: Suite) -> tuple[str, ...]:

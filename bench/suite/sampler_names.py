@@ -118,37 +118,39 @@ def _plain(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", re.sub(r"^(k|sample)_", "", folded))
 
 
-def _by_plain_name(table: dict[str, Names]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, names in table.items():
-        for one in (name, names.a1111, names.comfyui, *names.also):
-            if one:
-                found.setdefault(_plain(one), name)
-    return found
+def _by_every_name(table: dict[str, Names]) -> dict[str, str]:
+    written = [(one, name) for name, names in table.items() for one in (name, names.a1111, names.comfyui, *names.also)]
+    exact = {one.lower(): name for one, name in reversed(written) if one}
+    return {_plain(one): name for one, name in reversed(written) if one} | exact
 
 
-_SAMPLERS = _by_plain_name(SAMPLER_NAMES | OTHER_SAMPLERS)
-_SCHEDULES = _by_plain_name(SCHEDULE_NAMES | OTHER_SCHEDULES)
+def _find(table: dict[str, str], text: str) -> str | None:
+    """As it is written, else by ``_plain``: ``uni_pc`` is ComfyUI's, ``UniPC`` A1111's."""
+    return table.get(text.strip().lower()) or table.get(_plain(text))
+
+
+_SAMPLERS = _by_every_name(SAMPLER_NAMES | OTHER_SAMPLERS)
+_SCHEDULES = _by_every_name(SCHEDULE_NAMES | OTHER_SCHEDULES)
 _ENDINGS = ("karras", "exponential", "sgm uniform", "simple", "beta")
 """Schedules that A1111 before 1.9, Forge and InvokeAI (``_k``) write behind a sampler's name."""
 
 
 def read_schedule(text: str) -> str | None:
     """Our name of a schedule, in whatever case; ``automatic``, ``ddim_uniform`` and the like as themselves."""
-    return _SCHEDULES.get(_plain(text))
+    return _find(_SCHEDULES, text)
 
 
 def read_sampler(text: str) -> Read:
     """A sampler's name, with a schedule where the name holds one: ``DPM++ 2M Karras`` is (dpmpp_2m, karras)."""
-    found = _SAMPLERS.get(_plain(text))
+    found = _find(_SAMPLERS, text)
     if found:
         return Read(found, None)
     words = text.strip().lower().replace("_", " ")
     for ending in _ENDINGS:
-        sampler = _SAMPLERS.get(_plain(words.removesuffix(ending)))
+        sampler = _find(_SAMPLERS, words.removesuffix(ending))
         if words.endswith(f" {ending}") and sampler:
             return Read(sampler, read_schedule(ending))
-    sampler = _SAMPLERS.get(_plain(words.removesuffix(" k")))
+    sampler = _find(_SAMPLERS, words.removesuffix(" k"))
     return Read(sampler, "karras") if sampler and words.endswith(" k") else Read(None, None)
 
 

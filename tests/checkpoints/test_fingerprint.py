@@ -20,7 +20,7 @@ from bench.checkpoints.safetensors_files import read_header
 from bench.errors import WeightsError
 from bench.lora.algorithms import weights_of
 from bench.mini import weights
-from bench.records import Lora, Variant
+from bench.records import Lora, Sampler, Settings, Variant
 
 DPO, SPO = Lora(path="mini:dpo"), Lora(path="mini:spo")
 
@@ -289,9 +289,14 @@ def test_another_noise_schedule_is_another_variant(mini_copy: Path) -> None:
     assert ours.digest != theirs.digest
 
 
+def settings_of(sampler: Sampler) -> Settings:
+    return Settings(width=64, height=64, steps=4, guidance_scale=1.0, sampler=sampler)
+
+
 def test_a_sampler_that_cannot_draw_a_variant_is_refused_before_anything_is_rendered(mini_copy: Path) -> None:
     edit(mini_copy / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=True)
-    for sampler in ("heun", "ddim"):
+    unable: tuple[Sampler, ...] = ("heun", "ddim")
+    for sampler in unable:
         with pytest.raises(WeightsError, match=f"begins at pure noise, which {sampler} cannot"):
-            fingerprint(variant(mini_copy), None, sampler)
-    fingerprint(variant(mini_copy), None, "euler")
+            fingerprint(variant(mini_copy), None, settings_of(sampler))
+    fingerprint(variant(mini_copy), None, settings_of("euler"))

@@ -18,15 +18,14 @@ from bench.checkpoints.scheduler import ANOTHER_KIND, FIELDS, OWN_FIELDS, Told, 
 from bench.errors import WeightsError
 from bench.pipeline.schedulers import SAMPLERS, make_scheduler
 from bench.records import CheckpointFacts, Sampler, Schedule
-from bench.records.base import KARRAS_SAMPLERS
+from bench.records.base import SCHEDULES_OF
 from bench.records.weights import NoiseSchedule
 
 # diffusers 0.42 turns tensors into arrays in a way that numpy 2 deprecates: theirs to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 BOTH: list[tuple[Sampler, Schedule]] = [
-    *((sampler, "leading") for sampler in SAMPLERS),
-    *((sampler, "karras") for sampler in KARRAS_SAMPLERS),
+    (sampler, schedule) for sampler in SAMPLERS for schedule in SCHEDULES_OF[sampler] if schedule != "timesteps"
 ]
 SDXL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 TOLD = {*SDXL, "trained_betas", "prediction_type", "rescale_betas_zero_snr"}

@@ -101,7 +101,7 @@ def test_the_time_is_told_by_the_timings_of_the_suites_own_run(cli, tiny_run, tm
         ([], "A grid needs values of a setting"),
         (["--guidance-scale", ""], "empty name"),
         (["--guidance-scale", "3,x"], "--guidance-scale: 'x' is not a number"),
-        (["--sampler", "ddim,euler", "--eta", "0,1"], "only the sampler ddim has an eta, not euler"),
+        (["--sampler", "ddim,euler", "--eta", "0,1"], "only the samplers ddim and tcd have an eta, not euler"),
         (["--sampler", "ddim", "--schedule", "karras"], "ddim cannot follow the schedule karras"),
         (["--steps", "20", "--variants", "spoo"], "'spoo' is not one of base, spo"),
         (["--steps", "20", "--metrics", "mini-clap"], "did you mean 'mini-clip'"),

@@ -76,6 +76,7 @@ def test_other_settings_are_scaled_by_steps_guidance_sampler_and_pixels(tmp_path
     assert seconds() == pytest.approx({"base": 0.5, "spo": 0.25})
     assert seconds(steps=30) == pytest.approx({"base": 0.1 + 0.6, "spo": 0.375})
     assert seconds(sampler="heun")["base"] == pytest.approx(0.1 + 0.8)
+    assert seconds(sampler="dpmpp_sde")["base"] == pytest.approx(0.1 + 0.8)
     assert seconds(guidance_scale=1.0)["base"] == pytest.approx(0.1 + 0.2)
     assert seconds(width=128, height=128, steps=10)["base"] == pytest.approx(4 * (0.1 + 0.2))
     assert scaled_seconds(suite, replace(run, timings=())) == {}

@@ -42,7 +42,7 @@ class Drawn:
 
     def __init__(self, pipe: Any, suite: Any, settings: Settings) -> None:
         facts = CheckpointFacts(layout="directory", family="mini")
-        pipe.scheduler = make_scheduler("mini", facts, settings.sampler, settings.schedule)
+        pipe.scheduler = make_scheduler("mini", facts, settings.sampler, settings.schedule, settings.timesteps)
         images = plan_images(suite)[:2]
         prompt = suite.prompts[0]
         self.encoded = stages.encode(pipe, [prompt.text] * 2, [prompt.negative] * 2, settings)
@@ -148,9 +148,26 @@ def test_the_predicted_latents_are_those_of_a_loop_of_our_own(pipe, suite, sampl
     assert float((drawn.latents - last).abs().max()) <= 1e-5 * float(last.abs().max())
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "euler_a", "heun", "dpmpp_2m_sde", "unipc"])
-def test_each_sampler_s_steps_agree_with_the_unet_asked_again(pipe, suite, sampler):
-    drawn = Drawn(pipe, suite, msgspec.structs.replace(suite.settings, sampler=sampler))
+AGAIN = [
+    ("ddpm", "leading"),
+    ("euler_a", "normal"),
+    ("heun", "leading"),
+    ("heun", "karras"),
+    ("dpmpp_2m_sde", "exponential"),
+    ("dpmpp_sde", "leading"),
+    ("dpmpp_sde", "karras"),
+    ("dpmpp_3m_sde", "exponential"),
+    ("unipc", "simple"),
+    ("lcm", "lcm"),
+    ("tcd", "simple"),
+]
+
+
+@pytest.mark.parametrize(("sampler", "schedule"), AGAIN)
+def test_each_sampler_s_steps_agree_with_the_unet_asked_again(pipe, suite, sampler, schedule):
+    eta = 0.3 if sampler == "tcd" else 0.0
+    settings = msgspec.structs.replace(suite.settings, sampler=sampler, schedule=schedule, eta=eta)
+    drawn = Drawn(pipe, suite, settings)
     assert [one.step for one in drawn.steps] == list(range(1, STEPS + 1))
     for one in drawn.steps:
         alpha = 1 / math.sqrt(one.sigma**2 + 1)
@@ -159,10 +176,20 @@ def test_each_sampler_s_steps_agree_with_the_unet_asked_again(pipe, suite, sampl
         assert float((one.predicted - wanted).abs().max()) <= 2e-5 * float(wanted.abs().max())
 
 
-def test_watching_changes_no_pixels(pipe, suite):
-    drawn = Drawn(pipe, suite, suite.settings)
-    plain = stages.denoise(pipe, suite.settings, drawn.encoded, drawn.noise, drawn.seeds)
+@pytest.mark.parametrize("sampler", ["ddim", "lcm", "tcd", "dpmpp_sde", "dpmpp_3m_sde"])
+def test_watching_changes_no_pixels(pipe, suite, sampler):
+    schedule = "simple" if sampler in ("lcm", "tcd") else "leading"
+    settings = msgspec.structs.replace(suite.settings, sampler=sampler, schedule=schedule)
+    drawn = Drawn(pipe, suite, settings)
+    plain = stages.denoise(pipe, settings, drawn.encoded, drawn.noise, drawn.seeds)
     assert torch.equal(plain, drawn.latents)
+
+
+@pytest.mark.parametrize("sampler", ["euler_a", "dpmpp_2m_sde", "dpmpp_sde", "dpmpp_3m_sde", "lcm"])
+def test_the_last_prediction_is_the_image_where_the_last_noise_level_is_none(pipe, suite, sampler):
+    schedule = "simple" if sampler == "lcm" else "karras"
+    drawn = Drawn(pipe, suite, msgspec.structs.replace(suite.settings, sampler=sampler, schedule=schedule))
+    assert torch.allclose(drawn.steps[-1].predicted, drawn.latents, atol=1e-3, rtol=1e-3)
 
 
 def test_the_last_prediction_is_the_image_where_the_last_alpha_is_one(pipe, suite):

@@ -65,7 +65,7 @@ def test_all_settings_that_cannot_be_are_named_at_once(suite):
         make_grid(suite, axes)
     said = str(refused.value)
     for sampler in ("euler", "unipc"):
-        assert f"only the sampler ddim has an eta, not {sampler}" in said
+        assert f"only the samplers ddim and tcd have an eta, not {sampler}" in said
     assert "the sampler ddim cannot follow the schedule karras" in said
     with pytest.raises(UsageError, match=r"settings.guidance_scale is 200.0; allowed is 0 to 100"):
         make_grid(suite, [read_axis("guidance_scale", ["3", "200"])])

@@ -16,6 +16,7 @@ from open_clip.tokenizer import SimpleTokenizer
 
 from bench.records import Prompt
 from bench.suite import list_prompt_sets, load_suite, read_prompts
+from bench.suite.sampling import few_steps_of
 
 PROMPTS = Path(__file__).parents[2] / "prompts"
 README = (PROMPTS / "README.md").read_text(encoding="utf-8")
@@ -201,7 +202,7 @@ def spo_hashes() -> list[str]:
 
 def test_the_shipped_suites_are_these_and_documented() -> None:
     names = sorted(path.name for path in PROMPTS.glob("*.toml"))
-    assert names == ["mini.toml", "sd15.toml", "sdxl-paper.toml", "sdxl.toml"]
+    assert names == ["mini.toml", "sd15.toml", "sdxl-fast.toml", "sdxl-paper.toml", "sdxl-vpred.toml", "sdxl.toml"]
     assert all(f"| `{name}` |" in README for name in names)
 
 
@@ -210,6 +211,8 @@ def test_the_shipped_suites_are_these_and_documented() -> None:
     [
         ("sdxl", 1024, "euler", 30, 7.0, "float16"),
         ("sdxl-paper", 1024, "ddim", 20, 5.0, "float16"),
+        ("sdxl-fast", 1024, "euler", 4, 0.0, "float16"),
+        ("sdxl-vpred", 1024, "euler", 28, 5.0, "float16"),
         ("sd15", 512, "dpmpp_2m", 30, 7.5, "float16"),
     ],
 )
@@ -236,6 +239,20 @@ def test_full_size_variants_share_one_pinned_checkpoint_and_vae_and_differ_as_na
     assert spo.unet is None
     assert [lora.weight for lora in spo.loras] == [1.0]
     assert re.fullmatch(r"[\w.-]+/[\w.-]+:[\w.-]+\.safetensors", spo.loras[0].path)
+
+
+def test_few_step_variants_are_drawn_as_their_cards_say() -> None:
+    suite = load_suite("sdxl-fast")
+    assert suite.settings.schedule == "simple"
+    assert len({(variant.checkpoint, variant.revision, variant.vae) for variant in suite.variants}) == 1
+    assert all(few_steps_of(variant) is not None for variant in suite.variants)
+    assert suite.metrics == load_suite("sdxl").metrics == load_suite("sdxl-vpred").metrics
+    assert [note for note in suite.notes if "negative prompt" not in note] == []
+
+
+def test_the_suite_of_v_prediction_rescales_its_guidance() -> None:
+    settings = load_suite("sdxl-vpred").settings
+    assert (settings.schedule, settings.guidance_rescale) == ("simple", 0.5)
 
 
 def test_the_mini_suite_is_24_prompts_times_2_samples_of_three_variants() -> None:

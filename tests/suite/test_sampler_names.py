@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from bench.records import Sampler, Schedule
+from bench.records.base import SCHEDULES_OF
 from bench.suite.sampler_names import (
     OTHER_SAMPLERS,
     OTHER_SCHEDULES,
@@ -89,3 +91,35 @@ def test_what_is_known_and_not_drawn_stays_what_it_is() -> None:
     assert not is_drawn(Read("restart", None))
     assert not is_drawn(Read("euler", "kl_optimal"))
     assert not is_drawn(Read(None, None))
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "samplers.md").read_text("utf-8")
+
+
+def row_of(name: str, heading: str) -> list[str]:
+    """The cells of a name's row in the table below a heading."""
+    (row,) = [line for line in DOCS.split(heading)[1].splitlines() if line.startswith(f"| `{name}` |")][:1]
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_the_docs_have_the_names_and_schedules_of_a_sampler(sampler: Sampler) -> None:
+    _, a1111, comfyui, diffusers, schedules, _ = row_of(sampler, "## Samplers")
+    names = SAMPLER_NAMES[sampler]
+    assert a1111.startswith(names.a1111)
+    assert f"`{names.comfyui}`" in comfyui
+    assert diffusers.startswith(f"`{names.diffusers}`" if sampler not in ("dpmpp_sde", "dpmpp_3m_sde") else "none")
+    wanted = SCHEDULES_OF[sampler]
+    told = [name for name in get_args(Schedule) if name != "lcm"] if schedules == "all but `lcm`" else schedules
+    assert all(f"`{name}`" in told or name in told for name in wanted)
+    assert len(wanted) == (len(told) if isinstance(told, list) else told.count("`") // 2)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULE_NAMES)
+def test_the_docs_have_the_names_of_a_schedule(schedule: Schedule) -> None:
+    _, a1111, comfyui, diffusers, _ = row_of(schedule, "## Schedules")
+    names = SCHEDULE_NAMES[schedule]
+    if schedule != "ays":
+        assert a1111.startswith(names.a1111 or "–")
+    assert (f"`{names.comfyui}`" if names.comfyui else "") in comfyui
+    assert names.diffusers.split("'")[0] in diffusers

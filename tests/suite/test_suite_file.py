@@ -66,7 +66,7 @@ BAD = {
     "0 samples": ("samples = 2", "samples = 0", "samples is 0; allowed is 1 to 10000"),
     "negative batch": ("batch = 3", "batch = -3", "settings.batch is -3; allowed is 1 to 1024"),
     "eta 2": ("eta = 0.5", "eta = 2", "settings.eta is 2.0; allowed is 0 to 1"),
-    "eta without ddim": ('"ddim"', '"euler"', "only the sampler ddim has an eta, not euler"),
+    "eta without ddim": ('"ddim"', '"euler"', "only the samplers ddim and tcd have an eta, not euler"),
     "sampler": (
         '"ddim"',
         '"DDIMM"',

@@ -41,7 +41,7 @@ def test_the_answer_is_that_of_the_list() -> None:
     assert is_training_prompt("\uff28and")  # a full-width letter is the same letter by NFKC
 
 
-@pytest.mark.parametrize("name", ["mini", "sdxl", "sdxl-paper", "sd15"])
+@pytest.mark.parametrize("name", ["mini", "sdxl", "sdxl-paper", "sdxl-fast", "sdxl-vpred", "sd15"])
 def test_no_shipped_suite_leaves_anything_out(name: str) -> None:
     suite = load_suite(name)
     assert suite.left_out == () == training_prompts_in(suite.prompts)
