@@ -60,7 +60,9 @@ def paint(seed):
 
 
 class Encoded(str):
-    """Stands for an encoded prompt: its text."""
+    """Stands for an encoded prompt: its text, without tensors."""
+
+    prompt = pooled = negative = negative_pooled = None
 
     def to(self, device):
         assert device == "cpu", "a device would not hold those of thousands of prompts"

@@ -43,6 +43,7 @@ FIGURES = {
     "resume_start_s": "large.figure_large",
     "cost_per_image_10k_over_100": "large.figure_large",
     "peak_10k_over_100": "large.figure_large",
+    "encode_peak_10k_over_100": "large.figure_encoding",
     "report_marginal_10k_over_1k": "large.figure_large",
 }
 """Figure -> module and function, which are imported when computed: torch and scipy would weigh on the other figures."""

@@ -60,10 +60,19 @@ def figure_large() -> tuple[Figure, ...]:
     )
 
 
-def painted(images: int, below: str | None = None) -> dict[str, float]:
+def figure_encoding() -> tuple[Figure, ...]:
+    """``encode_peak_10k_over_100``: peak resident memory of a run of 10,000 prompts over that of a run of 100.
+
+    The embedded family's text encoders read them, with guidance and a negative prompt; images are painted.
+    """
+    small, large = (painted(size, work="encode_work")["peak_bytes"] for size in (SMALL, LARGE))
+    return (ratio_figure("encode_peak_10k_over_100", [large], [small], "<=", 1.1),)
+
+
+def painted(images: int, below: str | None = None, work: str = "large_work") -> dict[str, float]:
     """A run, several where it is short, and a resumption, in a process of their own, with files below ``below``."""
     with tempfile.TemporaryDirectory(dir=below) as place:
-        command = [sys.executable, "-m", "tests.figures.large_work", str(images), place]
+        command = [sys.executable, "-m", f"tests.figures.{work}", str(images), f"{place}/run"]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=_environment())
     found: dict[str, float] = json.loads(done.stdout)
     return found
