@@ -13,17 +13,20 @@ from bench import documents
 from bench.baseline.file import KIND, read_baseline, write_baseline
 from bench.comparability import check_names, differences, prompt_digest, timing_facts
 from bench.compare.pairing import ImageScores, usable_scores
+from bench.compare.votes import EVEN, FACTS, frozen_shares
 from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.formatting import argument, making
 from bench.records import (
     BASELINE_SCHEMA,
     SCHEMA,
+    VOTES_METRIC,
     Acceptance,
     Baseline,
     Calibration,
     Fingerprint,
     FrozenRound,
     FrozenVariant,
+    FrozenVotes,
     Progress,
     Run,
     RunInfo,
@@ -32,6 +35,7 @@ from bench.records import (
     TimingName,
 )
 from bench.soundness import Hashes, doubts, pruned_note
+from bench.stats.votes import VoteShare
 from bench.store import image_hashes
 from bench.suite.images_table import NOT_GIVEN
 
@@ -83,7 +87,7 @@ def freeze(
         InvalidError: it has neither a score that counts nor a timing.
         MachineError: an image cannot be read.
     """
-    suite, scores = run.info.suite, usable_scores(run)
+    suite, scores, shares = run.info.suite, usable_scores(run), frozen_shares(run)
     check_names(variants or (), [one.name for one in run.info.variants], f"The run {run.path} has no variant")
     _refuse_limited(run)
     doubtful = doubts(run, image_hashes(run) if hashes is None else hashes)
@@ -101,9 +105,9 @@ def freeze(
         seed=suite.seed,
         limits=suite.limits,
         prompts={prompt.id: prompt_digest(prompt) for prompt in suite.prompts},
-        metrics=run.info.metrics,
+        metrics=(*run.info.metrics, FACTS) if shares else run.info.metrics,
         variants=tuple(
-            _variant(run, fingerprint, scores, doubtful.get(fingerprint.name, ()))
+            _with_votes(_variant(run, fingerprint, scores, doubtful.get(fingerprint.name, ())), run, shares)
             for fingerprint in run.info.variants
             if variants is None or fingerprint.name in variants
         ),
@@ -166,6 +170,25 @@ def _samples_there(run: Run) -> list[list[tuple[str, int]]]:
     if suite.external_images is None:
         return list(planned)
     return [[key for key in keys if key in there] for keys in planned]
+
+
+def _with_votes(frozen: FrozenVariant, run: Run, shares: Mapping[str, VoteShare]) -> FrozenVariant:
+    """The variant with its share of the votes on each prompt; None where nobody voted on that."""
+    name, suite = frozen.fingerprint.name, run.info.suite
+    if shares and name == suite.variants[0].name:
+        return msgspec.structs.replace(frozen, values={**frozen.values, VOTES_METRIC: (EVEN,) * len(suite.prompts)})
+    if name not in shares:
+        return frozen
+    share = shares[name]
+    known = [share.by_prompt.get(prompt.id) for prompt in suite.prompts]
+    values = tuple(None if one is None else _rounded(one, SCORE_DIGITS) for one in known)
+    spread = share.spread
+    votes = FrozenVotes(
+        voters=spread.voters,
+        extra=_rounded(spread.extra, SCORE_DIGITS),
+        noise=_rounded(spread.noise, SCORE_DIGITS),
+    )
+    return msgspec.structs.replace(frozen, values={**frozen.values, VOTES_METRIC: values}, votes=votes)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -55,6 +55,13 @@ Exit codes:
   70   internal error
   130  interrupted; the same command continues
 """
+VOTE_EXAMPLES = """\b
+Examples:
+  hotart-bench vote make reports/runs/mini -o vote
+  hotart-bench vote serve vote
+  hotart-bench vote add reports/runs/mini vote/votes
+  hotart-bench vote status reports/runs/mini
+"""
 LIST_EXAMPLES = """\b
 Examples:
   hotart-bench list suites
@@ -93,6 +100,7 @@ VERBS = {
     "calibrate": ("bench.cli.calibrate:calibrate", "A/A test: how far apart chance alone puts the same weights."),
     "fetch": ("bench.cli.fetch:fetch", "Download everything that a suite needs, and check it."),
     "doctor": ("bench.cli.doctor:doctor", "What this machine has, what a suite needs, what is missing."),
+    "vote": ("", "Blind votes of people: make a page, serve it, add what comes back."),
     "list": ("", "List what there is: suites, variants, metrics or prompts."),
 }
 """Each verb, where its function is, and what the list of verbs says of it: the first sentence of its docstring."""
@@ -103,6 +111,15 @@ LISTS = {
     "prompts": ("bench.cli.lists:list_prompts", "The prompt sets: counts by tag, and CLIP tokens."),
 }
 """The same of ``hotart-bench list``."""
+VOTE_VERBS = {
+    "make": ("bench.cli.vote:make", "Write a page on which people vote blind between two pictures."),
+    "serve": ("bench.cli.vote:serve", "Serve a voting page on this machine, and save votes as they are cast."),
+    "add": ("bench.cli.vote:add", "Take the files that voters gave back into the run."),
+    "status": ("bench.cli.vote:status", "What the votes on a run say, who voted, and how their control pairs went."),
+}
+"""The same of ``hotart-bench vote``."""
+GROUPS = {"list": LIST_EXAMPLES, "vote": VOTE_EXAMPLES}
+"""Verbs of verbs, with the end of their help."""
 
 # Plain help fits 20 columns, and starts twice as fast as typer's rich one.
 _PLAIN: dict[str, Any] = {
@@ -118,7 +135,11 @@ Job = Callable[[], int]
 class VerbGroup(typer.core.TyperGroup):
     """Verbs that are imported when they are called: click's pattern of lazily loaded commands."""
 
-    verbs: ClassVar[Mapping[str, Mapping[str, tuple[str, str]]]] = {"hotart-bench": VERBS, "list": LISTS}
+    verbs: ClassVar[Mapping[str, Mapping[str, tuple[str, str]]]] = {
+        "hotart-bench": VERBS,
+        "list": LISTS,
+        "vote": VOTE_VERBS,
+    }
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names, in the order of the help."""
@@ -131,7 +152,7 @@ class VerbGroup(typer.core.TyperGroup):
             near = did_you_mean(cmd_name, known)
             raise UsageError(f"{cmd_name!r} is not one of {', '.join(known)}{near}.", f"{ctx.command_path} --help")
         target, text = known[cmd_name]
-        return _command(cmd_name, target) if target else _group(cmd_name, text, LIST_EXAMPLES)
+        return _command(cmd_name, target) if target else _group(cmd_name, text, GROUPS[cmd_name])
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The list of verbs, from the table alone."""

@@ -13,6 +13,7 @@ from bench.cli import options
 from bench.cli.grid_results import compare_grid_folder
 from bench.cli.options import Metrics, RunFolder, SecondRun
 from bench.cli.printing import DONE, Columns, Table, latex, print_json, print_tables, say, show, wrapped
+from bench.cli.votes import vote_notes, vote_tables
 from bench.comparability import common_metrics, run_labels
 from bench.compare import (
     MIN_TAG_PROMPTS,
@@ -27,6 +28,7 @@ from bench.compare import (
 )
 from bench.compare.finding import find_in_run, find_in_runs
 from bench.compare.tags import ADVICE
+from bench.compare.votes import vote_results
 from bench.errors import InvalidError, UsageError
 from bench.formatting import (
     NONE,
@@ -46,6 +48,7 @@ from bench.formatting import (
 )
 from bench.metrics.training_data import SAY_IT, SAY_IT_OF_JUDGE
 from bench.records import (
+    VOTES_METRIC,
     Delta,
     Finding,
     Interval,
@@ -56,6 +59,7 @@ from bench.records import (
     Run,
     SetDelta,
     TimingSummary,
+    VoteResults,
 )
 from bench.store import load_run
 from bench.store.grid import is_grid
@@ -141,15 +145,17 @@ def compare(
         sets = tuple(one for one in sets if one.tag == tag)
     whole = reference is None and names is None and tag is None
     rankings = rank_variants(candidate, metrics=chosen) if whole else ()
-    if not deltas and not ratios and not sets:
+    votes = vote_results(candidate, names) if reference is None and tag is None and chosen is None else None
+    if not deltas and not ratios and not sets and not (votes and votes.pairs):
         raise _nothing_to_compare(run, alone=reference is None and len(candidate.info.suite.variants) < 2)
     findings: tuple[Finding, ...] = ()
-    if tag is None and deltas:
+    if tag is None and (deltas or votes):
         found = names or tuple(dict.fromkeys(_variants_of(delta, reference) for delta in deltas))
         findings = find_in_run(candidate, found) if reference is None else find_in_runs(candidate, reference, found)
     if left_out := () if names else _left_out(candidate, reference, deltas):
         say(f"Not compared, since there are no scores on both sides: {listed(left_out)}.")
-    _print_results(format_, candidate.info.metrics, tag, deltas, ratios, timings, rankings, rates, findings, sets)
+    results = deltas, ratios, timings, rankings, rates, findings, sets, votes
+    _print_results(format_, candidate.info.metrics, tag, *results)
     return DONE
 
 
@@ -164,13 +170,14 @@ def _print_results(
     rates: Sequence[RateChange],
     findings: Sequence[Finding],
     sets: Sequence[SetDelta],
+    votes: VoteResults | None,
 ) -> None:
     if format_ == "json":
         results = {"deltas": deltas, "ratios": ratios, "timings": timings, "rankings": rankings, "rates": rates}
-        print_json({"findings": findings, **results, "sets": sets})
+        print_json({"findings": findings, **results, "sets": sets, "votes": votes})
         return
     if format_ == "csv":
-        show(tidy_csv(deltas, ratios, rankings, rates, findings, sets).removesuffix("\n"))
+        show(tidy_csv(deltas, ratios, rankings, rates, findings, sets, votes).removesuffix("\n"))
         return
     describe = {facts.name for facts in metrics if facts.higher_is_better is None}
     shown = [one for one in sets if one.tag == tag]
@@ -179,9 +186,11 @@ def _print_results(
         *_set_tables(shown, metrics),
         *map(_ranking_table, rankings),
         *_rate_tables(rates),
+        *(vote_tables(votes) if votes is not None else ()),
     ]
     _print_findings(format_, findings)
-    print_tables(format_, tables, [*_footnotes(deltas, ratios, timings, rankings), *_set_footnotes(shown)])
+    notes = [*_footnotes(deltas, ratios, timings, rankings), *_set_footnotes(shown)]
+    print_tables(format_, tables, notes + ([] if votes is None else vote_notes(votes)))
 
 
 def _variants_of(delta: Delta, reference: Run | None) -> tuple[str, str]:
@@ -448,7 +457,9 @@ TIDY = (
 """Columns of ``--format csv``. ``kind`` says what ``value`` is: the ``difference`` of two means, the ``ratio`` of two
 medians, the change of a ``rate`` of flagged images, a ``strength``, where ``candidate`` is the ranked variant, or a
 ``set``: the difference of two numbers of a set, or the distance of two sets, where the reference's value is what it is
-held against, or empty. A ``finding`` has its word as its name, and no value."""
+held against, or empty. A ``finding`` has its word as its name, and no value. Of ``votes`` it is the share of people's
+votes that the candidate wins, with the number of votes as samples; of ``agreement`` how often the metric of that name
+says what voters said."""
 
 
 def tidy_csv(
@@ -458,6 +469,7 @@ def tidy_csv(
     rates: Sequence[RateChange] = (),
     findings: Sequence[Finding] = (),
     sets: Sequence[SetDelta] = (),
+    votes: VoteResults | None = None,
 ) -> str:
     """Each result of a comparison as a row of unrounded values; a value that does not exist is empty."""
     text = io.StringIO()
@@ -496,7 +508,18 @@ def tidy_csv(
         sides = {"reference_value": beside, "candidate_value": found.candidate_value, "value": found.mean}
         about = {"kind": "set", "name": found.metric, "samples": found.images}
         writer.writerow({**shared, **about, **sides, **_ends(found.interval)})
+    writer.writerows(_vote_rows(votes) if votes is not None else ())
     return text.getvalue()
+
+
+def _vote_rows(votes: VoteResults) -> Iterator[Mapping[str, Any]]:
+    for one in votes.pairs:
+        shared = {name: getattr(one, name) for name in TIDY if hasattr(one, name)}
+        many = {"samples": one.wins + one.ties + one.losses, "value": one.share}
+        yield {**shared, "kind": "votes", "name": VOTES_METRIC, **many, **_ends(one.interval)}
+    for beside in votes.agreement:
+        about = {"kind": "agreement", "name": beside.metric, "prompts": beside.prompts, "samples": beside.votes}
+        yield {**about, "value": beside.agreement, **_ends(beside.interval)}
 
 
 def _ends(found: Interval | None) -> Mapping[str, Any]:

@@ -17,15 +17,18 @@ from bench.comparability import common_metrics, run_labels
 from bench.compare.finding_words import sentences
 from bench.compare.flat import flat_scores
 from bench.compare.pairing import ImageScores, pair_prompts, usable_scores
+from bench.compare.votes import EVEN, FACTS, are_voted_on, frozen_spread, share_of_pair, signs_of_pair
 from bench.errors import UsageError
 from bench.faces.asked import asked_prompts
 from bench.metrics.training_data import overlap_with
 from bench.records import (
     GAINS,
+    VOTES_METRIC,
     Baseline,
     Finding,
     FindingMetric,
     FindingWord,
+    FrozenVariant,
     Interval,
     Limit,
     MetricFacts,
@@ -39,15 +42,17 @@ from bench.records import (
 from bench.stats.bounds import METHOD, MIN_PROMPTS, mean_bounds
 from bench.stats.effects import sd
 from bench.stats.groups import Units, group_units
+from bench.stats.votes import Spread, voted_bounds
 from bench.suite.limits import check_metric_limit, limit_outcome, metric_margin, parse_limit
 
 ERROR = 0.05
 """How often any of the ends on one side of all intervals of a finding misses."""
-DEFAULTS = {"better": "0.1sd", "describes": "+-0.5sd", "safety": "+0.5sd"}
+DEFAULTS = {"better": "0.1sd", "describes": "+-0.5sd", "safety": "+0.5sd", "votes": "0.05"}
 """Limits where the suite gives none: of a metric with a better direction, of one that only describes, and of one of
 safety, which may fall as far as it will. A tenth of a standard deviation of the reference's prompt means is the margin
 that gates of such metrics use. Half of one is Cohen's medium effect, by his description one that is visible to the
-naked eye of a careful observer (J. Cohen, Statistical power analysis for the behavioral sciences, 1988)."""
+naked eye of a careful observer (J. Cohen, Statistical power analysis for the behavioral sciences, 1988). Of votes, a
+twentieth: who won half of them and is now at 45 of 100 lost the choice."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ class PairedMetric:
     """Standard deviation between the samples of one prompt of the reference."""
     pairs: Sequence[float] = field(default=())
     """Differences of the pairs of images, for a metric that is a model of choice."""
+    spread: Spread | None = None
+    """Of people's votes, how they spread over prompts and voters; None of any other metric."""
 
 
 def find(candidate: str, reference: str, metrics: Sequence[PairedMetric]) -> Finding:
@@ -148,13 +155,18 @@ def _unreadable(one: PairedMetric) -> str:
     above, below = np.asarray(one.candidate), np.asarray(one.reference)
     if (above == below).all():
         return ""  # nothing moved, which is an answer
+    if one.spread is not None:
+        return ""  # a variant has half of the votes against itself, on every prompt
     return flat_scores(above, below, one.facts.high if one.facts.higher_is_better else one.facts.low)
 
 
 def _read(one: PairedMetric, level: float, together: int) -> FindingMetric:
     above, below = np.asarray(one.candidate), np.asarray(one.reference)
     units = group_units(above - below, one.units)
-    low, high = mean_bounds(units.values, level, freedom=_freedom(units))
+    if one.spread is None:
+        low, high = mean_bounds(units.values, level, freedom=_freedom(units))
+    else:
+        low, high = voted_bounds(units.values, one.spread, level)
     limit, own, no_limit = _limit_of(one)
     margin, reason = (None, no_limit) if limit is None else metric_margin(limit, below.tolist())
     many = f", {together} metrics together (Bonferroni)" if together > 1 else ""
@@ -183,6 +195,8 @@ def _better(facts: MetricFacts) -> int:
 
 
 def _kind(facts: MetricFacts) -> str:
+    if facts.name == VOTES_METRIC:
+        return "votes"
     if facts.higher_is_better is not None:
         return "better"
     return "safety" if facts.category == "safety" else "describes"
@@ -258,10 +272,31 @@ def _in_runs(
         ]
         # A distance to the reference variant describes how far two variants are from a third, which is neither.
         read = [metric for metric in read if metric.facts.category != "distance"]
+        read += _votes(runs, (one, other), limits.get(VOTES_METRIC))
         if read:
             read += _of_tags(metrics, trained_on.get(one))
             found.append(find(one + suffixes[0], other + suffixes[1], read))
     return tuple(found)
+
+
+def _votes(runs: tuple[Run, Run], pair: tuple[str, str], limit: Limit | None) -> list[PairedMetric]:
+    """What people say of two variants of one run; none of two runs, whose images nobody saw beside each other."""
+    share = share_of_pair(runs[0], *pair) if runs[0] is runs[1] else None
+    if share is None:
+        return []
+    prompts = [prompt for prompt in runs[0].info.suite.prompts if prompt.id in share.by_prompt]
+    return [
+        PairedMetric(
+            facts=FACTS,
+            overlap="none",
+            candidate=[share.by_prompt[prompt.id] for prompt in prompts],
+            reference=[EVEN] * len(prompts),
+            units=_units(prompts),
+            limit=limit,
+            pairs=signs_of_pair(runs[0], *pair),
+            spread=share.spread,
+        )
+    ]
 
 
 def _paired(
@@ -334,9 +369,10 @@ def find_in_frozen(
         if ours is None or theirs is None or ours.doubts or theirs.doubts:
             continue
         read = [
-            _frozen(those, facts, overlap_with(facts, ours.trained_on), above, below, limits.get(facts.name))
+            _frozen(those, facts, (ours, theirs), above, below, limits.get(facts.name))
             for facts in candidate.metrics
             if facts.category != "distance" and versions.get(facts.name) == facts.full_version
+            if facts.name != VOTES_METRIC or are_voted_on(ours, theirs)
             if (above := ours.values.get(facts.name)) and (below := theirs.values.get(facts.name))
         ]
         if read:
@@ -348,11 +384,12 @@ def find_in_frozen(
 def _frozen(
     prompts: Sequence[Prompt],
     facts: MetricFacts,
-    overlap: TrainingOverlap,
+    sides: tuple[FrozenVariant, FrozenVariant],
     ours: Sequence[float | None],
     theirs: Sequence[float | None],
     limit: Limit | None,
 ) -> PairedMetric:
+    voted = facts.name == VOTES_METRIC
     both = [
         (prompt, above, below)
         for prompt, above, below in zip(prompts, ours, theirs, strict=True)
@@ -360,10 +397,13 @@ def _frozen(
     ]
     return PairedMetric(
         facts=facts,
-        overlap=overlap,
+        overlap="none" if voted else overlap_with(facts, sides[0].trained_on),
         candidate=[above for _, above, _ in both],
         reference=[below for _, _, below in both],
         units=_units([prompt for prompt, _, _ in both]),
         limit=limit,
-        missing=max(0, len(asked_prompts(facts.prompts, prompts)) - len(both)),
+        missing=0 if voted else max(0, len(asked_prompts(facts.prompts, prompts)) - len(both)),
+        spread=frozen_spread([above - below for _, above, below in both], _units([one for one, _, _ in both]), sides)
+        if voted and len(both) > 1
+        else None,
     )

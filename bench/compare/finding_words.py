@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from bench import formatting as text
 from bench.metrics.training_data import SAY_IT, SAY_IT_OF_JUDGE
-from bench.records import GAINS, FindingMetric, FindingWord, TrainingOverlap
+from bench.records import GAINS, VOTES_METRIC, FindingMetric, FindingWord, TrainingOverlap
 from bench.suite.judges import is_of_judge
 
 _FIRST: tuple[TrainingOverlap, ...] = ("none", "unknown", "related data", "same data")
@@ -86,7 +86,8 @@ def _size(one: FindingMetric, reference: str) -> str:
     """How large a difference is for somebody who reads no statistics."""
     parts = []
     if one.pairs_won is not None:
-        parts.append(f"{text.number(10 * one.pairs_won, 1)} of 10 pairs of images won")
+        what = "votes" if one.metric == VOTES_METRIC else "pairs of images"
+        parts.append(f"{text.number(10 * one.pairs_won, 1)} of 10 {what} won")
     if one.prompt_spreads is not None:
         parts.append(f"{_times(one.prompt_spreads)} the spread between prompts of {reference}")
     if one.sample_spreads is not None:

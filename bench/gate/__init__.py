@@ -14,6 +14,7 @@ import msgspec
 from bench.comparability import machine_differences, refuse_incomparable
 from bench.compare.finding import find_in_frozen
 from bench.compare.tags import ADVICE
+from bench.compare.votes import are_voted_on, frozen_spread
 from bench.errors import UsageError
 from bench.faces.asked import faces_asked
 from bench.formatting import argument, did_you_mean, listed, percent
@@ -24,6 +25,7 @@ from bench.gate.timing import ONLY_ON, check_timing
 from bench.metrics.training_data import overlap_with
 from bench.records import (
     SCHEMA,
+    VOTES_METRIC,
     Baseline,
     FrozenRound,
     FrozenVariant,
@@ -34,6 +36,7 @@ from bench.records import (
     TimingName,
     Verdict,
 )
+from bench.stats.votes import MIN_VOTERS
 from bench.suite.limits import check_metric_limit, quantity_of
 
 __all__ = ["check_limits", "like_named"]
@@ -42,6 +45,7 @@ Sides = tuple[Baseline, Baseline]
 """Candidate and reference."""
 Labels = tuple[str, str]
 """How messages name the two sides, candidate first."""
+FOR_THESE = f"With fewer than {MIN_VOTERS} voters this is for these voters only."
 _UNITS = {"time": "second", "memory": "byte", "energy": "joule"}
 
 
@@ -97,8 +101,18 @@ def check_limits(
     limits, more = _split_limits(sides, baseline, quality_only)
     metrics = [limit.name for limit in limits if not is_timed(limit)]
     refuse_incomparable(candidate, reference, metrics, len(limits) > len(metrics), labels)
-    verdicts = tuple(_verdict(sides, paths, limit, pair, one_session, prompts) for pair in pairs for limit in limits)
-    more += [*_unchanged(verdicts), *_tagged(verdicts), *_left_out(sides, run, pairs, one_session)]
+    verdicts = tuple(
+        _verdict(sides, paths, limit, pair, one_session, prompts)
+        for pair in pairs
+        for limit in limits
+        if limit.name != VOTES_METRIC or _is_voted_on(sides, pair)
+    )
+    more += [
+        *_unvoted(sides, paths, pairs),
+        *_unchanged(verdicts),
+        *_tagged(verdicts),
+        *_left_out(sides, run, pairs, one_session),
+    ]
     more += [*_notes_on_sides(sides, labels, baseline_is_run), *notes]
     return Gate(
         schema=SCHEMA,
@@ -233,8 +247,64 @@ def _verdict(
     known = {prompt.id: prompt for prompt in prompts}
     those = [known.get(prompt_id) or Prompt(id=prompt_id, text="") for prompt_id in sides[1].prompts]
     asked = [at for at, one in enumerate(those) if reference_facts.prompts == "all" or faces_asked(one.tags)]
-    values = ([side.values[name][at] for at in asked] for side in (ours, theirs))
-    return check_metric(check, reference_facts, [those[at] for at in asked], *values)
+    if name == VOTES_METRIC:
+        return _voted(check, reference_facts, those, ours, theirs)
+    mine, other = ([side.values[name][at] for at in asked] for side in (ours, theirs))
+    return check_metric(check, reference_facts, [those[at] for at in asked], mine, other)
+
+
+def _voted(
+    check: Verdict, facts: MetricFacts, prompts: Sequence[Prompt], ours: FrozenVariant, theirs: FrozenVariant
+) -> Verdict:
+    """The verdict on the prompts that people voted on, on both sides."""
+    columns = zip(prompts, ours.values[facts.name], theirs.values[facts.name], strict=True)
+    both = [(one, above, below) for one, above, below in columns if above is not None and below is not None]
+    check = msgspec.structs.replace(check, training_overlap="none")
+    if len(both) < 2:
+        return invalid(check, f"people voted on {len(both)} of its prompts on both sides")
+    units = [one.unit for one, _, _ in both]
+    spread = frozen_spread([above - below for _, above, below in both], units, (ours, theirs))
+    found = check_metric(
+        check, facts, [one for one, _, _ in both], [one for _, one, _ in both], [one for _, _, one in both], spread
+    )
+    if spread.voters >= MIN_VOTERS:
+        return found
+    return msgspec.structs.replace(found, sentence=f"{found.sentence} {FOR_THESE}")
+
+
+# Votes, which are judged once there are some.
+
+
+def _of_pair(sides: Sides, pair: tuple[str, str]) -> list[FrozenVariant | None]:
+    return [_by_name(side).get(name) for side, name in zip(sides, pair, strict=True)]
+
+
+def _is_voted_on(sides: Sides, pair: tuple[str, str]) -> bool:
+    ours, theirs = _of_pair(sides, pair)
+    return ours is not None and theirs is not None and are_voted_on(ours, theirs)
+
+
+def _unvoted(sides: Sides, paths: Labels, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """A note where the limit on votes is not judged: nobody voted yet, on a side or on any."""
+    if VOTES_METRIC not in (limit.name for limit in sides[1].limits):
+        return []
+    lacking = dict.fromkeys(
+        path
+        for side, path in zip(sides, paths, strict=True)
+        if not any(variant.votes is not None for variant in side.variants)
+    )
+    if lacking:
+        again = f"hotart-bench vote make {argument(paths[0])} -o DIR"
+        return [f"The limit on votes is not judged yet: nobody voted on {listed(lacking)}; {again}."]
+    named = [
+        name for name, reference in pairs if not _is_voted_on(sides, (name, reference)) and _has_votes(sides, name)
+    ]
+    return [f"The limit on votes is not judged for {listed(named)}: the baseline has no votes on it."] if named else []
+
+
+def _has_votes(sides: Sides, name: str) -> bool:
+    variant = _by_name(sides[0]).get(name)
+    return variant is not None and variant.votes is not None
 
 
 def _rounds(side: FrozenVariant | None, name: str) -> tuple[FrozenRound, ...]:

@@ -17,9 +17,10 @@ from bench.formatting import listed, plural
 from bench.gate.check import NEAREST, invalid, with_interval
 from bench.gate.outcomes import few_sentence, metric_sentence, unchanged_sentence
 from bench.records import Limited, MetricFacts, Prompt, Verdict, WorstPrompt
-from bench.stats.bounds import METHOD, MIN_PROMPTS, detectable_loss, mean_bounds, prompts_for
+from bench.stats.bounds import LEVEL, METHOD, MIN_PROMPTS, detectable_loss, mean_bounds, prompts_for
 from bench.stats.effects import Floats, is_constant, mean, rescaled
 from bench.stats.groups import Units, group_units
+from bench.stats.votes import Spread, voted_bounds
 from bench.suite.limits import limit_outcome, metric_margin
 
 WORST = 10
@@ -38,6 +39,7 @@ def check_metric(
     prompts: Sequence[Prompt],
     ours: Sequence[float | None],
     theirs: Sequence[float | None],
+    spread: Spread | None = None,
 ) -> Verdict:
     """The verdict on per-prompt means: loss = reference - candidate in the better direction, prompts as the unit.
 
@@ -53,6 +55,7 @@ def check_metric(
         prompts: those of both sides.
         ours: the candidate's mean of each prompt, in the metric's unit; None where it is not complete.
         theirs: the reference's.
+        spread: of the mean difference of shares of votes, over prompts and voters; None of any other metric.
 
     Raises:
         ValueError: a number of values that is not that of the prompts.
@@ -77,7 +80,8 @@ def check_metric(
     )
     margin, no_margin = metric_margin(check.limit, below.tolist())
     ends: dict[Limited, float | None] = {"rise": facts.low, "loss": facts.high if facts.higher_is_better else facts.low}
-    flat = flat_scores(above, below, ends.get(check.limit.limited)) if len(prompts) > 1 else ""
+    scored = len(prompts) > 1 and spread is None  # what has half of the votes has it on every prompt
+    flat = flat_scores(above, below, ends.get(check.limit.limited)) if scored else ""
     if flat:
         return invalid(check, flat)
     if margin is None and len(prompts) > 1:
@@ -88,7 +92,7 @@ def check_metric(
     units = group_units(losses, [prompt.unit for prompt in prompts])
     if len(units.values) < len(losses):
         check = replace(check, groups=len(units.values), effective=units.effective)
-    decided = _decided(replace(check, margin=margin), losses, units, upwards)
+    decided = _decided(replace(check, margin=margin), losses, units, upwards, spread)
     found = decided.interval
     if decided.shift is None or found is None:
         return decided
@@ -103,7 +107,7 @@ def _is_limited_upwards(check: Verdict, facts: MetricFacts, shift: float) -> boo
     return shift >= 0 if check.limit.limited == "shift" else check.limit.limited == "rise"
 
 
-def _decided(check: Verdict, losses: Floats, units: Units, upwards: bool) -> Verdict:
+def _decided(check: Verdict, losses: Floats, units: Units, upwards: bool, spread: Spread | None) -> Verdict:
     n, margin, worth, both = check.n, check.margin, int(units.effective), check.limit.limited == "shift"
     if check.equal_weights and not losses.any():
         same = with_interval(check, 0.0, 0.0, "equal values")
@@ -112,7 +116,11 @@ def _decided(check: Verdict, losses: Floats, units: Units, upwards: bool) -> Ver
     if margin is None or len(units.values) < 2:
         check = replace(check, needed=math.ceil(MIN_PROMPTS * n / units.effective))
     else:
-        low, high = mean_bounds(units.values, freedom=units.freedom)
+        low, high = (
+            mean_bounds(units.values, freedom=units.freedom)
+            if spread is None
+            else voted_bounds(units.values, spread, LEVEL)
+        )
         check = replace(with_interval(check, low, high, METHOD), detectable=detectable_loss(worth, units.sd))
         if worth >= MIN_PROMPTS:
             check = replace(check, outcome=limit_outcome(low, high, margin, check.limit.limited))

@@ -20,7 +20,7 @@ from bench.plan.pilot import (
     seconds_of_all_variants,
     variance_components,
 )
-from bench.records import Limit, MetricFacts, MetricPlan, PlannedRun, PlannedSize, Run, SizePlan, Suite
+from bench.records import VOTES_METRIC, Limit, MetricFacts, MetricPlan, PlannedRun, PlannedSize, Run, SizePlan, Suite
 from bench.stats.bounds import power_of_pass, prompts_for
 from bench.stats.groups import effective_groups
 from bench.suite.limits import check_metric_limit, quantity_of
@@ -107,7 +107,11 @@ def _gated_limits(
                 "samples is not known; name a metric of images."
             )
     sets = {name for name, known in facts.items() if known.over != "image"}
-    own = [limit for limit in suite.limits if quantity_of(limit.name) == "metric" and limit.name not in sets]
+    own = [
+        limit
+        for limit in suite.limits
+        if quantity_of(limit.name) == "metric" and limit.name not in {*sets, VOTES_METRIC}
+    ]
     limits = {limit.name: limit for limit in (*own, *margins)}
     if not limits:
         raise UsageError(

@@ -2,9 +2,9 @@
 
 All are frozen msgspec structs: they are checked when they are read from disk and cannot change
 after. Quantities carry their unit in the name or in a ``unit`` field. What is to be run stands in ``suite``,
-what was done in ``run``, what weights were and became in ``weights``, what it means in ``statistics``, what the gate
-says of it in ``gate``, one suite under several settings in ``grid``, what a picture from anywhere says in ``pictures``,
-and what the next run should be like in ``estimates``.
+what was done in ``run``, what weights were and became in ``weights``, what it means in ``statistics``, what people
+vote in ``votes``, what the gate says of it in ``gate``, one suite under several settings in ``grid``, what a picture
+from anywhere says in ``pictures``, and what the next run should be like in ``estimates``.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from bench.records.gate import (
     Calibration,
     FrozenRound,
     FrozenVariant,
+    FrozenVotes,
     Gate,
     MetricNoise,
     NoiseSource,
@@ -119,6 +120,25 @@ from bench.records.suite import (
     Sweep,
     Variant,
 )
+from bench.records.votes import (
+    KEY_KIND,
+    VOTES_KIND,
+    VOTES_METRIC,
+    VOTES_SCHEMA,
+    Ballot,
+    CastVote,
+    KeyPair,
+    KeyPicture,
+    MetricAgreement,
+    PairKind,
+    Vote,
+    VotedPair,
+    VotedStrength,
+    VoteKey,
+    Voter,
+    VoteResults,
+    VotesFile,
+)
 from bench.records.weights import (
     Audit,
     ChangedModule,
@@ -139,8 +159,12 @@ __all__ = [
     "GAINS",
     "GRID_KIND",
     "HEAVIEST_LORA",
+    "KEY_KIND",
     "RUN_SCHEMA",
     "SCHEMA",
+    "VOTES_KIND",
+    "VOTES_METRIC",
+    "VOTES_SCHEMA",
     "Acceptance",
     "Additivity",
     "Answer",
@@ -149,8 +173,10 @@ __all__ = [
     "Audit",
     "AxisEffect",
     "AxisName",
+    "Ballot",
     "Baseline",
     "Calibration",
+    "CastVote",
     "Category",
     "ChangeKind",
     "ChangedModule",
@@ -172,6 +198,7 @@ __all__ = [
     "FoundFaces",
     "FrozenRound",
     "FrozenVariant",
+    "FrozenVotes",
     "Gate",
     "Git",
     "Grid",
@@ -185,6 +212,8 @@ __all__ = [
     "Inspection",
     "Interval",
     "Judge",
+    "KeyPair",
+    "KeyPicture",
     "Layout",
     "Limit",
     "Limited",
@@ -194,6 +223,7 @@ __all__ = [
     "MeasurePlan",
     "MemoryEstimate",
     "MergeAudit",
+    "MetricAgreement",
     "MetricFacts",
     "MetricMean",
     "MetricNoise",
@@ -201,6 +231,7 @@ __all__ = [
     "NoiseSource",
     "Outcome",
     "Over",
+    "PairKind",
     "PictureFacts",
     "PictureLora",
     "PixelDifference",
@@ -255,6 +286,13 @@ __all__ = [
     "Unit",
     "Variant",
     "Verdict",
+    "Vote",
+    "VoteKey",
+    "VoteResults",
+    "VotedPair",
+    "VotedStrength",
+    "Voter",
+    "VotesFile",
     "WeightFile",
     "WindowFront",
     "WindowGain",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -110,6 +110,15 @@ class FrozenRound(Record, frozen=True, array_like=True):
     """How many there were, 1 or more."""
 
 
+class FrozenVotes(Record, frozen=True):
+    """How people's votes on one variant against the first spread beyond the prompts."""
+
+    voters: Annotated[int, msgspec.Meta(ge=1)]
+    extra: Annotated[float, msgspec.Meta(ge=-1, le=1)]
+    """What voters add to the variance over prompts (``bench.stats.votes.Spread``)."""
+    noise: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
 class FrozenVariant(Record, frozen=True):
     """Per-prompt means of one variant's scores, and its timings by round."""
 
@@ -122,6 +131,9 @@ class FrozenVariant(Record, frozen=True):
     """Quantity -> its rounds, in their order."""
     trained_on: TrainedOn | None = None
     """As the run's; None where it does not say."""
+    votes: FrozenVotes | None = None
+    """Of the shares in ``values["votes"]``; None where nobody voted, and of the first variant, which has half of its
+    own."""
     doubts: tuple[str, ...] = ()
     """Why nothing can be said of it (``bench.soundness``), each a clause; a baseline that is written has none."""
 

@@ -12,6 +12,7 @@ from bench.records.base import Category, Dtype, Over, Record, Status, TimingName
 from bench.records.sets import SetScore
 from bench.records.steps import StepPlan
 from bench.records.suite import Lora, Question, Suite
+from bench.records.votes import Vote
 from bench.records.weights import Audit
 
 
@@ -341,7 +342,7 @@ class RunInfo(Record, frozen=True):
 
 
 class Run(Record, frozen=True, dict=True):
-    """A run folder as it was read: the newest record of each image, score, set score and timing.
+    """A run folder as it was read: the newest record of each image, score, set score, timing and vote.
 
     It does not change, so what is worked out of it is kept with it (``bench.compare.pairing.usable_scores``).
     """
@@ -352,5 +353,6 @@ class Run(Record, frozen=True, dict=True):
     scores: tuple[Score, ...]
     timings: tuple[Timing, ...]
     set_scores: tuple[SetScore, ...] = ()
+    votes: tuple[Vote, ...] = ()
     url: str = ""
     """Where it lies on an object store; ``path`` is then a copy without the images."""

@@ -20,7 +20,20 @@ import msgspec
 
 from bench import documents
 from bench.comparability import refuse_other_protocol
-from bench.records import Answer, FoundFaces, Gate, Render, Run, RunInfo, Score, SetScore, StepScore, Suite, Timing
+from bench.records import (
+    Answer,
+    FoundFaces,
+    Gate,
+    Render,
+    Run,
+    RunInfo,
+    Score,
+    SetScore,
+    StepScore,
+    Suite,
+    Timing,
+    Vote,
+)
 from bench.store.journal import (
     ANSWERS,
     FACES,
@@ -30,6 +43,7 @@ from bench.store.journal import (
     SETS,
     STEPS,
     TIMINGS,
+    VOTES,
     Journal,
     image_name,
     make_folder,
@@ -61,7 +75,7 @@ from bench.store.reading import (
     scores_csv,
 )
 
-R = TypeVar("R", Answer, Render, Score, SetScore, StepScore, FoundFaces, Timing)
+R = TypeVar("R", Answer, Render, Score, SetScore, StepScore, FoundFaces, Timing, Vote)
 
 __all__ = [
     "RunFolder",
@@ -100,6 +114,7 @@ class RunFolder:
         self._steps = Journal(path / STEPS, StepScore, empty=outdated, kept=False)  # an image has dozens
         self._faces = Journal(path / FACES, FoundFaces, empty=outdated)
         self._answers = Journal(path / ANSWERS, Answer, empty=outdated)
+        self._votes = Journal(path / VOTES, Vote, empty=outdated)
         self._run: Run | None = None
 
     @classmethod
@@ -225,6 +240,10 @@ class RunFolder:
         """The newest record of each (judge, its identity, image, question), in the order they were first made."""
         return self._answers.records()
 
+    def votes(self) -> tuple[Vote, ...]:
+        """The newest record of each (page, voter, pair), in the order they were first made."""
+        return self._votes.records()
+
     def run(self) -> Run:
         """The run as ``load_run`` would give it, from memory.
 
@@ -234,7 +253,8 @@ class RunFolder:
         """
         if self._run is None:
             info = self._info if self._info is not None else read_info(self.path)
-            self._run = run_of(self.path, info, self.renders(), self.scores(), self.timings(), self.set_scores())
+            journals = self.renders(), self.scores(), self.timings(), self.set_scores(), self.votes()
+            self._run = run_of(self.path, info, *journals)
         return self._run
 
     # What is written.
@@ -279,6 +299,10 @@ class RunFolder:
     def append_answers(self, records: Iterable[Answer]) -> None:
         """Append to ``answers.jsonl``, from which scores are made; on the disk on return."""
         self._append(self._answers, tuple(records), gated=False)
+
+    def append_votes(self, records: Iterable[Vote]) -> None:
+        """Append to ``votes.jsonl``; on the disk on return."""
+        self._append(self._votes, tuple(records))
 
     def _append(self, journal: Journal[R], records: tuple[R, ...], *, gated: bool = True) -> None:
         self._move_old_run_aside()

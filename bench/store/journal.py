@@ -18,7 +18,7 @@ import msgspec
 
 from bench import documents
 from bench.errors import InvalidError, MachineError, UsageError
-from bench.records import Answer, FoundFaces, Record, Render, Score, SetScore, StepScore, Timing
+from bench.records import Answer, FoundFaces, Record, Render, Score, SetScore, StepScore, Timing, Vote
 
 R = TypeVar("R", bound=Record)
 
@@ -30,7 +30,8 @@ STEPS = "steps.jsonl"
 FACES = "faces.jsonl"
 ANSWERS = "answers.jsonl"
 SETS = "sets.jsonl"
-JOURNALS = (RENDERS, SCORES, TIMINGS, STEPS, FACES, ANSWERS, SETS)
+VOTES = "votes.jsonl"
+JOURNALS = (RENDERS, SCORES, TIMINGS, STEPS, FACES, ANSWERS, SETS, VOTES)
 IMAGE_SUFFIXES = (".png", ".jpg", ".webp")
 """How the name of an image ends: rendered ones are PNG, external ones keep their format."""
 TEMPORARY = ".tmp"
@@ -90,7 +91,7 @@ class Journal(Generic[R]):
     One that is not ``kept`` is read each time it is asked for: no memory then grows with what is appended. The key of
     a render and of found faces is (variant, prompt, sample), of a score (..., metric), of a step score (..., step,
     metric), of a set score (variant, prompt, tag, metric), of a timing (variant, name, round), of an answer (judge, its
-    identity, image, question).
+    identity, image, question), of a vote (page, voter, pair).
     """
 
     def __init__(self, path: Path, kind: type[R], *, empty: bool = False, kept: bool = True) -> None:
@@ -147,6 +148,8 @@ def _key(record: Record) -> tuple[object, ...]:
             return record.variant, record.name, record.round
         case Answer():
             return record.judge, record.identity, record.image_sha256, record.question
+        case Vote():
+            return record.ballot, record.voter, record.pair
     raise TypeError(f"no journal holds a {type(record).__name__}")
 
 

@@ -27,8 +27,9 @@ from bench.records import (
     SetScore,
     StepScore,
     Timing,
+    Vote,
 )
-from bench.store.journal import ANSWERS, FACES, INFO, RENDERS, SCORES, SETS, STEPS, TIMINGS, Journal
+from bench.store.journal import ANSWERS, FACES, INFO, RENDERS, SCORES, SETS, STEPS, TIMINGS, VOTES, Journal
 from bench.store.object_store import read_copy, run_url
 from bench.store.objects import CONNECTIONS, Objects, is_url
 from bench.suite import list_suites
@@ -46,7 +47,7 @@ LARGEST = 1e305
 def load_run(path: str | Path) -> Run:
     """A run as it stands on disk, from its folder, its ``run.json``, or its URL on an object store.
 
-    The newest record of each image, score, set score and timing counts; records come in the suite's order of
+    The newest record of each image, score, set score, timing and vote counts; records come in the suite's order of
     variants, prompts and samples, or tags, scores by metric within. Records of variants or tags that the suite no
     longer has are left out. A torn last line of a journal is left out too: another process may be writing it.
 
@@ -60,7 +61,8 @@ def load_run(path: str | Path) -> Run:
     info = read_info(folder)
     renders, scores = Journal(folder / RENDERS, Render), Journal(folder / SCORES, Score)
     timings, sets = Journal(folder / TIMINGS, Timing), Journal(folder / SETS, SetScore)
-    run = run_of(folder, info, renders.records(), scores.records(), timings.records(), sets.records())
+    votes = Journal(folder / VOTES, Vote).records()
+    run = run_of(folder, info, renders.records(), scores.records(), timings.records(), sets.records(), votes)
     return msgspec.structs.replace(run, url=run_url(str(path))) if is_url(path) else run
 
 
@@ -89,6 +91,7 @@ def run_of(
     scores: tuple[Score, ...],
     timings: tuple[Timing, ...],
     set_scores: tuple[SetScore, ...] = (),
+    votes: tuple[Vote, ...] = (),
 ) -> Run:
     """The run of these records, in the order and with the errors of ``load_run``."""
     variants = {variant.name: index for index, variant in enumerate(info.suite.variants)}
@@ -115,6 +118,10 @@ def run_of(
         of, tag = prompts.get(record.prompt_id or "", -1), tags.get(record.tag, -1)
         return variants[record.variant], of, tag, metrics.get(record.metric, len(metrics)), record.metric
 
+    for vote in votes:
+        if vote.prompt_id not in prompts:
+            refuse(VOTES, vote.prompt_id)
+
     def place_of_score(record: Score) -> tuple[int, int, int, int, str]:
         return (*place(record), metrics.get(record.metric, len(metrics)), record.metric)
 
@@ -125,6 +132,7 @@ def run_of(
         scores=tuple(sorted((item for item in scores if item.variant in variants), key=place_of_score)),
         timings=tuple(item for item in timings if item.variant in variants),
         set_scores=tuple(sorted(sets, key=place_of_set)),
+        votes=tuple(item for item in votes if item.left in variants and item.right in variants),
     )
 
 

@@ -18,6 +18,7 @@ from bench.formatting import NAME_RULE, did_you_mean, is_good_name, joined, list
 from bench.records import (
     HEAVIEST_LORA,
     SCHEMA,
+    VOTES_METRIC,
     Dtype,
     Judge,
     Limit,
@@ -495,7 +496,7 @@ def _problems_of_lists(suite: Suite) -> Iterator[str]:
 def _read_limits(file: str, table: object, suite: Suite) -> tuple[Limit, ...]:
     """The limits of a suite, each of one of its metrics or of a timed quantity."""
     limits = []
-    allowed = (*suite.metrics, *get_args(TimingName))
+    allowed = (*suite.metrics, VOTES_METRIC, *get_args(TimingName))
     for name, value in _convert(f"{file}: limits: ", table, dict[str, Any]).items():
         if not isinstance(value, str):
             raise SuiteError(f'{file}: limits.{name} is {value!r}; a limit is a text, such as "0.1sd".')

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from bench import stats
 from bench.errors import UsageError
-from bench.records import Limit, Limited, MetricFacts, Outcome, TimingName
+from bench.records import VOTES_METRIC, Limit, Limited, MetricFacts, Outcome, TimingName
 from bench.stats.effects import finite, sd
 
 Quantity = Literal["metric", "time", "memory", "energy"]
@@ -88,7 +88,18 @@ def parse_limit(name: str, text: str) -> Limit:
     floor = None if found["floor"] is None else in_units(found["floor"], found["floor_unit"])
     if not (0 < amount < math.inf and (floor is None or 0 < floor < math.inf)):
         raise UsageError(f"limits.{name} is {text!r}; its numbers must be over 0 and finite: {_FORMS[quantity]}.")
-    return Limit(name=name, text=text, kind=kind, amount=amount, floor=floor, limited=_LIMITED[found["sign"]])
+    limit = Limit(name=name, text=text, kind=kind, amount=amount, floor=floor, limited=_LIMITED[found["sign"]])
+    if name == VOTES_METRIC:
+        _refuse_limit_of_votes(limit)
+    return limit
+
+
+def _refuse_limit_of_votes(limit: Limit) -> None:
+    if (limit.kind, limit.limited, limit.floor) != ("absolute", "loss", None) or limit.amount >= 0.5:
+        raise UsageError(
+            f"limits.{VOTES_METRIC} is {limit.text!r}; it is the share of people's votes that may be lost, a number "
+            'under 0.5 without unit or sign, such as "0.05": 45 of 100 votes against what has half of them.',
+        )
 
 
 def quantity_of(name: str) -> Quantity:

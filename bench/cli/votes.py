@@ -1,0 +1,101 @@
+"""Tables of votes, for ``compare`` and ``vote status``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench.cli.printing import Columns, Table
+from bench.compare.votes import MARGIN
+from bench.formatting import NONE, decimals_for, interval, number, plural, signed
+from bench.records import Interval, VoteResults
+
+
+def _numbers(name: str, *headings: str) -> Columns:
+    return {name: "name", **dict.fromkeys(headings, "number")}
+
+
+def _percent(share: float | None) -> str:
+    return NONE if share is None else f"{100 * share:.1f} %"
+
+
+def _percent_ends(found: Interval | None) -> str:
+    return NONE if found is None else f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def vote_tables(results: VoteResults, margin: float = 100 * MARGIN) -> Iterator[Table]:
+    """Shares of votes, strengths, and the metrics beside the votes; ``margin`` is in points of per cent."""
+    columns = _numbers(
+        "votes on", "won / tied / lost", "both bad", "prompts", "voters", "share won", "interval", f"for ±{margin:g}"
+    )
+    yield (
+        "Votes of people",
+        columns,
+        [
+            [
+                f"{one.candidate} against {one.reference}",
+                f"{one.wins:,} / {one.ties:,} / {one.losses:,}",
+                f"{one.bad:,}",
+                f"{one.prompts:,}",
+                f"{one.voters:,}",
+                _percent(one.share),
+                _percent_ends(one.interval),
+                "there" if one.needed is None and one.interval else NONE if one.needed is None else f"{one.needed:,}",
+            ]
+            for one in results.pairs
+        ],
+    )
+    if results.strengths:
+        decimals = decimals_for(max(one.interval.high - one.interval.low for one in results.strengths) / 2)
+        rows = [
+            [one.variant, signed(one.strength, decimals), interval(one.interval, decimals)] for one in results.strengths
+        ]
+        yield "Strengths by votes", _numbers("variant", "strength", "interval"), rows
+    if results.agreement:
+        rows = [
+            [
+                one.metric,
+                f"{one.votes:,}",
+                _percent(one.agreement),
+                _percent_ends(one.interval),
+                _percent(one.decided),
+            ]
+            for one in results.agreement
+        ]
+        if results.ceiling is not None:
+            rows.append(["another voter", "", _percent(results.ceiling), NONE, NONE])
+        yield "Metrics beside votes", _numbers("metric", "votes", "agrees", "interval", "of decided votes"), rows
+
+
+def voter_table(results: VoteResults) -> Table:
+    """Who voted, and how their controls went."""
+    columns = _numbers("voter", "votes", "broken seen", "same called tie", "repeated alike")
+    rows = [
+        [
+            one.label,
+            f"{one.votes:,}",
+            f"{one.broken_right} of {one.broken}",
+            f"{one.same_tied} of {one.same}",
+            f"{one.repeated_alike} of {one.repeated}",
+            "no" if one.left_out else "yes",
+        ]
+        for one in results.voters
+    ]
+    return plural(len(rows), "voter"), {**columns, "counts": "name"}, rows
+
+
+def vote_notes(results: VoteResults) -> list[str]:
+    """What stands below the tables."""
+    notes = list(results.notes)
+    if results.strengths:
+        notes.append("Strength by votes: log odds of a vote, by Davidson's model with ties.")
+    if results.left is not None and results.left_interval is not None:
+        notes.append(
+            f"By its side the left picture gains {signed(results.left, 2)} {interval(results.left_interval, 2)} log "
+            f"odds, which are taken out; a tie weighs {number(results.tie, 2)}."
+        )
+    if results.agreement:
+        notes.append(
+            "A metric agrees where it prefers what the voter preferred, or calls a tie what the voter called one; its "
+            "threshold for a tie is chosen on other prompts."
+        )
+    return notes
