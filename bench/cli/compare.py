@@ -13,7 +13,6 @@ from bench.cli import options
 from bench.cli.grid_results import compare_grid_folder
 from bench.cli.options import Metrics, RunFolder, SecondRun
 from bench.cli.printing import DONE, Columns, Table, latex, print_json, print_tables, say, show, wrapped
-from bench.cli.votes import vote_notes, vote_tables
 from bench.comparability import common_metrics, run_labels
 from bench.compare import (
     MIN_TAG_PROMPTS,
@@ -28,6 +27,7 @@ from bench.compare import (
 )
 from bench.compare.finding import find_in_run, find_in_runs
 from bench.compare.tags import ADVICE
+from bench.compare.vote_tables import vote_notes, vote_tables
 from bench.compare.votes import vote_results
 from bench.errors import InvalidError, UsageError
 from bench.formatting import (

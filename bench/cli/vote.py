@@ -11,7 +11,7 @@ from bench.cli.compare import split_pairs
 from bench.cli.options import AsJson, Quiet
 from bench.cli.printing import DONE, print_json, print_tables, say, show
 from bench.cli.progress import show_progress
-from bench.cli.votes import vote_notes, vote_tables, voter_table
+from bench.compare.vote_tables import vote_notes, vote_tables, voter_table
 from bench.compare.votes import vote_results
 from bench.errors import InvalidError, UsageError
 from bench.formatting import argument, joined, plural, quantity
@@ -142,5 +142,7 @@ def status(run: Run, margin: Margin = 5.0, json: AsJson = False) -> int:
     if json:
         print_json(results)
         return DONE
-    print_tables("table", [voter_table(results), *vote_tables(results, margin)], vote_notes(results))
+    left_out = [f"{one.label} {one.left_out}." for one in results.voters if one.left_out]
+    tables = [voter_table(results), *vote_tables(results, margin)]
+    print_tables("table", tables, [*left_out, *vote_notes(results)])
     return DONE

@@ -432,13 +432,14 @@ def _notes(found: Counted, people: int) -> list[str]:
         )
     out = [one for one in found.voters if one.left_out]
     if out:
-        said = "; ".join(f"{one.label} {one.left_out}" for one in out)
+        who = f"{len(out)} of {plural(len(found.voters), 'voter')}"
         notes.append(
-            f"Not counted, by the rule that at least {percent(LEAST_RIGHT)} of the broken pictures are seen: {said}."
+            f"Not counted: {who}, by the rule that at least {percent(LEAST_RIGHT)} of the broken pictures are seen. "
+            "hotart-bench vote status names them."
         )
-    edited = [one.label for one in found.voters if one.edited]
+    edited = sum(one.edited for one in found.voters)
     if edited:
-        notes.append(f"From files that were edited by hand: {', '.join(edited)}.")
+        notes.append(f"The files of {plural(edited, 'voter')} were edited by hand.")
     if found.outdated:
         notes.append(f"{plural(found.outdated, 'vote')} on images that were drawn anew since, not counted.")
     return notes

@@ -45,6 +45,7 @@ Sides = tuple[Baseline, Baseline]
 """Candidate and reference."""
 Labels = tuple[str, str]
 """How messages name the two sides, candidate first."""
+ALIKE = "Voters differ too, so more of them are needed as well as more prompts."
 FOR_THESE = f"With fewer than {MIN_VOTERS} voters this is for these voters only."
 _UNITS = {"time": "second", "memory": "byte", "energy": "joule"}
 
@@ -267,9 +268,9 @@ def _voted(
     found = check_metric(
         check, facts, [one for one, _, _ in both], [one for _, one, _ in both], [one for _, _, one in both], spread
     )
-    if spread.voters >= MIN_VOTERS:
-        return found
-    return msgspec.structs.replace(found, sentence=f"{found.sentence} {FOR_THESE}")
+    added = [ALIKE] if found.outcome == "inconclusive" and spread.extra > 0 else []
+    added += [FOR_THESE] if spread.voters < MIN_VOTERS else []
+    return msgspec.structs.replace(found, sentence=" ".join([found.sentence, *added]))
 
 
 # Votes, which are judged once there are some.

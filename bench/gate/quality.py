@@ -121,7 +121,9 @@ def _decided(check: Verdict, losses: Floats, units: Units, upwards: bool, spread
             if spread is None
             else voted_bounds(units.values, spread, LEVEL)
         )
-        check = replace(with_interval(check, low, high, METHOD), detectable=detectable_loss(worth, units.sd))
+        # Of votes: prompts and voters are planned for in their proportion here.
+        spread_sd = units.sd if spread is None else math.sqrt(spread.variance * units.effective)
+        check = replace(with_interval(check, low, high, METHOD), detectable=detectable_loss(worth, spread_sd))
         if worth >= MIN_PROMPTS:
             check = replace(check, outcome=limit_outcome(low, high, margin, check.limit.limited))
         if check.outcome == "pass" and not losses.any():
@@ -130,7 +132,7 @@ def _decided(check: Verdict, losses: Floats, units: Units, upwards: bool, spread
             # Prompts with which 80 of 100 gates would decide, if the estimated loss were the true one.
             away = max(abs(margin - mean(losses)), NEAREST * margin)
             # Both ends of an interval must hold: each in 90 of 100, so that both do in 80.
-            more = math.ceil(prompts_for(away, units.sd, power=0.9 if both else 0.8) * n / units.effective)
+            more = math.ceil(prompts_for(away, spread_sd, power=0.9 if both else 0.8) * n / units.effective)
             check = replace(check, needed=max(n + 1, more))
     better: Literal["higher", "lower"] = "lower" if upwards else "higher"
     return replace(check, sentence=metric_sentence(check, better, _caution(check, units)))

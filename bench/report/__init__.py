@@ -23,7 +23,20 @@ from bench.plots import gate as gate_plot
 from bench.plots.steps import draw_attribution, draw_step_curves, draw_step_orders
 from bench.plots.style import TIMING_TITLES, house_style, inline_svg, write_figures
 from bench.records import Gate, Run
-from bench.report import audits, faces, facts, findings, headline, pictures, sets, skills, steps, tables, training
+from bench.report import (
+    audits,
+    faces,
+    facts,
+    findings,
+    headline,
+    pictures,
+    sets,
+    skills,
+    steps,
+    tables,
+    training,
+    votes,
+)
 from bench.report import gate as gates
 from bench.report.facts import gate_of
 from bench.report.page import View, build_view
@@ -207,6 +220,6 @@ def environment(*, autoescape: bool) -> Environment:
     modules = {"audits": audits, "facts": facts, "gates": gates, "headline": headline, "outcomes": outcomes}
     modules |= {"faces": faces, "findings": findings, "sets": sets, "settings": suite_grid, "steps": steps}
     modules |= {"pictures": pictures, "plots": gate_plot, "skills": skills, "tables": tables, "text": formatting}
-    modules |= {"training": training}
+    modules |= {"training": training, "votes": votes}
     environment.globals |= {**modules, "TIMING_TITLES": TIMING_TITLES}
     return environment

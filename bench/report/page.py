@@ -46,6 +46,7 @@ from bench.report.sets import SetsView, sets_view
 from bench.report.skills import SkillTable, skill_tables
 from bench.report.steps import StepsView, steps_view
 from bench.report.tables import DescriptiveRow, TagTable, descriptive_rows, rankings_of, tag_tables, weak_notes
+from bench.report.votes import VotesView, votes_view
 from bench.store import load_answers, load_faces, load_steps
 
 
@@ -64,6 +65,7 @@ class View:
     differences: PlotData
     headline_note: str
     rankings: tuple[Ranking, ...]
+    votes: VotesView | None
     sets: SetsView | None
     sweep: SweepCurve | None
     steps: StepsView | None
@@ -126,6 +128,7 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         differences=data,
         headline_note=headline_note(data),
         rankings=rankings_of(run),
+        votes=votes_view(run),
         steps=steps_view(run, load_steps(run.path), deltas, variant_pairs(suite)),
         sets=sets_view(run, means, deltas),
         sweep=curve if curve is not None and any(point.deltas for point in curve.points) else None,

@@ -106,7 +106,9 @@ def share_of_votes(
     spread = two_way(residuals, clusters, own=own, freedom=grouped.freedom)
     low, high = _ends(share, spread, level)
     if is_constant(means):
-        low, high = ((1 + end) / 2 for end in paired_rate_interval(2 * grouped.values - 1, level=level))
+        low, high = (
+            (1 + end) / 2 for end in _of_equal_prompts(2 * grouped.values - 1, 4 * spread.extra, spread, level)
+        )
     by_prompt = dict(zip(names, means.tolist(), strict=True))
     return VoteShare(share, max(0.0, low), min(1.0, high), by_prompt, spread)
 
@@ -207,11 +209,19 @@ def voted_bounds(values: ArrayLike, spread: Spread, level: float) -> tuple[float
     """
     data = finite(values, at_least=2)
     if is_constant(data):
-        return paired_rate_interval(data, level=level)
+        return _of_equal_prompts(data, spread.extra, spread, level)
     low, high = mean_bounds(data, level, freedom=spread.freedom)
     own = float(np.var(data, ddof=1)) / len(data)
     wider = math.sqrt(max(1.0, spread.variance / own))
     return mean(data) + wider * (low - mean(data)), mean(data) + wider * (high - mean(data))
+
+
+def _of_equal_prompts(values: Floats, extra: float, spread: Spread, level: float) -> tuple[float, float]:
+    """``paired_rate_interval`` of differences in [-1, 1], and what voters add to their variance."""
+    low, high = paired_rate_interval(values, level=level)
+    centre, more = (low + high) / 2, float(stdtrit(spread.freedom, tails(level)[1])) ** 2 * max(0.0, extra)
+    half = math.sqrt(((high - low) / 2) ** 2 + more)
+    return max(-1.0, centre - half), min(1.0, centre + half)
 
 
 def votes_needed(votes: int, half_width: float, margin: float) -> int:

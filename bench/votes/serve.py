@@ -29,10 +29,10 @@ class VoteServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, folder: Path, port: int) -> None:
-        super().__init__((HERE, port), _Handler)
         self.folder = folder
         self.page = _saving_page(folder)
         self.pictures = frozenset(path.name for path in (folder / PICTURES).iterdir())
+        super().__init__((HERE, port), _Handler)
         self.hosts = frozenset(f"{name}:{self.server_port}" for name in (HERE, "localhost"))
 
     @property

@@ -1,13 +1,17 @@
-"""Tables of votes, for ``compare`` and ``vote status``."""
+"""Votes as tables of text, for ``compare``, ``vote status`` and both reports; names of voters in one of them alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
-from bench.cli.printing import Columns, Table
 from bench.compare.votes import MARGIN
 from bench.formatting import NONE, decimals_for, interval, number, plural, signed
 from bench.records import Interval, VoteResults
+
+Columns = Mapping[str, Literal["name", "number", "text"]]
+"""What the column of each heading holds."""
+Table = tuple[str, Columns, list[list[str]]]
 
 
 def _numbers(name: str, *headings: str) -> Columns:
@@ -25,7 +29,14 @@ def _percent_ends(found: Interval | None) -> str:
 def vote_tables(results: VoteResults, margin: float = 100 * MARGIN) -> Iterator[Table]:
     """Shares of votes, strengths, and the metrics beside the votes; ``margin`` is in points of per cent."""
     columns = _numbers(
-        "votes on", "won / tied / lost", "both bad", "prompts", "voters", "share won", "interval", f"for ±{margin:g}"
+        "votes on",
+        "won / tied / lost",
+        "both bad",
+        "prompts",
+        "voters",
+        "share won",
+        "interval",
+        f"votes for ±{margin:g}",
     )
     yield (
         "Votes of people",
