@@ -7,12 +7,13 @@ import re
 import shlex
 from typing import Any
 
-from bench.cli.app import LISTS, VERBS, build
+from bench.cli.app import LISTS, VERBS, VOTE_VERBS, build
 
 WORD = r"(?:[^\s`;,:()'\"]|'[^']*'|\"[^\"]*\")+"
-COMMAND = re.compile(rf"hotart-bench ((?:list )?[a-z]+)((?: {WORD})*)")
+COMMAND = re.compile(rf"hotart-bench ((?:list |vote )?[a-z]+)((?: {WORD})*)")
 """A verb and its words; a hint goes on in prose after a comma, a semicolon or a bracket."""
-NO_VERBS = {"again", "calibration", "installed", "is", "knows", "reads", "renders"}
+GROUPS = {"list": LISTS, "vote": VOTE_VERBS}
+NO_VERBS = {"again", "calibration", "installed", "is", "knows", "reads", "renders", "votes"}
 """What stands after the program's name in sentences about it."""
 
 
@@ -23,14 +24,14 @@ def wrong_commands(text: str) -> list[str]:
 
 def _is_taken(verb: str, rest: str) -> bool:
     name, _, inner = verb.partition(" ")
-    if name in NO_VERBS or verb == "list":
+    if name in NO_VERBS or verb in ("list", "vote"):
         return True
     if name not in VERBS:
         return False
-    if name == "list":
-        if inner not in LISTS:
+    if name in GROUPS:
+        if inner not in GROUPS[name]:
             return False
-        command = _command("list").get_command(None, inner)
+        command = _command(name).get_command(None, inner)
     else:
         command = _command(name)
     try:

@@ -89,6 +89,8 @@ def _to_table(baseline: Baseline) -> dict[str, Any]:
         rows = zip(*columns.values(), strict=True) if columns else [()] * len(baseline.prompts)
         timings = variant.pop("timings")
         del variant["doubts"]  # there are none
+        if variant["votes"] is None:
+            del variant["votes"]
         variant["metrics"] = list(columns)
         variant["values"] = dict(zip(baseline.prompts, map(list, rows), strict=True))
         variant["timings"] = timings

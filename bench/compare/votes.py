@@ -86,7 +86,14 @@ class Counted(NamedTuple):
 
 
 def counted_votes(run: Run) -> Counted:
-    """Which votes of a run count."""
+    """Which votes of a run count; found once a run."""
+    known: Counted | None = run.__dict__.get("counted_votes")
+    if known is None:
+        known = run.__dict__["counted_votes"] = _count(run)
+    return known
+
+
+def _count(run: Run) -> Counted:
     voters = judge_voters(run.votes)
     left_out = {one.voter for one in voters if one.left_out}
     images = {(one.variant, one.prompt_id, one.sample): one.sha256 for one in run.renders}

@@ -286,7 +286,7 @@ def _is_voted_on(sides: Sides, pair: tuple[str, str]) -> bool:
 
 
 def _unvoted(sides: Sides, paths: Labels, pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """A note where the limit on votes is not judged: nobody voted yet, on a side or on any."""
+    """Notes where the limit on votes is not judged yet, or only for these voters."""
     if VOTES_METRIC not in (limit.name for limit in sides[1].limits):
         return []
     lacking = dict.fromkeys(
@@ -297,10 +297,19 @@ def _unvoted(sides: Sides, paths: Labels, pairs: Sequence[tuple[str, str]]) -> l
     if lacking:
         again = f"hotart-bench vote make {argument(paths[0])} -o DIR"
         return [f"The limit on votes is not judged yet: nobody voted on {listed(lacking)}; {again}."]
-    named = [
-        name for name, reference in pairs if not _is_voted_on(sides, (name, reference)) and _has_votes(sides, name)
-    ]
-    return [f"The limit on votes is not judged for {listed(named)}: the baseline has no votes on it."] if named else []
+    named = [pair[0] for pair in pairs if not _is_voted_on(sides, pair) and _has_votes(sides, pair[0])]
+    notes = [f"The limit on votes is not judged for {listed(named)}: the baseline has no votes on it."] if named else []
+    return notes + _few_voters(sides, paths)
+
+
+def _few_voters(sides: Sides, paths: Labels) -> list[str]:
+    few = dict.fromkeys(
+        f"{variant.fingerprint.name} in {path}"
+        for side, path in zip(sides, paths, strict=True)
+        for variant in side.variants
+        if variant.votes is not None and variant.votes.voters < MIN_VOTERS
+    )
+    return [f"Fewer than {MIN_VOTERS} people voted on {listed(few)}: for these voters only."] if few else []
 
 
 def _has_votes(sides: Sides, name: str) -> bool:

@@ -32,7 +32,7 @@ from bench.errors import UsageError
 from bench.formatting import did_you_mean
 from bench.metrics.catalogue import find_entry
 from bench.metrics.training_data import check_training_names, with_their_data
-from bench.records import Dtype, FoundFaces, MetricFacts, Over, Question
+from bench.records import VOTES_METRIC, Dtype, FoundFaces, MetricFacts, Over, Question
 
 if TYPE_CHECKING:
     import numpy as np
@@ -440,6 +440,8 @@ def _check_facts(who: str, facts: MetricFacts) -> None:
 def _check_name(kind: str, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise UsageError(f"{kind} name {name!r}: use lower-case letters, digits, '.', '_' and '-'.")
+    if name == VOTES_METRIC:
+        raise UsageError(f"{kind} name {name!r}: it is that of people's votes; choose another one.")
 
 
 # How metrics and encoders are found.

@@ -130,9 +130,12 @@ def _gated_limits(
 
 def _notes_on_sets(suite: Suite, facts: Mapping[str, MetricFacts]) -> list[str]:
     left_out = [limit.name for limit in suite.limits if limit.name in facts and facts[limit.name].over != "image"]
-    if not left_out:
-        return []
-    return [f"Not planned, since a set metric has one number of several images: {listed(left_out)}."]
+    notes = (
+        [f"Not planned, since a set metric has one number of several images: {listed(left_out)}."] if left_out else []
+    )
+    if any(limit.name == VOTES_METRIC for limit in suite.limits):
+        notes.append("Not planned: people's votes; hotart-bench vote status RUN says how many a margin needs.")
+    return notes
 
 
 def _plan_metric(

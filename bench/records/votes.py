@@ -12,7 +12,7 @@ from bench.records.statistics import Interval
 VOTES_SCHEMA = 1
 """Version of a voter's file and of the key."""
 VOTES_KIND: Literal["hotart-bench votes"] = "hotart-bench votes"
-KEY_KIND: Literal["hotart-bench vote key"] = "hotart-bench vote key"
+KEY_KIND: Literal["hotart-bench votes key"] = "hotart-bench votes key"
 VOTES_METRIC = "votes"
 """The name of people's votes among the metrics: in limits, gates, findings."""
 
@@ -66,7 +66,7 @@ class VoteKey(Record, frozen=True):
     """``votes.key.json``: which variants the pictures of voting pages are. It never leaves the run folder."""
 
     schema: int
-    kind: Literal["hotart-bench vote key"]
+    kind: Literal["hotart-bench votes key"]
     run_id: str
     ballots: tuple[Ballot, ...]
     """The oldest first."""

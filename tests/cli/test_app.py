@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from bench.cli.app import LISTS, build
+from bench.cli.app import LISTS, VOTE_VERBS, build
 from bench.cli.app import VERBS as TABLE
 from bench.stopping import SIGNALS
 
@@ -30,6 +30,7 @@ VERBS = [
     "fetch",
     "doctor",
 ]
+VOTING = ["make", "serve", "add", "status"]
 LISTED = ["suites", "variants", "metrics", "prompts"]
 HEAVY = {"torch", "diffusers", "transformers", "peft", "open_clip", "pandas", "matplotlib", "torchmetrics"}
 
@@ -49,11 +50,12 @@ def launch(*arguments, env=None, **how):
 
 def test_the_verbs_are_those_of_the_contract():
     top = build()
-    assert top.list_commands(None) == [*VERBS, "list"]
+    assert top.list_commands(None) == [*VERBS, "vote", "list"]
+    assert top.get_command(None, "vote").list_commands(None) == VOTING
     assert top.get_command(None, "list").list_commands(None) == LISTED
 
 
-@pytest.mark.parametrize(("target", "text"), [*TABLE.values(), *LISTS.values()])
+@pytest.mark.parametrize(("target", "text"), [*TABLE.values(), *LISTS.values(), *VOTE_VERBS.values()])
 def test_the_list_of_verbs_says_what_each_verb_says_first(target, text):
     if target:
         module, _, function = target.partition(":")

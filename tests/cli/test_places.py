@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from bench.baseline import read_baseline
-from bench.cli.app import LISTS, VERBS, build
+from bench.cli.app import LISTS, VERBS, VOTE_VERBS, build
 from bench.errors import UsageError
 from bench.plots.style import write_figures
 from bench.store.journal import make_folder, write_whole
@@ -21,7 +21,11 @@ URL = "memory://bucket/place"
 
 def path_parameters() -> Iterator[tuple[str, ...]]:
     """For each parameter of each verb that is a path: the command with a URL there and a word for all that it needs."""
-    groups = (((), build(), VERBS), (("list",), build().get_command(None, "list"), LISTS))
+    groups = (
+        ((), build(), VERBS),
+        (("list",), build().get_command(None, "list"), LISTS),
+        (("vote",), build().get_command(None, "vote"), VOTE_VERBS),
+    )
     for first, group, verbs in groups:
         for verb, (target, _) in verbs.items():
             module, _, function = target.partition(":")

@@ -28,6 +28,8 @@ FIGURES = {
     "gate_catches_loss": "gating.figure_gating",
     "finding_wrongly_earned": "findings.figure_findings",
     "finding_right_word": "findings.figure_findings",
+    "votes_least_coverage": "votes.figure_votes",
+    "votes_most_coverage": "votes.figure_votes",
     "gate_seconds": "gate_speed.figure_gate",
     "panel_over_separate": "metric_panel.figure_panel",
     "score_over_encoders": "metric_panel.figure_panel",

@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from suites import METRICS, write_suite
 from tiny_checkpoints import tiny_state
+from vote_runs import make_voted, panel
 
 from bench import documents, weights_lock
 from bench.baseline import freeze, read_baseline, read_session_noise, write_baseline
@@ -59,19 +60,21 @@ from bench.records import (
     SessionNoise,
     Settings,
     Variant,
+    VotesFile,
 )
 from bench.report import gate_of, html, markdown
 from bench.report.grid import grid_view
 from bench.report.page import build_view
 from bench.score import score
 from bench.score.external_images import probe_image
-from bench.store import gate_json, load_run
+from bench.store import RunFolder, gate_json, load_run
 from bench.store.grid import load_grid
 from bench.store.journal import append_records
 from bench.suite import load_suite, plan_images, protocol_digest
 from bench.suite.images_table import read_pairs
 from bench.suite.prompt_files import read_prompts
 from bench.suite.prompt_syntax import plain_text, read_segments
+from bench.votes.read import add_votes, check_of
 
 from .mutations import mutate
 
@@ -101,6 +104,7 @@ def make_kinds(place: Path) -> dict[str, Kind]:
         _weighted_prompts,
         _recipes,
         _runs,
+        _votes,
         _sets,
         _grids,
         _baselines,
@@ -379,6 +383,43 @@ def _runs(place: Path) -> list[Kind]:
         _kind("gate", "json", folder / "gate.json", use, slow=True),
         *(_kind(path.stem, "lines", path, use, slow=True) for path in journals),
     ]
+
+
+def _votes(place: Path) -> list[Kind]:
+    """A voter's file with a check that fits, the key, and the journal that is made of both."""
+    folder = place / "voted"
+    folder.mkdir()
+    run, _ = make_voted(folder, prompts=3, samples=1)
+    files = panel(run, folder / "files", 2)
+    with RunFolder.reopen(run) as opened:
+        add_votes(opened, files)
+
+    def add(path: Path) -> None:
+        with RunFolder.reopen(run) as opened:
+            add_votes(opened, files)
+
+    def use(path: Path) -> None:
+        found = load_run(run)
+        freeze(found)
+        view = build_view(found, compare_run(found))
+        html(view)
+        markdown(view)
+
+    return [
+        _kind("votes-file", "json", files[0], add, _checked),
+        _kind("votes-key", "json", run / "votes.key.json", add),
+        _kind("votes", "lines", run / "votes.jsonl", use, slow=True),
+    ]
+
+
+def _checked(rng: random.Random, data: bytes) -> bytes:
+    """A file of votes whose check fits what was changed, three times in four."""
+    try:
+        file = documents.convert(documents.loads(data.decode()), VotesFile)
+    except (ValueError, TypeError, RecursionError):
+        return data
+    check = check_of(file.ballot, file.voter, file.name, file.votes)
+    return msgspec.json.encode(msgspec.structs.replace(file, check=check)) if rng.random() < 0.75 else data
 
 
 def _grids(place: Path) -> list[Kind]:

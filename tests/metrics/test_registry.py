@@ -53,6 +53,7 @@ def test_a_metric_and_an_encoder_cannot_change() -> None:
     ("change", "message"),
     [
         ({"name": ""}, "Metric name ''"),
+        ({"name": "votes"}, "Metric name 'votes': it is that of people's votes"),
         ({"name": "Bright Ness"}, "Metric name 'Bright Ness': use lower-case"),
         ({"name": "../x"}, "Metric name '../x'"),
         ({"version": ""}, "empty version"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from object_stores import empty_memory, s3_server
 
 from bench.errors import MachineError, UsageError
-from bench.records import Answer, FacesAsked, FoundFaces, Question, Render, Run, SetScore, StepScore, Suite
+from bench.records import Answer, FacesAsked, FoundFaces, Question, Render, Run, SetScore, StepScore, Suite, Vote
 from bench.store import RunFolder, load_answers, load_faces, load_run, load_steps, read_gate
 from bench.store.journal import JOURNALS, RENDERS, Journal
 from bench.store.object_store import ObjectStoreSync
@@ -128,6 +128,10 @@ def test_every_journal_of_a_cut_off_run_is_there_on_another_machine(url: str, go
     faces = FoundFaces(**of, sample=0, image_sha256=None, detector="d", asked=FacesAsked(least=1, most=1))
     answer = Answer(judge="j", identity="j 1", image_sha256="0", question=Question(text="Is it?"), probability=0.5)
     of_set = SetScore(**of, tag=None, metric="m", version="1", prompts=1, images=2, images_sha256="0", value=0.5)
+    sides = {"left": "spo", "right": "base", "left_sha256": "0", "right_sha256": "1", "choice": "tie"}
+    shown = {"kind": "pair", "prompt_id": "case-000", "sample": 0, **sides}
+    by = {"ballot": "ab" * 8, "pair": "cd" * 8, "voter": "ef" * 8, "name": "Ada", "at": "2026-01-01T00:00:00.000Z"}
+    vote = Vote(**shown, **by, seconds=1.5)
     with suppress(KeyboardInterrupt), open_for(run.info.suite, url) as folder:
         folder.write_info(run.info)
         draw(folder, run.renders)
@@ -137,11 +141,13 @@ def test_every_journal_of_a_cut_off_run_is_there_on_another_machine(url: str, go
         folder.append_faces([faces])
         folder.append_answers([answer])
         folder.append_set_scores([of_set])
+        folder.append_votes([vote])
         raise KeyboardInterrupt
     assert len([name for name in stored(url) if name.startswith("chunks/")]) == len(JOURNALS)
     go("second")
     read = load_run(url)
     assert (read.renders, read.timings, read.set_scores) == (run.renders, run.timings, (of_set,))
+    assert read.votes == (vote,)
     assert set(read.scores) == set(run.scores)
     assert (load_steps(url), load_faces(url), load_answers(url)) == ((step,), (faces,), (answer,))
 
