@@ -50,7 +50,7 @@ def vote_tables(results: VoteResults, margin: float = 100 * MARGIN) -> Iterator[
                 f"{one.voters:,}",
                 _percent(one.share),
                 _percent_ends(one.interval),
-                "there" if one.needed is None and one.interval else NONE if one.needed is None else f"{one.needed:,}",
+                "enough" if one.needed is None and one.interval else NONE if one.needed is None else f"{one.needed:,}",
             ]
             for one in results.pairs
         ],

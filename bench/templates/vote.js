@@ -124,8 +124,11 @@
 
   // --- voting ----------------------------------------------------------------------------------
 
+  // What had the focus may be hidden now: it goes to what is shown instead.
   const show = (name) => {
+    const other = byId(name).hidden;
     for (const section of ["start", "vote", "done"]) byId(section).hidden = section !== name;
+    if (other && name !== "start") byId(name === "vote" ? "progress" : "thanks").focus();
   };
   const begin = (who) => {
     voter = who;
