@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         metric_means,
         rank_variants,
         rate_changes,
+        vote_results,
     )
     from bench.metrics.registry import Encoder, Inputs, Metric, SetInputs, SetMetric, encoder, metric, set_metric
     from bench.records import MetricFacts
@@ -66,6 +67,7 @@ __all__ = [
     "read_baseline",
     "run_all",
     "set_metric",
+    "vote_results",
 ]
 
 _HOMES = {
@@ -86,6 +88,7 @@ _HOMES = {
         "metric_means",
         "rank_variants",
         "rate_changes",
+        "vote_results",
     ),
     "bench.metrics.registry": (
         "Encoder",

@@ -15,7 +15,9 @@ import msgspec
 from bench import baseline, compare, documents, gate, records, store
 from bench.comparability import check_names
 from bench.compare import grid as compare_of_grid
+from bench.compare import votes as compare_votes
 from bench.compare.finding import find_in_run, find_in_runs
+from bench.compare.votes import MARGIN
 from bench.formatting import set_letters
 from bench.records import (
     Baseline,
@@ -29,6 +31,7 @@ from bench.records import (
     SetDelta,
     TimingName,
     Verdict,
+    VoteResults,
 )
 from bench.store import grid as store_grid
 from bench.store.grid import GridRuns
@@ -155,6 +158,19 @@ class Run:
             for one in store.load_answers(self.path)
         )
         return _frame(rows, dtypes)
+
+    @cached_property
+    def votes(self) -> pd.DataFrame:
+        """One row a vote, controls among them (``kind``): the fields of ``Vote``; empty where nobody voted."""
+        dtypes = dict.fromkeys(records.Vote.__struct_fields__, "string") | {
+            "left": self._variants,
+            "right": self._variants,
+            "sample": "int64",
+            "seconds": "float64",
+            "why": "object",
+            "edited": "bool",
+        }
+        return _frame(([getattr(one, name) for name in dtypes] for one in self.record.votes), dtypes)
 
     @cached_property
     def renders(self) -> pd.DataFrame:
@@ -401,6 +417,14 @@ def rate_changes(run: Run, *, pairs: compare.Pairs | None = None, level: float =
     """Changes of the share of flagged images: ``bench.compare.rates.rate_changes``; pairs as of ``compare_run``."""
     wanted = compare.variant_pairs(run.info.suite) if pairs is None else pairs
     return Records(compare.rate_changes(run.record, wanted, level=level))
+
+
+def vote_results(run: Run, *, pairs: compare.Pairs | None = None, margin: float = MARGIN) -> VoteResults | None:
+    """What people's votes say, None where nobody voted: ``bench.compare.votes.vote_results``.
+
+    ``pairs`` None means all that were voted on; ``margin`` is the half width, as a share, that ``needed`` is about.
+    """
+    return compare_votes.vote_results(run.record, pairs, margin=margin)
 
 
 def compare_sets(

@@ -11,11 +11,14 @@ import pandas as pd
 import pytest
 from fakes import make_run, write_run
 from grid_runs import make_grid_runs, write_grid
+from vote_runs import make_voted, panel
 
 from bench.compare import metric_means
 from bench.errors import HotartError
-from bench.frames import Run, compare_grid, load_grid, load_run
-from bench.records import Render, Score
+from bench.frames import Run, compare_grid, load_grid, load_run, vote_results
+from bench.records import Render, Score, Vote
+from bench.store import RunFolder
+from bench.votes.read import add_votes
 
 FAILED = ("spo", "case-003", 1)
 
@@ -139,3 +142,18 @@ def test_a_grid_is_one_table_of_scores_and_two_of_differences(tmp_path: Path) ->
         ["guidance_scale", 3.0], ["guidance_scale", 7.5], ["seed", 0], ["seed", 1],
     ]  # fmt: skip
     assert axes_frame["change"].isna().tolist() == [True, False, True, False]
+
+
+def test_votes_are_a_frame_and_their_results_a_record(tmp_path: Path) -> None:
+    folder, _ = make_voted(tmp_path, prompts=3)
+    assert load_run(folder).votes.empty
+    assert vote_results(load_run(folder)) is None
+    with RunFolder.reopen(folder) as opened:
+        add_votes(opened, panel(folder, tmp_path / "files", 2))
+    frames = load_run(folder)
+    assert tuple(frames.votes.columns) == Vote.__struct_fields__
+    assert len(frames.votes) == len(frames.record.votes)
+    assert (frames.votes.dtypes["seconds"], frames.votes.dtypes["edited"]) == ("float64", "bool")
+    results = vote_results(frames, pairs=[("spo", "base")])
+    assert results is not None
+    assert [one.voters for one in results.pairs] == [2]
