@@ -108,6 +108,16 @@ def test_few_voters_give_the_t_interval_over_prompts():
     assert found.spread.extra == 0
 
 
+def test_prompts_of_one_group_are_one_unit():
+    points = [1.0, 1.0, 0.0, 1.0, 0.0, 0.5, 0.5, 0.0]
+    prompts = list(range(8))
+    groups = ["a", "a", "b", "b", "c", "c", "d", "d"]
+    found = share_of_votes(points, prompts, ["v"] * 8, units=groups)
+    means = [np.mean(points[2 * number : 2 * number + 2]) for number in range(4)]
+    assert (found.low, found.high) == pytest.approx(np.clip(t_interval(means), 0, 1))
+    assert list(found.by_prompt.values()) == points
+
+
 def squares(residuals, owners):
     sums = {}
     for residual, owner in zip(residuals, owners, strict=True):
