@@ -75,6 +75,18 @@ def test_strengths_follow_the_votes(agreed):
     assert results.pairs[1].interval.low > 0.8
 
 
+def test_reasons_are_counted_for_what_was_chosen(mixed):
+    found = {(one.variant, one.reason): one for one in vote_results(mixed).reasons}
+    for (variant, reason), one in found.items():
+        votes = [
+            vote
+            for vote in counted_votes(mixed).votes
+            if {"left": vote.left, "right": vote.right}.get(vote.choice) == variant
+        ]
+        assert (one.votes, one.of) == (sum(reason in vote.why for vote in votes), len(votes))
+    assert {reason for _, reason in found} == {"detail"}
+
+
 def test_who_takes_broken_pictures_for_better_ones_is_kept_marked_and_left_out(mixed):
     bad = mixed.votes[-1].voter
     assert any(vote.voter == bad for vote in mixed.votes)

@@ -61,7 +61,7 @@ def cast(ballot: Ballot, voter: str, answer: Answer = careful, *, name: str = ""
             pair=pair.id,
             choice=answer(pair, rng),  # type: ignore[arg-type]
             left=rng.choice(("a", "b")),  # type: ignore[arg-type]
-            why=(),
+            why=("detail",) if number % 2 else (),
             ms=1500 + number,
             at=f"2026-01-01T{number // 3600:02d}:{(number // 60 + minute) % 60:02d}:{number % 60:02d}.000Z",
         )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from bench.compare.votes import MARGIN
 from bench.formatting import NONE, decimals_for, interval, number, plural, signed
-from bench.records import Interval, VoteResults
+from bench.records import Interval, VotedReason, VoteResults
 
 Columns = Mapping[str, Literal["name", "number", "text"]]
 """What the column of each heading holds."""
@@ -16,6 +16,10 @@ Table = tuple[str, Columns, list[list[str]]]
 
 def _numbers(name: str, *headings: str) -> Columns:
     return {name: "name", **dict.fromkeys(headings, "number")}
+
+
+def _times(found: VotedReason | None) -> str:
+    return NONE if found is None else f"{found.votes:,} of {found.of:,}"
 
 
 def _percent(share: float | None) -> str:
@@ -61,6 +65,14 @@ def vote_tables(results: VoteResults, margin: float = 100 * MARGIN) -> Iterator[
             [one.variant, signed(one.strength, decimals), interval(one.interval, decimals)] for one in results.strengths
         ]
         yield "Strengths by votes", _numbers("variant", "strength", "interval"), rows
+    if results.reasons:
+        variants = list(dict.fromkeys(one.variant for one in results.reasons))
+        known = {(one.reason, one.variant): one for one in results.reasons}
+        rows = [
+            [reason, *(_times(known.get((reason, variant))) for variant in variants)]
+            for reason in dict.fromkeys(one.reason for one in results.reasons)
+        ]
+        yield "Why it was chosen", _numbers("reason named", *variants), rows
     if results.agreement:
         rows = [
             [

@@ -7,7 +7,8 @@ out. Controls say who is: whoever gets two or more pairs with a broken picture w
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from bench.records import (
     Run,
     Vote,
     VotedPair,
+    VotedReason,
     VotedStrength,
     Voter,
     VoteResults,
@@ -197,6 +199,7 @@ def vote_results(
         voters=found.voters,
         pairs=tuple(shown),
         strengths=fit.strengths,
+        reasons=tuple(_reasons(run, found.votes)),
         tie=fit.tie,
         left=fit.left,
         left_interval=fit.left_interval,
@@ -320,6 +323,14 @@ def _voted_pair(
 
 def _method(voters: int) -> str:
     return OVER_BOTH if voters >= MIN_VOTERS else OVER_PROMPTS
+
+
+def _reasons(run: Run, votes: Sequence[Vote]) -> Iterator[VotedReason]:
+    for variant in (one.name for one in run.info.suite.variants):
+        chosen = [one for one in votes if _chosen(one) == f":{variant}"]
+        named = Counter(reason for one in chosen for reason in dict.fromkeys(one.why))
+        for reason, count in named.most_common():
+            yield VotedReason(variant=variant, reason=reason, votes=count, of=len(chosen))
 
 
 class _Fitted(NamedTuple):

@@ -190,6 +190,16 @@ class MetricAgreement(Record, frozen=True):
     """The same of the votes for one side, a tie of the metric being half right: 0.5 is a coin. None without such."""
 
 
+class VotedReason(Record, frozen=True):
+    """How often a reason was named for choosing a variant."""
+
+    variant: str
+    reason: str
+    votes: int
+    of: int
+    """Votes for the variant, with a reason or without."""
+
+
 class VoteResults(Record, frozen=True):
     """All that the votes on a run say."""
 
@@ -197,6 +207,8 @@ class VoteResults(Record, frozen=True):
     pairs: tuple[VotedPair, ...]
     strengths: tuple[VotedStrength, ...]
     """Of variants that are connected by votes, the strongest first; empty under two prompts."""
+    reasons: tuple[VotedReason, ...]
+    """In the suite's order of variants, the commonest reason first."""
     tie: float | None
     """Davidson's nu."""
     left: float | None

@@ -28,6 +28,8 @@ TILES = 8
 """A broken copy is cut into so many rows and columns of tiles."""
 _SAMPLE = 8
 """Pairs by which the size of all is estimated."""
+_AIM = 0.93
+"""Of the limit: so much is aimed at, since the sample may be of smaller pictures than the others."""
 _GREY = (128, 128, 128)
 _THREADS = 4
 
@@ -74,7 +76,7 @@ def encode_all(pairs: Sequence[PairOfPictures], limit_bytes: int, done: Callable
     while True:
         some = sum(len(data) for files in _encode(sample, side) for data in files)
         expected = some * len(pairs) / len(sample)
-        if expected <= 0.97 * limit_bytes:
+        if expected <= _AIM * limit_bytes:
             found = Encoded(tuple(_counted(_encode(pairs, side), done)), side)
             if found.size_bytes <= limit_bytes:
                 return found
@@ -85,7 +87,7 @@ def encode_all(pairs: Sequence[PairOfPictures], limit_bytes: int, done: Callable
                 f"most {limit_bytes / 2**20:,.0f} are allowed.",
                 "allow more with --limit-mb, or name fewer pairs of variants with --pairs",
             )
-        smaller = 0.97 * side * (limit_bytes / expected) ** 0.5
+        smaller = side * (_AIM * limit_bytes / expected) ** 0.5
         side = max(least, min(side - 8, int(smaller) // 8 * 8))
 
 
