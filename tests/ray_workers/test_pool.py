@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -53,10 +54,12 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
 
 def workers() -> set[int]:
     """Process ids of the workers that hold a pipeline, or are about to."""
-    family = psutil.Process().children(recursive=True)
-    return {
-        one.pid for one in family if one.status() != "zombie" and "ray::RenderWorker" in " ".join(one.cmdline()[:1])
-    }
+    found = set()
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end between two questions
+            if one.status() != "zombie" and "ray::RenderWorker" in " ".join(one.cmdline()[:1]):
+                found.add(one.pid)
+    return found
 
 
 def gone(pids: set[int]) -> bool:
