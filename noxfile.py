@@ -96,6 +96,17 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def page(session: nox.Session) -> None:
+    """Measure the page of a large run in Chromium: first paint, memory, search, sort, scroll. Minutes, on two cores.
+
+    One JSON object a line, then a table. The runs are made, their pictures painted; ``-- large`` takes one of them.
+    What is measured and how stands in ``tests/figures/page.py``.
+    """
+    session.install(".[test]")
+    session.run("python", "-m", "tests.figures.page", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
 def gpu(session: nox.Session) -> None:
     """Compute the figures of a full-size run on a GPU: random weights of SDXL's shape, 1024x1024, the whole panel.
 
