@@ -53,9 +53,10 @@ const pattern = byId("row").content.firstElementChild;
 const built = new Map(); // row -> its element, of the rows that are in the page
 const opened = new Set(); // rows whose long prompt is shown whole
 
-const recordOf = (cell) => {
+const recordOf = (cell, variant) => {
   const link = cell.file && !cell.failed ? [make("a", { href: cell.file, textContent: cell.file })] : [];
-  return make("div", { className: cell.failed ? "record failed" : "record" }, make("b", { textContent: cell.status }), cell.reason, ...link);
+  const place = { className: cell.failed ? "record failed" : "record", tabIndex: 0, role: "group", ariaLabel: `${variants[variant]}: ${cell.status}` };
+  return make("div", place, make("b", { textContent: cell.status }), cell.reason, ...link);
 };
 const shotOf = (row, variant, cell) => {
   const picture = make("img", { src: cell.picture, alt: `${variants[variant]}: image for ${promptOf(row).id}`, decoding: "async" });
@@ -106,7 +107,7 @@ const build = (row) => {
   for (const figure of card.querySelectorAll(".cell")) {
     const variant = Number(figure.dataset.variant);
     const cell = cellOf(row, variant);
-    figure.prepend(cell.picture ? shotOf(row, variant, cell) : recordOf(cell));
+    figure.prepend(cell.picture ? shotOf(row, variant, cell) : recordOf(cell, variant));
     if (cell.same) figure.append(make("p", { className: "small soft same", textContent: `same pixels as ${variants[0]}` }));
   }
   writeScores(row, card);

@@ -129,7 +129,7 @@ const sourceOf = (cell) => (window.hotartBench && cell.file ? cell.file : cell.p
 const gone = new Set(); // stored files that could not be loaded
 const plane = (row, variant, side) => {
   const cell = cellOf(row, variant);
-  if (!cell.picture) return [recordOf(cell)];
+  if (!cell.picture) return [recordOf(cell, variant)];
   const alt = `${variants[variant]}: image for ${promptOf(row).id}`;
   const copy = make("img", { src: cell.picture, alt, draggable: false });
   const layers = [copy];
@@ -250,7 +250,7 @@ const draw = () => {
   byId("next").disabled = place >= shown.length - 1;
   byId("view-prompt").textContent = prompt.text;
   stage.dataset.mode = view.mode;
-  for (const button of viewer.querySelectorAll("[data-mode]")) {
+  for (const button of viewer.querySelectorAll("button[data-mode]")) {
     button.setAttribute("aria-pressed", String(button.dataset.mode === view.mode));
     button.disabled = button.dataset.mode !== "side" && variants.length < 2;
   }
@@ -318,7 +318,7 @@ byId("zoom-one").addEventListener("click", () => zoomTo(1));
 slider.addEventListener("input", () => slide(Number(slider.value)));
 for (const side of sides) side.addEventListener("change", draw);
 byId("show-faces")?.addEventListener("change", draw);
-for (const button of viewer.querySelectorAll("[data-mode]")) {
+for (const button of viewer.querySelectorAll("button[data-mode]")) {
   button.addEventListener("click", () => setMode(button.dataset.mode));
 }
 for (const box of viewer.querySelectorAll("[data-shown]")) {

@@ -152,9 +152,12 @@ _SORT += "field.dispatchEvent(new Event('change', {bubbles: true})); end();"
 _SCROLL = f"{_TIMED} scrollTo({{top: value * document.documentElement.scrollHeight, behavior: 'instant'}}); end();"
 _LARGE_VIEW = """
 const done = arguments[0];
-document.querySelector('[data-open]').click();
-document.querySelector('[data-mode=side]')?.click();
-setTimeout(done, 1500);
+location.hash = '#row-0';
+setTimeout(() => {
+  document.querySelector('[data-open]').click();
+  document.querySelector('[data-mode=side]')?.click();
+  setTimeout(done, 1500);
+}, 500);
 """
 
 
