@@ -26,8 +26,8 @@ from bench.store.journal import make_folder, write_whole
 PAGE = "page"
 """The folder of the page within that of the run, unless it is put elsewhere."""
 
-SMALL_PX = 384
-"""Longest side of the copies in the list."""
+SMALL_PX = (384, 256)
+"""Longest side of the copies in the list: of up to four variants, and of more, whose cells are narrower."""
 
 _POLICY = (
     "default-src 'none'; img-src 'self' file: data:; style-src 'self' file: 'unsafe-inline'; script-src 'self' file:; "
@@ -78,13 +78,14 @@ def page(view: View, figures: dict[str, str]) -> str:
 def small_pictures(run: Run, target: Path, *, copy: bool, progress: Progress | None = None) -> Shown:
     """The small copies of a run's images in ``target/small``, made where they are not there yet, and what is broken.
 
-    A copy is named by the sha256 of its image. With ``copy`` the images themselves are put below ``target``.
+    A copy is named by its image's sha256 and its size. With ``copy`` the images themselves are put below ``target``.
     """
     pictures: dict[Key, Picture] = {}
     broken: dict[Key, str] = {}
     renders = [one for one in run.renders if one.image is not None]
+    side_px = SMALL_PX[len(run.info.suite.variants) > 4]
     with ThreadPoolExecutor(WORKERS) as pool:
-        made = pool.map(lambda one: _small(Path(run.path), one, target, copy), renders)
+        made = pool.map(lambda one: _small(Path(run.path), one, target, side_px, copy), renders)
         for done, (render, found) in enumerate(zip(renders, made, strict=True)):
             if progress is not None:
                 progress("pictures", done, len(renders))
@@ -99,24 +100,24 @@ def small_pictures(run: Run, target: Path, *, copy: bool, progress: Progress | N
     return pictures, broken
 
 
-def _small(home: Path, render: Render, target: Path, copy: bool) -> Picture | ImageFileError | OSError:
+def _small(home: Path, render: Render, target: Path, side_px: int, copy: bool) -> Picture | ImageFileError | OSError:
     """The small copy of an image, or why there is none."""
     try:
         data = image_bytes(home, render)
         if copy:
             _put(data, target / str(render.image))
-        path = target / "small" / f"{str(render.sha256)[:20]}.webp"
-        opened = open_picture(data, SMALL_PX)
+        path = target / "small" / f"{str(render.sha256)[:20]}-{side_px}.webp"
+        opened = open_picture(data, side_px)
         if not path.is_file():
-            write_whole(path, _webp(opened.image))
+            write_whole(path, _webp(opened.image, side_px))
     except (OSError, ImageFileError) as error:
         return error
     return Picture(f"small/{path.name}", *opened.size, reduced=True)
 
 
-def _webp(image: Image.Image) -> bytes:
+def _webp(image: Image.Image, side_px: int) -> bytes:
     made = image if image.mode in ("L", "RGB", "RGBA", "CMYK") else image.convert("RGB")
-    made.thumbnail((SMALL_PX, SMALL_PX), Image.Resampling.LANCZOS)
+    made.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     made.convert("RGB").save(buffer, "WEBP", quality=80, method=2)
     return buffer.getvalue()

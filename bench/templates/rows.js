@@ -116,12 +116,12 @@ const build = (row) => {
 const writeScores = (row, card) => {
   const { metric, pair } = chosen();
   const line = card.querySelector(".difference");
-  if (metric < 0) return line.remove();
+  if (metric < 0) return line?.remove();
   const { decimals, name } = metrics[metric];
   for (const place of card.querySelectorAll("[data-score]")) {
     place.textContent = write(scoreOf(row, metric, Number(place.dataset.score)), decimals);
   }
-  if (!pair) return line.remove();
+  if (!pair) return line?.remove();
   const value = difference(row, metric, ...pair);
   const figure = make("span", { className: `num ${judgement(value, metric)}`, textContent: write(value, decimals, true) });
   line.replaceChildren(`${name}, ${variants[pair[0]]} \u2212 ${variants[pair[1]]}: `, figure);
@@ -129,6 +129,7 @@ const writeScores = (row, card) => {
 
 // Which rows are in the page --------------------------------------------------------------
 const heights = new Map(); // row -> pixels, once it was seen
+let usual = null; // pixels that are taken for a row not seen yet; it stays, since all rows below would move with it
 let printing = false;
 const watch = new ResizeObserver((entries) => {
   for (const { target, borderBoxSize } of entries) {
@@ -138,11 +139,8 @@ const watch = new ResizeObserver((entries) => {
 });
 // The top of each shown row from the top of the first, and the whole height.
 const tops = () => {
-  let sum = 0;
-  for (const height of heights.values()) sum += height;
-  const usual = heights.size ? sum / heights.size : 300;
   const found = new Float64Array(shown.length + 1);
-  shown.forEach((row, place) => { found[place + 1] = found[place] + (heights.get(row) ?? usual); });
+  shown.forEach((row, place) => { found[place + 1] = found[place] + (heights.get(row) ?? usual ?? 300); });
   return found;
 };
 const windowOf = (found) => {
@@ -158,9 +156,14 @@ const windowOf = (found) => {
     }
     return low;
   };
-  return [Math.max(0, near(top - innerHeight) - 1), Math.min(shown.length, near(top + 2 * innerHeight) + 2)];
+  return [Math.max(0, near(top - innerHeight / 2) - 1), Math.min(shown.length, near(top + 1.5 * innerHeight) + 2)];
 };
 const paint = () => {
+  if (usual === null && built.size) {
+    let sum = 0;
+    for (const card of built.values()) sum += card.getBoundingClientRect().height;
+    usual = sum / built.size;
+  }
   const found = tops();
   const [from, to] = windowOf(found);
   const wanted = shown.slice(from, to);
@@ -169,6 +172,7 @@ const paint = () => {
     if (keep.has(row)) continue;
     watch.unobserve(card);
     card.remove();
+    for (const picture of card.querySelectorAll("img")) picture.removeAttribute("src"); // lets its pixels go at once
     built.delete(row);
   }
   let after = grid.firstElementChild;
@@ -192,7 +196,14 @@ const requestPaint = () => {
   requestAnimationFrame(() => { asked = false; paint(); });
 };
 addEventListener("scroll", () => { if (shown.length > ALL_IN_PAGE) requestPaint(); }, { passive: true });
-addEventListener("resize", () => { heights.clear(); requestPaint(); });
+let seenWidth = innerWidth;
+addEventListener("resize", () => {
+  if (innerWidth !== seenWidth) { // a phone's bars that come and go change the height alone
+    heights.clear();
+    [usual, seenWidth] = [null, innerWidth];
+  }
+  requestPaint();
+});
 addEventListener("beforeprint", () => {
   printing = true;
   paint();

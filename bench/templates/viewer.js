@@ -145,7 +145,10 @@ const label = (variant, side) => make("span", { className: `label ${side}`, text
 const drawSideBySide = () => {
   stage.replaceChildren(...view.beside.map((variant) =>
     make("div", { className: "pane" }, ...plane(view.row, variant, "left"), label(variant, "a"))));
-  // As many columns as make the images largest.
+  chooseColumns();
+};
+// As many columns as make the images largest.
+const chooseColumns = () => {
   const box = byId("stage-box").getBoundingClientRect();
   const [wide, high] = largest() ?? [1, 1];
   const count = view.beside.length;
@@ -329,7 +332,11 @@ for (const box of viewer.querySelectorAll("[data-shown]")) {
     draw();
   });
 }
-new ResizeObserver(() => { if (viewer.open && view.mode === "side") drawSideBySide(); placePlanes(); }).observe(byId("stage-box"));
+new ResizeObserver(() => {
+  if (!viewer.open) return;
+  chooseColumns();
+  placePlanes();
+}).observe(byId("stage-box"));
 viewer.addEventListener("close", () => {
   play(false);
   stage.replaceChildren(); // the files at full size are let go

@@ -2,8 +2,8 @@
 
 Two made runs: 8 variants x 500 prompts x 4 samples of 512x512 pictures, and 3 variants x 564 prompts of 1024x1024.
 Their pictures are painted, not rendered. Each page is opened three times, each time by a browser that was just started,
-with the files in the page cache. ``SHAPE`` (``many``, ``large``, ``tiny``) takes one of them; ``SHAPE=FOLDER`` keeps its
-run there, or uses the one that is.
+with the files in the page cache. ``SHAPE`` (``many``, ``large``, ``tiny``) takes one of them; ``SHAPE=FOLDER`` keeps
+its run there, or uses the one that is.
 """
 
 from __future__ import annotations
@@ -97,11 +97,11 @@ def seen_figures(prefix: str, turns: Sequence[dict[str, float]], *, goals: bool 
 def looked_at(page: Path) -> dict[str, float]:
     """Opens a page in a new browser, searches, sorts, scrolls and opens the large view.
 
-    ``first_paint_s``: First Contentful Paint; ``load_s``: until all of the page is there. ``search_s``, ``sort_s``: from
-    the input to the second frame after it, the median of several. ``scroll_s``: the same of a jump to another place of
-    the list. ``heap_mib``: of the script's heap in use. ``renderer_mib``: resident memory of the process that has the
-    page, at its largest of four moments: loaded, searched, scrolled, in the large view; ``processes_mib``: of all
-    processes of the browser, shared memory counted once, at its largest.
+    ``first_paint_s``: First Contentful Paint; ``load_s``: until all of the page is there. ``search_s``, ``sort_s``:
+    from the input to the second frame after it, the median of several. ``scroll_s``: the same of a jump to another
+    place of the list. ``heap_mib``: of the script's heap in use. ``renderer_mib``: resident memory of the process that
+    has the page, at its largest of four moments: loaded, searched, scrolled, in the large view; ``processes_mib``: of
+    all processes of the browser, shared memory counted once, at its largest.
     """
     with browser() as driver:
         driver.get(page.as_uri())
