@@ -206,10 +206,16 @@ addEventListener("resize", () => {
 });
 addEventListener("beforeprint", () => {
   printing = true;
+  byId("printed").hidden = shown.length === rowCount && rowCount <= PRINTED;
+  byId("printed").textContent = `${Math.min(shown.length, PRINTED)} of ${rowCount} rows are printed.`;
   paint();
   for (const picture of grid.querySelectorAll("img")) picture.decoding = "sync";
 });
-addEventListener("afterprint", () => { printing = false; paint(); });
+addEventListener("afterprint", () => {
+  printing = false;
+  byId("printed").hidden = true;
+  paint();
+});
 
 const update = () => {
   nameOrders();
