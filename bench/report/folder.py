@@ -20,14 +20,14 @@ from bench.records import Progress, Render, Run
 from bench.report import draw_figures, environment, gate_of, page_css, page_script, shown_figures
 from bench.report.page import Shown, View, build_view
 from bench.report.pictures import Key, Picture
-from bench.score.images import WORKERS, ImageFileError, image_bytes, open_picture
+from bench.score.images import WORKERS, ImageFileError, image_bytes, open_picture, shown_size
 from bench.store.journal import make_folder, write_whole
 
 PAGE = "page"
 """The folder of the page within that of the run, unless it is put elsewhere."""
 
-SMALL_PX = (384, 256)
-"""Longest side of the copies in the list: of up to four variants, and of more, whose cells are narrower."""
+SMALL_PX = {4: 384, 6: 256, 1000: 192}
+"""Longest side of the copies in the list by the most variants that it holds for: of many, the cells are narrower."""
 
 _POLICY = (
     "default-src 'none'; img-src 'self' file: data:; style-src 'self' file: 'unsafe-inline'; script-src 'self' file:; "
@@ -83,7 +83,7 @@ def small_pictures(run: Run, target: Path, *, copy: bool, progress: Progress | N
     pictures: dict[Key, Picture] = {}
     broken: dict[Key, str] = {}
     renders = [one for one in run.renders if one.image is not None]
-    side_px = SMALL_PX[len(run.info.suite.variants) > 4]
+    side_px = next(side for most, side in SMALL_PX.items() if len(run.info.suite.variants) <= most)
     with ThreadPoolExecutor(WORKERS) as pool:
         made = pool.map(lambda one: _small(Path(run.path), one, target, side_px, copy), renders)
         for done, (render, found) in enumerate(zip(renders, made, strict=True)):
@@ -107,9 +107,10 @@ def _small(home: Path, render: Render, target: Path, side_px: int, copy: bool) -
         if copy:
             _put(data, target / str(render.image))
         path = target / "small" / f"{str(render.sha256)[:20]}-{side_px}.webp"
+        if path.is_file():  # the image was opened and found whole when its copy was made
+            return Picture(f"small/{path.name}", *shown_size(data), reduced=True)
         opened = open_picture(data, side_px)
-        if not path.is_file():
-            write_whole(path, _webp(opened.image, side_px))
+        write_whole(path, _webp(opened.image, side_px))
     except (OSError, ImageFileError) as error:
         return error
     return Picture(f"small/{path.name}", *opened.size, reduced=True)

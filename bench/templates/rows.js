@@ -156,7 +156,7 @@ const windowOf = (found) => {
     }
     return low;
   };
-  return [Math.max(0, near(top - innerHeight / 2) - 1), Math.min(shown.length, near(top + 1.5 * innerHeight) + 2)];
+  return [Math.max(0, near(top - innerHeight / 4) - 1), Math.min(shown.length, near(top + 1.25 * innerHeight) + 2)];
 };
 const paint = () => {
   if (usual === null && built.size) {
