@@ -53,7 +53,7 @@ def test_broken_and_doubled_images_are_counted(tmp_path: Path) -> None:
     assert image_banners(run) == ("1 image could not be made; each is shown below with its error.",)
     twin = next(one for one in run.renders if one.variant == "spo")
     renders = tuple(
-        msgspec.structs.replace(one, sha256=twin.sha256)
+        msgspec.structs.replace(one, sha256=twin.sha256, pixels_sha256=twin.pixels_sha256)
         if (one.variant, one.prompt_id, one.sample) == ("spo", "case-002", 1)
         else one
         for one in run.renders
