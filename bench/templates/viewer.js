@@ -275,7 +275,13 @@ const draw = () => {
   writeNote();
   slide(view.at[view.mode]);
   play(view.playing);
+  readAhead(shown[place + 1]);
   keepAddress();
+};
+let coming = []; // the images of the next row, which are read before they are wanted
+const readAhead = (row) => {
+  const cells = row === undefined ? [] : onStage().map((variant) => cellOf(row, variant));
+  coming = cells.filter((cell) => cell.picture).map((cell) => make("img", { src: sourceOf(cell) }));
 };
 const firstOf = (variant) => [...new Set([0, variant, ...variants.keys()])].slice(0, MOST_SIDE_BY_SIDE).sort((a, b) => a - b);
 const openViewer = (row, variant) => {
