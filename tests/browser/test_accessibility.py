@@ -1,7 +1,4 @@
-"""axe-core finds nothing in the page, at three widths, light and dark; and what is printed is whole.
-
-``axe/axe.min.js`` is axe-core 4.14.1 as it is published on npm (MPL-2.0), for the tests alone.
-"""
+"""axe-core finds nothing in the page, at three widths, light and dark; and what is printed is whole."""
 
 from __future__ import annotations
 
@@ -10,39 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from axe_rules import found, opened
 from selenium.webdriver import Chrome
 
 from bench.records import Run
 from bench.report.folder import write_folder
 from bench.store import load_run
 
-AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text(encoding="utf-8")
-FIND = """
-const done = arguments[0];
-axe.run(document, {rules: {'target-size': {enabled: true}}, resultTypes: ['violations']}).then((found) => done(
-  found.violations.flatMap((one) => one.nodes.map((node) => `${one.id}: ${node.target.join(' ')}`))));
-"""
-"""Violations of all rules, also of that for targets of 24 pixels, which axe-core leaves out by itself."""
 WIDTHS = [(1440, 900), (768, 1024), (390, 844)]
 
 
 @pytest.fixture(scope="module")
 def folder_address(run: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_folder(load_run(Path(run.path)), tmp_path_factory.mktemp("axe") / "page").as_uri()
-
-
-def found(page: Chrome) -> list[str]:
-    page.set_script_timeout(120)
-    violations: list[str] = page.execute_async_script(FIND)
-    return violations
-
-
-def opened(page: Chrome, address: str, theme: str) -> None:
-    page.get("about:blank")
-    page.get(address)
-    page.execute_script(f"document.documentElement.dataset.theme = '{theme}'")
-    page.execute_script(AXE)
-    page.execute_script("document.querySelectorAll('main details').forEach((one) => { one.open = true; })")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from axe_rules import found, opened
 from fakes import make_run, write_run
 from report_gates import gate_on, verdicts
 from report_runs import HOSTILE, with_suite
@@ -129,6 +130,12 @@ def test_nothing_scrolls_sideways_on_a_phone(page: Chrome, resize: Callable[[int
     resize(360, 800)
     page.execute_script("document.querySelectorAll('#gate details').forEach((one) => { one.open = true; })")
     assert page.execute_script("return document.documentElement.scrollWidth") == 360
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_of_a_gate_keeps_the_rules(page: Chrome, address: str, theme: str) -> None:
+    opened(page, address, theme)
+    assert found(page) == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
