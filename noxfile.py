@@ -72,7 +72,9 @@ def light(session: nox.Session) -> None:
         session.run("hotart-bench", "list", what)
     session.run("hotart-bench", "compare", run)
     session.run("hotart-bench", "plot", run, "-o", str(place / "plots"))
+    session.run("hotart-bench", "plot", run, "--sheet", "--prompts", "4", "-o", str(place / "plots"))
     session.run("hotart-bench", "report", run)
+    session.run("hotart-bench", "report", run, "--folder")
     frozen = str(place / "baseline.json")
     session.run("hotart-bench", "baseline", f"{run}-old", "-o", frozen, "--by", "nox", "--replace", "--why", "anew")
     session.run("hotart-bench", "gate", f"{run}-new", "--baseline", frozen)
@@ -93,6 +95,17 @@ def bench(session: nox.Session) -> None:
     """
     session.install(".[test]")
     session.run("python", "-m", "tests.figures", *session.posargs)
+
+
+@nox.session
+def page(session: nox.Session) -> None:
+    """Measure the page of a large run in Chromium: first paint, memory, search, sort, scroll. Minutes, on two cores.
+
+    One JSON object a line, then a table. The runs are made, their pictures painted; ``-- large`` takes one of them.
+    What is measured and how stands in ``tests/figures/page.py``.
+    """
+    session.install(".[test]")
+    session.run("python", "-m", "tests.figures.page", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 @nox.session

@@ -75,7 +75,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         element = Element(tag, {name: value or "" for name, value in attrs})
-        self.elements.append(element)
+        if not any(one.name == "template" for one in self._open):  # what is in one is shown nowhere
+            self.elements.append(element)
         if tag not in ("meta", "link", "img", "br", "input", "line", "circle", "path", "use"):
             self._open.append(element)
 

@@ -156,12 +156,13 @@ def test_the_data_for_sorting_are_the_scores(page: Page) -> None:
     assert data["variants"] == ["base", "dpo", "spo"]
     assert [one["name"] for one in data["metrics"]][:3] == ["mini-preference", "mini-aesthetic", "mini-clip"]
     assert data["pairs"][0] == [2, 0]
-    for row in data["rows"]:
+    for place, (prompt, sample, _) in enumerate(data["rows"]):
         for number, metric in enumerate(data["metrics"]):
             for index, variant in enumerate(data["variants"]):
-                cell = (variant, row["prompt_id"], row["sample"], metric["name"])
-                assert row["scores"][number][index] == values.get(cell)
-    assert [row["failed"] for row in data["rows"]].count(True) == 1
+                cell = (variant, data["prompts"][prompt][0], sample, metric["name"])
+                assert data["scores"][number][index][place] == values.get(cell)
+    failed = [data["records"][cell[3]] for column in data["cells"] for cell in column if cell[3] >= 0]
+    assert failed == [["Failed", "The image is uniformly black, also after decoding in float32.", 1]]
 
 
 def test_the_pages_figures_are_named_searchable_text_in_the_pages_colours(page: Page) -> None:
@@ -218,7 +219,9 @@ def test_hostile_prompts_stay_text(tmp_path: Path) -> None:
     assert all(one.attributes["dir"] == "auto" for one in prompts)
     folded = [one.attributes["id"] for one in prompts if "long" in one.attributes["class"]]
     assert folded == ["prompt-6", "prompt-7"]
-    assert data_of(page)["rows"][0]["tags"][0] == "<i>tag</i>"
+    data = data_of(page)
+    assert data["tags"][data["prompts"][0][4][0]] == "<i>tag</i>"
+    assert [one[1] for one in data["prompts"]] == list(HOSTILE)
 
 
 json_values = st.recursive(
@@ -419,7 +422,7 @@ def test_two_hundred_prompts_and_eight_variants_are_reported(tmp_path: Path) -> 
     view = build_view(msgspec.structs.replace(run, path=str(tmp_path)), ())
     text = html(view)
     assert len(view.rows) == 220
-    assert text.count('<article class="case"') == 220
+    assert text.count('<article class="case" id=') == 220
     assert view.title == "8 variants"
 
 

@@ -26,6 +26,7 @@ from bench.score.images import (
     header_pixels,
     open_picture,
     refuse_missing_pixels,
+    shown_size,
     stream,
 )
 
@@ -214,7 +215,7 @@ def test_a_picture_is_turned_as_its_exif_orientation_says(orientation: int, kind
     with Image.open(io.BytesIO(data)) as stored:
         upright = ImageOps.exif_transpose(stored)
     np.testing.assert_array_equal(np.asarray(opened.image), np.asarray(upright))
-    assert opened.size == upright.size
+    assert opened.size == upright.size == shown_size(data)
     assert opened.notes == ((TURNED,) if orientation > 1 else ())
     assert picture(data).uri.startswith("data:image/webp") == (orientation > 1 or kind == "WEBP")
 

@@ -1,4 +1,4 @@
-"""``plot``: the comparison plots of a run, or of two."""
+"""``plot``: the comparison plots of a run, or of two, and sheets of its images."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import typer
 from bench.cli import options
 from bench.cli.options import RunFolder, SecondRun
 from bench.cli.printing import DONE, say, show
+from bench.cli.sheets import draw_sheets
 from bench.compare import compare_run, compare_runs
 from bench.compare.sweep import sweep_curve
 from bench.documents import resolved
-from bench.errors import InvalidError
+from bench.errors import InvalidError, UsageError
 from bench.formatting import argument
 from bench.plots import write_plots, write_plots_for_runs, write_sweep_plot
 from bench.plots.data import machine_differences
@@ -33,16 +34,53 @@ def plot(
         Path | None,
         typer.Option("-o", "--output", metavar="DIR", help="Where to.  [default: plots in the folder of RUN]"),
     ] = None,
-    format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="png, svg or pdf.")] = "png",
+    format_: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="png, svg or pdf; of a sheet png or webp.")
+    ] = "png",
     dpi: Annotated[int, typer.Option("--dpi", metavar="N", help="Dots per inch of a PNG, 50 to 1200.")] = 150,
+    sheet: Annotated[
+        bool,
+        typer.Option("--sheet", help="Instead: the images, prompts down, variants, weights or settings across."),
+    ] = False,
+    contact: Annotated[
+        bool, typer.Option("--contact", help="Instead: the images of each variant, one after the other.")
+    ] = False,
+    prompts: Annotated[
+        str | None,
+        typer.Option("--prompts", metavar="A,B|N", help="Of a sheet: these ids, or the first N.  [default: all]"),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", metavar="N", help="Of a sheet: the first N of a prompt.  [default: 1]")
+    ] = None,
+    variants: Annotated[
+        str | None, typer.Option("--variants", metavar="A,B", help="Of a sheet: only these.  [default: all]")
+    ] = None,
+    side: Annotated[
+        int | None,
+        typer.Option("--side", metavar="PX", help="Of a sheet: longest side of an image, 32 to 4096.  [default: 256]"),
+    ] = None,
 ) -> int:
-    """Draw the comparison plots of a run, of two, or of a grid.
+    """Draw the comparison plots of a run, of two, or of a grid; or its images on a sheet.
 
     Examples:
       hotart-bench plot reports/runs/mini
       hotart-bench plot reports/runs/mini -o figures --format svg
       hotart-bench plot runs/new runs/old -o figures --dpi 300
+      hotart-bench plot reports/runs/mini --sheet --prompts 8 --samples 2
+      hotart-bench plot reports/runs/mini --contact --variants spo --format webp --side 512
     """
+    if sheet or contact:
+        if run2 is not None:
+            raise UsageError("A sheet is of one run or grid; leave out RUN2.")
+        for path, note in draw_sheets(
+            run, output, format_, contact=contact, prompts=prompts, samples=samples, variants=variants, side_px=side
+        ):
+            say(note)
+            show(str(path))
+        return DONE
+    for flag, value in (("--prompts", prompts), ("--samples", samples), ("--variants", variants), ("--side", side)):
+        if value is not None:
+            raise UsageError(f"{flag} goes with --sheet or --contact.")
     options.check_known((format_,), "--format", get_args(Format), "hotart-bench plot --help")
     if is_grid(run) and run2 is None:
         found = load_grid(run)

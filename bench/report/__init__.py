@@ -49,7 +49,18 @@ from bench.suite import grid as suite_grid
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["environment", "gate_of", "html", "markdown", "page_css", "page_policy", "write_report"]
+__all__ = [
+    "draw_figures",
+    "environment",
+    "gate_of",
+    "html",
+    "markdown",
+    "page_css",
+    "page_policy",
+    "page_script",
+    "shown_figures",
+    "write_report",
+]
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
 
@@ -65,6 +76,7 @@ _FIGURES = {
     "orders": "When an image is decided",
     "attribution": "Where the gain comes from",
 }
+_SCRIPTS = ("page", "rows", "ranges", "viewer", "address")
 _ON_THE_PAGE = ("differences", "tradeoff", "gate", "sweep", "steps", "orders", "attribution")
 
 
@@ -157,15 +169,29 @@ def html(view: View, figures: Mapping[str, str] | None = None) -> str:
     Everything from the run is escaped: in the text by autoescaping, in the data by ``script_json``. The
     policy names the script by its hash, so that no other one would run. ``figures`` are those of ``draw_figures``.
     """
-    script = (_TEMPLATES / "report.js").read_text()
+    script = page_script()
     return environment(autoescape=True).get_template("report.html.j2").render(
         view=view,
+        beside=False,
         policy=page_policy(script),
         css=page_css(),
         script=Markup(script),
         data=Markup(formatting.script_json(view.data)),
-        figures={name: Markup((figures or {}).get(name, "")) for name in _ON_THE_PAGE},
+        figures=shown_figures(figures),
     )  # fmt: skip
+
+
+def shown_figures(figures: Mapping[str, str] | None) -> dict[str, Markup]:
+    """The figures of a page by name, empty where one is not drawn."""
+    return {name: Markup((figures or {}).get(name, "")) for name in _ON_THE_PAGE}
+
+
+def page_script() -> str:
+    """The page's script: its parts share one scope, which nothing outside reaches."""
+    parts = "".join(
+        (_TEMPLATES / name).read_text() for name in ("page.js", "rows.js", "ranges.js", "viewer.js", "address.js")
+    )
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
 def page_policy(script: str = "") -> str:
@@ -177,7 +203,8 @@ def page_policy(script: str = "") -> str:
 
 def page_css() -> Markup:
     """The style sheets of a page."""
-    return Markup("".join((_TEMPLATES / name).read_text() for name in ("report.css", "finding.css", "gate.css")))
+    names = ("report.css", "viewer.css", "finding.css", "gate.css")
+    return Markup("".join((_TEMPLATES / name).read_text() for name in names))
 
 
 def markdown(view: View, plots: Sequence[Path] = ()) -> str:

@@ -32,8 +32,11 @@ from bench.report.facts import Facts, elapsed, image_banners
 from bench.report.gate import WorstPair, against, worst_pairs
 from bench.report.headline import cautions, headline_note, summary
 from bench.report.pictures import (
+    MAX_SIDE_PX,
+    MOST_STATIC_ROWS,
     GridRow,
     Key,
+    Picture,
     embed,
     grid_note,
     grid_rows,
@@ -94,9 +97,24 @@ class View:
         """The names of the suite's variants, in the order of their colours."""
         return [variant.name for variant in self.run.info.suite.variants]
 
+    @property
+    def static_rows(self) -> list[GridRow]:
+        """The rows that ``report.html`` shows without its script: all, or of many those with pictures."""
+        few = len(self.rows) <= MOST_STATIC_ROWS
+        return [row for row in self.rows if few or any(cell.picture for cell in row.cells)]
 
-def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> View:
-    """What the reports show of ``run``, of the deltas of ``compare_run`` and of a gate on it; embeds the images.
+
+Shown = tuple[Mapping[Key, Picture], Mapping[Key, str]]
+"""The pictures of a page, and what is broken, as ``bench.report.pictures.embed`` gives them."""
+
+
+def build_view(
+    run: Run, deltas: Sequence[Delta], gate: Gate | None = None, beside: Shown | None = None, home: str = ""
+) -> View:
+    """What the reports show of ``run``, of the deltas of ``compare_run`` and of a gate on it.
+
+    The images are embedded, unless ``beside`` has pictures that lie beside the page, whose way to the run's files
+    begins with ``home``.
 
     Raises:
         InvalidError: a timing of 0 or less (see ``bench.compare.timing.timing_ratios``).
@@ -108,7 +126,7 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
     for one in summaries:
         timings.setdefault(one.name, {})[one.variant] = one
     names = [variant.name for variant in suite.variants]
-    pictures, broken = embed(run, row_keys(run))
+    pictures, broken = embed(run, row_keys(run)) if beside is None else beside
     metrics, means = scored_metrics(run), metric_means(run)
     rows = grid_rows(run, pictures, broken, metrics[0] if metrics else None)
     pairs = _pairs(run)
@@ -142,13 +160,16 @@ def build_view(run: Run, deltas: Sequence[Delta], gate: Gate | None = None) -> V
         faces=descriptive_rows(run, means, deltas, "faces"),
         rates=rate_changes(run, variant_pairs(suite)),
         rows=rows,
-        grid_note=grid_note(run, pictures),
+        grid_note=grid_note(run, pictures, beside is not None),
         typical=typical,
         typical_note=typical_note,
         worst=worst,
         worst_note=worst_note,
-        data=script_data(run, rows, pairs)
-        | {"faces": face_data(run, [(row.prompt.id, row.sample) for row in rows], load_faces(run.path))},
+        data=script_data(run, rows, pairs, home)
+        | {
+            "faces": face_data(run, [(row.prompt.id, row.sample) for row in rows], load_faces(run.path)),
+            "copies": MAX_SIDE_PX if beside is None and any(one.reduced for one in pictures.values()) else 0,
+        },
     )
 
 

@@ -7,7 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -34,6 +35,11 @@ TINY_PX = 128
 """Images up to this side can be shown pixel by pixel."""
 
 _AS_IT_IS_BYTES = 64 * 2**10
+
+MOST_STATIC_ROWS = 300
+"""A page of more rows leaves those without pictures to its script."""
+
+T = TypeVar("T")
 
 Key = tuple[str, str, int]
 """(variant, prompt, sample)."""
@@ -111,6 +117,8 @@ class GridCell:
     failed: bool
     file: str
     """The image's path relative to the run folder; empty where there is none."""
+    same: bool
+    """Whether its pixels are those of the first variant's image."""
     score: float | None
     """By the metric that is shown first."""
 
@@ -152,18 +160,24 @@ def grid_rows(
     for prompt in run.info.suite.prompts:
         for sample in range(run.info.suite.samples):
             cells, seeds = [], []
+            first = renders.get((run.info.suite.variants[0].name, prompt.id, sample))
             for variant in run.info.suite.variants:
                 key = (variant.name, prompt.id, sample)
                 score = scores.get((variant.name, shown.name), {}).get((prompt.id, sample)) if shown else None
                 render = renders.get(key)
                 seeds += [render.seed] if render is not None else []
-                cells.append(_cell(variant.name, render, pictures.get(key), broken.get(key), score))
+                cells.append(_cell(variant.name, render, pictures.get(key), broken.get(key), score, first))
             rows.append(GridRow(len(rows), prompt, sample, seeds[0] if seeds else None, tuple(cells)))
     return tuple(rows)
 
 
 def _cell(
-    variant: str, render: Render | None, picture: Picture | None, damage: str | None, score: float | None
+    variant: str,
+    render: Render | None,
+    picture: Picture | None,
+    damage: str | None,
+    score: float | None,
+    first: Render | None,
 ) -> GridCell:
     status = reason = ""
     failed = False
@@ -176,7 +190,15 @@ def _cell(
     elif picture is None:
         status = "Not embedded"
     file = "" if render is None or render.image is None else render.image
-    return GridCell(variant, picture, status, reason, failed, file, score)
+    same = render is not None and first is not None and first.variant != variant and same_pixels(render, first)
+    return GridCell(variant, picture, status, reason, failed, file, same, score)
+
+
+def same_pixels(one: Render, other: Render) -> bool:
+    """Whether two images have equal pixels, as far as the journal knows."""
+    if one.pixels_sha256 is not None and other.pixels_sha256 is not None:
+        return one.pixels_sha256 == other.pixels_sha256
+    return one.sha256 is not None and one.sha256 == other.sha256
 
 
 def metric_decimals(run: Run) -> dict[str, int]:
@@ -194,34 +216,62 @@ def scored_metrics(run: Run) -> tuple[MetricFacts, ...]:
     return tuple(facts for facts in headline_first(run.info.metrics) if facts.name in scored)
 
 
-def script_data(run: Run, rows: Sequence[GridRow], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """What the report's script sorts and compares by: names, numbers and tags, for ``script_json``.
+def script_data(run: Run, rows: Sequence[GridRow], pairs: Sequence[tuple[str, str]], home: str = "") -> dict[str, Any]:
+    """What the page's script shows, sorts and compares, in columns that stay small for ``script_json``.
 
-    ``rows[i].scores[m][v]`` is the score of metric m and variant v, None where there is none.
+    ``prompts[p]`` is [id, text, negative, probes, places of its tags], ``rows[i]`` [place of the prompt, sample, seed
+    as text]. ``scores[m][v][i]`` is the score of metric m and variant v in row i, None where there is none.
+    ``cells[v][i]`` is [picture, file, place of its size, place of its record, 1 for the pixels of the first variant]:
+    the picture is the address of a small one, 1 for one that is in the page, None for none; the address of the file
+    begins with ``home``; -1 stands for no size and no record. ``records[r]`` is [status, reason, 1 for a failure].
     """
     names = [variant.name for variant in run.info.suite.variants]
-    metrics = scored_metrics(run)
-    decimals = metric_decimals(run)
-    table = usable_scores(run)
-
-    def score(metric: str, variant: str, row: GridRow) -> float | None:
-        return table.get((variant, metric), {}).get((row.prompt.id, row.sample))
-
+    metrics, decimals, table = scored_metrics(run), metric_decimals(run), usable_scores(run)
+    tags = _Places[str]()
+    prompts = [
+        [one.id, one.text, one.negative or "", one.probes or "", [tags.of(tag) for tag in one.tags]]
+        for one in run.info.suite.prompts
+    ]
+    numbers = {one.id: place for place, one in enumerate(run.info.suite.prompts)}
+    sizes, records = _Places[tuple[int, int]](), _Places[tuple[str, str, int]]()
+    cells = [[_cell_data(row.cells[place], home, sizes, records) for row in rows] for place in range(len(names))]
     return {
         "variants": names,
         "pairs": [[names.index(candidate), names.index(reference)] for candidate, reference in pairs],
         "metrics": [{"name": facts.name, "better": way(facts), "decimals": decimals[facts.name]} for facts in metrics],
+        "tags": list(tags),
+        "prompts": prompts,
         "rows": [
-            {
-                "prompt_id": row.prompt.id,
-                "sample": row.sample,
-                "tags": row.prompt.tags,
-                "failed": row.failed,
-                "scores": [[score(facts.name, name, row) for name in names] for facts in metrics],
-            }
-            for row in rows
+            [numbers[row.prompt.id], row.sample, None if row.seed is None else str(row.seed)] for row in rows
         ],
-    }
+        "scores": [
+            [[table.get((name, one.name), {}).get((row.prompt.id, row.sample)) for row in rows] for name in names]
+            for one in metrics
+        ],
+        "cells": cells,
+        "sizes": list(sizes),
+        "records": list(records),
+    }  # fmt: skip
+
+
+class _Places(dict[T, int]):
+    """Values by the place at which each was first met."""
+
+    def of(self, value: T) -> int:
+        return self.setdefault(value, len(self))
+
+
+def _cell_data(
+    cell: GridCell, home: str, sizes: _Places[tuple[int, int]], records: _Places[tuple[str, str, int]]
+) -> list[Any]:
+    shown = cell.picture
+    return [
+        None if shown is None else 1 if shown.uri.startswith("data:") else shown.uri,
+        home + quote(cell.file) if cell.file else "",
+        -1 if shown is None else sizes.of((shown.width_px, shown.height_px)),
+        records.of((cell.status, cell.reason, int(cell.failed))) if cell.status else -1,
+        int(cell.same),
+    ]
 
 
 def typical_row(run: Run, rows: Sequence[GridRow], metric: str, pair: tuple[str, str]) -> GridRow | None:
@@ -236,17 +286,22 @@ def typical_row(run: Run, rows: Sequence[GridRow], metric: str, pair: tuple[str,
     return rows[sorted(found)[(len(found) - 1) // 2][1]] if found else None
 
 
-def grid_note(run: Run, pictures: Mapping[Key, Picture]) -> str:
-    """How to look at the images, and which of them are copies or left out."""
+def grid_note(run: Run, pictures: Mapping[Key, Picture], beside: bool = False) -> str:
+    """How to look at the images, and which are copies or left out; ``beside``: their files lie with the page."""
     made, metrics = sum(one.image is not None for one in run.renders), scored_metrics(run)
-    notes = ["An image opens large, two variants under one divide."]
+    notes = ["An image opens large, beside those of the other variants or under one divide with one of them."]
     if len(run.info.suite.variants) > 1 and run.info.suite.external_images is None:
         notes.insert(0, "Every variant started from the same noise.")
     if metrics:
         notes.append(f"The number beside a variant's name is its score: {metrics[0].name}, until another is chosen.")
-    if any(one.reduced for one in pictures.values()):
+    if beside:
+        return " ".join([*notes, "The list shows small copies, the large view the stored files."])
+    reduced = any(one.reduced for one in pictures.values())
+    if reduced:
         notes.append(f"Images are shown as WebP copies of at most {MAX_SIDE_PX} px a side.")
     if len(pictures) < made:
         shown = f"{len(pictures):,} of {made:,} images are embedded"
         notes.append(f"{shown}; the others are named and lie in the run folder.")
+    if reduced or len(pictures) < made:
+        notes.append("hotart-bench report RUN --folder makes a page with every image as it is stored.")
     return " ".join(notes)

@@ -112,6 +112,22 @@ def open_picture(data: bytes, max_side_px: int | None = None) -> OpenedPicture:
         raise ImageFileError(f"it is not a whole image ({type(error).__name__})") from error
 
 
+def shown_size(data: bytes) -> tuple[int, int]:
+    """Width and height as ``open_picture`` gives them, by the header alone, of a file that it has opened before.
+
+    Raises:
+        ImageFileError: another kind of file, or a damaged header.
+    """
+    try:
+        with OPENERS[kind_of(data)](io.BytesIO(data)) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return image.size[::-1] if turned else image.size
+    except ImageFileError:
+        raise
+    except Exception as error:  # as in open_picture
+        raise ImageFileError(f"it is not a whole image ({type(error).__name__})") from error
+
+
 def kind_of(data: bytes) -> str:
     """PNG, JPEG or WEBP, by the first bytes of a file; ImageFileError for any other."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

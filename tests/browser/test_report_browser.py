@@ -28,7 +28,7 @@ def shown_rows(page: Chrome) -> list[tuple[str, int]]:
     rows = page.execute_script(
         "const data = JSON.parse(document.getElementById('data').textContent);"
         "return [...document.querySelectorAll('.case')].filter((card) => card.checkVisibility())"
-        ".map((card) => data.rows[card.dataset.row]).map((row) => [row.prompt_id, row.sample]);"
+        ".map((card) => data.rows[card.dataset.row]).map(([prompt, sample]) => [data.prompts[prompt][0], sample]);"
     )
     return [(prompt_id, sample) for prompt_id, sample in rows]
 
