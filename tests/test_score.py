@@ -9,7 +9,6 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -91,24 +90,21 @@ def test_the_table_is_written(tmp_path: Path) -> None:
     assert [row["variant"] for row in rows if not row["ssim-to-base"]] == ["base"] * 10
 
 
-def test_each_image_and_prompt_is_handled_once_a_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    declared, decoded = FakeMetrics(), {"pixels": list[str](), "encoders": list[str]()}
+def test_each_image_is_decoded_once_and_each_prompt_read_once_an_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared, decoded = FakeMetrics(), list[str]()
 
-    def count(files: list[str]) -> Callable[[Path, Render], Image.Image]:
-        def reading(folder: Path, render: Render) -> Image.Image:
-            files.append(str(render.image))
-            return read_image(folder, render)
+    def reading(folder: Path, render: Render) -> Image.Image:
+        decoded.append(str(render.image))
+        return read_image(folder, render)
 
-        return reading
-
-    monkeypatch.setattr("bench.score.passes.read_image", count(decoded["pixels"]))
-    monkeypatch.setattr("bench.score.encoder_pass.read_image", count(decoded["encoders"]))
+    monkeypatch.setattr("bench.score.decoded.read_image", reading)
     with rendered(tmp_path) as folder:
         score(folder, registry=declared.registry)
         images = sorted(str(item.image) for item in folder.renders())
         prompts = {prompt.text for prompt in load_run(tmp_path).info.suite.prompts}
-    assert sorted(decoded["pixels"]) == images
-    assert sorted(decoded["encoders"]) == sorted(images * 2)
+    assert sorted(decoded) == images
     assert len(declared.images) == 2 * CELLS
     assert declared.loads == ["conv", "other"]
     assert set(declared.texts) == prompts

@@ -202,6 +202,27 @@ def _sobel(image: torch.Tensor) -> torch.Tensor:
     return (edges[:-2] + 2.0 * edges[1:-1] + edges[2:]) / 4.0
 
 
+def ms_ssim(image: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """MS-SSIM of two images, the same bits in either order.
+
+    Five scales with the weights of the paper, each averaged over the channels, windows of 11 x 11 pixels (sigma 1.5),
+    the border mirrored at the last scale and left out at the others, negative similarity set to 0.
+    (1, 3, H, W) in [0, 1], twice, -> (1,) float32 in [0, 1].
+
+    Raises:
+        NoScoreError: images of two sizes, or a side under 176 pixels.
+    """
+    from torchmetrics.functional.image.ssim import multiscale_structural_similarity_index_measure
+
+    height, width = image.shape[-2:]
+    if other.shape != image.shape:
+        raise NoScoreError("the samples of the prompt differ in size")
+    if min(height, width) < MS_SSIM_SIDE:
+        raise NoScoreError(f"the image is {width} x {height} pixels; MS-SSIM needs {MS_SSIM_SIDE} x {MS_SSIM_SIDE}")
+    value: torch.Tensor = multiscale_structural_similarity_index_measure(image, other, data_range=1.0, reduction="none")
+    return value.reshape(1)
+
+
 @metric(
     pixel_facts(
         "diversity",
@@ -213,31 +234,22 @@ def _sobel(image: torch.Tensor) -> torch.Tensor:
         higher_is_better=True,
     ),
     needs_other_samples=True,
+    of_pair=ms_ssim,
 )
 def diversity(inputs: Inputs) -> torch.Tensor:
     """Mean of 1 - MS-SSIM between the image and each other sample of its prompt and variant.
 
-    The mean over a prompt's images is the mean over its pairs of samples, which is the diversity of the prompt. Five
-    scales with the weights of the paper, each averaged over the channels, windows of 11 x 11 pixels (sigma 1.5), the
-    border mirrored at the last scale and left out at the others, negative similarity set to 0.
-    (1, 3, H, W) in [0, 1] and its other_samples -> (1,) float32 in [0, 1].
+    The mean over a prompt's images is the mean over its pairs of samples, which is the diversity of the prompt.
+    The values (1,) of its pairs by ``ms_ssim`` -> (1,) float32 in [0, 1].
 
     Raises:
-        NoScoreError: no other sample, one of another size, or a side under 176 pixels.
+        NoScoreError: no other sample.
     """
     import torch
-    from torchmetrics.functional.image.ssim import multiscale_structural_similarity_index_measure as ms_ssim
 
-    image, others = inputs.pixels, inputs.other_sample_pixels
-    if not others:
+    if not inputs.pair_values:
         raise NoScoreError("the prompt has no other sample to compare with")
-    height, width = image.shape[-2:]
-    if min(height, width) < MS_SSIM_SIDE:
-        raise NoScoreError(f"the image is {width} x {height} pixels; MS-SSIM needs {MS_SSIM_SIDE} x {MS_SSIM_SIDE}")
-    if any(other.shape != image.shape for other in others):
-        raise NoScoreError("the samples of the prompt differ in size")
-    similarities = [ms_ssim(image, other, data_range=1.0, reduction="none").reshape(1) for other in others]
-    return (1.0 - torch.cat(similarities)).mean().clamp(0.0, 1.0).reshape(1)
+    return (1.0 - torch.cat(inputs.pair_values)).mean().clamp(0.0, 1.0).reshape(1)
 
 
 # Distances: how far a variant's image has moved from the reference variant's, at the same seed.

@@ -179,6 +179,8 @@ class Inputs:
     """What a ``LoadedRewardModel`` gave, float32 (n,); None on any other encoder."""
     other_sample_pixels: tuple[torch.Tensor, ...] | None = None
     """The other samples of the prompt and variant, each (1, 3, H, W); None for a metric that does not ask."""
+    pair_values: tuple[torch.Tensor, ...] | None = None
+    """What the metric's ``of_pair`` gave of the image and each other sample, each (1,); None without ``of_pair``."""
     faces: tuple[FoundFaces, ...] | None = None
     """The faces of each image, and how many its prompt asks for; None for a metric that does not ask, and on an
     encoder."""
@@ -217,6 +219,8 @@ class Metric:
     """The official preprocessing that it follows, as its encoder names it; "" where the encoder has only one."""
     judge: str | None = None
     """Whose answers it is made of; it reads nothing else of an image."""
+    of_pair: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    """Its value of two samples, (1, 3, H, W) twice -> (1,), which it then reads instead of the samples."""
 
     def __call__(self, inputs: Inputs) -> torch.Tensor:
         """Call the decorated function, as if it had not been decorated."""
@@ -233,6 +237,7 @@ def metric(
     needs_text: bool = True,
     weights: Sequence[str] = (),
     preprocessing: str = "",
+    of_pair: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> Callable[[Callable[[Inputs], torch.Tensor]], Metric]:
     """Declare the decorated function, ``Inputs`` -> (n,) float32, as a metric.
 
@@ -249,6 +254,9 @@ def metric(
         needs_text: False spares a metric that reads only the image embedding the texts' embedding.
         weights: names in ``bench.metrics.catalogue`` that ``load_head`` asks for.
         preprocessing: the official preprocessing that it follows, as its encoder names it.
+        of_pair: with ``needs_other_samples``, for a metric that is made of values of pairs: of two samples,
+            (1, 3, H, W) twice -> (1,), the same bits in either order. It is computed once a pair, and
+            ``Inputs.pair_values`` has those of an image instead of ``other_sample_pixels``.
 
     Raises:
         UsageError: facts that cannot be: a name of other characters, an empty version, ``low`` above
@@ -261,13 +269,15 @@ def metric(
         raise UsageError(f"{who}: needs_reference is for a metric without an encoder.")
     if needs_other_samples and (needs_reference or facts.encoder is not None):
         raise UsageError(f"{who}: needs_other_samples goes with neither an encoder nor needs_reference.")
+    if of_pair is not None and not needs_other_samples:
+        raise UsageError(f"{who}: of_pair goes with needs_other_samples.")
     if needs_faces and (needs_reference or needs_other_samples):
         raise UsageError(f"{who}: needs_faces goes with neither needs_reference nor needs_other_samples.")
 
     def declare(compute: Callable[[Inputs], torch.Tensor]) -> Metric:
         own = msgspec.structs.replace(facts, prompts="faces") if needs_faces else facts
         needs = (needs_reference, needs_other_samples, needs_faces, needs_text)
-        return Metric(own, compute, load_head, *needs, tuple(weights), preprocessing)
+        return Metric(own, compute, load_head, *needs, tuple(weights), preprocessing, of_pair=of_pair)
 
     return declare
 

@@ -18,6 +18,7 @@ from bench.machine import release_memory
 from bench.metrics.registry import Metric, Place, Registry, Scored, metrics_of_run
 from bench.questions.registry import identities, registry_of_suite
 from bench.records import Dtype, FoundFaces, Progress, Run, Score, SetScore
+from bench.score.decoded import DecodedPictures
 from bench.score.plan import Job, Plan, looks_at_faces, plan_all, plan_passes
 from bench.store import RunFolder
 
@@ -71,18 +72,19 @@ def score(
     plan = plan_all(run, _chosen(run, names, metric_dtype, known), variants, folder.faces())
     total = plan.total
     known_scores, failures = {*run.scores, *run.set_scores}, list[WeightsError]()
-    plan = plan._replace(jobs=_with_faces(folder, plan.jobs, failures, progress))
     done = added = 0
-    with closing(_batches(plan, folder, place, known, failures)) as batches:
-        for scores, note in batches:
-            new = [record for record in scores if record not in known_scores]
-            if of_images := [record for record in new if isinstance(record, Score)]:
-                folder.append_scores(of_images)
-            if of_sets := [record for record in new if isinstance(record, SetScore)]:
-                folder.append_set_scores(of_sets)
-            done, added = done + len(scores), added + len(new)
-            if progress is not None:
-                progress("score", done, total, note)
+    with DecodedPictures(folder.path) as pictures:
+        plan = plan._replace(jobs=_with_faces(folder, pictures, plan.jobs, failures, progress))
+        with closing(_batches(plan, folder, pictures, place, known, failures)) as batches:
+            for scores, note in batches:
+                new = [record for record in scores if record not in known_scores]
+                if of_images := [record for record in new if isinstance(record, Score)]:
+                    folder.append_scores(of_images)
+                if of_sets := [record for record in new if isinstance(record, SetScore)]:
+                    folder.append_set_scores(of_sets)
+                done, added = done + len(scores), added + len(new)
+                if progress is not None:
+                    progress("score", done, total, note)
     folder.write_scores_csv()
     if failures:
         first = failures[0]
@@ -117,7 +119,11 @@ def _chosen(run: Run, names: Sequence[str], dtype: Dtype | None, known: Registry
 
 
 def _with_faces(
-    folder: RunFolder, jobs: tuple[Job, ...], failures: list[WeightsError], progress: Progress | None
+    folder: RunFolder,
+    pictures: DecodedPictures,
+    jobs: tuple[Job, ...],
+    failures: list[WeightsError],
+    progress: Progress | None,
 ) -> tuple[Job, ...]:
     """The jobs with the faces of their images, each searched once and kept, for all metrics that look at them.
 
@@ -130,7 +136,7 @@ def _with_faces(
 
     found: dict[tuple[str, str, int], Job] = {}
     try:
-        with closing(faces_pass(waiting, folder.path)) as searched:
+        with closing(faces_pass(waiting, pictures)) as searched:
             while batch := list(islice(searched, JOURNAL_IMAGES)):
                 folder.append_faces([job.faces for job in batch if isinstance(job.faces, FoundFaces)])
                 found |= {job.key: job for job in batch}
@@ -143,7 +149,12 @@ def _with_faces(
 
 
 def _batches(
-    plan: Plan, folder: RunFolder, place: Place, known: Registry, failures: list[WeightsError]
+    plan: Plan,
+    folder: RunFolder,
+    pictures: DecodedPictures,
+    place: Place,
+    known: Registry,
+    failures: list[WeightsError],
 ) -> Generator[tuple[Sequence[Score] | Sequence[SetScore], str], None, None]:
     """Every score of the plan, a batch at a time, with a note of where it is from."""
     if plan.nulls:
@@ -158,18 +169,26 @@ def _batches(
 
     passes = plan_passes(plan.jobs)
     weighted = [metrics for metrics in passes if any(_has_weights(metric) for metric in metrics)]
+    decoding = [metrics for metrics in passes if not _answered(metrics)]
     for metrics in passes:
-        answered = [metric for metric in metrics if isinstance(metric, Metric) and metric.judge is not None]
+        if decoding and metrics is decoding[-1]:
+            pictures.keep_no_more()
+        answered = _answered(metrics)
         made = (
             judge_pass(answered, plan.jobs, folder, place, known, failures)
             if answered
-            else run_pass(metrics, plan, folder.path, place, known, failures)
+            else run_pass(metrics, plan, pictures, place, known, failures)
         )
         with full_float32(), closing(made) as batches:
             for scores in batches:
                 yield scores, metrics[0].facts.encoder or (answered[0].judge if answered else None) or "pixels"
         if metrics in weighted and (metrics != weighted[-1] or place.device != "cpu"):
             release_memory()
+
+
+def _answered(metrics: Sequence[Scored]) -> list[Metric]:
+    """The metrics of a judge, who opens the files itself."""
+    return [metric for metric in metrics if isinstance(metric, Metric) and metric.judge is not None]
 
 
 def _has_weights(metric: Scored) -> bool:

@@ -49,6 +49,15 @@ def by_row(
         return [result for row in rows for result in by_row(compute, [row], batch)]
 
 
+def to_device(rows: Sequence[torch.Tensor], device: str) -> torch.Tensor:
+    """Tensors of one shape as a batch on the device; the host does not wait for a copy to an NVIDIA GPU."""
+    if not device.startswith("cuda"):
+        return torch.stack(list(rows)).to(device)
+    # torch keeps the pinned memory until the copy is done, and then gives it to the next batch.
+    pinned = torch.empty((len(rows), *rows[0].shape), dtype=rows[0].dtype, pin_memory=True)
+    return torch.stack(list(rows), out=pinned).to(device, non_blocking=True)
+
+
 def checked_embeds(embeds: torch.Tensor, n: int) -> torch.Tensor:
     """Refuse what is not (n, d) with unit L2 norm: heads give absurd scores on it, without an error."""
     if embeds.ndim != 2 or len(embeds) != n:
@@ -70,6 +79,17 @@ def metric_values(metric: Metric, inputs: Inputs) -> torch.Tensor:
     if values.shape != wanted:
         raise ValueError(f"it returned shape {tuple(values.shape)}, not {wanted}")
     return values.float().cpu()
+
+
+@torch.inference_mode()
+def pair_value(metric: Metric, image: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """The metric's value of two samples (1, 3, H, W): (1,), on their device; raises ValueError for another shape."""
+    if metric.of_pair is None:
+        raise ValueError(f"{metric.facts.name} has no value of a pair")
+    value = metric.of_pair(image.clone(), other.clone())  # what it does in place must not reach the next pair
+    if value.shape != (1,):
+        raise ValueError(f"it returned shape {tuple(value.shape)} of a pair, not (1,)")
+    return value
 
 
 def result_score(job: Job, metric: Metric, result: torch.Tensor | Exception, *, prompt_cut: bool = False) -> Score:

@@ -6,7 +6,6 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from PIL.Image import Image
 from bench.faces.boxes import crop_of, largest
 from bench.metrics.registry import Inputs, LoadedEncoder, LoadedRewardModel, Metric, Scored, SetMetric
 from bench.records import Score, SetScore
-from bench.score.batches import EmbeddingError, by_row, checked_embeds, metric_values, result_score
-from bench.score.images import WORKERS, header_pixels, read_image, stream
+from bench.score.batches import EmbeddingError, by_row, checked_embeds, metric_values, result_score, to_device
+from bench.score.decoded import DecodedPictures
+from bench.score.images import WORKERS, stream
 from bench.score.plan import Job, SetJob, faces_of, looks_at_faces
 from bench.score.sets import set_scores
 
@@ -33,12 +33,12 @@ def encoder_pass(
     heads: Mapping[Metric, Any],
     sets: Sequence[SetJob],
     encoder: LoadedEncoder | LoadedRewardModel,
-    folder: Path,
+    pictures: DecodedPictures,
     device: str,
 ) -> Generator[list[Score] | list[SetScore], None, None]:
     """Scores of the metrics on one encoder, a batch at a time, then those of the sets.
 
-    Each image is decoded once, preprocessed once in each preprocessing that its metrics name, and put through the
+    Each image is preprocessed once in each preprocessing that its metrics name, and put through the
     encoder once for all of these that give the same pixels; each distinct prompt is embedded once. Embeddings of images
     in a set are kept until the sets are scored, 3 kB each.
     """
@@ -49,10 +49,10 @@ def encoder_pass(
     texts, cut = embed_texts(encoder, prompts), cut_prompts(encoder, prompts)
 
     def load(job: Job) -> Preprocessed:
-        return _preprocessed(job, (*heads, *set_metrics), encoder, folder)
+        return _preprocessed(job, (*heads, *set_metrics), encoder, pictures)
 
     def pixels(job: Job) -> int:
-        return header_pixels(folder / str(job.render.image))
+        return pictures.pixels(job.render)
 
     with closing(stream(jobs, load, encoder.batch + WORKERS, pixels)) as images:
         while batch := list(islice(images, encoder.batch)):
@@ -102,10 +102,10 @@ def cut_prompts(encoder: LoadedEncoder | LoadedRewardModel, prompts: Sequence[st
 
 
 def _preprocessed(
-    job: Job, metrics: Iterable[Scored], encoder: LoadedEncoder | LoadedRewardModel, folder: Path
+    job: Job, metrics: Iterable[Scored], encoder: LoadedEncoder | LoadedRewardModel, pictures: DecodedPictures
 ) -> Preprocessed:
     """The image in each preprocessing that its metrics name; one that fails leaves the others."""
-    image = read_image(folder, job.render)
+    image = pictures.read(job.render)
     made: dict[tuple[str, bool], Row] = {}
     for name, of_face in dict.fromkeys(_view(metric) for metric in job.lacking(metrics)):
         try:
@@ -162,7 +162,7 @@ def forward(
     encoder: LoadedEncoder | LoadedRewardModel, device: str, rows: list[tuple[torch.Tensor, str]]
 ) -> torch.Tensor:
     """Embeddings (n, d), or the values (n,) of a reward model, of n preprocessed images with their prompts."""
-    pixels = torch.stack([row for row, _ in rows]).to(device)
+    pixels = to_device([row for row, _ in rows], device)
     if not isinstance(encoder, LoadedRewardModel):
         return checked_embeds(encoder.embed_images(pixels), len(rows))
     values = encoder.score(pixels, [prompt for _, prompt in rows])

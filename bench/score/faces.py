@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 from PIL import Image
@@ -16,11 +15,12 @@ from bench.faces.detector import Cascade, find_faces, load_cascade
 from bench.metrics.registry import NoScoreError
 from bench.records import FoundFaces
 from bench.score.batches import memory_for
-from bench.score.images import WORKERS, header_pixels, read_image, stream
+from bench.score.decoded import DecodedPictures
+from bench.score.images import WORKERS, stream
 from bench.score.plan import Job
 
 
-def faces_pass(jobs: Sequence[Job], folder: Path) -> Generator[Job, None, None]:
+def faces_pass(jobs: Sequence[Job], pictures: DecodedPictures) -> Generator[Job, None, None]:
     """Each job with what is found in its image, or with the error where it cannot be searched.
 
     Raises:
@@ -29,10 +29,10 @@ def faces_pass(jobs: Sequence[Job], folder: Path) -> Generator[Job, None, None]:
     cascade = load_cascade()
 
     def load(job: Job) -> Image.Image:
-        return read_image(folder, job.render)
+        return pictures.read(job.render)
 
     def pixels(job: Job) -> int:
-        return header_pixels(folder / str(job.render.image))
+        return pictures.pixels(job.render)
 
     with closing(stream(jobs, load, 2 * WORKERS, pixels)) as images:
         for job, image in images:

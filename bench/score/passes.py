@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,20 +14,23 @@ from numpy.typing import NDArray
 from bench.errors import HotartError, WeightsError
 from bench.metrics.registry import Inputs, Metric, Place, Registry, Scored, SetMetric
 from bench.records import Render, Score, SetScore
-from bench.score.batches import by_row, describe, memory_for, metric_values, result_score
+from bench.score.batches import by_row, describe, memory_for, metric_values, pair_value, result_score, to_device
+from bench.score.decoded import DecodedPictures
 from bench.score.encoder_pass import encoder_pass
-from bench.score.images import WORKERS, ImageFileError, header_pixels, read_image, stream
+from bench.score.images import WORKERS, ImageFileError, stream
 from bench.score.plan import Job, Plan, faces_of
 
 Weights = TypeVar("Weights")
 JOURNAL_IMAGES = 16
 """Images that are scored between two appends to the journal, of metrics without an encoder."""
+Pairs = dict[tuple[str, int, int], torch.Tensor | Exception]
+"""By metric and two samples of a prompt, the lower first: the metric's value of the pair, or why it has none."""
 
 
 def run_pass(
     metrics: Sequence[Scored],
     plan: Plan,
-    folder: Path,
+    pictures: DecodedPictures,
     place: Place,
     registry: Registry,
     failures: list[WeightsError],
@@ -57,7 +59,7 @@ def run_pass(
         return
     if name is None:
         by_pixels = other_samples_pass if any(metric.needs_other_samples for metric in heads) else pixel_pass
-        yield from by_pixels(jobs, heads, folder, place.device)
+        yield from by_pixels(jobs, heads, pictures, place.device)
         return
     there = replace(place, dtype=metrics[0].facts.metric_dtype)
     try:
@@ -65,7 +67,7 @@ def run_pass(
     except WeightsError as error:
         failures.append(error)
         return
-    yield from encoder_pass(jobs, heads, sets, encoder, folder, place.device)
+    yield from encoder_pass(jobs, heads, sets, encoder, pictures, place.device)
 
 
 def _load_head(metric: Metric, place: Place) -> Any:
@@ -107,9 +109,9 @@ def full_float32() -> Iterator[None]:
 
 
 def pixel_pass(
-    jobs: Sequence[Job], heads: Mapping[Metric, Any], folder: Path, device: str
+    jobs: Sequence[Job], heads: Mapping[Metric, Any], pictures: DecodedPictures, device: str
 ) -> Generator[list[Score], None, None]:
-    """Scores of metrics without an encoder, one image at a time; each image is decoded once.
+    """Scores of metrics without an encoder, one image at a time.
 
     The reference's image comes before those that are compared with it and is held until then.
     """
@@ -117,10 +119,10 @@ def pixel_pass(
     scores: list[Score] = []
 
     def load(item: tuple[Render, Job | None]) -> NDArray[np.uint8]:
-        return _read(folder, item[0])
+        return _read(pictures, item[0])
 
     def size(item: tuple[Render, Job | None]) -> int:
-        return header_pixels(folder / str(item[0].image))
+        return pictures.pixels(item[0])
 
     with closing(stream(_with_references(jobs, heads), load, 2 * WORKERS, size)) as images:
         for count, ((render, job), loaded) in enumerate(images, 1):
@@ -151,9 +153,9 @@ def _with_references(jobs: Sequence[Job], metrics: Iterable[Metric]) -> Iterator
 
 
 def other_samples_pass(
-    jobs: Sequence[Job], heads: Mapping[Metric, Any], folder: Path, device: str
+    jobs: Sequence[Job], heads: Mapping[Metric, Any], pictures: DecodedPictures, device: str
 ) -> Generator[list[Score], None, None]:
-    """Scores of metrics that compare an image with the other samples of its prompt; each is decoded once."""
+    """Scores of metrics that compare an image with the other samples of its prompt, by ``of_pair`` each pair once."""
     groups: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         groups.setdefault((job.render.variant, job.render.prompt_id), []).append(job)
@@ -162,7 +164,7 @@ def other_samples_pass(
         images: dict[int, NDArray[np.uint8] | Exception] = {}
         for render in {render.sample: render for job in group for render in (job.render, *job.other_samples)}.values():
             try:
-                images[render.sample] = _read(folder, render)
+                images[render.sample] = _read(pictures, render)
             except Exception as error:  # it is the null's reason, and must not stop the other images
                 images[render.sample] = error
         return images
@@ -174,15 +176,40 @@ def other_samples_pass(
                 continue
             pixels = {sample: _to_pixels(image, device) for sample, image in images.items()}
             scores: list[Score] = []
+            pairs: Pairs = {}
             for job in group:
                 beside = {f"sample {other.sample} of the prompt": pixels[other.sample] for other in job.other_samples}
                 own = pixels[job.render.sample]
-                scores += [_pixel_score(job, metric, heads[metric], own, beside) for metric in job.lacking(heads)]
+                scores += [
+                    _pixel_score(job, metric, heads[metric], own, beside)
+                    if metric.of_pair is None
+                    else _pair_score(job, metric, pixels, pairs)
+                    for metric in job.lacking(heads)
+                ]
             yield scores
 
 
-def _read(folder: Path, render: Render) -> NDArray[np.uint8]:
-    return np.array(read_image(folder, render).convert("RGB"))
+def _pair_score(job: Job, metric: Metric, pixels: Mapping[int, torch.Tensor | Exception], pairs: Pairs) -> Score:
+    """The score of one image from the values of its pairs with the other samples; new values are added to ``pairs``."""
+    own, values = pixels[job.render.sample], list[torch.Tensor]()
+    if isinstance(own, Exception):
+        return result_score(job, metric, own)
+    for sample in (other.sample for other in job.other_samples):
+        other, key = pixels[sample], (metric.facts.name, *sorted((job.render.sample, sample)))
+        if isinstance(other, Exception):
+            return result_score(job, metric, ImageFileError(f"sample {sample} of the prompt: {describe(other)}"))
+        if key not in pairs:
+            pairs[key] = by_row(lambda rows: pair_value(metric, *rows[0]), [(own, other)], 1)[0]
+        value = pairs[key]
+        if isinstance(value, Exception):
+            return result_score(job, metric, value)
+        values.append(value.reshape(1))
+    inputs = Inputs(prompts=(job.prompt,), pixels=own, pair_values=tuple(values))
+    return result_score(job, metric, by_row(lambda rows: metric_values(metric, rows[0]), [inputs], 1)[0])
+
+
+def _read(pictures: DecodedPictures, render: Render) -> NDArray[np.uint8]:
+    return np.array(pictures.read(render).convert("RGB"))
 
 
 def _to_pixels(image: NDArray[np.uint8] | Exception, device: str) -> torch.Tensor | Exception:
@@ -190,7 +217,7 @@ def _to_pixels(image: NDArray[np.uint8] | Exception, device: str) -> torch.Tenso
     if isinstance(image, Exception):
         return image
     with memory_for("moving an image to the device"):
-        return torch.from_numpy(image).to(device).permute(2, 0, 1).unsqueeze(0).float().div(255.0)
+        return to_device([torch.from_numpy(image)], device)[0].permute(2, 0, 1).unsqueeze(0).float().div(255.0)
 
 
 def _pixel_score(

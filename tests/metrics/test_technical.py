@@ -14,13 +14,13 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
 
 from bench.metrics import Inputs, NoScoreError
-from bench.metrics.pixels import blur, diversity
+from bench.metrics.pixels import blur, diversity, ms_ssim
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.2
 
 
 def inputs(*images: torch.Tensor) -> Inputs:
-    """The first image as the one to judge, the others as its other_samples."""
+    """The first image as the one to judge, with its similarity to each of the others."""
     return Inputs(
         prompts=("a",) * len(images[0]),
         pixels=images[0],
@@ -29,7 +29,7 @@ def inputs(*images: torch.Tensor) -> Inputs:
         text_embeds=None,
         logit_scale=1.0,
         head=None,
-        other_sample_pixels=images[1:],
+        pair_values=tuple(ms_ssim(images[0], other) for other in images[1:]),
     )
 
 
@@ -161,12 +161,22 @@ def test_equal_samples_have_no_diversity_and_unlike_ones_much() -> None:
 )
 def test_a_prompt_without_comparable_samples_says_why(others: list[tuple[int, ...]], reason: str | None) -> None:
     own = torch.rand(1, 3, 200, 200)
-    given_images = inputs(own, *(torch.rand(shape) for shape in others))
+    images = [torch.rand(shape) for shape in others]
     if reason is None:
-        assert 0 < float(diversity(given_images)) <= 1
+        assert 0 < float(diversity(inputs(own, *images))) <= 1
         return
     with pytest.raises(NoScoreError, match=reason):
-        diversity(given_images)
+        diversity(inputs(own, *images))
+
+
+@given(st.integers(0, 2**32), st.booleans())
+@settings(max_examples=8, deadline=None)
+def test_similarity_is_the_same_bits_in_either_order(seed: int, alike: bool) -> None:
+    levels = np.random.default_rng(seed).integers(0, 256, (2, 180, 201, 3), dtype=np.uint8)
+    one, other = (torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255 for pixels in levels)
+    if alike:
+        other = (one + 0.1 * other).clamp(0, 1)
+    assert torch.equal(ms_ssim(one, other), ms_ssim(other, one))
 
 
 def test_small_images_have_no_diversity_by_its_definition() -> None:
