@@ -94,7 +94,7 @@ def machine_facts(device: str) -> Machine:
     return Machine(
         os=platform.platform(),
         cpu=cpu,
-        cores=_cores(),
+        cores=usable_cores(),
         memory_bytes=psutil.virtual_memory().total,
         device=device,
         device_name=properties.name if properties is not None else cpu,
@@ -148,8 +148,8 @@ def git_user(folder: str | Path) -> str | None:
     return f"{name} <{email}>" if name and email else name or None
 
 
-def _cores() -> int:
-    """Those that this process may use, where the system tells."""
+def usable_cores() -> int:
+    """Cores that this process may use, where the system tells."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     else:  # noqa: RET505 -- how mypy knows that the other systems are not forgotten

@@ -1,4 +1,4 @@
-"""Stands for ``bench.measure.worker``: reads a request, says that everything took a quarter of a second."""
+"""Stands for ``bench.measure.worker``: reads a request, waits for its turn, and says that all took 0.25 s."""
 
 import json
 import os
@@ -10,6 +10,9 @@ EACH = ("text_encode", "denoise_step", "vae_decode", "end_to_end")
 
 def main() -> None:
     request = json.loads(sys.stdin.readline())
+    sys.stdout.write(json.dumps({"type": "Ready"}) + "\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
     warmups = request["warmups"]
     timed = len(request["shots"]) - 1 - warmups
     timings = [

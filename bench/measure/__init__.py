@@ -1,18 +1,19 @@
 """Variants x rounds, interleaved, each timed in a fresh child process (``bench.measure.worker``).
 
 Processes differ more from one another than images within one do, and a machine drifts; so every round runs
-each variant once in a new process (A B C A B C), and the figures are compared over rounds.
+each variant once in a new process (A B C A B C), and the figures are compared over rounds. Some of them are started
+together, so that their imports, which no figure holds, are done side by side; then one is timed after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.errors import UsageError
 from bench.formatting import did_you_mean, listed, plural
 from bench.machine import has_context, release_memory
-from bench.measure.process import WORKER, Reply, Request, run_child
+from bench.measure.process import WORKER, Reply, Request, children_at_once, run_child, start_children
 from bench.measure.stopwatch import Shot, device_kind
 from bench.records import Progress, Suite, Timing, TimingName, Variant
 from bench.store import RunFolder
@@ -74,12 +75,15 @@ def measure(
     replies: list[Reply] = []
     if jobs:
         release_memory()
-    for number, job in enumerate(jobs):
-        report = _image_counter(progress, job, number * len(shots), len(jobs) * len(shots))
-        report(0)
-        reply = run_child(command, _request(suite, job, shots, device, weights_dir), report)
-        folder.append_timings(reply.timings)
-        replies.append(reply)
+    for together in _groups(jobs, children_at_once()):
+        requests = [_request(suite, job, shots, device, weights_dir) for job in together]
+        with start_children(command, requests) as children:
+            for job, child in zip(together, children, strict=True):
+                report = _image_counter(progress, job, len(replies) * len(shots), len(jobs) * len(shots))
+                report(0)
+                reply = run_child(child, report)
+                folder.append_timings(reply.timings)
+                replies.append(reply)
     return sum(len(reply.timings) for reply in replies), outcome_notes(suite, replies)
 
 
@@ -124,6 +128,10 @@ def is_complete(job: Job, timings: Sequence[Timing], suite: Suite, device: str) 
         return False
     images = found["end_to_end"]
     return (len(images.values), len(images.warmups)) == (suite.measure.images, suite.measure.warmups)
+
+
+def _groups(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
+    return (jobs[start : start + size] for start in range(0, len(jobs), size))
 
 
 def plan_shots(suite: Suite) -> tuple[Shot, ...]:

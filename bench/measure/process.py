@@ -1,4 +1,9 @@
-"""One timing process: the messages to and from it, starting it, and what became of it."""
+"""Timing processes: the messages to and from them, starting some together, and what became of each.
+
+Imports take longer than many an image, so processes that are measured one after another are started together: each
+imports, says that it is ready, and waits for its turn. No turn begins before all are ready, so that nothing is timed
+while another process imports.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +14,26 @@ import site
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import msgspec
+import psutil
 
 from bench.errors import HotartError, IncomparableError, InvalidError, MachineError, UsageError, WeightsError
+from bench.machine import usable_cores
 from bench.measure.stopwatch import Shot
 from bench.records import Record, Settings, Timing, Variant
 
 WORKER = (sys.executable, "-P", "-m", "bench.measure.worker")
 """``-P``: a folder ``bench/`` in the working directory is never taken for this package."""
+IMPORTED_BYTES = 2**30
+"""More than a process has when its imports are done (0.6 GB on a CPU)."""
+WAITING_SHARE = 4
+"""Processes that wait for their turn may take a quarter of the memory that is free."""
 QUOTED_LINES = 5
 """How many last lines of a dead child's stderr an error quotes."""
 _ERRORS: dict[int, type[HotartError]] = {
@@ -47,6 +60,10 @@ class Request(Record, frozen=True):
     """Other processes of this program that the driver lists too: 1 where the parent rendered before."""
 
 
+class Ready(Record, frozen=True, tag=True):
+    """All imports are done; the process waits for its turn, and has not touched the device."""
+
+
 class Reply(Record, frozen=True, tag=True):
     """What was measured, and what one should know of it."""
 
@@ -64,8 +81,12 @@ class Failure(Record, frozen=True, tag=True):
     hint: str
 
 
-Message = int | Reply | Failure
+Message = int | Ready | Reply | Failure
 """A number is how many images are drawn so far."""
+
+
+GO = b"\n"
+"""What a child waits for that is ready."""
 
 
 def encode(message: Request | Message) -> bytes:
@@ -73,22 +94,44 @@ def encode(message: Request | Message) -> bytes:
     return msgspec.json.encode(message) + b"\n"
 
 
-# --- the process ---------------------------------------------------------------------------
+# --- the processes -------------------------------------------------------------------------
 
 
-def run_child(command: Sequence[str], request: Request, on_image: Callable[[int], None]) -> Reply:
-    """Run one child to its end and return its reply; ``on_image`` is told how many images it has drawn.
+class Child(NamedTuple):
+    """A started process and what it was asked."""
 
-    The child leads a process group of its own, so that whatever happens here, Ctrl-C too, ends all of it. Its
-    stdin stays open as long as this process lives, which is how it learns that this one was killed.
+    process: subprocess.Popen[bytes]
+    request: Request
+    stderr: IO[bytes]
+    first: bytes = b""
+    """Its first message: ``Ready``, why it cannot be, or nothing where it has ended."""
 
-    Raises:
-        HotartError: what the child sent as its ``Failure``, by class; or, where it ended without a message, a
-            ``MachineError`` for a signal, and else an internal error with the last lines of its stderr.
+
+def children_at_once() -> int:
+    """How many processes are started together: as many as import at once, and as wait in memory that is free."""
+    free = psutil.virtual_memory().available // WAITING_SHARE // IMPORTED_BYTES
+    return max(1, min(usable_cores(), free))
+
+
+@contextmanager
+def start_children(command: Sequence[str], requests: Sequence[Request]) -> Iterator[list[Child]]:
+    """Start a child a request, and give them once each is ready or has ended, which is said when it has its turn.
+
+    Each leads a process group of its own, so that whatever happens here, Ctrl-C too, ends all of it: none is left when
+    the block is. Their stdin stays open as long as this process lives, which is how they learn that it was killed.
     """
+    with ExitStack() as stack:
+        children = [stack.enter_context(_started(command, request)) for request in requests]
+        for child in children:
+            _send(child, encode(child.request))
+        yield [child._replace(first=_pipe(child.process.stdout).readline()) for child in children]
+
+
+@contextmanager
+def _started(command: Sequence[str], request: Request) -> Iterator[Child]:
     # An empty cache for each child: what one has compiled would make the next one's compilation look short.
     with tempfile.TemporaryFile() as stderr, tempfile.TemporaryDirectory() as compiled:
-        child = subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -97,37 +140,49 @@ def run_child(command: Sequence[str], request: Request, on_image: Callable[[int]
             start_new_session=True,
         )
         try:
-            _send(child, request)
-            reply = _listen(child, request, on_image)
-            child.wait()
+            yield Child(process, request, stderr)
         finally:
-            _end(child)
-        if reply is None:
-            raise silent_death(request, child.returncode, _last_lines(stderr))
+            _end(process)
+
+
+def run_child(child: Child, on_image: Callable[[int], None]) -> Reply:
+    """Give a child that is ready its turn, and return its reply; ``on_image`` is told how many images it has drawn.
+
+    Raises:
+        HotartError: what the child sent as its ``Failure``, by class; or, where it ended without a message, a
+            ``MachineError`` for a signal, and else an internal error with the last lines of its stderr.
+    """
+    _send(child, GO)
+    reply = _listen(child, on_image)
+    child.process.wait()
+    if reply is None:
+        raise silent_death(child.request, child.process.returncode, _last_lines(child.stderr))
     return reply
 
 
-def _send(child: subprocess.Popen[bytes], request: Request) -> None:
-    # A child that died before it read its request is told by its exit, not by the broken pipe.
+def _send(child: Child, line: bytes) -> None:
+    # A child that died before it read a line is told by its exit, not by the broken pipe.
     with contextlib.suppress(BrokenPipeError):
-        _pipe(child.stdin).write(encode(request))
-        _pipe(child.stdin).flush()
+        _pipe(child.process.stdin).write(line)
+        _pipe(child.process.stdin).flush()
 
 
-def _listen(child: subprocess.Popen[bytes], request: Request, on_image: Callable[[int], None]) -> Reply | None:
+def _listen(child: Child, on_image: Callable[[int], None]) -> Reply | None:
     """Read the child's messages to their end; returns its reply, or None when there was none."""
     reply = None
-    for line in _pipe(child.stdout):
+    for line in chain([child.first] if child.first else [], _pipe(child.process.stdout)):
         try:
             message = msgspec.json.decode(line, type=Message)
         except msgspec.DecodeError as error:
             said = f"wrote a line that is not a message: {line[:200]!r} ({error})."
-            raise HotartError(f"{_label(request)} {said}") from error
+            raise HotartError(f"{_label(child.request)} {said}") from error
         match message:
             case int():
                 on_image(message)
             case Reply():
                 reply = message
+            case Ready():
+                pass
             case Failure():
                 raise _ERRORS.get(message.exit_code, HotartError)(message.message, message.hint)
     return reply

@@ -1,8 +1,9 @@
 """The child of ``measure``: one variant in a fresh process. ``python -P -m bench.measure.worker``.
 
-One JSON line on stdin is the ``Request``. Each JSON line on stdout is a message: after every image their number so far,
-at the end a ``Reply``, or a ``Failure`` that the user can do something about. Whatever libraries print goes to stderr;
-that is why torch and the pipelines are imported late, once stdout is taken.
+One JSON line on stdin is the ``Request``. Each JSON line on stdout is a message: ``Ready`` once all is imported, when
+the process waits for another line on stdin; then after every image their number so far, at the end a ``Reply``, or a
+``Failure`` that the user can do something about. Whatever libraries print goes to stderr; that is why torch and the
+pipelines are imported late, once stdout is taken.
 
 Every image is drawn alone, at batch 1: that is the wait a user feels. The order is: load, the first image,
 warm-ups at full shape and step count, the timed images, and on a GPU some more for energy and one for memory.
@@ -24,7 +25,7 @@ from bench.errors import HotartError, MachineError
 from bench.machine import is_out_of_memory, spare_collector
 from bench.measure.meters import arithmetic_note, measure_energy, measure_memory, observe
 from bench.measure.nvml import find_gpu
-from bench.measure.process import Failure, Message, Reply, Request, encode
+from bench.measure.process import Failure, Message, Ready, Reply, Request, encode
 from bench.measure.stopwatch import (
     Clock,
     Stages,
@@ -150,13 +151,13 @@ def claim_stdout() -> TextIO:
     return ours
 
 
-def _end_with_parent() -> None:
-    """Wait for the end of stdin, which the parent holds open, and leave: a killed parent leaves no orphan.
+def _follow_parent(turn: threading.Event) -> None:
+    """Set ``turn`` at a line of stdin; at its end, which the parent holds open, leave: a killed parent has no orphan.
 
     ``os.read`` and ``os._exit``, because the main thread may be deep in a kernel or hold stdin's lock.
     """
     while os.read(0, 4096):
-        pass
+        turn.set()
     os._exit(1)
 
 
@@ -165,13 +166,19 @@ def main() -> None:
     spare_collector()
     out = claim_stdout()
     request = msgspec.json.decode(sys.stdin.buffer.readline(), type=Request)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    turn = threading.Event()
+    threading.Thread(target=_follow_parent, args=(turn,), daemon=True).start()
 
     def send(message: Message) -> None:
         out.write(encode(message).decode())
         out.flush()
 
-    answer(request, pipeline_stages(request), device_clock(request.device), send)
+    stages = pipeline_stages(request)
+    send(Ready())
+    turn.wait()
+    answer(request, stages, device_clock(request.device), send)
+    sys.stderr.flush()
+    os._exit(0)  # taking down torch, module by module, is nobody's gain
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ SUITE = msgspec.structs.replace(make_run("", prompts=2).info.suite, measure=PLAN
 CHILD = """
     import json, os, sys
     request = json.loads(sys.stdin.readline())
+    print(json.dumps(dict(type="Ready")), flush=True)
+    sys.stdin.readline()
     with open({log!r}, "a") as log:
         log.write(json.dumps(request) + "\\n")
     variant, round_number = request["variant"]["name"], request["round"]

@@ -19,7 +19,7 @@ from fake_nvml import FakeDriver
 from bench.errors import MachineError, WeightsError
 from bench.measure import meters, worker
 from bench.measure.nvml import Gpu
-from bench.measure.process import Failure, Message, Reply, Request, encode
+from bench.measure.process import GO, Failure, Message, Ready, Reply, Request, encode
 from bench.measure.stopwatch import Clock, Shot, Stages
 from bench.measure.worker import answer, measure_request
 from bench.pipeline import denoise as variant_stages
@@ -242,7 +242,7 @@ FAKE = """
 """
 
 
-def _start_worker(sleep_s: float) -> subprocess.Popen[bytes]:
+def _start_worker(sleep_s: float, *, has_turn: bool = True) -> subprocess.Popen[bytes]:
     root = str(Path(worker.__file__).resolve().parents[2])
     program = textwrap.dedent(FAKE.format(root=root, sleep=sleep_s))
     pipe = subprocess.PIPE
@@ -250,6 +250,11 @@ def _start_worker(sleep_s: float) -> subprocess.Popen[bytes]:
     assert child.stdin is not None
     child.stdin.write(encode(make_request()))
     child.stdin.flush()
+    assert child.stdout is not None
+    assert msgspec.json.decode(child.stdout.readline(), type=Message) == Ready()
+    if has_turn:
+        child.stdin.write(GO)
+        child.stdin.flush()
     return child
 
 
@@ -272,5 +277,12 @@ def test_the_child_ends_when_its_parent_is_gone() -> None:
         assert child.stdin is not None
         assert child.stderr is not None
         assert child.stderr.readline()  # it is in the middle of an image
+        child.stdin.close()
+        assert child.wait(timeout=30) == 1
+
+
+def test_a_child_that_waits_for_its_turn_ends_with_its_parent_too() -> None:
+    with _start_worker(sleep_s=0, has_turn=False) as child:
+        assert child.stdin is not None
         child.stdin.close()
         assert child.wait(timeout=30) == 1
