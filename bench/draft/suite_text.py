@@ -95,7 +95,8 @@ def _limits(suite: Suite) -> list[str]:
 def _measure(plan: MeasurePlan) -> list[str]:
     if not plan.rounds:
         return [_told("rounds", 0)]
-    return [_told("rounds", plan.rounds), field("images", plan.images), field("warmups", plan.warmups)]
+    batches = [field("batches", plan.batches)] if plan.batches else []
+    return [_told("rounds", plan.rounds), field("images", plan.images), field("warmups", plan.warmups), *batches]
 
 
 def with_metrics(suite: Suite, metrics: Sequence[str]) -> Suite:

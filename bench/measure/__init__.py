@@ -46,8 +46,10 @@ def measure(
     ``denoise_step`` (each step of each image), ``vae_decode`` and ``end_to_end`` (prompt to uint8 pixels in
     host memory) of ``suite.measure.images`` images, the same prompts and seeds for every variant and round;
     ``peak_rss`` (the whole process, loading included), and on a GPU, in a pass of its own, ``peak_allocated`` and
-    ``peak_reserved``. ``nvidia-ml-py`` adds ``peak_process`` and ``energy_per_image``, and the conditions of the
-    timing. With ``settings.compile``, ``compile`` is the step in which torch compiles, each time from nothing.
+    ``peak_reserved``. With ``suite.measure.batches``, ``per_image_at_batch`` is the seconds of a batch of the suite's
+    size over its images, of each after the first. ``nvidia-ml-py`` adds ``peak_process`` and ``energy_per_image``, and
+    the conditions of the timing. With ``settings.compile``, ``compile`` is the step in which torch compiles, each time
+    from nothing.
 
     A (variant, round) that the folder already holds completely is skipped.
 
@@ -124,7 +126,11 @@ def is_complete(job: Job, timings: Sequence[Timing], suite: Suite, device: str) 
         needed.add("compile")
     if device_kind(device) in ("cuda", "mps"):
         needed |= {"peak_allocated", "peak_reserved"}
+    if suite.measure.batches:
+        needed.add("per_image_at_batch")
     if not needed <= found.keys() or len({found[name].process for name in needed}) != 1:
+        return False
+    if suite.measure.batches and len(found["per_image_at_batch"].values) != suite.measure.batches:
         return False
     images = found["end_to_end"]
     return (len(images.values), len(images.warmups)) == (suite.measure.images, suite.measure.warmups)
@@ -140,14 +146,21 @@ def plan_shots(suite: Suite) -> tuple[Shot, ...]:
     The timed ones begin with the suite's first prompt; the first image and the warm-ups are of that prompt too.
     """
     plan = suite.measure
-    numbers = [0] * (1 + plan.warmups) + list(range(plan.images))
-    shots = []
-    for number in numbers:
-        sample, place = divmod(number, len(suite.prompts))
-        prompt = suite.prompts[place]
-        seed = image_seed(suite.seed, prompt.id, sample)
-        shots.append(Shot(prompt=prompt.text, negative=prompt.negative, seed=seed))
-    return tuple(shots)
+    return tuple(_shot(suite, number) for number in [0] * (1 + plan.warmups) + list(range(plan.images)))
+
+
+def plan_batches(suite: Suite) -> tuple[tuple[Shot, ...], ...]:
+    """Return the batches that every child draws for the throughput, the prompts in turn: one more than is timed."""
+    size = suite.settings.batch or 1
+    count = suite.measure.batches + 1 if suite.measure.batches else 0
+    return tuple(tuple(_shot(suite, number * size + place) for place in range(size)) for number in range(count))
+
+
+def _shot(suite: Suite, number: int) -> Shot:
+    sample, place = divmod(number, len(suite.prompts))
+    prompt = suite.prompts[place]
+    seed = image_seed(suite.seed, prompt.id, sample)
+    return Shot(prompt=prompt.text, negative=prompt.negative, seed=seed)
 
 
 def _request(suite: Suite, job: Job, shots: tuple[Shot, ...], device: str, weights_dir: Path | None) -> Request:
@@ -159,6 +172,7 @@ def _request(suite: Suite, job: Job, shots: tuple[Shot, ...], device: str, weigh
         round=job[1],
         warmups=suite.measure.warmups,
         shots=shots,
+        batches=plan_batches(suite),
         parents=int(has_context()),
     )
 

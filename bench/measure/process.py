@@ -56,6 +56,8 @@ class Request(Record, frozen=True):
     warmups: int
     shots: tuple[Shot, ...]
     """In order: the first image, ``warmups`` warm-ups, the timed images."""
+    batches: tuple[tuple[Shot, ...], ...] = ()
+    """Drawn after that, each at once; the first is not timed."""
     parents: int = 0
     """Other processes of this program that the driver lists too: 1 where the parent rendered before."""
 

@@ -33,6 +33,8 @@ class Stages(NamedTuple):
     denoise: Callable[[Any, Any, Any, Shot, Callable[[int], None]], Any]
     """(pipe, encoded, latents, shot, on_step); calls ``on_step`` after every step."""
     decode: Callable[[Any, Any], Any]
+    draw_batch: Callable[[Any, Sequence[Shot]], object]
+    """(pipe, shots): from the prompts to pixels in host memory."""
 
 
 class Clock(NamedTuple):
@@ -97,6 +99,24 @@ def time_variant(
         images.append(time_image(stages, clock, pipe, shot))
         tick(done)
     return pipe, load_s, images
+
+
+def time_batches(
+    stages: Stages, clock: Clock, pipe: Any, batches: Sequence[Sequence[Shot]]
+) -> dict[TimingName, tuple[float, ...]]:
+    """``per_image_at_batch``: seconds of each batch over its images, the first batch left out; {} without batches.
+
+    The first one of a size makes what later ones find: kernels, memory, and with ``settings.compile`` compiled blocks.
+    """
+    seconds = []
+    for batch in batches:
+        clock.settle()
+        start = clock.mark()
+        stages.draw_batch(pipe, batch)
+        end = clock.mark()
+        clock.settle()
+        seconds.append(clock.seconds(start, end) / len(batch))
+    return {"per_image_at_batch": tuple(seconds[1:])} if batches else {}
 
 
 def to_timings(

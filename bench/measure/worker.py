@@ -6,7 +6,8 @@ the process waits for another line on stdin; then after every image their number
 pipelines are imported late, once stdout is taken.
 
 Every image is drawn alone, at batch 1: that is the wait a user feels. The order is: load, the first image,
-warm-ups at full shape and step count, the timed images, and on a GPU some more for energy and one for memory.
+warm-ups at full shape and step count, the timed images, on a GPU some more for energy and one for memory, and last the
+batches, where the suite asks for them.
 Nothing is shown or saved in between. Imports and the device's start are over before the clock first runs.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,9 +29,11 @@ from bench.measure.nvml import find_gpu
 from bench.measure.process import Failure, Message, Ready, Reply, Request, encode
 from bench.measure.stopwatch import (
     Clock,
+    Shot,
     Stages,
     device_clock,
     device_kind,
+    time_batches,
     time_image,
     time_variant,
     timing,
@@ -42,7 +45,7 @@ from bench.records import Sampler
 
 
 def measure_request(request: Request, stages: Stages, clock: Clock, tick: Callable[[int], None]) -> Reply:
-    """Measure one variant in this process: times first, then energy, then memory, each in a pass of its own."""
+    """Measure one variant in this process: times, energy, memory and batches, each in a pass of its own."""
     import torch
 
     gpu, missing = find_gpu(request.device, request.parents) if device_kind(request.device) == "cuda" else (None, "")
@@ -60,6 +63,7 @@ def measure_request(request: Request, stages: Stages, clock: Clock, tick: Callab
         shortest_s = min(image["end_to_end"][0] for image in images[1 + request.warmups :])
         measured.append(measure_energy(gpu, draw, shortest_s))
     measured.append(measure_memory(request.device, gpu, draw))
+    measured.append((time_batches(stages, clock, pipe, request.batches), ()))  # after the peaks, which are of one image
     place = (request.variant.name, request.round, os.getpid())
     timings = to_timings(
         load_s,
@@ -93,6 +97,11 @@ def pipeline_stages(request: Request) -> Stages:
         decoded.wait()
         return decoded.levels
 
+    def draw_batch(pipe: Any, shots: Sequence[Shot]) -> Any:
+        seeds = [shot.seed for shot in shots]
+        encoded = denoise.encode(pipe, [shot.prompt for shot in shots], [shot.negative for shot in shots], settings)
+        return decode(pipe, denoise.denoise(pipe, settings, encoded, denoise.noise(pipe, settings, seeds), seeds))
+
     return Stages(
         load=lambda: load_pipeline(request.variant, settings, device=request.device, weights_dir=weights_dir),
         encode=lambda pipe, shot: denoise.encode(pipe, [shot.prompt], [shot.negative], settings),
@@ -101,6 +110,7 @@ def pipeline_stages(request: Request) -> Stages:
             pipe, settings, encoded, latents, [shot.seed], on_step
         ),
         decode=decode,
+        draw_batch=draw_batch,
     )
 
 

@@ -60,6 +60,8 @@ def estimate_time(suite: Suite, machine: Machine, run: Run | None, parts: Parts 
     images = len(suite.prompts) * suite.samples
     processes = suite.measure.rounds * len(suite.variants)
     drawn = 1 + suite.measure.warmups + suite.measure.images
+    if suite.measure.batches:
+        drawn += (1 + suite.measure.batches) * (suite.settings.batch or 1)
     settings = suite.settings
     alike = run is not None and run.info.suite.settings == settings
     if run is not None and alike and run.info.machine.device_name == machine.device_name:

@@ -108,6 +108,7 @@ TIMING_TITLES: dict[TimingName, str] = {
     "denoise_step": "Denoise step",
     "vae_decode": "VAE decode",
     "end_to_end": "End to end, one image",
+    "per_image_at_batch": "An image of a batch",
     "peak_allocated": "Peak memory, allocated",
     "peak_reserved": "Peak memory, reserved",
     "peak_process": "Peak memory, process on device",

@@ -96,6 +96,7 @@ TimingName = Literal[
     "denoise_step",
     "vae_decode",
     "end_to_end",
+    "per_image_at_batch",
     "peak_allocated",
     "peak_reserved",
     "peak_process",

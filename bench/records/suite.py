@@ -155,6 +155,8 @@ class MeasurePlan(Record, frozen=True):
     """0 leaves timing out: none is planned, and none may be limited."""
     images: int = 10
     warmups: int = 1
+    batches: int = 0
+    """Batches of the suite's size that each process draws after the images, for the throughput."""
 
 
 class ExternalImages(Record, frozen=True, omit_defaults=True):

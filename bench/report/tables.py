@@ -35,6 +35,7 @@ TIMING_NOTES: dict[TimingName, str] = {
     "denoise_step": "one step of one image",
     "vae_decode": "latents to pixels",
     "end_to_end": "prompt to pixels, after warm-up",
+    "per_image_at_batch": "a batch of the suite over its images",
     "peak_allocated": "tensors on the device",
     "peak_reserved": "held by the allocator",
     "peak_process": "as the driver sees it",

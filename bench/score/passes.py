@@ -195,7 +195,8 @@ def _pair_score(job: Job, metric: Metric, pixels: Mapping[int, torch.Tensor | Ex
     if isinstance(own, Exception):
         return result_score(job, metric, own)
     for sample in (other.sample for other in job.other_samples):
-        other, key = pixels[sample], (metric.facts.name, *sorted((job.render.sample, sample)))
+        other, first, last = pixels[sample], min(job.render.sample, sample), max(job.render.sample, sample)
+        key = (metric.facts.name, first, last)
         if isinstance(other, Exception):
             return result_score(job, metric, ImageFileError(f"sample {sample} of the prompt: {describe(other)}"))
         if key not in pairs:

@@ -437,6 +437,7 @@ def _problems_of_settings(suite: Suite) -> Iterator[str]:
         ("measure.rounds", plan.rounds, 0, 1000),
         ("measure.images", plan.images, 1, 1000),
         ("measure.warmups", plan.warmups, 0, 100),
+        ("measure.batches", plan.batches, 0, 100),
     )
     if settings.clip_skip is not None and not 1 <= settings.clip_skip <= MOST_CLIP_SKIP:
         yield f"settings.clip_skip is {settings.clip_skip}; allowed is 1 (the last layer) to {MOST_CLIP_SKIP}"

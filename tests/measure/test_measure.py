@@ -14,7 +14,7 @@ import pytest
 from fakes import make_run
 
 from bench.errors import MachineError, UsageError
-from bench.measure import is_complete, measure, open_jobs, pick_variants, plan_shots
+from bench.measure import is_complete, measure, open_jobs, pick_variants, plan_batches, plan_shots
 from bench.measure.process import Request
 from bench.measure.stopwatch import Seconds, timing, to_timings
 from bench.records import MeasurePlan, Suite, Timing
@@ -207,6 +207,27 @@ def test_timed_images_take_the_prompts_in_turn_with_the_seeds_of_the_run() -> No
     wanted = [(first, 0), (first, 0), (first, 0), (second, 0), (first, 1)]
     assert [shot.prompt for shot in shots] == [prompt.text for prompt, _ in wanted]
     assert [shot.seed for shot in shots] == [image_seed(SUITE.seed, prompt.id, n) for prompt, n in wanted]
+
+
+def test_batches_take_the_prompts_in_turn_and_are_one_more_than_are_timed() -> None:
+    assert plan_batches(SUITE) == ()
+    suite = msgspec.structs.replace(
+        SUITE,
+        measure=msgspec.structs.replace(PLAN, batches=1),
+        settings=msgspec.structs.replace(SUITE.settings, batch=3),
+    )
+    first, second = SUITE.prompts
+    drawn = [[(shot.prompt, shot.seed) for shot in batch] for batch in plan_batches(suite)]
+    wanted = [[(first, 0), (second, 0), (first, 1)], [(second, 1), (first, 2), (second, 2)]]
+    assert drawn == [[(one.text, image_seed(SUITE.seed, one.id, n)) for one, n in batch] for batch in wanted]
+
+
+def test_a_job_with_batches_needs_each_of_them() -> None:
+    job, records = (SUITE.variants[0], 0), complete_records()
+    suite = msgspec.structs.replace(SUITE, measure=msgspec.structs.replace(PLAN, batches=2))
+    assert not is_complete(job, records, suite, "cpu")
+    assert not is_complete(job, [*records, timing("base", 0, 9, "per_image_at_batch", (1.0,))], suite, "cpu")
+    assert is_complete(job, [*records, timing("base", 0, 9, "per_image_at_batch", (1.0, 2.0))], suite, "cpu")
 
 
 def complete_records(variant: str = "base", round_number: int = 0, process: int = 9) -> tuple[Timing, ...]:

@@ -18,6 +18,7 @@ from bench.measure.stopwatch import (
     Shot,
     Stages,
     device_clock,
+    time_batches,
     time_image,
     time_variant,
     to_timings,
@@ -38,6 +39,7 @@ class FakeDevice:
     decode: int = 0
     now: int = 0
     pending: bool = False
+    batch: list[int] = field(default_factory=list)
     drawn: list[tuple[Any, ...]] = field(default_factory=list)
 
     def work(self, ticks: int) -> None:
@@ -68,7 +70,7 @@ class FakeDevice:
             self.work(self.decode)
             return f"pixels of {latents}"
 
-        return Stages(load, encode, noise, denoise, decode)
+        return Stages(load, encode, noise, denoise, decode, lambda pipe, shots: self.work(self.batch.pop(0)))
 
     def clock(self) -> Clock:
         def seconds(before: int, after: int) -> float:
@@ -170,6 +172,14 @@ def test_timings_hold_raw_values_in_order() -> None:
         ("compile", (6.5,)),
         ("first_image", (8.0,)),
     ]
+
+
+def test_a_batch_counts_by_its_images_and_the_first_does_not_count() -> None:
+    device = FakeDevice(batch=[900, 8, 12])
+    batches = [[SHOT] * 4] * 3
+    found = time_batches(device.stages(), device.clock(), "pipe", batches)
+    assert found == {"per_image_at_batch": (2 / 1024, 3 / 1024)}
+    assert time_batches(device.stages(), device.clock(), "pipe", []) == {}
 
 
 def test_the_cpu_clock_counts_seconds() -> None:

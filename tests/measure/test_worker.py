@@ -67,7 +67,7 @@ def make_stages(load: Callable[[], Any] = lambda: PIPE) -> Stages:
         for number in range(3):
             on_step(number)
 
-    return Stages(load, lambda *_: None, lambda *_: None, denoise, lambda *_: None)
+    return Stages(load, lambda *_: None, lambda *_: None, denoise, lambda *_: None, lambda *_: None)
 
 
 # --- messages ------------------------------------------------------------------------------
@@ -111,6 +111,17 @@ def test_the_reply_holds_every_name_with_as_many_values_as_asked_for() -> None:
     assert {(t.variant, t.round, t.process) for t in reply.timings} == {("dpo", 1, os.getpid())}
     assert reply.threads == torch.get_num_threads()
     assert reply.notes == ("Arithmetic of the timing processes: float32; attention by none; not compiled.",)
+
+
+def test_batches_are_timed_after_the_peak_of_one_image() -> None:
+    request = make_request()
+    request = msgspec.structs.replace(request, batches=(request.shots[:2],) * 3)
+    names = [(timing.name, len(timing.values)) for timing in _reply(request).timings]
+    assert names[-2:] == [("peak_rss", 1), ("per_image_at_batch", 2)]
+
+
+def _reply(request: Request) -> Reply:
+    return measure_request(request, make_stages(), CLOCK, lambda done: None)
 
 
 def test_the_conditions_stand_once_with_the_whole_images() -> None:
@@ -236,7 +247,7 @@ FAKE = """
 
     worker.arithmetic_note = lambda *_: "as usual"
     worker.pipeline_stages = lambda request: Stages(
-        lambda: None, lambda *_: None, lambda *_: None, denoise, lambda *_: None
+        lambda: None, lambda *_: None, lambda *_: None, denoise, lambda *_: None, lambda *_: None
     )
     worker.main()
 """
