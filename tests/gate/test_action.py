@@ -32,6 +32,7 @@ if sys.argv[1] == "gate":
         pathlib.Path(place["--json"]).write_text(whole[: -3 if os.environ["OUTCOME"].endswith(" torn") else None])
         pathlib.Path(place["--summary"]).write_text("## The verdicts\\n")
         pathlib.Path(place["--junit"]).write_text("<testsuites/>")
+        pathlib.Path(place["--page"]).write_text("<!doctype html>")
     sys.exit(int(os.environ["CODE"]))
 sys.exit(int(os.environ["CODE_BEFORE"]))
 """
@@ -96,7 +97,11 @@ def wanted(step: dict[str, Any], given: dict[str, str]) -> bool:
     """A step's condition; of the forms that these have."""
     if "if" not in step:
         return True
-    found = re.fullmatch(r"\$\{\{ inputs\.([\w-]+) (==|!=) '(\w*)' \}\}", step["if"])
+    found = re.fullmatch(
+        r"\$\{\{ (?:always\(\) && )?inputs\.([\w-]+) (==|!=) '(\w*)'"
+        r"(?: && steps\.gate\.outputs\.exit-code != '')? \}\}",
+        step["if"],
+    )
     assert found, step["if"]
     return (given[found[1]] == found[3]) is (found[2] == "==")
 
@@ -107,6 +112,7 @@ def wanted(step: dict[str, Any], given: dict[str, str]) -> bool:
 def test_a_run_that_is_there_is_gated(act) -> None:
     ended = act(run="runs/mine", baseline="baseline.json")
     outputs = ["--junit", "hotart-gate/gate.xml", "--summary", "hotart-gate/gate.md", "--json", "hotart-gate/gate.json"]
+    outputs += ["--page", "hotart-gate/gate.html"]
     assert ended.calls == [
         ["gate", "--inconclusive", "fail", *outputs, "--baseline", "baseline.json", "--", "runs/mine"]
     ]
@@ -117,9 +123,10 @@ def test_a_run_that_is_there_is_gated(act) -> None:
         "junit": "hotart-gate/gate.xml",
         "summary": "hotart-gate/gate.md",
         "json": "hotart-gate/gate.json",
+        "page": "hotart-gate/gate.html",
     }
     assert ended.summary == "## The verdicts\n"
-    assert all((act.work / ended.outputs[name]).is_file() for name in ("junit", "summary", "json"))
+    assert all((act.work / ended.outputs[name]).is_file() for name in ("junit", "summary", "json", "page"))
 
 
 def test_a_suite_is_run_first_with_timings(act) -> None:
@@ -141,7 +148,7 @@ def test_on_another_machine_nothing_is_timed(act) -> None:
 def test_variants_and_further_arguments_are_handed_on_word_by_word(act) -> None:
     (call,) = act(candidate="spo", reference="base", inconclusive="warn", args="--quiet *  $HOME\n`id`").calls
     assert call[:3] == ["gate", "--inconclusive", "warn"]
-    assert call[9:] == [
+    assert call[11:] == [
         *["--candidate", "spo", "--reference", "base", "--quiet", "*", "$HOME", "`id`", "--", "reports/runs/gate"]
     ]
 
@@ -276,6 +283,68 @@ def test_a_folder_with_a_line_end_adds_no_output(act) -> None:
     ended = act(output="a\noutcome=pass", outcome="fail", code=1, baseline="b")
     assert ended.outputs["outcome"] == "fail"
     assert ended.outputs["json"] == "a outcome=pass/gate.json"
+
+
+GH = f"""#!{sys.executable}
+import json, os, sys
+with open(os.environ["CALLS"], "a", encoding="utf-8") as calls:
+    print(json.dumps(sys.argv[1:]), file=calls)
+if os.environ["MAY"] == "no":
+    sys.exit(1)
+if "--paginate" in sys.argv:
+    print(os.environ["THERE"])
+"""
+
+
+@pytest.fixture
+def comment(tmp_path):
+    """Runs the step that comments; its exit code, the calls of gh, and what it says."""
+    tools, calls, summary = tmp_path / "tools", tmp_path / "calls", tmp_path / "gate.md"
+    tools.mkdir()
+    calls.touch()
+    (tools / "gh").write_text(GH)
+    (tools / "gh").chmod(0o755)
+    (step,) = [one for one in STEPS if one["name"] == "Comment on the pull request"]
+
+    def run(*, pull_request: str = "7", there: str = "", may: str = "yes", text: str | None = "## The verdicts"):
+        if text is not None:
+            summary.write_text(text)
+        env = {"PATH": f"{tools}:{os.environ['PATH']}", "CALLS": str(calls), "THERE": there, "MAY": may}
+        env |= {"GH_TOKEN": "t", "REPOSITORY": "me/it", "PULL_REQUEST": pull_request, "SUMMARY": str(summary)}
+        command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.returncode, [json.loads(line) for line in calls.read_text().splitlines()], done.stdout
+
+    return run
+
+
+def test_a_first_comment_is_written_and_a_later_one_takes_its_place(comment) -> None:
+    code, calls, said = comment()
+    assert (code, said) == (0, "")
+    assert calls[1][:4] == ["api", "--method", "POST", "repos/me/it/issues/7/comments"]
+    _, calls, _ = comment(there="42\n43")
+    assert calls[3][:4] == ["api", "--method", "PATCH", "repos/me/it/issues/comments/42"]
+    assert calls[3][5].startswith("body=@")
+
+
+def test_a_token_that_may_not_write_is_said_and_is_no_failure(comment) -> None:
+    code, _, said = comment(may="no")
+    assert code == 0
+    assert said.startswith("::warning title=hotart-bench gate::No comment: the token may not write one.")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("missing", [{"pull_request": ""}, {"text": None}])
+def test_without_a_pull_request_or_a_verdict_there_is_no_comment_and_a_notice(comment, missing) -> None:
+    code, calls, said = comment(**missing)
+    assert (code, calls) == (0, [])
+    assert said.startswith("::notice title=hotart-bench gate::No comment")
+
+
+def test_no_comment_is_written_unless_it_is_asked_for() -> None:
+    (step,) = [one for one in STEPS if one["name"] == "Comment on the pull request"]
+    assert ACTION["inputs"]["comment"]["default"] == "false"
+    assert "inputs.comment == 'true'" in step["if"]
 
 
 def test_an_old_python_is_named_before_anything_is_installed(act, tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from suites import GOOD, METRICS, write_suite
 
 from bench.errors import SuiteError, UsageError
-from bench.records import Lora, MeasurePlan, Prompt, Suite
+from bench.records import Lora, MeasurePlan, Prompt, Suite, TimingName
 from bench.suite import (
     image_seed,
     list_prompt_sets,
@@ -98,6 +99,13 @@ def test_prompts_lie_beside_the_suite_before_the_shipped_sets(
     assert [prompt.id for prompt in load_suite(str(suite_file)).prompts] == ["shipped"]
     assert list_suites() == ("mini",)
     assert list_prompt_sets() == ("own.jsonl",)
+
+
+@pytest.mark.parametrize("name", list_suites())
+def test_no_shipped_suite_limits_what_a_gate_cannot_decide_without_a_calibration(name: str) -> None:
+    limits = load_suite(name).limits
+    assert limits
+    assert not [one.name for one in limits if one.name in get_args(TimingName)]
 
 
 @pytest.mark.parametrize("name", list_suites())
