@@ -9,6 +9,7 @@
     ├── IncomparableError   4  another protocol, another run in the folder, a newer schema
     ├── InvalidError        5  results that allow no verdict
     ├── MachineError        6  environment error: disk, memory, permission, folder in use
+    │   ├── InUse           6  another process is at work in a folder or file
     │   └── OutOfMemory     6  a device's memory is too small for a batch
     └── Interrupted       130  stopped by the user
 """
@@ -75,6 +76,10 @@ class MachineError(HotartError):
     """Environment error: disk full, read-only, out of memory, folder in use (exit code 6)."""
 
     exit_code = 6
+
+
+class InUse(MachineError):
+    """Another process is at work in a folder or file (exit code 6)."""
 
 
 class OutOfMemory(MachineError):

@@ -7,12 +7,11 @@ import re
 import shlex
 from typing import Any
 
-from bench.cli.app import LISTS, VERBS, VOTE_VERBS, build
+from bench.cli.app import GROUPS, VERBS, build
 
 WORD = r"(?:[^\s`;,:()'\"]|'[^']*'|\"[^\"]*\")+"
-COMMAND = re.compile(rf"hotart-bench ((?:list |vote )?[a-z]+)((?: {WORD})*)")
+COMMAND = re.compile(rf"hotart-bench ((?:(?:{'|'.join(GROUPS)}) )?[a-z]+)((?: {WORD})*)")
 """A verb and its words; a hint goes on in prose after a comma, a semicolon or a bracket."""
-GROUPS = {"list": LISTS, "vote": VOTE_VERBS}
 NO_VERBS = {"again", "calibration", "installed", "is", "knows", "reads", "renders", "votes"}
 """What stands after the program's name in sentences about it."""
 
@@ -24,12 +23,12 @@ def wrong_commands(text: str) -> list[str]:
 
 def _is_taken(verb: str, rest: str) -> bool:
     name, _, inner = verb.partition(" ")
-    if name in NO_VERBS or verb in ("list", "vote"):
+    if name in NO_VERBS or verb in GROUPS:
         return True
     if name not in VERBS:
         return False
     if name in GROUPS:
-        if inner not in GROUPS[name]:
+        if inner not in GROUPS[name][0]:
             return False
         command = _command(name).get_command(None, inner)
     else:

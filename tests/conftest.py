@@ -88,6 +88,7 @@ def cli(capsys, monkeypatch) -> Callable[..., Answer]:
     """Runs one command line in this process, without a terminal."""
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.delenv("HOTART_WEIGHTS", raising=False)
+    monkeypatch.delenv("HOTART_LEDGER", raising=False)
 
     def run(*arguments: str | Path) -> Answer:
         code = run_command_line([str(argument) for argument in arguments])

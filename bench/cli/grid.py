@@ -9,10 +9,12 @@ import typer
 
 from bench.cli import options
 from bench.cli.cost import say_cost, timed_run
+from bench.cli.ledger import check_ledger, note_run
 from bench.cli.options import (
     Device,
     DryRun,
     Fresh,
+    LedgerPath,
     Limit,
     MetricDtype,
     Metrics,
@@ -84,6 +86,7 @@ def grid(
     ray: Ray = None,
     fresh: Fresh = False,
     dry_run: DryRun = False,
+    ledger: LedgerPath = None,
     quiet: Quiet = False,
 ) -> int:
     """Does the order of the variants hold under other settings: each setting is a run.
@@ -128,6 +131,7 @@ def grid(
         _tell_cost(found, folder, chosen, table=dry_run)
     if dry_run:
         return DONE
+    check_ledger(ledger)
     with show_progress(quiet) as progress:
         outcomes = run_grid(found, folder, chosen, progress=progress)
     if not quiet:
@@ -137,6 +141,9 @@ def grid(
         done = "Nothing was left to do" if all(outcome.done_before for outcome in outcomes) else "Done"
         say(f"{done}: {plural(len(outcomes), 'run')}, {images:,} images in {folder}.")
         say(f"  next: hotart-bench compare {argument(folder)}")
+    if ledger is not None:
+        for member in found.members:
+            note_run(ledger, folder / member.folder, quiet=quiet)
     show(f"{folder}/report.html")
     return DONE
 

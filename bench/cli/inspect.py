@@ -5,20 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from bench.checkpoints.families import COMPONENTS
 from bench.cli import options
+from bench.cli.ledger import TORN, print_entries
 from bench.cli.options import AsJson, Quiet, WeightsDir
-from bench.cli.printing import DONE, Columns, print_json, print_table, show
+from bench.cli.printing import DONE, Columns, print_json, print_table, say, show
 from bench.cli.progress import show_progress
 from bench.errors import UsageError
 from bench.formatting import NONE, joined, plain, plural
+from bench.ledger import find_ledger, read_ledger
 from bench.pictures.read import our_names, read_file
-from bench.records import HEAVIEST_LORA, CheckpointFacts, Hires, Inspection, Lora, PictureFacts, PictureLora
+from bench.records import (
+    HEAVIEST_LORA,
+    CheckpointFacts,
+    Hires,
+    Inspection,
+    LedgerEntry,
+    Lora,
+    PictureFacts,
+    PictureLora,
+)
 from bench.report.audits import KINDS, LAYOUTS, describe, lora_view, predicts, share
 from bench.suite.images_table import IMAGE_FILES
 
+LedgerOf = Annotated[
+    Path | None,
+    typer.Option("--ledger", metavar="FILE", envvar="HOTART_LEDGER", help="Where its entries are looked for."),
+]
 BAR_WIDTH = 24
 SHOWN = 12
 """How many modules, tensors or lines of metadata a table shows; ``--json`` has all."""
@@ -41,6 +57,7 @@ def inspect(
         ),
     ] = None,
     weights_dir: WeightsDir = None,
+    ledger: LedgerOf = None,
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
@@ -49,7 +66,9 @@ def inspect(
     A LoRA is shown with its layout, kinds, ranks and alphas. Against a checkpoint also: the keys applied, the size
     of the change by module and block, what is rounded away, and how many numbers would be NaN or infinite. A key that
     fits nothing ends with exit code 3. A picture (PNG, JPEG, WebP) is shown with the prompt, seed, settings, model and
-    LoRAs that its program wrote into it, and with the reason for what cannot be told.
+    LoRAs that its program wrote into it, and with the reason for what cannot be told. The
+    entries of weights in a ledger are shown too, by their sha256; without --ledger that is a ledger.jsonl beside the
+    file or in this folder.
 
     Examples:
       hotart-bench inspect my-lora.safetensors
@@ -57,6 +76,7 @@ def inspect(
       hotart-bench inspect my-merge.safetensors --against sdxl.safetensors
       hotart-bench inspect mini:spo --against mini --json
       hotart-bench inspect 00001-1234567.png
+      hotart-bench inspect my-merge.safetensors --ledger ledger.jsonl
     """
     if Path(file).suffix.lower() in IMAGE_FILES:
         return _inspect_picture(file, against, weight, dtype, json)
@@ -70,11 +90,25 @@ def inspect(
         found = inspect_file(
             file, against=against, weight=weight, dtype=chosen, weights_dir=weights_dir, progress=progress
         )
+    place = find_ledger(ledger, Path(file).parent, Path())
+    entries = () if place is None else _entries(place, found)
     if json:
-        print_json(found)
-    else:
-        _print(found)
+        print_json(msgspec.structs.replace(found, ledger=entries))
+        return DONE
+    _print(found)
+    if place is not None:
+        show(f"\nIn the ledger {place}: {plural(len(entries), 'entry', 'entries') if entries else 'no entry'}")
+        print_entries(entries)
     return DONE
+
+
+def _entries(place: Path, found: Inspection) -> tuple[LedgerEntry, ...]:
+    """The entries of a ledger that a file stands in."""
+    read = read_ledger(place)
+    if read.torn:
+        say(TORN.format(path=place))
+    wanted = set(found.files.values())
+    return tuple(one for one in read.entries if any(file.sha256 in wanted for file in one.files))
 
 
 def _inspect_picture(file: str, against: str | None, weight: float | None, dtype: str | None, json: bool) -> int:

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.checkpoints.safetensors_files import read_header
 from bench.cli import options
-from bench.cli.options import AsJson, Quiet, WeightsDir
+from bench.cli.ledger import check_ledger, note_in_ledger
+from bench.cli.options import AsJson, LedgerPath, Quiet, WeightsDir
 from bench.cli.printing import DONE, Columns, print_json, print_table, say, show
 from bench.cli.progress import show_progress
 from bench.errors import Interrupted
-from bench.formatting import quantity
+from bench.formatting import plural, quantity
+from bench.ledger import new_entry
 from bench.merge.load import open_named
+from bench.records import LedgerEntry, LedgerFile
 
 if TYPE_CHECKING:
     from bench.merge.write import MergedFile
@@ -29,6 +33,7 @@ def merge(
         bool, typer.Option("--force", help="Replace a file that is there, once the new one is whole.")
     ] = False,
     weights_dir: WeightsDir = None,
+    ledger: LedgerPath = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> int:
@@ -41,15 +46,19 @@ def merge(
       hotart-bench merge hotart.toml -o hotart.safetensors
       hotart-bench merge hotart.toml -o hotart.safetensors --force --quiet
       hotart-bench merge hotart.toml -o hotart.safetensors --json
+      hotart-bench merge hotart.toml -o hotart.safetensors --ledger ledger.jsonl
     """
     from bench.merge.write import merge as write_merged  # imports torch, which --help need not wait for
 
     options.check_weights_dir(weights_dir)
+    check_ledger(ledger)
     try:
         with show_progress(quiet) as progress:
             done = write_merged(recipe, output, weights_dir=weights_dir, force=force, progress=progress)
     except KeyboardInterrupt as stop:
         raise Interrupted("Stopped. Nothing was written; a file that was there before is as it was.") from stop
+    if ledger is not None:
+        note_in_ledger(ledger, _built(done, recipe), quiet=quiet)
     if as_json:
         print_json(done)
         return DONE
@@ -59,6 +68,15 @@ def merge(
     if not quiet:
         say(_try_it(done.path))
     return DONE
+
+
+def _built(done: MergedFile, recipe: Path) -> LedgerEntry:
+    """What the ledger keeps of a merged file: itself, each input, and the recipe as its header has it."""
+    output = LedgerFile(role="output", name=Path(done.path).name, sha256=done.sha256)
+    inputs = (LedgerFile(role=f"{one.component} input", name=one.name, sha256=one.sha256) for one in done.inputs)
+    facts = {"recipe": read_header(Path(done.path)).metadata.get("hotart.recipe", "")}
+    what = f"{output.name} was merged from {plural(len(done.inputs), 'file')} by {recipe.name}."
+    return new_entry("built", what, (output, *inputs), facts)
 
 
 def _try_it(path: str) -> str:

@@ -98,6 +98,16 @@ AllowRemote = Annotated[
     typer.Option("--allow-remote", help="A judge may be an endpoint of another machine, which then gets the images."),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; the old folder is kept beside the new one.")]
+LedgerPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger",
+        metavar="FILE",
+        envvar="HOTART_LEDGER",
+        help="Note it in this ledger, which is made where there is none (docs/publish.md).",
+        show_default=False,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.")]
 Checkpoints = Annotated[
     list[str],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from bench.cli.cost import say_run_cost
+from bench.cli.ledger import check_ledger, note_run
 from bench.cli.options import (
     AllowRemote,
     Device,
     DryRun,
     Fresh,
+    LedgerPath,
     Limit,
     MetricDtype,
     Metrics,
@@ -38,6 +40,7 @@ def run(
     allow_remote: AllowRemote = False,
     fresh: Fresh = False,
     dry_run: DryRun = False,
+    ledger: LedgerPath = None,
     quiet: Quiet = False,
 ) -> int:
     """Render, score, measure and report: the main job.
@@ -50,6 +53,7 @@ def run(
       hotart-bench run sdxl --dry-run
       hotart-bench run my-suite.toml -o runs/mine --device cuda
       hotart-bench run sdxl --ray auto -o s3://bucket/sdxl
+      hotart-bench run my-suite.toml -o runs/mine --ledger ledger.jsonl
     """
     if names_run(suite):
         raise UsageError(
@@ -61,6 +65,7 @@ def run(
     if dry_run:
         say_run_cost(checked, folder, variants=variants, device=device, weights_dir=weights_dir, ray=ray, fresh=fresh)
         return DONE
+    check_ledger(ledger)
     do_stage(
         "all",
         checked,
@@ -75,4 +80,6 @@ def run(
         allow_remote=allow_remote,
         fresh=fresh,
     )
+    if ledger is not None:
+        note_run(ledger, folder, quiet=quiet)
     return DONE

@@ -9,7 +9,8 @@ import typer
 
 from bench.cli import options
 from bench.cli.cost import say_run_cost
-from bench.cli.options import Device, DryRun, Fresh, Limit, Metrics, Output, Quiet, SuiteName, WeightsDir
+from bench.cli.ledger import check_ledger, note_run
+from bench.cli.options import Device, DryRun, Fresh, LedgerPath, Limit, Metrics, Output, Quiet, SuiteName, WeightsDir
 from bench.cli.printing import DONE
 from bench.cli.stages import do_stage
 from bench.cli.steps import say_windows, tell_steps
@@ -70,6 +71,7 @@ def sweep(
     weights_dir: WeightsDir = None,
     fresh: Fresh = False,
     dry_run: DryRun = False,
+    ledger: LedgerPath = None,
     quiet: Quiet = False,
 ) -> int:
     """Which weight of a LoRA is best, or which steps: each is a variant of one run.
@@ -104,9 +106,12 @@ def sweep(
     if dry_run:
         say_run_cost(swept, folder, device=device, weights_dir=weights_dir, fresh=fresh)
         return DONE
+    check_ledger(ledger)
     do_stage("all", swept, folder, quiet, metrics=metrics, device=device, weights_dir=weights_dir, fresh=fresh)
     if windows is not None:
         tell_steps(load_run(folder), folder)
+    if ledger is not None:
+        note_run(ledger, folder, quiet=quiet)
     return DONE
 
 

@@ -8,16 +8,20 @@ from typing import Annotated
 import typer
 
 from bench.cli.compare import split_pairs
-from bench.cli.options import AsJson, Quiet
+from bench.cli.ledger import check_ledger, note_in_ledger
+from bench.cli.options import AsJson, LedgerPath, Quiet
 from bench.cli.printing import DONE, print_json, print_tables, say, show
 from bench.cli.progress import show_progress
 from bench.compare.vote_tables import vote_notes, vote_tables, voter_table
 from bench.compare.votes import vote_results
 from bench.errors import InvalidError, UsageError
 from bench.formatting import argument, joined, plural, quantity
-from bench.store import RunFolder, load_run
+from bench.ledger import files_of, new_entry
+from bench.records import LedgerEntry
+from bench.store import RunFolder, load_run, read_info
+from bench.store.reading import folder_of
 from bench.votes.make import LIMIT_MB, make_page
-from bench.votes.read import add_votes
+from bench.votes.read import Added, add_votes
 from bench.votes.serve import VOTES, open_server
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of this machine.")]
@@ -106,7 +110,7 @@ def serve(folder: Folder, port: Port = 8765) -> int:
     return DONE
 
 
-def add(run: Run, files: Files, edited: Edited = False, quiet: Quiet = False) -> int:
+def add(run: Run, files: Files, edited: Edited = False, ledger: LedgerPath = None, quiet: Quiet = False) -> int:
     """Take the files that voters gave back into the run.
 
     A file that is given again adds only what is new in it. Voters are told apart by a number that their browsers drew.
@@ -115,7 +119,9 @@ def add(run: Run, files: Files, edited: Edited = False, quiet: Quiet = False) ->
     Examples:
       hotart-bench vote add reports/runs/mini votes-ada-1f2e3d4c.json votes-ben-9a8b7c6d.json
       hotart-bench vote add reports/runs/mini vote/votes
+      hotart-bench vote add runs/mine vote/votes --ledger ledger.jsonl
     """
+    check_ledger(ledger)
     with RunFolder.reopen(run) as folder:
         added = add_votes(folder, files, edited=edited)
     if not quiet:
@@ -124,7 +130,18 @@ def add(run: Run, files: Files, edited: Edited = False, quiet: Quiet = False) ->
         parts = [f"{added.new:,} new", f"{added.changed:,} changed", f"{added.known:,} there already"]
         say(f"Votes of {joined(added.voters)}: {', '.join(parts)}.")
         say(f"  next: hotart-bench vote status {argument(run)}")
+    if ledger is not None and added.new + added.changed:
+        note_in_ledger(ledger, _voted(run, added), quiet=quiet)
     return DONE
+
+
+def _voted(run: Path, added: Added) -> LedgerEntry:
+    """What the ledger keeps of votes: on which weights, how many, of how many people; not who they are."""
+    info = read_info(folder_of(run))
+    votes = plural(added.new + added.changed, "vote")
+    what = f"{votes} of {plural(len(added.voters), 'voter')} on a run of {info.suite.name} were added."
+    facts = {"run": info.id, "suite": info.suite.name, "protocol": info.protocol_digest}
+    return new_entry("voted", what, files_of(info.variants), facts)
 
 
 def status(run: Run, margin: Margin = 5.0, json: AsJson = False) -> int:

@@ -3,8 +3,9 @@
 All are frozen msgspec structs: they are checked when they are read from disk and cannot change
 after. Quantities carry their unit in the name or in a ``unit`` field. What is to be run stands in ``suite``,
 what was done in ``run``, what weights were and became in ``weights``, what it means in ``statistics``, what people
-vote in ``votes``, what the gate says of it in ``gate``, one suite under several settings in ``grid``, what a picture
-from anywhere says in ``pictures``, and what the next run should be like in ``estimates``.
+vote in ``votes``, what the gate says of it in ``gate``, one suite under several settings in ``grid``, what was
+built and shipped in ``ledger``, what a picture from anywhere says in ``pictures``, and what the next run should be like
+in ``estimates``.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ from bench.records.grid import (
     GridLevel,
     GridMember,
 )
+from bench.records.ledger import LEDGER_SCHEMA, LedgerEntry, LedgerEvent, LedgerFile
 from bench.records.pictures import Hires, PictureFacts, PictureLora
 from bench.records.run import (
     Answer,
@@ -161,6 +163,7 @@ __all__ = [
     "GRID_KIND",
     "HEAVIEST_LORA",
     "KEY_KIND",
+    "LEDGER_SCHEMA",
     "RUN_SCHEMA",
     "SCHEMA",
     "VOTES_KIND",
@@ -216,6 +219,9 @@ __all__ = [
     "KeyPair",
     "KeyPicture",
     "Layout",
+    "LedgerEntry",
+    "LedgerEvent",
+    "LedgerFile",
     "Limit",
     "Limited",
     "Lora",

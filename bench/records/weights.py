@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from bench.records.base import Record
+from bench.records.ledger import LedgerEntry
 from bench.records.suite import Lora
 
 Component = Literal["unet", "text_encoder", "text_encoder_2", "vae"]
@@ -173,3 +174,5 @@ class Inspection(Record, frozen=True):
     a weight or its change is not finite."""
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
     """What the file says of itself: ``modelspec.*``, ``ss_*``, a recipe."""
+    ledger: tuple[LedgerEntry, ...] = ()
+    """The entries of a ledger that any of the files stands in."""

@@ -7,11 +7,12 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.documents import NOT_PLAIN, read_bytes
-from bench.errors import MachineError, UsageError
+from bench.errors import InUse, MachineError, UsageError
 from bench.formatting import listed
 from bench.store.journal import INFO, TEMPORARY, make_folder, writing
 
@@ -20,16 +21,45 @@ from bench.store.journal import INFO, TEMPORARY, make_folder, writing
 LOCK_NAME = ".lock"
 
 _BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+_EVERY_S = 0.05
+"""How often a lock that another process holds is asked for again."""
 
 
 def lock_folder(folder: Path) -> int:
     """Lock a folder for this process and return the open lock file; ``unlock_folder`` gives it back.
 
     Raises:
-        MachineError: another process (or another opening in this one) holds it, or the folder cannot be
-            written or locked.
+        InUse: another process (or another opening in this one) holds it.
+        MachineError: the folder cannot be written or locked.
     """
-    path = folder / LOCK_NAME
+    return _lock_as(folder / LOCK_NAME, folder, "wait until it ends, or choose another folder with -o")
+
+
+@contextlib.contextmanager
+def file_locked(file: Path, wait_s: float) -> Iterator[None]:
+    """Keeps every other process that asks for it away from one file, by a lock file beside it; waits for a while.
+
+    Raises:
+        InUse: another process still holds it after ``wait_s`` seconds.
+        MachineError: its folder cannot be written or locked.
+    """
+    path, end = file.with_name(f".{file.name}{LOCK_NAME}"), time.monotonic() + wait_s
+    while True:
+        try:
+            lock = _lock_as(path, file, "wait until it ends; then the same command again")
+            break
+        except InUse:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(_EVERY_S)
+    try:
+        yield
+    finally:
+        _unlock_as(path, lock)
+
+
+def _lock_as(path: Path, what: Path, hint: str) -> int:
+    """Lock the file ``path``, which is made; errors name ``what``."""
     while True:
         file = _open(path)
         try:
@@ -41,17 +71,17 @@ def lock_folder(folder: Path) -> int:
         except OSError as error:
             os.close(file)
             if error.errno not in _BUSY:
-                raise MachineError(f"{folder}: cannot be locked: {error.strerror}.") from error
-            raise MachineError(
-                f"{folder}: in use by {_holder(path)}.",
-                "wait until it ends, or choose another folder with -o",
-            ) from error
+                raise MachineError(f"{what}: cannot be locked: {error.strerror}.") from error
+            raise InUse(f"{what}: in use by {_holder(path)}.", hint) from error
         os.close(file)
 
 
 def unlock_folder(folder: Path, file: int) -> None:
     """Give back what ``lock_folder`` returned, and take the lock file away."""
-    path = folder / LOCK_NAME
+    _unlock_as(folder / LOCK_NAME, file)
+
+
+def _unlock_as(path: Path, file: int) -> None:
     if _is_current(file, path):
         with contextlib.suppress(OSError):  # Windows keeps an open file; left behind, it locks nothing
             path.unlink()

@@ -209,8 +209,16 @@ def read_gate(run_path: str | Path) -> Gate | None:
         MachineError: it cannot be read.
     """
     path = folder_of(run_path) / GATE
-    if not path.exists() and not path.is_symlink():
-        return None
+    return read_gate_file(path) if path.exists() or path.is_symlink() else None
+
+
+def read_gate_file(path: Path) -> Gate:
+    """A gate from the file that ``gate --json`` wrote, or from a run folder's ``gate.json``.
+
+    Raises:
+        UsageError: there is no such file.
+        IncomparableError, InvalidError, MachineError: as ``read_gate``.
+    """
     remake = "run hotart-bench gate again, or delete the file"
     found = documents.read_document(path, Gate, schema=SCHEMA, what="gate", make=remake, remake=remake)
     if not _largest(msgspec.to_builtins(found)) < LARGEST:

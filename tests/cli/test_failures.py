@@ -17,6 +17,7 @@ CODES = [
     (errors.IncomparableError("x"), 4),
     (errors.InvalidError("x"), 5),
     (errors.MachineError("x"), 6),
+    (errors.InUse("the folder is in use"), 6),
     (errors.OutOfMemory("x"), 6),
     (errors.Interrupted("x"), 130),
     (errors.HotartError("x"), 70),
