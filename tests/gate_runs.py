@@ -15,7 +15,7 @@ PLANTED = {**EFFECT, "spo": {**EFFECT["spo"], "mini-clip": -LOSS}}
 
 def make_folder(path, limits=LIMITS, **arguments):
     """A run folder of base and spo with limits, and no images: no gate opens one."""
-    run = make_run(path, variants=("base", "spo"), **{"prompts": 40, **arguments})
+    run = make_run(path, **{"variants": ("base", "spo"), "prompts": 40, **arguments})
     run = replace(run, info=replace(run.info, suite=replace(run.info.suite, limits=parse_limits(limits))))
     write_run(replace(run, renders=()), path)
     lines = b"".join(msgspec.json.encode(render) + b"\n" for render in run.renders)

@@ -81,7 +81,7 @@ def test_a_report_of_one_variant_says_what_its_gate_compared_it_with(tmp_path: P
     assert "hotart-bench gate compares it" in build_view(run, ()).summary[0]
     gate = make_gate(make_verdict("fail", candidate="base"), run_id=run.info.id)
     assert build_view(run, (), gate).summary == (
-        "One variant: compared with the frozen baseline baseline-mini.json, made from run fake-0000.",
+        "One variant: compared: base with base of the frozen baseline baseline-mini.json, made from run fake-0000.",
     )
 
 

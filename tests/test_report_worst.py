@@ -69,7 +69,7 @@ def test_a_frozen_baseline_leaves_the_candidates_images_and_says_why(run: Run, o
     page = page_of(html(view_of(run, gate_on(run, verdicts(run, other, "spo", "spo"), "invalid"))))
     assert len(images(page)) == 2 * 10
     assert {one.attributes["alt"].split()[0] for one in images(page)} == {"candidate"}
-    assert "a frozen baseline keeps scores, no images" in page.named("details", class_="worst")[0].text
+    assert "`hotart-bench baseline --pictures` keeps small ones" in page.named("details", class_="worst")[0].text
 
 
 @pytest.mark.parametrize(

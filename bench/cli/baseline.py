@@ -10,16 +10,19 @@ import msgspec
 import typer
 
 from bench.baseline import freeze, read_baseline, read_session_noise, write_baseline
+from bench.baseline.pictures import Kept, keep_pictures, pictures_folder
 from bench.cli import options
-from bench.cli.options import RunFolder, Variants, file_option
+from bench.cli.ledger import check_ledger, note_in_ledger
+from bench.cli.options import LedgerPath, RunFolder, Variants, file_option
 from bench.cli.printing import DONE, say, show
 from bench.cli.progress import show_progress
-from bench.documents import utc_now
+from bench.documents import exists, sha256_of, utc_now
 from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.formatting import argument, plural, quantity
 from bench.gate import check_limits, like_named
+from bench.ledger import files_of, find_ledger, new_entry
 from bench.machine import git_user
-from bench.records import Acceptance, Baseline, Gate, Outcome, Prompt
+from bench.records import Acceptance, Baseline, Gate, LedgerEntry, LedgerFile, Outcome, Prompt, Run
 from bench.soundness import pruned_note
 from bench.store import image_hashes, load_run
 
@@ -37,20 +40,27 @@ def baseline(
         str | None, typer.Option("--by", metavar="NAME", help="Who accepts it.  [default: git's user]")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the baseline that is there.")] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Keep small pictures beside it, so that a failed gate shows both sides.")
+    ] = False,
+    ledger: LedgerPath = None,
 ) -> int:
     """Freeze a run into one small file that gates compare with.
 
     It holds each prompt's means and each round's medians, no images, and is fit to commit. Who accepted it, why,
-    and what the gate said of it against the one that it replaces stand in it.
+    and what the gate said of it against the one that it replaces stand in it. A ledger.jsonl beside it is added to.
 
     Examples:
       hotart-bench baseline reports/runs/mini -o baseline.json
       hotart-bench baseline runs/new -o baseline.json --replace --why "SPO v2"
       hotart-bench baseline runs/new -o new.json --calibration calibration.json
+      hotart-bench baseline runs/new -o baseline.json --pictures
     """
     reason = _one_line(why, "--why")
     previous = _previous(output, replace, reason)
     who = _accepted_by(by, output)
+    place = find_ledger(ledger, output.parent)
+    check_ledger(place)
     loaded = load_run(run)
     noise = () if calibration is None else read_session_noise(calibration, loaded.info)
     names = options.split_names(variants, "--variants")
@@ -68,14 +78,44 @@ def baseline(
         previous=None if previous is None else previous.checksum,
         verdict=None if previous is None else _verdict_against(previous, frozen, str(output), run, prompts),
     )
+    kept = _keep(pictures, loaded, frozen, output)
     written = write_baseline(msgspec.structs.replace(frozen, acceptance=accepted), output)
     sizes = ((len(written.prompts), "prompt"), (written.samples, "sample"), (len(written.variants), "variant"))
     said = " x ".join(plural(count, noun) for count, noun in sizes)
     say(
         f"Done: {said}, {quantity(output.stat().st_size, 'byte')}, accepted by {who}, checksum {written.checksum[:12]}."
     )
+    if kept is not None:
+        lost = f"; {plural(kept.lost, 'picture')} of the run could not be read" if kept.lost else ""
+        say(f"{plural(kept.pictures, 'picture')} in {kept.folder}, {quantity(kept.size_bytes, 'byte')}{lost}.")
+    if place is not None:
+        note_in_ledger(place, _accepted(written, output))
     show(str(output))
     return DONE
+
+
+def _keep(wanted: bool, run: Run, frozen: Baseline, output: Path) -> Kept | None:
+    """Keeps the pictures that were asked for; says where older ones stay that are not of this baseline."""
+    if wanted:
+        with show_progress(quiet=False) as progress:
+            return keep_pictures(run, [one.fingerprint.name for one in frozen.variants], output, progress)
+    if exists(pictures_folder(output)):
+        say(f"{pictures_folder(output)}: stays as it is; no gate shows its pictures unless they are of this run.")
+    return None
+
+
+def _accepted(written: Baseline, output: Path) -> LedgerEntry:
+    """What the ledger keeps of a baseline: its file, the weights of its variants, who accepted it and why."""
+    accepted = written.acceptance
+    file = LedgerFile(role="baseline", name=output.name, sha256=sha256_of(output))
+    facts = {"run": written.run_id, "checksum": written.checksum, "protocol": written.protocol_digest}
+    more = {"why": accepted.why, "previous": accepted.previous, "verdict": accepted.verdict}
+    facts |= {name: str(value) for name, value in more.items() if value}
+    weights = files_of(one.fingerprint for one in written.variants)
+    what = f"{output.name} was frozen from a run of {written.suite} and accepted" + (
+        f": {accepted.why}" if accepted.why else "."
+    )
+    return new_entry("accepted", what, (file, *weights), facts, by=accepted.by)
 
 
 def _previous(output: Path, replace: bool, why: str) -> Baseline | None:

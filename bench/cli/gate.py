@@ -12,19 +12,23 @@ from typing import Annotated, Literal, cast
 import typer
 
 from bench.baseline import freeze_to_check, read_baseline
+from bench.baseline.pictures import find_pictures
 from bench.cli import options
-from bench.cli.options import RunFolder, file_option
+from bench.cli.ledger import note_in_ledger
+from bench.cli.options import LedgerPath, RunFolder, file_option
 from bench.cli.printing import print_table, say, show, show_command
 from bench.cli.progress import show_progress
 from bench.cli.targets import at_hand, names_run
 from bench.documents import resolved, utc_now
-from bench.errors import MachineError, UsageError
+from bench.errors import HotartError, MachineError, UsageError
 from bench.formatting import argument, plural
 from bench.gate import check_limits, like_named
 from bench.gate.ci import github_annotations, junit_xml
 from bench.gate.outcomes import WORDS, WORST_FIRST, formatted, unexplained, worst_first
 from bench.gate.summary import summary_markdown
-from bench.records import Baseline, FrozenVariant, Gate, Outcome, Progress, Run, Verdict
+from bench.ledger import files_of, find_ledger, new_entry
+from bench.records import Baseline, FrozenVariant, Gate, LedgerEntry, Outcome, Progress, Run, Verdict
+from bench.report import gate_page
 from bench.store import gate_json, load_run, write_gate
 from bench.store.journal import INFO, make_folder, write_whole
 from bench.store.objects import is_url
@@ -71,10 +75,14 @@ def gate(
     junit: Annotated[Path | None, file_option("--junit", "Write the verdicts as JUnit XML.")] = None,
     summary: Annotated[Path | None, file_option("--summary", "Write a markdown summary.")] = None,
     json: Annotated[Path | None, file_option("--json", "Write the verdicts as JSON.")] = None,
+    page: Annotated[
+        Path | None, file_option("--page", "Write the run's page with the verdicts, one HTML file.")
+    ] = None,
     image_base: Annotated[
         str | None,
         typer.Option("--image-base", metavar="URL", help="Where the run folders lie, for images in the summary."),
     ] = None,
+    ledger: LedgerPath = None,
 ) -> int:
     """Verdicts: did a variant lose more than is allowed?
 
@@ -84,10 +92,11 @@ def gate(
     Examples:
       hotart-bench gate runs/new --baseline baseline.json
       hotart-bench gate runs/new --baseline runs/old --junit gate.xml
+      hotart-bench gate runs/new --baseline baseline.json --page gate.html
       hotart-bench gate runs/new --candidate spo --reference base
     """
     options.check_known((inconclusive,), "--inconclusive", ("fail", "warn"), HELP)
-    _refuse_overwriting(baseline, {"--junit": junit, "--summary": summary, "--json": json})
+    _refuse_overwriting(baseline, {"--junit": junit, "--summary": summary, "--json": json, "--page": page})
     mode = cast(Inconclusive, inconclusive)
     with show_progress(quiet=False) as progress:
         sides = read_sides(run, baseline, progress)
@@ -96,13 +105,50 @@ def gate(
     if junit is not None:
         _write(junit, junit_xml(found, inconclusive=mode))
     if summary is not None:
-        _write(summary, summary_markdown(found, sides.run, sides.reference_run, image_base=image_base))
+        _write(summary, _summary(found, sides, image_base))
     if json is not None:
         _write(json, gate_json(found))
+    if page is not None:
+        _write_page(page, sides.run, found)
     print_gate(found)
     for line in github_annotations(found) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
         show_command(line)
+    beside = () if found.baseline_is_run else (Path(found.baseline).parent,)
+    place = find_ledger(ledger, *beside)
+    if place is not None:
+        _note(place, sides, found)
     return exit_code(found, mode)
+
+
+def _summary(found: Gate, sides: Sides, image_base: str | None) -> str:
+    frozen = None if found.baseline_is_run else find_pictures(found.baseline, found.baseline_id)
+    return summary_markdown(found, sides.run, sides.reference_run, image_base=image_base, frozen=frozen)
+
+
+def _write_page(path: Path, run: Run, found: Gate) -> None:
+    """The run's page; one that cannot be made changes no verdict."""
+    try:
+        _write(path, gate_page(run, found))
+    except HotartError as error:
+        say(f"--page: {path} is not written: {error.message}")
+
+
+def _note(place: Path, sides: Sides, found: Gate) -> None:
+    """Notes a gate in the ledger; one that cannot be written changes no verdict."""
+    try:
+        note_in_ledger(place, _tried(sides, found))
+    except HotartError as error:
+        say(f"The gate is not noted in the ledger: {error.message}")
+
+
+def _tried(sides: Sides, found: Gate) -> LedgerEntry:
+    gated = {one.candidate for one in found.verdicts}
+    variants = [one for one in sides.run.info.variants if one.name in gated]
+    what = f"The run {resolved(sides.run.path).name} was gated against {Path(found.baseline).name}: {found.outcome}."
+    facts = {"run": found.run_id, "baseline run": found.baseline_id, "outcome": found.outcome}
+    facts |= {"protocol": found.protocol_digest, "candidates": ", ".join(sorted(gated))}
+    facts |= {"baseline": sides.reference.checksum} if sides.reference.checksum else {}
+    return new_entry("tried", what, files_of(variants), facts)
 
 
 def _check(sides: Sides, pairs: Sequence[tuple[str, str]], run: str, *, quality_only: bool) -> Gate:

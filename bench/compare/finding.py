@@ -140,6 +140,8 @@ def _begun(one: PairedMetric) -> FindingMetric:
         reads="not read",
         prompts=len(one.candidate),
         missing=one.missing,
+        reference_mean=stats.mean(one.reference) if len(one.reference) else None,
+        mean=stats.mean(np.asarray(one.candidate) - np.asarray(one.reference)) if len(one.reference) else None,
     )
 
 
@@ -172,8 +174,6 @@ def _read(one: PairedMetric, level: float, together: int) -> FindingMetric:
     many = f", {together} metrics together (Bonferroni)" if together > 1 else ""
     begun = replace(
         _begun(one),
-        reference_mean=stats.mean(below),
-        mean=stats.mean(above - below),
         interval=Interval(low=low, high=high, method=METHOD + many, level=level),
         limit="" if limit is None else limit.text,
         own_limit=own,

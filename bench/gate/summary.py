@@ -11,11 +11,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench import formatting as wording
+from bench.baseline.pictures import SAMPLE, FrozenPictures
 from bench.documents import resolved
 from bench.errors import UsageError
 from bench.formatting import joined, plural
 from bench.gate.outcomes import WORDS, WORST_FIRST, formatted, unexplained, worst_first
-from bench.records import Gate, Outcome, Run, Verdict, WorstPrompt
+from bench.records import Finding, FindingMetric, Gate, Outcome, Run, Verdict, WorstPrompt
 
 # Markdown that is cut by whole rows to a size, and says so.
 
@@ -86,7 +87,10 @@ class _Pictures:
             address can hold both.
     """
 
-    def __init__(self, candidate: Run | None, reference: Run | None, base: str | None) -> None:
+    def __init__(
+        self, candidate: Run | None, reference: Run | None, base: str | None, frozen: FrozenPictures | None = None
+    ) -> None:
+        self.frozen = frozen if candidate is not None and reference is None else None
         self.runs, self.base = [run for run in (candidate, reference) if run is not None], base
         self.images: list[dict[tuple[str, str], dict[int, str]]] = []
         self.scores: list[dict[tuple[str, str, str], dict[int, float]]] = []
@@ -125,6 +129,8 @@ class _Pictures:
 
         The sample is the one with the largest loss by the verdict's metric, the first of equals.
         """
+        if self.frozen is not None:
+            return self._with_frozen(verdict, worst, self.frozen)
         if len(self.runs) < 2:
             return []
         variants, prompt_id = (verdict.candidate, verdict.reference), worst.prompt_id
@@ -143,10 +149,21 @@ class _Pictures:
         sample = max(common, key=lambda number: (losses.get(number, float("-inf")), -number))
         return [self._markdown(run, images[sample]) for run, images in zip(self.runs, found, strict=True)]
 
+    def _with_frozen(self, verdict: Verdict, worst: WorstPrompt, frozen: FrozenPictures) -> list[str]:
+        """The pair where the reference's picture lies beside its baseline; empty where one of them is gone."""
+        run, (path, _) = self.runs[0], frozen.files.get((verdict.reference, worst.prompt_id), (None, ""))
+        ours = self.images[0][verdict.candidate, worst.prompt_id].get(SAMPLE)
+        if ours is None or path is None or not path.is_file() or not Path(run.path, ours).is_file():
+            return []
+        theirs = "/".join(path.parts[-3:])  # its folder, the variant's, the file
+        return [self._markdown(run, ours), _image(self.base, "", theirs) if self.base else _text(theirs, None)]
+
     def where(self) -> str:
         """A sentence on where the images are, or why there are none."""
+        if self.frozen is not None:
+            return self.frozen.note
         if len(self.runs) < 2:
-            return "No pairs of images: they need both run folders, and a frozen baseline holds numbers only."
+            return "No pairs of images: they need both run folders."
         if self.base is not None:
             return "The images are those of the sample with the largest loss."
         ours, theirs = (_text(run.path, None) for run in self.runs)
@@ -156,9 +173,13 @@ class _Pictures:
     def _markdown(self, run: Run, image: str) -> str:
         if self.base is None:
             return _text(image, None)
-        # A bar would end the table's cell, and the given address may hold one.
-        address = f"{self.base.rstrip('/')}/{quote(_folder(run))}/{quote(image)}".replace("|", "%7C")
-        return f'<img src="{html.escape(address)}" width="{SHOWN_WIDTH_PX}" alt="{quote(image)}">'
+        return _image(self.base, f"{_folder(run)}/", image)
+
+
+def _image(base: str, folder: str, path: str) -> str:
+    # A bar would end the table's cell, and the given address may hold one.
+    address = f"{base.rstrip('/')}/{quote(folder + path)}".replace("|", "%7C")
+    return f'<img src="{html.escape(address)}" width="{SHOWN_WIDTH_PX}" alt="{quote(path)}">'
 
 
 def _folder(run: Run) -> str:
@@ -183,12 +204,13 @@ def summary_markdown(
     reference_run: Run | None,
     *,
     image_base: str | None = None,
+    frozen: FrozenPictures | None = None,
 ) -> str:
     """The gate in markdown, at most ``MAX_BYTES`` of UTF-8, with everything foreign escaped.
 
-    Headline and counts, the table of verdicts, a sentence for each that did not pass, the notes, and for each
-    metric that failed or stayed undecided the prompts that lost most. What does not fit is cut by rows from the
-    end, and the last line says how much.
+    Headline and counts, the table of verdicts, a sentence for each that did not pass, the notes, every metric with its
+    value on both sides, and for each metric that failed or stayed undecided the prompts that lost most. What does not
+    fit is cut by rows from the end, and the last line says how much.
 
     A forge shows no image that lies on the machine of a job, and none that is written into the text as data. So
     a pair of images is named by its files, where both still exist, and shown only with ``image_base``.
@@ -196,13 +218,15 @@ def summary_markdown(
     Args:
         gate: the verdicts.
         candidate_run: the candidate's run, for prompts and images; None leaves both out.
-        reference_run: the reference's run; None where that is a frozen baseline, which has no images.
-        image_base: http(s) address under which both run folders lie by their names.
+        reference_run: the reference's run; None where that is a frozen baseline.
+        image_base: http(s) address under which both run folders, or the run folder and the pictures of the baseline,
+            lie by their names.
+        frozen: the pictures that lie beside the baseline.
 
     Raises:
         UsageError: ``image_base`` is not such an address, or both run folders have one name.
     """
-    pictures = _Pictures(candidate_run, reference_run, image_base)
+    pictures = _Pictures(candidate_run, reference_run, image_base, frozen)
     verdicts = worst_first(gate.verdicts)
     lost = [one for one in verdicts if one.worst and one.outcome in ("fail", "inconclusive")]
     sections = [
@@ -211,6 +235,7 @@ def summary_markdown(
         _table(verdicts),
         _sentences(verdicts),
         Section("note", tuple(f"- {_text(note)}" for note in gate.notes), ("**Notes**", "")),
+        *(_every_metric(finding) for finding in gate.findings),
         *(_worst(verdict, pictures, "" if _within_run(gate) else " of the baseline") for verdict in lost),
         Section("remark", (pictures.where(),) if lost else ()),
     ]
@@ -292,6 +317,33 @@ def _row(verdict: Verdict) -> str:
         f"{_text(words.margin)} ({_text(verdict.limit.text)})",
         _text(words.detectable),
         _text(behind),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _every_metric(finding: Finding) -> Section:
+    """Every metric and descriptive value, the candidate's beside the reference's, limited or not."""
+    head = (
+        "<details>",
+        f"<summary>Every metric: {_text(finding.candidate)} beside {_text(finding.reference)}</summary>",
+        "",
+        "| metric | candidate | reference | difference | interval | reads |",
+        "|---|---:|---:|---:|---|---|",
+    )
+    return Section("metric", tuple(map(_metric_row, finding.metrics)), head, ("", "</details>"))
+
+
+def _metric_row(one: FindingMetric) -> str:
+    half = 0.0 if one.interval is None else (one.interval.high - one.interval.low) / 2
+    decimals = wording.decimals_for(half if half > 0 else abs(one.mean or 0.0))
+    mean = None if one.reference_mean is None or one.mean is None else one.reference_mean + one.mean
+    cells = [
+        _text(one.metric),
+        wording.number(mean, decimals),
+        wording.number(one.reference_mean, decimals),
+        wording.signed(one.mean, decimals),
+        wording.interval(one.interval, decimals),
+        _text(one.reads + (f" ({one.reason})" if one.reason else "")),
     ]
     return f"| {' | '.join(cells)} |"
 

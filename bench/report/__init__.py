@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,7 @@ __all__ = [
     "draw_figures",
     "environment",
     "gate_of",
+    "gate_page",
     "html",
     "markdown",
     "page_css",
@@ -103,6 +105,19 @@ def write_report(run: Run | Path) -> tuple[Path, Path]:
     write_whole(page, html(view, figures).encode())
     write_whole(note, markdown(view, plots).encode())
     return page, note
+
+
+def gate_page(run: Run, gate: Gate) -> str:
+    """The page of a run with a gate on it, as one HTML file for anywhere; nothing is written into the run folder.
+
+    Raises:
+        InvalidError: a timing of 0 or less.
+        MachineError: no room for the figures.
+    """
+    view = build_view(run, compare_run(run), gate)
+    with tempfile.TemporaryDirectory(prefix="hotart-gate-") as folder:
+        _, figures = draw_figures(view, Path(folder))
+    return html(view, figures)
 
 
 def draw_figures(view: View, folder: Path) -> tuple[tuple[Path, ...], dict[str, str]]:

@@ -29,6 +29,11 @@ def how_to_read(one: Finding) -> str:
     )
 
 
+def candidate_mean(row: FindingMetric) -> float | None:
+    """The candidate's mean of a metric; None where there is none of one of the sides."""
+    return None if row.reference_mean is None or row.mean is None else row.reference_mean + row.mean
+
+
 def cells(row: FindingMetric) -> dict[str, str]:
     """The numbers of a metric by column, a dash where there is none."""
     half = 0.0 if row.interval is None else (row.interval.high - row.interval.low) / 2
@@ -36,6 +41,7 @@ def cells(row: FindingMetric) -> dict[str, str]:
     sign = {"+": "+", "-": text.MINUS}.get(row.limit[:1], "") if row.limit[:2] != "+-" else "±"
     return {
         "overlap": row.training_overlap if row.higher_is_better is not None else text.NONE,
+        "candidate": text.number(candidate_mean(row), decimals),
         "reference": text.number(row.reference_mean, decimals),
         "difference": text.signed(row.mean, decimals),
         "interval": text.interval(row.interval, decimals),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from bench import formatting as text
+from bench.baseline.pictures import SAMPLE, FrozenPictures, find_pictures, frozen_bytes
 from bench.compare.pairing import ImageScores, usable_scores
 from bench.errors import HotartError
 from bench.gate.outcomes import WORDS, formatted, unexplained
@@ -66,13 +67,25 @@ def _tally(verdicts: Sequence[Verdict]) -> str:
 
 
 def against(gate: Gate) -> str:
-    """What the candidate was compared with, in a sentence."""
-    label = PurePath(gate.baseline.replace("\\", "/")).name or gate.baseline
+    """What was compared with what, in a sentence."""
     if within_run(gate):
-        return "Two variants of this run were compared."
+        pairs = dict.fromkeys(f"{one.candidate} with {one.reference}" for one in gate.verdicts)
+        named = f": {text.joined(list(pairs))}" if pairs else ""
+        return f"Two variants of this run were compared{named}."
+    label = PurePath(gate.baseline.replace("\\", "/")).name or gate.baseline
     if gate.baseline_is_run:
-        return f"Compared with the run folder {label}, run {gate.baseline_id}."
-    return f"Compared with the frozen baseline {label}, made from run {gate.baseline_id}."
+        return f"{_whose(gate)} the run folder {label}, run {gate.baseline_id}."
+    return f"{_whose(gate)} the frozen baseline {label}, made from run {gate.baseline_id}."
+
+
+def _whose(gate: Gate) -> str:
+    """``Compared: spo with spo of``; many pairs of one name are not listed."""
+    pairs = list(dict.fromkeys((one.candidate, one.reference) for one in gate.verdicts))
+    if not pairs:
+        return "Compared with"
+    if len(pairs) > 3 and all(one == other for one, other in pairs):
+        return f"Compared: each of {len(pairs)} variants with the one of its name in"
+    return f"Compared: {text.joined([f'{one} with {other}' for one, other in pairs])} of"
 
 
 def method(verdicts: Sequence[Verdict]) -> str:
@@ -154,6 +167,7 @@ def worst_pairs(
     if not chosen:
         return "", ()
     other, note = reference_run(run, gate)
+    frozen = FrozenPictures({}, note) if gate.baseline_is_run else find_pictures(gate.baseline, gate.baseline_id)
     album, scores = _Album(), usable_scores(run)
     other_scores = {} if other is None else usable_scores(other)
     texts = {prompt.id: prompt.text for prompt in run.info.suite.prompts}
@@ -163,12 +177,17 @@ def worst_pairs(
         theirs = other_scores.get((verdict.reference, verdict.name), {})
         pairs = []
         for worst in verdict.worst:
-            sample = _worst_sample(run, verdict, worst, ours, theirs)
+            sample = SAMPLE if frozen.files else _worst_sample(run, verdict, worst, ours, theirs)
             place = (worst.prompt_id, sample)
-            images = (album.image(run, (verdict.candidate, *place)), album.image(other, (verdict.reference, *place)))
+            there = (
+                album.frozen(frozen, (verdict.reference, worst.prompt_id))
+                if frozen.files
+                else album.image(other, (verdict.reference, *place))
+            )
+            images = (album.image(run, (verdict.candidate, *place)), there)
             pairs.append(WorstPair(worst, texts.get(worst.prompt_id, ""), sample, rows.get(place), images))
         found.append((verdict, pairs))
-    return note, tuple(found)
+    return frozen.note, tuple(found)
 
 
 def _worst_sample(run: Run, verdict: Verdict, worst: WorstPrompt, ours: ImageScores, theirs: ImageScores) -> int:
@@ -187,11 +206,11 @@ def worst_decimals(verdict: Verdict) -> int:
 
 
 def reference_run(run: Run, gate: Gate) -> tuple[Run | None, str]:
-    """The run with the reference's images, and a sentence why there is none."""
+    """The run with the reference's images, and a sentence why there is none; a frozen baseline is no run."""
     if within_run(gate):
         return run, ""
     if not gate.baseline_is_run:
-        return None, "The candidate's images alone: a frozen baseline keeps scores, no images."
+        return None, ""
     try:
         found = load_run(gate.baseline)
     except HotartError:
@@ -218,10 +237,21 @@ class _Album:
         render = self.renders[run.path].get(key)
         if render is None or render.image is None:
             return "It is not rendered." if render is None else f"It could not be made: {render.error}"
-        path = Path(run.path) / render.image
+        return self._shown(Path(run.path) / render.image, lambda: image_bytes(Path(run.path), render))
+
+    def frozen(self, pictures: FrozenPictures, key: tuple[str, str]) -> Picture | str:
+        """The picture of a variant and prompt that lies beside a baseline, or the reason why it cannot be shown."""
+        if key not in pictures.files:
+            return "The baseline keeps no picture of it."
+        path, sha256 = pictures.files[key]
+        return self._shown(path, lambda: frozen_bytes(path, sha256))
+
+    def _shown(self, path: Path, read: Callable[[], bytes]) -> Picture | str:
         if path not in self.read:
             try:
-                self.read[path] = picture(image_bytes(Path(run.path), render), SIDE_PX)
+                self.read[path] = picture(read(), SIDE_PX)
+            except FileNotFoundError:
+                self.read[path] = "The file is gone."
             except (OSError, ImageFileError) as error:
                 self.read[path] = f"The file cannot be read: {error}."
         found = self.read[path]

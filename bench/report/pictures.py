@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from bench.compare.pairing import usable_scores
 from bench.records import MetricFacts, Prompt, Render, Run
 from bench.report.headline import way
 from bench.report.tables import headline_first
-from bench.score.images import ImageFileError, image_bytes, open_picture
+from bench.score.images import ImageFileError, image_bytes, open_picture, webp_copy
 
 MAX_SIDE_PX = 640
 """Longest side of an embedded image; a larger one is scaled down to it."""
@@ -69,12 +68,7 @@ def picture(data: bytes, max_side_px: int = MAX_SIDE_PX) -> Picture:
     width, height = opened.size
     if opened.is_plain and max(width, height) <= max_side_px and len(data) <= _AS_IT_IS_BYTES:
         return Picture(_uri(Image.MIME[opened.kind], data), width, height, reduced=False)
-    # A palette cannot be resized; any other picture is made small first, which takes the least memory.
-    copy = opened.image if opened.image.mode in ("L", "RGB", "RGBA", "CMYK") else opened.image.convert("RGB")
-    copy.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    copy.convert("RGB").save(buffer, "WEBP", quality=82, method=4)
-    return Picture(_uri("image/webp", buffer.getvalue()), width, height, reduced=True)
+    return Picture(_uri("image/webp", webp_copy(opened, max_side_px)), width, height, reduced=True)
 
 
 def _uri(kind: str, data: bytes) -> str:

@@ -78,6 +78,16 @@ class OpenedPicture(NamedTuple):
     """Whether a browser shows the same pixels of the file itself."""
 
 
+def webp_copy(opened: OpenedPicture, max_side_px: int, *, lossless: bool = False) -> bytes:
+    """A picture as WebP of at most ``max_side_px`` a side; ``opened`` may be used up."""
+    # A palette cannot be resized; any other picture is made small first, which takes the least memory.
+    copy = opened.image if opened.image.mode in ("L", "RGB", "RGBA", "CMYK") else opened.image.convert("RGB")
+    copy.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    copy.convert("RGB").save(buffer, "WEBP", quality=82, method=4, lossless=lossless)
+    return buffer.getvalue()
+
+
 def decode(data: bytes) -> Image.Image:
     """The picture alone; arguments and errors as ``open_picture``."""
     return open_picture(data).image

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from fakes import make_run, with_suite, write_run
+from gate_runs import LIMITS
 from msgspec.structs import replace
 
 from bench.baseline import read_baseline
 from bench.records import Calibration, SessionNoise
 from bench.store import load_run
+from bench.suite.limits import parse_limits
 
 
 @pytest.fixture
@@ -162,3 +165,16 @@ def test_a_calibration_without_timed_sessions_is_refused(here, cli, tmp_path):
     assert answer.code == 2
     assert "no sessions of timing" in answer.err
     assert Path(tmp_path / "b.json").exists() is False
+
+
+def test_pictures_are_kept_only_where_they_are_asked_for(cli, tmp_path, tmp_path_factory):
+    run_folder, file = tmp_path_factory.mktemp("run"), tmp_path / "b.json"
+    write_run(with_suite(make_run(run_folder, prompts=12), limits=parse_limits(LIMITS)), run_folder)
+    assert cli("baseline", run_folder, "-o", file, "--by", "me").code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.json"]
+    answer = cli("baseline", run_folder, "-o", file, "--by", "me", "--replace", "--why", "again", "--pictures")
+    assert answer.code == 0, answer.err
+    assert f"36 pictures in {tmp_path / 'b-pictures'}, " in answer.err
+    assert len(list((tmp_path / "b-pictures").rglob("*.webp"))) == 36
+    answer = cli("baseline", run_folder, "-o", file, "--by", "me", "--replace", "--why", "again")
+    assert "b-pictures: stays as it is" in answer.err

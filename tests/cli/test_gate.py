@@ -245,3 +245,30 @@ def test_a_damaged_gate_json_is_refused(text, code, words, tmp_path):
     with pytest.raises(bench.HotartError, match=words) as refused:
         read_gate(tmp_path)
     assert refused.value.exit_code == code
+
+
+def test_the_page_is_one_file_that_says_what_was_compared_with_what(here, cli, tmp_path):
+    answer = cli("gate", "planted", "--baseline", "old.json", "--page", tmp_path / "gate.html")
+    assert answer.code == 1
+    page = (tmp_path / "gate.html").read_text(encoding="utf-8")
+    assert "Compared: base with base and spo with spo of the frozen baseline old.json, made from run" in page
+    assert "Every metric: spo beside spo of the baseline" in page
+    for metric in ("mini-clip", "saturation", "contrast"):
+        assert f'<th scope="row">{metric}</th>' in page
+    assert "nothing in this run to compare it with" not in page
+
+
+def test_one_variant_against_a_baseline_is_a_comparison(here, cli, tmp_path):
+    make_folder(tmp_path / "one", variants=("base",), seed=1)
+    cli("baseline", "old", "-o", tmp_path / "b.json", "--by", "me", "--variants", "base")
+    cli("gate", tmp_path / "one", "--baseline", tmp_path / "b.json", "--page", tmp_path / "gate.html")
+    page = (tmp_path / "gate.html").read_text(encoding="utf-8")
+    assert "One variant: compared: base with base of the frozen baseline b.json" in page
+    assert "nothing in this run to compare it with" not in page
+
+
+def test_a_page_that_cannot_be_written_changes_no_verdict(here, cli, tmp_path):
+    (tmp_path / "file").touch()
+    answer = cli("gate", "same", "--baseline", "old.json", "--page", tmp_path / "file" / "gate.html")
+    assert answer.code == 0
+    assert "--page: " in answer.err

@@ -205,7 +205,7 @@ def test_a_frozen_baseline_has_no_images_and_the_summary_says_so(pair) -> None:
     text = summary_markdown(make_gate(LOST), pair.candidate, None)
     assert pair.candidate.info.suite.prompts[0].text in text
     assert ".png" not in text
-    assert "a frozen baseline holds numbers only" in text
+    assert "No pairs of images: they need both run folders" in text
 
 
 def test_passing_and_invalid_metrics_show_no_prompts(pair) -> None:
