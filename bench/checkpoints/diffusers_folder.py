@@ -112,7 +112,7 @@ def _checkpoint(
             family=family,
             inpainting=conv_in is not None and conv_in.shape[1] == INPAINTING_CHANNELS,
             dtypes=stored_dtypes(tensors),
-            licence=_licence(folder),
+            licence=card_licence(folder),
             **(told or Told())._asdict(),
         ),
         tensors=tensors,
@@ -210,7 +210,7 @@ def _name(component: str, key: str) -> str:
     return f"{component}.{key}"
 
 
-def _licence(folder: Path) -> str | None:
+def card_licence(folder: Path) -> str | None:
     """The licence in the front matter of the model card, where there is one."""
     try:
         card = read_bytes(folder / "README.md").decode()

@@ -70,6 +70,12 @@ Examples:
   hotart-bench list prompts portraits
 """
 
+LEDGER_EXAMPLES = """\b
+Examples:
+  hotart-bench ledger show ledger.jsonl --hash 3f9a1c
+  hotart-bench ledger merge here.jsonl there.jsonl -o ledger.jsonl
+"""
+
 VERBS = {
     "quick": ("bench.cli.quick:quick", "Checkpoints and LoRAs side by side on 16 prompts, without a suite file."),
     "init": ("bench.cli.init:init", "Write a suite file from checkpoints and LoRAs."),
@@ -92,6 +98,8 @@ VERBS = {
         "Does the order of the variants hold under other settings: each setting is a run.",
     ),
     "merge": ("bench.cli.merge:merge", "Merge checkpoints and LoRAs into one file, as a recipe says."),
+    "card": ("bench.cli.card:card", "A model card for the Hub, and a text for a model page, of a finished run."),
+    "history": ("bench.cli.history:history", "Every metric over the releases whose baselines or runs a folder holds."),
     "inspect": (
         "bench.cli.inspect:inspect",
         "What a checkpoint or LoRA file is and would change; what a picture says.",
@@ -101,6 +109,7 @@ VERBS = {
     "fetch": ("bench.cli.fetch:fetch", "Download everything that a suite needs, and check it."),
     "doctor": ("bench.cli.doctor:doctor", "What this machine has, what a suite needs, what is missing."),
     "vote": ("", "Blind votes of people: make a page, serve it, add what comes back."),
+    "ledger": ("", "What was built, tried, voted on, accepted and shipped, found by hash."),
     "list": ("", "List what there is: suites, variants, metrics or prompts."),
 }
 """Each verb, where its function is, and what the list of verbs says of it: the first sentence of its docstring."""
@@ -118,8 +127,13 @@ VOTE_VERBS = {
     "status": ("bench.cli.vote:status", "What the votes on a run say, who voted, and how their control pairs went."),
 }
 """The same of ``hotart-bench vote``."""
-GROUPS = {"list": LIST_EXAMPLES, "vote": VOTE_EXAMPLES}
-"""Verbs of verbs, with the end of their help."""
+LEDGERS = {
+    "show": ("bench.cli.ledger:show_ledger", "The entries of a ledger, all or those of one file."),
+    "merge": ("bench.cli.ledger:merge_files", "Put ledgers of several machines together, without doubles."),
+}
+"""The same of ``hotart-bench ledger``."""
+GROUPS = {"list": (LISTS, LIST_EXAMPLES), "vote": (VOTE_VERBS, VOTE_EXAMPLES), "ledger": (LEDGERS, LEDGER_EXAMPLES)}
+"""The verbs that have verbs of their own, with the examples of their help."""
 
 # Plain help fits 20 columns, and starts twice as fast as typer's rich one.
 _PLAIN: dict[str, Any] = {
@@ -137,8 +151,7 @@ class VerbGroup(typer.core.TyperGroup):
 
     verbs: ClassVar[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "hotart-bench": VERBS,
-        "list": LISTS,
-        "vote": VOTE_VERBS,
+        **{name: verbs for name, (verbs, _) in GROUPS.items()},
     }
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -152,7 +165,7 @@ class VerbGroup(typer.core.TyperGroup):
             near = did_you_mean(cmd_name, known)
             raise UsageError(f"{cmd_name!r} is not one of {', '.join(known)}{near}.", f"{ctx.command_path} --help")
         target, text = known[cmd_name]
-        return _command(cmd_name, target) if target else _group(cmd_name, text, GROUPS[cmd_name])
+        return _command(cmd_name, target) if target else _group(cmd_name, text, GROUPS[cmd_name][1])
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The list of verbs, from the table alone."""

@@ -24,6 +24,8 @@ VERBS = [
     "sweep",
     "grid",
     "merge",
+    "card",
+    "history",
     "inspect",
     "plan",
     "calibrate",
@@ -50,7 +52,7 @@ def launch(*arguments, env=None, **how):
 
 def test_the_verbs_are_those_of_the_contract():
     top = build()
-    assert top.list_commands(None) == [*VERBS, "vote", "list"]
+    assert top.list_commands(None) == [*VERBS, "vote", "ledger", "list"]
     assert top.get_command(None, "vote").list_commands(None) == VOTING
     assert top.get_command(None, "list").list_commands(None) == LISTED
 
@@ -73,7 +75,14 @@ def test_without_a_verb_it_teaches(arguments, cli):
 
 
 @pytest.mark.parametrize(
-    "verb", [*([verb] for verb in [*VERBS, "list"]), *(["list", what] for what in LISTED)], ids=" ".join
+    "verb",
+    [
+        *([verb] for verb in [*VERBS, "ledger", "list"]),
+        *(["list", what] for what in LISTED),
+        ["ledger", "show"],
+        ["ledger", "merge"],
+    ],
+    ids=" ".join,
 )
 def test_every_verb_has_its_purpose_and_examples(verb, cli):
     answer = cli(*verb, "--help")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import random
@@ -17,6 +18,7 @@ import tiny
 import torch
 from fake_gates import make_gate, make_verdict
 from fake_sets import SETS, fakes, folder_of
+from fakes import make_run, write_run
 from gate_runs import make_folder
 from grid_runs import make_grid_runs, write_grid
 from PIL import Image
@@ -27,7 +29,10 @@ from vote_runs import make_voted, panel
 
 from bench import documents, weights_lock
 from bench.baseline import freeze, read_baseline, read_session_noise, write_baseline
+from bench.baseline.pictures import find_pictures, frozen_bytes, keep_pictures, read_index
 from bench.calibrate import write_calibration
+from bench.card.licences import Licensed, work_out
+from bench.card.sources import find_sources
 from bench.checkpoints.fingerprint import fingerprint
 from bench.checkpoints.safetensors_files import read_header
 from bench.compare import compare_run, compare_sets, metric_means, variant_pairs
@@ -36,6 +41,7 @@ from bench.faces.boxes import DETECTOR
 from bench.gate import check_limits, like_named
 from bench.gate.ci import github_annotations, junit_xml
 from bench.inspection import find_lora_file, open_any
+from bench.ledger import files_of, files_text, new_entry, read_ledger
 from bench.lora.parse import read_adapter
 from bench.lora.peft import PEFT_CONFIG, PEFT_FILE
 from bench.merge.load import open_checkpoint, open_named, open_recipe
@@ -67,6 +73,7 @@ from bench.report.grid import grid_view
 from bench.report.page import build_view
 from bench.score import score
 from bench.score.external_images import probe_image
+from bench.score.images import ImageFileError
 from bench.store import RunFolder, gate_json, load_run
 from bench.store.grid import load_grid
 from bench.store.journal import append_records
@@ -108,6 +115,7 @@ def make_kinds(place: Path) -> dict[str, Kind]:
         _sets,
         _grids,
         _baselines,
+        _ledgers,
         _metrics,
         _images,
     )
@@ -531,6 +539,60 @@ def _baselines(place: Path) -> list[Kind]:
         _kind("baseline", "json", path, lambda path: gated(ours, read_baseline(path)), _signed),
         _kind("calibration", "json", calibration, lambda path: read_session_noise(path, run.info)),
     ]
+
+
+def _ledgers(place: Path) -> list[Kind]:
+    """A ledger of two entries, the index of a baseline's pictures, and a merged file's recipe as a card reads it."""
+    path = place / "ledger.jsonl"
+    variants = load_run(place / "accepted").info.variants
+    for number in (1, 2):
+        append_records(path, [new_entry("tried", f"Number {number}.", files_of(variants), {"run": "r"}, by="Ada")])
+
+    def read(path: Path) -> None:
+        for one in read_ledger(path).entries:
+            files_text(one)
+
+    pictured = write_run(make_run(place / "pictured", prompts=2, samples=1, variants=("base",)), place / "pictured")
+    pictures = keep_pictures(load_run(pictured), ["base"], place / "b.json").folder / "pictures.json"
+
+    def look(path: Path) -> None:
+        for file, sha256 in find_pictures(str(place / "b.json"), "fake-0000").files.values():
+            with contextlib.suppress(OSError, ImageFileError):
+                frozen_bytes(file, sha256)
+        read_index(path.parent)
+
+    merged = place / "merged.safetensors"
+    recipe = {
+        "models": [{"source": "a.safetensors", "files": [{"component": "unet", "sha256": "0" * 64}]}],
+        "vae": None,
+    }
+    recipe |= {"loras": [{"path": "b.safetensors", "sha256": "1" * 64, "weight": 0.5}]}
+    save_file({"x": np.zeros(1, np.float32)}, merged, {"hotart.recipe": json.dumps(recipe), "modelspec.license": "mit"})
+
+    def tell(path: Path) -> None:
+        variant = Variant(name="v", checkpoint=str(path))
+        found = find_sources(variant, msgspec.structs.replace(variants[0], name="v", files=()), None, {})
+        work_out([Licensed(one.name, one.licence) for one in found])
+
+    return [
+        _kind("ledger", "lines", path, read, _with_id),
+        _kind("baseline-pictures", "json", pictures, look),
+        _kind("merged-header", "safetensors", merged, tell),
+    ]
+
+
+def _with_id(rng: random.Random, data: bytes) -> bytes:
+    """A ledger whose ids fit what was changed in its lines, so that the fields are looked at."""
+    lines = []
+    for line in data.split(b"\n"):
+        try:
+            table = documents.loads(line.decode())
+            table["id"] = documents.sha256_of(documents.canonical({**table, "id": ""}))
+            line = documents.dumps(table).encode()
+        except (ValueError, TypeError, RecursionError):
+            pass
+        lines.append(line)
+    return b"\n".join(lines)
 
 
 def _signed(rng: random.Random, data: bytes) -> bytes:
