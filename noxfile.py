@@ -52,7 +52,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def light(session: nox.Session) -> None:
-    """Use ``list``, ``compare``, ``plot``, ``report``, ``baseline`` and ``gate`` where there is no torch.
+    """Use ``list``, ``compare``, ``plot``, ``report``, ``baseline``, ``gate`` and ``card`` where there is no torch.
 
     They need no model. A report is read and a list is asked for far more often than a run is made; neither waits
     for torch, and a laptop without it can do both. A room that imports torch too early fails here.
@@ -78,6 +78,7 @@ def light(session: nox.Session) -> None:
     frozen = str(place / "baseline.json")
     session.run("hotart-bench", "baseline", f"{run}-old", "-o", frozen, "--by", "nox", "--replace", "--why", "anew")
     session.run("hotart-bench", "gate", f"{run}-new", "--baseline", frozen)
+    session.run("hotart-bench", "card", run, "--variant", "spo", "-o", str(place / "card" / "README.md"))
 
 
 @nox.session

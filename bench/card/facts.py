@@ -87,7 +87,7 @@ class CardFacts:
     """What it was compared with, in words; empty where nothing was."""
     family: Family | None
     relation: str | None
-    """``merge``, ``finetune``; None where nothing tells."""
+    """``merge``; None where nothing tells."""
     base_models: tuple[str, ...]
     what: tuple[str, ...]
     """What it is, in sentences."""
