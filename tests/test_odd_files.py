@@ -201,6 +201,8 @@ OPENERS = {
     "bench/suite/tokens.py": "a vocabulary that comes with a package",
     "bench/suite/training_prompts.py": "a list that comes with the package",
     "bench/report/__init__.py": "templates that come with the package",
+    "bench/votes/page.py": "templates that come with the package",
+    "bench/plots/sheet.py": "a font that comes with a package",
     "bench/mini/weights.py": "the manifest that comes with the package",
     "bench/store/object_store.py": "the working folder that this program fills",
     "bench/lora/parse.py": "one number of a file whose header was read",

@@ -85,7 +85,10 @@ VERBS = {
     "measure": ("bench.cli.measure:measure", "Time the variants and their memory, each in fresh processes."),
     "report": ("bench.cli.report:report", "Write report.html, report.md and the plots of a run or a grid anew."),
     "compare": ("bench.cli.compare:compare", "Paired differences between variants, or between two runs."),
-    "plot": ("bench.cli.plot:plot", "Draw the comparison plots of a run, of two, or of a grid."),
+    "plot": (
+        "bench.cli.plot:plot",
+        "Draw the comparison plots of a run, of two, or of a grid; or its images on a sheet.",
+    ),
     "gate": ("bench.cli.gate:gate", "Verdicts: did a variant lose more than is allowed?"),
     "baseline": ("bench.cli.baseline:baseline", "Freeze a run into one small file that gates compare with."),
     "steps": ("bench.cli.steps:steps", "Which denoising steps a model improves: the predicted image at each, scored."),

@@ -67,7 +67,7 @@ def plot(
       hotart-bench plot reports/runs/mini -o figures --format svg
       hotart-bench plot runs/new runs/old -o figures --dpi 300
       hotart-bench plot reports/runs/mini --sheet --prompts 8 --samples 2
-      hotart-bench plot reports/runs/mini --contact --variants spo --format webp --side 512
+      hotart-bench plot reports/runs/mini --contact --variants spo
     """
     if sheet or contact:
         if run2 is not None:

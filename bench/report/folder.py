@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench import formatting
+from bench import documents, formatting
 from bench.compare import compare_run
 from bench.errors import UsageError
 from bench.records import Progress, Render, Run
@@ -126,7 +126,7 @@ def _webp(image: Image.Image, side_px: int) -> bytes:
 
 def _put(data: bytes, path: Path) -> None:
     """The copy of an image, written where it is not there or another one."""
-    if path.is_file() and path.read_bytes() == data:
+    if path.is_file() and documents.read_bytes(path, documents.IMAGE_BYTES) == data:
         return
     make_folder(path.parent)
     write_whole(path, data)

@@ -66,7 +66,7 @@ def open_server(folder: Path, port: int) -> VoteServer:
 
 
 def _saving_page(folder: Path) -> bytes:
-    page = (folder / PAGE).read_text(encoding="utf-8")
+    page = documents.read_text(folder / PAGE)
     if SAVES not in page:
         raise UsageError(f"{folder / PAGE}: is not a page of this version.", "hotart-bench vote make RUN -o DIR")
     return page.replace(SAVES, SAVES.replace('content=""', f'content="{VOTES}"')).encode()
@@ -100,7 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path in ("/", f"/{PAGE}"):
             self._answer(HTTPStatus.OK, server.page, "text/html; charset=utf-8")
         elif name in server.pictures:
-            self._answer(HTTPStatus.OK, (server.folder / PICTURES / name).read_bytes(), "image/webp")
+            data = documents.read_bytes(server.folder / PICTURES / name, documents.IMAGE_BYTES)
+            self._answer(HTTPStatus.OK, data, "image/webp")
         else:
             self._answer(HTTPStatus.NOT_FOUND, b"There is nothing here.\n", "text/plain")
 
