@@ -87,7 +87,7 @@ VERBS = {
     "compare": ("bench.cli.compare:compare", "Paired differences between variants, or between two runs."),
     "plot": (
         "bench.cli.plot:plot",
-        "Draw the comparison plots of a run, of two, or of a grid; or its images on a sheet.",
+        "Draw the plots of a run, of two, or of a grid; or its images on a sheet.",
     ),
     "gate": ("bench.cli.gate:gate", "Verdicts: did a variant lose more than is allowed?"),
     "baseline": ("bench.cli.baseline:baseline", "Freeze a run into one small file that gates compare with."),

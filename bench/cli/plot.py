@@ -60,7 +60,7 @@ def plot(
         typer.Option("--side", metavar="PX", help="Of a sheet: longest side of an image, 32 to 4096.  [default: 256]"),
     ] = None,
 ) -> int:
-    """Draw the comparison plots of a run, of two, or of a grid; or its images on a sheet.
+    """Draw the plots of a run, of two, or of a grid; or its images on a sheet.
 
     Examples:
       hotart-bench plot reports/runs/mini
