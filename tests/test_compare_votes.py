@@ -223,6 +223,7 @@ def test_labels_are_as_long_as_tells_them_apart():
         "12345678": "Ben",
     }
     assert labels({"abcdef01": ""}) == {"abcdef01": "no name (abcdef)"}
+    assert labels({"abcdef01": "A\n::error::x\x1b"}) == {"abcdef01": "A ::error::x"}
 
 
 def test_twenty_thousand_votes_are_counted_in_seconds(tmp_path):
