@@ -346,6 +346,8 @@ def _strengths(run: Run, votes: Sequence[Vote], prompts: Mapping[str, Prompt], l
     own = [one for one in votes if one.left in names]
     if len(names) < 2 or len({prompts[one.prompt_id].unit for one in own}) < 2:
         return _Fitted()
+    if {one.choice for one in own} in ({"left"}, {"right"}):
+        return _Fitted()  # the side alone explains them all: its log odds would be infinite
     fit = fit_votes(
         [(names.index(one.left), names.index(one.right)) for one in own],
         [2 * _points(one, one.left) - 1 for one in own],

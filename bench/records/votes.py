@@ -214,7 +214,8 @@ class VoteResults(Record, frozen=True):
     voters: tuple[Voter, ...]
     pairs: tuple[VotedPair, ...]
     strengths: tuple[VotedStrength, ...]
-    """Of variants that are connected by votes, the strongest first; empty under two prompts."""
+    """Of variants that are connected by votes, the strongest first; empty under two prompts, and where every vote is
+    for the picture on one side."""
     reasons: tuple[VotedReason, ...]
     """In the suite's order of variants, the commonest reason first."""
     tie: float | None
