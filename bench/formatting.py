@@ -284,6 +284,11 @@ def script_json(value: Any) -> str:
     return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def one_line(text: str) -> str:
+    """``text`` with one space for each run of spaces, line ends, control and other characters that print nothing."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
 def plain(text: str) -> str:
     """``text`` with a replacement character (U+FFFD) for each that is no text: controls, surrogates, U+FFFE, U+FFFF.
 

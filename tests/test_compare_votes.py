@@ -145,6 +145,15 @@ def test_few_voters_speak_for_themselves(tmp_path):
     assert {one.interval.method for one in results.pairs} == {"t over prompts, for these voters only"}
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_first_votes_that_are_all_for_one_side_give_a_share_and_no_strengths(agreed, side):
+    own = [one for one in agreed.votes if one.kind == "pair" and {one.left, one.right} == {"base", "spo"}]
+    first = next(one for one in own if one.choice == side)
+    second = next(one for one in own if one.choice == side and one.prompt_id != first.prompt_id)
+    results = vote_results(replace(agreed, votes=(first, second)))
+    assert (results.pairs[0].wins, results.strengths, results.left) == (2, (), None)
+
+
 def test_votes_needed_are_fewer_for_a_wider_margin(mixed):
     fine, coarse = (vote_results(mixed, margin=margin).pairs[0].needed for margin in (0.02, 0.04))
     assert fine == pytest.approx(4 * coarse, abs=4)
@@ -223,6 +232,7 @@ def test_labels_are_as_long_as_tells_them_apart():
         "12345678": "Ben",
     }
     assert labels({"abcdef01": ""}) == {"abcdef01": "no name (abcdef)"}
+    assert labels({"abcdef01": "A\n::error::x\x1b"}) == {"abcdef01": "A ::error::x"}
 
 
 def test_twenty_thousand_votes_are_counted_in_seconds(tmp_path):

@@ -16,7 +16,6 @@ from bench.compare.attribution import attribute_steps
 from bench.compare.finding import find_in_run
 from bench.compare.grid import compare_grid
 from bench.compare.sweep import PIXEL_SHIFT, sweep_curve
-from bench.compare.vote_tables import vote_notes
 from bench.compare.votes import vote_results
 from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.formatting import argument
@@ -500,12 +499,15 @@ def _worse(run: Run, finding: Finding | None, deltas: Mapping[str, Delta], name:
 
 
 def _votes(run: Run, name: str) -> tuple[str, ...]:
-    """What people voted on the variant and each other one, and how to read it; () where nobody voted."""
+    """What people voted on the variant and each other one, and whose votes; () where nobody voted.
+
+    Without the notes below tables, which a card does not have.
+    """
     results = vote_results(run)
     if results is None:
         return ()
     said = [_voted(one, name) for one in results.pairs if name in (one.candidate, one.reference)]
-    return (*said, *vote_notes(results)) if said else ()
+    return (*said, *results.notes) if said else ()
 
 
 def _voted(one: VotedPair, name: str) -> str:

@@ -161,5 +161,5 @@ def status(run: Run, margin: Margin = 5.0, json: AsJson = False) -> int:
         return DONE
     left_out = [f"{one.label} {one.left_out}." for one in results.voters if one.left_out]
     tables = [voter_table(results), *vote_tables(results, margin)]
-    print_tables("table", tables, [*left_out, *vote_notes(results)])
+    print_tables("table", tables, [*left_out, *vote_notes(results, names=True)])
     return DONE

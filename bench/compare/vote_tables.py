@@ -106,9 +106,11 @@ def voter_table(results: VoteResults) -> Table:
     return plural(len(rows), "voter"), {**columns, "counts": "name"}, rows
 
 
-def vote_notes(results: VoteResults) -> list[str]:
-    """What stands below the tables."""
+def vote_notes(results: VoteResults, *, names: bool = False) -> list[str]:
+    """What stands below the tables; ``names`` says that those who are left out are named there already."""
     notes = list(results.notes)
+    if not names and any(one.left_out for one in results.voters):
+        notes.append("hotart-bench vote status names whose votes are not counted.")
     if results.strengths:
         notes.append("Strength by votes: log odds of a vote, by Davidson's model with ties.")
     if results.left is not None and results.left_interval is not None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bench import stats
 from bench.compare.pairing import ImageScores, usable_scores
-from bench.formatting import percent, plural
+from bench.formatting import one_line, percent, plural
 from bench.records import (
     VOTES_METRIC,
     FrozenVariant,
@@ -130,6 +130,7 @@ def judge_voters(votes: Sequence[Vote]) -> tuple[Voter, ...]:
 
 def labels(names: Mapping[str, str]) -> dict[str, str]:
     """What voters are called, by their id: the name, and where two have it or none, the beginning of the id."""
+    names = {voter: one_line(name) for voter, name in names.items()}
     known = list(names.values())
     long = next((size for size in range(SHORT_ID, 64) if len({voter[:size] for voter in names}) == len(names)), 64)
     return {
@@ -345,6 +346,8 @@ def _strengths(run: Run, votes: Sequence[Vote], prompts: Mapping[str, Prompt], l
     own = [one for one in votes if one.left in names]
     if len(names) < 2 or len({prompts[one.prompt_id].unit for one in own}) < 2:
         return _Fitted()
+    if {one.choice for one in own} in ({"left"}, {"right"}):
+        return _Fitted()  # the side alone explains them all: its log odds would be infinite
     fit = fit_votes(
         [(names.index(one.left), names.index(one.right)) for one in own],
         [2 * _points(one, one.left) - 1 for one in own],
@@ -452,8 +455,7 @@ def _notes(found: Counted, people: int) -> list[str]:
     if out:
         who = f"{len(out)} of {plural(len(found.voters), 'voter')}"
         notes.append(
-            f"Not counted: {who}, by the rule that at least {percent(LEAST_RIGHT)} of the broken pictures are seen. "
-            "hotart-bench vote status names them."
+            f"Not counted: {who}, by the rule that at least {percent(LEAST_RIGHT)} of the broken pictures are seen."
         )
     edited = sum(one.edited for one in found.voters)
     if edited:

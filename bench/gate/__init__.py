@@ -26,6 +26,7 @@ from bench.metrics.training_data import overlap_with
 from bench.records import (
     SCHEMA,
     VOTES_METRIC,
+    VOTES_UNJUDGED,
     Baseline,
     FrozenRound,
     FrozenVariant,
@@ -296,9 +297,9 @@ def _unvoted(sides: Sides, paths: Labels, pairs: Sequence[tuple[str, str]]) -> l
     )
     if lacking:
         again = f"hotart-bench vote make {argument(paths[0])} -o DIR"
-        return [f"The limit on votes is not judged yet: nobody voted on {listed(lacking)}; {again}."]
+        return [f"{VOTES_UNJUDGED} yet: nobody voted on {listed(lacking)}; {again}."]
     named = [pair[0] for pair in pairs if not _is_voted_on(sides, pair) and _has_votes(sides, pair[0])]
-    notes = [f"The limit on votes is not judged for {listed(named)}: the baseline has no votes on it."] if named else []
+    notes = [f"{VOTES_UNJUDGED} for {listed(named)}: the baseline has no votes on it."] if named else []
     return notes + _few_voters(sides, paths)
 
 

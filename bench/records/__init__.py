@@ -31,6 +31,7 @@ from bench.records.base import (
 from bench.records.estimates import MemoryEstimate, MetricPlan, PlannedRun, PlannedSize, SizePlan, TimeEstimate
 from bench.records.finding import GAINS, Finding, FindingMetric, FindingWord, Reading
 from bench.records.gate import (
+    VOTES_UNJUDGED,
     Acceptance,
     Baseline,
     Calibration,
@@ -169,6 +170,7 @@ __all__ = [
     "VOTES_KIND",
     "VOTES_METRIC",
     "VOTES_SCHEMA",
+    "VOTES_UNJUDGED",
     "Acceptance",
     "Additivity",
     "Answer",

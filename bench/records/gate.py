@@ -16,6 +16,10 @@ Outcome = Literal["pass", "fail", "inconclusive", "invalid"]
 """A gate as a whole has its worst outcome: invalid, then fail, then inconclusive, then pass."""
 
 
+VOTES_UNJUDGED = "The limit on votes is not judged"
+"""How a gate's note begins where there is such a limit and nobody voted."""
+
+
 class WorstPrompt(Record, frozen=True):
     """A prompt on which the candidate lost most."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -83,6 +84,13 @@ class CastVote(Record, frozen=True):
     ms: Annotated[int, msgspec.Meta(ge=0, le=10**12)]
     """From the moment that both pictures were there, in milliseconds."""
     at: Moment
+
+    def __post_init__(self) -> None:
+        """Refuses what looks like a time and is none, such as the 30th of February."""
+        try:
+            datetime.fromisoformat(self.at)
+        except ValueError as error:
+            raise ValueError(f"at: {self.at!r} is no time that exists ({error})") from error
 
 
 class VotesFile(Record, frozen=True):
@@ -206,7 +214,8 @@ class VoteResults(Record, frozen=True):
     voters: tuple[Voter, ...]
     pairs: tuple[VotedPair, ...]
     strengths: tuple[VotedStrength, ...]
-    """Of variants that are connected by votes, the strongest first; empty under two prompts."""
+    """Of variants that are connected by votes, the strongest first; empty under two prompts, and where every vote is
+    for the picture on one side."""
     reasons: tuple[VotedReason, ...]
     """In the suite's order of variants, the commonest reason first."""
     tie: float | None

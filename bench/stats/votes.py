@@ -273,13 +273,16 @@ def fit_votes(
         level: two-sided coverage.
 
     Raises:
-        ValueError: fewer than 2 players, or 2 prompts.
+        ValueError: fewer than 2 players, or 2 prompts; every vote is for the left one or every one for the right one,
+            where g would be infinite.
 
     Source: R. R. Davidson, JASA 65 (1970); side: R. R. Davidson and R. J. Beaver, Biometrics 33 (1977); K.-Y. Liang and
     S. L. Zeger, Biometrika 73 (1986); Cameron, Gelbach and Miller (2011).
     """
     if players < 2 or len(set(prompts)) < 2:
         raise ValueError("strengths need 2 players and 2 prompts")
+    if set(finite(outcomes) * finite(sides)) in ({1.0}, {-1.0}):
+        raise ValueError("strengths need votes for both sides, or a tie")
     table = _table(np.asarray(pairs), finite(outcomes), finite(sides), players)
     estimate = _maximise(table)
     scores, curvature = _scores(table, estimate)

@@ -20,7 +20,10 @@ import msgspec
 
 from bench import documents
 from bench.comparability import refuse_other_protocol
+from bench.errors import IncomparableError, InvalidError
 from bench.records import (
+    VOTES_METRIC,
+    VOTES_UNJUDGED,
     Answer,
     FoundFaces,
     Gate,
@@ -302,9 +305,27 @@ class RunFolder:
         """Append to ``answers.jsonl``, from which scores are made; on the disk on return."""
         self._append(self._answers, tuple(records), gated=False)
 
-    def append_votes(self, records: Iterable[Vote]) -> None:
-        """Append to ``votes.jsonl``; on the disk on return."""
-        self._append(self._votes, tuple(records))
+    def append_votes(self, records: Iterable[Vote]) -> bool:
+        """Append to ``votes.jsonl``; on the disk on return.
+
+        A gate without a limit on votes stays. Returns whether a gate's verdict was taken out.
+        """
+        found = tuple(records)
+        outdated = bool(found) and self._has_gate_on_votes()
+        self._append(self._votes, found, gated=outdated)
+        return outdated
+
+    def _has_gate_on_votes(self) -> bool:
+        """Whether the last gate judged votes, or would have; true of a file that cannot be read as a gate."""
+        try:
+            gate = read_gate(self.path)
+        except (InvalidError, IncomparableError):
+            return True
+        if gate is None:
+            return False
+        judged = any(one.name == VOTES_METRIC for one in gate.verdicts)
+        unjudged = any(note.startswith(VOTES_UNJUDGED) for note in gate.notes)
+        return judged or unjudged or any(limit.name == VOTES_METRIC for limit in self.run().info.suite.limits)
 
     def _append(self, journal: Journal[R], records: tuple[R, ...], *, gated: bool = True) -> None:
         self._move_old_run_aside()

@@ -10,6 +10,7 @@
   let votes = []; // in the order in which they were cast
   let order = [];
   let at = 0; // place in the order
+  let failed = new Set(); // ids of pairs of which a picture could not be shown
   let shownAt = 0;
   let ready = false;
   let unsaved = false; // since the last file or answer of the server
@@ -134,13 +135,24 @@
     voter = who;
     votes = kept(votesName(voter.id), []);
     order = orderOf(voter.id);
-    const cast = new Set(votes.map((one) => one.pair));
-    at = order.findIndex((pair) => !cast.has(pair.id));
-    if (at < 0) at = order.length;
+    failed = new Set();
+    at = -1;
+    forward();
     next();
   };
+  // To the next pair without a vote.
+  const forward = () => {
+    const cast = new Set(votes.map((one) => one.pair));
+    do at += 1;
+    while (at < order.length && cast.has(order[at].id));
+  };
+  const told = () => {
+    const many = votes.length;
+    const lost = failed.size ? `; ${failed.size} could not be shown` : "";
+    return many === order.length ? `You voted on ${many} pairs, which are all.` : `You voted on ${many} of ${order.length} pairs${lost}.`;
+  };
   const next = () => {
-    byId("told").textContent = `You voted on ${votes.length} pairs, which are all.`;
+    byId("told").textContent = told();
     byId("send").hidden = Boolean(saves);
     if (at >= order.length) {
       ready = false;
@@ -168,11 +180,16 @@
       if (order[at] !== pair) return;
       byId("trouble").textContent = "A picture of this pair cannot be shown. Its vote is left out.";
       byId("trouble").hidden = false;
-      at += 1;
-      setTimeout(next, 1500);
+      failed.add(pair.id);
+      forward();
+      const place = at;
+      setTimeout(() => {
+        if (at === place && !byId("vote").hidden) next();
+      }, 1500);
       return;
     }
     if (order[at] !== pair) return;
+    failed.delete(pair.id);
     byId("pair").classList.remove("waiting");
     shownAt = performance.now();
     ready = true;
@@ -190,12 +207,14 @@
     unsaved = true;
     keep(votesName(voter.id), votes);
     send();
-    at += 1;
+    forward();
     next();
   };
   const back = () => {
-    if (at === 0) return;
-    at -= 1;
+    let place = at - 1;
+    while (place >= 0 && failed.has(order[place].id)) place -= 1;
+    if (place < 0) return;
+    at = place;
     next();
   };
   const enlarge = (side) => {

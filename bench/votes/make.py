@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -98,6 +99,7 @@ def make_page(
     drawn = secrets.randbits(64) if seed is None else seed
     rng = random.Random(hashlib.sha256(f"{drawn}:{run.info.id}:{len(before)}".encode()).digest())
     units, notes = _units(run, chosen, rng)
+    notes += _uneven(chosen)
     if not units:
         raise InvalidError(
             f"{run.path}: no image has a picture on both sides of {listed(f'{one}:{other}' for one, other in chosen)}.",
@@ -144,7 +146,8 @@ def _chosen_pairs(run: Run, pairs: Sequence[tuple[str, str]] | None) -> tuple[tu
 
 
 def _new_id(rng: random.Random) -> str:
-    return rng.randbytes(8).hex()
+    """16 hex digits, hashed: plain random numbers of a page would give the generator's state, and so all sides."""
+    return hashlib.sha256(rng.randbytes(32)).hexdigest()[:16]
 
 
 def _units(run: Run, pairs: Sequence[tuple[str, str]], rng: random.Random) -> tuple[list[_Unit], list[str]]:
@@ -162,7 +165,8 @@ def _units(run: Run, pairs: Sequence[tuple[str, str]], rng: random.Random) -> tu
             }
             both = [(found[one], found[other]) for one, other in pairs if one in found and other in found]
             if both:
-                units.append(tuple(_pair("pair", _Side(one), _Side(other), rng) for one, other in both))
+                mixed = rng.sample(both, len(both))  # or a pair's place in its unit would tell its variants
+                units.append(tuple(_pair("pair", _Side(one), _Side(other), rng) for one, other in mixed))
     planned = len(run.info.suite.prompts) * run.info.suite.samples
     notes = []
     if lost:
@@ -171,6 +175,18 @@ def _units(run: Run, pairs: Sequence[tuple[str, str]], rng: random.Random) -> tu
     if len(units) < planned:
         notes.append(f"{planned - len(units):,} of {planned:,} images of the plan have no pair of pictures.")
     return units, notes
+
+
+def _uneven(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """A note where how often a picture is shown tells something of its variant."""
+    times = Counter(name for pair in pairs for name in pair)
+    if len(set(times.values())) < 2:
+        return []
+    (often, most), (seldom, least) = times.most_common()[0], times.most_common()[-1]
+    return [
+        f"Of {len(pairs)} pairs of an image {often} is in {most} and {seldom} in {least}: who sees them all can tell "
+        "these two by how often a picture comes. Pairs with each variant equally often hide that (--pairs A:B,C:B,C:A)."
+    ]
 
 
 def _is_there(folder: Path, render: Render) -> bool:
@@ -200,7 +216,7 @@ def _rounds(units: Sequence[_Unit], rng: random.Random) -> list[list[_Unit]]:
     rounds = []
     for number, part in enumerate(parts):
         other = rng.choice(parts[(number + max(1, many // 2)) % many])
-        repeat = tuple(_pair("repeat", pair.b, pair.a, rng, pair.side) for pair in other)
+        repeat = tuple(_pair("repeat", pair.b, pair.a, rng, pair.side) for pair in rng.sample(other, len(other)))
         same, whole = (rng.choice(rng.choice(units)) for _ in range(2))
         side = rng.choice((same.a, same.b))
         intact = rng.choice((whole.a, whole.b))

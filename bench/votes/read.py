@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.compare.votes import labels
 from bench.documents import read_document
 from bench.errors import UsageError
-from bench.formatting import argument, listed, plural, quoted
+from bench.formatting import argument, listed, one_line, plural, quoted
 from bench.records import VOTES_KIND, VOTES_SCHEMA, Ballot, CastVote, KeyPair, Vote, VotesFile
 from bench.store import RunFolder
 from bench.votes.key import ballots_of, read_key
 
 MOST_SHOWN = 3
+CLOCKS_DIFFER = timedelta(minutes=10)
+"""So far ahead the clock of a voter's browser may be without a word."""
 
 
 class Added(NamedTuple):
@@ -105,7 +109,7 @@ def add_votes(folder: RunFolder, paths: Sequence[Path], *, edited: bool = False)
         file = read_votes(path)
         votes, problems = _votes_of(path, file, ballots, folder.path, edited)
         notes += problems
-        voters[file.voter] = file.name
+        voters[file.voter] = one_line(file.name)
         for vote in votes:
             key = vote.ballot, vote.voter, vote.pair
             before = newest.get(key)
@@ -114,8 +118,12 @@ def add_votes(folder: RunFolder, paths: Sequence[Path], *, edited: bool = False)
                 continue
             counts["new" if before is None else "changed"] += 1
             newest[key] = fresh[key] = vote
-    folder.append_votes(fresh.values())
-    notes += _same_names({one.voter: one.name for one in newest.values()})
+    if folder.append_votes(fresh.values()):
+        notes.append(
+            f"gate.json was taken out: the gate's verdict was of the run before these votes; gate again "
+            f"(hotart-bench gate {argument(folder.path)})."
+        )
+    notes += _same_names({one.voter: one_line(one.name) for one in newest.values()}, voters.values())
     return Added(**counts, voters=tuple(labels(voters).values()), notes=tuple(notes))
 
 
@@ -147,8 +155,21 @@ def _votes_of(
         )
     if twice:
         notes.append(f"{path}: {plural(twice, 'vote')} given again on the same pair; the latest counts.")
+    notes += _future(path, last.values())
     known = [(pairs[vote.pair], vote) for vote in last.values() if vote.pair in pairs]
     return [_vote(file, pair, vote, was_edited) for pair, vote in known], notes
+
+
+def _future(path: Path, votes: Iterable[CastVote]) -> list[str]:
+    """A note on votes of a time that is not yet."""
+    now = f"{datetime.now(UTC) + CLOCKS_DIFFER:%Y-%m-%dT%H:%M:%S.000Z}"
+    late = [vote.at for vote in votes if vote.at > now]
+    if not late:
+        return []
+    return [
+        f"{path}: {plural(len(late), 'vote')} of a time that is not yet (up to {max(late)}): the clock of the browser "
+        "was wrong, and an answer that is given anew before then would not count."
+    ]
 
 
 def _vote(file: VotesFile, pair: KeyPair, vote: CastVote, edited: bool) -> Vote:
@@ -158,7 +179,7 @@ def _vote(file: VotesFile, pair: KeyPair, vote: CastVote, edited: bool) -> Vote:
         ballot=file.ballot,
         pair=pair.id,
         voter=file.voter,
-        name=file.name,
+        name=one_line(file.name),
         kind=pair.kind,
         prompt_id=pair.prompt_id,
         sample=pair.sample,
@@ -175,8 +196,10 @@ def _vote(file: VotesFile, pair: KeyPair, vote: CastVote, edited: bool) -> Vote:
     )
 
 
-def _same_names(names: dict[str, str]) -> list[str]:
-    found = [name for name in dict.fromkeys(names.values()) if name and list(names.values()).count(name) > 1]
+def _same_names(names: dict[str, str], added: Iterable[str]) -> list[str]:
+    """A note on the names of the files that were added that more than one voter has."""
+    times = Counter(names.values())
+    found = [name for name in dict.fromkeys(added) if name and times[name] > 1]
     if not found:
         return []
     return [

@@ -203,6 +203,43 @@ def test_going_back_changes_a_vote_and_reasons_are_kept(
     assert (cast.choice, cast.why) == ("bad", ("composition", "faces and hands"))
 
 
+def to_pair(browser: Chrome, number: int) -> None:
+    waited(browser, f"{READY} && document.querySelector('#progress').textContent.startsWith('Pair {number} ')")
+
+
+def test_a_picture_that_is_gone_is_counted_and_comes_again_without_what_has_a_vote(
+    browser: Chrome, tmp_path: Path, resize
+) -> None:
+    page = make_voted(tmp_path, prompts=2, samples=1, variants=("base", "spo"))[1]
+    many = len(newest_ballot(tmp_path / "run").pairs)
+    resize(1280, 900)
+    begin(browser, (page / "index.html").as_uri(), "Flo")
+    browser.switch_to.active_element.send_keys("t")
+    to_pair(browser, 2)
+    gone = page / browser.execute_script("return document.querySelector('#left').src.split('/').slice(-2).join('/')")
+    data = gone.read_bytes()
+    gone.write_bytes(b"")
+    browser.get((page / "index.html").as_uri())
+    element(browser, "#voters li:last-child button").click()
+    to_pair(browser, 3)
+    browser.switch_to.active_element.send_keys(Keys.BACKSPACE)
+    to_pair(browser, 1)
+    browser.switch_to.active_element.send_keys("b")
+    for number in range(3, many + 1):
+        to_pair(browser, number)
+        browser.switch_to.active_element.send_keys("t")
+    waited(browser, "!document.querySelector('#done').hidden")
+    assert element(browser, "#told").text == f"You voted on {many - 1} of {many} pairs; 1 could not be shown."
+    gone.write_bytes(data)
+    browser.get((page / "index.html").as_uri())
+    element(browser, "#voters li:last-child button").click()
+    to_pair(browser, 2)
+    browser.switch_to.active_element.send_keys("t")
+    waited(browser, "!document.querySelector('#done').hidden")
+    assert element(browser, "#told").text == f"You voted on {many} pairs, which are all."
+    browser.get_log("browser")
+
+
 def test_each_voter_sees_another_order_and_other_sides(browser: Chrome, made: tuple[Path, Path], resize) -> None:
     run, page = made
     resize(1280, 900)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from msgspec.structs import replace
 from report_runs import hostile_run, page_of
-from vote_runs import make_voted, panel
+from vote_runs import careless, cast, make_voted, newest_ballot, panel, write_file
 
 from bench.baseline import freeze
 from bench.card.civitai import civitai_page
@@ -307,6 +307,8 @@ def test_votes_stand_in_the_card_without_the_names_of_voters(tmp_path: Path) -> 
     folder, _ = make_voted(tmp_path)
     with RunFolder.reopen(folder) as opened:
         add_votes(opened, panel(folder, tmp_path / "files", 9))
+        bad = cast(newest_ballot(folder), "ff" * 12, careless)
+        add_votes(opened, [write_file(bad, tmp_path / "bad.json")])
     voted = load_run(folder)
     results = vote_results(voted)
     assert results is not None
@@ -318,6 +320,8 @@ def test_votes_stand_in_the_card_without_the_names_of_voters(tmp_path: Path) -> 
     flipped = next(sentence for sentence in facts(voted, "dpo").votes if "against spo" in sentence)
     assert f"({other.losses} won, {other.ties} tied" in flipped
     text, page = hub_card(card, NONE), civitai_page(card, NONE)
+    assert not [one for one in card.votes if "vote status" in one or "Davidson" in one or "threshold" in one]
+    assert any("by the rule that at least" in one for one in card.votes)
     assert "## Votes" in text
     assert "<h3>Votes</h3>" in page
     assert not re.search(r"\bv0\d\b", text + page)

@@ -49,12 +49,27 @@ def test_status_names_who_is_left_out(cli, voted):
     assert "v8 took a broken picture for as good or better in 2 of 2 pairs." in said.out
     assert "Votes of people" in said.out
     assert "another voter" in said.out
+    assert "Not counted: 1 of 9 voters" in said.out
+    assert "vote status" not in said.out, "it does not send to itself"
+    assert "hotart-bench vote status names whose votes are not counted." in cli("compare", run).out.replace("\n", " ")
     results = json.loads(cli("vote", "status", run, "--json").out)
     assert len(results["voters"]) == 9
     assert [one["voters"] for one in results["pairs"]] == [8, 8, 8]
     wide, narrow = (cli("vote", "status", run, "--margin", margin).out for margin in ("20", "1"))
     assert "enough" in wide
     assert "votes for ±1" in narrow
+
+
+def test_a_voters_name_is_no_command_to_a_ci(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    run, _ = make_voted(tmp_path, prompts=3, variants=("base", "spo"))
+    name = "::error::gone\n::error::all"
+    file = write_file(cast(newest_ballot(run), "ab" * 12, careless, name=name), tmp_path / "a.json")
+    said = [cli("vote", "add", run, file), cli("vote", "status", run)]
+    assert [one.code for one in said] == [0, 0]
+    for one in said:
+        assert "gone ::error::all" in one.out + one.err, "on one line"
+        assert not [line for line in (one.out + one.err).splitlines() if line.lstrip().startswith("::")]
 
 
 def test_compare_shows_votes_in_every_format(cli, voted):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 import re
 from collections import Counter
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 from vote_runs import SEED, make_voted, newest_ballot
 
 from bench.errors import InvalidError, UsageError
-from bench.records import Ballot
+from bench.records import Ballot, KeyPair
 from bench.store import RunFolder, load_run
 from bench.votes.key import KEY
 from bench.votes.make import PICTURES, make_page
@@ -105,6 +106,73 @@ def test_nothing_beside_the_pixels_tells_which_variant_drew_a_picture(made):
     for name in ("size", "time"):
         assert told_apart(clues[name], ballot) == 0.5, f"both of a pair have one {name}"
     assert len({hashlib.sha256(one).digest() for one in data.values()}) == len(data), "no file is there twice"
+
+
+@pytest.fixture(scope="module")
+def made_of_three(tmp_path_factory) -> tuple[Path, Path]:
+    return make_voted(tmp_path_factory.mktemp("three"), prompts=40, samples=1, variants=("base", "dpo", "spo"))
+
+
+def page_units(run: Path, page: Path, kind: str) -> list[list[KeyPair]]:
+    """Of each unit of the page its pairs by the key, in the page's order."""
+    known = {pair.id: pair for pair in newest_ballot(run).pairs}
+    units = [[known[pair["id"]] for pair in unit] for part in page_data(page)["rounds"] for unit in part]
+    return [unit for unit in units if unit[0].kind == kind]
+
+
+def commonest(things: list[str]) -> float:
+    return max(Counter(things).values()) / len(things)
+
+
+def test_with_three_variants_no_place_in_a_unit_and_no_count_tells_one(made_of_three):
+    units = page_units(*made_of_three, "pair")
+    assert {len(unit) for unit in units} == {3}
+    places = [[unit[place] for unit in units] for place in range(3)]
+    clues = {
+        **{
+            f"pair at {place}": commonest(["".join(sorted((pair.a.variant, pair.b.variant))) for pair in pairs])
+            for place, pairs in enumerate(places)
+        },
+        **{
+            f"picture {side} at {place}": commonest([getattr(pair, side).variant for pair in pairs])
+            for place, pairs in enumerate(places)
+            for side in ("a", "b")
+        },
+    }
+    # Of 40 draws from three 26 or more fall alike in one of 10,000 cases.
+    assert {clue: rate for clue, rate in clues.items() if rate >= 0.65} == {}
+    for unit in (*units, *page_units(*made_of_three, "repeat")):
+        times = Counter(side.sha256 for pair in unit for side in (pair.a, pair.b))
+        assert list(times.values()) == [2, 2, 2], "each picture is in as many pairs as the others"
+        assert len({pair.id for pair in unit} | {side.file for pair in unit for side in (pair.a, pair.b)}) == 9
+
+
+def test_a_repeat_does_not_keep_the_order_of_its_unit(made_of_three):
+    firsts = {pair.prompt_id: unit for unit in page_units(*made_of_three, "pair") for pair in unit}
+
+    def order(unit: list[KeyPair]) -> list[set[str]]:
+        return [{pair.a.variant, pair.b.variant} for pair in unit]
+
+    repeats = page_units(*made_of_three, "repeat")
+    assert any(order(unit) != order(firsts[unit[0].prompt_id]) for unit in repeats)
+
+
+def test_names_of_a_page_are_no_plain_output_of_its_generator(made):
+    """Of a Mersenne twister 2,496 bytes in a row give all others, with the sides that were drawn before."""
+    ids = {pair.id for pair in newest_ballot(made[0]).pairs}
+    ids |= {side.file[:16] for pair in newest_ballot(made[0]).pairs for side in (pair.a, pair.b)}
+    rng = random.Random(hashlib.sha256(f"{SEED}:{load_run(made[0]).info.id}:0".encode()).digest())
+    stream = rng.randbytes(200_000).hex()
+    assert [one for one in ids if one in stream] == []
+
+
+def test_pairs_that_hold_one_variant_more_often_are_named(tmp_path):
+    run = write_run(make_run("run", prompts=2, samples=1, variants=("base", "a", "b")), tmp_path / "run")
+    with RunFolder.reopen(run) as folder:
+        uneven = make_page(folder, tmp_path / "page")
+        even = make_page(folder, tmp_path / "even", pairs=[("a", "base"), ("b", "base"), ("b", "a")])
+    assert "base is in 2 and" in uneven.notes[0]
+    assert even.notes == ()
 
 
 def test_a_clue_would_be_found(made):

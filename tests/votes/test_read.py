@@ -8,13 +8,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from fake_gates import make_gate, make_verdict
 from fakes import make_run, write_run
 from msgspec.structs import replace
 from vote_runs import careful, cast, make_voted, newest_ballot, panel, signed, write_file
 
 from bench.errors import IncomparableError, InvalidError, UsageError
-from bench.records import Vote
-from bench.store import RunFolder, load_run
+from bench.records import Limit, Vote
+from bench.store import RunFolder, load_run, read_gate, write_gate
 from bench.votes.read import Added, add_votes, check_of, read_votes
 
 
@@ -74,6 +75,65 @@ def test_two_voters_of_one_name_are_two_and_it_is_said(run, tmp_path):
     assert added.voters == ("Ada (ababab)", "Ada (cdcdcd)")
     assert "told apart by the number" in added.notes[0]
     assert len({vote.voter for vote in load_run(run).votes}) == 2
+
+
+def test_two_of_one_name_are_said_only_of_files_that_are_added(run, tmp_path):
+    ballot = newest_ballot(run)
+    for voter in ("ab" * 12, "cd" * 12):
+        add(run, write_file(cast(ballot, voter, name="Ada"), tmp_path / f"{voter[:4]}.json"))
+    assert add(run, write_file(cast(ballot, "ef" * 12, name="Ben"), tmp_path / "ben.json")).notes == ()
+    assert "told apart by the number" in add(run, tmp_path / "abab.json").notes[0]
+
+
+def test_a_name_is_one_line_without_control_characters(run, tmp_path):
+    file = cast(newest_ballot(run), "ab" * 12, name="Ada\n::error::all is lost\r\x1b[2J\u2028x")
+    added = add(run, write_file(file, tmp_path / "ada.json"))
+    assert added.voters == ("Ada ::error::all is lost [2J x",)
+    assert {vote.name for vote in load_run(run).votes} == set(added.voters)
+
+
+@pytest.mark.parametrize("at", ["9999-99-99T99:99:99.999Z", "2026-02-30T00:00:00.000Z", "2026-01-01T24:01:00.000Z"])
+def test_a_time_that_does_not_exist_is_refused_by_name(run, tmp_path, at):
+    table = msgspec.to_builtins(cast(newest_ballot(run), "ab" * 12))
+    table["votes"][1]["at"] = at
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(table))
+    with pytest.raises(InvalidError, match=rf"votes\[1\]: at: .{at}"):
+        add(run, path)
+
+
+def test_a_time_that_is_not_yet_is_noted(run, tmp_path):
+    file = cast(newest_ballot(run), "ab" * 12)
+    ahead = signed(replace(file, votes=(replace(file.votes[0], at="9998-01-01T00:00:00.000Z"), *file.votes[1:])))
+    added = add(run, write_file(ahead, tmp_path / "a.json"))
+    assert added.new == len(file.votes)
+    assert "1 vote of a time that is not yet (up to 9998-01-01T00:00:00.000Z)" in added.notes[0]
+
+
+ON_VOTES = Limit(name="votes", text="0.05", kind="absolute", amount=0.05)
+
+
+@pytest.mark.parametrize(
+    ("gate", "stays"),
+    [
+        (make_gate(make_verdict()), True),
+        (make_gate(make_verdict(), make_verdict(name="votes", limit=ON_VOTES)), False),
+        (
+            replace(make_gate(make_verdict()), notes=("The limit on votes is not judged yet: nobody voted on r.",)),
+            False,
+        ),
+    ],
+    ids=["none", "judged", "not judged yet"],
+)
+def test_only_a_gate_with_a_limit_on_votes_goes_with_new_votes_and_it_is_said(run, tmp_path, gate, stays):
+    file = write_file(cast(newest_ballot(run), "ab" * 12), tmp_path / "a.json")
+    write_gate(run, gate)
+    notes = add(run, file).notes
+    assert (read_gate(run) == gate) == stays
+    assert any("the gate's verdict was of the run before these votes; gate again" in note for note in notes) != stays
+    write_gate(run, gate)
+    assert add(run, file).notes == (), "nothing was added"
+    assert read_gate(run) == gate
 
 
 def test_a_file_that_was_edited_is_refused_and_taken_only_on_demand(run, tmp_path):
