@@ -13,7 +13,7 @@ from bench.cli.progress import show_progress
 from bench.cli.stages import do_stage
 from bench.cli.targets import find_target
 from bench.errors import InvalidError, UsageError
-from bench.formatting import argument, plural, quantity
+from bench.formatting import argument, continuing, plural, quantity
 from bench.report.folder import folder_bytes, write_folder
 from bench.report.grid import write_grid_report
 from bench.run.status import lost_images
@@ -78,7 +78,7 @@ def _folder(place: Path | str, to: Path | None, quiet: bool) -> int:
         if all(found is None for found in hashes.values()):
             raise InvalidError(
                 f"There is nothing to show: of {plural(len(images), 'image')} no file is there.",
-                f"hotart-bench render {argument(place)}",
+                continuing(run.info.suite, place),
             )
         page = write_folder(run, to, progress)
     left_out = sum(hashes[name] != digest for name, digest in images.items())

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.cli import options
 from bench.cli.options import split_names
 from bench.errors import InvalidError, UsageError
-from bench.formatting import argument, did_you_mean, joined, plural
+from bench.formatting import argument, continuing, did_you_mean, joined, plural
 from bench.plots.sheet import SIDE_PX, Column, Row, columns_of, grid_columns, write_contact_sheet, write_sheet
 from bench.records import Suite
 from bench.store import load_run
@@ -57,18 +57,24 @@ def draw_sheets(
 def _refuse_empty(folder: str, columns: Sequence[Column], rows: Sequence[Row]) -> None:
     """Refuses sheets that no picture would be on."""
     keys = {(prompt.id, sample) for prompt, sample in rows}
-    files = [
-        Path(column.run.path) / one.image
+    shown = [
+        (column.run, Path(column.run.path) / one.image)
         for column in columns
         if column.run is not None
         for one in column.run.renders
         if one.image is not None and one.variant == column.variant and (one.prompt_id, one.sample) in keys
     ]
-    if any(file.is_file() for file in files):
-        return
-    gone = f"the files of all {plural(len(files), 'image')} are gone" if len(files) > 1 else "the image's file is gone"
-    reason = gone if files else "no image of these prompts and variants is rendered"
-    raise InvalidError(f"There is nothing to draw: {reason}.", f"hotart-bench render {argument(folder)}")
+    if not shown:
+        raise InvalidError(
+            "There is nothing to draw: no image of these prompts and variants is rendered.",
+            f"hotart-bench render {argument(folder)}",
+        )
+    if not any(file.is_file() for _, file in shown):
+        run = shown[0][0]
+        raise InvalidError(
+            f"There is nothing to draw: of {plural(len(shown), 'image')} no file is there.",
+            continuing(run.info.suite, run.path),
+        )
 
 
 def _columns(folder: str, variants: str | None) -> tuple[Path, Suite, tuple[Column, ...]]:

@@ -143,5 +143,5 @@ def test_a_sheet_of_which_all_pictures_are_gone_is_not_drawn(cli, folder, flag):
     delete(folder, "spo/*")
     answer = cli("plot", folder, flag, "--variants", "spo", "--prompts", "2")
     assert (answer.code, answer.out) == (5, "")
-    assert "There is nothing to draw: the files of all 2 images are gone." in answer.err
+    assert "There is nothing to draw: of 2 images no file is there." in answer.err
     assert not (folder / "plots").exists()
