@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from bench.baseline import NOT_ACCEPTED, freeze, read_baseline, write_baseline
 from bench.errors import HotartError, IncomparableError, InvalidError, UsageError
+from bench.gate.check import is_timed
 from bench.records import (
     Acceptance,
     Baseline,
@@ -35,6 +36,7 @@ from bench.suite.limits import parse_limits
 
 ACCEPTED = Acceptance(by="Ada <ada@example.org>", time="2025-01-02T03:04:05+00:00")
 GOLDEN = Path(__file__).parent / "golden" / "baseline.json"
+SHIPPED = Path(__file__).parents[1] / "reports" / "baseline-mini.json"
 LIMITS = {"mini-clip": "0.5sd", "end_to_end": "5% floor 20ms"}
 
 
@@ -462,3 +464,9 @@ def test_what_would_not_be_read_is_not_written(frozen: Baseline, tmp_path: Path)
         with pytest.raises(ValueError):
             write_baseline(replace(frozen, variants=(one,)), tmp_path / "baseline.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_shipped_baseline_limits_metrics_and_no_timed_quantity() -> None:
+    limits = read_baseline(SHIPPED).limits
+    assert "mini-clip" in [one.name for one in limits]
+    assert [one.name for one in limits if is_timed(one)] == []

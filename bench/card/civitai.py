@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bench.card.facts import CardFacts, metric_rows, overlaps
+from bench.card.facts import CardFacts, interval_note, metric_rows, overlaps
 from bench.card.pictures import CardPictures
 from bench.report import environment
 
@@ -20,6 +20,7 @@ def civitai_page(card: CardFacts, pictures: CardPictures) -> str:
         pictures=pictures,
         rows=metric_rows(card),
         overlaps=overlaps(card),
+        interval_note=interval_note(card),
         base_model=BASE_MODELS[card.family] if card.family is not None else "",
         short=SHORT,
     )  # fmt: skip

@@ -38,8 +38,8 @@ from bench.records import (
     WindowFront,
     WindowPlace,
 )
-from bench.report.findings import candidate_mean, cells
-from bench.report.gate import against, lead
+from bench.report.findings import TOGETHER, candidate_mean, cells
+from bench.report.gate import against, lead, tally
 from bench.report.grid import order_sentence
 from bench.report.steps import front_sentences, gain_cell, share_cell, window_span
 from bench.report.tables import headline_first
@@ -440,6 +440,27 @@ def metric_rows(card: CardFacts) -> list[dict[str, str]]:
     return rows
 
 
+def interval_note(card: CardFacts) -> str:
+    """Which intervals of a card hold for all metrics together and which for each alone, at which level and by which
+    method; empty where there is none.
+    """
+    found = [one.interval for one in card.means if one.interval is not None]
+    levels = text.joined(list(dict.fromkeys(text.percent(one.level) for one in found)))
+    alone = f"{levels} each, every metric by itself ({text.joined(list(dict.fromkeys(one.method for one in found)))})"
+    rows = [one.interval for one in card.finding.metrics if one.interval is not None] if card.finding else []
+    said = []
+    if rows:
+        said.append(
+            f"The intervals beside the metrics here are of the differences and hold for all "
+            f"{text.plural(len(rows), 'metric')} together: {TOGETHER} ({rows[0].method})."
+        )
+    elif found and card.finding is None:
+        said.append(f"The intervals beside the metrics here are of the means: {alone}.")
+    if found and not card.limited:
+        said.append(f"Those in the model-index of the card for the Hub, of means and of differences, are {alone}.")
+    return " ".join(said)
+
+
 def _reads(one: FindingMetric) -> str:
     return one.reads + (f" ({one.reason})" if one.reason else "")
 
@@ -527,12 +548,16 @@ def _voted(one: VotedPair, name: str) -> str:
 
 
 def _gate_sentences(gate: Gate, name: str) -> tuple[str, ...]:
-    """The gate's outcome on the variant, and a sentence for each verdict that did not pass."""
-    own = [one for one in gate.verdicts if one.candidate == name]
-    lines = [f"Regression gate: {WORDS[gate.outcome]}. {lead(gate)} {against(gate)}"]
-    if not own and gate.verdicts:
-        lines.append(f"None of its verdicts is on {name}.")
-    lines += [f"{one.name}, {WORDS[one.outcome]}: {one.sentence}" for one in worst_first(own) if one.outcome != "pass"]
+    """The gate's outcome on the variant with a sentence for each verdict that did not pass, then that of the whole."""
+    own = worst_first([one for one in gate.verdicts if one.candidate == name])
+    whole = f"{WORDS[gate.outcome]}. {lead(gate)} {against(gate)}"
+    failing = [f"{one.name}, {WORDS[one.outcome]}: {one.sentence}" for one in own if one.outcome != "pass"]
+    if len(own) == len(gate.verdicts):
+        lines = [f"Regression gate: {whole}", *failing]
+    else:
+        variants = text.plural(len({one.candidate for one in gate.verdicts}), "variant")
+        outcome = f"{WORDS[own[0].outcome]}. {tally(own)}" if own else "it has no verdict on it."
+        lines = [f"Regression gate on {name}: {outcome}", *failing, f"The whole gate, on {variants}: {whole}"]
     return tuple(_without_folders(line, (gate.run, gate.baseline)) for line in lines)
 
 

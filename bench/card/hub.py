@@ -12,7 +12,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from bench.card.facts import CardFacts, metric_rows, overlaps
+from bench.card.facts import CardFacts, interval_note, metric_rows, overlaps
 from bench.card.pictures import CardPictures
 from bench.errors import InvalidError
 from bench.formatting import plural
@@ -36,6 +36,7 @@ def hub_card(card: CardFacts, pictures: CardPictures) -> str:
         pictures=pictures,
         rows=metric_rows(card),
         overlaps=overlaps(card),
+        interval_note=interval_note(card),
         fence=_fence(card.recipe),
         version=card.run.info.packages.get("hotart-bench", ""),
     )  # fmt: skip

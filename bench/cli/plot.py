@@ -26,6 +26,9 @@ from bench.report.grid import write_grid_plot
 from bench.store import load_run
 from bench.store.grid import is_grid, load_grid
 
+DPI = 150
+"""Dots per inch of a plot, unless others are asked for."""
+
 
 def plot(
     run: RunFolder,
@@ -37,7 +40,9 @@ def plot(
     format_: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="png, svg or pdf; of a sheet png or webp.")
     ] = "png",
-    dpi: Annotated[int, typer.Option("--dpi", metavar="N", help="Dots per inch of a PNG, 50 to 1200.")] = 150,
+    dpi: Annotated[
+        int | None, typer.Option("--dpi", metavar="N", help="Dots per inch of a PNG, 50 to 1200.  [default: 150]")
+    ] = None,
     sheet: Annotated[
         bool,
         typer.Option("--sheet", help="Instead: the images, prompts down, variants, weights or settings across."),
@@ -72,6 +77,10 @@ def plot(
     if sheet or contact:
         if run2 is not None:
             raise UsageError("A sheet is of one run or grid; leave out RUN2.")
+        if sheet and contact:
+            raise UsageError("--sheet and --contact are two kinds of sheets; give the command once with each.")
+        if dpi is not None:
+            raise UsageError("--dpi is for plots; the size of a sheet is --side, the longest side of an image.")
         for path, note in draw_sheets(
             run, output, format_, contact=contact, prompts=prompts, samples=samples, variants=variants, side_px=side
         ):
@@ -82,6 +91,7 @@ def plot(
         if value is not None:
             raise UsageError(f"{flag} goes with --sheet or --contact.")
     options.check_known((format_,), "--format", get_args(Format), "hotart-bench plot --help")
+    dpi = DPI if dpi is None else dpi
     if is_grid(run) and run2 is None:
         found = load_grid(run)
         for path in write_grid_plot(found, output or Path(found.path) / "plots", cast(Format, format_), dpi):

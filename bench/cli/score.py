@@ -110,7 +110,7 @@ def score(
     elif limits is not None or fresh:
         raise UsageError(f"{'--fresh' if fresh else '--limits'} goes with --images here.")
     else:
-        suite, folder = find_target(str(run_or_suite), output, limit)
+        suite, folder = find_target(str(run_or_suite), output, limit, begun=True)
     do_stage(
         "score",
         suite,

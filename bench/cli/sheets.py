@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.cli import options
 from bench.cli.options import split_names
 from bench.errors import InvalidError, UsageError
-from bench.formatting import argument, did_you_mean, joined, plural
+from bench.formatting import argument, continuing, did_you_mean, joined, plural
 from bench.plots.sheet import SIDE_PX, Column, Row, columns_of, grid_columns, write_contact_sheet, write_sheet
 from bench.records import Suite
 from bench.store import load_run
@@ -33,16 +33,15 @@ def draw_sheets(
 
     Raises:
         UsageError: a flag that cannot be right, a run on an object store, or a sheet that would be too large.
-        InvalidError: no image is there.
+        InvalidError: no image that a sheet would show is there.
         MachineError: a file cannot be written.
     """
     options.check_known((fmt,), "--format of a sheet", FORMATS, "hotart-bench plot --help")
     if is_url(folder):
         raise UsageError(f"A sheet is drawn of images on a disk; copy {folder} to this machine and name the copy.")
     home, suite, columns = _columns(folder, variants)
-    if not any(one.image for column in columns if column.run is not None for one in column.run.renders):
-        raise InvalidError("There is nothing to draw: no image is rendered.", f"hotart-bench render {argument(folder)}")
     rows = rows_of(suite, prompts, 1 if samples is None else samples)
+    _refuse_empty(folder, columns, rows)
     place, side = output or home / "plots", SIDE_PX if side_px is None else side_px
     note = f"{suite.name}, {plural(len({prompt.id for prompt, _ in rows}), 'prompt')}"
     if not contact:
@@ -53,6 +52,29 @@ def draw_sheets(
         name = column.variant if len({one.variant for one in columns}) == len(columns) else f"{number:03d}"
         path = place / f"contact-{name}.{fmt}"
         yield path, write_contact_sheet(column, rows, path, side, note)
+
+
+def _refuse_empty(folder: str, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+    """Refuses sheets that no picture would be on."""
+    keys = {(prompt.id, sample) for prompt, sample in rows}
+    shown = [
+        (column.run, Path(column.run.path) / one.image)
+        for column in columns
+        if column.run is not None
+        for one in column.run.renders
+        if one.image is not None and one.variant == column.variant and (one.prompt_id, one.sample) in keys
+    ]
+    if not shown:
+        raise InvalidError(
+            "There is nothing to draw: no image of these prompts and variants is rendered.",
+            f"hotart-bench render {argument(folder)}",
+        )
+    if not any(file.is_file() for _, file in shown):
+        run = shown[0][0]
+        raise InvalidError(
+            f"There is nothing to draw: of {plural(len(shown), 'image')} no file is there.",
+            continuing(run.info.suite, run.path),
+        )
 
 
 def _columns(folder: str, variants: str | None) -> tuple[Path, Suite, tuple[Column, ...]]:

@@ -43,11 +43,23 @@ def default_folder(suite: Suite) -> Path:
     return RUNS / (suite.name if suite.limit is None else f"{suite.name}-limit-{suite.limit}")
 
 
-def find_target(run_or_suite: str, output: str | None, limit: int | None) -> tuple[Suite, str | Path]:
+def find_target(
+    run_or_suite: str, output: str | None, limit: int | None, *, begun: bool = False
+) -> tuple[Suite, str | Path]:
     """The suite and the run folder that a single stage works on.
 
     A run folder brings the suite it was made with; a suite brings its default folder. A shipped suite's
     name is never taken for a folder; ``./mini`` is one.
+
+    Args:
+        run_or_suite: path or URL of a run, name or file of a suite.
+        output: the run folder, where a suite is named.
+        limit: how many prompts of the suite, likewise.
+        begun: whether the stage needs a run that was begun before.
+
+    Raises:
+        UsageError: it is neither; a flag does not go with it; a run is needed, and lies only in a folder that is called
+            like a shipped suite.
     """
     if not names_run(run_or_suite):
         if is_url(run_or_suite):
@@ -61,13 +73,25 @@ def find_target(run_or_suite: str, output: str | None, limit: int | None) -> tup
                 "hotart-bench list suites",
             )
         suite = read_suite(run_or_suite, limit)
-        return suite, as_place(output) if output else default_folder(suite)
+        place = as_place(output) if output else default_folder(suite)
+        if begun:
+            _refuse_namesake(run_or_suite, place)
+        return suite, place
     for flag, value in (("-o", output), ("--limit", limit)):
         if value is not None:
             raise UsageError(
                 f"{flag} goes with a suite; {run_or_suite} is a run folder: its suite and place are fixed."
             )
     return recorded_suite(run_or_suite), as_place(run_or_suite)
+
+
+def _refuse_namesake(suite: str, place: Path | str) -> None:
+    """Refuses a suite without a run where a run folder of its name lies here: that one may be meant."""
+    if exists(Path(suite) / "run.json") and not is_url(place) and not exists(Path(place) / "run.json"):
+        raise UsageError(
+            f"{place}: there is no run here; {suite} is a shipped suite, and this is its run folder.",
+            f"name the run folder that is here: ./{suite}",
+        )
 
 
 def names_run(name: str) -> bool:

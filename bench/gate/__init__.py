@@ -299,7 +299,7 @@ def _unvoted(sides: Sides, paths: Labels, pairs: Sequence[tuple[str, str]]) -> l
         again = f"hotart-bench vote make {argument(paths[0])} -o DIR"
         return [f"{VOTES_UNJUDGED} yet: nobody voted on {listed(lacking)}; {again}."]
     named = [pair[0] for pair in pairs if not _is_voted_on(sides, pair) and _has_votes(sides, pair[0])]
-    notes = [f"{VOTES_UNJUDGED} for {listed(named)}: the baseline has no votes on it."] if named else []
+    notes = [f"{VOTES_UNJUDGED} for {listed(named)}: {paths[1]} has no votes on it."] if named else []
     return notes + _few_voters(sides, paths)
 
 
@@ -362,7 +362,8 @@ def _left_out(sides: Sides, run: str, pairs: Sequence[tuple[str, str]], one_sess
         and facts.name not in limited
     ]
     if unlimited:
-        notes.append(f"Not checked, since the baseline has no limit on them: {listed(unlimited)}.")
+        whose = "suite" if one_session else "baseline"
+        notes.append(f"Not checked, since the {whose} has no limit on them: {listed(unlimited)}.")
     return notes
 
 

@@ -122,7 +122,7 @@ def write_sheet(columns: Sequence[Column], rows: Sequence[Row], path: Path, side
     _check_size(size, path, side_px, f"{len(rows)} rows of {len(columns)} pictures")
     sheet = Image.new("RGB", size, _GROUND)
     pen, font = ImageDraw.Draw(sheet), _font(layout.font)
-    renders = [_renders(column) for column in columns]
+    renders, put = [_renders(column) for column in columns], []
     for place, column in enumerate(columns):
         left = layout.labels + place * (layout.cell[0] + layout.gap)
         _write(pen, (left, layout.gap), wrapped(column.title, font, layout.cell[0], 3), font, _INK)
@@ -133,8 +133,8 @@ def write_sheet(columns: Sequence[Column], rows: Sequence[Row], path: Path, side
         _write(pen, (layout.gap, top), [_cut(about[0], font, layout.labels - 2 * layout.gap), *about[1:]], font, _INK)
         for at, column in enumerate(columns):
             left = layout.labels + at * (layout.cell[0] + layout.gap)
-            _put(sheet, pen, (left, top), layout, column.run, renders[at].get((prompt.id, sample)))
-    return _finish(sheet, pen, layout, path, f"{note}; {_sizes(columns, side_px)}")
+            put.append(_put(sheet, pen, (left, top), layout, column.run, renders[at].get((prompt.id, sample))))
+    return _finish(sheet, pen, layout, path, f"{note}{_missing(put)}; {_sizes(columns, side_px)}")
 
 
 def write_contact_sheet(column: Column, rows: Sequence[Row], path: Path, side_px: int, note: str) -> str:
@@ -148,15 +148,15 @@ def write_contact_sheet(column: Column, rows: Sequence[Row], path: Path, side_px
     )
     _check_size(size, path, side_px, f"{len(rows)} pictures")
     sheet = Image.new("RGB", size, _GROUND)
-    pen, font, renders = ImageDraw.Draw(sheet), _font(layout.font), _renders(column)
+    pen, font, renders, put = ImageDraw.Draw(sheet), _font(layout.font), _renders(column), []
     _write(pen, (layout.gap, layout.gap), wrapped(column.title, font, size[0] - 2 * layout.gap, 3), font, _INK)
     for place, (prompt, sample) in enumerate(rows):
         left = layout.gap + place % count * across
         top = layout.head + place // count * down
-        _put(sheet, pen, (left, top), layout, column.run, renders.get((prompt.id, sample)))
+        put.append(_put(sheet, pen, (left, top), layout, column.run, renders.get((prompt.id, sample))))
         words = _cut(f"{prompt.id}, sample {sample}", font, layout.cell[0])
         _write(pen, (left, top + layout.cell[1]), [words], font, _SOFT)
-    return _finish(sheet, pen, layout, path, f"{note}; {_sizes([column], side_px)}")
+    return _finish(sheet, pen, layout, path, f"{note}{_missing(put)}; {_sizes([column], side_px)}")
 
 
 # --- sizes ---------------------------------------------------------------------------------
@@ -217,8 +217,8 @@ def _put(
     layout: Layout,
     run: Run | None,
     render: Render | None,
-) -> None:
-    """A picture in the middle of its cell, or why there is none."""
+) -> bool:
+    """A picture in the middle of its cell, or why there is none; whether there is one."""
     width, height = layout.cell
     found = _picture(run, render, max(layout.cell))
     if isinstance(found, str):
@@ -227,9 +227,15 @@ def _put(
         lines = max(1, height // _line(layout.font) - 1)
         at = (place[0] + layout.gap, place[1] + layout.gap)
         _write(pen, at, wrapped(found, font, width - 2 * layout.gap, lines), font, _SOFT)
-        return
+        return False
     fitted = _fitted(found, layout.cell)
     sheet.paste(fitted, (place[0] + (width - fitted.width) // 2, place[1] + (height - fitted.height) // 2))
+    return True
+
+
+def _missing(put: Sequence[bool]) -> str:
+    """How many cells have no picture; empty where each has one."""
+    return "" if all(put) else f", {put.count(False)} of {formatting.plural(len(put), 'picture')} missing"
 
 
 def _picture(run: Run | None, render: Render | None, side_px: int) -> Image.Image | str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from bench import formatting as text
+from bench.compare.finding import ERROR
 from bench.records import Finding, FindingMetric
+
+TOGETHER = f"all upper ends with {text.percent(1 - ERROR)}, and all lower ends"
+"""At which level the intervals of a finding hold, of all its metrics at once."""
 
 
 def word(one: Finding) -> str:
@@ -23,7 +27,7 @@ def how_to_read(one: Finding) -> str:
         return "No metric could be read."
     return (
         f"Differences are {one.candidate} {text.MINUS} {one.reference}, prompts as the unit. The intervals hold "
-        f"together: all upper ends with 95 %, and all lower ends ({found.method}). A gain is shown where one lies "
+        f"together: {TOGETHER} ({found.method}). A gain is shown where one lies "
         "wholly on the better side of 0, a price where it lies wholly beyond the limit. docs/finding.md has the rules "
         "and how often they are wrong."
     )

@@ -95,7 +95,7 @@ def small_pictures(run: Run, target: Path, *, copy: bool, progress: Progress | N
             else:
                 broken[key] = f"The file {render.image} cannot be read: {found}."
     if progress is not None:
-        progress("pictures", len(renders), len(renders))
+        progress("pictures", len(renders), len(renders), f"{len(broken):,} left out" if broken else "")
     _remove_others(target / "small", [Path(one.uri).name for one in pictures.values()])
     return pictures, broken
 

@@ -41,7 +41,7 @@ def lead(gate: Gate) -> str:
     """The outcome of the whole gate in a sentence or two: how many of each, and which ones decide it."""
     strange = unexplained(gate)
     if strange is not None:
-        return strange if not gate.verdicts else f"{strange} {_tally(gate.verdicts)}"
+        return strange if not gate.verdicts else f"{strange} {tally(gate.verdicts)}"
     deciding = [f"{one.name} of {one.candidate}" for one in gate.verdicts if one.outcome == gate.outcome]
     named = text.joined(deciding if len(deciding) <= 4 else [*deciding[:3], f"{len(deciding) - 3} more"])
     shifted = " or shifted" if any(one.shift is not None for one in gate.verdicts) else ""
@@ -52,10 +52,11 @@ def lead(gate: Gate) -> str:
         "invalid": f"The gate gives no verdict, because this could not be checked: {named}.",
     }
     same = " Candidate and reference have the same weights." if all(one.equal_weights for one in gate.verdicts) else ""
-    return f"{says[gate.outcome]} {_tally(gate.verdicts)}{same}"
+    return f"{says[gate.outcome]} {tally(gate.verdicts)}{same}"
 
 
-def _tally(verdicts: Sequence[Verdict]) -> str:
+def tally(verdicts: Sequence[Verdict]) -> str:
+    """How many verdicts there are of each outcome, in a sentence."""
     verbs = {"pass": ("passes", "pass"), "fail": ("fails", "fail")}
     parts = []
     for outcome in MEANINGS:

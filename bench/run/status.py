@@ -37,7 +37,7 @@ from bench.records import (
 )
 from bench.report.facts import cut_notes, doubled_notes, left_out_notes
 from bench.score import missing_scores
-from bench.soundness import is_finished
+from bench.soundness import Hashes, is_finished
 from bench.store import RunFolder, run_id
 from bench.store.reading import image_hashes
 from bench.suite import protocol_digest
@@ -338,32 +338,50 @@ def unfinished(stages: tuple[Stage, ...], work: Work, place: Path | str) -> Inva
 
     Where every image of a variant is gone, its folder was pruned: that is no fault as long as its scores are there.
     """
-    folder, names = work.folder, [variant.name for variant in work.variants]
-    renders = [one for one in folder.renders() if one.variant in names and one.image is not None]
-    hashes = image_hashes(folder.run())
+    run, names = work.folder.run(), [variant.name for variant in work.variants]
+    needed = [
+        name for name in names if "score" in stages and missing_scores(work.folder, work.metrics, variants=[name])
+    ]
+    lost = lost_images(run, place, image_hashes(run), variants=names, needed=needed)
+    if lost is not None:
+        return lost
+    left = unrendered(work.suite, work.folder, work.variants, work.options.only) if "render" in stages else 0
+    if left:
+        return InvalidError(f"{place}: {plural(left, 'image')} still to render.", "give the same command again")
+    return None
+
+
+def lost_images(
+    run: Run, place: Path | str, hashes: Hashes, *, variants: Collection[str], needed: Collection[str] = ()
+) -> InvalidError | None:
+    """Which images changed since they were made, or are gone; None where there is no such image.
+
+    Args:
+        run: a run as it was read.
+        place: its path or URL, for the message.
+        hashes: of its images.
+        variants: names of those that are looked at. One whose images are all gone was pruned, which is no fault.
+        needed: names of those that may not even be pruned.
+    """
+    renders = [one for one in run.renders if one.variant in variants and one.image is not None]
     changed = [one for one in renders if hashes[str(one.image)] not in (None, one.sha256)]
     gone = [one for one in renders if hashes[str(one.image)] is None]
-    needed = {one.variant for one in renders if hashes[str(one.image)] is not None}
-    if "score" in stages:
-        needed |= {name for name in names if missing_scores(folder, work.metrics, variants=[name])}
+    kept = {*needed, *(one.variant for one in renders if hashes[str(one.image)] is not None)}
     kinds = (
         ("changed since it was made", "changed since they were made", [str(one.image) for one in changed]),
-        ("is gone", "are gone", [str(one.image) for one in gone if one.variant in needed]),
+        ("is gone", "are gone", [str(one.image) for one in gone if one.variant in kept]),
     )
     said = [
         f"{plural(len(images), 'image')} {one if len(images) == 1 else many} ({listed(images, 3)})"
         for one, many, images in kinds
         if images
     ]
-    if said:
-        return InvalidError(
-            f"{place}: {joined(said)}; scores are missing, or are of what was there before.",
-            _remake(work.suite, place, bool(changed)),
-        )
-    left = unrendered(work.suite, folder, work.variants, work.options.only) if "render" in stages else 0
-    if left:
-        return InvalidError(f"{place}: {plural(left, 'image')} still to render.", "give the same command again")
-    return None
+    if not said:
+        return None
+    return InvalidError(
+        f"{place}: {joined(said)}; scores are missing, or are of what was there before.",
+        _remake(run.info.suite, place, bool(changed)),
+    )
 
 
 def _remake(suite: Suite, place: Path | str, changed: bool) -> str:

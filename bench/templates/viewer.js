@@ -377,7 +377,10 @@ const keys = {
   "\u2212": () => zoomBy(0.8),
   0: () => zoomTo(null),
   1: () => zoomTo(1),
-  "?": () => { byId("keys").open = !byId("keys").open; },
+  "?": () => {
+    byId("keys").open = !byId("keys").open;
+    byId("keys").scrollIntoView({ block: "nearest" }); // below everything else where the view is narrow
+  },
 };
 const moves = { ArrowLeft: [STEP, 0], ArrowRight: [-STEP, 0], ArrowUp: [0, STEP], ArrowDown: [0, -STEP] };
 viewer.addEventListener("keydown", (event) => {

@@ -203,6 +203,22 @@ def test_keys_change_sides_and_tell_of_themselves(page: Chrome) -> None:
         assert word in listed
 
 
+def test_the_key_for_the_keys_shows_them_on_a_narrow_page(page: Chrome, resize: Callable[[int, int], None]) -> None:
+    resize(360, 800)
+    open_first(page)
+    press(page, "?")
+    listed = element(page, "#keys dl")
+    assert "G S B O D" in listed.text
+    top, bottom, right = page.execute_script(
+        "const box = document.getElementById('keys').getBoundingClientRect(); return [box.top, box.bottom, box.right]"
+    )
+    assert 0 <= top < bottom <= 800.5
+    assert right <= 360
+    assert listed.size["height"] > 100
+    press(page, "?")
+    assert not listed.is_displayed()
+
+
 def test_the_address_shows_the_same_again(page: Chrome, address: str) -> None:
     Select(element(page, "#metric")).select_by_visible_text("mini-clip")
     Select(element(page, "#pair")).select_by_visible_text("spo − dpo")

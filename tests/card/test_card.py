@@ -239,6 +239,40 @@ def test_the_gate_of_another_run_is_refused(run: Run) -> None:
         facts(run, gate=replace(gate, run_id="other"))
 
 
+def test_the_gate_on_the_cards_variant_comes_before_the_whole(run: Run) -> None:
+    gate = make_gate(
+        make_verdict("fail", "mini-clip", candidate="dpo", reference="dpo"),
+        make_verdict("pass", "mini-clip"),
+        make_verdict("inconclusive", "mini-aesthetic"),
+        run_id=run.info.id,
+    )
+    first, own, whole = facts(run, gate=gate).gate_sentences
+    assert first == "Regression gate on spo: inconclusive. Of 2 verdicts, 1 passes and 1 is inconclusive."
+    assert own.startswith("mini-aesthetic, inconclusive: ")
+    assert whole.startswith("The whole gate, on 2 variants: failed. More was lost than is allowed: mini-clip of dpo.")
+    none, whole = facts(run, gate=replace(gate, verdicts=gate.verdicts[:1])).gate_sentences
+    assert none == "Regression gate on spo: it has no verdict on it."
+    assert whole.startswith("The whole gate, on 1 variant: failed.")
+
+
+def test_card_and_page_say_which_intervals_hold_together(run: Run, tmp_path: Path) -> None:
+    card = facts(run)
+    count = sum(one.interval is not None for one in card.finding.metrics)
+    together = f"hold for all {count} metrics together: all upper ends with 95 %, and all lower ends ("
+    alone = (
+        "model-index of the card for the Hub, of means and of differences, are 95 % each, every metric by itself (BCa"
+    )
+    for shown in (hub_card(card, NONE), civitai_page(card, NONE)):
+        assert together in shown
+        assert f"{count} metrics together (Bonferroni)" in shown
+        assert alone in shown
+    first = facts(run, "base")
+    assert first.finding is None
+    for shown in (hub_card(first, NONE), civitai_page(first, NONE)):
+        assert "are of the means: 95 % each, every metric by itself (BCa" in shown
+        assert "together" not in shown.split("interval")[-1]
+
+
 def test_the_only_variant_is_told_by_its_gate(tmp_path: Path) -> None:
     own = with_suite(
         make_run(tmp_path / "new", variants=("base",), seed=1), limits=parse_limits({"mini-clip": "0.5sd"})

@@ -95,7 +95,7 @@ def test_the_last_gate_of_the_run_stands_in_the_card_and_is_said(cli, here, tmp_
     assert "The last gate on the run stands in the card: against old.json, fail." in answer.err
     assert answer.code == 0
     assert kept[0].gate is not None
-    assert "Regression gate: failed." in (tmp_path / "README.md").read_text("utf-8")
+    assert ", on 2 variants: failed." in (tmp_path / "README.md").read_text("utf-8")
     assert "The images of base and spo are gone" in answer.err
     assert "6 of 6 pictures are gone" in answer.err
 

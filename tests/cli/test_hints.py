@@ -95,6 +95,18 @@ def test_a_suite_where_a_run_folder_is_meant_is_told_with_the_folder(cli, home, 
     assert "own.toml is a suite file; name its run folder, by default reports/runs/" in answer.err
 
 
+@pytest.mark.parametrize("command", [["report"], ["report", "--folder"], ["score"]])
+def test_a_run_folder_that_is_called_like_a_suite_is_named_where_the_suite_has_no_run(cli, home, blank_plots, command):
+    write_run(make_run("mini", prompts=2), home / "mini")
+    answer = cli(command[0], "mini", *command[1:])
+    assert answer.code == 2
+    assert "reports/runs/mini: there is no run here; mini is a shipped suite" in answer.err
+    assert "name the run folder that is here: ./mini" in answer.err
+    assert not (home / "reports" / "runs" / "mini").exists()
+    if command[0] == "report":
+        assert cli(command[0], "./mini", *command[1:]).code == 0
+
+
 @pytest.mark.parametrize("verb", ["render", "score", "measure", "report"])
 def test_what_is_neither_a_run_nor_a_suite_is_told_with_both(cli, home, verb):
     answer = cli(verb, "min")

@@ -37,6 +37,9 @@ def test_contact_sheets_are_one_a_variant(cli, folder):
         (["--sheet", "--samples", "3"], "--samples is 3; the suite has 2 samples of a prompt."),
         (["--sheet", "--variants", "sop"], "--variants: 'sop' is not one of base, dpo, spo"),
         (["--sheet", "--side", "9000"], "--side is 9000; it may be 32 to 4096 pixels."),
+        (["--sheet", "--contact"], "--sheet and --contact are two kinds of sheets"),
+        (["--sheet", "--dpi", "150"], "--dpi is for plots; the size of a sheet is --side"),
+        (["--contact", "--dpi", "300"], "--dpi is for plots"),
         (["--side", "64"], "--side goes with --sheet or --contact."),
         (["--prompts", "2"], "--prompts goes with --sheet or --contact."),
     ],
@@ -74,3 +77,71 @@ def test_to_goes_with_folder(cli, folder, tmp_path):
     answer = cli("report", folder, "--to", tmp_path / "sent")
     assert answer.code == 2
     assert "--to goes with --folder" in answer.err
+
+
+def delete(folder, pattern):
+    """Deletes images of a run; how many."""
+    files = list((folder / "images").glob(pattern))
+    for file in files:
+        file.unlink()
+    return len(files)
+
+
+@pytest.mark.parametrize("flags", [[], ["--to", "sent"], ["-q"]])
+def test_a_folder_page_without_some_images_ends_as_the_report_does(
+    cli, folder, tmp_path, monkeypatch, blank_plots, flags
+):
+    monkeypatch.chdir(tmp_path)
+    assert delete(folder, "spo/case-00[01]-*") == 4
+    page = tmp_path / "sent" if "--to" in flags else folder / "page"
+    answer = cli("report", folder, "--folder", *flags)
+    assert (answer.code, answer.out) == (5, "")
+    assert "Written without 4 of 24 images: " in answer.err
+    assert "4 images are gone (images/spo/case-000-0.png, " in answer.err
+    assert f"hotart-bench render {folder}" in answer.err
+    assert (page / "index.html").is_file()
+    whole = cli("report", folder)
+    assert (whole.code, whole.err.splitlines()[-2:]) == (5, answer.err.splitlines()[-2:])
+
+
+def test_a_changed_image_ends_the_folder_page_too(cli, folder, blank_plots):
+    (folder / "images" / "dpo" / "case-000-0.png").write_bytes(b"another")
+    answer = cli("report", folder, "--folder")
+    assert answer.code == 5
+    assert "Written without 1 of 24 images: " in answer.err
+    assert "1 image changed since it was made (images/dpo/case-000-0.png)" in answer.err
+
+
+def test_a_pruned_variant_is_no_fault_of_a_folder_page_but_counted(cli, folder, blank_plots):
+    assert delete(folder, "spo/*") == 8
+    answer = cli("report", folder, "--folder", "-q")
+    assert (answer.code, answer.out) == (0, f"{folder}/page/index.html\n")
+    assert "Written without 8 of 24 images: " in answer.err
+
+
+def test_where_all_images_are_gone_there_is_no_folder_page(cli, folder):
+    delete(folder, "*/*")
+    answer = cli("report", folder, "--folder")
+    assert (answer.code, answer.out) == (5, "")
+    assert "There is nothing to show: of 24 images no file is there." in answer.err
+    assert not (folder / "page").exists()
+
+
+def test_missing_pictures_of_a_sheet_are_counted(cli, folder):
+    delete(folder, "spo/case-00[01]-*")
+    answer = cli("plot", folder, "--sheet", "--side", "64")
+    assert answer.code == 0
+    assert answer.err == "fake, 4 prompts, 2 of 12 pictures missing; images of 64 x 64 px, shown at 64 px\n"
+    answer = cli("plot", folder, "--contact", "--samples", "2")
+    assert answer.code == 0
+    assert ["missing" in line for line in answer.err.splitlines()] == [False, False, True]
+    assert "fake, 4 prompts, 4 of 8 pictures missing; " in answer.err
+
+
+@pytest.mark.parametrize("flag", ["--sheet", "--contact"])
+def test_a_sheet_of_which_all_pictures_are_gone_is_not_drawn(cli, folder, flag):
+    delete(folder, "spo/*")
+    answer = cli("plot", folder, flag, "--variants", "spo", "--prompts", "2")
+    assert (answer.code, answer.out) == (5, "")
+    assert "There is nothing to draw: of 2 images no file is there." in answer.err
+    assert not (folder / "plots").exists()

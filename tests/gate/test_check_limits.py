@@ -85,6 +85,10 @@ def test_two_variants_of_one_run():
     found = gate(one, one, [("base", "spo"), ("spo", "base")], baseline="reports/runs/mini", baseline_is_run=True)
     assert [verdict.outcome for verdict in found.verdicts] == ["pass", "fail", "pass", "pass"]
     assert any("dpo of reports/runs/mini" in note for note in found.notes)
+    few = side(limits={"mini-clip": "0.5sd"})
+    notes = gate(few, few, [("spo", "base")], baseline="reports/runs/mini", baseline_is_run=True).notes
+    assert any("since the suite has no limit on them: mini-aesthetic, mini-preference" in note for note in notes)
+    assert not any("baseline" in note for note in notes)
     with pytest.raises(UsageError, match="'spo' cannot be its own reference"):
         gate(one, one, [("spo", "spo")], baseline_is_run=True)
 
@@ -127,7 +131,7 @@ def test_the_baselines_limits_count_and_others_are_a_note():
     (note,) = (note for note in found.notes if note.startswith("Checked by the baseline's limits"))
     assert "mini-clip is 0.5sd there and 9sd here" in note
     assert "mini-preference is not limited there and 1 here" in note
-    assert any("no limit on them: mini-aesthetic, mini-preference" in note for note in found.notes)
+    assert any("the baseline has no limit on them: mini-aesthetic, mini-preference" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
