@@ -58,6 +58,27 @@ def test_two_folders_through_score_report_compare_and_gate(tmp_path: Path, cli) 
     assert json.loads((out / "gate.json").read_text("utf-8"))["outcome"] == "pass"
 
 
+def test_the_sequence_of_the_documents_ends_in_a_verdict(home: Path, cli) -> None:
+    bring(home / "pictures", "new", "old")
+    limits = ("--limits", "blur=0.1sd", "--device", "cpu", "-q")
+    scored = ("score", "--images", "pictures", "--variants", "old,new", "--metrics", "blur")
+    assert cli(*scored, *limits, "-o", "reports/runs/mine").code == 0
+    assert cli("report", "reports/runs/mine", "-q").code == 0
+    assert cli("compare", "reports/runs/mine").code == 0
+    answer = cli("gate", "reports/runs/mine", "--reference", "old", "--candidate", "new")
+    written = json.loads(Path("reports/runs/mine/gate.json").read_text("utf-8"))
+    assert answer.code == {"pass": 0, "inconclusive": 5, "fail": 1}[written["outcome"]], answer.err
+
+
+def test_a_gate_on_pictures_without_limits_names_the_option_that_gives_them(tmp_path: Path, cli) -> None:
+    folder, out = bring(tmp_path / "mine", "new", "old", prompts=2), tmp_path / "run"
+    assert cli("score", "--images", folder, "-o", out, "--metrics", "blur", "--device", "cpu", "-q").code == 0
+    answer = cli("gate", out, "--reference", "old", "--candidate", "new")
+    assert answer.code == 2
+    assert "scored without limits" in answer.err
+    assert "next: hotart-bench score --images DIR --limits NAME=LIMIT, such as blur=0.1sd" in answer.err
+
+
 def test_one_mixed_folder_is_told_apart_by_the_model(tmp_path: Path, cli) -> None:
     folder, out = bring(tmp_path / "mine", "alpha", "beta", mixed=True), tmp_path / "run"
     answer = cli("score", "--images", folder, "-o", out, *FLAGS)
