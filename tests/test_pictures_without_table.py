@@ -79,6 +79,20 @@ def test_a_gate_on_pictures_without_limits_names_the_option_that_gives_them(tmp_
     assert "next: hotart-bench score --images DIR --limits NAME=LIMIT, such as blur=0.1sd" in answer.err
 
 
+def test_pictures_of_two_variants_with_equal_pixels_are_counted(tmp_path: Path, cli) -> None:
+    for model in ("new", "old"):
+        for seed in range(3):
+            other = 100 * (seed == 2 and model == "old")
+            picture = a1111(seed + other, infotext("a fox", model=model, Seed=seed))
+            write(tmp_path / "mine" / model / f"{seed}.png", picture)
+    out = tmp_path / "run"
+    answer = cli("score", "--images", tmp_path / "mine", "-o", out, "--metrics", "blur", "--device", "cpu")
+    assert answer.code == 0, answer.err
+    assert "2 images of several variants with equal pixels, so that nothing differs there: a-fox-" in answer.err
+    assert cli("report", out, "-q").code == 0
+    assert "2 images of several variants with equal pixels" in (out / "report.md").read_text("utf-8")
+
+
 def test_one_mixed_folder_is_told_apart_by_the_model(tmp_path: Path, cli) -> None:
     folder, out = bring(tmp_path / "mine", "alpha", "beta", mixed=True), tmp_path / "run"
     answer = cli("score", "--images", folder, "-o", out, *FLAGS)

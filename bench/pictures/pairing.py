@@ -19,7 +19,7 @@ from bench.errors import IncomparableError, SuiteError
 from bench.formatting import joined, listed, plural
 from bench.pictures.folders import Picture, Pictures
 from bench.pictures.keys import TAGGED, Key, Value, key_of, syntax_of, typed_prompt, unpairable
-from bench.pictures.remarks import EXAMPLES, doubts, left_out_notes, made_by, seed_word, settings_of
+from bench.pictures.remarks import EXAMPLES, doubts, equal_models, left_out_notes, made_by, seed_word, settings_of
 from bench.pictures.variants import Split, in_order, split_variants
 from bench.records import PromptSyntax
 from bench.score.images import ImageFileError, open_picture
@@ -363,7 +363,7 @@ def _about(
         yield f"{plural(count, 'picture')} of {plural(prompts, 'prompt')}, all of one variant."
     if pairing.settings:
         yield f"The pictures say of their settings: {pairing.settings}."
-    for name in kept:
-        own = [one.facts for several in keyed[name].values() for one in several if one.name in used]
-        yield f"{name}: {made_by(own)}."
+    own = {name: [one.facts for one in _all_of({name: keyed[name]}) if one.name in used] for name in kept}
+    yield from (f"{name}: {made_by(said)}." for name, said in own.items())
+    yield from equal_models(own)
     yield from doubts(found, kept)

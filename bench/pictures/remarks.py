@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from bench.formatting import listed, plural
+from bench.formatting import joined, listed, plural
 from bench.pictures.folders import Picture
-from bench.pictures.keys import lora_text, syntax_of
+from bench.pictures.keys import lora_text, own_variant, syntax_of
 from bench.records import PictureFacts
 
 EXAMPLES = 3
@@ -54,6 +54,18 @@ def made_by(own: Sequence[PictureFacts]) -> str:
     if len(loras) == 1 and sum(loras.values()) == len(own):
         return f"{text} with {next(iter(loras))}"
     return f"{text}, with LoRAs that change from prompt to prompt: {listed(loras, EXAMPLES)}"
+
+
+def equal_models(own: Mapping[str, Sequence[PictureFacts]]) -> Iterable[str]:
+    """A sentence on variants whose pictures all name one model, by its hash, with the same LoRAs."""
+    named: dict[tuple[str, frozenset[str]], list[str]] = {}
+    for variant, said in own.items():
+        hashes = {one.model_hash for one in said if not own_variant(one)}  # of ours, variants have parts of their own
+        if len(hashes) == 1 and (digest := hashes.pop()) is not None:
+            named.setdefault((digest, frozenset(lora_text(one.loras, hashes=True) for one in said)), []).append(variant)
+    for (digest, _), names in named.items():
+        if len(names) > 1:
+            yield f"{joined(names)} name the same model ({digest}), so that the same pictures may be compared twice."
 
 
 def doubts(found: Sequence[Picture], kept: Sequence[str]) -> Iterable[str]:

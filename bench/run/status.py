@@ -35,7 +35,7 @@ from bench.records import (
     Suite,
     Variant,
 )
-from bench.report.facts import cut_notes, doubled_notes, left_out_notes
+from bench.report.facts import cut_notes, doubled_notes, equal_partner_notes, left_out_notes
 from bench.score import missing_scores
 from bench.soundness import is_finished
 from bench.store import RunFolder, run_id
@@ -281,6 +281,7 @@ def outcome_of(work: Work, done_before: bool, *, reported: bool) -> Outcome:
         *cut_notes(run),
         *left_out_notes(run.info.suite),
         *doubled_notes(run),
+        *equal_partner_notes(run),
         *_unscored_note(run),
         *_unscored_sets_note(run),
     )

@@ -89,6 +89,20 @@ def test_models_of_one_name_and_two_hashes_are_two(tmp_path: Path) -> None:
     assert list(dict.fromkeys(one.variant for one in found.pairs)) == ["mix-v1", "mix-v1-2"]
 
 
+def test_folders_that_name_one_model_are_said_and_those_of_two_are_not(tmp_path: Path) -> None:
+    for place, second in (("one", "alpha"), ("two", "beta")):
+        fill(tmp_path / place / "a", "alpha", seeds=(1,))
+        fill(tmp_path / place / "b", second, seeds=(1,), start=100)
+    assert "a and b name the same model (616c706861)" in notes(paired(tmp_path / "one"))
+    assert "the same model" not in notes(paired(tmp_path / "two"))
+
+
+def test_folders_of_one_model_with_other_loras_are_two_models(tmp_path: Path) -> None:
+    for number, tag in enumerate(("<lora:glow:0.5>", "<lora:glow:1>")):
+        write(tmp_path / "ab"[number] / "1.png", a1111(number, infotext(f"a fox {tag}")))
+    assert "the same model" not in notes(paired(tmp_path))
+
+
 def test_loras_tell_apart_what_is_equal_without_them(tmp_path: Path) -> None:
     for number, tag in enumerate(("", " <lora:glow:0.5>", " <lora:glow:1>")):
         for place, prompt in enumerate(PROMPTS):
