@@ -306,6 +306,8 @@ def _difference(key: Key, index: Mapping[tuple[object, ...], Key]) -> str:
         return "none has this prompt"
     theirs = dict(near)
     differing = [name for name in dict.fromkeys((*said, *theirs)) if said.get(name) != theirs.get(name)]
+    if "program" in differing and "Automatic" in (said["schedule"], theirs["schedule"]):
+        differing.remove("schedule")  # Automatic is a name of one of the programs alone
     if "seed" in differing:
         return "none of this prompt has its seed"
     told = [name for name in differing if name != "graph"] or ["another part of the graph"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -190,6 +191,14 @@ def test_folders_with_nothing_in_common_are_refused_with_what_each_has(tmp_path:
     assert "new has 6 pictures of 3 prompts, such as 'a fox', seeds 2, 3" in said
     assert "old has 3 pictures of 3 prompts, such as 'a fox', seeds 1" in said
     assert "none of this prompt has its seed" in said
+
+
+def test_automatic_of_another_program_is_no_difference_of_its_own(tmp_path: Path) -> None:
+    said = {"Sampler": "Euler", "Schedule_type": "Automatic"}
+    write(tmp_path / "old" / "1.png", a1111(1, infotext("a fox", Version="neo", **said)))
+    write(tmp_path / "new" / "1.png", a1111(2, infotext("a fox", Sampler="Euler")))
+    with pytest.raises(IncomparableError, match=re.escape("it differs in program (A1111, there Forge).")):
+        paired(tmp_path)
 
 
 def test_a_collection_of_pictures_that_are_no_pairs_is_one_variant(tmp_path: Path) -> None:
