@@ -93,6 +93,14 @@ def test_pictures_of_two_variants_with_equal_pixels_are_counted(tmp_path: Path, 
     assert "2 images of several variants with equal pixels" in (out / "report.md").read_text("utf-8")
 
 
+def test_a_folder_without_pictures_is_told_what_to_do_and_has_no_file_to_correct(tmp_path: Path, cli) -> None:
+    (tmp_path / "empty").mkdir()
+    answer = cli("score", "--images", tmp_path / "empty", "-o", tmp_path / "run", *FLAGS)
+    assert answer.code == 2
+    assert "Correct the file" not in answer.err
+    assert "next: hotart-bench score --images DIR, with a folder that holds pictures" in answer.err
+
+
 def test_one_mixed_folder_is_told_apart_by_the_model(tmp_path: Path, cli) -> None:
     folder, out = bring(tmp_path / "mine", "alpha", "beta", mixed=True), tmp_path / "run"
     answer = cli("score", "--images", folder, "-o", out, *FLAGS)

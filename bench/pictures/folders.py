@@ -22,7 +22,7 @@ from bench.pictures.read import UNKNOWN, read_picture, read_text
 from bench.pictures.values import FIELDS, facts
 from bench.records import PictureFacts, Progress
 from bench.score.images import OPENERS, WORKERS, ImageFileError, header_pixels, kind_of, stream
-from bench.suite.images_table import IMAGE_FILES
+from bench.suite.images_table import IMAGE_FILES, NO_IMAGES
 
 Source = Literal["picture", "text file", "layout", "nothing"]
 """Who says what a picture was made of."""
@@ -81,7 +81,7 @@ def read_pictures(folder: Path, progress: Progress | None = None) -> Pictures:
     """
     paths, left_out = _image_files(folder)
     if not paths:
-        raise SuiteError(f"{folder}: holds no image by its name, which ends in {', '.join(IMAGE_FILES)}.")
+        raise SuiteError(f"{folder}: holds no image by its name, which ends in {', '.join(IMAGE_FILES)}.", NO_IMAGES)
     benchmarks = _benchmarks(folder, paths)
     folders = _variant_folders(folder, paths, benchmarks)
     found: list[Picture] = []
