@@ -115,15 +115,15 @@ def unusable(picture: Picture) -> str | None:
     """Why a picture is none to be compared; None where it is one."""
     said = picture.facts
     if said.edited is not None:
-        return "changed after they were drawn (A1111's Extras)"
+        return "changed after being drawn (A1111's Extras)"
     if GRID_NAMES.fullmatch(picture.path.stem) or {"Script", "X Type"} & said.other.keys():
-        return "grids of pictures"
+        return "a grid of pictures"
     if _too_large(picture):
-        return "far larger than what was asked for: grids, or upscaled after they were drawn"
+        return "far larger than what was asked for: a grid, or upscaled after being drawn"
     if said.prompt is None:
-        return f"their prompt cannot be told: {said.unknown['prompt']}"
+        return f"the prompt cannot be told: {said.unknown['prompt']}"
     if not typed_prompt(said).strip():
-        return "their prompt is empty"
+        return "the prompt is empty"
     return None
 
 
@@ -152,7 +152,7 @@ def _by_key(
     for key, several in keyed.items():
         kept = _without_copies(several, left_out)
         if len(kept) > 1 and variants > 1:
-            why = "equal in all that they say, and yet other pictures"
+            why = "equal to another in all that is said, and yet of other pixels"
             left_out.setdefault(why, []).extend(one.name for one in kept)
         else:
             result[key] = kept
@@ -357,7 +357,7 @@ def _about(
     found = [one for one in pictures.found if one.name in used]
     if len(kept) > 1:
         yield (
-            f"{plural(count, 'picture')} of each of {joined(kept)} were paired by what they say: the same prompt, "
+            f"{plural(count, 'picture')} of each of {joined(kept)}, paired by what they say: the same prompt, "
             f"negative prompt, {seed_word(found)} and settings, {plural(prompts, 'prompt')} in all. Variants are told "
             f"apart by {split.by}; {kept[0]} is the reference."
         )

@@ -88,11 +88,11 @@ def doubts(found: Sequence[Picture], kept: Sequence[str]) -> Iterable[str]:
         if one.size and one.facts.size and one.facts.hires is None and one.size != one.facts.size
     ]
     if sizes:
-        yield f"{plural(len(sizes), 'picture')} have another size than was asked for: {_examples(sizes)}."
+        yield f"{plural(len(sizes), 'picture')} of another size than was asked for: {_examples(sizes)}."
     read = [one.name for one in found if one.facts.notes]
     if read:
         said = dict.fromkeys(note for one in found for note in one.facts.notes)
-        yield f"{plural(len(read), 'picture')} were read with a remark: {'; '.join(list(said)[:EXAMPLES])}."
+        yield f"{plural(len(read), 'picture')} read with a remark: {'; '.join(list(said)[:EXAMPLES])}."
 
 
 def left_out_notes(left_out: Mapping[str, list[str]]) -> list[str]:

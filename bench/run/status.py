@@ -289,7 +289,8 @@ def outcome_of(work: Work, done_before: bool, *, reported: bool) -> Outcome:
         one = f"{failed[0].variant}/{failed[0].prompt_id}: {failed[0].error}"
         notes = (f"{len(failed)} of {len(renders) - absent} images failed, such as {one}.", *notes)
     if absent:
-        notes = (f"{plural(absent, 'sample')} that other variants or prompts have were not given.", *notes)
+        lacking = f"in all {plural(absent, 'image')} fewer"
+        notes = (f"Some prompts, or variants of them, have fewer images than the one with most: {lacking}.", *notes)
     pairs = variant_pairs(run.info.suite) if reported else ()
     return Outcome(
         path=str(folder.path),

@@ -55,7 +55,7 @@ def test_a_folder_for_each_model(tmp_path: Path) -> None:
     for one in found.pairs:
         by_place[one.prompt, one.sample].add(one.image.stem.split("-")[1])
     assert all(len(seeds) == 1 for seeds in by_place.values())  # a pair has one seed
-    assert "6 pictures of each of new and old were paired" in notes(found)
+    assert "6 pictures of each of new and old, paired" in notes(found)
     assert {one.negative for one in found.pairs} == {"blurry"}
 
 
@@ -227,7 +227,7 @@ def test_pictures_without_seeds_have_no_partners(tmp_path: Path) -> None:
         write(tmp_path / name / "x.png", a1111(500 + (name == "new"), infotext("a whale", model=name, Seed=None)))
     found = paired(tmp_path)
     assert len(found.pairs) == 12
-    assert "their seed cannot be told: the picture does not say: new/x.png, old/x.png" in notes(found)
+    assert "the seed cannot be told: the picture does not say: new/x.png, old/x.png" in notes(found)
 
 
 def test_a_batch_of_comfyui_cannot_be_paired_and_one_picture_can(tmp_path: Path) -> None:
@@ -256,7 +256,8 @@ def test_equal_settings_with_other_pixels_are_told_of_and_used_by_no_side(tmp_pa
     write(tmp_path / "new" / "again.png", a1111(700, text))
     found = paired(tmp_path)
     assert len(found.pairs) == 10
-    assert "equal in all that they say, and yet other pictures: new/00100-1.png, new/again.png" in notes(found)
+    why = "equal to another in all that is said, and yet of other pixels"
+    assert f"{why}: new/00100-1.png, new/again.png" in notes(found)
 
 
 def test_many_reasons_are_counted_together(tmp_path: Path) -> None:
@@ -303,13 +304,13 @@ def test_grids_extras_and_copies_are_left_out_by_name(tmp_path: Path) -> None:
     found = paired(tmp_path)
     assert len(found.pairs) == 6
     for words in (
-        "grids of pictures: 00050-1.png, xyz_grid-0000-1.png",
-        "far larger than what was asked for: grids, or upscaled after they were drawn: 00051-1.png",
-        "changed after they were drawn (A1111's Extras): 00052-1.png",
+        "a grid of pictures: 00050-1.png, xyz_grid-0000-1.png",
+        "far larger than what was asked for: a grid, or upscaled after being drawn: 00051-1.png",
+        "changed after being drawn (A1111's Extras): 00052-1.png",
         "the same picture under another name: 00053-1.png",
-        "a folder of grids or of pictures changed after they were drawn: txt2img-grids",
+        "a folder of grids or of pictures changed after being drawn: txt2img-grids",
         "a copy of a picture in another format: 00054-1.jpg",
-        "their prompt cannot be told: the picture carries no text of a program that is known: holiday.png",
+        "the prompt cannot be told: the picture carries no text of a program that is known: holiday.png",
     ):
         assert words in notes(found), words
 

@@ -11,6 +11,7 @@ import pytest
 from drawn_pictures import a1111, comfy, comment, encoded, exif, graph, infotext, jpeg, png, write
 from fakes import make_run
 
+from bench.cli.inspect import picture_rows
 from bench.pictures.folders import read_pictures
 from bench.pictures.infotext import read_settings, split_infotext, tidy_without_tags
 from bench.pictures.pairing import pair_pictures
@@ -256,6 +257,7 @@ def test_fooocus_writes_the_typed_prompt_as_raw_one_in_its_a1111_scheme() -> Non
     )
     found = read_picture(png({"parameters": text, "fooocus_scheme": "a1111"}))
     assert (found.program, found.prompt, found.negative) == ("Fooocus", "a fox", "noise")
+    assert picture_rows(found)[0] == ("program", "Fooocus v2.5.5")
     assert found.loras == (PictureLora(name="offset", text_weight=0.1, unet_weight=0.1, hash="0fbd817459"),)
     assert found.other["full_prompt"] == "a fox, intricate"
 
