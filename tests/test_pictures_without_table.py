@@ -35,7 +35,7 @@ def test_two_folders_through_score_report_compare_and_gate(tmp_path: Path, cli) 
     arguments = ("--images", folder, "--variants", "old,new", "-o", out, *FLAGS)
     answer = cli("score", *arguments, "--limits", "blur=0.5")
     assert (answer.code, answer.out.strip()) == (0, str(out)), answer.err
-    assert "20 pictures of each of old and new were paired by what they say" in answer.err
+    assert "20 pictures of each of old and new, paired by what they say" in answer.err
     assert "1 picture left out, of old, without a partner in new: none has this prompt: old/odd.png" in answer.err
     run = load_run(out)
     assert [one.name for one in run.info.suite.variants] == ["old", "new"]
@@ -58,6 +58,57 @@ def test_two_folders_through_score_report_compare_and_gate(tmp_path: Path, cli) 
     assert json.loads((out / "gate.json").read_text("utf-8"))["outcome"] == "pass"
 
 
+def test_the_sequence_of_the_documents_ends_in_a_verdict(home: Path, cli) -> None:
+    bring(home / "pictures", "new", "old")
+    limits = ("--limits", "blur=0.1sd", "--device", "cpu", "-q")
+    scored = ("score", "--images", "pictures", "--variants", "old,new", "--metrics", "blur")
+    assert cli(*scored, *limits, "-o", "reports/runs/mine").code == 0
+    assert cli("report", "reports/runs/mine", "-q").code == 0
+    assert cli("compare", "reports/runs/mine").code == 0
+    answer = cli("gate", "reports/runs/mine", "--reference", "old", "--candidate", "new")
+    written = json.loads(Path("reports/runs/mine/gate.json").read_text("utf-8"))
+    assert answer.code == {"pass": 0, "inconclusive": 5, "fail": 1}[written["outcome"]], answer.err
+
+
+def test_a_gate_on_pictures_without_limits_names_the_option_that_gives_them(tmp_path: Path, cli) -> None:
+    folder, out = bring(tmp_path / "mine", "new", "old", prompts=2), tmp_path / "run"
+    assert cli("score", "--images", folder, "-o", out, "--metrics", "blur", "--device", "cpu", "-q").code == 0
+    answer = cli("gate", out, "--reference", "old", "--candidate", "new")
+    assert answer.code == 2
+    assert "scored without limits" in answer.err
+    assert "next: hotart-bench score --images DIR --limits NAME=LIMIT, such as blur=0.1sd" in answer.err
+
+
+def test_pictures_of_two_variants_with_equal_pixels_are_counted(tmp_path: Path, cli) -> None:
+    for model in ("new", "old"):
+        for seed in range(3):
+            other = 100 * (seed == 2 and model == "old")
+            picture = a1111(seed + other, infotext("a fox", model=model, Seed=seed))
+            write(tmp_path / "mine" / model / f"{seed}.png", picture)
+    out = tmp_path / "run"
+    answer = cli("score", "--images", tmp_path / "mine", "-o", out, "--metrics", "blur", "--device", "cpu")
+    assert answer.code == 0, answer.err
+    assert "2 images of several variants with equal pixels, so that nothing differs there: a-fox-" in answer.err
+    assert cli("report", out, "-q").code == 0
+    assert "2 images of several variants with equal pixels" in (out / "report.md").read_text("utf-8")
+
+
+def test_a_folder_without_pictures_is_told_what_to_do_and_has_no_file_to_correct(tmp_path: Path, cli) -> None:
+    (tmp_path / "empty").mkdir()
+    answer = cli("score", "--images", tmp_path / "empty", "-o", tmp_path / "run", *FLAGS)
+    assert answer.code == 2
+    assert "Correct the file" not in answer.err
+    assert "next: hotart-bench score --images DIR, with a folder that holds pictures" in answer.err
+
+
+def test_one_picture_is_told_of_as_one(tmp_path: Path, cli) -> None:
+    write(tmp_path / "mine" / "1.png", a1111(1, infotext("a fox")))
+    drawn(2).save(tmp_path / "mine" / "2.png")
+    answer = cli("score", "--images", tmp_path / "mine", "-o", tmp_path / "run", "--metrics", "blur", "--device", "cpu")
+    assert "Done: 1 image, 1 score, 0 timings" in answer.err
+    assert "1 picture left out, the prompt cannot be told" in answer.err
+
+
 def test_one_mixed_folder_is_told_apart_by_the_model(tmp_path: Path, cli) -> None:
     folder, out = bring(tmp_path / "mine", "alpha", "beta", mixed=True), tmp_path / "run"
     answer = cli("score", "--images", folder, "-o", out, *FLAGS)
@@ -73,7 +124,9 @@ def test_prompts_with_fewer_seeds_than_others_leave_holes_on_both_sides(tmp_path
     folder, out = bring(tmp_path / "mine", "alpha", "beta"), tmp_path / "run"
     for name in ("alpha", "beta"):
         write(folder / name / "x.png", a1111(500 + (name == "beta"), infotext("a whale", model=name, Seed=3)))
-    assert cli("score", "--images", folder, "-o", out, *FLAGS, "-q", "--limits", "blur=0.5").code == 0
+    answer = cli("score", "--images", folder, "-o", out, *FLAGS, "--limits", "blur=0.5")
+    assert answer.code == 0, answer.err
+    assert "have fewer images than the one with most: in all 2 images fewer." in answer.err
     assert cli("report", out, "-q").code == 0
     run = load_run(out)
     assert [one.error for one in run.renders if one.image is None] == [NOT_GIVEN] * 2

@@ -128,13 +128,19 @@ def _inspect_picture(file: str, against: str | None, weight: float | None, dtype
     return DONE
 
 
+def _program(found: PictureFacts) -> str:
+    """Program and version; Fooocus writes its name into the version too."""
+    version = found.version or ""
+    return version if version.startswith(f"{found.program} ") else f"{found.program} {version}".strip()
+
+
 def picture_rows(found: PictureFacts) -> list[tuple[str, str]]:
     """What a picture says as rows of label and value, then what cannot be told and why, the remarks last."""
     size = None if found.size is None else "{} × {}, of the first pass".format(*found.size)
     loras = None if found.loras is None else ", ".join(map(_lora, found.loras)) or "none"
     model = found.model and found.model + (f" ({found.model_hash})" if found.model_hash else "")
     values = {
-        "program": found.program + (f" {found.version}" if found.version else ""),
+        "program": _program(found),
         "prompt": found.prompt,
         "negative": found.negative if found.negative != "" else "none",
         "seed": found.seed,

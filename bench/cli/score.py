@@ -76,6 +76,7 @@ def score(
       hotart-bench score --images pictures --metrics aesthetic-v2
       hotart-bench score --images outputs/txt2img-images
       hotart-bench score --images pictures --variants old,new -o reports/runs/new
+      hotart-bench score --images pictures --metrics blur --limits blur=0.1sd
     """
     _refuse_mixture(run_or_suite, images, prompts, limit)
     if images is not None:

@@ -10,7 +10,7 @@ from typing import Literal
 from bench.cli import options
 from bench.cli.printing import say, show
 from bench.cli.progress import show_progress
-from bench.formatting import argument
+from bench.formatting import argument, plural
 from bench.questions.registry import registry_of_suite
 from bench.records import RunOptions, StepPlan, Suite
 from bench.run import Outcome, run_all, run_stage
@@ -87,8 +87,10 @@ def _tell(stage: Stage, outcome: Outcome, quiet: bool, folder: str, variants: in
         for note in outcome.notes:
             say(note)
     if not quiet:
-        counts = f"{outcome.images} images, {outcome.scores} scores, {outcome.timings} timings"
-        counts += f", {outcome.missing} images still to render" if outcome.missing else ""
+        counts = ", ".join(
+            (plural(outcome.images, "image"), plural(outcome.scores, "score"), plural(outcome.timings, "timing"))
+        )
+        counts += f", {plural(outcome.missing, 'image')} still to render" if outcome.missing else ""
         say(f"{'Nothing was left to do' if outcome.done_before else 'Done'}: {counts} in {folder}.")
         for finding in outcome.findings:
             say(f"  {finding}")

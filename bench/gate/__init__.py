@@ -161,6 +161,11 @@ def _refuse_pairs(sides: Sides, paths: Labels, pairs: Sequence[tuple[str, str]],
 
 
 def _refuse_limits(reference: Baseline, baseline: str) -> None:
+    if not reference.limits and reference.settings.sampler == "none":  # external images, which have no suite file
+        raise UsageError(
+            f"{baseline}: its images were scored without limits, so there is nothing to check.",
+            "hotart-bench score --images DIR --limits NAME=LIMIT, such as blur=0.1sd",
+        )
     if not reference.limits:
         raise UsageError(
             f"{baseline}: its suite {reference.suite} has no limits, so there is nothing to check.",

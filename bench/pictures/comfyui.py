@@ -12,10 +12,10 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bench import documents
-from bench.pictures.values import FIELDS, facts, real, size_of, whole
+from bench.pictures.values import FIELDS, KINDS, both, facts, misread, real, size_of, whole
 from bench.records import Hires, PictureFacts, PictureLora
 
 MOST_NODES = 5_000
@@ -58,6 +58,7 @@ SCHEDULERS = {
 
 Node = dict[str, Any]
 Link = tuple[str, int]
+Number = TypeVar("Number", int | None, float | None)
 
 
 @dataclass
@@ -91,6 +92,21 @@ class Graph:
     def value(self, node: str, name: str, about: str) -> Any:
         """An input's value, through links to constants; None, with the reason for the field ``about``, if not told."""
         return self.constant(self.inputs(node).get(name), about)
+
+    def whole(self, node: str, name: str, about: str) -> int | None:
+        """An input that is a whole number; None, with the reason, if it is not told or is none."""
+        value = self.value(node, name, about)
+        return self._read(whole(value), value, about)
+
+    def real(self, node: str, name: str, about: str) -> float | None:
+        """An input that is a number; None, likewise."""
+        value = self.value(node, name, about)
+        return self._read(real(value), value, about)
+
+    def _read(self, number: Number, value: object, about: str) -> Number:
+        if number is None and about in KINDS:
+            self.why |= misread(**{about: value})
+        return number
 
     def constant(self, value: object, about: str) -> Any:
         """A value, or that of the constant that it is a link to."""
@@ -210,15 +226,15 @@ def _pass(graph: Graph, node: str) -> Pass:
         return _custom_advanced(graph, node)
     if kind == "SamplerCustom":
         sampler, schedule, steps, denoise = _custom_schedule(graph, node)
-        cfg = real(graph.value(node, "cfg", "cfg"))
+        cfg = graph.real(node, "cfg", "cfg")
     else:
         if kind not in ("KSampler", "KSamplerAdvanced"):
             graph.notes.append(f"the node {kind!r} is read as a KSampler, whose inputs it has")
         sampler = _text(graph.value(node, "sampler_name", "sampler"))
         schedule = _text(graph.value(node, "scheduler", "schedule"))
-        steps, cfg = whole(graph.value(node, "steps", "steps")), real(graph.value(node, "cfg", "cfg"))
-        denoise = real(graph.value(node, "denoise", "denoise"))
-    seed = whole(graph.value(node, "seed" if "seed" in graph.inputs(node) else "noise_seed", "seed"))
+        steps, cfg = graph.whole(node, "steps", "steps"), graph.real(node, "cfg", "cfg")
+        denoise = graph.real(node, "denoise", "denoise")
+    seed = graph.whole(node, "seed" if "seed" in graph.inputs(node) else "noise_seed", "seed")
     links = (graph.link(node, name) for name in ("positive", "negative", "model"))
     return Pass(seed, steps, cfg, sampler, schedule, denoise, *links)
 
@@ -228,12 +244,12 @@ def _custom_advanced(graph: Graph, node: str) -> Pass:
     noise, guider = graph.link(node, "noise"), graph.link(node, "guider")
     seed = None
     if noise is not None and graph.kind(noise[0]) == "RandomNoise":
-        seed = whole(graph.value(noise[0], "noise_seed", "seed"))
+        seed = graph.whole(noise[0], "noise_seed", "seed")
     cfg, positive, negative, model = None, None, None, None
     if guider is not None:
         model = graph.link(guider[0], "model")
         if graph.kind(guider[0]) == "CFGGuider":
-            cfg = real(graph.value(guider[0], "cfg", "cfg"))
+            cfg = graph.real(guider[0], "cfg", "cfg")
             positive, negative = graph.link(guider[0], "positive"), graph.link(guider[0], "negative")
         elif graph.kind(guider[0]) == "BasicGuider":
             cfg, positive = 1.0, graph.link(guider[0], "conditioning")
@@ -253,8 +269,8 @@ def _custom_schedule(graph: Graph, node: str) -> tuple[str | None, str | None, i
         else:
             schedule = SCHEDULERS.get(kind)
         if schedule is not None:
-            steps = whole(graph.value(sigmas[0], "steps", "steps"))
-            denoise = real(graph.value(sigmas[0], "denoise", "denoise"))
+            steps = graph.whole(sigmas[0], "steps", "steps")
+            denoise = graph.real(sigmas[0], "denoise", "denoise")
     return sampler, schedule, steps, denoise
 
 
@@ -302,7 +318,7 @@ def _clip_skip(graph: Graph, link: Link | None) -> int | None:
             break
         node, kind = link[0], graph.kind(link[0])
         if kind == "CLIPSetLastLayer":
-            stop = real(graph.value(node, "stop_at_clip_layer", "clip_skip"))
+            stop = graph.real(node, "stop_at_clip_layer", "clip_skip")
             return None if stop is None or not -100 <= stop < 0 else -int(stop)
         if kind not in LORA_LOADERS and kind != POWER_LORA:
             break
@@ -349,8 +365,8 @@ def _loras_of(graph: Graph, node: str) -> Iterator[PictureLora]:
     alone = graph.kind(node) == "LoraLoaderModelOnly"
     yield PictureLora(
         name=name or "a LoRA whose name is not stored",
-        text_weight=0.0 if alone else real(graph.value(node, "strength_clip", "loras")),
-        unet_weight=real(graph.value(node, "strength_model", "loras")),
+        text_weight=0.0 if alone else graph.real(node, "strength_clip", "loras"),
+        unet_weight=graph.real(node, "strength_model", "loras"),
     )
 
 
@@ -410,8 +426,11 @@ def _latent(graph: Graph, link: Link | None) -> tuple[tuple[int, int] | None, in
     if not (kind.startswith("Empty") and "Latent" in kind):
         graph.why["size"] = f"the first pass began with a node {kind!r}, not with an empty latent"
         return None, None
-    size = size_of(graph.value(node, "width", "size"), graph.value(node, "height", "size"))
-    return size, whole(graph.value(node, "batch_size", "batch_size"))
+    width, height = (graph.value(node, name, "size") for name in ("width", "height"))
+    size = size_of(width, height)
+    if size is None:
+        graph.why |= misread(size=both(width, height))
+    return size, graph.whole(node, "batch_size", "batch_size")
 
 
 def _agreed(found: list[PictureFacts]) -> PictureFacts:

@@ -22,7 +22,7 @@ from bench.pictures.read import UNKNOWN, read_picture, read_text
 from bench.pictures.values import FIELDS, facts
 from bench.records import PictureFacts, Progress
 from bench.score.images import OPENERS, WORKERS, ImageFileError, header_pixels, kind_of, stream
-from bench.suite.images_table import IMAGE_FILES
+from bench.suite.images_table import IMAGE_FILES, NO_IMAGES
 
 Source = Literal["picture", "text file", "layout", "nothing"]
 """Who says what a picture was made of."""
@@ -81,7 +81,7 @@ def read_pictures(folder: Path, progress: Progress | None = None) -> Pictures:
     """
     paths, left_out = _image_files(folder)
     if not paths:
-        raise SuiteError(f"{folder}: holds no image by its name, which ends in {', '.join(IMAGE_FILES)}.")
+        raise SuiteError(f"{folder}: holds no image by its name, which ends in {', '.join(IMAGE_FILES)}.", NO_IMAGES)
     benchmarks = _benchmarks(folder, paths)
     folders = _variant_folders(folder, paths, benchmarks)
     found: list[Picture] = []
@@ -92,7 +92,7 @@ def read_pictures(folder: Path, progress: Progress | None = None) -> Pictures:
     with closing(stream(paths, look, 2 * WORKERS, header_pixels)) as read:
         for path, picture in read:
             if isinstance(picture, OSError):
-                left_out.setdefault("it cannot be read", []).append(_name(path, folder))
+                left_out.setdefault("the file cannot be read", []).append(_name(path, folder))
             elif isinstance(picture, Exception):
                 raise picture
             else:
@@ -113,7 +113,7 @@ def _image_files(folder: Path) -> tuple[list[Path], dict[str, list[str]]]:
         kept = [name for name in names if not name.startswith(".")]
         names[:] = [name for name in kept if not NO_PICTURES.fullmatch(name)]
         for name in sorted(set(kept) - set(names)):
-            left_out.setdefault("a folder of grids or of pictures changed after they were drawn", []).append(name)
+            left_out.setdefault("a folder of grids or of pictures changed after being drawn", []).append(name)
         paths = (Path(place) / file for file in files if not file.startswith("."))
         found += [path for path in paths if path.suffix.lower() in IMAGE_FILES and _is_within(path)]
     return sorted(found), left_out

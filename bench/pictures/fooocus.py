@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from bench.pictures.infotext import Infotext, facts_of_settings, named_values
-from bench.pictures.values import facts, real, size_of, whole, word
+from bench.pictures.values import facts, misread, real, size_of, whole, word
 from bench.records import PictureFacts, PictureLora
 
 SCHEME = "fooocus_scheme"
@@ -25,9 +25,11 @@ def read_fooocus(table: Mapping[str, Any]) -> PictureFacts | None:
         return None
     other = {name: _text(value) for name, value in table.items() if name not in TAKEN}
     loras = _loras(table.get("loras"))
+    raw = {"cfg": "guidance_scale", "size": "resolution"} | {name: name for name in ("seed", "steps", "clip_skip")}
+    why = misread(**{name: table.get(key) for name, key in raw.items()})
     return facts(
         "Fooocus",
-        {"loras": "their list is not one of names and weights"} if loras is None else {},
+        why | ({"loras": "their list is not one of names and weights"} if loras is None else {}),
         version=word(table.get("version")),
         prompt=table["prompt"] if isinstance(table.get("prompt"), str) else None,
         negative=table["negative_prompt"] if isinstance(table.get("negative_prompt"), str) else None,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from bench.pictures.parameters import GENERATOR
-from bench.pictures.values import facts, real, size_of, whole, word
+from bench.pictures.values import facts, misread, real, size_of, whole, word
 from bench.records import Hires, PictureFacts, PictureLora
 from bench.suite.prompt_weights import tags_in, without_tags
 
@@ -123,13 +123,15 @@ def facts_of_settings(program: str, found: Infotext) -> PictureFacts:
     sampler, schedule = _sampler(said, defaults)
     loras, why, notes = (_own_loras(said), "", []) if program == GENERATOR else _loras(found)
     skip = said.get("Clip skip", said.get("CLiP-skip"))
+    raw = {"seed": "Seed", "steps": "Steps", "cfg": "CFG scale", "size": "Size"}
+    unread = misread(clip_skip=skip, **{name: said.get(key) for name, key in raw.items()})
     hires = _hires(said)
     other = {key: value for key, value in said.items() if key not in TAKEN}
     if hires is not None:
         other.pop("Denoising strength", None)
     return facts(
         program,
-        {"loras": why} if why else {},
+        unread | ({"loras": why} if why else {}),
         version=word(said.get("Version")) or word(said.get("App")),
         prompt=found.prompt,
         negative=found.negative,

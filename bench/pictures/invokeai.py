@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.pictures.values import facts, real, size_of, whole, word
+from bench.pictures.values import both, facts, misread, real, size_of, whole, word
 from bench.records import PictureFacts, PictureLora
 
 NAME, OLD_NAME = "invokeai_metadata", "sd-metadata"
@@ -22,7 +22,7 @@ def read_invoke(table: Mapping[str, Any]) -> PictureFacts:
     sampler, schedule = _scheduler(table.get("scheduler"))
     model = _table(table.get("model"))
     loras = _loras(table.get("loras"))
-    why = {"model_hash": "InvokeAI's hash is not the sha256 of the file"}
+    why = _misread(table) | {"model_hash": "InvokeAI's hash is not the sha256 of the file"}
     if schedule is None:
         why["schedule"] = "the scheduler's name holds none"
     if loras is None:
@@ -48,6 +48,11 @@ def read_invoke(table: Mapping[str, Any]) -> PictureFacts:
         rng=_device(table.get("rand_device")),
         other=other,
     )
+
+
+def _misread(table: Mapping[str, Any]) -> dict[str, str]:
+    size = both(table.get("width"), table.get("height"))
+    return misread(seed=table.get("seed"), steps=table.get("steps"), cfg=table.get("cfg_scale"), size=size)
 
 
 def _table(value: object) -> Mapping[str, Any]:
@@ -92,7 +97,8 @@ def read_old_invoke(table: Mapping[str, Any]) -> PictureFacts:
     sampler, schedule = _scheduler(image.get("sampler"))
     return facts(
         "InvokeAI",
-        {
+        _misread(image)
+        | {
             "negative": "it stood within the prompt, in square brackets",
             "model_hash": "it is not the sha256 of the file",
         },

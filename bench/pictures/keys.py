@@ -105,7 +105,7 @@ def unpairable(picture: Picture) -> str | None:
     if picture.source != "picture":
         return None
     if said.seed is None:
-        return f"their seed cannot be told: {said.unknown['seed']}"
+        return f"the seed cannot be told: {said.unknown['seed']}"
     if said.other.get("batch_size", "1") != "1" and said.program == "ComfyUI":
         return "one of a batch, and which one is not stored"
     if set(INPAINTED) & said.other.keys():
@@ -119,5 +119,5 @@ def unpairable(picture: Picture) -> str | None:
     if "Denoising strength" in said.other and not first_pass and said.program in TAGGED:
         return "drawn from another picture, which is not named"
     if "Hires checkpoint" in said.other:
-        return "another model drew their second pass"
+        return "another model drew the second pass"
     return None

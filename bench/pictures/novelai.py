@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.pictures.values import facts, real, size_of, whole, word
+from bench.pictures.values import both, facts, misread, real, size_of, whole, word
 from bench.records import PictureFacts
 
 TAKEN = ("prompt", "uc", "seed", "steps", "sampler", "noise_schedule", "scale", "width", "height")
@@ -20,9 +20,11 @@ def read_novel(description: str | None, source: str | None, table: Mapping[str, 
         table: the decoded JSON of ``Comment``.
     """
     prompt = table.get("prompt", description)
+    size = both(table.get("width"), table.get("height"))
+    unread = misread(seed=table.get("seed"), steps=table.get("steps"), cfg=table.get("scale"), size=size)
     return facts(
         "NovelAI",
-        {"model_hash": "the name of the model holds no sha256", "clip_skip": "NovelAI does not write it"},
+        unread | {"model_hash": "the name of the model holds no sha256", "clip_skip": "NovelAI does not write it"},
         prompt=prompt if isinstance(prompt, str) else description,
         negative=table["uc"] if isinstance(table.get("uc"), str) else None,
         seed=whole(table.get("seed")),

@@ -19,7 +19,7 @@ from bench.errors import IncomparableError, SuiteError
 from bench.formatting import joined, listed, plural
 from bench.pictures.folders import Picture, Pictures
 from bench.pictures.keys import TAGGED, Key, Value, key_of, syntax_of, typed_prompt, unpairable
-from bench.pictures.remarks import EXAMPLES, doubts, left_out_notes, made_by, seed_word, settings_of
+from bench.pictures.remarks import EXAMPLES, doubts, equal_models, left_out_notes, made_by, seed_word, settings_of
 from bench.pictures.variants import Split, in_order, split_variants
 from bench.records import PromptSyntax
 from bench.score.images import ImageFileError, open_picture
@@ -115,15 +115,15 @@ def unusable(picture: Picture) -> str | None:
     """Why a picture is none to be compared; None where it is one."""
     said = picture.facts
     if said.edited is not None:
-        return "changed after they were drawn (A1111's Extras)"
+        return "changed after being drawn (A1111's Extras)"
     if GRID_NAMES.fullmatch(picture.path.stem) or {"Script", "X Type"} & said.other.keys():
-        return "grids of pictures"
+        return "a grid of pictures"
     if _too_large(picture):
-        return "far larger than what was asked for: grids, or upscaled after they were drawn"
+        return "far larger than what was asked for: a grid, or upscaled after being drawn"
     if said.prompt is None:
-        return f"their prompt cannot be told: {said.unknown['prompt']}"
+        return f"the prompt cannot be told: {said.unknown['prompt']}"
     if not typed_prompt(said).strip():
-        return "their prompt is empty"
+        return "the prompt is empty"
     return None
 
 
@@ -152,7 +152,7 @@ def _by_key(
     for key, several in keyed.items():
         kept = _without_copies(several, left_out)
         if len(kept) > 1 and variants > 1:
-            why = "equal in all that they say, and yet other pictures"
+            why = "equal to another in all that is said, and yet of other pixels"
             left_out.setdefault(why, []).extend(one.name for one in kept)
         else:
             result[key] = kept
@@ -306,6 +306,8 @@ def _difference(key: Key, index: Mapping[tuple[object, ...], Key]) -> str:
         return "none has this prompt"
     theirs = dict(near)
     differing = [name for name in dict.fromkeys((*said, *theirs)) if said.get(name) != theirs.get(name)]
+    if "program" in differing and "Automatic" in (said["schedule"], theirs["schedule"]):
+        differing.remove("schedule")  # Automatic is a name of one of the programs alone
     if "seed" in differing:
         return "none of this prompt has its seed"
     told = [name for name in differing if name != "graph"] or ["another part of the graph"]
@@ -355,7 +357,7 @@ def _about(
     found = [one for one in pictures.found if one.name in used]
     if len(kept) > 1:
         yield (
-            f"{plural(count, 'picture')} of each of {joined(kept)} were paired by what they say: the same prompt, "
+            f"{plural(count, 'picture')} of each of {joined(kept)}, paired by what they say: the same prompt, "
             f"negative prompt, {seed_word(found)} and settings, {plural(prompts, 'prompt')} in all. Variants are told "
             f"apart by {split.by}; {kept[0]} is the reference."
         )
@@ -363,7 +365,7 @@ def _about(
         yield f"{plural(count, 'picture')} of {plural(prompts, 'prompt')}, all of one variant."
     if pairing.settings:
         yield f"The pictures say of their settings: {pairing.settings}."
-    for name in kept:
-        own = [one.facts for several in keyed[name].values() for one in several if one.name in used]
-        yield f"{name}: {made_by(own)}."
+    own = {name: [one.facts for one in _all_of({name: keyed[name]}) if one.name in used] for name in kept}
+    yield from (f"{name}: {made_by(said)}." for name, said in own.items())
+    yield from equal_models(own)
     yield from doubts(found, kept)

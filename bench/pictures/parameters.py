@@ -80,7 +80,20 @@ def _sampling(settings: Settings, seed: int) -> dict[str, object]:
         fields["Eta"] = f"{settings.eta:g}"
     if settings.guidance_rescale:
         fields["CFG rescale"] = f"{settings.guidance_rescale:g}"
-    return fields | {"RNG": "CPU"}
+    return fields | _conditioning(settings) | {"RNG": "CPU"}
+
+
+def _conditioning(settings: Settings) -> dict[str, object]:
+    """Timesteps by hand, and what SDXL is told of size and crop, for which A1111 has no keys."""
+    fields: dict[str, object] = {}
+    if settings.timesteps:
+        fields["Timesteps"] = " ".join(map(str, settings.timesteps))
+    for key, size in (("Original size", settings.original_size), ("Target size", settings.target_size)):
+        if size is not None:
+            fields[key] = "{}x{}".format(*size)
+    if settings.crop != (0, 0):
+        fields["Crop"] = "{}x{}".format(*settings.crop)
+    return fields
 
 
 def _syntax(settings: Settings, text: str) -> Fields:

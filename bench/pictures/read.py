@@ -22,6 +22,8 @@ from bench.suite.sampler_names import Read, read_a1111, read_sampler, read_sched
 
 INFOTEXT = ("parameters", USER_COMMENT, "Comment", "ImageDescription")
 """Where A1111's text and JSON of its kind may stand, in the order in which they are looked at."""
+JSON = (invokeai.NAME, invokeai.OLD_NAME, "prompt", "Model", *INFOTEXT)
+"""Where a program may have written JSON; Exif of ComfyUI has the graph in its ``Model``."""
 AFTERWARDS = ("postprocessing", "extras")
 """Texts of A1111's tab Extras: the picture was upscaled or restored after it was drawn."""
 NOTHING = "the picture carries no text of a program that is known"
@@ -50,10 +52,23 @@ def read_texts(texts: Mapping[str, str]) -> PictureFacts:
     for found in (_by_name(texts), _by_content(texts)):
         if found is not None:
             return found
+    broken = next((f"its text {name!r} is no JSON that can be read" for name in JSON if _is_broken(texts, name)), None)
     if "workflow" in texts or texts.get("Make", "").startswith("workflow:"):
-        why = "only the editor's workflow is there, which holds values by position alone"
+        why = broken or "only the editor's workflow is there, which holds values by position alone"
         return facts("ComfyUI", dict.fromkeys(FIELDS, why))
-    return facts(UNKNOWN, dict.fromkeys(FIELDS, NOTHING))
+    return facts(UNKNOWN, dict.fromkeys(FIELDS, broken or NOTHING))
+
+
+def _is_broken(texts: Mapping[str, str], name: str) -> bool:
+    """Whether a text begins as JSON does, and is none, or is nested too deeply."""
+    text = texts.get(name, "").removeprefix("prompt:").lstrip()
+    if not text.startswith("{"):
+        return False
+    try:
+        documents.loads(text, finite=False)
+    except ValueError:
+        return True
+    return False
 
 
 def _by_name(texts: Mapping[str, str]) -> PictureFacts | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from bench.formatting import listed, plural
+from bench.formatting import joined, listed, plural
 from bench.pictures.folders import Picture
-from bench.pictures.keys import lora_text, syntax_of
+from bench.pictures.keys import lora_text, own_variant, syntax_of
 from bench.records import PictureFacts
 
 EXAMPLES = 3
@@ -56,6 +56,18 @@ def made_by(own: Sequence[PictureFacts]) -> str:
     return f"{text}, with LoRAs that change from prompt to prompt: {listed(loras, EXAMPLES)}"
 
 
+def equal_models(own: Mapping[str, Sequence[PictureFacts]]) -> Iterable[str]:
+    """A sentence on variants whose pictures all name one model, by its hash, with the same LoRAs."""
+    named: dict[tuple[str, frozenset[str]], list[str]] = {}
+    for variant, said in own.items():
+        hashes = {one.model_hash for one in said if not own_variant(one)}  # of ours, variants have parts of their own
+        if len(hashes) == 1 and (digest := hashes.pop()) is not None:
+            named.setdefault((digest, frozenset(lora_text(one.loras, hashes=True) for one in said)), []).append(variant)
+    for (digest, _), names in named.items():
+        if len(names) > 1:
+            yield f"{joined(names)} name the same model ({digest}), so that the same pictures may be compared twice."
+
+
 def doubts(found: Sequence[Picture], kept: Sequence[str]) -> Iterable[str]:
     """What a reader of a comparison should know of the pictures."""
     versions = {one.facts.version for one in found if one.facts.version and one.facts.program != "unknown"}
@@ -76,11 +88,11 @@ def doubts(found: Sequence[Picture], kept: Sequence[str]) -> Iterable[str]:
         if one.size and one.facts.size and one.facts.hires is None and one.size != one.facts.size
     ]
     if sizes:
-        yield f"{plural(len(sizes), 'picture')} have another size than was asked for: {_examples(sizes)}."
+        yield f"{plural(len(sizes), 'picture')} of another size than was asked for: {_examples(sizes)}."
     read = [one.name for one in found if one.facts.notes]
     if read:
         said = dict.fromkeys(note for one in found for note in one.facts.notes)
-        yield f"{plural(len(read), 'picture')} were read with a remark: {'; '.join(list(said)[:EXAMPLES])}."
+        yield f"{plural(len(read), 'picture')} read with a remark: {'; '.join(list(said)[:EXAMPLES])}."
 
 
 def left_out_notes(left_out: Mapping[str, list[str]]) -> list[str]:

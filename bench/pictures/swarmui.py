@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.pictures.values import facts, real, size_of, whole, word
+from bench.pictures.values import both, facts, misread, real, size_of, whole, word
 from bench.records import PictureFacts, PictureLora
 
 TAKEN = (
@@ -27,7 +27,9 @@ def read_swarm(table: Mapping[str, Any]) -> PictureFacts | None:
     stop = real(said.get("clipstopatlayer"))
     loras = _loras(said)
     no_hash = "SwarmUI's hash is one of the tensors, not of the file" if tensors else "the picture has no hash"
-    why = {"model_hash": no_hash} | ({"loras": "names and weights are not as many"} if loras is None else {})
+    size = both(said.get("width"), said.get("height"))
+    why = misread(seed=said.get("seed"), steps=said.get("steps"), cfg=said.get("cfgscale"), size=size)
+    why |= {"model_hash": no_hash} | ({"loras": "names and weights are not as many"} if loras is None else {})
     return facts(
         "SwarmUI",
         why,

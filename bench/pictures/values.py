@@ -18,6 +18,14 @@ FIELDS = tuple(
     if one.name not in ("program", "hires", "other", "unknown", "notes", "edited")
 )
 """What has a reason in ``PictureFacts.unknown`` where it is None."""
+KINDS = {
+    "seed": "whole number from 0 to 2^64 - 1",
+    "steps": "whole number, 0 or more",
+    "cfg": "number",
+    "size": "width and height above 0",
+    "clip_skip": "whole number, 0 or more",
+}
+"""What is written in numbers."""
 
 
 def whole(value: object) -> int | None:
@@ -52,6 +60,24 @@ def size_of(width: object, height: object) -> tuple[int, int] | None:
     """Width and height, None unless both are whole numbers above 0."""
     w, h = whole(width), whole(height)
     return (w, h) if w and h else None
+
+
+def misread(**written: object) -> dict[str, str]:
+    """By field of ``KINDS`` the reason why what is written is no value of it; ``facts`` drops those that were read."""
+    return {
+        name: f"it says {_shown(value)}, which is no {KINDS[name]}"
+        for name, value in written.items()
+        if value is not None and value != ""
+    }
+
+
+def _shown(value: object) -> str:
+    return repr(str(value)[:40]) if isinstance(value, str | int | float) else "a list or a table"
+
+
+def both(width: object, height: object) -> str | None:
+    """Width and height as they are written, as one text; None where one is missing."""
+    return None if width is None or height is None else f"{str(width)[:20]}x{str(height)[:20]}"
 
 
 def facts(program: str, unknown: dict[str, str] | None = None, **fields: Any) -> PictureFacts:

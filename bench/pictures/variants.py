@@ -49,7 +49,7 @@ def split_variants(usable: list[Picture], are_folders: bool, left_out: dict[str,
     for one in usable:
         if not model_of(one.facts):
             why = one.facts.unknown.get("model", "")
-            left_out.setdefault(f"their model cannot be told: {why}", []).append(one.name)
+            left_out.setdefault(f"the model cannot be told: {why}", []).append(one.name)
     tell = _loras_tell(known)
     groups: dict[tuple[str, str], list[Picture]] = defaultdict(list)
     for one in known:

@@ -100,7 +100,7 @@ def image_banners(run: Run) -> tuple[str, ...]:
     if absent:
         samples = f"{text.plural(absent, 'sample')} that other variants or prompts have"
         found.append(f"{samples} {'is' if absent == 1 else 'are'} not among the external images.")
-    return (*found, *doubled_notes(run))
+    return (*found, *doubled_notes(run), *equal_partner_notes(run))
 
 
 def doubled_notes(run: Run) -> tuple[str, ...]:
@@ -110,6 +110,21 @@ def doubled_notes(run: Run) -> tuple[str, ...]:
         return ()
     why = "the model followed neither noise nor prompt. " if run.info.suite.external_images is None else ""
     return (f"{text.plural(doubled, 'image')} equal another image of their variant: {why}They have no scores.",)
+
+
+def equal_partner_notes(run: Run) -> tuple[str, ...]:
+    """A sentence on external images that several variants have with equal pixels; none where there are none."""
+    if run.info.suite.external_images is None:
+        return ()
+    variants: dict[tuple[str, int, str], set[str]] = {}
+    for render in run.renders:
+        if render.pixels_sha256 is not None:
+            variants.setdefault((render.prompt_id, render.sample, render.pixels_sha256), set()).add(render.variant)
+    equal = [f"{prompt} sample {sample}" for (prompt, sample, _), names in variants.items() if len(names) > 1]
+    if not equal:
+        return ()
+    what = text.plural(len(equal), "image")
+    return (f"{what} of several variants with equal pixels, so that nothing differs there: {text.listed(equal, 3)}.",)
 
 
 def training_facts(run: Run) -> Facts:

@@ -35,7 +35,7 @@ from bench.records import (
     Suite,
     Variant,
 )
-from bench.report.facts import cut_notes, doubled_notes, left_out_notes
+from bench.report.facts import cut_notes, doubled_notes, equal_partner_notes, left_out_notes
 from bench.score import missing_scores
 from bench.soundness import Hashes, is_finished
 from bench.store import RunFolder, run_id
@@ -281,6 +281,7 @@ def outcome_of(work: Work, done_before: bool, *, reported: bool) -> Outcome:
         *cut_notes(run),
         *left_out_notes(run.info.suite),
         *doubled_notes(run),
+        *equal_partner_notes(run),
         *_unscored_note(run),
         *_unscored_sets_note(run),
     )
@@ -288,7 +289,8 @@ def outcome_of(work: Work, done_before: bool, *, reported: bool) -> Outcome:
         one = f"{failed[0].variant}/{failed[0].prompt_id}: {failed[0].error}"
         notes = (f"{len(failed)} of {len(renders) - absent} images failed, such as {one}.", *notes)
     if absent:
-        notes = (f"{plural(absent, 'sample')} that other variants or prompts have were not given.", *notes)
+        lacking = f"in all {plural(absent, 'image')} fewer"
+        notes = (f"Some prompts, or variants of them, have fewer images than the one with most: {lacking}.", *notes)
     pairs = variant_pairs(run.info.suite) if reported else ()
     return Outcome(
         path=str(folder.path),

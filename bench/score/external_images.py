@@ -300,8 +300,9 @@ def _notes(suite: Suite, images: Sequence[ExternalImage]) -> tuple[str, ...]:
     size = suite.settings.width, suite.settings.height
     others = sum(image.file.size not in (size, None) for image in images)
     if others:
+        verb = "has" if others == 1 else "have"
         notes.append(
-            f"{plural(others, 'image')} of {len(images)} have another size than {size[0]} x {size[1]} pixels; "
+            f"{plural(others, 'image')} of {len(images)} {verb} another size than {size[0]} x {size[1]} pixels; "
             "statistics of the pixels depend on the size."
         )
     source = suite.external_images

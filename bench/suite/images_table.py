@@ -19,6 +19,8 @@ from bench.suite.prompt_formats import PROMPT_KEYS, csv_rows, delimiter_of, read
 
 SUFFIXES = (".csv", ".jsonl")
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp")
+NO_IMAGES = "hotart-bench score --images DIR, with a folder that holds pictures, or folders of them"
+"""The hint where a folder holds none."""
 NOT_GIVEN = "no image was given"
 """The error of a sample that other variants or prompts have and this one lacks."""
 ONE_VARIANT = "images"
@@ -106,7 +108,7 @@ def _images_in(folder: Path) -> list[Path]:
 def _without_prompts(folder: Path) -> tuple[Pair, ...]:
     pairs = tuple(Pair(file, "", make_id(file.name), ONE_VARIANT, str(file)) for file in _images_in(folder))
     if not pairs:
-        raise SuiteError(f"{folder}: holds no image by its name, which ends in {', '.join(IMAGE_FILES)}.")
+        raise SuiteError(f"{folder}: holds no image by its name, which ends in {', '.join(IMAGE_FILES)}.", NO_IMAGES)
     return pairs
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
 from fakes import make_run
 
+from bench.pictures.folders import Picture
+from bench.pictures.keys import key_of
 from bench.pictures.parameters import Captions
+from bench.pictures.read import read_texts
 from bench.records import Embedding, Fingerprint, Lora, PlannedImage, Prompt, RunInfo, Variant, WeightFile
 
 FILE = "c0ffee" + "0" * 58
@@ -128,6 +132,30 @@ def test_brackets_that_were_drawn_as_words_are_not_read_as_weights(
 ) -> None:
     fields = read_as_a1111(caption(prompt, prompt_syntax=syntax))[2]
     assert {name: fields[name] for name in ("Emphasis", "Prompt syntax") if name in fields} == told
+
+
+CONDITIONING = {
+    "Timesteps": ("timesteps", (999, 500, 20), "999 500 20"),
+    "Original size": ("original_size", (1024, 768), "1024x768"),
+    "Target size": ("target_size", (640, 512), "640x512"),
+    "Crop": ("crop", (64, 0), "64x0"),
+}
+
+
+@pytest.mark.parametrize("key", CONDITIONING)
+def test_timesteps_and_what_sdxl_is_told_of_sizes_are_written_and_part_of_the_pair(key: str) -> None:
+    field, value, words = CONDITIONING[key]
+    text = caption(**{field: value})
+    assert read_as_a1111(text)[2][key] == words
+    assert CONDITIONING.keys() & read_as_a1111(caption())[2].keys() == set()
+    plain, told = (
+        key_of(
+            Picture(Path("1.png"), "1.png", "", "1.png", read_texts({"parameters": one}), "picture", "", None),
+            with_loras=True,
+        )
+        for one in (caption(), text)
+    )
+    assert set(told) - set(plain) == {(key, words)}
 
 
 def test_a_prompt_of_several_lines_with_quotes_is_read_back() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_a_folder_for_each_model(tmp_path: Path) -> None:
     for one in found.pairs:
         by_place[one.prompt, one.sample].add(one.image.stem.split("-")[1])
     assert all(len(seeds) == 1 for seeds in by_place.values())  # a pair has one seed
-    assert "6 pictures of each of new and old were paired" in notes(found)
+    assert "6 pictures of each of new and old, paired" in notes(found)
     assert {one.negative for one in found.pairs} == {"blurry"}
 
 
@@ -87,6 +88,20 @@ def test_models_of_one_name_and_two_hashes_are_two(tmp_path: Path) -> None:
         fill(tmp_path, "a/b\\mix, v1 (é)", start=number, Model_hash=digest, Model='"a/b\\\\mix, v1 (é)"')
     found = paired(tmp_path)
     assert list(dict.fromkeys(one.variant for one in found.pairs)) == ["mix-v1", "mix-v1-2"]
+
+
+def test_folders_that_name_one_model_are_said_and_those_of_two_are_not(tmp_path: Path) -> None:
+    for place, second in (("one", "alpha"), ("two", "beta")):
+        fill(tmp_path / place / "a", "alpha", seeds=(1,))
+        fill(tmp_path / place / "b", second, seeds=(1,), start=100)
+    assert "a and b name the same model (616c706861)" in notes(paired(tmp_path / "one"))
+    assert "the same model" not in notes(paired(tmp_path / "two"))
+
+
+def test_folders_of_one_model_with_other_loras_are_two_models(tmp_path: Path) -> None:
+    for number, tag in enumerate(("<lora:glow:0.5>", "<lora:glow:1>")):
+        write(tmp_path / "ab"[number] / "1.png", a1111(number, infotext(f"a fox {tag}")))
+    assert "the same model" not in notes(paired(tmp_path))
 
 
 def test_loras_tell_apart_what_is_equal_without_them(tmp_path: Path) -> None:
@@ -178,6 +193,14 @@ def test_folders_with_nothing_in_common_are_refused_with_what_each_has(tmp_path:
     assert "none of this prompt has its seed" in said
 
 
+def test_automatic_of_another_program_is_no_difference_of_its_own(tmp_path: Path) -> None:
+    said = {"Sampler": "Euler", "Schedule_type": "Automatic"}
+    write(tmp_path / "old" / "1.png", a1111(1, infotext("a fox", Version="neo", **said)))
+    write(tmp_path / "new" / "1.png", a1111(2, infotext("a fox", Sampler="Euler")))
+    with pytest.raises(IncomparableError, match=re.escape("it differs in program (A1111, there Forge).")):
+        paired(tmp_path)
+
+
 def test_a_collection_of_pictures_that_are_no_pairs_is_one_variant(tmp_path: Path) -> None:
     for number, prompt in enumerate(PROMPTS):
         write(tmp_path / f"{number}.png", a1111(number, infotext(prompt, model=f"{number}model")))
@@ -204,7 +227,7 @@ def test_pictures_without_seeds_have_no_partners(tmp_path: Path) -> None:
         write(tmp_path / name / "x.png", a1111(500 + (name == "new"), infotext("a whale", model=name, Seed=None)))
     found = paired(tmp_path)
     assert len(found.pairs) == 12
-    assert "their seed cannot be told: the picture does not say: new/x.png, old/x.png" in notes(found)
+    assert "the seed cannot be told: the picture does not say: new/x.png, old/x.png" in notes(found)
 
 
 def test_a_batch_of_comfyui_cannot_be_paired_and_one_picture_can(tmp_path: Path) -> None:
@@ -233,7 +256,8 @@ def test_equal_settings_with_other_pixels_are_told_of_and_used_by_no_side(tmp_pa
     write(tmp_path / "new" / "again.png", a1111(700, text))
     found = paired(tmp_path)
     assert len(found.pairs) == 10
-    assert "equal in all that they say, and yet other pictures: new/00100-1.png, new/again.png" in notes(found)
+    why = "equal to another in all that is said, and yet of other pixels"
+    assert f"{why}: new/00100-1.png, new/again.png" in notes(found)
 
 
 def test_many_reasons_are_counted_together(tmp_path: Path) -> None:
@@ -280,13 +304,13 @@ def test_grids_extras_and_copies_are_left_out_by_name(tmp_path: Path) -> None:
     found = paired(tmp_path)
     assert len(found.pairs) == 6
     for words in (
-        "grids of pictures: 00050-1.png, xyz_grid-0000-1.png",
-        "far larger than what was asked for: grids, or upscaled after they were drawn: 00051-1.png",
-        "changed after they were drawn (A1111's Extras): 00052-1.png",
+        "a grid of pictures: 00050-1.png, xyz_grid-0000-1.png",
+        "far larger than what was asked for: a grid, or upscaled after being drawn: 00051-1.png",
+        "changed after being drawn (A1111's Extras): 00052-1.png",
         "the same picture under another name: 00053-1.png",
-        "a folder of grids or of pictures changed after they were drawn: txt2img-grids",
+        "a folder of grids or of pictures changed after being drawn: txt2img-grids",
         "a copy of a picture in another format: 00054-1.jpg",
-        "their prompt cannot be told: the picture carries no text of a program that is known: holiday.png",
+        "the prompt cannot be told: the picture carries no text of a program that is known: holiday.png",
     ):
         assert words in notes(found), words
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from drawn_pictures import a1111, comment, encoded, exif, infotext, jpeg, png, write
+from drawn_pictures import a1111, comfy, comment, encoded, exif, graph, infotext, jpeg, png, write
 from fakes import make_run
 
+from bench.cli.inspect import picture_rows
 from bench.pictures.folders import read_pictures
 from bench.pictures.infotext import read_settings, split_infotext, tidy_without_tags
 from bench.pictures.pairing import pair_pictures
@@ -53,6 +54,51 @@ def test_sample_pictures_say_what_is_written_down_of_them(name: str) -> None:
     for field, value in truth.items():
         if value == NOT_TOLD:
             assert found.unknown[field], field
+
+
+@pytest.mark.parametrize("name", ["prompt", "parameters", "invokeai_metadata", "sd-metadata"])
+@pytest.mark.parametrize("text", ['{"3": {"class_type": ', '{"a":' * 100_000 + "1" + "}" * 100_000])
+def test_json_that_is_broken_or_nested_too_deeply_is_named(name: str, text: str) -> None:
+    for more in ({}, {"workflow": "{}"}):
+        found = read_picture(png({name: text, **more}))
+        assert found.unknown["prompt"] == f"its text {name!r} is no JSON that can be read"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "field", "words"),
+    [
+        ("Seed", "-1", "seed", "it says '-1', which is no whole number from 0 to 2^64 - 1"),
+        ("Seed", "1" * 30, "seed", f"it says '{'1' * 30}', which is no whole number from 0 to 2^64 - 1"),
+        ("CFG scale", "nan", "cfg", "it says 'nan', which is no number"),
+        ("Size", "0x0", "size", "it says '0x0', which is no width and height above 0"),
+        ("Steps", "many", "steps", "it says 'many', which is no whole number, 0 or more"),
+    ],
+)
+def test_what_is_said_and_is_no_number_is_told_from_what_is_not_said(key, value, field, words) -> None:
+    found = read_picture(a1111(1, infotext("a fox", **{key: value})))
+    assert (getattr(found, field), found.unknown[field]) == (None, words)
+    silent = read_picture(a1111(1, infotext("a fox", **{key: None})))
+    assert silent.unknown[field] == "the picture does not say"
+
+
+def test_a_graph_with_numbers_that_are_none_says_which() -> None:
+    found = read_picture(comfy(graph(sampler={"seed": -1, "cfg": float("nan")}, latent={"width": 0})))
+    assert found.unknown["seed"] == "it says '-1', which is no whole number from 0 to 2^64 - 1"
+    assert found.unknown["cfg"] == "it says 'nan', which is no number"
+    assert found.unknown["size"] == "it says '0x48', which is no width and height above 0"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "table", "said"),
+    [
+        ("invokeai_metadata", {"positive_prompt": "a fox", "seed": -1}, "-1"),
+        ("parameters", {"sui_image_params": {"prompt": "a fox", "seed": "x"}}, "x"),
+        ("parameters", {"base_model": "m", "full_prompt": "a fox", "prompt": "a fox", "seed": "2.5"}, "2.5"),
+    ],
+)
+def test_every_program_with_json_says_what_is_no_seed(keyword, table, said) -> None:
+    found = read_picture(png({keyword: json.dumps(table)}))
+    assert found.unknown["seed"] == f"it says '{said}', which is no whole number from 0 to 2^64 - 1"
 
 
 def test_one_request_written_with_one_name_and_with_two_is_the_same() -> None:
@@ -211,6 +257,7 @@ def test_fooocus_writes_the_typed_prompt_as_raw_one_in_its_a1111_scheme() -> Non
     )
     found = read_picture(png({"parameters": text, "fooocus_scheme": "a1111"}))
     assert (found.program, found.prompt, found.negative) == ("Fooocus", "a fox", "noise")
+    assert picture_rows(found)[0] == ("program", "Fooocus v2.5.5")
     assert found.loras == (PictureLora(name="offset", text_weight=0.1, unet_weight=0.1, hash="0fbd817459"),)
     assert found.other["full_prompt"] == "a fox, intricate"
 
