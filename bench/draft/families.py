@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,12 +16,11 @@ from bench.formatting import did_you_mean, joined
 from bench.lora.parse import read_adapter
 from bench.merge.load import open_named
 from bench.records import CheckpointFacts, Lora
+from bench.suite.sampling import few_steps_named
 
 DraftFamily = Literal["mini", "sdxl", "sd15"]
 """The shipped suite whose prompt sets, metrics and settings a new one begins with."""
 TITLES: dict[DraftFamily, str] = {"mini": "the embedded family", "sdxl": "SDXL", "sd15": "SD 1.5"}
-FEW_STEPS = re.compile(r"turbo|lightning|hyper|(?<![a-z])(lcm|tcd|dmd2?)(?![a-z])", re.IGNORECASE)
-"""What names of models that want few steps and little guidance hold."""
 
 
 SMALL_LATENTS = 16
@@ -80,7 +78,7 @@ def _hints(source: str, facts: CheckpointFacts) -> list[str]:
             f"{source} predicts v{zero}: the sampler is set so by itself; at high guidance such models burn out, which "
             "guidance_scale = 4 to 5 or guidance_rescale = 0.7 helps."
         )
-    if FEW_STEPS.search(Path(source.replace("\\", "/")).name):
+    if few_steps_named(source):
         found.append(
             f"{source} is called as a model of few steps is: set steps, guidance_scale and sampler as its page says."
         )

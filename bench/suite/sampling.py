@@ -180,19 +180,39 @@ FEW_STEPS: Mapping[str, FewSteps] = {
     "dmd2": FewSteps("DMD2", 8),
     "lcm": FewSteps("LCM", 8),
     "tcd": FewSteps("TCD", 50),
+    "pcm": FewSteps("PCM", 16),
 }
-"""Word in a file's name -> what such a model wants. A name proves nothing: it is said, and nothing is refused."""
+"""What such a model wants. A name proves nothing: it is said, and nothing is refused."""
 MOST_GUIDANCE = 2.0
-_WORD = re.compile(r"[a-z]+2?")
+_LETTERS = r"(?<![A-Za-z]){0}(?![a-z])|(?:{1}|{2})(?![a-z])|{0}[-_ ]?lora"
+"""Three letters that may stand within another word: a word, also of CamelCase, or before "lora"."""
+_NAMED: Mapping[str, re.Pattern[str]] = {
+    "turbo": re.compile("turbo", re.IGNORECASE),
+    "lightning": re.compile("lightning", re.IGNORECASE),
+    "hyper": re.compile(r"hyper[-_ ]?sd|(?<![a-z])hyper(?![a-z])", re.IGNORECASE),  # not "hyperrealism"
+    "dmd2": re.compile("dmd2", re.IGNORECASE),
+    **{name: re.compile(_LETTERS.format(name, name.upper(), name.title())) for name in ("lcm", "tcd", "pcm")},
+}
+_GUIDED = re.compile(r"(?<![a-z])cfg(?![a-z])|normalcfg", re.IGNORECASE)
+"""LoRAs of Hyper-SD and PCM that are made to be guided."""
+
+
+def few_steps_named(text: str) -> FewSteps | None:
+    """The kind of model that the last part of a path or repository is named after; None where it is not."""
+    name = _file_name(text)
+    return next((FEW_STEPS[kind] for kind, pattern in _NAMED.items() if pattern.search(name)), None)
+
+
+def _file_name(text: str) -> str:
+    return PurePath(text.replace("\\", "/")).name
 
 
 def few_steps_of(variant: Variant) -> FewSteps | None:
-    """The kind of model that a variant's files are named after; None where they are not."""
+    """The kind of model that a variant's files are named after, but for those that are made to be guided."""
     for text in (variant.unet or variant.checkpoint, *(lora.path for lora in variant.loras)):
-        words = _WORD.findall(PurePath(text.replace("\\", "/")).name.lower())
-        found = [kind for word, kind in FEW_STEPS.items() if word in words]
-        if found and "cfg" not in words:  # Hyper-SD's CFG LoRAs are made to be guided
-            return found[0]
+        found = few_steps_named(text)
+        if found and not _GUIDED.search(_file_name(text)):
+            return found
     return None
 
 
