@@ -219,13 +219,18 @@ def few_steps_of(variant: Variant) -> FewSteps | None:
 def sampling_notes(suite: Suite) -> tuple[str, ...]:
     """Sentences on settings that a model does not want, by the names of a variant's files or else by the sampler.
 
-    And on negative prompts that are not drawn, since no guidance means no pass for them.
+    And on negative prompts and guidance rescale, which no guidance leaves without effect.
     """
     settings, notes = suite.settings, []
     negative = sum(1 for prompt in suite.prompts if prompt.negative)
     if negative and settings.guidance_scale <= 1:
         have = f"{plural(negative, 'prompt')} {'has' if negative == 1 else 'have'} a negative prompt"
         notes.append(f"{have}, which no image is told of: guidance_scale is {settings.guidance_scale:g}.")
+    if settings.guidance_rescale and settings.guidance_scale <= 1:
+        notes.append(
+            f"guidance_rescale is {settings.guidance_rescale:g}, which changes nothing without guidance: "
+            f"guidance_scale is {settings.guidance_scale:g}."
+        )
     for variant in suite.variants:
         kind = few_steps_of(variant)
         named = f"The variant {variant.name} is named after {kind.name}" if kind else ""

@@ -213,6 +213,13 @@ def test_negative_prompts_without_guidance_are_said(tmp_path: Path) -> None:
     assert "negative" not in noted(suite, guidance_scale=1.5, steps=4)
 
 
+def test_guidance_rescale_without_guidance_is_said() -> None:
+    suite = load_suite("mini")
+    said = noted(suite, guidance_scale=1.0, guidance_rescale=0.7, steps=4)
+    assert said == "guidance_rescale is 0.7, which changes nothing without guidance: guidance_scale is 1."
+    assert noted(suite, guidance_scale=1.5, guidance_rescale=0.7, steps=4) == ""
+
+
 # --- grids -----------------------------------------------------------------------------------
 
 
