@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -13,9 +13,11 @@ from msgspec.structs import replace
 from bench.errors import UsageError
 from bench.formatting import did_you_mean, joined, plural, value_text
 from bench.records import SCHEMA, AxisName, Grid, GridAxis, GridMember, GridValue, Suite
+from bench.records.base import SCHEDULES_OF
 from bench.suite.file import problems_of
 from bench.suite.limits import quantity_of
-from bench.suite.sampling import ETA, SAMPLERS, SCHEDULES, sampler_of, sampling_notes, schedule_of
+from bench.suite.sampler_names import is_drawn, read_sampler
+from bench.suite.sampling import ETA, SAMPLERS, SCHEDULES, sampler_of, sampling_notes, schedule_of, usual_schedule
 from bench.suite.sweep import UNTIMED
 
 SEED: AxisName = "seed"
@@ -72,11 +74,19 @@ def read_axis(name: AxisName, texts: Sequence[str]) -> GridAxis:
         value = read(text)
         if value is None:
             near = did_you_mean(text, {"sampler": SAMPLERS, "schedule": SCHEDULES}.get(name, ()))
-            raise UsageError(f"{flag_of(name)}: {text!r} is not {form}{near}.", "hotart-bench grid --help")
+            raise UsageError(f"{flag_of(name)}: {text!r} is not {form}{near}.", _how_to_write(name, text))
         if value in values:
             raise UsageError(f"{flag_of(name)}: {value_text(value)} is given twice.")
         values.append(value)
     return GridAxis(name=name, values=tuple(sorted(values, key=_rank)))
+
+
+def _how_to_write(name: AxisName, text: str) -> str:
+    """The flags for a sampler's name that holds a schedule, as A1111's before 1.9 do; else where to look."""
+    held = read_sampler(text)
+    if name == "sampler" and held.schedule and is_drawn(held):
+        return f"write --sampler {held.sampler} --schedule {held.schedule}"
+    return "hotart-bench grid --help"
 
 
 def _rank(value: GridValue) -> tuple[float, float]:
@@ -153,7 +163,8 @@ def member_suite(suite: Suite, setting: Mapping[str, GridValue]) -> Suite:
     fields: dict[str, Any] = {axis: value for axis, value in setting.items() if axis not in (SEED, "size")}
     if setting.get("schedule", "timesteps") != "timesteps":
         fields["timesteps"] = ()
-    fields = {**_eta_of(suite, str(setting.get("sampler", suite.settings.sampler))), **fields}
+    sampler = str(setting.get("sampler", suite.settings.sampler))
+    fields = {**_eta_of(suite, sampler), **_schedule_of(suite, sampler), **fields}
     if "size" in setting:
         fields["width"], fields["height"] = map(int, str(setting["size"]).split("x"))
     return replace(
@@ -173,10 +184,28 @@ def _eta_of(suite: Suite, sampler: str) -> dict[str, float]:
     return {"eta": ETA.get(sampler, 0.0)} if sampler != own and {sampler, own} & ETA.keys() else {}
 
 
+def _schedule_of(suite: Suite, sampler: str) -> dict[str, str]:
+    """The usual schedule of a sampler that cannot follow the suite's, where this is the usual one of its sampler."""
+    own = suite.settings
+    usual = usual_schedule({"sampler": own.sampler, "timesteps": own.timesteps})
+    can = any(name == sampler and own.schedule in able for name, able in SCHEDULES_OF.items())
+    if own.schedule != usual or own.timesteps or can:
+        return {}
+    return {"schedule": usual_schedule({"sampler": sampler})}
+
+
 def member_notes(grid: Grid) -> tuple[str, ...]:
     """Sentences on what the models do not want of the grid's settings, beside those of the suite."""
-    said = (note for one in grid.members for note in sampling_notes(member_suite(grid.suite, one.setting)))
+    said = (note for one in grid.members for note in _notes_of(grid.suite, one.setting))
     return tuple(note for note in dict.fromkeys(said) if note not in grid.suite.notes)
+
+
+def _notes_of(suite: Suite, setting: Mapping[str, GridValue]) -> Iterator[str]:
+    member = member_suite(suite, setting)
+    sampler, schedule, own = member.settings.sampler, member.settings.schedule, suite.settings.schedule
+    if "schedule" not in setting and schedule != own:
+        yield f"The sampler {sampler} follows the schedule {schedule} in this grid, since it cannot follow {own}."
+    yield from sampling_notes(member)
 
 
 def left_out_notes(suite: Suite) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def read_sampling(file: Path | str, settings: Mapping[str, Any]) -> dict[str, An
     elif read.schedule:
         found["schedule"] = read.schedule
     elif "schedule" not in settings:
-        found |= _usual_schedule(found)
+        found["schedule"] = usual_schedule(found)
     if str(found.get("sampler")) in ETA:
         found.setdefault("eta", ETA[str(found["sampler"])])
     times = found.get("timesteps")
@@ -66,10 +66,11 @@ def read_sampling(file: Path | str, settings: Mapping[str, Any]) -> dict[str, An
     return found
 
 
-def _usual_schedule(settings: Mapping[str, Any]) -> dict[str, Any]:
+def usual_schedule(settings: Mapping[str, Any]) -> Schedule:
+    """The schedule of a table ``settings`` that names none."""
     if settings.get("timesteps"):
-        return {"schedule": "timesteps"}
-    return {"schedule": "lcm"} if settings.get("sampler") in ("lcm", "tcd") else {}
+        return "timesteps"
+    return "lcm" if settings.get("sampler") in ("lcm", "tcd") else "leading"
 
 
 def _sampler(file: Path | str, text: str) -> Read:

@@ -234,6 +234,30 @@ def test_an_axis_takes_no_sampler_that_holds_a_schedule_or_is_not_drawn(text: st
         read_axis("sampler", [text])
 
 
+def test_the_hint_splits_a_sampler_s_name_that_holds_a_schedule() -> None:
+    with pytest.raises(UsageError) as caught:
+        read_axis("sampler", ["DPM++ 2M Karras"])
+    assert caught.value.hint == "write --sampler dpmpp_2m --schedule karras"
+
+
+def test_lcm_in_a_grid_follows_its_own_schedule_where_the_suite_names_none_and_this_is_said() -> None:
+    suite = load_suite("mini")
+    grid = make_grid(suite, [read_axis("sampler", ["euler", "lcm"])])
+    found = [member_suite(suite, member.setting).settings.schedule for member in grid.members]
+    assert found == ["leading", "lcm"]
+    assert "The sampler lcm follows the schedule lcm in this grid, since it cannot follow leading." in member_notes(
+        grid
+    )
+    lcm = member_suite(suite, {"sampler": "lcm"})
+    assert member_suite(lcm, {"sampler": "euler"}).settings.schedule == "leading"
+
+
+def test_a_schedule_that_a_suite_names_is_no_other_in_a_grid() -> None:
+    suite = member_suite(load_suite("mini"), {"sampler": "euler", "schedule": "karras"})
+    with pytest.raises(UsageError, match="lcm cannot follow the schedule karras"):
+        make_grid(suite, [read_axis("sampler", ["lcm"])])
+
+
 def test_a_sampler_twice_by_two_names_is_refused() -> None:
     with pytest.raises(UsageError, match="euler_a is given twice"):
         read_axis("sampler", ["euler_a", "Euler a"])
