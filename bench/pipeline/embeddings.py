@@ -68,12 +68,16 @@ def _read(path: str, sha256: str) -> Mapping[str, Tensor]:
 
 
 def _loaded(path: str) -> Any:
+    safe = path.lower().endswith(".safetensors")
     try:
-        if path.lower().endswith(".safetensors"):
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, pickle, zip and torch have errors of their own for what is damaged
-        raise WeightsError(f"{path}: cannot be read as an embedding: {first_line(error)}.") from error
+        if safe:
+            raise WeightsError(f"{path}: cannot be read as an embedding: {first_line(error)}.") from error
+        # torch's own sentence advises weights_only=False, which runs whatever code the file holds.
+        raise WeightsError(
+            f"{path}: cannot be read as an embedding: it is not a file of tensors.", "take the .safetensors version"
+        ) from error
 
 
 def _tensors(path: str, held: Any) -> dict[str, Tensor]:

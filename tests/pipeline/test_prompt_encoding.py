@@ -383,8 +383,17 @@ def test_an_embedding_that_changed_or_runs_code_is_refused(sd15: Any, settings: 
         encode_text(sd15, "a dot", wanted)
     torch.save({"string_to_param": {"*": Path("x")}}, tmp_path / "code.pt")
     code = Embedding(name="code", path=str(tmp_path / "code.pt"), sha256=sha256_of(tmp_path / "code.pt"))
-    with pytest.raises(WeightsError, match="cannot be read as an embedding"):
+    with pytest.raises(WeightsError, match=r"code\.pt: cannot be read as an embedding: it is not a file of tensors\."):
         encode_text(sd15, "a code", made(wanted, embeddings=(code,)))
+
+
+def test_no_advice_of_torch_is_printed_for_a_junk_embedding(sd15: Any, settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    junk = Embedding(name="junk", path=str(tmp_path / "junk.pt"), sha256=sha256_of(tmp_path / "junk.pt"))
+    with pytest.raises(WeightsError) as caught:
+        encode_text(sd15, "a junk", made(settings, prompt_syntax="a1111", embeddings=(junk,)))
+    assert "weights_only" not in f"{caught.value} {caught.value.hint}"
+    assert caught.value.hint == "take the .safetensors version"
 
 
 def test_an_embedding_of_more_rows_than_a_chunk_is_refused(sd15: Any, settings: Settings, tmp_path: Path) -> None:
