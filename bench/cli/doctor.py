@@ -26,6 +26,7 @@ from bench.questions.registry import registry_of_suite
 from bench.questions.states import JudgeState, judges_asked, state_of
 from bench.records import Machine, MemoryEstimate, Record, Suite, TimeEstimate
 from bench.store import load_run
+from bench.suite.sampling import sampling_notes
 from bench.suite.training_prompts import training_prompts_in
 from bench.weights_lock import lock_path
 
@@ -180,7 +181,8 @@ def _print_checkup(checkup: Checkup, suite: Suite) -> None:
     for label, prompts in (("left out", checkup.left_out), ("kept", checkup.trained_on)):
         if prompts:
             rows.append((label, f"{plural(len(prompts), 'prompt')} that SPO was trained on: {listed(prompts)}"))
-    rows += [("prompts", note) for note in checkup.notes]
+    of_settings = sampling_notes(suite)
+    rows += [("settings" if note in of_settings else "prompts", note) for note in checkup.notes]
     if checkup.questions:
         asked = sum(bool(prompt.questions) for prompt in suite.prompts)
         rows.append(("questions", f"{checkup.questions:,} about {plural(asked, 'prompt')} of {len(suite.prompts):,}"))
