@@ -34,8 +34,8 @@ from bench.store.objects import is_url
 from bench.store.reading import RUNS
 
 HEADING = (
-    "What `hotart-bench quick` drew: 8 portraits and 8 landscapes with each variant. For a comparison that can tell a",
-    "small difference, `hotart-bench init` writes a suite of a few hundred images of each.",
+    "What `hotart-bench quick` drew: up to 8 portraits and 8 landscapes with each variant. For a comparison that can",
+    "tell a small difference, `hotart-bench init` writes a suite of a few hundred images of each.",
 )
 
 
@@ -101,11 +101,14 @@ def quick(
             say(note)
         say_run_cost(suite, folder, device=device, weights_dir=weights_dir, ray=ray, fresh=fresh)
         return DONE
-    _make_room(files, fresh=fresh)
+    command = f"hotart-bench run {argument(files.suite_file)}"
+    if output is not None:  # without it, another folder is begun and all is drawn again
+        command += f" -o {argument(output)}" + (f" --limit {suite.limit}" if suite.limit is not None else "")
+    _make_room(files, command, fresh=fresh)
     _write(files, files.suite_file.parent, limit)
     do_stage("all", suite, folder, quiet, device=device, weights_dir=weights_dir, ray=ray, fresh=fresh, notes=notes)
     if not quiet:
-        say(f"  its suite and prompts, to change and go on with: hotart-bench run {argument(files.suite_file)}")
+        say(f"  its suite and prompts, to change and go on with: {command}")
     return DONE
 
 
@@ -162,14 +165,13 @@ def _changed(files: Files) -> list[Path]:
     ]
 
 
-def _make_room(files: Files, *, fresh: bool) -> None:
+def _make_room(files: Files, command: str, *, fresh: bool) -> None:
     """Keeps what the user changed: with ``fresh`` under another name; else raises UsageError."""
     for path in _changed(files):
         if not fresh:
             raise UsageError(
                 f"{path}: is there, and is not what this command would write.",
-                f"hotart-bench run {argument(files.suite_file)} goes on with it; --fresh begins anew, -o takes another "
-                "folder",
+                f"{command} goes on with it; --fresh begins anew, -o takes another folder",
             )
         path.replace(path.with_name(f"{path.name}.old"))
         say(f"{path} was changed, and is now {path.name}.old.")

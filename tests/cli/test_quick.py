@@ -54,6 +54,13 @@ def test_the_suite_lies_beside_the_run_wherever_that_is(cli, stages, home, outpu
     assert (home / suite_file).with_name(f"{Path(suite_file).stem}.jsonl").is_file()
 
 
+def test_the_next_command_goes_on_in_the_folder_that_was_named(cli, stages, home):
+    assert "hotart-bench run runs/look.toml -o runs/look\n" in cli("quick", *MINI, "-o", "runs/look").err
+    limited = cli("quick", *MINI, "-o", "runs/few", "--limit", "2")
+    assert "hotart-bench run runs/few.toml -o runs/few --limit 2\n" in limited.err
+    assert "up to 8 portraits" in (home / "runs/few.toml").read_text("utf-8")
+
+
 def test_the_same_command_again_is_taken_and_a_changed_file_is_not(cli, stages, home):
     assert cli("quick", *MINI).code == cli("quick", *MINI).code == 0
     path = Path(f"{HERE}.toml")
