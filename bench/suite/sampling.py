@@ -77,6 +77,11 @@ def _sampler(file: Path | str, text: str) -> Read:
     """A sampler's name as ours; nothing where no program has it."""
     if text in SAMPLERS:
         return Read(text, None)
+    if read_schedule(text) == AUTOMATIC:
+        raise SuiteError(
+            f"{file}: settings.sampler is {text!r}: whatever a program takes; a suite names it.",
+            f"write one of {joined(SAMPLERS)}",
+        )
     read = read_sampler(text)
     if read.sampler is None or is_drawn(read):
         return read

@@ -98,6 +98,7 @@ BAD: dict[str, tuple[str, str]] = {
     "none given": ('sampler = "lcm"\nschedule = "timesteps"', "needs settings.timesteps, such as [999, 749, 499, 249]"),
     "two schedules": ('sampler = "DPM++ 2M Karras"\nschedule = "beta"', "which holds the schedule karras, and"),
     "Automatic": ('sampler = "DPM++ 2M"\nschedule = "Automatic"', "which for DPM++ 2M is karras; a suite names it"),
+    "the sampler Automatic": ('sampler = "Automatic"', "settings.sampler is 'Automatic': whatever a program takes;"),
     "DPM fast": ('sampler = "DPM fast"', "'DPM fast', a name of A1111 and ComfyUI; it is not drawn here. Allowed are"),
     "Restart": ('sampler = "Restart"', "it is not drawn here"),
     "ddim_uniform": ('sampler = "euler"\nschedule = "ddim_uniform"', "'ddim_uniform', a name of A1111 and ComfyUI"),
