@@ -17,7 +17,7 @@ from bench.suite.limits import quantity_of
 COMMENTS = {
     "samples": "images of each prompt, each from noise of its own",
     "guidance_scale": "the CFG scale",
-    "sampler": 'and, for some samplers, schedule = "karras"',
+    "sampler": 'and schedule = "...": see docs/samplers.md',
     "batch": 'images drawn at once; fewer where memory runs out, or "auto". It changes pixels, as all here does',
     "rounds": "0 leaves timing out",
 }
