@@ -18,13 +18,16 @@ from bench.suite.prompt_weights import (
     UP,
     PromptError,
     Segment,
+    around,
     checked_products,
     checked_weight,
     doubtful,
     too_deep,
+    unpaired,
 )
 
 _PIECE = re.compile(r"\\[\\()\[\]]|\\|\(|\[|:\s*([+-]?[.\d]+)\s*\)|\)|]|[^\\()\[\]:]+|:")
+_PAIRED = re.compile(r"\\[\\()\[\]]|[()\[\]]")
 _WEIGHT = re.compile(r"[+-]?[.\d]+")
 _BREAK = re.compile(r"\bBREAK\b")
 _BREAK_WEIGHT = -1.0
@@ -163,6 +166,8 @@ def notes(text: str) -> Iterator[tuple[str, str]]:
     except PromptError:
         return
     yield from doubtful(bare, segments, lambda number: _WEIGHT.fullmatch(number) is not None)
+    if alone := unpaired(bare, _PAIRED):
+        yield "a bracket without its pair", around(bare, alone[0])
     for one in segments:
         if not one.is_break and _BREAK.search(one.text):
             yield "BREAK within weighted brackets, where A1111 draws the word", one.text

@@ -20,10 +20,12 @@ from bench.suite.prompt_weights import (
     UP,
     PromptError,
     Segment,
+    around,
     checked_products,
     checked_weight,
     doubtful,
     too_deep,
+    unpaired,
 )
 
 _SIGN = re.compile(r"\\[()]|[()]")
@@ -164,6 +166,8 @@ def notes(text: str) -> Iterator[tuple[str, str]]:
     except PromptError:
         return
     yield from doubtful(text, segments, _is_number)
+    if alone := unpaired(text, _SIGN):
+        yield "a bracket without its pair", around(text, alone[0])
     for what, pattern in _OTHERS.items():
         if found := pattern.search(text):
             yield f"{what}, which ComfyUI draws as words", found[0]

@@ -89,6 +89,32 @@ def doubtful(text: str, segments: Iterable[Segment], is_weight: Callable[[str], 
         )
 
 
+def unpaired(text: str, sign: re.Pattern[str]) -> list[int]:
+    """Where brackets stand that have no pair, in the text's order; round and square ones are paired each by themselves.
+
+    Args:
+        text: of a prompt.
+        sign: finds a grammar's brackets and, as longer matches, its escaped characters.
+    """
+    opened: dict[str, list[int]] = {"(": [], "[": []}
+    alone: list[int] = []
+    for found in sign.finditer(text):
+        if found[0] in opened:
+            opened[found[0]].append(found.start())
+        elif found[0] in (")", "]"):
+            waiting = opened["(" if found[0] == ")" else "["]
+            if waiting:
+                waiting.pop()
+            else:
+                alone.append(found.start())
+    return sorted([*alone, *opened["("], *opened["["]])
+
+
+def around(text: str, place: int) -> str:
+    """What stands around a place, to be quoted."""
+    return text[max(0, place - 18) : place + 20].strip()
+
+
 def too_deep() -> PromptError:
     """The error for brackets within brackets within brackets."""
     return PromptError(f"more than {DEEPEST} brackets within one another")

@@ -158,6 +158,26 @@ def test_numbers_that_may_be_meant_otherwise_are_said(syntax: str, tmp_path: Pat
     assert "a weight over 5, which may be a time or a ratio (at 10 30)" in note
 
 
+@pytest.mark.parametrize(
+    ("syntax", "prompt", "example"),
+    [
+        (COMFYUI, "a) cat, (dog:1.4)", "a) cat, (dog:1.4)"),
+        (COMFYUI, "a (red:1.2", "a (red:1.2"),
+        (A1111, "(smile :), happy:1.2)", "mile :), happy:1.2)"),
+        (A1111, "((((calico", "((((calico"),
+        (A1111, "a [calico", "a [calico"),
+    ],
+)
+def test_a_bracket_without_its_pair_is_said(syntax: str, prompt: str, example: str, tmp_path: Path) -> None:
+    (note,) = suite_of(tmp_path, syntax, prompt).notes
+    assert f"1 prompt holds a bracket without its pair ({example})" in note
+
+
+@pytest.mark.parametrize("syntax", [A1111, COMFYUI])
+def test_brackets_that_are_paired_or_escaped_are_not(syntax: str, tmp_path: Path) -> None:
+    assert suite_of(tmp_path, syntax, r"a (cat:1.2), \( ((dog)) \)").notes == ()
+
+
 def test_plain_prompts_say_what_looks_like_syntax_and_where_it_would_be_read(tmp_path: Path) -> None:
     (note,) = suite_of(tmp_path, "", "a (kite:1.2)", "wide, 16:9", "a cat AND a dog").notes
     assert "3 prompts hold syntax of other programs, which is drawn as words here: a weight ((kite:1.2))" in note
