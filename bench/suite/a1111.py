@@ -120,9 +120,10 @@ def refusals(text: str, *, negative: bool) -> Iterator[str]:
         yield f"{around!r} (AND draws several prompts at once; write one prompt, or and in small letters)"
     if found := _ENDING.search(text.rstrip()):
         end = text.rstrip()[-20:]
+        close = "close the bracket, or " if any(text[place] == "(" for place in unpaired(text, _PAIRED)) else ""
         yield (
             f"its end {end!r} (A1111 takes {found[0]!r} for the weight of the whole prompt, and the number is not "
-            "drawn; write something after it, such as a comma)"
+            f"drawn; {close}write something after it, such as a comma)"
         )
 
 

@@ -21,6 +21,7 @@ UP = 1.1
 UNUSUAL = 5.0
 """A larger weight is taken, and said."""
 _ALMOST = re.compile(r"\([^()]*:\s*([-+.,\deE]{1,12})\s*\)")
+_WEIGHTED = re.compile(r"\([^()]*:\s*([-+]?(?:\d{1,6}\.?\d{0,6}|\.\d{1,6}))\s*\)")
 _TAG = re.compile(r"<\w+:[^>]+>")
 
 
@@ -83,10 +84,14 @@ def doubtful(text: str, segments: Iterable[Segment], is_weight: Callable[[str], 
             break
     large = next((one for one in segments if abs(one.weight) > UNUSUAL), None)
     if large is not None:
-        yield (
-            f"a weight over {UNUSUAL:g}, which may be a time or a ratio",
-            f"{large.text.strip()[-25:]} {large.weight:g}",
-        )
+        yield f"a weight over {UNUSUAL:g}, which may be a time or a ratio", _written(text, large)
+
+
+def _written(text: str, segment: Segment) -> str:
+    """A segment's weight as it stands in the text: ``(at 10:30) weighs 30``; its words where brackets make it."""
+    written = (one for one in _WEIGHTED.finditer(text) if float(one[1]) == segment.weight)
+    shown = next((one[0][-25:] for one in written), segment.text.strip()[-25:])
+    return f"{shown} weighs {segment.weight:g}"
 
 
 def unpaired(text: str, sign: re.Pattern[str]) -> list[int]:

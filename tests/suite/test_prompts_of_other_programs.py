@@ -155,7 +155,7 @@ def test_what_an_author_may_not_expect_is_said_once(tmp_path: Path) -> None:
 def test_numbers_that_may_be_meant_otherwise_are_said(syntax: str, tmp_path: Path) -> None:
     (note,) = suite_of(tmp_path, syntax, "a (kite:1,3)", "a clock (at 10:30)", "a (fine:1.4) one").notes
     assert "2 prompts hold a number that is no weight there, and is drawn ((kite:1,3))" in note
-    assert "a weight over 5, which may be a time or a ratio (at 10 30)" in note
+    assert "a weight over 5, which may be a time or a ratio ((at 10:30) weighs 30)" in note
 
 
 @pytest.mark.parametrize(
@@ -171,6 +171,11 @@ def test_numbers_that_may_be_meant_otherwise_are_said(syntax: str, tmp_path: Pat
 def test_a_bracket_without_its_pair_is_said(syntax: str, prompt: str, example: str, tmp_path: Path) -> None:
     (note,) = suite_of(tmp_path, syntax, prompt).notes
     assert f"1 prompt holds a bracket without its pair ({example})" in note
+
+
+def test_an_end_in_an_open_bracket_is_refused_with_the_bracket(tmp_path: Path) -> None:
+    assert "; close the bracket, or write something after it" in refusal(tmp_path, A1111, "a (red:1.2")
+    assert "close the bracket" not in refusal(tmp_path, A1111, "wide, 16:9")
 
 
 @pytest.mark.parametrize("syntax", [A1111, COMFYUI])
