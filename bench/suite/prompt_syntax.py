@@ -20,8 +20,12 @@ from bench.suite.prompt_weights import PromptError, Segment, tags_in, without_ta
 
 SYNTAX: dict[str, re.Pattern[str]] = {
     "a weight": re.compile(
-        r"\([^()]*:\s{0,4}-?\d{0,6}\.?\d{1,6}\s{0,4}\)|\(\([^()]+\)\)|(?<![\w.])\d+(?:\.\d+)?::|::-?\d"
+        r"\([^()]*:\s{0,4}[-+]?\.?\d[\d.eE+-]{0,16}\s{0,4}\)|\(\([^()]+\)\)"
+        r"|(?<![:;(-])\({2,16}\w[^()]{0,20}|(?<![\w.])\d+(?:\.\d+)?::|::-?\d"
     ),
+    "an escaped bracket": re.compile(r"\\[()\[\]]"),
+    "a word in square brackets": re.compile(r"\[(?!sic\]|\d{1,6}\])[^\[\]:|]{1,60}\]"),
+    "a comment": re.compile(r"(?<!\S)#\s[^\n]{0,40}"),
     "a LoRA or embedding tag": re.compile(r"<(?:lora|lyco|hypernet|embedding):[^<>]*>|\bembedding:\w+"),
     "BREAK": re.compile(r"\bBREAK\b"),
     "AND": re.compile(r"\bAND\b"),
@@ -33,9 +37,10 @@ SYNTAX: dict[str, re.Pattern[str]] = {
         r"\S{0,20}:\s{0,4}[-+]?(?:\d{1,9}\.?|\d{0,9}\.\d{1,9})(?=\s*\Z)"
     ),
 }
-"""What it is called, and how it is recognised: weights of AUTOMATIC1111 and ComfyUI ``(kite:1.2)`` and of Midjourney
-and Dynamic Prompts ``2::kite``, tags ``<lora:name:0.8>``, ``BREAK``, ``[kite:boat:0.5]`` and ``[kite|boat]``,
-``{red|blue}``, ``__animals__``, ``--ar 16:9``; a prompt that ends in ``16:9`` would lose ``:9`` in A1111."""
+"""What it is called, and how it is recognised: weights of AUTOMATIC1111 and ComfyUI ``(kite:1.2)``, ``((kite`` and
+``[kite]``, of Midjourney and Dynamic Prompts ``2::kite``, brackets behind a backslash, tags ``<lora:name:0.8>``,
+``BREAK``, ``# note``, ``[kite:boat:0.5]`` and ``[kite|boat]``, ``{red|blue}``, ``__animals__``, ``--ar 16:9``; a prompt
+that ends in ``16:9`` would lose ``:9`` in A1111. ``(1910)``, ``[sic]`` and ``[2]`` are no syntax."""
 EXAMPLE_LENGTH = 40
 """Longest example in characters."""
 

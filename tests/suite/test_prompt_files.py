@@ -350,6 +350,12 @@ def test_comments_of_wildcard_lists_are_no_prompts_and_counted(tmp_path: Path) -
 SYNTAX = {
     "(masterpiece:1.2), a kite": "a weight ((masterpiece:1.2))",
     "((kite)) in the sky": "a weight (((kite)))",
+    "((kite in the sky": "a weight (((kite in the sky)",
+    "(kite:1e9), a boat": "a weight ((kite:1e9))",
+    "(kite:1.2.3), a boat": "a weight ((kite:1.2.3))",
+    r"kite \(toy\), a boat": r"an escaped bracket (\()",
+    "a [red] kite": "a word in square brackets ([red])",
+    "a kite # mine": "a comment (# mine)",
     "2::kite": "a weight (2::)",
     "kite::3 boat": "a weight (::3)",
     "<lora:foo:0.8> a kite": "a LoRA or embedding tag (<lora:foo:0.8>)",
@@ -365,7 +371,9 @@ SYNTAX = {
 
 @pytest.mark.parametrize("prompt", SYNTAX)
 def test_syntax_that_is_drawn_as_words_is_named(prompt: str, tmp_path: Path) -> None:
-    text = json.dumps([{"prompt": prompt}, "a plain (and quiet) kite: 10:30, [sic], well-known -- a {brace}"])
+    text = json.dumps(
+        [{"prompt": prompt}, "a plain (and quiet) kite (1910): 10:30, [sic] [2], well-known -- a {brace} of #1 :(("]
+    )
     prompts, notes = read(tmp_path, "a.json", text)
     assert prompts[0].text == prompt
     assert "1 prompt holds syntax" in notes
