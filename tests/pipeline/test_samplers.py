@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any, get_args
 
 import diffusers
@@ -410,3 +411,27 @@ def test_which_samplers_draw_noise_in_their_steps() -> None:
                 latents = scheduler.step(seen, step, latents, **options).prev_sample
             found.append(latents)
         assert torch.equal(*found) is (sampler not in noisy), sampler
+
+
+TABLE_OF_LEVELS: dict[str, tuple[Sampler, Schedule]] = {
+    "`leading` (Euler": ("euler", "leading"),
+    "`leading` (DPM++ 2M": ("dpmpp_2m", "leading"),
+    "`linspace`, `normal`": ("euler", "normal"),
+    "`simple` (timesteps": ("euler", "simple"),
+    "`sgm_uniform`": ("euler", "sgm_uniform"),
+    "`karras`": ("euler", "karras"),
+    "`exponential`": ("euler", "exponential"),
+    "`beta`": ("euler", "beta"),
+    "`ays` of SDXL": ("euler", "ays"),
+}
+"""How a row of docs/samplers.md begins -> what was measured."""
+
+
+@pytest.mark.parametrize("row", TABLE_OF_LEVELS)
+def test_the_noise_levels_in_the_documents_are_those_of_five_steps(row: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "samplers.md").read_text("utf-8").partition("Measured here")[2]
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {row}"))
+    written = [float(number) for number in line.split("|")[2].split(",")]
+    scheduler = sdxl_scheduler(*TABLE_OF_LEVELS[row])
+    scheduler.set_timesteps(5)
+    np.testing.assert_allclose(scheduler.sigmas[:5].numpy(), written, atol=6e-5)
