@@ -214,3 +214,12 @@ def test_missing_weights_of_a_judge_end_with_3_and_the_command_that_gets_them(cl
     assert answer.code == 3
     assert "nobody/nothing." in answer.err
     assert "next: hotart-bench fetch own.toml" in answer.err
+
+
+def test_what_is_said_of_settings_stands_under_their_name(cli, weights, home):
+    text = (home / "own.toml").read_text(encoding="utf-8")
+    changed = re.sub(r"guidance_scale = .*", "guidance_scale = 1.0\nguidance_rescale = 0.5", text)
+    assert changed != text
+    (home / "own.toml").write_text(changed, encoding="utf-8")
+    (row,) = (line for line in cli("doctor", "own.toml").out.splitlines() if "guidance_rescale" in line)
+    assert row.startswith("settings")
