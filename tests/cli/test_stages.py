@@ -121,7 +121,11 @@ def test_variants_of_a_run_folder_are_those_of_its_suite(cli, stages, run_folder
 
 def test_a_shipped_suites_name_is_never_taken_for_a_folder(cli, stages, home, run_folder):
     (home / "sdxl").symlink_to(run_folder)
-    cli("score", "sdxl")
+    answer = cli("score", "sdxl")  # there is nothing to score yet, and somebody may have meant the folder
+    assert answer.code == 2
+    assert "./sdxl" in answer.err
+    assert not stages.calls
+    cli("render", "sdxl")
     assert called(stages)["suite"] == "sdxl"
     stages.calls.clear()
     cli("score", "./sdxl")
