@@ -45,7 +45,7 @@ def report(
     Examples:
       hotart-bench report reports/runs/mini
       hotart-bench report reports/runs/mini --folder
-      hotart-bench report reports/runs/mini --folder --to /tmp/mini-page
+      hotart-bench report reports/runs/mini --folder --to mini-page
       hotart-bench report reports/runs/grid-mini
       hotart-bench report mini
     """
