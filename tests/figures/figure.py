@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -93,3 +94,10 @@ def table(figures: Sequence[Figure]) -> str:
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def write_between(page: Path, marks: tuple[str, str], text: str) -> None:
+    """Put a text between two marks of a page, in the place of what stands there."""
+    whole = page.read_text(encoding="utf-8")
+    before, after = whole[: whole.index(marks[0]) + len(marks[0])], whole[whole.index(marks[1]) :]
+    page.write_text(f"{before}\n\n{text}\n\n{after}", encoding="utf-8")

@@ -23,7 +23,7 @@ from bench.records import Category, MetricFacts, TrainingOverlap
 from bench.stats import wilson_interval
 from bench.stats.effects import Floats
 
-from .figure import Figure, table
+from .figure import Figure, table, write_between
 
 PAGE = Path(__file__).parents[2] / "docs" / "finding.md"
 BEGIN, END = "<!-- simulation begins -->", "<!-- simulation ends -->"
@@ -222,9 +222,7 @@ def main(arguments: list[str]) -> None:
     shown = "\n".join(tables(rows))
     sys.stdout.write(f"{shown}\n\n{table(figures(rows))}\n")
     if chosen.write:
-        page = PAGE.read_text(encoding="utf-8")
-        before, after = page[: page.index(BEGIN) + len(BEGIN)], page[page.index(END) :]
-        PAGE.write_text(f"{before}\n\n{shown}\n\n{after}", encoding="utf-8")
+        write_between(PAGE, (BEGIN, END), shown)
 
 
 if __name__ == "__main__":
