@@ -52,7 +52,7 @@ class Card:
         self.eager: list[bool] = []
         self.network = torch.nn.Linear(1, 1)
         self.network._compiled_call_impl = lambda *_: None  # type: ignore[assignment]
-        model = SimpleNamespace(pipe=SimpleNamespace(unet=self.network))
+        model = SimpleNamespace(pipe=SimpleNamespace(unet=self.network, vae=torch.nn.Linear(1, 1)))
         monkeypatch.setattr(fitting, "switch_variant", lambda *_, **__: (model, None))
         monkeypatch.setattr(fitting, "encode_prompts", lambda *_: {})
         monkeypatch.setattr(fitting, "draw_batch", self.draw)

@@ -48,7 +48,7 @@ def measure(
     ``peak_rss`` (the whole process, loading included), and on a GPU, in a pass of its own, ``peak_allocated`` and
     ``peak_reserved``. With ``suite.measure.batches``, ``per_image_at_batch`` is the seconds of a batch of the suite's
     size over its images, of each after the first. ``nvidia-ml-py`` adds ``peak_process`` and ``energy_per_image``, and
-    the conditions of the timing. With ``settings.compile``, ``compile`` is the step in which torch compiles, each time
+    the conditions of the timing. With ``settings.compile``, ``compile`` is the time in which torch compiles, each time
     from nothing.
 
     A (variant, round) that the folder already holds completely is skipped.

@@ -251,6 +251,8 @@ def _attention(unet: Any) -> str:
 
 def _compiled(unet: Any) -> str:
     """``Module.compile`` leaves its compiled call at the module."""
+    if getattr(unet, "_compiled_call_impl", None) is not None:
+        return "compiled whole"
     count = sum(getattr(module, "_compiled_call_impl", None) is not None for module in unet.modules())
     return plural(count, "compiled block") if count else "not compiled"
 

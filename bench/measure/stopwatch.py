@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from bench.records import Conditions, Record, Timing, TimingName
+from bench.records import Compile, Conditions, Record, Timing, TimingName
 
 Seconds = dict[TimingName, tuple[float, ...]]
 """Seconds of one image by quantity: ``text_encode``, ``denoise_step`` (each step), ``vae_decode``, ``end_to_end``."""
@@ -106,7 +106,7 @@ def time_batches(
 ) -> dict[TimingName, tuple[float, ...]]:
     """``per_image_at_batch``: seconds of each batch over its images, the first batch left out; {} without batches.
 
-    The first one of a size makes what later ones find: kernels, memory, and with ``settings.compile`` compiled blocks.
+    The first one of a size makes what later ones find: kernels, memory, and with ``settings.compile`` what is compiled.
     """
     seconds = []
     for batch in batches:
@@ -127,14 +127,14 @@ def to_timings(
     round_number: int,
     process: int,
     *,
-    compiled: bool = False,
+    compiled: Compile = False,
     conditions: Conditions | None = None,
 ) -> tuple[Timing, ...]:
     """Write the seconds of one process as records: raw values, in order, warm-ups apart.
 
     ``denoise_step`` holds the steps of all images in one row, image by image. With ``compiled``, ``compile`` is the
-    first denoise step of the first image, within which torch compiles: a measured time, of which the step itself is
-    a small part. ``first_image`` holds it too.
+    first denoise step of the first image, and of "whole" its decoding too, within which torch compiles: a measured
+    time, of which the step itself is a small part. ``first_image`` holds it too.
 
     Args:
         load_s: seconds of loading.
@@ -143,13 +143,14 @@ def to_timings(
         variant: name of the variant.
         round_number: the round, from 0.
         process: the process id.
-        compiled: whether the first step compiled the UNet's blocks.
+        compiled: what the first image compiled.
         conditions: of the process; they stand with ``end_to_end``.
     """
     first, warm, timed = images[0], images[1 : 1 + warmups], images[1 + warmups :]
     once: Seconds = {"load": (load_s,)}
     if compiled:
-        once["compile"] = first["denoise_step"][:1]
+        decoding_s = first["vae_decode"][0] if compiled == "whole" else 0.0
+        once["compile"] = (first["denoise_step"][0] + decoding_s,)
     once["first_image"] = first["end_to_end"]
 
     def joined(name: TimingName, some: Sequence[Seconds]) -> tuple[float, ...]:

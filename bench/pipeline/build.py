@@ -21,6 +21,7 @@ from bench.checkpoints.safetensors_files import first_line
 from bench.checkpoints.scheduler import refuse_settings
 from bench.errors import WeightsError
 from bench.formatting import listed
+from bench.pipeline.compiling import compile_blocks, compile_whole
 from bench.pipeline.schedulers import make_scheduler
 from bench.records import Component, Settings
 from bench.records.weights import Family
@@ -28,8 +29,6 @@ from bench.suite.tokens import CONTEXT, byte_alphabet, merges
 
 DAMAGED = (OSError, ValueError, RuntimeError, KeyError, SafetensorError, struct.error)
 START, END = "<|startoftext|>", "<|endoftext|>"
-SHAPES = 64
-"""Shapes for which the code of a block may be compiled: a UNet's blocks differ in width, and runs in batch sizes."""
 
 
 def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into: Any = None) -> Any:
@@ -75,12 +74,10 @@ def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into
     pipe.set_progress_bar_config(disable=True)
     if settings.vae_tiling:
         pipe.vae.enable_tiling()
-    if settings.compile and not is_compiled(pipe.unet):
-        # Anew for every shape of the blocks that repeat: were sizes left open once a second batch size is met, an
-        # image's bytes would depend on what was drawn before it.
-        limits: Any = torch._dynamo.config
-        limits.recompile_limit = max(limits.recompile_limit, SHAPES)
-        pipe.unet.compile_repeated_blocks(fullgraph=True, dynamic=False)
+    if settings.compile == "whole":
+        compile_whole(pipe)
+    elif settings.compile:
+        compile_blocks(pipe.unet)
     return pipe
 
 
@@ -205,30 +202,3 @@ def module_of(pipe: Any, tensor: str) -> torch.nn.Module:
     part, _, path = tensor.removesuffix(".weight").partition(".")
     component: torch.nn.Module = getattr(pipe, part)
     return component.get_submodule(path.removeprefix(left_out(component, part)))
-
-
-# Compiled blocks.
-
-
-def is_compiled(module: torch.nn.Module) -> bool:
-    """Whether any block of it is compiled."""
-    return any(one._compiled_call_impl is not None for one in module.modules())
-
-
-class Uncompiled:
-    """Lets a network's compiled blocks run as they are written, until ``remove`` is called."""
-
-    def __init__(self, network: torch.nn.Module) -> None:
-        self._compiled = [
-            (module, module._compiled_call_impl)
-            for module in network.modules()
-            if module._compiled_call_impl is not None
-        ]
-        for module, _ in self._compiled:
-            module._compiled_call_impl = None
-
-    def remove(self) -> None:
-        """Give the blocks back what was compiled."""
-        for module, call in self._compiled:
-            module._compiled_call_impl = call
-        self._compiled.clear()

@@ -22,7 +22,8 @@ from bench.machine import release_memory, reuse_freed_memory
 from bench.merge.audit import audit_recipe
 from bench.merge.load import open_checkpoint, open_part
 from bench.merge.merged import recipe_in, recipe_of
-from bench.pipeline.build import Uncompiled, build_pipeline, module_of, named_parameters
+from bench.pipeline.build import build_pipeline, module_of, named_parameters
+from bench.pipeline.compiling import Uncompiled
 from bench.pipeline.phases import Phase, WeightsByStep, changes_by_step, phases_of
 from bench.records import Audit, Lora, LoraAudit, MergeAudit, Settings, Variant
 from bench.suite.step_ranges import elsewhere, steps_text

@@ -72,6 +72,10 @@ PromptSyntax = Literal["plain", "a1111", "comfyui"]
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
+Compile = bool | Literal["whole"]
+"""What torch compiles: nothing, the UNet's blocks that repeat (``true``, or "blocks" in a suite file), or the whole
+UNet and the VAE's decoder."""
+
 Status = Literal["started", "complete", "failed"]
 
 Unit = Literal["second", "byte", "joule"]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from bench.records.base import Dtype, PromptSyntax, Record, Sampler, Schedule
+from bench.records.base import Compile, Dtype, PromptSyntax, Record, Sampler, Schedule
 from bench.records.steps import StepPlan
 
 
@@ -122,7 +122,7 @@ class Settings(Record, frozen=True):
     """How much fresh noise the steps of ``ddim`` and ``tcd`` add: 0 none, 1 as much as DDPM and LCM do. 0 for all
     other samplers."""
     vae_tiling: bool = False
-    compile: bool = False
+    compile: Compile = False
     prompt_syntax: PromptSyntax = "plain"
     prompt_loras: Literal["refuse", "ignore"] = "refuse"
     """What becomes of ``<lora:...>`` within a prompt of another syntax than ``plain``; LoRAs belong to variants."""

@@ -10,7 +10,7 @@ import torch
 
 from bench.errors import OutOfMemory
 from bench.machine import is_out_of_memory, release_memory
-from bench.pipeline.build import Uncompiled
+from bench.pipeline.compiling import Uncompiled
 from bench.pipeline.switch import Model, switch_variant
 from bench.records import Suite
 from bench.render.images import draw_batch, encode_prompts
@@ -60,7 +60,7 @@ def _fits(model: Model, suite: Suite, size: int, device: str) -> bool:
     release_memory()
     torch.cuda.reset_peak_memory_stats(device)
     ours = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    eager = Uncompiled(model.pipe.unet)  # compiled blocks need no more, and would be compiled for each size
+    eager = Uncompiled(model.pipe.unet, model.pipe.vae)  # compiled they need no more, and would be for each size
     try:
         draw_batch(model.pipe, settings, images, encode_prompts(model.pipe, suite, [images]))
     except Exception as error:

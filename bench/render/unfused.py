@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.lora.algorithms import can_run_unfused
-from bench.pipeline.build import Uncompiled
+from bench.pipeline.compiling import Uncompiled
 from bench.pipeline.phases import changes_by_step
 from bench.pipeline.switch import Model, change_weights, fused_by_recipe, restore, unfuse_recipe
 from bench.records import Audit, PixelDifference, Suite, Variant
@@ -58,7 +58,7 @@ def compare_unfused(model: Model, variant: Variant, suite: Suite) -> PixelDiffer
         if recipe and not fuse:
             unfuse_recipe(model, recipe)
         change_weights(model, model.loras, fuse=fuse)
-        eager = Uncompiled(model.pipe.unet)  # or it would be compiling that moves pixels
+        eager = Uncompiled(model.pipe.unet, model.pipe.vae)  # or it would be compiling that moves pixels
         encoded = encode_prompts(model.pipe, suite, [[image]])  # text encoders are changed too
         drawn.append(draw_batch(model.pipe, suite.settings, [image], encoded)[0].pixels)
         eager.remove()

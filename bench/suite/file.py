@@ -267,6 +267,7 @@ def _read_table(path: Path) -> dict[str, Any]:
         ("sampler", SAMPLERS),
         ("schedule", SCHEDULES),
         ("dtype", get_args(Dtype)),
+        ("compile", ("blocks", "whole")),
         ("prompt_syntax", get_args(PromptSyntax)),
         ("prompt_loras", ("refuse", "ignore")),
     ):
@@ -334,7 +335,8 @@ def _settings_fields(file: str, table: dict[str, Any]) -> dict[str, Any]:
             f"{file}: settings.embeddings names a folder, but plain prompts use no embeddings.",
             'set prompt_syntax = "a1111" or "comfyui", or leave embeddings out',
         )
-    return fields | ({"batch": None} if table.get("batch") == "auto" else {})
+    words = {"batch": ("auto", None), "compile": ("blocks", True)}
+    return fields | {name: value for name, (word, value) in words.items() if table.get(name) == word}
 
 
 def _to_variant(file: str, name: str, table: object) -> Variant:

@@ -314,6 +314,8 @@ def test_what_was_compiled_is_counted_not_believed() -> None:
     assert arithmetic_note(pipe, SETTINGS, "cpu").endswith("1 compiled block.")
     unet[1].compile()
     assert arithmetic_note(pipe, SETTINGS, "cpu").endswith("2 compiled blocks.")
+    unet.compile()
+    assert arithmetic_note(pipe, SETTINGS, "cpu").endswith("compiled whole.")
 
 
 def test_on_cuda_it_tells_the_switches_that_choose_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

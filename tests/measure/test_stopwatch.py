@@ -172,6 +172,8 @@ def test_timings_hold_raw_values_in_order() -> None:
         ("compile", (6.5,)),
         ("first_image", (8.0,)),
     ]
+    whole = to_timings(9.0, images, 1, "dpo", 1, 42, compiled="whole")
+    assert (whole[1].name, whole[1].values) == ("compile", (6.5 + 0.5,))
 
 
 def test_a_batch_counts_by_its_images_and_the_first_does_not_count() -> None:

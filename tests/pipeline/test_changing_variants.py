@@ -18,7 +18,7 @@ from torch import Tensor
 from bench.errors import SuiteError, WeightsError
 from bench.mini import weights
 from bench.pipeline import denoise as stages
-from bench.pipeline.build import is_compiled
+from bench.pipeline.compiling import is_compiled
 from bench.pipeline.switch import Model, apply_loras, load_model, load_pipeline, restore, switch_variant
 from bench.records import Lora, Settings, Variant
 from bench.render.unfused import compare_unfused
@@ -349,9 +349,12 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
         graphs.append(graph)
         return graph.forward
 
-    real = UNet2DConditionModel.compile_repeated_blocks
+    real, whole = UNet2DConditionModel.compile_repeated_blocks, torch.nn.Module.compile
     monkeypatch.setattr(
         UNet2DConditionModel, "compile_repeated_blocks", lambda unet, **given: real(unet, backend=backend, **given)
+    )
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module, **given: whole(module, **{"backend": backend, **given})
     )
     torch._dynamo.reset()
     yield graphs
@@ -434,3 +437,42 @@ def test_fused_and_unfused_are_compared_without_what_is_compiled(compiled) -> No
     restore(model)
     drawn(model)
     assert compiled
+
+
+WHOLE = msgspec.structs.replace(COMPILED, compile="whole")
+
+
+def test_the_whole_unet_and_the_decoder_are_a_graph_each_for_every_shape(compiled) -> None:
+    model, _ = switch_variant(None, variant(), WHOLE, device="cpu", weights_dir=None)
+    as_written = load_model(variant(), msgspec.structs.replace(WHOLE, compile=False), device="cpu")
+    for images, graphs in ((1, 2), (2, 4), (1, 4)):
+        latents = drawn(model, images)
+        assert torch.equal(latents, drawn(as_written, images)), "by a backend that runs graphs as they are"
+        pixels = stages.decode(model.pipe, latents)
+        assert (pixels == stages.decode(as_written.pipe, latents)).all()
+        assert len(compiled) == graphs
+    assert all(not [size for size in sizes_of(graph) if isinstance(size, torch.SymInt)] for graph in compiled)
+
+
+def test_what_is_compiled_whole_follows_changed_weights_and_steps_aside_for_unfused_ones(compiled) -> None:
+    model, _ = switch_variant(None, variant(), WHOLE, device="cpu", weights_dir=None)
+    base, graphs = drawn(model), len(compiled)
+    assert graphs == 1
+    model, _ = switch_variant(model, variant(mini("spo", 8)), WHOLE, device="cpu", weights_dir=None)
+    fused = drawn(model)
+    assert float((fused - base).abs().max()) > 1e-3
+    model, _ = switch_variant(model, variant(mini("spo", 8), fuse=False), WHOLE, device="cpu", weights_dir=None)
+    torch.testing.assert_close(drawn(model), fused, rtol=0, atol=1e-4)
+    assert not is_compiled(model.pipe.unet)
+    assert is_compiled(model.pipe.vae), "no LoRA reaches it"
+    model, _ = switch_variant(model, variant(), WHOLE, device="cpu", weights_dir=None)
+    assert torch.equal(drawn(model), base)
+    assert len(compiled) == graphs, "nothing was compiled anew"
+
+
+def test_networks_that_are_taken_over_stay_compiled_whole(checkpoints, compiled) -> None:
+    model = None
+    for path in checkpoints:
+        model, _ = switch_variant(model, Variant(name="x", checkpoint=str(path)), WHOLE, device="cpu", weights_dir=None)
+        stages.decode(model.pipe, drawn(model))
+        assert len(compiled) == 2

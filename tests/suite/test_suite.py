@@ -149,12 +149,26 @@ def test_only_the_protocol_changes_the_digest(suite_file: Path) -> None:
         replace(suite, prompts=(replace(suite.prompts[0], negative="blur"), suite.prompts[1])),
         *(
             replace(suite, settings=replace(suite.settings, **change))
-            for change in ({"batch": 4}, {"steps": 21}, {"dtype": "float16"}, {"compile": True}, {"eta": 0.0})
+            for change in (
+                *({"batch": 4}, {"steps": 21}, {"dtype": "float16"}, {"eta": 0.0}),
+                *({"compile": True}, {"compile": "whole"}),
+            )
         ),
     ]
     digest = protocol_digest(suite)
     assert {protocol_digest(item) for item in same} == {digest}
     assert len({protocol_digest(item) for item in other} | {digest}) == len(other) + 1
+
+
+def test_compiled_blocks_have_a_word_too(suite_file: Path) -> None:
+    """``true`` and "blocks" are one protocol."""
+    text = suite_file.read_text()
+    read = {}
+    for word in ("true", '"blocks"', '"whole"'):
+        suite_file.write_text(text.replace("batch = 3", f"batch = 3\ncompile = {word}"))
+        read[word] = load_suite(str(suite_file))
+    assert [suite.settings.compile for suite in read.values()] == [True, True, "whole"]
+    assert protocol_digest(read["true"]) == protocol_digest(read['"blocks"']) != protocol_digest(read['"whole"'])
 
 
 @given(seed=st.integers(0, 2**63 - 1), prompt_id=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]*", fullmatch=True))

@@ -73,6 +73,7 @@ BAD = {
         "settings.sampler is 'DDIMM' (did you mean 'ddim'?); allowed are ddim, ddpm",
     ),
     "dtype": ("batch = 3", 'dtype = "fp16"', "settings.dtype is 'fp16'"),
+    "compile": ("batch = 3", 'compile = "wole"', "settings.compile is 'wole' (did you mean 'whole'?); allowed are"),
     "rounds": ("rounds = 3", "rounds = -1", "measure.rounds is -1; allowed is 0 to 1000"),
     "limit without rounds": ("rounds = 3", "rounds = 0", "limits.end_to_end is set, but nothing is timed"),
     "warmups": ("rounds = 3", "warmups = 101", "measure.warmups is 101; allowed is 0 to 100"),
