@@ -80,9 +80,9 @@ class Paint:
         self.encoded, self.batches, self.decoded = [], [], []
         self.before_batch = lambda number: None
 
-    def encode(self, pipe, prompts, negatives, settings):
-        self.encoded.append((*prompts, *negatives))
-        return Encoded(prompts[0])
+    def encode_each(self, pipe, prompts, negatives, settings):
+        self.encoded += zip(prompts, negatives, strict=True)
+        return [Encoded(prompt) for prompt in prompts]
 
     def stack(self, rows):
         return tuple(rows)
@@ -135,7 +135,7 @@ def folder(tmp_path):
 
 
 def render_base(folder, device="cuda", **flags):
-    """Of a GPU in name only: there batches overlap."""
+    """Of a GPU in name only."""
     return render(SUITE, folder, variants=SUITE.variants[:1], device=device, **flags)
 
 
@@ -364,18 +364,26 @@ def test_a_batch_is_on_record_while_the_next_one_is_drawn(painted, folder):
     assert seen == [0, 4, 8]
 
 
-def test_on_a_processor_a_batch_is_on_record_before_the_next_one_is_begun(painted, folder, monkeypatch):
-    """There is no device that draws on: what was begun with the last files unwritten would be lost with them."""
-    write, seen = folder.write_image, []
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_batch_is_drawn_while_the_one_before_is_written(painted, folder, monkeypatch, device):
+    """But for the first, which is on record before the second is begun; and no two are unwritten behind one drawn."""
+    write, drawing, seen = folder.write_image, threading.Event(), []
 
-    def slow_write(*arguments):
-        time.sleep(0.02)
-        return write(*arguments)
+    def slow_write(variant, prompt_id, *rest):
+        if (prompt_id, rest[0]) in BATCHES[1]:
+            assert drawing.wait(10), "the third batch is begun before the second is on the disk"
+        return write(variant, prompt_id, *rest)
+
+    def begin(number):
+        seen.append(len(folder.renders()))
+        if number == 2:
+            drawing.set()
 
     monkeypatch.setattr(folder, "write_image", slow_write)
-    painted.before_batch = lambda number: seen.append(len(folder.renders()))
-    render_base(folder, device="cpu")
-    assert seen == [0, 4, 8]
+    painted.before_batch = begin
+    render_base(folder, device=device)
+    assert seen == [0, 4, 4]
+    assert len(folder.renders()) == 9
 
 
 def test_batches_that_are_decoded_again_are_on_record_before_the_next_one_is_drawn(painted, folder, monkeypatch):

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.pipeline.prompt_encoding import common_tokens, encode_pair, repeated
+from bench.pipeline.prompt_encoding import EncodedText, common_tokens, encode_pair, repeated
+from bench.pipeline.text_projections import text_projected_once
 from bench.records import Settings
 
 # Text conditioning.
@@ -55,29 +56,25 @@ def _longer(row: Encoded, tokens: int) -> Tensor | None:
     return None if row.negative is None else repeated(row.negative, tokens)
 
 
-@torch.inference_mode()
 def encode(pipe: Any, prompts: Sequence[str], negatives: Sequence[str], settings: Settings) -> Encoded:
-    """Encode prompts one by one, so that an encoding does not depend on the others of its batch.
+    """Encode prompts as one batch; as ``encode_each``, and errors as ``stack``."""
+    return stack(encode_each(pipe, prompts, negatives, settings))
 
-    An empty negative prompt is given to diffusers as none, which for SDXL is the zero embedding. Prompts of another
-    syntax than ``plain`` are encoded as their program does (``bench.pipeline.prompt_encoding``); errors as there.
+
+@torch.inference_mode()
+def encode_each(pipe: Any, prompts: Sequence[str], negatives: Sequence[str], settings: Settings) -> list[Encoded]:
+    """Encode prompts and their negative prompts, each distinct text once and alone.
+
+    In a batch an encoding would depend on its neighbours, since arithmetic is ordered by the batch's size. An empty
+    negative prompt is the zero embedding for SDXL. Errors as ``encode_pair``.
     """
-    return stack([_encode_one(pipe, *pair, settings) for pair in zip(prompts, negatives, strict=True)])
-
-
-def _encode_one(pipe: Any, prompt: str, negative: str, settings: Settings) -> Encoded:
     guided = settings.guidance_scale > 1
-    if settings.prompt_syntax != "plain" or settings.clip_skip is not None:
-        positive, other = encode_pair(pipe, prompt, negative if guided else None, settings)
-        return Encoded(positive.states, other and other.states, positive.pooled, other and other.pooled)
-    parts = pipe.encode_prompt(
-        prompt=prompt,
-        negative_prompt=negative or None,
-        device=pipe.device,
-        num_images_per_prompt=1,
-        do_classifier_free_guidance=guided,
-    )
-    return Encoded(*(*parts, None, None)[:4])
+    texts: dict[str, EncodedText] = {}
+    pairs = [
+        encode_pair(pipe, prompt, negative if guided else None, settings, texts)
+        for prompt, negative in zip(prompts, negatives, strict=True)
+    ]
+    return [Encoded(one.states, other and other.states, one.pooled, other and other.pooled) for one, other in pairs]
 
 
 # Noise.
@@ -127,8 +124,8 @@ def denoise(
     def after_step(_: Any, call: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
         if on_step is not None:
             on_step(call)
-        if by_step is not None:
-            by_step.enter(min((call + 1) // pipe.scheduler.order + 1, settings.steps))
+        if by_step is not None and by_step.enter(min((call + 1) // pipe.scheduler.order + 1, settings.steps)):
+            project_anew()
         return values
 
     encoded = encoded.to(pipe.device)
@@ -139,19 +136,20 @@ def denoise(
             "negative_pooled_prompt_embeds": encoded.negative_pooled,
             **_sizes(settings),
         }
-    result: Tensor = pipe(
-        **conditions,
-        latents=latents.to(pipe.device, pipe.unet.dtype),
-        height=settings.height,
-        width=settings.width,
-        num_inference_steps=settings.steps,
-        guidance_scale=settings.guidance_scale,
-        guidance_rescale=settings.guidance_rescale,
-        eta=settings.eta,
-        generator=_noise(pipe, settings, seeds)[1],
-        output_type="latent",
-        callback_on_step_end=None if on_step is None and by_step is None else after_step,
-    ).images
+    with text_projected_once(pipe.unet) as project_anew:
+        result: Tensor = pipe(
+            **conditions,
+            latents=latents.to(pipe.device, pipe.unet.dtype),
+            height=settings.height,
+            width=settings.width,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            guidance_rescale=settings.guidance_rescale,
+            eta=settings.eta,
+            generator=_noise(pipe, settings, seeds)[1],
+            output_type="latent",
+            callback_on_step_end=None if on_step is None and by_step is None else after_step,
+        ).images
     return result
 
 

@@ -67,16 +67,17 @@ class WeightsByStep:
     now: int = 0
 
     @torch.no_grad()
-    def enter(self, step: int) -> None:
-        """Put the weights of a step's phase in place; nothing where they are there already.
+    def enter(self, step: int) -> bool:
+        """Put the weights of a step's phase in place; whether they were not there already.
 
         Args:
             step: counted from 1.
         """
         wanted = max(number for number, phase in enumerate(self.phases) if phase.first_step <= step)
         if wanted == self.now:
-            return
+            return False
         for name, tensor in self.weights[wanted].items():
             self.parameters[name].copy_(tensor, non_blocking=True)
         self.strengths[:] = self.phases[wanted].factors
         self.now = wanted
+        return True

@@ -52,27 +52,35 @@ class _Encoder(NamedTuple):
 
 
 def encode_pair(
-    pipe: Any, prompt: str, negative: str | None, settings: Settings
+    pipe: Any, prompt: str, negative: str | None, settings: Settings, known: dict[str, EncodedText]
 ) -> tuple[EncodedText, EncodedText | None]:
     """A prompt and its negative prompt, None without guidance, repeated to one length.
 
-    Attention to states that are all repeated equally often is attention to them once, so unequal prompts are not
-    changed by it. SDXL's empty negative prompt is zeros, but for ``comfyui``, which encodes it.
+    What is in ``known`` is not encoded again, and what is encoded goes into it. Attention to states that are all
+    repeated equally often is attention to them once, so unequal prompts are not changed by it. SDXL's empty negative
+    prompt is zeros, but for ``comfyui``, which encodes it.
 
     Raises:
         SuiteError: a weighted mean next to zero, or too many chunks.
         UsageError: fewer layers than ``clip_skip``.
         WeightsError: an embedding that does not fit.
     """
-    positive = encode_text(pipe, prompt, settings)
+    positive = _known(pipe, prompt, settings, known)
     if negative is None:
         return positive, None
-    other = encode_text(pipe, negative, settings)
     if _is_zero(pipe, bare_text(negative, settings), settings):
-        pooled = None if other.pooled is None else torch.zeros_like(other.pooled)
-        other = EncodedText(torch.zeros_like(other.states), pooled)
+        pooled = None if positive.pooled is None else torch.zeros_like(positive.pooled)
+        other = EncodedText(torch.zeros_like(positive.states[:, : _places(pipe) + 2]), pooled)
+    else:
+        other = _known(pipe, negative, settings, known)
     tokens = common_tokens([positive.states.shape[1], other.states.shape[1]])
     return _longer(positive, tokens), _longer(other, tokens)
+
+
+def _known(pipe: Any, text: str, settings: Settings, known: dict[str, EncodedText]) -> EncodedText:
+    if text not in known:
+        known[text] = encode_text(pipe, text, settings)
+    return known[text]
 
 
 def _is_zero(pipe: Any, negative: str, settings: Settings) -> bool:

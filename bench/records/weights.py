@@ -94,12 +94,14 @@ class PixelDifference(Record, frozen=True):
     """One image from unfused LoRAs and from fused ones, in 8-bit levels, 0 to 255."""
 
     prompt_id: str
-    """Of the suite's first image, which is drawn both ways at the suite's settings."""
+    """Of the suite's first image, which is drawn both ways at the suite's settings but for the number of steps."""
     mean: float
     """Mean absolute difference over all pixels and channels."""
     max: int
     changed: float
     """Share, 0 to 1, of pixel values that differ."""
+    steps: int | None = None
+    """Denoising steps of both; None, which older versions wrote, is the suite's own number."""
 
 
 class MergeAudit(Record, frozen=True):

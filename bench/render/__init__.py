@@ -1,7 +1,7 @@
 """Suite x Variant -> Renders: seeded, batched, resumable; never scores.
 
 Batches are those of the whole suite, so a resumed run forms the same ones and its images have the same
-bytes. While a GPU draws a batch, threads write the PNGs of the one before, and append its records when
+bytes. While a batch is drawn, threads write the PNGs of the one before, and append its records when
 all its images are on the disk. Variants of one checkpoint are drawn with one loaded pipeline.
 """
 
@@ -164,11 +164,9 @@ def render_batches(
     """Draw batches with a loaded pipeline and append their records, or those of ``only``, batch by batch."""
     pending: Future[tuple[Render, ...] | Launched] | None = None
     settings = suite.settings
-    # A processor has drawn a batch once it is launched, so each is on record before the next is begun: a crash would
-    # lose both. On CUDA that holds until a batch has come through with its images finite: decoding again must wait for
-    # the device.
     captions = None if folder.info is None else Captions(folder.info)
-    overlaps = pipe.device.type == "cuda"
+    # A batch is on record before the next is begun until one has come through with its images finite: decoding again
+    # must wait for the device, and a crash would lose both.
     careful = True
     # Records are appended by a thread of their own, as soon as the PNGs are there: were it left to this one,
     # a crash would lose the batch that is being drawn and the one before.
@@ -189,7 +187,7 @@ def render_batches(
         def records_of(future: Future[tuple[Render, ...] | Launched]) -> tuple[Render, ...]:
             nonlocal careful
             found = future.result()
-            careful = not overlaps or isinstance(found, Launched)
+            careful = isinstance(found, Launched)
             if not isinstance(found, Launched):
                 return found
             drawn = settle_again(pipe, found, settings)  # here, since the decoder serves one thread at a time

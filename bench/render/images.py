@@ -54,12 +54,10 @@ def encode_prompts(
         SuiteError: the prompts of a batch cannot be brought to one length; other errors as of ``denoise.encode``.
     """
     wanted, known = {image.prompt_id for batch in batches for image in batch}, known or {}
-    encoded = {
-        prompt.id: known.get(prompt.id)
-        or stages.encode(pipe, [prompt.text], [prompt.negative], suite.settings).to("cpu")
-        for prompt in suite.prompts
-        if prompt.id in wanted
-    }
+    encoded = {name: one for name, one in known.items() if name in wanted}
+    new = [prompt for prompt in suite.prompts if prompt.id in wanted - known.keys()]
+    rows = stages.encode_each(pipe, [one.text for one in new], [one.negative for one in new], suite.settings)
+    encoded |= {prompt.id: row.to("cpu") for prompt, row in zip(new, rows, strict=True)}
     for batch in batches if suite.settings.prompt_syntax != "plain" else ():
         common_tokens(sorted({encoded[image.prompt_id].prompt.shape[1] for image in batch}))
     return encoded

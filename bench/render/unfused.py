@@ -12,9 +12,12 @@ from bench.lora.algorithms import can_run_unfused
 from bench.pipeline.compiling import Uncompiled
 from bench.pipeline.phases import changes_by_step
 from bench.pipeline.switch import Model, change_weights, fused_by_recipe, restore, unfuse_recipe
-from bench.records import Audit, PixelDifference, Suite, Variant
+from bench.records import Audit, PixelDifference, Settings, Suite, Variant
 from bench.render.images import draw_batch, encode_prompts
 from bench.suite import plan_images
+
+COMPARED_STEPS = 8
+"""An image drawn alone is dear beside those of a batch, and rounding shows in few steps too."""
 
 
 def with_pixel_difference(model: Model, variant: Variant, suite: Suite, audit: Audit) -> Audit:
@@ -42,7 +45,7 @@ def compare_unfused(model: Model, variant: Variant, suite: Suite) -> PixelDiffer
     Args:
         model: as ``switch_variant`` gave it for the variant, and as it will be afterwards.
         variant: the model's.
-        suite: whose first image is drawn, with its settings.
+        suite: whose first image is drawn, with its settings, in ``COMPARED_STEPS`` steps where it has more.
 
     Returns:
         Differences in 8-bit levels; None where there are no LoRAs, one can only be fused, or an image is broken.
@@ -51,7 +54,7 @@ def compare_unfused(model: Model, variant: Variant, suite: Suite) -> PixelDiffer
     changes = [change for _, adapter in (*model.loras, *recipe) for change in adapter.changes]
     if not changes or not all(map(can_run_unfused, changes)):
         return None
-    image = plan_images(suite)[0]
+    image, settings = plan_images(suite)[0], _in_few_steps(suite.settings)
     drawn: list[NDArray[np.uint8] | None] = []
     for fuse in (False, True):
         restore(model)
@@ -60,7 +63,7 @@ def compare_unfused(model: Model, variant: Variant, suite: Suite) -> PixelDiffer
         change_weights(model, model.loras, fuse=fuse)
         eager = Uncompiled(model.pipe.unet, model.pipe.vae)  # or it would be compiling that moves pixels
         encoded = encode_prompts(model.pipe, suite, [[image]])  # text encoders are changed too
-        drawn.append(draw_batch(model.pipe, suite.settings, [image], encoded)[0].pixels)
+        drawn.append(draw_batch(model.pipe, settings, [image], encoded)[0].pixels)
         eager.remove()
     if not variant.fuse:
         change_weights(restore(model), model.loras, fuse=False)
@@ -73,4 +76,12 @@ def compare_unfused(model: Model, variant: Variant, suite: Suite) -> PixelDiffer
         mean=float(distances.mean()),
         max=int(distances.max()),
         changed=float((distances > 0).mean()),
+        steps=settings.steps,
     )
+
+
+def _in_few_steps(settings: Settings) -> Settings:
+    """The settings with fewer steps, unless the timesteps are listed."""
+    if settings.timesteps:
+        return settings
+    return msgspec.structs.replace(settings, steps=min(settings.steps, COMPARED_STEPS))

@@ -132,8 +132,9 @@ def unfused(run: Run, audit: Audit) -> str:
     """How far fusing LoRAs moves pixels, in a sentence, or that it was not compared; empty without LoRAs."""
     found = audit.fused_against_unfused
     if found is not None:
+        steps = f" in {found.steps} steps" if found.steps not in (None, run.info.suite.settings.steps) else ""
         return (
-            f"Fused against unfused LoRAs, first image of prompt {found.prompt_id}: pixels differ by "
+            f"Fused against unfused LoRAs, first image of prompt {found.prompt_id}{steps}: pixels differ by "
             f"{found.mean:.3g} of 255 levels in the mean and {found.max} at most; "
             f"{100 * found.changed:.3g} % of the values differ at all."
         )

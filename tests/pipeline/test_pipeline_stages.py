@@ -51,6 +51,16 @@ def test_encoded_prompts_are_the_penultimate_states_of_both_encoders(mini_pipe: 
     torch.testing.assert_close(encoded.negative_pooled[1:], pooled)  # type: ignore[index]
 
 
+def test_encoded_prompts_are_those_of_diffusers_to_the_last_bit(mini_pipe: Any, settings: Settings) -> None:
+    encoded = stages.encode(mini_pipe, PROMPTS, ["", "blurry"], settings)
+    for row, negative in enumerate([None, "blurry"]):
+        with torch.inference_mode():
+            expected = mini_pipe.encode_prompt(PROMPTS[row], negative_prompt=negative, do_classifier_free_guidance=True)
+        found = (encoded.prompt, encoded.negative, encoded.pooled, encoded.negative_pooled)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert torch.equal(ours[row : row + 1], theirs)  # type: ignore[index]
+
+
 def test_empty_negative_is_the_zero_embedding(mini_pipe: Any, settings: Settings) -> None:
     encoded = stages.encode(mini_pipe, PROMPTS, ["", ""], settings)
     assert encoded.prompt.shape == (2, 24, 192)

@@ -400,3 +400,26 @@ def test_an_embedding_of_more_rows_than_a_chunk_is_refused(sd15: Any, settings: 
     embedding = saved(tmp_path / "dot.safetensors", {"x": torch.ones(76, 16)})
     with pytest.raises(SuiteError, match="has 76 rows; a chunk has 75 places"):
         encode_text(sd15, "a dot", made(settings, prompt_syntax="a1111", embeddings=(embedding,)))
+
+
+# --- once ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("syntax", ["plain", "a1111", "comfyui"])
+def test_each_distinct_text_is_encoded_once_and_as_it_is_alone(
+    syntax: str, sdxl: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = made(settings, prompt_syntax=syntax)
+    pairs = [("a kite", "blur"), ("a lake", "blur"), ("a kite", "grey"), ("blur", "")]
+    alone = [stages.encode(sdxl, [prompt], [negative], wanted) for prompt, negative in pairs]
+    texts: list[str] = []
+
+    def noted(pipe: Any, text: str, settings: Settings) -> Any:
+        texts.append(text)
+        return encode_text(pipe, text, settings)
+
+    monkeypatch.setattr("bench.pipeline.prompt_encoding.encode_text", noted)
+    found = stages.encode_each(sdxl, *map(list, zip(*pairs, strict=True)), wanted)
+    assert texts == ["a kite", "blur", "a lake", "grey"] + ([""] if syntax == "comfyui" else [])
+    for one, other in zip(found, alone, strict=True):
+        assert all(torch.equal(*parts) for parts in zip(one, other, strict=True))
