@@ -22,6 +22,7 @@ from bench.checkpoints.scheduler import refuse_settings
 from bench.errors import WeightsError
 from bench.formatting import listed
 from bench.pipeline.compiling import compile_blocks, compile_whole
+from bench.pipeline.copying import pipeline_class
 from bench.pipeline.schedulers import make_scheduler
 from bench.records import Component, Settings
 from bench.records.weights import Family
@@ -68,7 +69,7 @@ def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into
             parts |= {"safety_checker": None, "requires_safety_checker": False}
         if checkpoint.facts.family == "sdxl":
             parts[EMPTY_IS_ZERO] = True
-        pipe = getattr(diffusers, name).from_pretrained(config, local_files_only=True, scheduler=scheduler, **parts)
+        pipe = pipeline_class(name).from_pretrained(config, local_files_only=True, scheduler=scheduler, **parts)
     except DAMAGED as error:
         raise WeightsError(f"{checkpoint.what}: could not be loaded as {name}: {first_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.pipeline.copying import to_device
 from bench.pipeline.prompt_encoding import EncodedText, common_tokens, encode_pair, repeated
 from bench.pipeline.text_projections import text_projected_once
 from bench.records import Settings
@@ -34,7 +35,7 @@ class Encoded(NamedTuple):
 
     def to(self, device: torch.device | str) -> Encoded:
         """The same on another device; ``denoise`` takes either."""
-        parts: list[Any] = [None if part is None else part.to(device) for part in self]
+        parts: list[Any] = [None if part is None else to_device(part, device) for part in self]
         return Encoded(*parts)
 
 
@@ -139,7 +140,7 @@ def denoise(
     with text_projected_once(pipe.unet) as project_anew:
         result: Tensor = pipe(
             **conditions,
-            latents=latents.to(pipe.device, pipe.unet.dtype),
+            latents=to_device(latents, pipe.device, pipe.unet.dtype),
             height=settings.height,
             width=settings.width,
             num_inference_steps=settings.steps,
@@ -228,7 +229,7 @@ def _unscale(vae: Any, latents: Tensor) -> Tensor:
     if mean is None or std is None:
         plain: Tensor = latents / config.scaling_factor
         return plain
-    means, stds = (torch.tensor(values).to(latents).view(1, -1, 1, 1) for values in (mean, std))
+    means, stds = (to_device(torch.tensor(one), latents.device, latents.dtype).view(1, -1, 1, 1) for one in (mean, std))
     restored: Tensor = latents * stds / config.scaling_factor + means
     return restored
 

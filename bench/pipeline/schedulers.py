@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from bench.checkpoints.scheduler import FIELDS, refuse_sampler
 from bench.errors import MachineError
 from bench.formatting import listed
 from bench.pipeline import sde_samplers
+from bench.pipeline.copying import randn_ahead, to_device
 from bench.pipeline.noise_levels import DISTILLED, Levels, levels_of, timestep_of
 from bench.records import CheckpointFacts, Sampler, Schedule
 from bench.records.weights import Family
@@ -81,6 +83,8 @@ def make_scheduler(
             "pip install --upgrade hotart-bench, or an earlier diffusers",
         )
     scheduler = kind(**{field: values[field] for field in fields})
+    # A step that adds noise draws it on the host, by diffusers' own function, and would wait until it is copied.
+    vars(sys.modules[kind.__module__])["randn_tensor"] = randn_ahead
     spread = functools.partial(_spread, scheduler, sampler, schedule, facts.family, timesteps, scheduler.set_timesteps)
     _spare_waits(scheduler, spread, whole=sampler in WHOLE_STEPS)
     return scheduler
@@ -163,7 +167,7 @@ def _spare_waits(scheduler: Any, spread: Callable[[int], None], *, whole: bool) 
         spread(steps)
         host = scheduler.timesteps
         left = [int(one) for one in reversed(host.tolist())]
-        scheduler.timesteps = host.to(device)
+        scheduler.timesteps = to_device(host, device or "cpu")
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
 

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from on_device import HostWaits, on_device
+from on_device import Card, HostWaits, on_device
 
 from bench.checkpoints.scheduler import FIELDS, OWN_FIELDS
 from bench.errors import MachineError, WeightsError
@@ -239,6 +239,35 @@ def test_diffusers_own_steps_do_ask(pipe: Any, sampler: Sampler) -> None:
 def test_eta_still_reaches_the_step(pipe: Any) -> None:
     pipe.scheduler = sdxl_scheduler("ddim")
     assert {"eta", "generator"} <= inspect.signature(pipe.scheduler.step).parameters.keys()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_batch_is_sent_ahead_and_the_host_does_not_wait(pipe: Any, sampler: Sampler) -> None:
+    """Conditions, latents, time ids, timesteps and each step's noise; the numbers are those of one device."""
+    eta = 0.5 if sampler in ("ddim", "tcd") else 0.0
+    settings = Settings(width=64, height=64, steps=3, guidance_scale=3.0, sampler=sampler, eta=eta)
+    pipe.scheduler = sdxl_scheduler(sampler)
+    encoded = stages.encode(pipe, ["a fox", "a pier"], ["", ""], settings)
+    noise = stages.noise(pipe, settings, [5, 6])
+    plain = stages.denoise(pipe, settings, encoded, noise, [5, 6])
+    with Card() as card:
+        found = stages.denoise(pipe, settings, encoded, noise, [5, 6])
+    waits = [copy for copy in card.copies if copy.waited]
+    if sampler == "unipc":  # diffusers copies its noise levels one by one
+        assert {copy.numel for copy in waits} == {1}
+    else:
+        assert not waits
+    drawn_in_steps = sum(copy.numel == noise.numel() for copy in card.copies) - 1
+    assert drawn_in_steps == NOISE_OF_THREE_STEPS.get(sampler, 0)
+    assert len(card.copies) - len(waits) == 4 + 1 + 1 + 1 + drawn_in_steps, "conditions, latents, time ids, timesteps"
+    assert torch.equal(torch.Tensor(found), plain)
+
+
+NOISE_OF_THREE_STEPS = {"ddim": 3, "ddpm": 3, "euler_a": 3, "dpmpp_2m_sde": 3, "dpmpp_3m_sde": 2, "dpmpp_sde": 4} | {
+    "lcm": 2,
+    "tcd": 2,
+}
+"""How often a batch's noise is drawn after the first latents."""
 
 
 SOLVERS: tuple[Sampler, ...] = ("dpmpp_2m", "dpmpp_2m_sde", "unipc")
