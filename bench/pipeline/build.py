@@ -75,6 +75,8 @@ def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into
     pipe.set_progress_bar_config(disable=True)
     if settings.vae_tiling:
         pipe.vae.enable_tiling()
+    if settings.vae_slicing:
+        pipe.vae.enable_slicing()
     if settings.compile == "whole":
         compile_whole(pipe)
     elif settings.compile:

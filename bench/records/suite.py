@@ -141,6 +141,8 @@ class Settings(Record, frozen=True):
     """Likewise."""
     crop: tuple[int, int] = (0, 0)
     """SDXL's crop conditioning: pixels cut off at the left and at the top."""
+    vae_slicing: bool = False
+    """Whether the VAE decodes the images of a batch one by one: in the memory of one, with no regard to the others."""
 
     def told(self) -> dict[str, object]:
         """Every field as plain values; of embeddings their names and sha256, not where they lie."""

@@ -77,6 +77,7 @@ def too_large(suite: Suite, batch: int, device: str) -> OutOfMemory:
     settings = suite.settings
     smaller = [f"batch = {batch // 2}"] if batch > 1 else []
     smaller += ['dtype = "float16"'] if settings.dtype == "float32" else []
+    smaller += ["vae_slicing = true"] if batch > 1 and not settings.vae_slicing else []
     smaller += [] if settings.vae_tiling else ["vae_tiling = true"]
     return OutOfMemory(
         f"A batch of {batch} images of {settings.width}x{settings.height} in {settings.dtype} does not fit into the "

@@ -142,7 +142,8 @@ def setting_facts(run: Run) -> Facts:
     eta = f", eta {settings.eta:g}" if settings.sampler in ("ddim", "tcd") else ""
     eta += f", rescaled by {settings.guidance_rescale:g}" if settings.guidance_rescale else ""
     compiled = "compiled whole" if settings.compile == "whole" else "compiled"
-    extras = [word for word, on in (("VAE tiling", settings.vae_tiling), (compiled, settings.compile)) if on]
+    named = (("VAE tiling", settings.vae_tiling), ("VAE slicing", settings.vae_slicing), (compiled, settings.compile))
+    extras = [word for word, on in named if on]
     limited = f", limited to the first {suite.limit}" if suite.limit is not None else ""
     memory = machine.device_memory_bytes
     device = machine.device_name + (f", {text.quantity(memory, 'byte')}" if memory else "")

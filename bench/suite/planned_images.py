@@ -25,6 +25,7 @@ LATER_SETTINGS = (
     "original_size",
     "target_size",
     "crop",
+    "vae_slicing",
 )
 """Settings that came after the first protocols. One that is left out changes no pixels, and no digest either."""
 

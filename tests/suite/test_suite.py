@@ -151,7 +151,7 @@ def test_only_the_protocol_changes_the_digest(suite_file: Path) -> None:
             replace(suite, settings=replace(suite.settings, **change))
             for change in (
                 *({"batch": 4}, {"steps": 21}, {"dtype": "float16"}, {"eta": 0.0}),
-                *({"compile": True}, {"compile": "whole"}),
+                *({"compile": True}, {"compile": "whole"}, {"vae_slicing": True}),
             )
         ),
     ]
