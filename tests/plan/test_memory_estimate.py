@@ -189,6 +189,7 @@ any_settings = st.builds(
     dtype=st.sampled_from(["float32", "float16", "bfloat16"]),
     batch=st.integers(min_value=1, max_value=64),
     vae_tiling=st.booleans(),
+    vae_slicing=st.booleans(),
 )
 
 
@@ -208,6 +209,13 @@ def test_tiling_helps_only_where_the_image_is_larger_than_a_tile() -> None:
     tiled = replace(FULL, vae_tiling=True)
     assert peaks(SDXL, tiled) == peaks(SDXL, FULL), "SDXL's own VAE cuts from 1024 pixels on"
     assert peaks(FIXED, tiled)[2] == peaks(FIXED, replace(FULL, width=512, height=512))[2]
+
+
+@given(any_settings)
+def test_one_by_one_a_batch_is_decoded_in_the_memory_of_one(settings: Settings) -> None:
+    sliced = replace(settings, vae_slicing=True)
+    assert peaks(SDXL, sliced)[2] == peaks(SDXL, replace(sliced, batch=1))[2] <= peaks(SDXL, settings)[2]
+    assert peaks(SDXL, sliced)[1] == peaks(SDXL, settings)[1], "denoising takes what it took"
 
 
 # --- whether it fits, and what would -------------------------------------------------------
@@ -242,6 +250,7 @@ def advice(gib: float, settings: Settings, **variant: str) -> tuple[str, ...]:
 def test_the_advice_is_what_would_fit() -> None:
     assert advice(24, replace(FULL, batch=4)) == (
         "batch = 3 would take 21.1 GiB",
+        "vae_slicing = true would take 12.8 GiB",
         'dtype = "bfloat16" would take 16.3 GiB',
     )
     assert advice(12, FULL) == ('dtype = "bfloat16" would take 10.1 GiB',)
@@ -334,7 +343,7 @@ def test_the_kept_weights_can_be_what_does_not_fit() -> None:
     found = estimate_memory(with_loras(four), machine(24), ())
     assert found is not None
     assert (found.variant, found.fits) == ("merged", False)
-    assert found.advice == ("batch = 3 would take 23.3 GiB",)
+    assert found.advice == ("batch = 3 would take 23.3 GiB", "vae_slicing = true would take 19.2 GiB")
 
 
 def test_it_is_told_as_the_other_rooms_do_it() -> None:
