@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from figures import card_memory, full_script, full_size
+from figures import card_edges, card_memory, full_script, full_size
 from figures.commands import GIB
 from figures.figure import FailedFigure, Figure, figure_of, plain_figure
 from figures.full_bench import FULL, TINY, Bench, Size, set_up, suite_of, timed
@@ -39,9 +39,14 @@ def test_every_figure_comes_out_at_a_small_size(computed) -> None:
     found = {figure.figure: figure for figure in computed[1]}
     assert list(found) == [
         "render_over_floor",
+        "issue_over_draw",
+        "gap_between_batches_s",
+        "vae_peak_4_over_1",
+        "vae_sliced_over_batched",
         "switch_s",
         "range_over_plain",
         "score_over_encoders",
+        "script_same_batch_over_render",
         "script_over_render",
     ]
     for figure in found.values():
@@ -94,17 +99,25 @@ def test_compiling_is_told_apart_and_no_part_of_what_is_timed(tmp_path, monkeypa
         return load_pipeline(variant, settings, device=device)
 
     loaded: list[bool] = []
-    real = UNet2DConditionModel.compile_repeated_blocks
+    real, whole = UNet2DConditionModel.compile_repeated_blocks, torch.nn.Module.compile
     monkeypatch.setattr(
         UNet2DConditionModel, "compile_repeated_blocks", lambda unet, **given: real(unet, backend=backend, **given)
+    )
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module, **given: whole(module, **{"backend": backend, **given})
     )
     monkeypatch.setattr(full_script, "timed", quiet)
     monkeypatch.setattr(full_script, "load_pipeline", loading)
     torch._dynamo.reset()
     with set_up(dataclasses.replace(TINY, prompts=1, compile=True), tmp_path) as bench_:
         assert "compiled" in os.environ["TORCHINDUCTOR_CACHE_DIR"]
-        assert full_size.compile_s(bench_).value > 0
-        assert compiled
+        assert card_edges.compile_s(bench_).value > 0
+        blocks = len(compiled)
+        assert blocks > 0
+        assert card_edges.whole_compile_s(bench_).value > 0
+        assert len(compiled) == blocks + 2, "the UNet and the decoder"
+        assert card_edges.whole_over_blocks(bench_).value > 0
+        assert len(compiled) == blocks + 2
         torch._dynamo.reset()
         assert full_script.script_over_render(bench_).value > 0
     torch._dynamo.reset()
@@ -114,16 +127,22 @@ def test_compiling_is_told_apart_and_no_part_of_what_is_timed(tmp_path, monkeypa
 
 
 def test_the_time_of_compiling_comes_first_where_anything_is_compiled(tmp_path, monkeypatch) -> None:
-    names = ("compile_s", "render_over_floor", "switch", "range_over_plain")
-    names += ("score_over_encoders", "script_over_render")
-    for name in names:
+    def named(name: str) -> Any:
         figure = partial(lambda name, _: plain_figure(name, [1.0]), name)
         figure.__name__ = name  # type: ignore[attr-defined]
-        monkeypatch.setattr(full_size, name, figure)
+        return figure
+
+    names = ("render_over_floor", "switch", "range_over_plain")
+    names += ("score_over_encoders", "script_same_batch_over_render", "script_over_render")
+    for name in names:
+        monkeypatch.setattr(full_size, name, named(name))
+    monkeypatch.setattr(full_size, "COMPILING", (named("compile_s"), named("whole_compile_s")))
+    monkeypatch.setattr(full_size, "EDGES", (named("issue_over_draw"),))
     monkeypatch.setattr(full_size, "set_up", lambda size, _: nullcontext(SimpleNamespace(size=size)))
     compiling = dataclasses.replace(TINY, compile=True)
-    assert [one.figure for one in full_size.figures(compiling)] == [*names]
-    assert [one.figure for one in full_size.figures(TINY)] == [*names[1:]]
+    names = (names[0], "issue_over_draw", *names[1:])
+    assert [one.figure for one in full_size.figures(compiling)] == ["compile_s", "whole_compile_s", *names]
+    assert [one.figure for one in full_size.figures(TINY)] == [*names]
 
 
 def test_a_figure_that_fails_loses_no_other(capsys, monkeypatch) -> None:
@@ -144,6 +163,8 @@ def test_a_figure_that_fails_loses_no_other(capsys, monkeypatch) -> None:
     monkeypatch.setattr(full_size, "switch", good)
     monkeypatch.setattr(full_size, "range_over_plain", good)
     monkeypatch.setattr(full_size, "script_over_render", good)
+    monkeypatch.setattr(full_size, "script_same_batch_over_render", good)
+    monkeypatch.setattr(full_size, "EDGES", ())
     monkeypatch.setattr(full_size, "figure_switch", lambda: (figure_of("reload_over_switch", [12.0], ">=", 10),))
     monkeypatch.setattr(full_size, "FULL", TINY)
     monkeypatch.setattr(full_size, "CARDS", {"peak_12gb_batch1": (12, 1)})
@@ -161,6 +182,7 @@ def test_a_figure_that_fails_loses_no_other(capsys, monkeypatch) -> None:
         "switch_s",
         "switch_s",
         "score_over_encoders",
+        "switch_s",
         "switch_s",
         "reload_over_switch",
     ]

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import msgspec
 import torch
 from PIL import Image
@@ -22,6 +23,7 @@ from bench.suite import plan_images
 from .figure import Figure, ratio_figure
 from .full_bench import Bench, timed
 from .full_scoring import score_all
+from .rendering import batches
 from .script import Clock
 
 
@@ -45,6 +47,52 @@ def script_over_render(bench_: Bench) -> Figure:
     ours_s += timed(size, partial(score_all, bench_, path, size.turns))
     script_s = timed_script(bench_)
     return ratio_figure("script_over_render", [script_s], [ours_s], ">=", 2.7)
+
+
+def script_same_batch_over_render(bench_: Bench) -> Figure:
+    """A plain diffusers loop in batches of the suite's size over rendering, nothing compiled on either side.
+
+    The same seeds, steps, dtype and LoRAs fused, a PNG of each image, a pipeline of diffusers' own class and scheduler
+    for each variant; reading the weights is our loader's, and on both sides. Ours holds all else, the comparison of
+    fused with unfused LoRAs too. Once, ours first, since it takes minutes.
+    """
+    size = bench_.size
+    eager = msgspec.structs.replace(bench_.suite.settings, compile=False)
+    suite = msgspec.structs.replace(bench_.suite, settings=eager)
+    options = RunOptions(device=size.device)
+    ours_s = timed(size, lambda: run_stage("render", suite, bench_.place / "same-batch", options))
+    script_s = timed(size, partial(batched_script, suite, bench_.place / "batched-script", size.device))
+    return ratio_figure("script_same_batch_over_render", [script_s], [ours_s], ">=", 1.05)
+
+
+def batched_script(suite: Suite, place: Path, device: str) -> None:
+    """Load, draw batch by batch and save, variant after variant."""
+    place.mkdir()
+    prompts = {prompt.id: prompt for prompt in suite.prompts}
+    settings = suite.settings
+    for variant in suite.variants:
+        pipe = plain_pipeline(load_pipeline(variant, settings, device=device))
+        for images in batches(suite):
+            drawn = pipe(
+                [prompts[planned.prompt_id].text for planned in images],
+                negative_prompt=[prompts[planned.prompt_id].negative for planned in images],
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                height=settings.height,
+                width=settings.width,
+                generator=[torch.Generator("cpu").manual_seed(planned.seed) for planned in images],
+            ).images
+            for planned, image in zip(images, drawn, strict=True):
+                image.save(place / f"{variant.name}-{planned.prompt_id}-{planned.sample}.png")
+        del pipe
+
+
+def plain_pipeline(pipe: Any) -> Any:
+    """The same networks in a pipeline and with a scheduler as diffusers has them."""
+    scheduler = getattr(diffusers, type(pipe.scheduler).__name__).from_config(pipe.scheduler.config)
+    plain = getattr(diffusers, type(pipe).__name__)(**{**pipe.components, "scheduler": scheduler})
+    plain.set_progress_bar_config(disable=True)
+    return plain
 
 
 def one_batch(suite: Suite) -> Suite:

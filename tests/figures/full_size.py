@@ -29,11 +29,12 @@ from bench.render.encodings import Encodings
 from bench.store import RunFolder
 from bench.suite import protocol_digest
 
+from .card_edges import COMPILING, EDGES
 from .card_memory import CARDS, peak_figure
-from .figure import FailedFigure, Figure, figure_of, plain_figure, ratio_figure
+from .figure import FailedFigure, Figure, figure_of, ratio_figure
 from .full_bench import FULL, Bench, Size, device_name, set_up, timed
 from .full_scoring import score_over_encoders
-from .full_script import one_batch, script_over_render
+from .full_script import one_batch, script_over_render, script_same_batch_over_render
 from .rendering import batches, denoise_and_decode, prepare
 from .steps import range_figure
 from .switching import figure_switch
@@ -70,8 +71,9 @@ def figures(size: Size) -> Iterator[Figure | FailedFigure]:
 
 def figures_of(bench_: Bench) -> Iterator[Figure | FailedFigure]:
     """The figures of what was set up."""
-    first = (compile_s,) if bench_.size.compile else ()  # later ones find everything compiled
-    for figure in (*first, render_over_floor, switch, range_over_plain, score_over_encoders, script_over_render):
+    compiling = COMPILING if bench_.size.compile else ()
+    scripts = (script_same_batch_over_render, script_over_render)
+    for figure in (*compiling, render_over_floor, *EDGES, switch, range_over_plain, score_over_encoders, *scripts):
         for found in attempt(figure.__name__, partial(one, figure, bench_)):
             yield msgspec.structs.replace(found, where=device_name(bench_.size.device))
 
@@ -92,19 +94,6 @@ def attempt(name: str, compute: Callable[[], Iterable[Figure | FailedFigure]]) -
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def compile_s(bench_: Bench) -> Figure:
-    """Seconds that torch takes to compile the blocks of the UNet: a first batch, less the same batch once more.
-
-    Once a process and shape: what is drawn after it, also with other networks of this shape, is compiled already.
-    """
-    size, suite = bench_.size, bench_.suite
-    pipe = load_pipeline(suite.variants[0], suite.settings, device=size.device)
-    images = next(batches(suite))
-    encoded = bench.render.encode_prompts(pipe, suite, [images])
-    draw = partial(bench.render.draw_batch, pipe, suite.settings, images, encoded)
-    return plain_figure("compile_s", [timed(size, draw) - timed(size, draw)])
 
 
 def render_over_floor(bench_: Bench) -> Figure:

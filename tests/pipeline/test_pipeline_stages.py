@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +12,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.image_processor import VaeImageProcessor
+from figures.card_edges import allocated_peak
 from on_device import Card, Copy, on_device
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from bench.mini import models
 from bench.pipeline import denoise as stages
@@ -294,15 +292,6 @@ def test_vae_that_overflows_in_half_precision_decodes_in_float32(
     assert stages.decode_dtype(pipe) is expected
 
 
-def allocated_peak(work: Callable[[], object]) -> int:
-    """The most bytes that were allocated at once, by torch's own profiler."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        work()
-    results: Any = seen.profiler
-    events = [one for one in results.kineto_results.events() if one.name() == "[memory]"]
-    return max(accumulate(one.nbytes() for one in sorted(events, key=lambda one: one.start_ns())))
-
-
 def test_decoding_one_by_one_gives_each_image_alone_in_the_memory_of_one(settings: Settings) -> None:
     sliced = msgspec.structs.replace(settings, vae_slicing=True)
     alone, together = (load_pipeline(Variant(name="x", checkpoint="mini"), s, device="cpu") for s in (sliced, settings))
@@ -310,9 +299,9 @@ def test_decoding_one_by_one_gives_each_image_alone_in_the_memory_of_one(setting
     found = stages.decode(alone, latents)
     for row in range(4):
         assert (found[row] == stages.decode(alone, latents[row : row + 1])[0]).all(), "equal bits, whatever its mates"
-    one = allocated_peak(lambda: stages.decode(alone, latents[:1]))
-    assert allocated_peak(lambda: stages.decode(together, latents)) > 3.5 * one
-    assert allocated_peak(lambda: stages.decode(alone, latents)) < 1.1 * one, "one, and the pixels of the others"
+    one = allocated_peak("cpu", lambda: stages.decode(alone, latents[:1]))
+    assert allocated_peak("cpu", lambda: stages.decode(together, latents)) > 3.5 * one
+    assert allocated_peak("cpu", lambda: stages.decode(alone, latents)) < 1.1 * one, "one, and the pixels of the others"
 
 
 def test_means_and_deviations_of_a_vae_are_undone() -> None:
