@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -74,6 +75,32 @@ def test_a_preprocessing_gives_what_it_gives_alone(tmp_path: Path) -> None:
     with rendered(tmp_path / "one", metrics=("dark",), prompts=2) as folder:
         score(folder, registry=registry_of(metrics[1], Encoder("conv", lambda place: Preprocessing())))
         assert values(folder) == together
+
+
+class Slow(ConvTower):
+    """An encoder whose prompts take until pictures of the second batch are preprocessed."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 4, [], [])
+        self.ahead = threading.Semaphore(0)
+        self.waited: list[bool] = []
+
+    def preprocess(self, image: Image.Image, name: str = "") -> torch.Tensor:
+        self.ahead.release()
+        return super().preprocess(image)
+
+    def embed_texts(self, prompts: Sequence[str]) -> torch.Tensor:
+        self.waited.append(all(self.ahead.acquire(timeout=10) for _ in range(self.batch + 1)))
+        return super().embed_texts(prompts)
+
+
+def test_pictures_are_loaded_while_prompts_are_embedded(tmp_path: Path) -> None:
+    encoder = Slow()
+    reading = metric(facts("reading", "conv"))(_first)
+    with rendered(tmp_path, metrics=("reading",), prompts=2) as folder:
+        score(folder, registry=registry_of(reading, Encoder("conv", lambda place: encoder)))
+        assert len(values(folder)) == IMAGES
+    assert encoder.waited == [True]
 
 
 def test_a_preprocessing_that_fails_loses_no_other(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +57,7 @@ def transformers_crop(image: Image.Image, side_px: int) -> Tensor:
     Raises:
         NoScoreError: the picture is so long that it would not fit in memory.
     """
-    resized = _resize_short_side(image.convert("RGB"), side_px)
+    resized = _resize_short_side(image if image.mode == "RGB" else image.convert("RGB"), side_px)
     left, top = ((size - side_px) // 2 for size in resized.size)
     return normalise(_crop(resized, left, top, side_px))
 
@@ -69,7 +71,7 @@ def whole_on_black(image: Image.Image, side_px: int) -> Tensor:
     Raises:
         NoScoreError: the picture is so long that its short side would vanish.
     """
-    pixels = _to_tensor(image.convert("RGB"))
+    pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float().div(255.0)
     height, width = pixels.shape[1:]
     if max(height, width) != side_px:
         scale = side_px / float(max(height, width))
@@ -85,10 +87,32 @@ def whole_on_black(image: Image.Image, side_px: int) -> Tensor:
 
 def normalise(image: Image.Image) -> Tensor:
     """An RGB picture as (level / 255 - mean) / std of each channel, float32 (3, height, width)."""
-    return _normalised(_to_tensor(image))
+    levels = np.asarray(image)
+    pixels = np.empty((3, image.height, image.width), np.float32)
+    for channel, values in enumerate(_OF_LEVEL):
+        np.take(values, levels[:, :, channel], out=pixels[channel], mode="clip")
+    return torch.from_numpy(pixels)
+
+
+class _Last(threading.local):
+    """What this thread resized last: of two preprocessings of one picture, the second finds it here."""
+
+    picture: Callable[[], Image.Image | None] = staticmethod(lambda: None)
+    side_px = 0
+    resized: Image.Image
+
+
+_LAST = _Last()
 
 
 def _resize_short_side(image: Image.Image, side_px: int) -> Image.Image:
+    if _LAST.picture() is not image or _LAST.side_px != side_px:
+        _LAST.resized = image.resize(_short_side_at(side_px, image), Image.Resampling.BICUBIC)
+        _LAST.picture, _LAST.side_px = weakref.ref(image), side_px
+    return _LAST.resized
+
+
+def _short_side_at(side_px: int, image: Image.Image) -> tuple[int, int]:
     short, long = sorted(image.size)
     long_px = side_px * long // short
     if side_px * long_px > MAX_RESIZED_PIXELS:
@@ -96,21 +120,21 @@ def _resize_short_side(image: Image.Image, side_px: int) -> Image.Image:
             f"the image is {image.width} x {image.height} pixels; "
             f"with a short side of {side_px} its long side would have {long_px:,}"
         )
-    size = (side_px, long_px) if image.width <= image.height else (long_px, side_px)
-    return image.resize(size, Image.Resampling.BICUBIC)
+    return (side_px, long_px) if image.width <= image.height else (long_px, side_px)
 
 
 def _crop(image: Image.Image, left: int, top: int, side_px: int) -> Image.Image:
     return image.crop((left, top, left + side_px, top + side_px))
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div(255.0)
-
-
 def _normalised(pixels: Tensor) -> Tensor:
     mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
     return ((pixels - mean) / std).contiguous()
+
+
+# Looked up, since torch would start threads of its own in each thread that loads pictures.
+_OF_LEVEL = _normalised(torch.arange(256.0).div(255.0).expand(3, 1, 256))[:, 0].numpy()
+"""(3, 256) float32: what each level of a channel becomes."""
 
 
 # From a prompt to the tokens that a CLIP text encoder reads, start and end left out: the two official tokenizers.

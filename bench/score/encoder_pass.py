@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,6 @@ def encoder_pass(
     kept: dict[tuple[str, tuple[str, str, int]], NDArray[np.float32] | Exception] = {}
     reading = [metric for metric in heads if reads_text(metric, encoder)]
     prompts = list(dict.fromkeys(job.prompt for job in jobs if job.lacking(reading)))
-    texts, cut = embed_texts(encoder, prompts), cut_prompts(encoder, prompts)
 
     def load(job: Job) -> Preprocessed:
         return _preprocessed(job, (*heads, *set_metrics), encoder, pictures)
@@ -54,7 +53,10 @@ def encoder_pass(
     def pixels(job: Job) -> int:
         return pictures.pixels(job.render)
 
-    with closing(stream(jobs, load, encoder.batch + WORKERS, pixels)) as images:
+    with closing(stream(jobs, load, encoder.batch + WORKERS, pixels)) as loading:
+        first = list(islice(loading, 1))  # the threads go on with the others while prompts are embedded
+        texts, cut = embed_texts(encoder, prompts), cut_prompts(encoder, prompts)
+        images = chain(first, loading)
         while batch := list(islice(images, encoder.batch)):
             seen = _forward_batch(encoder, device, batch)
             yield [

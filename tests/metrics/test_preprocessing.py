@@ -15,7 +15,7 @@ from torchvision.transforms import functional as tv
 from transformers import CLIPImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from bench.metrics.encoders import MEAN, STD, torchvision_crop, transformers_crop, whole_on_black
+from bench.metrics.encoders import MEAN, STD, normalise, torchvision_crop, transformers_crop, whole_on_black
 from bench.metrics.registry import NoScoreError
 
 PICTURES = sorted({tuple(size_mode) for *size_mode, _ in CASES} | {(224, 224, "RGB"), (224, 100, "RGB")})
@@ -88,6 +88,29 @@ def test_the_pixels_are_the_official_ones_of_any_size(width: int, height: int, m
 def test_the_two_crops_give_the_same_pixels_where_the_margin_is_even(size: tuple[int, int]) -> None:
     image = draw(*size)
     assert torch.equal(torchvision_crop(image, 224), transformers_crop(image, 224))
+
+
+def test_each_level_of_each_channel_is_normalised_bit_for_bit_as_torch_does() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).reshape(16, 16)
+    image = Image.fromarray(torch.stack([levels, levels.flip(0), levels.T], dim=2).numpy())
+    assert torch.equal(normalise(image), tv.normalize(tv.to_tensor(image), MEAN, STD))
+
+
+def test_a_picture_in_two_preprocessings_is_resized_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    resized, resize = [], Image.Image.resize
+
+    def counting(image: Image.Image, *args: object) -> Image.Image:
+        resized.append(image)
+        return resize(image, *args)
+
+    monkeypatch.setattr(Image.Image, "resize", counting)
+    first, second = draw(832, 1216).copy(), draw(832, 1216).copy()
+    for image in (first, second):
+        torchvision_crop(image, 224)
+        transformers_crop(image, 224)
+    assert [one is image for one, image in zip(resized, (first, second), strict=True)] == [True, True]
+    torchvision_crop(second, 112)
+    assert len(resized) == 3
 
 
 @pytest.mark.parametrize("size", [(832, 1216), (1216, 832)])
