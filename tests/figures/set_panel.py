@@ -18,42 +18,39 @@ from bench.metrics.safety import NsfwHead, nsfw, q16
 from tests.metrics.official_layouts import random_clip
 
 from .figure import Figure, ratio_figure
-from .metric_panel import NAMES, PANEL_TURNS, panel_registry, picture, scored_s
+from .metric_panel import NAMES, panel_registry, picture, scored_s
 
-VARIANTS, SAMPLES, PROMPTS = 2, 2, 6
+VARIANTS, SAMPLES, PROMPTS = 2, 2, 4
+"""One batch of the encoder, with as many prompts as intervals need and one more."""
+TURNS = 3
 SETS = (sets.vendi, sets.sameness, sets.vendi_of_tag, sets.drift, sets.kid, sets.cmmd)
 
 
 def figure_sets() -> tuple[Figure, ...]:
-    """The panel with the six set metrics, and with both metrics of safety too, over the panel without.
+    """The panel with the six set metrics and both metrics of safety, over the panel without.
 
-    Two variants of six prompts and two samples, 24 pictures of 1024x1024, in turns in one process on one encoder.
+    Two variants of four prompts and two samples, 16 pictures of 1024x1024, in turns in one process on one encoder:
+    seven forwards of 16 pictures and of 16 prompts, the first of which is not counted.
 
     Raises:
         SystemExit: the panel gave other scores beside the set metrics, or one of these no number.
     """
     encoder = load_openai_clip(random_clip(VIT_L14, 0), Place(), Path("random"))
     registry, shape = registry_with_sets(encoder), (VARIANTS, SAMPLES)
-    more = tuple(metric.facts.name for metric in SETS)
-    safety = (nsfw.facts.name, q16.facts.name)
+    more = tuple(metric.facts.name for metric in (*SETS, nsfw, q16))
     pictures = [picture(number) for number in range(VARIANTS * SAMPLES * PROMPTS)]
-    plain, with_sets, with_both = [], [], []
+    plain, with_sets = [], []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         scored_s(place / "warm", NAMES, registry, pictures[:1])
-        for turn in range(PANEL_TURNS):
+        for turn in range(TURNS):
             wall_s, alone = scored_s(place / f"plain-{turn}", NAMES, registry, pictures, shape)
             plain.append(wall_s)
             wall_s, beside = scored_s(place / f"sets-{turn}", (*NAMES, *more), registry, pictures, shape)
             with_sets.append(wall_s)
-            if alone != beside:
+            if not alone.items() <= beside.items():
                 raise SystemExit("The panel gave other scores beside the set metrics.")
-            wall_s, _ = scored_s(place / f"both-{turn}", (*NAMES, *more, *safety), registry, pictures, shape)
-            with_both.append(wall_s)
-    return (
-        ratio_figure("panel_with_sameness", with_sets, plain, "<=", 1.05),
-        ratio_figure("panel_with_set_metrics", with_both, plain, "<=", 1.05),
-    )
+    return (ratio_figure("panel_with_set_metrics", with_sets, plain, "<=", 1.05),)
 
 
 def registry_with_sets(encoder: ClipEncoder) -> Registry:
