@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.compare import PromptPair, compare_run, metric_means, paired_prompts, variant_pairs
+from bench.compare.pairing import pair_prompts
 from bench.errors import InvalidError, UsageError
 from bench.records import Delta, Run
 
@@ -39,6 +40,27 @@ def test_means_and_counts_agree_with_a_plain_loop(tmp_path: Path) -> None:
     assert delta.d_z == pytest.approx(statistics.mean(differences) / statistics.stdev(differences))
     assert delta.wins == sum(d > 0 for d in differences)
     assert (delta.ties, delta.losses) == (0, 11 - delta.wins)
+
+
+SIDE = st.dictionaries(
+    st.tuples(st.sampled_from([f"case-{number:03d}" for number in range(4)]), st.integers(0, 2)), st.floats(-1e6, 1e6)
+)
+
+
+@given(SIDE, SIDE)
+@settings(max_examples=80, deadline=None)
+def test_a_prompts_means_are_the_exactly_rounded_ones_of_its_pairs(
+    above: dict[tuple[str, int], float], below: dict[tuple[str, int], float]
+) -> None:
+    suite = make_run("unused", prompts=4, samples=3).info.suite
+    expected = []
+    for prompt in suite.prompts:
+        pairs = [(above[key], below[key]) for key in sorted(above.keys() & below.keys()) if key[0] == prompt.id]
+        if pairs:
+            sides = [[one for one, _ in pairs], [other for _, other in pairs], [one - other for one, other in pairs]]
+            means = [min(max(statistics.fmean(side), min(side)), max(side)) for side in sides]
+            expected.append((prompt, *means, len(pairs)))
+    assert [tuple(pair) for pair in pair_prompts(suite, above, below, "image")] == expected
 
 
 def test_planted_effects_are_found_and_a_null_holds_zero(tmp_path: Path) -> None:

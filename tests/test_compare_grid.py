@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bench.compare.grid import compare_grid, grid_pairs
+from bench.compare.grid_view import dependence_sentences, grid_view, order_sentence, where
 from bench.errors import IncomparableError, InvalidError, UsageError
 from bench.records import GridDifference
-from bench.report.grid import dependence_sentences, grid_view, order_sentence, where
 
 METRIC = "mini-preference"
 LIKED = 3.0

@@ -188,6 +188,23 @@ def test_pearson_agrees_with_the_standard_library() -> None:
     assert stats.pearson_r(x, -2 * x + 1) == pytest.approx(-1)
 
 
+@given(
+    st.lists(st.tuples(st.integers(-5, 5), st.floats(-1e6, 1e6)), min_size=2, max_size=60).filter(
+        lambda pairs: all(len(set(side)) > 1 for side in zip(*pairs, strict=True))
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_spearman_is_scipys_to_the_last_bit(pairs: list[tuple[int, float]]) -> None:
+    x, y = zip(*pairs, strict=True)
+    assert stats.spearman_rho(x, y) == scipy.stats.spearmanr(x, y).statistic
+
+
+def test_spearman_refuses_a_constant_side_and_other_than_pairs() -> None:
+    for x, y in (([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [5, 5, 5]), ([1, 2], [1, 2, 3])):
+        with pytest.raises(ValueError, match="rank correlation"):
+            stats.spearman_rho(x, y)
+
+
 def test_pearson_is_none_where_a_side_is_constant() -> None:
     assert stats.pearson_r([0.1, 0.1, 0.1], [1, 2, 3]) is None
     assert stats.pearson_r([1, 2, 3], [5, 5, 5]) is None

@@ -15,6 +15,7 @@ from bench.compare import compare_run, metric_means
 from bench.compare.attribution import attribute_steps
 from bench.compare.finding import find_in_run
 from bench.compare.grid import compare_grid
+from bench.compare.grid_view import order_sentence
 from bench.compare.sweep import PIXEL_SHIFT, sweep_curve
 from bench.compare.votes import vote_results
 from bench.errors import IncomparableError, InvalidError, UsageError
@@ -40,7 +41,6 @@ from bench.records import (
 )
 from bench.report.findings import TOGETHER, candidate_mean, cells
 from bench.report.gate import against, lead, tally
-from bench.report.grid import order_sentence
 from bench.report.steps import front_sentences, gain_cell, share_cell, window_span
 from bench.report.tables import headline_first
 from bench.soundness import Hashes, doubts, pruned_variants

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from bench.cli.printing import DONE, Columns, Table, print_json, print_tables, say, show
 from bench.compare.grid import compare_grid
+from bench.compare.grid_view import GridView, grid_view
 from bench.errors import UsageError
 from bench.formatting import argument, value_text
 from bench.records import GridDifference, GridValue
-from bench.report.grid import GridView, grid_view
 from bench.store.grid import load_grid
 
 

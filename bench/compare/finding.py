@@ -336,10 +336,14 @@ def _sample_sd(scores: ImageScores) -> float | None:
     samples: dict[str, list[float]] = {}
     for (prompt_id, _), value in scores.items():
         samples.setdefault(prompt_id, []).append(value)
-    several = [np.asarray(values) for values in samples.values() if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in several)
-    squares = sum(float(np.sum((values - values.mean()) ** 2)) for values in several)
-    return float(np.sqrt(squares / freedom)) if freedom else None
+    several = [values for values in samples.values() if len(values) > 1]
+    counts = np.array([len(values) for values in several], dtype=np.intp)
+    squares = np.empty(len(several))
+    for count in set(counts.tolist()):
+        values = np.array([values for values in several if len(values) == count])
+        squares[counts == count] = np.sum((values - values.mean(axis=1, keepdims=True)) ** 2, axis=1)
+    freedom = int(np.sum(counts - 1))
+    return float(np.sqrt(sum(squares.tolist()) / freedom)) if freedom else None
 
 
 def find_in_frozen(

@@ -9,10 +9,13 @@ missing. The number that a set metric has of a prompt's images counts as the sco
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
-from bench import stats
+import numpy as np
+from numpy.typing import NDArray
+
 from bench.metrics.image_checks import digest_of, other_samples
 from bench.metrics.image_sets import ImageSet, Usable, is_current_set, sets_of, usable_images
 from bench.records import Over, Prompt, Render, Run, Score, SetScore, Suite
@@ -54,21 +57,38 @@ def usable_scores(run: Run) -> dict[tuple[str, str], dict[tuple[str, int], float
 
 
 def _usable_scores(run: Run) -> dict[tuple[str, str], dict[tuple[str, int], float]]:
-    versions = {facts.name: facts.full_version for facts in run.info.metrics}
+    current = {(facts.name, facts.version, facts.metric_dtype) for facts in run.info.metrics}
     images = {(render.variant, render.prompt_id, render.sample): render.sha256 for render in run.renders}
     reference = run.info.suite.variants[0].name
-    others = other_samples(run.renders)
+    others = cache(lambda: other_samples(run.renders))  # few runs have a need for it
     table: dict[tuple[str, str], dict[tuple[str, int], float]] = {}
     for score in run.scores:
-        if score.value is None or not math.isfinite(score.value):
+        if score.value is None or score.image_sha256 is None or not math.isfinite(score.value):
+            continue  # no number, or one that no recorded image stands behind
+        if images.get((score.variant, score.prompt_id, score.sample)) != score.image_sha256:
             continue
-        if versions.get(score.metric) == score.full_version and _is_of_these_images(score, reference, images, others):
+        if (score.metric, score.version, score.metric_dtype) not in current:
+            continue
+        if _compares_these_images(score, reference, images, others):
             table.setdefault((score.variant, score.metric), {})[score.prompt_id, score.sample] = score.value
     for found, of_set in usable_sets(run, ("prompt",)):
         if of_set.value is not None:
             own = table.setdefault((of_set.variant, of_set.metric), {})
             own |= dict.fromkeys(found.members, of_set.value)
     return table
+
+
+def _compares_these_images(
+    score: Score,
+    reference: str,
+    images: Mapping[tuple[str, str, int], str | None],
+    others: Callable[[], Mapping[tuple[str, str, int], Sequence[Render]]],
+) -> bool:
+    """Whether a score compares its image with what the run has: the reference's image, or the prompt's other ones."""
+    if score.reference_sha256 in (None, images.get((reference, score.prompt_id, score.sample))):
+        return True
+    own = others().get((score.variant, score.prompt_id, score.sample), ())
+    return score.reference_sha256 == digest_of(other.sha256 for other in own)
 
 
 def usable_sets(
@@ -107,30 +127,28 @@ def pair_prompts(suite: Suite, candidate: ImageScores, reference: ImageScores, o
     """
     if over == "prompt":
         candidate, reference = _of_equal_sets(candidate, reference)
-    found = []
-    for prompt in suite.prompts:
-        keys = [(prompt.id, sample) for sample in range(suite.samples)]
-        both = [(candidate[key], reference[key]) for key in keys if key in candidate and key in reference]
-        if both:
-            above, below = zip(*both, strict=True)
-            difference = stats.mean([one - other for one, other in both])
-            found.append(PromptPair(prompt, stats.mean(above), stats.mean(below), difference, len(both)))
-    return tuple(found)
+    keys = [(prompt.id, sample) for prompt in suite.prompts for sample in range(suite.samples)]
+    sides = [np.array([side.get(key, math.nan) for key in keys]) for side in (candidate, reference)]
+    above, below = (side.reshape(len(suite.prompts), suite.samples) for side in sides)
+    both = ~(np.isnan(above) | np.isnan(below))
+    paired = np.flatnonzero(both.any(axis=1))
+    above, below, both = above[paired], below[paired], both[paired]
+    means = (_means(values, both) for values in (above, below, above - below))
+    prompts = [suite.prompts[place] for place in paired]
+    return tuple(map(PromptPair._make, zip(prompts, *means, both.sum(axis=1).tolist(), strict=True)))
 
 
-def _is_of_these_images(
-    score: Score,
-    reference: str,
-    images: Mapping[tuple[str, str, int], str | None],
-    others: Mapping[tuple[str, str, int], Sequence[Render]],
-) -> bool:
-    key = score.variant, score.prompt_id, score.sample
-    if score.image_sha256 is None or images.get(key) != score.image_sha256:
-        return False  # a number that no recorded image stands behind
-    compared = images.get((reference, score.prompt_id, score.sample))
-    if score.reference_sha256 in (None, compared):
-        return True
-    return score.reference_sha256 == digest_of(other.sha256 for other in others.get(key, ()))
+def _means(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> list[float]:
+    """``stats.mean`` of each row's values that are ``counted``, one at least."""
+    sums = map(math.fsum, np.where(counted, values, 0.0).tolist())
+    means = np.fromiter(sums, np.float64, len(values)) / counted.sum(axis=1)
+    if not np.isfinite(means).all():
+        raise ValueError("values must be finite")
+    # Equal values are their own mean, though their rounded sum over n may not be.
+    least = np.where(counted, values, np.inf).min(axis=1, initial=np.inf)
+    most = np.where(counted, values, -np.inf).max(axis=1, initial=-np.inf)
+    found: list[float] = np.minimum(np.maximum(means, least), most).tolist()
+    return found
 
 
 def cut_prompts(run: Run) -> tuple[tuple[str, tuple[str, ...]], ...]:

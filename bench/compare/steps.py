@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from bench import stats
 from bench.compare.pairing import usable_scores
@@ -259,9 +258,7 @@ def _rank_correlations(pairs: Iterable[Pair]) -> tuple[float | None, ...]:
     both, ends = np.concatenate([differences, -differences]), np.concatenate([final, -final])
     if not ends.any():
         return tuple(None for _ in differences.T)
-    return tuple(
-        float(spearmanr(column, ends).statistic) if column.any() else None for column in np.moveaxis(both, 1, 0)
-    )
+    return tuple(stats.spearman_rho(column, ends) if column.any() else None for column in np.moveaxis(both, 1, 0))
 
 
 def _decided(steps: Sequence[int], agreement: NDArray[np.float64]) -> int | None:

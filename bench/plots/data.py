@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.comparability import differences, run_labels, timing_facts
+from bench.compare.headline import headline_metrics
 from bench.compare.pairing import ImageScores, PromptPair, pair_prompts, usable_scores
 from bench.compare.timing import summarize_timings
 from bench.formatting import joined
-from bench.records import Category, Delta, MetricFacts, Over, Run, Suite, TimingSummary
-
-HEADLINE: tuple[Category, ...] = ("preference", "aesthetic", "alignment")
-"""The categories whose metrics say what is better, in the order they are shown."""
+from bench.records import Delta, MetricFacts, Over, Run, Suite, TimingSummary
 
 
 @dataclass(frozen=True)
@@ -74,12 +72,6 @@ def overlaps(deltas: Sequence[Delta]) -> str:
     if len(by_label) < 2:
         return "".join(by_label)
     return ", ".join(f"{label} with {joined(names)}" for label, names in by_label.items())
-
-
-def headline_metrics(metrics: Sequence[MetricFacts]) -> tuple[MetricFacts, ...]:
-    """The metrics of a category in ``HEADLINE`` that know which way is better, category by category."""
-    found = [facts for facts in metrics if facts.category in HEADLINE and facts.higher_is_better is not None]
-    return tuple(sorted(found, key=lambda facts: HEADLINE.index(facts.category)))
 
 
 def data_of_run(run: Run, deltas: Sequence[Delta]) -> PlotData:

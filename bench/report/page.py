@@ -9,11 +9,12 @@ from typing import Any
 from bench import formatting as text
 from bench.compare import metric_means, summarize_timings, timing_ratios, variant_pairs
 from bench.compare.finding import find_in_run
+from bench.compare.headline import headline_metrics
 from bench.compare.pairing import usable_scores
 from bench.compare.rates import rate_changes
 from bench.compare.sweep import sweep_curve
 from bench.measure import open_jobs
-from bench.plots.data import PlotData, data_of_run, headline_metrics
+from bench.plots.data import PlotData, data_of_run
 from bench.records import (
     Delta,
     Finding,

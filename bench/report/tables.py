@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from bench import formatting as text
 from bench.compare import rank_variants
+from bench.compare.headline import headline_metrics
 from bench.compare.sweep import PIXEL_SHIFT
-from bench.plots.data import headline_metrics
 from bench.plots.style import TIMING_TITLES
 from bench.records import (
     Delta,

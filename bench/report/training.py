@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bench.compare.headline import headline_metrics
 from bench.formatting import joined
 from bench.metrics.training_data import SAY_IT, overlap_with
-from bench.plots.data import headline_metrics
 from bench.records import Run, TrainedOn, TrainedPart, TrainingOverlap, TrainingSource
 
 WHO: Mapping[TrainingSource, str] = {

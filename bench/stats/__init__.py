@@ -12,7 +12,7 @@ raises ``ValueError`` or, where its docstring says so, returns None.
 from __future__ import annotations
 
 from bench.stats.bands import Band, simultaneous_band
-from bench.stats.effects import Quantiles, WinCount, d_z, mean, pearson_r, quantiles, win_rate
+from bench.stats.effects import Quantiles, WinCount, d_z, mean, pearson_r, quantiles, spearman_rho, win_rate
 from bench.stats.groups import (
     Units,
     effective_groups,
@@ -64,6 +64,7 @@ __all__ = [
     "sign_flip_rows_p",
     "simultaneous_band",
     "smallest_visible_rise",
+    "spearman_rho",
     "swap_p",
     "t_interval",
     "tied_sets",

@@ -124,6 +124,30 @@ def pearson_r(x: ArrayLike, y: ArrayLike) -> float | None:
     return min(1.0, max(-1.0, r))
 
 
+def spearman_rho(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's correlation of pairs, Pearson's of their ranks, in [-1, 1]; equal values share their mean rank.
+
+    ``scipy.stats.spearmanr`` gives the same number, and takes half a second to import.
+
+    Raises:
+        ValueError: ``x`` and ``y`` of different length, or a side that is constant.
+
+    Source: C. Spearman, "The proof and measurement of association between two things", Am. J. Psychol. 15 (1904).
+    """
+    sides = finite(x), finite(y)
+    if len(sides[0]) != len(sides[1]) or any(map(is_constant, sides)):
+        raise ValueError("a rank correlation needs pairs, and two different values on each side")
+    correlations = np.asarray(np.corrcoef(np.column_stack([_ranks(side) for side in sides]), rowvar=False))
+    return float(correlations[1, 0])
+
+
+def _ranks(values: Floats) -> Floats:
+    """Places from 1 in rising order; of equal values the mean of theirs."""
+    _, number, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[number]
+    return ranks
+
+
 def quantiles(values: ArrayLike) -> Quantiles:
     """Median, 90 % quantile, interquartile range and minimum, linear between order statistics.
 

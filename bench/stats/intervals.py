@@ -16,7 +16,7 @@ _LARGEST_LOG = 700.0
 """exp of more overflows."""
 CHUNK = 2**18
 """Values drawn at once: fits a cache and bounds the memory."""
-KEPT_COUNTS = 2**23
+KEPT_COUNTS = 2**24
 """Largest number of counts of one sample size that are kept for the next series of that size: 16 MiB."""
 
 
@@ -165,21 +165,34 @@ def _resampled_means(data: Floats, resamples: int, seed: int) -> Floats:
     size = len(data)
     kept = resamples * size <= KEPT_COUNTS
     chunks = _kept_counts(size, resamples, seed) if kept else _drawn_counts(size, resamples, seed)
-    return np.concatenate([counts.astype(np.float64) @ data for counts in chunks]) / size
+    sums = np.empty(resamples)
+    weights = np.empty((min(_rows(size), resamples), size))  # one for all chunks: new memory costs more than the sums
+    start = 0
+    for counts in chunks:
+        rows = len(counts)
+        weights[:rows] = counts
+        sums[start : start + rows] = weights[:rows] @ data
+        start += rows
+    return sums / size
+
+
+def _rows(size: int) -> int:
+    """Resamples of a chunk."""
+    return max(1, CHUNK // size)
 
 
 @lru_cache(maxsize=8)
-def _kept_counts(size: int, resamples: int, seed: int) -> tuple[NDArray[np.uint16], ...]:
+def _kept_counts(size: int, resamples: int, seed: int) -> tuple[NDArray[np.unsignedinteger], ...]:
     """The draws depend on the number of values alone, and metrics of one run have equally many."""
     return tuple(_drawn_counts(size, resamples, seed))
 
 
-def _drawn_counts(size: int, resamples: int, seed: int) -> Iterator[NDArray[np.uint16]]:
+def _drawn_counts(size: int, resamples: int, seed: int) -> Iterator[NDArray[np.unsignedinteger]]:
     """How often each of ``size`` values is in each resample, (rows, size), chunk by chunk."""
     rng = np.random.default_rng(seed)
-    rows = max(1, CHUNK // size)
+    rows = _rows(size)
     for start in range(0, resamples, rows):
         count = min(rows, resamples - start)
         drawn = rng.integers(size, size=(count, size)) + size * np.arange(count)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
-        yield counts.astype(np.uint16)
+        yield counts.astype(np.min_scalar_type(counts.max()))  # a byte: that one value is drawn 256 times is no chance

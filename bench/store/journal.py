@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
@@ -39,6 +40,21 @@ TEMPORARY = ".tmp"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _BLOCK = 1 << 16
+_ENCODER = msgspec.json.Encoder()
+_LINES = 4_096
+"""Lines of a journal that are decoded at once."""
+
+_KEYS: dict[type[Record], Callable[[Record], tuple[object, ...]]] = {
+    Score: attrgetter("variant", "prompt_id", "sample", "metric"),
+    Render: attrgetter("variant", "prompt_id", "sample"),
+    FoundFaces: attrgetter("variant", "prompt_id", "sample"),
+    StepScore: attrgetter("variant", "prompt_id", "sample", "step", "metric"),
+    SetScore: attrgetter("variant", "prompt_id", "tag", "metric"),
+    Timing: attrgetter("variant", "name", "round"),
+    Answer: attrgetter("judge", "identity", "image_sha256", "question"),
+    Vote: attrgetter("ballot", "voter", "pair"),
+}
+"""Which records of a journal are of the same thing, so that the newest counts."""
 
 
 @contextmanager
@@ -88,15 +104,12 @@ def image_name(variant: str, prompt_id: str, sample: int, suffix: str = ".png") 
 class Journal(Generic[R]):
     """A journal of a run folder, of which the newest record of each key counts: read once, then kept in memory.
 
-    One that is not ``kept`` is read each time it is asked for: no memory then grows with what is appended. The key of
-    a render and of found faces is (variant, prompt, sample), of a score (..., metric), of a step score (..., step,
-    metric), of a set score (variant, prompt, tag, metric), of a timing (variant, name, round), of an answer (judge, its
-    identity, image, question), of a vote (page, voter, pair).
+    One that is not ``kept`` is read each time it is asked for: no memory then grows with what is appended.
     """
 
     def __init__(self, path: Path, kind: type[R], *, empty: bool = False, kept: bool = True) -> None:
         """A journal at ``path``; with ``empty`` what lies there is of an older run and does not count."""
-        self.path, self._kind, self._kept = path, kind, kept
+        self.path, self._kind, self._kept, self._key = path, kind, kept, _KEYS[kind]
         self._newest: dict[tuple[object, ...], R] | None = {} if empty else None
 
     def records(self) -> tuple[R, ...]:
@@ -108,10 +121,7 @@ class Journal(Generic[R]):
         """
         if self._newest is not None:
             return tuple(self._newest.values())
-        newest = {}
-        for where, record in read_records(self.path, self._kind):
-            _check_image(self.path, where, record)
-            newest[_key(record)] = record
+        newest = self._by_key(read_records(self.path, self._kind))
         if self._kept:
             self._newest = newest
         return tuple(newest.values())
@@ -123,44 +133,28 @@ class Journal(Generic[R]):
             self._newest = None
         elif self._newest is not None:  # as they would be read: a whole number in the place of a float is one
             written = msgspec.convert(msgspec.to_builtins(records), tuple[self._kind, ...])  # type: ignore[name-defined]
-            self._newest |= {_key(record): record for record in written}
+            self._newest |= self._by_key(written)
 
     def drop_variant(self, name: str) -> None:
         """Take a variant's records out, whole or not at all."""
         before = self.records()
-        kept = {_key(record): record for record in before if getattr(record, "variant", None) != name}
+        kept = self._by_key([record for record in before if getattr(record, "variant", None) != name])
         if len(kept) < len(before):
             write_whole(self.path, record_lines(kept.values()))
             self._newest = kept if self._kept else None
 
-
-def _key(record: Record) -> tuple[object, ...]:
-    match record:
-        case Score():
-            return record.variant, record.prompt_id, record.sample, record.metric
-        case Render() | FoundFaces():
-            return record.variant, record.prompt_id, record.sample
-        case StepScore():
-            return record.variant, record.prompt_id, record.sample, record.step, record.metric
-        case SetScore():
-            return record.variant, record.prompt_id, record.tag, record.metric
-        case Timing():
-            return record.variant, record.name, record.round
-        case Answer():
-            return record.judge, record.identity, record.image_sha256, record.question
-        case Vote():
-            return record.ballot, record.voter, record.pair
-    raise TypeError(f"no journal holds a {type(record).__name__}")
+    def _by_key(self, records: Sequence[R]) -> dict[tuple[object, ...], R]:
+        return dict(zip(map(self._key, records), records, strict=True))
 
 
-def _check_image(path: Path, where: str, record: Record) -> None:
+def _check_image(path: Path, number: int, record: Render) -> None:
     """Refuse a render whose image is elsewhere: a report embeds these files, and must not read /etc/passwd."""
-    if not isinstance(record, Render) or (record.image is None and record.error is not None):
+    if record.image is None and record.error is not None:
         return
     names = [image_name(record.variant, record.prompt_id, record.sample, suffix) for suffix in IMAGE_SUFFIXES]
     if record.image not in names or record.sha256 is None:
         raise InvalidError(
-            f"{path.parent}/{where}: the image is {record.image!r}; it must be {names[0]!r} with a sha256, "
+            f"{path}:{number}: the image is {record.image!r}; it must be {names[0]!r} with a sha256, "
             "or null with an error.",
             "take the line out to have its work done again, or start over with --fresh",
         )
@@ -185,29 +179,33 @@ def append_records(path: Path, records: Iterable[Record]) -> None:
         os.fsync(file.fileno())
 
 
-def read_records(path: Path, kind: type[R]) -> Iterator[tuple[str, R]]:
-    """The records of a journal in order, each with its place ("renders.jsonl:7"); none without a file.
+def read_records(path: Path, kind: type[R]) -> list[R]:
+    """The records of a journal in order; none without a file.
 
     Raises:
-        InvalidError: a line, other than a torn end, that is not such a record.
+        InvalidError: a line, other than a torn end, that is not such a record, or a render with neither an image at its
+            place nor an error.
         MachineError: the file cannot be read.
     """
     try:
         data = documents.read_bytes(path, documents.JOURNAL_BYTES)
     except FileNotFoundError:
-        return
+        return []
     except OSError as error:
         raise MachineError(f"{path}: cannot be read: {error.strerror}.") from error
     whole, _, _ = data.rpartition(b"\n")
+    lines = whole.split(b"\n") if whole else []
     decoder = msgspec.json.Decoder(kind)
-    for number, line in enumerate(whole.split(b"\n") if whole else (), start=1):
-        try:
-            yield f"{path.name}:{number}", _read_line(line, decoder, kind)
-        except ValueError as error:
-            raise InvalidError(
-                f"{path}:{number}: is not a {kind.__name__.lower()} record: {error}.",
-                "take the line out to have its work done again, or start over with --fresh",
-            ) from error
+    found: list[R] = []
+    for start in range(0, len(lines), _LINES):
+        block = lines[start : start + _LINES]
+        for line, record in zip(block, _as_written(block, decoder), strict=True):
+            found.append(_read_line(path, len(found) + 1, line, kind) if record is None else record)
+    for number, record in enumerate(found, start=1):
+        if not isinstance(record, Render):
+            break
+        _check_image(path, number, record)
+    return found
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -230,19 +228,31 @@ def write_whole(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _read_line(line: bytes, decoder: msgspec.json.Decoder[R], kind: type[R]) -> R:
-    """The record of a line: at once where the line is what this program would write, else by the strict way.
+def _as_written(lines: Sequence[bytes], decoder: msgspec.json.Decoder[R]) -> list[R | None]:
+    """The records of lines that are what this program would write; None for the others, which are read strictly.
 
     The strict way takes ten times as long. A line that comes out byte for byte as it went in cannot hold what
     it is there to refuse: a doubled key, a number that is not finite, a broken string, another spelling.
     """
     try:
-        record = decoder.decode(line)
+        records = decoder.decode_lines(b"\n".join(lines))
     except ValueError:  # the strict way says what is wrong, and where
+        return [None for _ in lines]
+    if len(records) != len(lines):
+        return [None for _ in lines]
+    written = _ENCODER.encode_lines(records).split(b"\n")[:-1]
+    return [record if line == again else None for line, record, again in zip(lines, records, written, strict=True)]
+
+
+def _read_line(path: Path, number: int, line: bytes, kind: type[R]) -> R:
+    """The record of a line, read strictly."""
+    try:
         return documents.convert(documents.loads(line.decode()), kind)
-    if msgspec.json.encode(record) == line:
-        return record
-    return documents.convert(documents.loads(line.decode()), kind)
+    except ValueError as error:
+        raise InvalidError(
+            f"{path}:{number}: is not a {kind.__name__.lower()} record: {error}.",
+            "take the line out to have its work done again, or start over with --fresh",
+        ) from error
 
 
 def record_lines(records: Iterable[Record]) -> bytes:

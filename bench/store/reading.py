@@ -6,7 +6,6 @@ import csv
 import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn
 
 import msgspec
 
@@ -96,35 +95,33 @@ def run_of(
     """The run of these records, in the order and with the errors of ``load_run``."""
     variants = {variant.name: index for index, variant in enumerate(info.suite.variants)}
     prompts = {prompt.id: index for index, prompt in enumerate(info.suite.prompts)}
-    metrics = {facts.name: index for index, facts in enumerate(info.metrics)}
     every_tag = dict.fromkeys((None, *(tag for prompt in info.suite.prompts for tag in prompt.tags)))
     tags = {tag: index for index, tag in enumerate(every_tag)}
-    sets = [item for item in set_scores if item.variant in variants and item.tag in tags]
+    scored = {score.metric for score in scores} | {score.metric for score in set_scores}
+    known = [facts.name for facts in info.metrics]
+    metrics = {name: index for index, name in enumerate([*known, *sorted(scored.difference(known))])}
 
-    def refuse(journal: str, prompt_id: str) -> NoReturn:
-        raise InvalidError(
-            f"{folder / journal}: names the prompt {prompt_id!r}, which the suite in {INFO} does not have.",
-            "start over with --fresh",
-        )
+    def prompt_of(journal: str, prompt_id: str) -> int:
+        if prompt_id not in prompts:
+            raise InvalidError(
+                f"{folder / journal}: names the prompt {prompt_id!r}, which the suite in {INFO} does not have.",
+                "start over with --fresh",
+            )
+        return prompts[prompt_id]
 
-    def place(record: Render | Score) -> tuple[int, int, int]:
-        if record.prompt_id not in prompts:
-            refuse(RENDERS if isinstance(record, Render) else SCORES, record.prompt_id)
-        return variants[record.variant], prompts[record.prompt_id], record.sample
+    def place(one: Render) -> tuple[int, ...]:
+        return variants[one.variant], prompt_of(RENDERS, one.prompt_id), one.sample
 
-    def place_of_set(record: SetScore) -> tuple[int, int, int, int, str]:
-        if record.prompt_id is not None and record.prompt_id not in prompts:
-            refuse(SETS, record.prompt_id)
-        of, tag = prompts.get(record.prompt_id or "", -1), tags.get(record.tag, -1)
-        return variants[record.variant], of, tag, metrics.get(record.metric, len(metrics)), record.metric
+    def place_of_score(one: Score) -> tuple[int, ...]:
+        return variants[one.variant], prompt_of(SCORES, one.prompt_id), one.sample, metrics[one.metric]
+
+    def place_of_set(one: SetScore) -> tuple[int, ...]:
+        prompt = -1 if one.prompt_id is None else prompt_of(SETS, one.prompt_id)
+        return variants[one.variant], prompt, tags[one.tag], metrics[one.metric]
 
     for vote in votes:
-        if vote.prompt_id not in prompts:
-            refuse(VOTES, vote.prompt_id)
-
-    def place_of_score(record: Score) -> tuple[int, int, int, int, str]:
-        return (*place(record), metrics.get(record.metric, len(metrics)), record.metric)
-
+        prompt_of(VOTES, vote.prompt_id)
+    sets = [item for item in set_scores if item.variant in variants and item.tag in tags]
     return Run(
         path=str(folder),
         info=info,

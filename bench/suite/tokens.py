@@ -1,8 +1,9 @@
 """How many tokens a prompt takes in CLIP's text encoder, counted without torch.
 
 The byte-pair merges are the ones that ``open_clip`` ships beside its code; the file is found without
-importing the package, because importing it imports torch. SDXL's two encoders and SD 1.5's one read
-77 tokens, the start and the end among them; what is longer is cut off, or has to be encoded in pieces.
+importing the package, because importing it imports torch. ftfy, regex and tokenizers are imported once something is
+counted, which most commands never do. SDXL's two encoders and SD 1.5's one read 77 tokens, the start and the end among
+them; what is longer is cut off, or has to be encoded in pieces.
 """
 
 from __future__ import annotations
@@ -12,22 +13,18 @@ import html
 import importlib.util
 from functools import cache
 from pathlib import Path
-
-import ftfy
-import regex
-from tokenizers import Tokenizer
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
+from typing import TYPE_CHECKING
 
 from bench.errors import MachineError
+
+if TYPE_CHECKING:
+    import regex
+    from tokenizers import Tokenizer
 
 CONTEXT = 77
 """Tokens that a CLIP text encoder reads, start and end among them."""
 _MERGES = 49152 - 256 - 2
 _SPECIAL = ("<start_of_text>", "<end_of_text>")
-_WORDS = regex.compile(
-    r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.IGNORECASE
-)
 
 
 def count_tokens(prompt: str) -> int:
@@ -45,14 +42,29 @@ def token_ids(text: str) -> list[int]:
     Raises MachineError when the installed ``open_clip`` lacks its vocabulary file.
     Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision".
     """
-    words = _WORDS.findall(" ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower())
+    import ftfy
+
+    words = _words().findall(" ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower())
     ids: list[int] = _tokenizer().encode(words, is_pretokenized=True).ids
     return ids
 
 
 @cache
+def _words() -> regex.Pattern[str]:
+    import regex
+
+    return regex.compile(
+        r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.IGNORECASE
+    )
+
+
+@cache
 def _tokenizer() -> Tokenizer:
-    """CLIP's byte pairs within one word; the words are found by ``_WORDS``, whose case rules tokenizers lacks."""
+    """CLIP's byte pairs within one word; the words are found by ``_words``, whose case rules tokenizers lacks."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel
+
     tokenizer = Tokenizer(BPE(dict(vocabulary()), list(merges()), end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.add_special_tokens(list(_SPECIAL))

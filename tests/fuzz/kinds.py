@@ -37,6 +37,7 @@ from bench.checkpoints.fingerprint import fingerprint
 from bench.checkpoints.safetensors_files import read_header
 from bench.compare import compare_run, compare_sets, metric_means, variant_pairs
 from bench.compare.grid import compare_grid
+from bench.compare.grid_view import grid_view
 from bench.faces.boxes import DETECTOR
 from bench.gate import check_limits, like_named
 from bench.gate.ci import github_annotations, junit_xml
@@ -69,7 +70,6 @@ from bench.records import (
     VotesFile,
 )
 from bench.report import gate_of, html, markdown
-from bench.report.grid import grid_view
 from bench.report.page import build_view
 from bench.score import score
 from bench.score.external_images import probe_image

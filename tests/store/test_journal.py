@@ -37,7 +37,7 @@ def score(value: float | None, prompt_id: str = "a") -> Score:
 
 
 def read(path: Path) -> list[Score]:
-    return [record for _, record in read_records(path, Score)]
+    return read_records(path, Score)
 
 
 def test_a_doubled_key_is_refused_in_a_line_as_the_program_writes_it(tmp_path: Path) -> None:
@@ -62,6 +62,36 @@ def test_what_is_appended_is_read_back(batches: list[list[Score]], tmp_path_fact
         # Python's own reader sees the same: one JSON document a line.
         lines = path.read_bytes().decode().removesuffix("\n").split("\n")
         assert [json.loads(line)["value"] for line in lines] == [record.value for record in everything]
+
+
+@given(records=st.lists(st.tuples(SCORES, st.booleans()), min_size=1, max_size=6), empty_at=st.none() | st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_lines_in_another_spelling_stand_between_those_that_the_program_wrote(
+    records: list[tuple[Score, bool]], empty_at: int | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("j") / "scores.jsonl"
+    lines = [
+        json.dumps(msgspec.to_builtins(record)).encode() if spaced else msgspec.json.encode(record)
+        for record, spaced in records
+    ]
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    assert read(path) == [record for record, _ in records]
+    if empty_at is not None:
+        lines.insert(empty_at, b"")
+        path.write_bytes(b"".join(line + b"\n" for line in lines))
+        with pytest.raises(InvalidError, match=f":{min(empty_at, len(lines) - 1) + 1}: is not a score record"):
+            read(path)
+
+
+def test_a_journal_of_many_lines_names_the_one_that_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    lines = [msgspec.json.encode(score(float(number), f"p{number}")) for number in range(10_000)]
+    path.write_bytes(b"\n".join([*lines, b""]))
+    assert [item.value for item in read(path)] == [float(number) for number in range(10_000)]
+    lines[8_765] = lines[8_765][:-1]
+    path.write_bytes(b"\n".join([*lines, b""]))
+    with pytest.raises(InvalidError, match=r"scores\.jsonl:8766: is not a score record"):
+        read(path)
 
 
 def test_a_journal_cut_at_any_byte_is_a_prefix_and_goes_on_cleanly(tmp_path: Path) -> None:
