@@ -15,7 +15,8 @@ from report_runs import HOSTILE, hostile_run, page_of
 
 from bench.errors import UsageError
 from bench.records import Run
-from bench.report.folder import SMALL_PX, folder_bytes, small_pictures, write_folder
+from bench.report.copies import LISTED_PX
+from bench.report.folder import folder_bytes, small_pictures, write_folder
 from bench.store import load_run
 
 
@@ -93,7 +94,7 @@ def test_large_pictures_become_small_ones_of_the_same_shape(tmp_path: Path) -> N
         with Image.open(tmp_path / "page" / shown.uri) as copy:
             sizes[side] = copy.size
     assert sizes == {384: (384, 192), 256: (256, 128)}
-    assert list(SMALL_PX.values()) == [384, 256, 192]
+    assert list(LISTED_PX.values()) == [384, 256, 192]
 
 
 def test_a_second_time_only_what_has_changed_is_made(tmp_path: Path) -> None:

@@ -39,12 +39,13 @@ from bench.report import (
     votes,
 )
 from bench.report import gate as gates
+from bench.report.copies import names_of, remove_others
 from bench.report.facts import gate_of
 from bench.report.page import View, build_view
 from bench.report.pictures import GridRow
 from bench.report.steps import StepsView
 from bench.store import load_run
-from bench.store.journal import write_whole
+from bench.store.journal import SMALL, write_whole
 from bench.suite import grid as suite_grid
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def write_report(run: Run | Path) -> tuple[Path, Path]:
     if isinstance(run, Path):
         run = load_run(run)
     folder = Path(run.path)
-    view = build_view(run, compare_run(run), gate_of(run))
+    view = build_view(run, compare_run(run), gate_of(run), keep=True)
+    remove_others(folder / SMALL, names_of(run))
     plots, figures = draw_figures(view, folder / "plots")
     page, note = folder / "report.html", folder / "report.md"
     write_whole(page, html(view, figures).encode())

@@ -6,28 +6,21 @@ copies, the large view the files as they are stored.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from PIL import Image
 
 from bench import documents, formatting
 from bench.compare import compare_run
 from bench.errors import UsageError
 from bench.records import Progress, Render, Run
 from bench.report import draw_figures, environment, gate_of, page_css, page_script, shown_figures
+from bench.report.copies import LISTED_PX, copy_name, names_of, remove_others, small_copy
 from bench.report.page import Shown, View, build_view
-from bench.report.pictures import Key, Picture
-from bench.score.images import WORKERS, ImageFileError, image_bytes, open_picture, shown_size
+from bench.report.pictures import AHEAD, Key, Picture, unreadable
+from bench.score.images import image_bytes, stream
 from bench.store.journal import make_folder, write_whole
 
 PAGE = "page"
 """The folder of the page within that of the run, unless it is put elsewhere."""
-
-SMALL_PX = {4: 384, 6: 256, 1000: 192}
-"""Longest side of the copies in the list by the most variants that it holds for: of many, the cells are narrower."""
 
 _POLICY = (
     "default-src 'none'; img-src 'self' file: data:; style-src 'self' file: 'unsafe-inline'; script-src 'self' file:; "
@@ -78,50 +71,38 @@ def page(view: View, figures: dict[str, str]) -> str:
 def small_pictures(run: Run, target: Path, *, copy: bool, progress: Progress | None = None) -> Shown:
     """The small copies of a run's images in ``target/small``, made where they are not there yet, and what is broken.
 
-    A copy is named by its image's sha256 and its size. With ``copy`` the images themselves are put below ``target``.
+    With ``copy`` the images themselves are put below ``target``.
     """
     pictures: dict[Key, Picture] = {}
     broken: dict[Key, str] = {}
     renders = [one for one in run.renders if one.image is not None]
-    side_px = next(side for most, side in SMALL_PX.items() if len(run.info.suite.variants) <= most)
-    with ThreadPoolExecutor(WORKERS) as pool:
-        made = pool.map(lambda one: _small(Path(run.path), one, target, side_px, copy), renders)
-        for done, (render, found) in enumerate(zip(renders, made, strict=True)):
-            if progress is not None:
-                progress("pictures", done, len(renders))
-            key = (render.variant, render.prompt_id, render.sample)
-            if isinstance(found, Picture):
-                pictures[key] = found
-            else:
-                broken[key] = f"The file {render.image} cannot be read: {found}."
+    side_px = next(side for most, side in LISTED_PX.items() if len(run.info.suite.variants) <= most)
+
+    def load(render: Render) -> Picture:
+        return _small(Path(run.path), render, target, side_px, copy)
+
+    for done, (render, found) in enumerate(stream(renders, load, AHEAD)):
+        if progress is not None:
+            progress("pictures", done, len(renders))
+        key = (render.variant, render.prompt_id, render.sample)
+        if isinstance(found, Picture):
+            pictures[key] = found
+        else:
+            broken[key] = unreadable(render, found)
     if progress is not None:
         progress("pictures", len(renders), len(renders), f"{len(broken):,} left out" if broken else "")
-    _remove_others(target / "small", [Path(one.uri).name for one in pictures.values()])
+    names = [copy_name(str(one.sha256), side_px) for one in renders] if copy else names_of(run)
+    remove_others(target / "small", names)
     return pictures, broken
 
 
-def _small(home: Path, render: Render, target: Path, side_px: int, copy: bool) -> Picture | ImageFileError | OSError:
-    """The small copy of an image, or why there is none."""
-    try:
-        data = image_bytes(home, render)
-        if copy:
-            _put(data, target / str(render.image))
-        path = target / "small" / f"{str(render.sha256)[:20]}-{side_px}.webp"
-        if path.is_file():  # the image was opened and found whole when its copy was made
-            return Picture(f"small/{path.name}", *shown_size(data), reduced=True)
-        opened = open_picture(data, side_px)
-        write_whole(path, _webp(opened.image, side_px))
-    except (OSError, ImageFileError) as error:
-        return error
-    return Picture(f"small/{path.name}", *opened.size, reduced=True)
-
-
-def _webp(image: Image.Image, side_px: int) -> bytes:
-    made = image if image.mode in ("L", "RGB", "RGBA", "CMYK") else image.convert("RGB")
-    made.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    made.convert("RGB").save(buffer, "WEBP", quality=80, method=2)
-    return buffer.getvalue()
+def _small(home: Path, render: Render, target: Path, side_px: int, copy: bool) -> Picture:
+    """The small copy of an image; errors as ``image_bytes`` and ``small_copy``."""
+    data = image_bytes(home, render)
+    if copy:
+        _put(data, target / str(render.image))
+    _, width, height = small_copy(data, str(render.sha256), side_px, home, target / "small")
+    return Picture(f"small/{copy_name(str(render.sha256), side_px)}", width, height, reduced=True)
 
 
 def _put(data: bytes, path: Path) -> None:
@@ -130,14 +111,6 @@ def _put(data: bytes, path: Path) -> None:
         return
     make_folder(path.parent)
     write_whole(path, data)
-
-
-def _remove_others(folder: Path, kept: Sequence[str]) -> None:
-    """Takes away the small copies of images that are no longer the run's."""
-    wanted = set(kept)
-    for path in folder.glob("*.webp"):
-        if path.name not in wanted:
-            path.unlink(missing_ok=True)
 
 
 def folder_bytes(folder: Path) -> int:

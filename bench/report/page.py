@@ -28,12 +28,12 @@ from bench.records import (
     TimingSummary,
     Verdict,
 )
+from bench.report.copies import EMBEDDED_PX
 from bench.report.faces import face_data
 from bench.report.facts import Facts, elapsed, image_banners
 from bench.report.gate import WorstPair, against, worst_pairs
 from bench.report.headline import cautions, headline_note, summary
 from bench.report.pictures import (
-    MAX_SIDE_PX,
     MOST_STATIC_ROWS,
     GridRow,
     Key,
@@ -110,12 +110,18 @@ Shown = tuple[Mapping[Key, Picture], Mapping[Key, str]]
 
 
 def build_view(
-    run: Run, deltas: Sequence[Delta], gate: Gate | None = None, beside: Shown | None = None, home: str = ""
+    run: Run,
+    deltas: Sequence[Delta],
+    gate: Gate | None = None,
+    beside: Shown | None = None,
+    home: str = "",
+    *,
+    keep: bool = False,
 ) -> View:
     """What the reports show of ``run``, of the deltas of ``compare_run`` and of a gate on it.
 
     The images are embedded, unless ``beside`` has pictures that lie beside the page, whose way to the run's files
-    begins with ``home``.
+    begins with ``home``. With ``keep`` small copies of embedded ones are kept in the run folder.
 
     Raises:
         InvalidError: a timing of 0 or less (see ``bench.compare.timing.timing_ratios``).
@@ -127,14 +133,14 @@ def build_view(
     for one in summaries:
         timings.setdefault(one.name, {})[one.variant] = one
     names = [variant.name for variant in suite.variants]
-    pictures, broken = embed(run, row_keys(run)) if beside is None else beside
+    pictures, broken = embed(run, row_keys(run), keep=keep) if beside is None else beside
     metrics, means = scored_metrics(run), metric_means(run)
     rows = grid_rows(run, pictures, broken, metrics[0] if metrics else None)
     pairs = _pairs(run)
     typical, typical_note = _typical(run, rows, pairs)
     numbers = {(row.prompt.id, row.sample): row.index for row in rows}
     worst_note, worst = ("", ()) if gate is None else worst_pairs(run, gate, numbers)
-    curve, means = sweep_curve(run, deltas), metric_means(run)
+    curve = sweep_curve(run, deltas)
     return View(
         run=run,
         gate=gate,
@@ -169,7 +175,7 @@ def build_view(
         data=script_data(run, rows, pairs, home)
         | {
             "faces": face_data(run, [(row.prompt.id, row.sample) for row in rows], load_faces(run.path)),
-            "copies": MAX_SIDE_PX if beside is None and any(one.reduced for one in pictures.values()) else 0,
+            "copies": EMBEDDED_PX if beside is None and any(one.reduced for one in pictures.values()) else 0,
         },
     )
 

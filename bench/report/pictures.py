@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -14,12 +16,19 @@ from PIL import Image
 from bench import formatting as text
 from bench.compare.pairing import usable_scores
 from bench.records import MetricFacts, Prompt, Render, Run
+from bench.report.copies import EMBEDDED_PX, small_copy
 from bench.report.headline import way
 from bench.report.tables import headline_first
-from bench.score.images import ImageFileError, image_bytes, open_picture, webp_copy
-
-MAX_SIDE_PX = 640
-"""Longest side of an embedded image; a larger one is scaled down to it."""
+from bench.score.images import (
+    WORKERS,
+    ImageFileError,
+    OpenedPicture,
+    image_bytes,
+    open_picture,
+    stream,
+    webp_copy,
+)
+from bench.store.journal import SMALL
 
 MAX_ROWS = 200
 """Rows (a prompt's sample across all variants) whose images are embedded."""
@@ -32,6 +41,9 @@ LONG_PROMPT = 260
 
 TINY_PX = 128
 """Images up to this side can be shown pixel by pixel."""
+
+AHEAD = 4 * WORKERS
+"""Images that threads read early."""
 
 _AS_IT_IS_BYTES = 64 * 2**10
 
@@ -54,7 +66,7 @@ class Picture:
     reduced: bool
 
 
-def picture(data: bytes, max_side_px: int = MAX_SIDE_PX) -> Picture:
+def picture(data: bytes, max_side_px: int = EMBEDDED_PX) -> Picture:
     """The image of a file: its own bytes when small and shown by a browser as it is scored, else WebP.
 
     Args:
@@ -65,39 +77,69 @@ def picture(data: bytes, max_side_px: int = MAX_SIDE_PX) -> Picture:
         ImageFileError: it is not an image that can be scored.
     """
     opened = open_picture(data, max_side_px)
-    width, height = opened.size
-    if opened.is_plain and max(width, height) <= max_side_px and len(data) <= _AS_IT_IS_BYTES:
-        return Picture(_uri(Image.MIME[opened.kind], data), width, height, reduced=False)
-    return Picture(_uri("image/webp", webp_copy(opened, max_side_px)), width, height, reduced=True)
+    return _as_it_is(data, opened, max_side_px) or Picture(
+        _uri("image/webp", webp_copy(opened, max_side_px)), *opened.size, reduced=True
+    )
+
+
+def _as_it_is(data: bytes, opened: OpenedPicture, max_side_px: int) -> Picture | None:
+    if opened.is_plain and max(opened.size) <= max_side_px and len(data) <= _AS_IT_IS_BYTES:
+        return Picture(_uri(Image.MIME[opened.kind], data), *opened.size, reduced=False)
+    return None
 
 
 def _uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def embed(run: Run, rows: Sequence[tuple[str, int]]) -> tuple[Mapping[Key, Picture], Mapping[Key, str]]:
+def embed(
+    run: Run, rows: Sequence[tuple[str, int]], *, keep: bool = False
+) -> tuple[Mapping[Key, Picture], Mapping[Key, str]]:
     """Pictures of ``rows`` (prompt, sample), whole rows in order until a limit is met, and what is broken.
 
-    The second mapping names the files that the journal lists but that cannot be read, with the reason.
+    The second mapping names the files that the journal lists but that cannot be read, with the reason. With ``keep``
+    the small copies are kept in the run folder for the next time.
     """
     renders = {(one.variant, one.prompt_id, one.sample): one for one in run.renders if one.image is not None}
+    keys = [(variant.name, *row) for row in rows[:MAX_ROWS] for variant in run.info.variants]
     found: dict[Key, Picture] = {}
     broken: dict[Key, str] = {}
     size = 0
-    for prompt_id, sample in rows[:MAX_ROWS]:
-        for key in [(variant.name, prompt_id, sample) for variant in run.info.variants]:
-            render = renders.get(key)
-            if render is None:
-                continue
-            try:
-                found[key] = picture(image_bytes(Path(run.path), render))
-            except (OSError, ImageFileError) as error:
-                broken[key] = f"The file {render.image} cannot be read: {error}."
-            else:
-                size += len(found[key].uri)
-        if size > MAX_BYTES:
-            break
+    with closing(stream([renders[key] for key in keys if key in renders], _embedder(run, keep), AHEAD)) as images:
+        for _, row in groupby(images, lambda one: (one[0].prompt_id, one[0].sample)):
+            for render, made in row:
+                key = (render.variant, render.prompt_id, render.sample)
+                if isinstance(made, Picture):
+                    found[key] = made
+                    size += len(made.uri)
+                else:
+                    broken[key] = unreadable(render, made)
+            if size > MAX_BYTES:
+                break
     return found, broken
+
+
+def _embedder(run: Run, keep: bool) -> Callable[[Render], Picture]:
+    """What makes an image of a run one for ``report.html``."""
+    home = Path(run.path)
+
+    def load(render: Render) -> Picture:
+        data = image_bytes(home, render)
+        if len(data) <= _AS_IT_IS_BYTES:
+            same = _as_it_is(data, open_picture(data, EMBEDDED_PX), EMBEDDED_PX)
+            if same is not None:
+                return same
+        copy, width, height = small_copy(data, str(render.sha256), EMBEDDED_PX, home, home / SMALL if keep else None)
+        return Picture(_uri("image/webp", copy), width, height, reduced=True)
+
+    return load
+
+
+def unreadable(render: Render, error: Exception) -> str:
+    """A sentence on an image file that cannot be read; any other error is raised again."""
+    if not isinstance(error, OSError | ImageFileError):
+        raise error
+    return f"The file {render.image} cannot be read: {error}."
 
 
 @dataclass(frozen=True)
@@ -292,7 +334,7 @@ def grid_note(run: Run, pictures: Mapping[Key, Picture], beside: bool = False) -
         return " ".join([*notes, "The list shows small copies, the large view the stored files."])
     reduced = any(one.reduced for one in pictures.values())
     if reduced:
-        notes.append(f"Images are shown as WebP copies of at most {MAX_SIDE_PX} px a side.")
+        notes.append(f"Images are shown as WebP copies of at most {EMBEDDED_PX} px a side.")
     if len(pictures) < made:
         shown = f"{len(pictures):,} of {made:,} images are embedded"
         notes.append(f"{shown}; the others are named and lie in the run folder.")

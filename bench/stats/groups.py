@@ -146,10 +146,10 @@ def explained_by(values: ArrayLike, features: ArrayLike) -> Explained | None:
 
 def _owners(groups: Sequence[Hashable] | None, n: int) -> tuple[NDArray[np.intp], Floats]:
     """The number of each value's group, in the order in which groups are first met, and the groups' sizes."""
-    if groups is None:
-        return np.arange(n), np.ones(n)
-    if len(groups) != n:
+    if groups is not None and len(groups) != n:
         raise ValueError(f"{n} values have {len(groups)} groups")
+    if groups is None or len(set(groups)) == n:
+        return np.arange(n), np.ones(n)
     numbers: dict[Hashable, int] = {}
     owner = np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.intp)
     return owner, np.bincount(owner, minlength=len(numbers)).astype(np.float64)

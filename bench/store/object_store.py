@@ -18,6 +18,7 @@ from bench.store.journal import (
     INFO,
     JOURNALS,
     RENDERS,
+    SMALL,
     TEMPORARY,
     Journal,
     make_folder,
@@ -217,8 +218,8 @@ def _pull_images(objects: Objects, names: frozenset[str], folder: Path) -> None:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether an object is a small file of the run: not an image, journal, chunk or lock."""
-    return not name.startswith((IMAGES, CHUNKS)) and name not in (*JOURNALS, LOCK, LOCK_NAME)
+    """Whether an object is a small file of the run: not an image or its copy, journal, chunk or lock."""
+    return not name.startswith((IMAGES, CHUNKS, f"{SMALL}/")) and name not in (*JOURNALS, LOCK, LOCK_NAME)
 
 
 def _plain_files(folder: Path) -> Iterator[Path]:

@@ -40,6 +40,8 @@ FIGURES = {
     "score_decodes_per_picture": "decoding.figure_decodes",
     "score_cpu_over_before": "decoding.figure_decodes",
     "measure_over_before": "timing.figure_measure",
+    "compare_over_before": "comparing.figure_compare",
+    "compare_over_scipy": "comparing.figure_compare",
     "panel_memory_over_largest": "metric_panel.figure_memory",
     "faces_s": "faces.figure_faces",
     "panel_with_set_metrics": "set_panel.figure_sets",

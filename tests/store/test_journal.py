@@ -64,7 +64,9 @@ def test_what_is_appended_is_read_back(batches: list[list[Score]], tmp_path_fact
         assert [json.loads(line)["value"] for line in lines] == [record.value for record in everything]
 
 
-@given(records=st.lists(st.tuples(SCORES, st.booleans()), min_size=1, max_size=6), empty_at=st.none() | st.integers(0, 5))
+@given(
+    records=st.lists(st.tuples(SCORES, st.booleans()), min_size=1, max_size=6), empty_at=st.none() | st.integers(0, 5)
+)
 @settings(max_examples=40, deadline=None)
 def test_lines_in_another_spelling_stand_between_those_that_the_program_wrote(
     records: list[tuple[Score, bool]], empty_at: int | None, tmp_path_factory: pytest.TempPathFactory

@@ -381,3 +381,19 @@ def test_a_run_on_a_store_is_what_it_would_be_in_a_folder(
             assert hashlib.sha256((last.folder / one.image).read_bytes()).hexdigest() == one.sha256
         last.release()
     empty_memory()
+
+
+def test_small_copies_of_images_stay_on_the_machine_that_made_them(url: str, go: Go, run: Run) -> None:
+    suite, small = run.info.suite, "page/small/0123-640-q82.webp"
+    with open_for(suite, url) as folder:
+        folder.write_info(run.info)
+        draw(folder, run.renders)
+        path = folder.path / small
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"copy")
+    assert small not in stored(url)
+    with open_for(suite, url) as folder:
+        assert (folder.path / small).read_bytes() == b"copy"
+    go("second")
+    with open_for(suite, url) as folder:
+        assert not (folder.path / small).exists()
