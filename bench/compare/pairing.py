@@ -156,14 +156,14 @@ def cut_prompts(run: Run) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
     By the scores of the version that counts; ids in the suite's order, at least one.
     """
+    versions = {facts.name: facts.full_version for facts in run.info.metrics}
+    cut: dict[str, set[str]] = {}
+    for score in run.scores:
+        if score.prompt_cut and score.full_version == versions.get(score.metric):
+            cut.setdefault(score.metric, set()).add(score.prompt_id)
     found = []
     for facts in run.info.metrics:
-        own = {
-            s.prompt_id
-            for s in run.scores
-            if s.metric == facts.name and s.full_version == facts.full_version and s.prompt_cut
-        }
-        prompts = tuple(prompt.id for prompt in run.info.suite.prompts if prompt.id in own)
+        prompts = tuple(prompt.id for prompt in run.info.suite.prompts if prompt.id in cut.get(facts.name, ()))
         if prompts:
             found.append((facts.name, prompts))
     return tuple(found)

@@ -30,7 +30,7 @@ from bench.records import (
 )
 from bench.report.copies import EMBEDDED_PX
 from bench.report.faces import face_data
-from bench.report.facts import Facts, elapsed, image_banners
+from bench.report.facts import Facts, elapsed, image_banners, provenance_facts
 from bench.report.gate import WorstPair, against, worst_pairs
 from bench.report.headline import cautions, headline_note, summary
 from bench.report.pictures import (
@@ -66,6 +66,7 @@ class View:
     cautions: tuple[str, ...]
     banners: tuple[str, ...]
     tally: Facts
+    provenance: Facts
     differences: PlotData
     headline_note: str
     rankings: tuple[Ranking, ...]
@@ -150,6 +151,7 @@ def build_view(
         cautions=cautions(data),
         banners=banners(run, broken),
         tally=_tally(run),
+        provenance=provenance_facts(run, gate),
         differences=data,
         headline_note=headline_note(data),
         rankings=rankings_of(run),

@@ -14,7 +14,7 @@ from .figure import Figure, ratio_figure
 
 BEFORE = "3603c28"
 """The last commit that drew the bootstrap's samples anew for each series."""
-TURNS = 5
+TURNS = 3
 WRITE = """
 import sys
 from pathlib import Path
@@ -31,9 +31,9 @@ for name, records in {"renders": run.renders, "scores": run.scores, "timings": r
 """
 """7 variants x 718 prompts x 4 samples, 8 metrics, one of which has no scores of the first variant."""
 COMMAND = """
-import json, resource, subprocess, sys
+import json, os, resource, subprocess, sys
 import bench
-subprocess.run({command}, check=True, stdout=subprocess.DEVNULL)
+subprocess.run({command}, env=os.environ | {{"OMP_NUM_THREADS": "1"}}, check=True, stdout=subprocess.DEVNULL)
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(json.dumps({{"value": used.ru_utime + used.ru_stime, "bench": bench.__file__}}))
 """
@@ -78,10 +78,10 @@ def command(arguments: list[str]) -> str:
     return COMMAND.format(command="[sys.executable, " + ", ".join(map(repr, arguments)) + "]")
 
 
-def cpu_s(arguments: list[str]) -> float:
-    """Processor seconds of a Python with these arguments and this source."""
+def cpu_s(arguments: list[str], source: Path = ROOT) -> float:
+    """Processor seconds of a Python with these arguments and the source of a commit."""
     done = subprocess.run(
-        [sys.executable, "-c", command(arguments)], env=environment(ROOT), check=True, stdout=subprocess.PIPE
+        [sys.executable, "-P", "-c", command(arguments)], env=environment(source), check=True, stdout=subprocess.PIPE
     )
     return float(json.loads(done.stdout.splitlines()[-1])["value"])
 
