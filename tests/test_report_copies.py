@@ -99,6 +99,16 @@ def test_both_pages_keep_their_copies_beside_each_other(run: Run, tmp_path: Path
     assert sent == {name: data for name, data in both.items() if name not in embedded}
 
 
+def test_a_report_leaves_the_copies_of_a_page_that_was_made_before(run: Run) -> None:
+    write_folder(run)
+    listed = kept(run)
+    paint(Path(run.path), "images/spo/case-001-0.png", 99)
+    write_report(recorded(Path(run.path)))
+    assert listed.items() <= kept(run).items()
+    write_folder(load_run(run.path))
+    assert len(listed.keys() & kept(run).keys()) == 3
+
+
 def test_a_page_of_a_gate_uses_what_is_kept_and_keeps_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = gate_on(run, verdicts(run, run), "pass", **within(run))
     assert "data:image/webp" in gate_page(run, gate)

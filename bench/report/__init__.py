@@ -39,7 +39,7 @@ from bench.report import (
     votes,
 )
 from bench.report import gate as gates
-from bench.report.copies import names_of, remove_others
+from bench.report.copies import EMBEDDED_PX, names_of, remove_others
 from bench.report.facts import gate_of
 from bench.report.page import View, build_view
 from bench.report.pictures import GridRow
@@ -101,7 +101,7 @@ def write_report(run: Run | Path) -> tuple[Path, Path]:
         run = load_run(run)
     folder = Path(run.path)
     view = build_view(run, compare_run(run), gate_of(run), keep=True)
-    remove_others(folder / SMALL, names_of(run))
+    remove_others(folder / SMALL, names_of(run), EMBEDDED_PX)
     plots, figures = draw_figures(view, folder / "plots")
     page, note = folder / "report.html", folder / "report.md"
     write_whole(page, html(view, figures).encode())

@@ -71,10 +71,10 @@ def names_of(run: Run) -> list[str]:
     return [copy_name(one.sha256, side) for one in run.renders if one.sha256 is not None for side in sides]
 
 
-def remove_others(folder: Path, kept: Sequence[str]) -> None:
-    """Take away the copies that are not among these."""
+def remove_others(folder: Path, kept: Sequence[str], side_px: int | None = None) -> None:
+    """Take away the copies that are not among these, of one side or of any."""
     wanted = set(kept)
-    for path in folder.glob("*.webp"):
+    for path in folder.glob("*.webp" if side_px is None else copy_name("*", side_px)):
         if path.name not in wanted:
             path.unlink(missing_ok=True)
 

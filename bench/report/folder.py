@@ -17,10 +17,7 @@ from bench.report.copies import LISTED_PX, copy_name, names_of, remove_others, s
 from bench.report.page import Shown, View, build_view
 from bench.report.pictures import AHEAD, Key, Picture, unreadable
 from bench.score.images import image_bytes, stream
-from bench.store.journal import make_folder, write_whole
-
-PAGE = "page"
-"""The folder of the page within that of the run, unless it is put elsewhere."""
+from bench.store.journal import PAGE, make_folder, write_whole
 
 _POLICY = (
     "default-src 'none'; img-src 'self' file: data:; style-src 'self' file: 'unsafe-inline'; script-src 'self' file:; "

@@ -35,7 +35,9 @@ VOTES = "votes.jsonl"
 JOURNALS = (RENDERS, SCORES, TIMINGS, STEPS, FACES, ANSWERS, SETS, VOTES)
 IMAGE_SUFFIXES = (".png", ".jpg", ".webp")
 """How the name of an image ends: rendered ones are PNG, external ones keep their format."""
-SMALL = "page/small"
+PAGE = "page"
+"""The folder of the page, unless it is put elsewhere."""
+SMALL = f"{PAGE}/small"
 """Where small copies of the images lie that pages made once; they are no part of the run."""
 TEMPORARY = ".tmp"
 """How the name of a file ends that is not whole yet; it begins with a dot."""

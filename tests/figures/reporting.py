@@ -67,13 +67,11 @@ def figure_pictures() -> tuple[Figure, ...]:
         turns = [(*reports(bare, ROOT, 2), *reports(bare, older, 1)) for _ in range(TURNS)]
         scored = reports(Path(place) / "scored", ROOT, 2)
     firsts, agains, befores = zip(*turns, strict=True)
+    walls_s = [[one.wall_s for one in found] for found in (firsts, befores)]
+    used_s = [[one.cpu_s for one in found] for found in (agains, firsts)]
     return (
-        ratio_figure(
-            "report_160_over_before", [one.wall_s for one in firsts], [one.wall_s for one in befores], "<=", 0.35
-        ),
-        ratio_figure(
-            "report_again_over_first", [one.cpu_s for one in agains], [one.cpu_s for one in firsts], "<=", 0.1
-        ),
+        ratio_figure("report_160_over_before", *walls_s, "<=", 0.35),
+        ratio_figure("report_again_over_first", *used_s, "<=", 0.1),
         plain_figure("report_again_scored_over_first", [scored[1].cpu_s / scored[0].cpu_s]),
     )
 
