@@ -80,6 +80,22 @@ def _devices() -> tuple[str, ...]:
     return (*cuda, *mps, "cpu")
 
 
+def float8_problem(device: str) -> str | None:
+    """Why a torch device has no products of 8-bit floats, in a clause; None where it has. Imports torch."""
+    import torch
+
+    needed = "products of 8-bit floats need an NVIDIA GPU of compute capability 8.9 or later (RTX 40, L4, H100)"
+    needed += " or an AMD MI300"
+    if not device.startswith("cuda"):
+        return f"{needed}, and {device} is none"
+    found = torch.cuda.get_device_properties(device)
+    if torch.version.hip is not None:
+        able = found.gcnArchName.startswith(("gfx94", "gfx95"))
+        return None if able else f"{needed}, and {device} is {found.name} ({found.gcnArchName})"
+    capability = found.major, found.minor
+    return None if capability >= (8, 9) else f"{needed}, and {device} is {found.name} of {found.major}.{found.minor}"
+
+
 def machine_facts(device: str) -> Machine:
     """The facts of this machine with ``device`` (as ``pick_device`` gives it) as the one that renders.
 

@@ -29,6 +29,7 @@ from bench.lora.parse import read_adapter
 from bench.merge.load import every_place, open_checkpoint, open_part
 from bench.records import Fingerprint, Record, Settings, Suite, Variant, WeightFile
 from bench.records.weights import NoiseSchedule
+from bench.suite.runtimes import told_runtime
 
 UNET_FILES = ("unet", "checkpoint")
 """Components of files that hold a UNet."""
@@ -39,8 +40,8 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None, settings: Set
 
     The digest is the sha256 of the pipeline class, the checkpoint's noise schedule and kind of prediction, its
     components' configurations and tokenizers, the sha256 of each component's files (of random weights and recipes, what
-    they are made by) and the LoRAs' sha256, scales and weights in order: not of names or paths, so that the same
-    weights at another place are the same variant.
+    they are made by), the LoRAs' sha256, scales and weights in order, and the runtime with its packages' versions: not
+    of names or paths, so that the same weights at another place are the same variant.
 
     Every file's header is read, so that what is cut short or does not fit is refused before anything is rendered.
 
@@ -52,7 +53,7 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None, settings: Set
     Raises:
         WeightsError: something is missing, damaged or no checkpoint, or a LoRA has a key that fits nothing in it; or
             the settings cannot draw the checkpoint; or a file of the Hub is another than ``fetch`` recorded.
-        MachineError: the lock file cannot be read.
+        MachineError: the lock file cannot be read, or a package of the runtime is not installed.
     """
     checkpoint = open_checkpoint(variant, weights_dir)
     if settings is not None:
@@ -90,6 +91,7 @@ def fingerprint(variant: Variant, weights_dir: Path | None = None, settings: Set
         loras=variant.loras,
         lora_mode="none" if not variant.loras else "fused" if variant.fuse else "unfused",
         modules_changed=len(changed),
+        runtime=told_runtime(variant),
     )
 
 
@@ -103,6 +105,8 @@ def _further(variant: Variant, checkpoint: Checkpoint, weights_dir: Path | None)
     if variant.unet_steps:
         others = ((start, _other_unet(name, checkpoint, weights_dir)) for start, name in variant.unet_steps)
         facts["unet_steps"] = list(others)
+    if variant.runtime is not None:
+        facts["runtime"] = told_runtime(variant)
     return facts
 
 

@@ -5,6 +5,7 @@ Imports torch, diffusers and transformers; ``families`` calls it for what the co
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from bench.checkpoints.configurations import COMPONENTS, read_config
 from bench.checkpoints.safetensors_files import first_line
 from bench.errors import WeightsError
 from bench.records import Component
+
+# Where torchao is installed, importing diffusers' models imports it, and both tell of their own deprecations.
+diffusers.utils.logging.set_verbosity_error()
+logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 CLASSES: dict[Component, Any] = {
     "unet": diffusers.UNet2DConditionModel,

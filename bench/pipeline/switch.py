@@ -25,7 +25,8 @@ from bench.merge.merged import recipe_in, recipe_of
 from bench.pipeline.build import build_pipeline, module_of, named_parameters
 from bench.pipeline.compiling import Uncompiled
 from bench.pipeline.phases import Phase, WeightsByStep, changes_by_step, phases_of
-from bench.records import Audit, Lora, LoraAudit, MergeAudit, Settings, Variant
+from bench.pipeline.runtimes import start_runtime
+from bench.records import Audit, Lora, LoraAudit, MergeAudit, QuantizedLayers, Settings, Variant
 from bench.suite.step_ranges import elsewhere, steps_text
 
 SPARE_BYTES = 8 * 2**30
@@ -49,7 +50,7 @@ class Model:
     modified: set[str] = field(default_factory=set)
     """The tensors that are changed now."""
     hooks: list[Any] = field(default_factory=list)
-    """What ``restore`` removes: unfused LoRAs."""
+    """What ``restore`` removes: unfused LoRAs, and what the variant's runtime put in."""
     loras: list[tuple[Lora, Adapter]] = field(default_factory=list)
     """Those of the variant, as they were last read."""
     merge: MergeAudit | None = None
@@ -87,6 +88,7 @@ def load_pipeline(variant: Variant, settings: Settings, *, device: str, weights_
     """
     model = load_model(variant, settings, device=device, weights_dir=weights_dir)
     apply_loras(model, variant, weights_dir, keep=False)
+    apply_runtime(model, variant)
     return model.pipe
 
 
@@ -106,7 +108,21 @@ def switch_variant(
         model.merge = audit_recipe(model.checkpoint, model.parameters)
         model.non_finite = find_non_finite(model.parameters)
     restore(model)
-    return model, apply_loras(model, variant, weights_dir, keep=True)
+    audit = apply_loras(model, variant, weights_dir, keep=True)
+    return model, msgspec.structs.replace(audit, quantized=apply_runtime(model, variant))
+
+
+def apply_runtime(model: Model, variant: Variant) -> QuantizedLayers | None:
+    """Let a model run as its variant says, its LoRAs applied; ``restore`` takes it away. Errors of ``start_runtime``.
+
+    Returns:
+        What was quantised.
+    """
+    if variant.runtime is None:
+        return None
+    started, quantized = start_runtime(model.pipe, variant, model.settings)
+    model.hooks += started
+    return quantized
 
 
 def _emptied(model: Model) -> Any:
@@ -119,7 +135,7 @@ def _emptied(model: Model) -> Any:
 
 @torch.no_grad()
 def restore(model: Model) -> Model:
-    """Put back the original weights, bit for bit, and take away unfused LoRAs."""
+    """Put back the original weights, bit for bit, and take away unfused LoRAs and the runtime."""
     model.pipe.weights_by_step = None
     for hook in model.hooks:
         hook.remove()

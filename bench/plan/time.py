@@ -10,6 +10,7 @@ from bench.formatting import argument
 from bench.plan.memory import MEGAPIXEL, SDXL_UNET_PARAMETERS, Parts
 from bench.plan.pilot import seconds_of_all_variants
 from bench.records import Machine, Run, Settings, Suite, TimeEstimate, TimingName
+from bench.suite.sampling import TWICE
 
 LIKE_SDXL = 0.05
 """How far the UNet's parameters may lie from SDXL's, as a share, for SDXL's times to be taken."""
@@ -106,10 +107,6 @@ def scaled_seconds(suite: Suite, run: Run) -> dict[str, float]:
             steps_s = min(whole, theirs.steps * step)
             found[variant] = (whole - steps_s + steps_s * passes) * pixels
     return found
-
-
-TWICE = ("heun", "dpmpp_sde")
-"""Samplers that ask the UNet twice in most steps."""
 
 
 def _passes(settings: Settings) -> int:

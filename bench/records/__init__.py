@@ -157,6 +157,7 @@ from bench.records.weights import (
     MergeAudit,
     PixelDifference,
     Prediction,
+    QuantizedLayers,
 )
 
 __all__ = [
@@ -253,6 +254,7 @@ __all__ = [
     "Progress",
     "Prompt",
     "PromptSyntax",
+    "QuantizedLayers",
     "Question",
     "Ranking",
     "RateChange",

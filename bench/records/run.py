@@ -69,6 +69,9 @@ class Fingerprint(Record, frozen=True):
     lora_mode: Literal["none", "fused", "unfused"] = "none"
     modules_changed: int = 0
     """How many modules of the pipeline the LoRAs were applied to."""
+    runtime: str = ""
+    """How it is run to draw faster, with the packages that do it: ``torchao-int8 (torchao 0.18.0)``; empty as written.
+    """
     audit: Audit | None = None
     """What was loaded and changed; None until the variant was rendered."""
 

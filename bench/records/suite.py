@@ -88,6 +88,9 @@ class Variant(Record, frozen=True):
     vae: str | None = None
     unet_steps: tuple[tuple[float, str], ...] = ()
     """(fraction of the steps, source) in rising order: from there on this UNet runs; "" is the variant's own."""
+    runtime: str | None = None
+    """How it is run to draw faster: quantised, cached or compiled, as ``bench.suite.runtimes`` reads it; None as it is
+    written. It changes pixels, and is part of the variant, not of the settings."""
     trained_on: tuple[str, ...] | None = None
     """Names of metrics and data sets that the variant as a whole was trained on after its base, to which its LoRAs may
     add; None where the suite does not say."""

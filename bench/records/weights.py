@@ -125,6 +125,15 @@ class MergeAudit(Record, frozen=True):
     """Share, 0 to 1, of the entries meant to change that are the same number in the precision that is run."""
 
 
+class QuantizedLayers(Record, frozen=True):
+    """What of a UNet a runtime quantised."""
+
+    layers: int
+    """Linear layers of the transformer blocks, all of which are."""
+    of_weights: float
+    """Share of the UNet's parameters that lie in them, 0 to 1."""
+
+
 class Audit(Record, frozen=True):
     """What was loaded for a variant, and what was changed in it."""
 
@@ -141,6 +150,8 @@ class Audit(Record, frozen=True):
     fused_against_unfused: PixelDifference | None = None
     """Of the variant's LoRAs and of those that its recipe fuses, once a LoRA file. None without LoRAs, with one that
     can only be fused, where earlier variants of the suite have them all, and with ``compare_unfused = false``."""
+    quantized: QuantizedLayers | None = None
+    """What the variant's runtime quantised; None where it quantises nothing."""
 
 
 class Inspection(Record, frozen=True):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bench.lora.algorithms import can_run_unfused
 from bench.pipeline.compiling import Uncompiled
 from bench.pipeline.phases import changes_by_step
-from bench.pipeline.switch import Model, change_weights, fused_by_recipe, restore, unfuse_recipe
+from bench.pipeline.switch import Model, apply_runtime, change_weights, fused_by_recipe, restore, unfuse_recipe
 from bench.records import Audit, PixelDifference, Settings, Suite, Variant
 from bench.render.images import draw_batch, encode_prompts
 from bench.suite import plan_images
@@ -67,6 +67,7 @@ def compare_unfused(model: Model, variant: Variant, suite: Suite) -> PixelDiffer
         eager.remove()
     if not variant.fuse:
         change_weights(restore(model), model.loras, fuse=False)
+    apply_runtime(model, variant)
     unfused, fused = drawn
     if unfused is None or fused is None:
         return None

@@ -41,6 +41,7 @@ from bench.suite.prompt_formats import READERS
 from bench.suite.prompt_syntax import check_prompts, plain_text
 from bench.suite.public_sets import PUBLIC_SETS, find_public_set, present
 from bench.suite.questions import is_question_file
+from bench.suite.runtimes import problems_of_runtime
 from bench.suite.sampling import SAMPLERS, SCHEDULES, problems_of_sampling, read_sampling, sampling_notes
 from bench.suite.step_ranges import parse_steps, range_factors, runs_of, weight_factors
 from bench.suite.training_prompts import training_prompts_in
@@ -474,6 +475,7 @@ def _problems_of_variants(suite: Suite) -> Iterator[str]:
         for field, text in texts.items():
             if text is not None and (not text.strip() or "\0" in text):
                 yield f"variants.{name}.{field} is empty or holds a zero byte"
+        yield from problems_of_runtime(variant, suite.settings)
         for index, lora in enumerate(variant.loras):
             if lora.step_factors and not any(run[2] for run in runs_of(lora.step_factors, suite.settings.steps)):
                 yield f"variants.{name}.loras[{index}] runs in none of the {suite.settings.steps} steps"

@@ -31,6 +31,8 @@ MOST_DISTILLED = 50
 ETA: Mapping[str, float] = {"tcd": 0.3}
 """eta where a suite leaves it out, of the TCD paper (arXiv 2402.19159); 0 for any other sampler."""
 WITH_ETA = ("ddim", "tcd")
+TWICE = ("heun", "dpmpp_sde")
+"""Samplers that ask the UNet twice in most steps."""
 
 
 def read_sampling(file: Path | str, settings: Mapping[str, Any]) -> dict[str, Any]:
