@@ -289,6 +289,8 @@ def _what(variant: Variant, sources: Sequence[Source], family: Family | None) ->
         said.append("Its LoRAs ran unfused.")
     if any(lora.step_factors for lora in variant.loras) or variant.unet_steps:
         said.append("It follows a schedule of steps, which no single file holds.")
+    if variant.runtime is not None:
+        said.append(f"Its pictures were drawn with the runtime {variant.runtime}, which is in no file of weights.")
     return tuple(filter(None, said))
 
 

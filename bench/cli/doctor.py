@@ -24,8 +24,9 @@ from bench.plan.time import estimate_time
 from bench.published_files import Stored, look_up
 from bench.questions.registry import registry_of_suite
 from bench.questions.states import JudgeState, judges_asked, state_of
-from bench.records import Machine, MemoryEstimate, Record, Suite, TimeEstimate
+from bench.records import Machine, MemoryEstimate, Record, Suite, TimeEstimate, Variant
 from bench.store import load_run
+from bench.suite.runtimes import missing_of, refuse_runtimes, told_runtime
 from bench.suite.sampling import sampling_notes
 from bench.suite.training_prompts import training_prompts_in
 from bench.weights_lock import lock_path
@@ -64,6 +65,8 @@ class Checkup(Record, frozen=True):
     """How many its prompts have together."""
     judges: tuple[JudgeState, ...]
     """Who is to answer them, for the suite's metrics."""
+    runtimes: dict[str, str]
+    """By variant, how those are run that are not run as they are written, or what is missing for it."""
     lock: str
     """Where the hashes of unpinned weights are recorded."""
 
@@ -96,6 +99,7 @@ def doctor(
     else:
         _print_checkup(checkup, checked)
     _refuse(checkup, suite)
+    refuse_runtimes(checked.variants, None if checkup.machine is None else checkup.machine.device)
     say(f"Ready: hotart-bench run {argument(suite)}")
     return DONE
 
@@ -137,6 +141,7 @@ def examine(suite: Suite, folder: Path, device: str, weights_dir: Path | None) -
         judges=tuple(
             state_of(judge, weights_dir) for judge in judges_asked(suite, suite.metrics, registry_of_suite(suite))
         ),
+        runtimes={one.name: _runtime_words(one, machine) for one in suite.variants if one.runtime is not None},
         lock=str(lock_path()),
     )
 
@@ -153,6 +158,11 @@ def estimate(
     run = load_run(folder) if (folder / "run.json").is_file() else None
     parts = parts_of(suite.variants[0], needed)
     return estimate_memory(suite, machine, needed), estimate_time(suite, machine, run, parts)
+
+
+def _runtime_words(variant: Variant, machine: Machine | None) -> str:
+    lacks = [what for what, _ in missing_of(variant, None if machine is None else machine.device)]
+    return f"{variant.runtime}: {'; '.join(lacks)}" if lacks else told_runtime(variant)
 
 
 def _largest_variant_bytes(needed: tuple[Needed, ...]) -> int | None:
@@ -181,6 +191,7 @@ def _print_checkup(checkup: Checkup, suite: Suite) -> None:
     for label, prompts in (("left out", checkup.left_out), ("kept", checkup.trained_on)):
         if prompts:
             rows.append((label, f"{plural(len(prompts), 'prompt')} that SPO was trained on: {listed(prompts)}"))
+    rows += [(f"variant {name}", f"runs by {words}") for name, words in checkup.runtimes.items()]
     of_settings = sampling_notes(suite)
     rows += [("settings" if note in of_settings else "prompts", note) for note in checkup.notes]
     if checkup.questions:

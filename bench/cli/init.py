@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import Checkpoints, Loras, WeightsDir
+from bench.cli.options import Checkpoints, Loras, Runtimes, WeightsDir
 from bench.cli.printing import DONE, say, show
 from bench.cli.targets import read_suite
 from bench.documents import exists
@@ -29,6 +29,7 @@ HEADING = (
 def init(
     checkpoint: Checkpoints,
     lora: Loras = None,
+    runtime: Runtimes = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="Where the suite goes, a .toml file.")
     ] = Path("my-suite.toml"),
@@ -37,7 +38,8 @@ def init(
 ) -> int:
     """Write a suite file from checkpoints and LoRAs.
 
-    Each checkpoint is a variant, the first one the reference, and each once more with each LoRA. Prompt sets, metrics
+    Each checkpoint is a variant, the first one the reference, each once more with each LoRA, and all of these once more
+    with each runtime. Prompt sets, metrics
     and settings are those of the shipped suite of their family, SDXL or SD 1.5, which is read from the files. The file
     has comments, and is yours to change.
 
@@ -53,7 +55,7 @@ def init(
         raise UsageError(f"-o: {output} is no .toml file, as a suite is.", f"give -o {better}")
     if exists(output) and not force:
         raise UsageError(f"{output}: is there already.", "give --force to replace it, or another file with -o")
-    draft = make_draft(checkpoint, lora or (), weights_dir)
+    draft = make_draft(checkpoint, lora or (), weights_dir, runtime or ())
     text = suite_text(init_suite(draft, output.stem), output.parent, HEADING)
     make_folder(output.parent)
     write_whole(output, text.encode())

@@ -113,7 +113,7 @@ def list_variants(
     suites = map(load_suite, shipped_suites() if suite is None else (suite,))
     found = [(one.name, variant, trained) for one in suites for variant, trained in _training_of_suite(one)]
     if json:
-        fields = ("checkpoint", "revision", "loras", "unet", "vae")
+        fields = ("checkpoint", "revision", "loras", "unet", "vae", "runtime")
         print_json(
             [
                 {
@@ -128,7 +128,7 @@ def list_variants(
         return DONE
     rows = []
     for name, variant, _ in found:
-        parts = [("", variant.checkpoint), ("unet ", variant.unet), ("vae ", variant.vae)]
+        parts = [("", variant.checkpoint), ("unet ", variant.unet), ("vae ", variant.vae), ("by ", variant.runtime)]
         loras = [lora_text(lora) for lora in variant.loras]
         rows.append([name, variant.name, ", ".join(label + path for label, path in parts if path), ", ".join(loras)])
     print_table({"suite": "name", "variant": "name", "checkpoint": "text", "LoRAs": "text"}, rows)

@@ -129,6 +129,16 @@ Loras = Annotated[
         show_default=False,
     ),
 ]
+Runtimes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runtime",
+        metavar="NAME",
+        help="Each of these is drawn once more with this runtime, such as torchao-int8, deepcache:3 or compile; repeat "
+        "it for each.",
+        show_default=False,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost (images, time, disk), and do nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

@@ -13,7 +13,7 @@ from bench.checkpoints.locate import places
 from bench.cli import options
 from bench.cli.cost import say_run_cost
 from bench.cli.init import tell_draft
-from bench.cli.options import Checkpoints, Device, DryRun, Fresh, Limit, Loras, Output, Quiet, Ray, WeightsDir
+from bench.cli.options import Checkpoints, Device, DryRun, Fresh, Limit, Loras, Output, Quiet, Ray, Runtimes, WeightsDir
 from bench.cli.printing import DONE, say
 from bench.cli.stages import do_stage
 from bench.cli.targets import as_place, names_run, read_suite
@@ -59,6 +59,7 @@ class Files(NamedTuple):
 def quick(
     checkpoint: Checkpoints,
     lora: Loras = None,
+    runtime: Runtimes = None,
     output: Output = None,
     device: Device = "auto",
     limit: Limit = None,
@@ -70,20 +71,22 @@ def quick(
 ) -> int:
     """Checkpoints and LoRAs side by side on 16 prompts, without a suite file.
 
-    Each checkpoint, and each once more with each LoRA, draws 8 portraits and 8 landscapes from the same noise; they
-    are scored by the metrics whose weights are here, and shown in a report. Nothing is timed. The suite is written
-    beside the run folder, so that `hotart-bench run` takes it; the same command again continues.
+    Each checkpoint, each once more with each LoRA, and all of these once more with each runtime, draws 8 portraits and
+    8 landscapes from the same noise; they are scored by the metrics whose weights are here, and shown in a report.
+    Nothing is timed. The suite is written beside the run folder, so that `hotart-bench run` takes it; the same command
+    again continues.
 
     Examples:
       hotart-bench quick --checkpoint mini --lora mini:spo
       hotart-bench quick --checkpoint old.safetensors --checkpoint new.safetensors
       hotart-bench quick --checkpoint old.safetensors --lora spo.safetensors:0.8
+      hotart-bench quick --checkpoint mini --runtime deepcache:3
       hotart-bench quick --checkpoint mini --lora mini:spo --limit 4 -o runs/look
       hotart-bench quick --checkpoint mini --lora mini:spo:0.5 --dry-run
     """
     options.check_device(device)
     options.check_weights_dir(weights_dir)
-    draft = make_draft(checkpoint, lora or (), weights_dir)
+    draft = make_draft(checkpoint, lora or (), weights_dir, runtime or ())
     _refuse_lost(draft, weights_dir)
     name = quick_name(draft)
     place = RUNS / name if output is None else as_place(output)

@@ -10,7 +10,7 @@ import msgspec
 
 from bench import documents
 from bench.draft.families import DraftFamily, find_family, look_at, look_at_lora
-from bench.draft.sources import make_variants, read_checkpoint, read_lora, stem_of
+from bench.draft.sources import make_variants, read_checkpoint, read_lora, stem_of, with_runtimes
 from bench.draft.suite_text import template
 from bench.formatting import joined
 from bench.metrics.registry import Registry, Scored, SetMetric
@@ -34,27 +34,30 @@ class Draft(NamedTuple):
     """Of the notes, those on files that are not here, and that nothing could fetch."""
 
 
-def make_draft(checkpoints: Sequence[str], loras: Sequence[str], weights_dir: Path | None) -> Draft:
+def make_draft(
+    checkpoints: Sequence[str], loras: Sequence[str], weights_dir: Path | None, runtimes: Sequence[str] = ()
+) -> Draft:
     """The variants and their family.
 
     Args:
         checkpoints: as ``--checkpoint`` names them, the reference first.
         loras: as ``--lora`` does.
         weights_dir: local weights instead of downloads.
+        runtimes: as ``--runtime`` does.
 
     Raises:
-        UsageError: nothing is named, something twice, a weight that is none, or checkpoints of two families.
+        UsageError: nothing is named, something twice, a weight or runtime that is none, or checkpoints of two families.
         WeightsError: a file that is here is no checkpoint.
     """
     sources = [read_checkpoint(text) for text in checkpoints]
     found = [read_lora(text) for text in loras]
-    variants = make_variants(sources, [lora for lora, _ in found])
+    variants = with_runtimes(make_variants(sources, [lora for lora, _ in found]), runtimes)
     known = [look_at(source, weights_dir) for source in sources]
     family, assumed = find_family(known)
     unfit = [look_at_lora(lora, known[0], weights_dir) for lora, _ in found]
     unsaid = [lora.path for lora, said in found if not said]
     weights = (f"Weight 1.0 for {joined(unsaid)}; :0.8 at the end sets another.",) if unsaid else ()
-    alone = ("There is one variant, and nothing to compare it with: add --checkpoint or --lora.",)
+    alone = ("There is one variant, and nothing to compare it with: add --checkpoint, --lora or --runtime.",)
     notes = (
         *(note for one in known for note in one.notes),
         *assumed,
@@ -92,9 +95,10 @@ def quick_suite(draft: Draft, name: str, prompt_file: str) -> Suite:
 
 def quick_name(draft: Draft) -> str:
     """What a quick run is called: as its variants are."""
-    plain = [one.name for one in draft.variants if not one.loras]
+    plain = [one.name for one in draft.variants if not one.loras and one.runtime is None]
     first = len(plain[0]) + 1
-    ends = [one.name[first:] for one in draft.variants if one.loras and one.checkpoint == draft.variants[0].checkpoint]
+    changed = (one for one in draft.variants if one.name not in plain)
+    ends = [one.name[first:] for one in changed if one.checkpoint == draft.variants[0].checkpoint]
     name = "-".join(["quick", *plain, *ends])
     if len(name) <= 80:
         return name

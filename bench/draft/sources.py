@@ -8,11 +8,14 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import msgspec
+
 from bench.checkpoints.locate import FILES, HUB_NAME, LORA_FILES, SHIPPED
 from bench.documents import exists
 from bench.errors import UsageError
 from bench.formatting import is_good_name
 from bench.records import HEAVIEST_LORA, Lora, Variant
+from bench.suite.runtimes import parse_runtime
 
 _WEIGHT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
 _SUFFIXES = re.compile(rf"({'|'.join(map(re.escape, FILES))})$", re.IGNORECASE)
@@ -86,6 +89,27 @@ def make_variants(checkpoints: Sequence[str], loras: Sequence[Lora]) -> tuple[Va
         Variant(name=name, checkpoint=one.checkpoint, loras=one.loras)
         for name, one in zip(every, (*plain, *with_loras), strict=True)
     )
+
+
+def with_runtimes(variants: Sequence[Variant], runtimes: Sequence[str]) -> tuple[Variant, ...]:
+    """The variants, then all of them once more with each runtime: ``old``, ``old-deepcache-3``.
+
+    Raises:
+        UsageError: a runtime that there is not, or one that is given twice.
+    """
+    try:
+        texts = [parse_runtime(text).text for text in runtimes]
+    except UsageError as error:
+        raise UsageError(f"--runtime: {error.message}", error.hint) from error
+    _refuse_twice("--runtime", texts)
+    faster = [
+        msgspec.structs.replace(one, name=f"{one.name}-{re.sub('[:+]', '-', text)}", runtime=text)
+        for text in texts
+        for one in variants
+    ]
+    names = _unique([one.name for one in (*variants, *faster)])
+    named = zip(names, (*variants, *faster), strict=True)
+    return tuple(msgspec.structs.replace(one, name=name) for name, one in named)
 
 
 def _refuse_twice(flag: str, texts: Sequence[str]) -> None:

@@ -74,7 +74,8 @@ def _variants(variants: Sequence[Variant], folder: Path) -> Iterator[list[str]]:
         head = f"[variants.{key(variant.name)}]" + ("" if number else " # the reference of the others")
         lines = [head, field("checkpoint", from_folder(variant.checkpoint, folder))]
         loras = [_lora(lora, folder) for lora in variant.loras]
-        yield [*lines, f"loras = [{', '.join(loras)}]"] if loras else lines
+        lines += [f"loras = [{', '.join(loras)}]"] if loras else []
+        yield [*lines, field("runtime", variant.runtime)] if variant.runtime is not None else lines
 
 
 def _lora(lora: Lora, folder: Path) -> str:

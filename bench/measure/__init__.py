@@ -18,6 +18,7 @@ from bench.measure.stopwatch import Shot, device_kind
 from bench.records import Progress, Suite, Timing, TimingName, Variant
 from bench.store import RunFolder
 from bench.suite import image_seed
+from bench.suite.runtimes import runtime_of
 
 Job = tuple[Variant, int]
 """One child to start: a variant and the number of the round, from 0."""
@@ -122,7 +123,7 @@ def is_complete(job: Job, timings: Sequence[Timing], suite: Suite, device: str) 
     variant, number = job
     found = {t.name: t for t in timings if (t.variant, t.round) == (variant.name, number)}
     needed = {*ALWAYS}
-    if suite.settings.compile:
+    if suite.settings.compile or runtime_of(variant).compiled:
         needed.add("compile")
     if device_kind(device) in ("cuda", "mps"):
         needed |= {"peak_allocated", "peak_reserved"}

@@ -222,11 +222,11 @@ def measure_memory(device: str, gpu: nvml.Gpu | None, draw: Callable[[], object]
     return {name: (float(size),) for name, size in peaks.items()}, notes
 
 
-def arithmetic_note(pipe: Any, settings: Settings, device: str) -> str:
+def arithmetic_note(pipe: Any, settings: Settings, device: str, of: str = "") -> str:
     """How a loaded pipeline computes, in one sentence: the speed holds for this, on this machine.
 
     It names dtype, attention, compiled blocks, and on CUDA the versions and switches that choose kernels. All is read
-    from the pipeline and from torch, not from the settings.
+    from the pipeline and from torch, not from the settings. ``of`` names a variant that runs otherwise than others.
     """
     import torch
 
@@ -241,7 +241,7 @@ def arithmetic_note(pipe: Any, settings: Settings, device: str) -> str:
             f"TensorFloat-32 {_on(cudnn.allow_tf32)} in convolutions, "
             f"{_on(torch.get_float32_matmul_precision() != 'highest')} in products",
         ]
-    return f"Arithmetic of the timing processes: {'; '.join(words)}."
+    return f"Arithmetic of the timing processes{of}: {'; '.join(words)}."
 
 
 def _attention(unet: Any) -> str:

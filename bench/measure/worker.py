@@ -40,6 +40,7 @@ from bench.measure.stopwatch import (
     to_timings,
 )
 from bench.records import Sampler
+from bench.suite.runtimes import runtime_of, told_runtime
 
 # --- one request ---------------------------------------------------------------------------
 
@@ -50,7 +51,9 @@ def measure_request(request: Request, stages: Stages, clock: Clock, tick: Callab
 
     gpu, missing = find_gpu(request.device, request.parents) if device_kind(request.device) == "cuda" else (None, "")
     (pipe, load_s, images), conditions = observe(gpu, lambda: time_variant(stages, clock, request.shots, tick))
-    notes = [arithmetic_note(pipe, request.settings, request.device)]
+    told = told_runtime(request.variant)
+    of = f" of {request.variant.name}, which runs by {told}" if told else ""
+    notes = [arithmetic_note(pipe, request.settings, request.device, of)]
     if missing:
         notes.append(f"Energy, process memory, clocks and heat were not read: {missing}.")
     timed = request.shots[1 + request.warmups :]
@@ -70,7 +73,7 @@ def measure_request(request: Request, stages: Stages, clock: Clock, tick: Callab
         images,
         request.warmups,
         *place,
-        compiled=request.settings.compile,
+        compiled=request.settings.compile or runtime_of(request.variant).compiled,
         conditions=conditions,
     )
     return Reply(
@@ -86,9 +89,11 @@ def pipeline_stages(request: Request) -> Stages:
     Decoding ends as in rendering: with uint8 (n, height, width, 3) in host memory.
     """
     from bench.pipeline import denoise
+    from bench.pipeline.runtimes import import_libraries
     from bench.pipeline.switch import load_pipeline
 
     import_models(request.settings.sampler)
+    import_libraries(runtime_of(request.variant))
     settings = request.settings
     weights_dir = None if request.weights_dir is None else Path(request.weights_dir)
 

@@ -23,7 +23,7 @@ IGNORED = (
     "Model hash", "Grid",
 )  # fmt: skip
 """Of ``PictureFacts.other``, what changes no pixel or says the model again."""
-OWN_MODEL = ("Variant", "UNet", "UNet hash", "VAE", "VAE hash", "Lora weights")
+OWN_MODEL = ("Variant", "Runtime", "UNet", "UNet hash", "VAE", "VAE hash", "Lora weights")
 """Of pictures of ours, what names the variant: parts of a checkpoint are variants too."""
 INPAINTED = ("Mask blur", "Inpaint area", "Masked area padding", "Mask mode")
 Value = str | int | float | None

@@ -123,6 +123,8 @@ def _model(variant: Variant, known: Fingerprint | None) -> tuple[Fields, dict[st
         fields |= _part("VAE", variant.vae, files.get("vae"))
         if "vae" in files:
             hashes["vae"] = files["vae"].sha256[:SHORT]
+    if variant.runtime is not None:
+        fields["Runtime"] = variant.runtime
     loras = [files.get(f"lora:{number}") for number in range(len(variant.loras))]
     fields |= _loras(variant, loras)
     hashes |= {f"lora:{_name(one.name)}": _lora_hash(one) for one in loras if one is not None}

@@ -361,7 +361,7 @@ def estimate_memory(
         needed_bytes=wanted,
         available_bytes=load.available_bytes,
         fits=wanted <= load.available_bytes,
-        basis=" ".join(_basis(load, settings, suite.settings.batch is None)),
+        basis=" ".join((*_basis(load, settings, suite.settings.batch is None), *_uncounted(suite))),
         advice=() if wanted <= load.available_bytes else tuple(_advice(load, settings)),
     )
 
@@ -409,6 +409,13 @@ def _basis(load: Load, settings: Settings, is_auto: bool) -> Iterator[str]:
         yield f"Resident memory is {HEAP:g} times what is counted, and {PROCESS_GIB:g} GiB for the program."
     if is_auto:
         yield f'batch = "auto" is taken to be {settings.batch}.'
+
+
+def _uncounted(suite: Suite) -> Iterator[str]:
+    """What the estimate leaves out: quantised copies of weights, features that are kept, what is compiled."""
+    names = [variant.name for variant in suite.variants if variant.runtime is not None]
+    if names:
+        yield f"What the {'runtime' if len(names) == 1 else 'runtimes'} of {joined(names)} add is not counted."
 
 
 def _advice(load: Load, settings: Settings) -> Iterator[str]:

@@ -83,10 +83,11 @@ def estimate_time(suite: Suite, machine: Machine, run: Run | None, parts: Parts 
         else:
             basis += " of one like it, and this suite plans none ([measure] rounds = 0)."
         return TimeEstimate(render_s=None, measure_s=None, basis=basis)
+    spared = ", and without what runtimes save" if any(variant.runtime for variant in suite.variants) else ""
     return TimeEstimate(
         render_s=images * len(suite.variants) * image_seconds(card, settings, settings.batch or 1),
         measure_s=processes * drawn * image_seconds(card, settings, 1),
-        basis=f"Rough, from {card.source}, scaled by steps and pixels; without loading and compiling.",
+        basis=f"Rough, from {card.source}, scaled by steps and pixels; without loading and compiling{spared}.",
     )
 
 

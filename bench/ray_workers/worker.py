@@ -133,7 +133,8 @@ class RenderWorker:
             return self._loaded[1:]
         if fingerprint(variant, self._weights_dir).digest != digest:
             raise WeightsError(
-                f"The worker on {platform.node()} has other weights for variant {variant.name} than the driver.",
+                f"The worker on {platform.node()} has other weights for variant {variant.name} than the driver"
+                + (", or another version of what its runtime is run with." if variant.runtime else "."),
                 "give every machine the same files, or a --weights-dir that all of them see",
             )
         model = None if self._loaded is None else self._loaded[1]

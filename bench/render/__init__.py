@@ -37,6 +37,7 @@ from bench.render.images import (
 from bench.render.unfused import with_pixel_difference
 from bench.store import RunFolder
 from bench.suite.planned_images import is_wanted, missing_batches
+from bench.suite.runtimes import refuse_runtimes
 
 __all__ = [
     "draw_batch",
@@ -77,7 +78,7 @@ def render(
     Raises:
         WeightsError: a variant cannot be loaded.
         OutOfMemory: the device cannot hold a batch.
-        MachineError: the folder cannot be written.
+        MachineError: the folder cannot be written, or a variant's runtime is not for this machine.
     """
     try:
         return _render(suite, folder, variants, device, weights_dir, only, progress)
@@ -98,6 +99,7 @@ def _render(
     only: Collection[tuple[str, int]] | None,
     progress: Progress | None,
 ) -> int:
+    refuse_runtimes(variants, device)  # before the first is drawn
     renders = folder.renders()
     bases = list(dict.fromkeys(map(base_of, variants)))
     ordered = sorted(variants, key=lambda variant: bases.index(base_of(variant)))  # one load a checkpoint

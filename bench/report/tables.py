@@ -12,6 +12,7 @@ from bench.compare.sweep import PIXEL_SHIFT
 from bench.plots.style import TIMING_TITLES
 from bench.records import (
     Delta,
+    Fingerprint,
     MetricFacts,
     MetricMean,
     Ranking,
@@ -64,7 +65,17 @@ def made_of(run: Run, variant: Variant) -> tuple[str, ...]:
     if found.loras:
         changed = f", {text.plural(found.modules_changed, 'module')} changed" if found.modules_changed else ""
         lines.append(f"LoRAs {found.lora_mode}{changed}")
+    if found.runtime:
+        lines.append(f"runs by {found.runtime}{_quantized(found)}")
     return tuple(lines)
+
+
+def _quantized(found: Fingerprint) -> str:
+    """What of a UNet a runtime quantised, behind its name."""
+    layers = None if found.audit is None else found.audit.quantized
+    if layers is None:
+        return ""
+    return f": {text.plural(layers.layers, 'linear layer')}, {text.percent(layers.of_weights)} of the UNet's weights"
 
 
 def headline_first(metrics: Sequence[MetricFacts]) -> tuple[MetricFacts, ...]:

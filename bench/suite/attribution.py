@@ -41,9 +41,16 @@ def attribution_suite(
         gain: the metric that the windows are ranked by; None for the first of preference.
 
     Raises:
-        UsageError: an unknown variant, or one that does not build on the reference; more windows than steps.
+        UsageError: an unknown variant, one that does not build on the reference, or one with a runtime; more windows
+            than steps.
     """
     reference, variant = suite.variants[0], _named(suite, name)
+    for one in (reference, variant):
+        if one.runtime is not None:
+            raise UsageError(
+                f"--attribute: {one.name} has the runtime {one.runtime}, which takes no notice of weights by step.",
+                "attribute a variant like it without a runtime",
+            )
     steps = suite.settings.steps
     if not 2 <= windows <= min(MOST_WINDOWS, steps):
         raise UsageError(f"--windows is {windows}; it must be 2 to {min(MOST_WINDOWS, steps)}, with {steps} steps.")
