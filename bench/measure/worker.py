@@ -73,7 +73,7 @@ def measure_request(request: Request, stages: Stages, clock: Clock, tick: Callab
         images,
         request.warmups,
         *place,
-        compiled=request.settings.compile or runtime_of(request.variant).compiled,
+        compiled="whole" if runtime_of(request.variant).compiled else request.settings.compile,
         conditions=conditions,
     )
     return Reply(

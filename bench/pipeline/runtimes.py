@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bench.errors import SuiteError, WeightsError
-from bench.pipeline.build import SHAPES
+from bench.pipeline.compiling import compile_whole
 from bench.records import QuantizedLayers, Settings, Variant
 from bench.suite.runtimes import Runtime, refuse_runtimes, runtime_of
 
@@ -160,11 +160,8 @@ class CompiledWhole:
     """A pipeline whose whole UNet and VAE decoder are compiled, each as one graph a shape, until ``remove``."""
 
     def __init__(self, pipe: Any) -> None:
-        limits: Any = torch._dynamo.config
-        limits.recompile_limit = max(limits.recompile_limit, SHAPES)
         self._networks = (pipe.unet, pipe.vae.decoder)
-        for network in self._networks:
-            network.compile(fullgraph=True, dynamic=False)
+        compile_whole(pipe)
 
     def remove(self) -> None:
         """Let both run as they are written."""

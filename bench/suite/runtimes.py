@@ -109,6 +109,8 @@ def problems_of_runtime(variant: Variant, settings: Settings) -> Iterator[str]:
         yield f"{place}: with {settings.steps} steps, {DEEPCACHE}:{runtime.interval} never refreshes its cache; {most}"
     if runtime.interval is not None and settings.sampler in TWICE:
         yield f"{place}: {settings.sampler} asks the UNet twice in a step, which DeepCache does not tell apart"
+    if runtime.interval is not None and settings.compile == "whole":
+        yield f'{place}: DeepCache leaves out parts of the UNet in some steps, which settings.compile = "whole" cannot'
     if runtime.compiled and settings.compile:
         yield f"{place}: settings.compile compiles every variant already; leave one of the two out"
     if runtime.compiled and variant.loras and not variant.fuse:

@@ -129,6 +129,8 @@ PLAIN = (Lora(path="a.safetensors"),)
         (fast("deepcache:2"), {"steps": 2}, "3 steps or more"),
         (fast("deepcache:2"), {"sampler": "heun"}, "heun asks the UNet twice in a step"),
         (fast("compile"), {"compile": True}, "settings.compile compiles every variant already"),
+        (fast("deepcache:2"), {"compile": "whole"}, 'which settings.compile = "whole" cannot'),
+        (fast("deepcache:2"), {"compile": True}, ""),
         (fast("torchao-int8"), {"compile": True}, ""),
         (fast("compile", loras=PLAIN, fuse=False), {}, "leave out fuse = false"),
         (fast("torchao-int8", loras=PLAIN, fuse=False), {}, ""),
