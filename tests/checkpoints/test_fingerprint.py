@@ -300,3 +300,27 @@ def test_a_sampler_that_cannot_draw_a_variant_is_refused_before_anything_is_rend
         with pytest.raises(WeightsError, match=f"begins at pure noise, which {sampler} cannot"):
             fingerprint(variant(mini_copy), None, settings_of(sampler))
     fingerprint(variant(mini_copy), None, settings_of("euler"))
+
+
+def test_a_runtime_and_its_packages_version_make_another_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    real = json.dumps
+
+    def dumps(facts: dict[str, object], **given: object) -> str:
+        told.append(real(facts, **given))
+        return told[-1]
+
+    monkeypatch.setattr("bench.checkpoints.fingerprint.json.dumps", dumps)
+    plain = fingerprint(variant())
+    assert '"runtime"' not in told[0], "what came later is in no digest without it"
+    digests = {plain.digest}
+    for version in ("0.18.0", "0.19.0"):
+        monkeypatch.setattr("bench.suite.runtimes.package_version", lambda _, version=version: version)
+        found = fingerprint(variant(runtime="torchao-int8"))
+        assert found.runtime == f"torchao-int8 (torchao {version})"
+        digests.add(found.digest)
+    digests.add(fingerprint(variant(runtime="torchao-int8-weights")).digest)
+    assert len(digests) == 4
+    assert fingerprint(variant(runtime="torchao-int8+deepcache:3")).digest == (
+        fingerprint(variant(runtime="deepcache:3+torchao-int8")).digest
+    )

@@ -51,6 +51,22 @@ def test_a_machine_that_is_ready(cli, weights):
         assert fact in answer.out
 
 
+def test_how_variants_run_is_told_and_what_is_missing_for_it(cli, weights, home, monkeypatch):
+    text = (home / "own.toml").read_text("utf-8")
+    (home / "fast.toml").write_text(text + 'runtime = "torchao-int8"\n', "utf-8")
+    monkeypatch.setattr("bench.suite.runtimes.package_version", lambda name: "0.18.0")
+    ready = cli("doctor", "fast.toml")
+    assert (ready.code, "runs by torchao-int8 (torchao 0.18.0)" in ready.out) == (0, True)
+    monkeypatch.setattr("bench.suite.runtimes.package_version", lambda name: None)
+    answer = cli("doctor", "fast.toml")
+    assert answer.code == 6
+    assert "torchao-int8: the package torchao is not installed" in answer.out
+    assert 'next: pip install "hotart-bench[runtimes]"' in answer.err
+    assert json.loads(cli("doctor", "fast.toml", "--json").out)["runtimes"] == {
+        "spo": "torchao-int8: the package torchao is not installed"
+    }
+
+
 def test_json_has_the_same_facts(cli, weights):
     found = json.loads(cli("doctor", "own.toml", "-o", "there", "--json").out)
     assert found["machine"]["device"] == "cuda:0"

@@ -37,6 +37,16 @@ def test_variants_of_a_suite_file(cli, home):
     assert "mini:spo × 1 (UNet × 0, M00 × 0.2, without bundle_emb)" in " ".join(out.split())
 
 
+def test_a_runtime_is_listed_with_its_variant(cli, home):
+    text = (home / "own.toml").read_text("utf-8")
+    (home / "fast.toml").write_text(text + 'runtime = "deepcache:2"\n', "utf-8")
+    assert "mini, by deepcache:2" in cli("list", "variants", "fast.toml").out
+    assert [one["runtime"] for one in json.loads(cli("list", "variants", "fast.toml", "--json").out)] == [
+        None,
+        "deepcache:2",
+    ]
+
+
 def test_metrics(cli):
     answer = cli("list", "metrics", "--json")
     known = [*all_facts(), *(one.facts for one in installed().step_metrics.values())]

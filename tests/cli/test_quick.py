@@ -31,6 +31,19 @@ def test_it_runs_every_stage_on_16_prompts_beside_its_suite(cli, stages, home):
     assert "2 variants (mini and mini-spo) of the embedded family, 16 prompts: 32 images." in answer.err
 
 
+def test_a_runtime_is_a_variant_like_any_other(cli, stages, home):
+    assert cli("quick", "--checkpoint", "mini", "--runtime", "deepcache:3").code == 0
+    (call,) = stages.calls
+    assert [(one.name, one.runtime) for one in call["suite"].variants] == [
+        ("mini", None),
+        ("mini-deepcache-3", "deepcache:3"),
+    ]
+    assert call["path"] == Path("reports/runs/quick-mini-deepcache-3")
+    refused = cli("quick", "--checkpoint", "mini", "--runtime", "deepcache:20")
+    assert refused.code == 2
+    assert "with 20 steps, deepcache:20 never refreshes its cache; an interval of 2 to 19" in refused.err
+
+
 def test_limit_takes_both_kinds_and_another_folder(cli, stages, home):
     assert cli("quick", *MINI, "--limit", "4").code == 0
     (call,) = stages.calls

@@ -19,6 +19,7 @@ from bench.draft.make import (
 )
 from bench.draft.sources import make_variants
 from bench.draft.suite_text import suite_text, with_metrics
+from bench.errors import UsageError
 from bench.metrics import installed
 from bench.records import Lora
 from bench.suite import load_suite, prompts_folder, protocol_digest, read_prompts
@@ -42,6 +43,36 @@ def test_an_init_suite_is_the_shipped_one_with_other_variants(family, tmp_path):
     assert (found.metrics, found.limits, found.measure) == (shipped.metrics, shipped.limits, shipped.measure)
     assert [one.name for one in found.variants] == ["old-v9.5", "name", "old-v9.5-x-s-0.8", "name-x-s-0.8"]
     assert path.read_text("utf-8").startswith("# A heading.\n")
+
+
+def test_every_variant_is_drawn_once_more_with_each_runtime(tmp_path):
+    made = make_draft(["mini"], ["mini:spo:0.5"], None, ["deepcache:3", "compile+torchao-int8"])
+    assert [(one.name, one.runtime) for one in made.variants] == [
+        ("mini", None),
+        ("mini-spo-0.5", None),
+        ("mini-deepcache-3", "deepcache:3"),
+        ("mini-spo-0.5-deepcache-3", "deepcache:3"),
+        ("mini-torchao-int8-compile", "torchao-int8+compile"),
+        ("mini-spo-0.5-torchao-int8-compile", "torchao-int8+compile"),
+    ]
+    assert [len(one.loras) for one in made.variants] == [0, 1] * 3
+    path = tmp_path / "my.toml"
+    path.write_text(suite_text(init_suite(made, "my"), tmp_path, []), "utf-8")
+    assert load_suite(str(path)).variants == made.variants
+    assert quick_name(make_draft(["mini"], [], None, ["deepcache:3"])) == "quick-mini-deepcache-3"
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "said"),
+    [
+        (["deepcash:3"], "--runtime: 'deepcash:3' is no runtime (did you mean 'deepcache'?)"),
+        (["compile+torchao-int8", "torchao-int8+compile"], "--runtime: torchao-int8+compile is given twice"),
+    ],
+)
+def test_a_runtime_that_there_is_not_or_twice_is_refused(runtimes, said):
+    with pytest.raises(UsageError) as error:
+        make_draft(["mini"], [], None, runtimes)
+    assert error.value.message.startswith(said)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

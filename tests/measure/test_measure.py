@@ -230,6 +230,16 @@ def test_a_job_with_batches_needs_each_of_them() -> None:
     assert is_complete(job, [*records, timing("base", 0, 9, "per_image_at_batch", (1.0, 2.0))], suite, "cpu")
 
 
+def test_a_variant_that_is_compiled_needs_its_time_and_others_do_not() -> None:
+    suite = msgspec.structs.replace(
+        SUITE, variants=tuple(msgspec.structs.replace(one, runtime="compile") for one in SUITE.variants)
+    )
+    job, records = (suite.variants[0], 0), complete_records()
+    assert not is_complete(job, records, suite, "cpu")
+    assert is_complete(job, [*records, timing("base", 0, 9, "compile", (3.0,))], suite, "cpu")
+    assert is_complete((SUITE.variants[0], 0), records, suite, "cpu")
+
+
 def complete_records(variant: str = "base", round_number: int = 0, process: int = 9) -> tuple[Timing, ...]:
     image: Seconds = {"text_encode": (0.1,), "denoise_step": (0.2,), "vae_decode": (0.3,), "end_to_end": (0.6,)}
     images = [image] * (1 + PLAN.warmups + PLAN.images)

@@ -137,6 +137,18 @@ def test_a_compiled_variant_has_the_time_of_its_compilation() -> None:
     assert [timing.name for timing in reply.timings][:3] == ["load", "compile", "first_image"]
 
 
+def test_a_variant_that_is_compiled_whole_has_the_time_of_both_graphs_and_says_how_it_runs() -> None:
+    request = make_request()
+    request = msgspec.structs.replace(request, variant=Variant(name="fast", checkpoint="mini", runtime="compile"))
+    now = iter(range(1000))
+    clock = Clock(lambda: float(next(now)), lambda before, after: after - before, lambda: None)
+    reply = measure_request(request, make_stages(), clock, lambda done: None)
+    values = {timing.name: timing.values for timing in reply.timings}
+    assert list(values)[:3] == ["load", "compile", "first_image"]
+    assert values["compile"] == (values["denoise_step"][0] + values["vae_decode"][0],)
+    assert reply.notes[0].startswith("Arithmetic of the timing processes of fast, which runs by compile: float32;")
+
+
 def test_on_cuda_times_come_first_then_energy_then_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[str] = []
     pids = {os.getppid(): 400, os.getpid(): 1500}

@@ -18,8 +18,8 @@ from bench.records import Lora, Settings, Variant
 from bench.render.unfused import compare_unfused
 from bench.suite import load_suite
 
-STEPS = 6
-SETTINGS = Settings(width=64, height=64, steps=STEPS, guidance_scale=3.0, sampler="ddim", batch=2)
+STEPS = 4
+SETTINGS = Settings(width=64, height=64, steps=STEPS, guidance_scale=3.0, sampler="ddim", batch=1)
 SPO = Lora(path="mini:spo")
 INT8, INT8_WEIGHTS = "torchao-int8", "torchao-int8-weights"
 
@@ -42,9 +42,9 @@ class Held:
 
 
 def drawn(pipe: Any, settings: Settings = SETTINGS) -> Tensor:
-    """Latents of two images."""
-    encoded = stages.encode(pipe, ["a red tent by the sea", "portrait of a man"], ["", "blue"], settings)
-    return stages.denoise(pipe, settings, encoded, stages.noise(pipe, settings, [1, 2]), [1, 2])
+    """Latents of an image."""
+    encoded = stages.encode(pipe, ["a red tent by the sea"], [""], settings)
+    return stages.denoise(pipe, settings, encoded, stages.noise(pipe, settings, [1]), [1])
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ class SlowDeepCache:
         return (unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden))),)
 
 
-@pytest.mark.parametrize("interval", [2, 3, 5])
+@pytest.mark.parametrize("interval", [2, 3])
 def test_deepcache_is_the_algorithm_of_its_paper(held: Held, interval: int) -> None:
     found = held.draw(variant(f"deepcache:{interval}"))
     unet = held.become(variant()).pipe.unet
@@ -132,9 +132,9 @@ def test_deepcache_is_the_algorithm_of_its_paper(held: Held, interval: int) -> N
 
 
 def test_a_batch_begins_with_no_features_of_the_one_before(held: Held) -> None:
-    pipe = held.become(variant("deepcache:4")).pipe
+    pipe = held.become(variant("deepcache:3")).pipe
     first = drawn(pipe)
-    drawn(pipe, msgspec.structs.replace(SETTINGS, steps=5))
+    drawn(pipe, msgspec.structs.replace(SETTINGS, steps=2))
     assert torch.equal(drawn(pipe), first)
 
 
@@ -145,7 +145,7 @@ def test_a_sampler_that_visits_a_timestep_twice_is_refused(held: Held, monkeypat
         scheduler.timesteps = torch.tensor([900, 500, 500, 100])
 
     monkeypatch.setattr(scheduler, "set_timesteps", twice)
-    with pytest.raises(SuiteError, match=r"Variant x has .* deepcache:3: in 6 steps ddim .* visits a timestep twice"):
+    with pytest.raises(SuiteError, match=r"Variant x has .* deepcache:3: in 4 steps ddim .* visits a timestep twice"):
         held.become(variant("deepcache:3"))
 
 
