@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from bench.errors import MachineError, SuiteError, WeightsError
 from bench.pipeline import denoise as stages
+from bench.pipeline.compiling import is_compiled
 from bench.pipeline.runtimes import Quantized, linear_layers
-from bench.pipeline.switch import Model, load_pipeline, restore, switch_variant
+from bench.pipeline.switch import Model, load_pipeline, switch_variant
 from bench.records import Lora, Settings, Variant
 from bench.render.unfused import compare_unfused
 from bench.suite import load_suite
@@ -176,7 +176,7 @@ def test_int8_weights_are_the_rounded_ones(held: Held) -> None:
         for one, weight in zip(chosen, kept, strict=True):
             one.weight.copy_(weight)
     assert error(found, expected) < 2e-3
-    assert error(found, expected) < error(found, held.draw(variant())) / 10
+    assert error(found, expected) < error(found, held.draw(variant())) / 5
 
 
 def test_int8_products_are_those_of_rounded_weights_and_tokens(held: Held) -> None:
@@ -191,9 +191,9 @@ def test_int8_products_are_those_of_rounded_weights_and_tokens(held: Held) -> No
         expected += layer.bias.double()
     held.become(variant(INT8))
     apart = (layer(tokens).flatten(0, 1) - expected).abs()
-    # The largest of a token lies half-way between two integers, and may fall on either.
+    # The largest of a token, and of a row of weights, lies half-way between two integers, and may fall on either.
     assert float((apart < 1e-4).double().mean()) > 0.8
-    assert bool((apart <= 1e-4 + left_scale * (right * right_scale).abs().amax(dim=1)).all())
+    assert bool((apart <= 1e-4 + 256 * left_scale * right_scale.T).all())
 
 
 def test_int8_moves_the_picture_little(held: Held, plain: Tensor) -> None:
@@ -250,35 +250,26 @@ def test_comparing_fused_with_unfused_leaves_the_runtime_at_work(held: Held) -> 
 # --- compiled whole ------------------------------------------------------------------------
 
 
-@pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
-    """What was compiled, by a backend that runs it as it is."""
-    found: list[object] = []
+def test_the_whole_unet_and_the_decoder_are_compiled_and_as_written_again(
+    held: Held, plain: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a compiler makes of them is tested with ``compile = "whole"``; here it runs them as they are."""
+    compiled: list[torch.nn.Module] = []
 
-    def backend(graph: torch.fx.GraphModule, _: object) -> object:
-        found.append(graph)
-        return graph.forward
+    def as_written(module: torch.nn.Module, **given: object) -> None:
+        assert given == {"fullgraph": True, "dynamic": False}
+        compiled.append(module)
+        module._compiled_call_impl = module._call_impl
 
-    real = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **given: real(module, backend=backend, **given))
-    torch._dynamo.reset()
-    yield found
-    torch._dynamo.reset()
-
-
-def test_the_unet_and_the_decoder_are_each_one_graph_and_as_written_again(graphs: list[object]) -> None:
-    held, settings = Held(), msgspec.structs.replace(SETTINGS, steps=1)
-    plain = drawn(held.become(variant(), settings).pipe, settings)
-    pipe = held.become(variant("compile"), settings).pipe
-    latents = drawn(pipe, settings)
-    assert len(graphs) == 1
-    stages.decode(pipe, latents)
-    assert len(graphs) == 2
-    torch.testing.assert_close(latents, plain, rtol=0, atol=1e-4)
-    lora = drawn(held.become(variant("compile", SPO), settings).pipe, settings)
-    assert float((lora - latents).abs().max()) > 1e-3, "weights are changed beneath what is compiled"
-    before = len(graphs)
-    assert torch.equal(drawn(held.become(variant(), settings).pipe, settings), plain)
-    assert len(graphs) == before
-    assert all(one._compiled_call_impl is None for one in (pipe.unet, pipe.vae.decoder))
-    restore(held.model)
+    monkeypatch.setattr(torch.nn.Module, "compile", as_written)
+    pipe = held.become(variant("compile")).pipe
+    assert compiled == [pipe.unet, pipe.vae.decoder]
+    assert is_compiled(pipe.unet)
+    assert is_compiled(pipe.vae)
+    assert torch.equal(drawn(pipe), plain)
+    held.become(variant("torchao-int8-weights+compile", SPO))
+    assert len(compiled) == 4
+    held.become(variant())
+    assert not is_compiled(pipe.unet)
+    assert not is_compiled(pipe.vae)
+    assert torch.equal(drawn(pipe), plain)
