@@ -415,7 +415,8 @@ def _uncounted(suite: Suite) -> Iterator[str]:
     """What the estimate leaves out: quantised copies of weights, features that are kept, what is compiled."""
     names = [variant.name for variant in suite.variants if variant.runtime is not None]
     if names:
-        yield f"What the {'runtime' if len(names) == 1 else 'runtimes'} of {joined(names)} add is not counted."
+        words = "runtime of {} adds" if len(names) == 1 else "runtimes of {} add"
+        yield f"What the {words.format(joined(names))} is not counted."
 
 
 def _advice(load: Load, settings: Settings) -> Iterator[str]:

@@ -294,6 +294,16 @@ def test_the_only_variant_is_told_by_its_gate(tmp_path: Path) -> None:
     assert "It was compared with nothing" in alone
 
 
+def test_a_card_says_that_no_file_holds_the_runtime(run: Run) -> None:
+    variants = tuple(
+        replace(one, runtime="deepcache:3") if one.name == "spo" else one for one in run.info.suite.variants
+    )
+    fast = replace(run, info=replace(run.info, suite=replace(run.info.suite, variants=variants)))
+    said = "Its pictures were drawn with the runtime deepcache:3, which is in no file of weights."
+    assert said in facts(fast).what
+    assert said not in facts(run).what
+
+
 def test_a_grids_settings_stand_in_the_card(tmp_path: Path) -> None:
     grid = make_grid_runs(tmp_path, lambda setting: {"spo": {"mini-aesthetic": 1.5}})
     run = grid.runs[0]

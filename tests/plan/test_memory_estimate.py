@@ -91,6 +91,19 @@ def test_a_process_on_the_cpu_takes_about_what_one_took() -> None:
     assert "headers" in found.basis
 
 
+def test_what_runtimes_add_is_said_not_to_be_counted() -> None:
+    here = needed_of("mini", str(pipeline_folder()))
+    settings = Settings(width=64, height=64, steps=4, guidance_scale=3.0, sampler="ddim")
+    plain, fast = (
+        estimate_memory(suite(settings, checkpoint="mini", **given), machine(24, "cpu"), here)
+        for given in ({}, {"runtime": "deepcache:2"})
+    )
+    assert plain is not None
+    assert fast is not None
+    assert fast.basis == f"{plain.basis} What the runtime of base adds is not counted."
+    assert fast.needed_bytes == plain.needed_bytes
+
+
 # --- measured on a CPU: resident memory of the whole process, SDXL's shape with random weights, 256x256, 2 steps ----
 
 

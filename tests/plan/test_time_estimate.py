@@ -125,6 +125,9 @@ def test_a_whole_suite_on_a_known_card(tmp_path: Path) -> None:
     assert found.render_s == pytest.approx(5 * suite.samples * 3 * image_seconds(H100, FULL, 8))
     assert found.measure_s == pytest.approx(3 * 3 * 6 * image_seconds(H100, FULL, 1))
     assert found.basis.startswith("Rough")
+    fast = replace(suite, variants=(*suite.variants[:-1], replace(suite.variants[-1], runtime="compile")))
+    said = estimate_time(fast, card("NVIDIA H100 80GB HBM3"), None, SDXL)
+    assert said == replace(found, basis=f"{found.basis.removesuffix('.')}, and without what runtimes save.")
 
 
 @pytest.mark.parametrize(
