@@ -167,6 +167,7 @@ def test_a_figure_that_fails_loses_no_other(capsys, monkeypatch) -> None:
     monkeypatch.setattr(full_size, "EDGES", ())
     monkeypatch.setattr(full_size, "figure_switch", lambda: (figure_of("reload_over_switch", [12.0], ">=", 10),))
     monkeypatch.setattr(full_size, "FULL", TINY)
+    monkeypatch.setattr(full_size, "ON_GPU", ())
     monkeypatch.setattr(full_size, "CARDS", {"peak_12gb_batch1": (12, 1)})
     monkeypatch.setattr(full_size, "peak_figure", lambda name, _: figure_of(name, [9.5], "<=", 12))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -189,6 +190,15 @@ def test_a_figure_that_fails_loses_no_other(capsys, monkeypatch) -> None:
     assert found[1]["error"] == "RuntimeError: Expected all tensors to be on the same device"
     assert found[4]["error"] == "SystemExit: No score: black"
     assert "Traceback" in told.err
+
+
+def test_each_runtime_is_held_against_the_same_model_as_it_is_written(monkeypatch) -> None:
+    monkeypatch.setattr(full_size, "ON_GPU", ("deepcache:1", "torchao-int8-weights", "torchao-fp8+compile"))
+    cached, quantised, lost = full_size.of_runtimes(TINY)
+    assert (cached.figure, quantised.figure) == ("deepcache_1_over_plain", "torchao_int8_weights_over_plain")
+    assert min(cached.value, quantised.value) > 0
+    assert isinstance(lost, FailedFigure)
+    assert "products of 8-bit floats need" in lost.error
 
 
 def test_what_is_lost_before_the_first_figure_is_said(monkeypatch) -> None:

@@ -20,6 +20,8 @@ FIGURES = {
     "render_over_floor": "rendering.figure_render",
     "steps_over_parts": "steps.figure_steps",
     "range_over_plain": "steps.figure_range",
+    **{f"{name}_over_plain": "runtimes.figure_runtimes" for name in ("deepcache_2", "deepcache_3")},
+    **{f"{name}_over_plain": "runtimes.figure_runtimes" for name in ("torchao_int8", "torchao_int8_weights")},
     "steps_peak_10k_over_100": "steps.figure_memory",
     "steps_peak_all_over_one": "steps.figure_memory",
     "script_over_render": "script.figure_script",

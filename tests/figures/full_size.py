@@ -32,10 +32,11 @@ from bench.suite import protocol_digest
 from .card_edges import COMPILING, EDGES
 from .card_memory import CARDS, peak_figure
 from .figure import FailedFigure, Figure, figure_of, ratio_figure
-from .full_bench import FULL, Bench, Size, device_name, set_up, timed
+from .full_bench import FULL, Bench, Size, device_name, nothing_compiled, set_up, suite_of, timed
 from .full_scoring import score_over_encoders
 from .full_script import one_batch, script_over_render, script_same_batch_over_render
 from .rendering import batches, denoise_and_decode, prepare
+from .runtimes import ON_GPU, runtime_figures
 from .steps import range_figure
 from .switching import figure_switch
 
@@ -54,7 +55,11 @@ def main() -> None:
     lost = False
     # Those of memory come first, since the metrics' encoders are in memory for the others.
     cards = chain.from_iterable(attempt(name, partial(one, partial(peak_figure, name), FULL)) for name in CARDS)
-    rest = attempt("full_size", partial(figures, FULL)), attempt("reload_over_switch", figure_switch)
+    rest = (
+        attempt("full_size", partial(figures, FULL)),
+        attempt("runtimes", partial(of_runtimes, FULL)),
+        attempt("reload_over_switch", figure_switch),
+    )
     for found in chain(cards, *rest):
         lost = lost or isinstance(found, FailedFigure)
         sys.stdout.write(found.line() + "\n")
@@ -76,6 +81,16 @@ def figures_of(bench_: Bench) -> Iterator[Figure | FailedFigure]:
     for figure in (*compiling, render_over_floor, *EDGES, switch, range_over_plain, score_over_encoders, *scripts):
         for found in attempt(figure.__name__, partial(one, figure, bench_)):
             yield msgspec.structs.replace(found, where=device_name(bench_.size.device))
+
+
+def of_runtimes(size: Size) -> Iterator[Figure | FailedFigure]:
+    """What each runtime takes over the same model as it is written, with a batch of the base variant."""
+    with tempfile.TemporaryDirectory() as place, nothing_compiled(Path(place)):
+        suite = suite_of(size, Path(place))
+        for runtime in ON_GPU:
+            compute = partial(runtime_figures, suite, (runtime,), size.device, size.turns, partial(timed, size))
+            for found in attempt(runtime, compute):
+                yield msgspec.structs.replace(found, where=device_name(size.device))
 
 
 def one(figure: Callable[[Given], Figure], given: Given) -> tuple[Figure]:
