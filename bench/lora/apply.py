@@ -120,11 +120,16 @@ def fuse_into(
         for change, parts, strength in changes:
             own = {**parts, "up": parts["up"][stack]} if is_by_rows(change) else with_start(change, parts, values[0])
             values.append(changed(change, values[-1], own, strength))
+        last = values[-1]
         if dtype is not None:
-            pairs = [*pairwise(values), *([(values[0], values[-1])] if len(changes) > 1 else [])]
-            measured.append(torch.stack([measure_change(old, new, dtype) for old, new in pairs]))
+            rounded = [before[stack] if before.dtype == dtype else values[0].to(dtype)]
+            rounded += [one.to(dtype) for one in values[1:]]
+            both = list(zip(values, rounded, strict=True))
+            pairs = [*pairwise(both), *([(both[0], both[-1])] if len(changes) > 1 else [])]
+            measured.append(torch.stack([measure_change(a, b, dtype, (x, y)) for (a, x), (b, y) in pairs]))
+            last = last if into is None or into.dtype != dtype else rounded[-1]
         if into is not None:
-            into[stack].copy_(values[-1])
+            into[stack].copy_(last)
     return torch.stack(measured).sum(0) if measured else torch.zeros(len(changes), 5, dtype=torch.float64)
 
 

@@ -12,6 +12,8 @@ from bench.checkpoints.finite import count_non_finite, count_on_device, extremes
 from bench.lora.algorithms import Adapter, Change
 from bench.records import ChangedModule, Lora, LoraAudit
 
+SIGN = -(1 << 15)
+"""The bit of a number of 16 that is its sign, as a whole number."""
 BLOCK = 1 << 19
 """How many numbers a processor changes and measures at a time: what is made of them stays in its cache."""
 
@@ -20,44 +22,76 @@ Step = tuple[Change, float, torch.Tensor | None]
 there is no weight to change."""
 
 
-def measure_change(before: torch.Tensor, after: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def measure_change(
+    before: torch.Tensor,
+    after: torch.Tensor,
+    dtype: torch.dtype,
+    rounded: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Sizes of a change of one tensor, left on its device so that nothing waits.
 
     Args:
         before, after: float32, of equal shape.
         dtype: the precision that is run.
+        rounded: both in ``dtype``, where they are at hand.
 
     Returns:
         float64 (5,): squared Frobenius norms of the change and of ``before``; how many entries were meant to
         change; how many of those are another number in ``dtype`` too; how many are not finite there.
     """
-    count = BLOCK if before.device.type == "cpu" else max(1, before.numel())
-    pairs = zip(torch.split(before.flatten(), count), torch.split(after.flatten(), count), strict=True)
-    return torch.stack([_measure_block(old, new, dtype) for old, new in pairs]).sum(0)
+    tensors = (before, after, *(rounded or (before.to(dtype), after.to(dtype))))
+    if before.device.type != "cpu":
+        return _measure_on_device(*tensors)
+    pieces = zip(*(torch.split(tensor.flatten(), BLOCK) for tensor in tensors), strict=True)
+    return torch.tensor([_measure_block(*piece) for piece in pieces], dtype=torch.float64).sum(0)
 
 
-def _measure_block(before: torch.Tensor, after: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    rounded, moved = after.to(dtype), _differing(before, after)
-    # Rounding makes no two numbers of one.
-    kept = moved if dtype == torch.float32 else _differing(before.to(dtype).float(), rounded.float())
-    on_host = rounded.device.type == "cpu"
-    bad = torch.tensor(count_non_finite(rounded)) if on_host else count_on_device(rounded)  # a device is not waited for
-    return torch.stack([_square(after - before), _square(before), moved, kept, bad])
+def _measure_on_device(
+    before: torch.Tensor, after: torch.Tensor, rounded_before: torch.Tensor, rounded_after: torch.Tensor
+) -> torch.Tensor:
+    change, moved, kept = after - before, before != after, rounded_before != rounded_after
+    squares = _exact_square(change), _exact_square(before)
+    return torch.stack([*squares, moved.sum(), kept.sum(), count_on_device(rounded_after)])
 
 
-def _differing(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """How many of float32 numbers are others, left on their device."""
-    if before.device.type == "cpu":  # numpy compares and counts in a third of torch's time
-        return torch.tensor(np.count_nonzero(before.numpy() != after.numpy()))
-    return (before != after).sum()
+def _measure_block(
+    before: torch.Tensor, after: torch.Tensor, rounded_before: torch.Tensor, rounded_after: torch.Tensor
+) -> tuple[float, float, int, int, int]:
+    """The same of numbers of a processor, (n,) each: what is made of them stays in its cache."""
+    change = after - before
+    squares = _square(change), _square(before)
+    # No entry of a sum is larger than both norms together, so mostly nobody has to look for what overflows.
+    most = sum(map(math.sqrt, squares))
+    bad = 0 if most < torch.finfo(rounded_after.dtype).max / 2 else count_non_finite(rounded_after)
+    if bad:  # the difference of two infinities is no number
+        moved, kept = _differing(before, after), _differing(rounded_before, rounded_after)
+    else:
+        moved = int(np.count_nonzero(change.numpy().view(np.int32)))
+        kept = _differing_bits(rounded_before, rounded_after) if rounded_after.element_size() == 2 else moved
+    return *squares, moved, kept, bad
 
 
-def _square(values: torch.Tensor) -> torch.Tensor:
-    """Squared norm, float64: on a processor from float32 products, where none of them can be lost or overflow."""
-    if values.device.type == "cpu":
-        quick = values.dot(values)
-        if 1e-20 < float(quick) < 1e30:
-            return quick.double()
+def _differing(before: torch.Tensor, after: torch.Tensor) -> int:
+    """How many are other numbers; numpy compares and counts in a third of torch's time."""
+    return int(np.count_nonzero(before.float().numpy() != after.float().numpy()))
+
+
+def _differing_bits(before: torch.Tensor, after: torch.Tensor) -> int:
+    """``_differing`` of finite numbers of 16 bits."""
+    old, new = (values.view(torch.int16).numpy() for values in (before, after))
+    if (old | new).min(initial=0) == SIGN:  # two zeros, not both without a sign: other bits, and the same number
+        return _differing(before, after)
+    return int(np.count_nonzero(old != new))
+
+
+def _square(values: torch.Tensor) -> float:
+    """Squared norm of a processor's numbers: from float32 products, where none of them can be lost or overflow."""
+    quick = float(values.dot(values))
+    return quick if 1e-20 < quick < 1e30 else float(_exact_square(values))
+
+
+def _exact_square(values: torch.Tensor) -> torch.Tensor:
+    """Squared norm, float64, left on its device."""
     exact = values.double()
     return exact.dot(exact)
 
