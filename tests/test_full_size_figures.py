@@ -20,6 +20,7 @@ from figures.figure import FailedFigure, Figure, figure_of, plain_figure
 from figures.full_bench import FULL, TINY, Bench, Size, set_up, suite_of, timed
 from figures.full_script import call_each
 from figures.rendering import batches, denoise_and_decode, prepare
+from figures.switching import figure_apply
 
 from bench.metrics import Place
 from bench.pipeline.switch import load_pipeline, switch_variant
@@ -208,6 +209,12 @@ def test_what_is_lost_before_the_first_figure_is_said(monkeypatch) -> None:
     monkeypatch.setattr(full_size, "set_up", full)
     (lost,) = full_size.attempt("full_size", lambda: full_size.figures(TINY))
     assert lost == FailedFigure(figure="full_size", error="OSError: No space left on device")
+
+
+def test_a_lora_is_applied_and_taken_out_by_both() -> None:
+    (figure,) = figure_apply("tiny")
+    assert (figure.figure, figure.n, figure.where) == ("lora_apply_over_diffusers", 3, "cpu")
+    assert 0 < figure.min <= figure.value
 
 
 # --- memory on a smaller card --------------------------------------------------------------

@@ -66,7 +66,7 @@ def _measure_block(
     if bad:  # the difference of two infinities is no number
         moved, kept = _differing(before, after), _differing(rounded_before, rounded_after)
     else:
-        moved = int(np.count_nonzero(change.numpy().view(np.int32)))
+        moved = int(np.count_nonzero(change.numpy() != 0))
         kept = _differing_bits(rounded_before, rounded_after) if rounded_after.element_size() == 2 else moved
     return *squares, moved, kept, bad
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from bench.checkpoints.blocks import UNET, BlockMap, block_of, count_blocks, weight_of
 from bench.checkpoints.checkpoint import Checkpoint
@@ -28,6 +30,8 @@ from bench.pipeline.phases import Phase, WeightsByStep, changes_by_step, phases_
 from bench.pipeline.runtimes import start_runtime
 from bench.records import Audit, Lora, LoraAudit, MergeAudit, QuantizedLayers, Settings, Variant
 from bench.suite.step_ranges import elsewhere, steps_text
+
+Made = TypeVar("Made")
 
 SPARE_BYTES = 8 * 2**30
 """Device memory that drawing needs; original weights are kept on the device only where this is left beside them."""
@@ -226,26 +230,46 @@ def change_weights(
         model.hooks.append(Uncompiled(model.pipe.unet))  # what is compiled takes no notice of hooks
     reuse_freed_memory()
     files = [AdapterParts(adapter.path, str(model.pipe.device)) for _, adapter in loras]
+
+    def change_one(tensor: str) -> tuple[list[float], torch.Tensor | None, list[RemovableHandle]]:
+        own = changes[tensor]
+        strengths = [
+            weight_of(loras[index][0], tensor, model.blocks) * (factors[index] if fuse else 1.0) for index, _ in own
+        ]
+        parts = [files[index].of(change) for index, change in own]
+        scaled = list(zip([change for _, change in own], parts, strengths, strict=True))
+        measured = fuse or measured_in is not None
+        sizes = fuse_into(_original(model, tensor, base), scaled, measured_in, into.get(tensor)) if measured else None
+        if fuse:
+            return strengths, sizes, []
+        module = module_of(model.pipe, tensor)
+        return strengths, sizes, [attach(module, *one, factors, i) for (i, _), one in zip(own, scaled, strict=True)]
+
     steps: list[list[Step]] = [[] for _ in loras]
     totals: dict[str, torch.Tensor] = {}
-    for tensor, own in changes.items():
-        scaled = [
-            (
-                change,
-                files[index].of(change),
-                weight_of(loras[index][0], tensor, model.blocks) * (factors[index] if fuse else 1.0),
-            )
-            for index, change in own
-        ]
-        if fuse or measured_in is not None:
-            sizes = fuse_into(_original(model, tensor, base), scaled, measured_in, into.get(tensor))
+    for tensor, (strengths, sizes, hooks) in zip(changes, _each(model.pipe.device, change_one, changes), strict=True):
+        model.hooks += hooks
+        if sizes is not None:
             totals[tensor] = sizes[-1]
-            for (index, change), (_, _, strength), size in zip(own, scaled, sizes[: len(own)], strict=True):
+            for (index, change), strength, size in zip(changes[tensor], strengths, sizes, strict=False):
                 steps[index].append((change, strength, size))
-        if not fuse:
-            module = module_of(model.pipe, tensor)
-            model.hooks += [attach(module, *one, factors, index) for (index, _), one in zip(own, scaled, strict=True)]
     return steps, totals
+
+
+def _each(device: torch.device, work: Callable[[str], Made], items: Iterable[str]) -> Iterator[Made]:
+    """What is made of each, in order; on a processor by as many threads as torch may use, each of which works alone.
+
+    How many share a product of matrices decides its last bits, and alone they are the same whatever the number.
+    """
+    count = torch.get_num_threads()
+    if device.type != "cpu" or count == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+        try:
+            yield from threads.map(work, items)
+        finally:
+            torch.set_num_threads(count)
 
 
 def _refuse_overflow(model: Model, totals: dict[str, torch.Tensor], dtype: torch.dtype) -> None:

@@ -53,6 +53,7 @@ FIGURES = {
     "merge_over_io": "merging.figure_merge",
     "merge_peak_gib": "merging.figure_merge",
     "reload_over_switch": "switching.figure_switch",
+    "lora_apply_over_diffusers": "switching.figure_apply",
     "ray_two_over_one": "ray_workers.figure_ray",
     "ray_overhead": "ray_workers.figure_ray",
     "resume_start_s": "large.figure_large",

@@ -42,8 +42,8 @@ def write_inputs(folder: Path, shape: str) -> None:
     (folder / "r.toml").write_text(RECIPE, encoding="utf-8")
 
 
-def write_lora(path: Path, shape: str, seed: int = 0) -> None:
-    """A LoRA of random numbers on every matrix of the UNet's attentions, in float16."""
+def write_lora(path: Path, shape: str, seed: int = 0, rank: int = RANK) -> None:
+    """A LoRA of random numbers on every matrix of the UNet's attentions and feed-forward layers, in float16."""
     import torch
     from safetensors.torch import save_file
 
@@ -54,8 +54,8 @@ def write_lora(path: Path, shape: str, seed: int = 0) -> None:
     for name, (sizes, _) in open_random(shape).tensors.items():
         if re.fullmatch(r"unet\..*\.(attn\d\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2))\.weight", name):
             module = name.removesuffix(".weight")
-            lora[f"{module}.lora_B.weight"] = torch.randn(sizes[0], RANK, generator=generator).mul_(0.01).half()
-            lora[f"{module}.lora_A.weight"] = torch.randn(RANK, sizes[1], generator=generator).mul_(0.1).half()
+            lora[f"{module}.lora_B.weight"] = torch.randn(sizes[0], rank, generator=generator).mul_(0.01).half()
+            lora[f"{module}.lora_A.weight"] = torch.randn(rank, sizes[1], generator=generator).mul_(0.1).half()
     save_file(lora, path)
 
 

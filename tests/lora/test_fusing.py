@@ -118,6 +118,20 @@ def test_sizes_neither_vanish_nor_overflow(large: float, small: float) -> None:
     assert int(numbers[2]) == int((after != before).sum())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_another_sign_is_another_number_unless_it_is_that_of_a_zero(dtype: torch.dtype) -> None:
+    before = torch.tensor([0.0, -0.0, 1.0, -2.0, 3.0, -0.0])
+    after = torch.tensor([-0.0, 0.0, -1.0, 2.0, 3.0, 4.0])
+    assert measure_change(before, after, dtype)[2:].tolist() == [3, 3, 0]
+    assert measure_change(before[2:], after[2:], dtype)[2:].tolist() == [3, 3, 0]
+
+
+def test_infinities_that_stay_are_counted_and_not_changed() -> None:
+    before = torch.tensor([torch.inf, 1.0, -torch.inf])
+    after = torch.tensor([torch.inf, 2.0, torch.inf])
+    assert measure_change(before, after, torch.float16)[2:].tolist() == [2, 2, 2]
+
+
 def test_another_sign_of_zero_is_no_other_number() -> None:
     before = torch.tensor([0.0, 0.0, 1.0])
     after = torch.tensor([-1e-12, 1e-3, 1.0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,14 @@ def model(loaded: Model) -> Iterator[Model]:
     restore(loaded)
 
 
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets how many threads torch may use, until the test is over."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 def test_weights_are_back_to_the_last_bit_after_100_changes(model: Model) -> None:
     before = state(model)
     kinds = itertools.cycle(
@@ -104,6 +112,30 @@ def test_weights_are_computed_in_float32_and_cast_once() -> None:
             )
         differ = model.parameters[f"{module}.weight"] != expected.bfloat16()
         assert differ.double().mean() < 2e-3, "rounding twice makes several per cent of them others"
+
+
+def test_weights_and_audit_are_the_same_whatever_the_threads(model: Model, threads: Callable[[int], None]) -> None:
+    chosen, found = variant(mini("dpo", 0.4), mini("spo", 0.9)), []
+    for number in (1, 2, 5):
+        threads(number)
+        _, audit = switch_variant(model, chosen, model.settings, device="cpu", weights_dir=None)
+        assert torch.get_num_threads() == number
+        found.append((state(model), audit))
+    assert all(same(found[0][0], weights) and found[0][1] == audit for weights, audit in found[1:])
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_what_is_wrong_in_one_of_the_threads_is_told(
+    fuse: bool, model: Model, threads: Callable[[int], None], tmp_path: Path
+) -> None:
+    lora = load_file(weights.lora_file("spo"))
+    lora[min(lora)][0, 0] = torch.nan
+    save_file(lora, tmp_path / "bad.safetensors")
+    threads(2)
+    bad = variant(Lora(path=str(tmp_path / "bad.safetensors")), fuse=fuse)
+    with pytest.raises(WeightsError, match="not finite"):
+        switch_variant(model, bad, model.settings, device="cpu", weights_dir=None)
+    assert torch.get_num_threads() == 2
 
 
 def test_another_checkpoint_is_loaded_anew(settings: Settings, mini_copy: Path) -> None:
