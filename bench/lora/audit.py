@@ -39,10 +39,10 @@ def measure_change(
         float64 (5,): squared Frobenius norms of the change and of ``before``; how many entries were meant to
         change; how many of those are another number in ``dtype`` too; how many are not finite there.
     """
-    tensors = (before, after, *(rounded or (before.to(dtype), after.to(dtype))))
+    tensors = [one.flatten() for one in (before, after, *(rounded or (before.to(dtype), after.to(dtype))))]
     if before.device.type != "cpu":
         return _measure_on_device(*tensors)
-    pieces = zip(*(torch.split(tensor.flatten(), BLOCK) for tensor in tensors), strict=True)
+    pieces = zip(*(torch.split(one, BLOCK) for one in tensors), strict=True)
     return torch.tensor([_measure_block(*piece) for piece in pieces], dtype=torch.float64).sum(0)
 
 

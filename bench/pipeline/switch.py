@@ -145,7 +145,7 @@ def restore(model: Model) -> Model:
         hook.remove()
     model.hooks.clear()
     for name in model.modified:
-        model.parameters[name].copy_(model.original[name])
+        model.parameters[name].copy_(model.original[name], non_blocking=True)
     model.modified.clear()
     return model
 
@@ -298,7 +298,7 @@ def _original(model: Model, tensor: str, base: Checkpoint | None = None) -> torc
     if base is not None and tensor.startswith(UNET):
         return base.read(tensor).to(parameter.device)
     if tensor in model.original:
-        return model.original[tensor].to(parameter.device)
+        return model.original[tensor].to(parameter.device, non_blocking=True)
     computed = recipe_of(model.checkpoint, tensor.partition(".")[0]) is not None
     if model.checkpoint.tensors[tensor].dtype == model.settings.dtype and not computed:
         return parameter.detach()
@@ -309,15 +309,20 @@ def _changeable(model: Model, tensor: str, keep: bool) -> torch.Tensor:
     """The parameter to write a tensor into, once its original is kept; ``restore`` puts that back."""
     parameter = model.parameters[tensor]
     if keep and tensor not in model.original:
-        model.original[tensor] = _original(model, tensor).to(_room(parameter.device), copy=True)
+        original = _original(model, tensor)
+        model.original[tensor] = _kept(original, copy=original.data_ptr() == parameter.data_ptr())
     model.modified.add(tensor)
     return parameter
 
 
-def _room(device: torch.device) -> torch.device:
-    """Where weights are kept that are not in use: on their device while drawing has enough beside them."""
-    short = device.type == "cuda" and torch.cuda.mem_get_info(device)[0] < SPARE_BYTES
-    return torch.device("cpu") if short else device
+def _kept(weight: torch.Tensor, *, copy: bool = True) -> torch.Tensor:
+    """A weight that is not in use: on its device while drawing has enough beside it, else in the host's memory.
+
+    There a GPU's are pinned, so that nothing waits while they are put back. ``copy`` says whether it is in use, too.
+    """
+    if weight.device.type != "cuda" or torch.cuda.mem_get_info(weight.device)[0] >= SPARE_BYTES:
+        return weight.clone() if copy else weight
+    return torch.empty(weight.shape, dtype=weight.dtype, pin_memory=True).copy_(weight)
 
 
 # Weights that change by step.
@@ -379,7 +384,7 @@ def _weights_of(model: Model, variant: Variant, phase: Phase, other: Checkpoint 
     if variant.fuse:
         change_weights(model, model.loras, fuse=True, factors=phase.factors, base=other)
     changed = {name: model.parameters[name] for name in model.modified}
-    return {name: tensor.to(_room(tensor.device), copy=True) for name, tensor in changed.items()}
+    return {name: _kept(tensor) for name, tensor in changed.items()}
 
 
 def _refuse_text_encoders(model: Model, variant: Variant) -> None:

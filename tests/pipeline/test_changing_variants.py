@@ -96,6 +96,54 @@ def test_a_variant_in_place_is_the_variant_loaded_for_itself(model: Model) -> No
     assert all(torch.equal(value, theirs[name]) for name, value in model.pipe.unet.state_dict().items())
 
 
+class OnCard(Tensor):
+    """A tensor that says it lies on a GPU."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda:0")
+
+
+@pytest.mark.parametrize(("free_gib", "pins"), [(7.9, True), (8.1, False)])
+def test_on_a_gpu_that_is_short_the_kept_weights_are_pinned_and_put_back_without_waiting(
+    free_gib: float, pins: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = msgspec.structs.replace(HALF, dtype="float16")
+    model = load_model(variant(), settings, device="cpu")
+    model.parameters = {name: value.as_subclass(OnCard) for name, value in model.parameters.items()}
+    before, pinned, waits = state(model), [], []
+    empty, copy, to = torch.empty, Tensor.copy_, Tensor.to
+
+    def pin(shape: Any, *, dtype: torch.dtype, pin_memory: bool = False) -> Tensor:
+        made = empty(shape, dtype=dtype)
+        pinned.extend([made] if pin_memory else [])
+        return made
+
+    def copy_(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+        if isinstance(target, OnCard) and any(source is one for one in model.original.values()):
+            waits.append(not non_blocking)
+        plain = source.as_subclass(Tensor) if type(target) is Tensor else source
+        return copy(target, plain, non_blocking=non_blocking)
+
+    def moved(tensor: Tensor, *where: Any, **options: Any) -> Tensor:
+        if where == (torch.device("cuda:0"),):
+            return tensor.as_subclass(OnCard)
+        return to(tensor, *where, **options)
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free_gib * 2**30), 80 * 2**30))
+    monkeypatch.setattr(torch, "empty", pin)
+    monkeypatch.setattr(Tensor, "copy_", copy_)
+    monkeypatch.setattr(Tensor, "to", moved)
+    apply_loras(model, variant(mini("spo")), None, keep=True)
+    assert not same(before, state(model))
+    assert len(model.original) == len(model.modified) > 0
+    assert [any(kept is one for one in pinned) for kept in model.original.values()] == [pins] * len(model.original)
+    restore(model)
+    assert same(before, state(model))
+    assert len(waits) >= len(model.original)
+    assert not any(waits)
+
+
 def test_weights_are_computed_in_float32_and_cast_once() -> None:
     model = load_model(variant(), HALF, device="cpu")
     switch_variant(model, variant(mini("dpo", 0.3), mini("spo", 0.3)), HALF, device="cpu", weights_dir=None)
