@@ -91,6 +91,8 @@ def _to_table(baseline: Baseline) -> dict[str, Any]:
         del variant["doubts"]  # there are none
         if variant["votes"] is None:
             del variant["votes"]
+        if not variant["fingerprint"]["runtime"]:
+            del variant["fingerprint"]["runtime"]
         variant["metrics"] = list(columns)
         variant["values"] = dict(zip(baseline.prompts, map(list, rows), strict=True))
         variant["timings"] = timings
