@@ -9,7 +9,9 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -247,6 +249,22 @@ def reuse_freed_memory() -> None:
     handed back (mallopt(3), M_MMAP_THRESHOLD), so one is enough. Other allocators take no notice.
     """
     bytearray(31 * 2**20)
+
+
+@contextmanager
+def lone_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """So many threads, in each of which torch computes alone. Imports torch.
+
+    How many share a product of matrices decides its last bits, and alone they are the same whatever the number.
+    """
+    import torch
+
+    allowed = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            yield threads
+    finally:
+        torch.set_num_threads(allowed)  # for threads to come: those above have said 1 for them, too
 
 
 def release_memory() -> None:

@@ -31,6 +31,7 @@ from bench.documents import FileState, file_state
 from bench.errors import MachineError, UsageError, WeightsError
 from bench.formatting import quantity
 from bench.lora.algorithms import weights_of
+from bench.machine import lone_threads
 from bench.merge.load import located, open_recipe
 from bench.merge.merged import Merged, components_of
 from bench.metrics import training_of_metrics
@@ -377,7 +378,7 @@ def write_tensors(
             _start_writing_out(file, len(data))
         digest.update(data)
 
-    with ThreadPoolExecutor(MAKERS) as makers, ThreadPoolExecutor(1) as pen:
+    with lone_threads(MAKERS) as makers, ThreadPoolExecutor(1) as pen:
         waiting: deque[Future[None]] = deque([pen.submit(put, head)])
         made = _in_order(makers, lambda entry: _bytes_of(read(entry), entry), order)
         for done, (entry, data) in enumerate(zip(order, made, strict=True)):

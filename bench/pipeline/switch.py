@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from bench.formatting import listed
 from bench.lora.algorithms import Adapter, Change
 from bench.lora.apply import AdapterParts, attach, fuse_into, read_loras, refuse_fused_only
 from bench.lora.audit import Step, audit_lora, block_changes, find_non_finite
-from bench.machine import release_memory, reuse_freed_memory
+from bench.machine import lone_threads, release_memory, reuse_freed_memory
 from bench.merge.audit import audit_recipe
 from bench.merge.load import open_checkpoint, open_part
 from bench.merge.merged import recipe_in, recipe_of
@@ -257,19 +256,12 @@ def change_weights(
 
 
 def _each(device: torch.device, work: Callable[[str], Made], items: Iterable[str]) -> Iterator[Made]:
-    """What is made of each, in order; on a processor by as many threads as torch may use, each of which works alone.
-
-    How many share a product of matrices decides its last bits, and alone they are the same whatever the number.
-    """
-    count = torch.get_num_threads()
-    if device.type != "cpu" or count == 1:
+    """What is made of each, in order; on a processor by as many threads as torch may use."""
+    if device.type != "cpu":
         yield from map(work, items)
         return
-    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-        try:
-            yield from threads.map(work, items)
-        finally:
-            torch.set_num_threads(count)
+    with lone_threads(torch.get_num_threads()) as threads:
+        yield from threads.map(work, items)
 
 
 def _refuse_overflow(model: Model, totals: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
