@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fake_metrics import FakeMetrics, nulls, put_image, rendered, values
 from PIL import ExifTags, Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from bench.report.pictures import picture
 from bench.score import score
@@ -270,3 +271,21 @@ def test_the_size_of_a_file_is_read_from_its_header(tmp_path: Path) -> None:
         assert header_pixels(tmp_path / "a") == 48 * 64
     (tmp_path / "a").write_bytes(encode(NOISE, "GIF"))
     assert header_pixels(tmp_path / "a") == header_pixels(tmp_path / "gone") == 0
+
+
+def test_the_size_of_a_png_is_known_without_its_pixels_unless_something_may_turn_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exif, xmp = Image.Exif(), PngInfo()
+    exif[ExifTags.Base.Orientation] = 6
+    described = 'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"'
+    xmp.add_itxt("XML:com.adobe.xmp", f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><Description {described}/></x:xmpmeta>')
+    plain, turned, said = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    image = Image.new("RGB", (30, 20), "red")
+    image.save(plain, "PNG")
+    image.save(turned, "PNG", exif=exif)
+    image.save(said, "PNG", pnginfo=xmp)
+    for file in (turned, said):
+        assert shown_size(file.getvalue()) == open_picture(file.getvalue()).size == (20, 30)
+    monkeypatch.setattr(PngImageFile, "load", None)
+    assert shown_size(plain.getvalue()) == (30, 20)

@@ -57,6 +57,8 @@ _TURNS = dict(
     )
 )
 """What brings a picture of each EXIF orientation upright; 5 to 8 exchange width and height."""
+_PNG_EXIF = (b"eXIf", b"Raw profile type", b"adobe.xmp")
+"""One of these is in the bytes of every PNG file that says an orientation."""
 
 
 class ImageFileError(Exception):
@@ -129,7 +131,10 @@ def shown_size(data: bytes) -> tuple[int, int]:
         ImageFileError: another kind of file, or a damaged header.
     """
     try:
-        with OPENERS[kind_of(data)](io.BytesIO(data)) as image:
+        kind = kind_of(data)
+        with OPENERS[kind](io.BytesIO(data)) as image:
+            if kind == "PNG" and not any(mark in data for mark in _PNG_EXIF):
+                return image.size  # Pillow would decode all pixels to look for EXIF behind them
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             return image.size[::-1] if turned else image.size
     except ImageFileError:
