@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         rate_changes,
         vote_results,
     )
-    from bench.metrics.registry import Encoder, Inputs, Metric, SetInputs, SetMetric, encoder, metric, set_metric
+    from bench.metrics.declare import Encoder, Inputs, Metric, SetInputs, SetMetric, encoder, metric, set_metric
     from bench.records import MetricFacts
     from bench.run import Outcome, run_all
     from bench.suite import load_suite
@@ -90,7 +90,7 @@ _HOMES = {
         "rate_changes",
         "vote_results",
     ),
-    "bench.metrics.registry": (
+    "bench.metrics.declare": (
         "Encoder",
         "Inputs",
         "Metric",

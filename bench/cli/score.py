@@ -34,7 +34,7 @@ from bench.errors import SuiteError, UsageError
 from bench.formatting import did_you_mean, is_good_name, joined, listed, plural
 from bench.machine import machine_facts, pick_device
 from bench.metrics import all_metrics, facts_for
-from bench.metrics.registry import Metric, Scored, SetMetric
+from bench.metrics.declare import Metric, Scored, SetMetric
 from bench.pictures.folders import read_pictures, says_nothing
 from bench.pictures.pairing import pair_pictures
 from bench.records import ExternalImages, Progress, PromptSyntax

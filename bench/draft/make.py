@@ -13,7 +13,8 @@ from bench.draft.families import DraftFamily, find_family, look_at, look_at_lora
 from bench.draft.sources import make_variants, read_checkpoint, read_lora, stem_of, with_runtimes
 from bench.draft.suite_text import template
 from bench.formatting import joined
-from bench.metrics.registry import Registry, Scored, SetMetric
+from bench.metrics.declare import Scored, SetMetric
+from bench.metrics.registry import Registry
 from bench.records import MeasurePlan, Prompt, Suite, Variant
 from bench.suite import prompts_folder, read_prompts
 

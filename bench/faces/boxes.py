@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from bench.metrics.registry import NoScoreError
+from bench.metrics.declare import NoScoreError
 from bench.records import Face
 
 DETECTOR = "mtcnn-1"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.faces.boxes import DETECTOR, crop_of, largest, side_px
+from bench.metrics.declare import Inputs, LoadedRewardModel, Place, encoder, metric
 from bench.metrics.imagereward import ImageRewardModel
 from bench.metrics.pixels import LAPLACIAN_BOUND, laplacian_variance, luma
-from bench.metrics.registry import Inputs, LoadedRewardModel, Place, encoder, metric
 from bench.metrics.weights import find_weights
 from bench.records import FoundFaces, MetricFacts
 

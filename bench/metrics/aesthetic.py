@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import WeightsError
+from bench.metrics.declare import Inputs, Place, metric
 from bench.metrics.openai_clip import openai_vit_l14
-from bench.metrics.registry import Inputs, Place, metric
 from bench.metrics.weights import FETCH_AGAIN, find_weights, read_tensors
 from bench.records import MetricFacts
 

@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from bench import documents
 from bench.errors import WeightsError
+from bench.metrics.declare import Place
 from bench.metrics.encoders import TORCH_DTYPES, check_keys
-from bench.metrics.registry import Place
 
 NOT_NEEDED = frozenset(
     {

@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from bench.errors import WeightsError
-from bench.metrics.registry import NoScoreError, Place
+from bench.metrics.declare import NoScoreError, Place
 from bench.metrics.weights import FETCH_AGAIN
 from bench.records import Dtype
 from bench.suite.tokens import CONTEXT, merges, vocabulary

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import WeightsError
-from bench.metrics.registry import Inputs, LoadedEncoder, Place, encoder, metric
+from bench.metrics.declare import Inputs, LoadedEncoder, Place, encoder, metric
 from bench.metrics.weights import FETCH_AGAIN, find_weights, read_tensors
 from bench.records import MetricFacts
 

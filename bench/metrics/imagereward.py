@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import WeightsError
-from bench.metrics.registry import Inputs, LoadedRewardModel, Place, encoder, metric
+from bench.metrics.declare import Inputs, LoadedRewardModel, Place, encoder, metric
 from bench.metrics.weights import find_weights, read_tensors
 from bench.records import MetricFacts
 

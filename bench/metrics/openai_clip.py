@@ -6,7 +6,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.metrics.registry import Inputs, LoadedEncoder, Place, encoder, metric
+from bench.metrics.declare import Inputs, LoadedEncoder, Place, encoder, metric
 from bench.metrics.weights import find_weights, read_tensors
 from bench.records import MetricFacts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.metrics.registry import Inputs, NoScoreError, metric
+from bench.metrics.declare import Inputs, NoScoreError, metric
 from bench.records import Category, MetricFacts
 
 if TYPE_CHECKING:

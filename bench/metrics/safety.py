@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import WeightsError
+from bench.metrics.declare import Inputs, Place, metric
 from bench.metrics.openai_clip import openai_vit_l14
-from bench.metrics.registry import Inputs, Place, metric
 from bench.metrics.weights import FETCH_AGAIN, find_weights
 from bench.records import MetricFacts, Threshold
 

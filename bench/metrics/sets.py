@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.metrics.declare import NoScoreError, SetInputs, set_metric
 from bench.metrics.openai_clip import openai_vit_l14
-from bench.metrics.registry import NoScoreError, SetInputs, set_metric
 from bench.metrics.similarity import (
     gaussian_kernel,
     log_vendi_score,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.metrics.registry import Judge, JudgeError, LoadedJudge, Place
+from bench.metrics.declare import Judge, JudgeError, LoadedJudge, Place
 from bench.mini.questions import ABOUT, HOW_MANY, THERE
 from bench.mini.weights import manifest
 from bench.mini.world import KINDS, SIZE_PX

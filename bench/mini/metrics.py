@@ -16,16 +16,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from bench.metrics import sets
-from bench.metrics.registry import (
-    Encoder,
-    Inputs,
-    LoadedStepMetric,
-    Place,
-    SetMetric,
-    encoder,
-    metric,
-    step_metric,
-)
+from bench.metrics.declare import Encoder, Inputs, LoadedStepMetric, Place, SetMetric, encoder, metric, step_metric
 from bench.mini.world import SIZE_PX
 from bench.records import MetricFacts
 

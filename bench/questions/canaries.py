@@ -24,7 +24,7 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from bench.documents import sha256_of
-from bench.metrics.registry import JudgeError, LoadedJudge
+from bench.metrics.declare import JudgeError, LoadedJudge
 from bench.records import Question
 
 GREY = (127, 127, 127)

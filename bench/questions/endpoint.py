@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from bench import documents
 from bench.errors import UsageError
-from bench.metrics.registry import JudgeError
+from bench.metrics.declare import JudgeError
 from bench.questions.wording import forms, wording
 from bench.records import Judge, Question
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bench import documents
-from bench.metrics.registry import Inputs, Metric
+from bench.metrics.declare import Inputs, Metric
 from bench.records import MetricFacts, Prompt, Question
 from bench.suite.judges import metric_names
 

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from bench import documents
 from bench.errors import WeightsError
-from bench.metrics.registry import JudgeError
+from bench.metrics.declare import JudgeError
 from bench.records import Judge, Question
 
 PROTOCOL = 1

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import msgspec
 
-from bench.metrics.registry import Judge, LoadedJudge, Metric, Place, Registry, installed, trained_names
+from bench.metrics.declare import Judge, LoadedJudge, Metric, Place
+from bench.metrics.registry import Registry, installed, trained_names
 from bench.metrics.training_data import check_training_names, with_their_data
 from bench.questions.endpoint import EndpointJudge
 from bench.questions.metrics import question_metrics, with_version

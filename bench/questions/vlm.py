@@ -17,8 +17,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
 from bench.errors import WeightsError
+from bench.metrics.declare import JudgeError, Place
 from bench.metrics.encoders import TORCH_DTYPES
-from bench.metrics.registry import JudgeError, Place
 from bench.questions.weights import located_vlm
 from bench.questions.wording import forms, wording
 from bench.records import Question

@@ -16,7 +16,8 @@ import torch
 from bench.checkpoints.fingerprint import fingerprint
 from bench.errors import WeightsError
 from bench.machine import is_out_of_memory, machine_facts, package_versions, pick_device, spare_collector
-from bench.metrics.registry import Place, installed
+from bench.metrics.declare import Place
+from bench.metrics.registry import installed
 from bench.pictures.png import pack
 from bench.pipeline import denoise
 from bench.pipeline.switch import Model, switch_variant

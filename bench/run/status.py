@@ -18,8 +18,8 @@ from bench.errors import HotartError, InvalidError
 from bench.formatting import argument, joined, listed, making, plural
 from bench.machine import git_state, machine_facts, package_versions, pick_device
 from bench.metrics import facts_of_run
+from bench.metrics.declare import Place
 from bench.metrics.image_checks import duplicates
-from bench.metrics.registry import Place
 from bench.questions.registry import identities, registry_of_suite, training_for_suite
 from bench.ray_workers import WorkerPool
 from bench.records import (

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from bench.errors import WeightsError
 from bench.machine import release_memory
-from bench.metrics.registry import Metric, Place, Registry, Scored, metrics_of_run
+from bench.metrics.declare import Metric, Place, Scored
+from bench.metrics.registry import Registry, metrics_of_run
 from bench.questions.registry import identities, registry_of_suite
 from bench.records import Dtype, FoundFaces, Progress, Run, Score, SetScore
 from bench.score.decoded import DecodedPictures

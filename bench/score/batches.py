@@ -12,7 +12,7 @@ import torch
 
 from bench.errors import MachineError
 from bench.machine import is_out_of_memory
-from bench.metrics.registry import Inputs, JudgeError, Metric, NoScoreError
+from bench.metrics.declare import Inputs, JudgeError, Metric, NoScoreError
 from bench.records import Score
 from bench.score.images import ImageFileError
 from bench.score.plan import Job, make_score

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from bench.faces.boxes import crop_of, largest
-from bench.metrics.registry import Inputs, LoadedEncoder, LoadedRewardModel, Metric, Scored, SetMetric
+from bench.metrics.declare import Inputs, LoadedEncoder, LoadedRewardModel, Metric, Scored, SetMetric
 from bench.records import Score, SetScore
 from bench.score.batches import EmbeddingError, by_row, checked_embeds, metric_values, result_score, to_device
 from bench.score.decoded import DecodedPictures

@@ -12,7 +12,7 @@ from PIL import Image
 from bench.errors import HotartError
 from bench.faces.boxes import DETECTOR
 from bench.faces.detector import Cascade, find_faces, load_cascade
-from bench.metrics.registry import NoScoreError
+from bench.metrics.declare import NoScoreError
 from bench.records import FoundFaces
 from bench.score.batches import memory_for
 from bench.score.decoded import DecodedPictures

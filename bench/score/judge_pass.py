@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from bench.errors import HotartError, WeightsError
-from bench.metrics.registry import Inputs, JudgeError, LoadedJudge, Metric, Place, Registry
+from bench.metrics.declare import Inputs, JudgeError, LoadedJudge, Metric, Place
+from bench.metrics.registry import Registry
 from bench.questions.canaries import Pictured, check
 from bench.questions.metrics import as_asked, identity_of
 from bench.records import Answer, Question, Render, Run, Score

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from bench.errors import HotartError, WeightsError
-from bench.metrics.registry import Inputs, Metric, Place, Registry, Scored, SetMetric
+from bench.metrics.declare import Inputs, Metric, Place, Scored, SetMetric
+from bench.metrics.registry import Registry
 from bench.records import Render, Score, SetScore
 from bench.score.batches import by_row, describe, memory_for, metric_values, pair_value, result_score, to_device
 from bench.score.decoded import DecodedPictures

@@ -12,9 +12,9 @@ from typing import NamedTuple, TypeVar
 from bench.faces.asked import NOT_ASKED, faces_asked
 from bench.faces.boxes import DETECTOR
 from bench.formatting import listed, plural
+from bench.metrics.declare import Metric, NoScoreError, Scored, SetMetric
 from bench.metrics.image_checks import digest_of, duplicates, other_samples
 from bench.metrics.image_sets import ImageSet, Usable, is_current_set, sets_of, usable_images
-from bench.metrics.registry import Metric, NoScoreError, Scored, SetMetric
 from bench.records import FacesAsked, FoundFaces, Prompt, Question, Render, Run, Score, SetScore, Suite
 from bench.suite.prompt_syntax import plain_text
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bench import stats
 from bench.errors import MachineError
+from bench.metrics.declare import NoScoreError, SetInputs, SetMetric
 from bench.metrics.image_sets import ImageSet
-from bench.metrics.registry import NoScoreError, SetInputs, SetMetric
 from bench.records import Interval, SetScore
 from bench.score.batches import describe, memory_for
 from bench.score.plan import SetJob, make_set_score

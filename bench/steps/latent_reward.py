@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from bench.checkpoints.meta_model import empty_model, own_names
 from bench.errors import WeightsError
+from bench.metrics.declare import Place
 from bench.metrics.encoders import END, TORCH_DTYPES, check_keys, token_ids, transformers_tokens
-from bench.metrics.registry import Place
 from bench.metrics.weights import FETCH_AGAIN, read_tensors
 from bench.records import Component
 from bench.steps.preference import KEPT_PROMPTS, tensors_of

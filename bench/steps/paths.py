@@ -20,7 +20,8 @@ from PIL import Image
 
 from bench.errors import IncomparableError
 from bench.machine import is_out_of_memory, release_memory
-from bench.metrics.registry import Place, Registry, installed
+from bench.metrics.declare import Place
+from bench.metrics.registry import Registry, installed
 from bench.pictures.parameters import Captions
 from bench.pictures.png import PackedImage, pack, write_picture
 from bench.pipeline import denoise as stages

@@ -12,7 +12,8 @@ from bench.errors import UsageError
 from bench.formatting import listed
 from bench.lora.parse import read_adapter
 from bench.merge.load import open_checkpoint
-from bench.metrics.registry import Metric, Registry, StepMetric
+from bench.metrics.declare import Metric, StepMetric
+from bench.metrics.registry import Registry
 from bench.records import Lora, MetricFacts, PlannedImage, Render, StepScore, Suite, Variant
 from bench.suite.planned_images import plan_images
 

@@ -21,9 +21,9 @@ from transformers import CLIPConfig, CLIPModel
 
 from bench.errors import WeightsError
 from bench.lora.audit import find_non_finite
+from bench.metrics.declare import Place
 from bench.metrics.encoders import END, MEAN, STD, TORCH_DTYPES, fill_model, token_ids, transformers_tokens
 from bench.metrics.pickscore import read_clip_config
-from bench.metrics.registry import Place
 from bench.metrics.weights import FETCH_AGAIN, read_tensors
 from bench.suite.tokens import CONTEXT
 

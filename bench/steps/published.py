@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.metrics.registry import LoadedStepMetric, Place, step_metric
+from bench.metrics.declare import LoadedStepMetric, Place, step_metric
 from bench.metrics.weights import find_weights
 from bench.records import MetricFacts
 

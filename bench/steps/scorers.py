@@ -12,16 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from bench.metrics.registry import (
-    Inputs,
-    LoadedEncoder,
-    LoadedRewardModel,
-    LoadedStepMetric,
-    Metric,
-    Place,
-    Registry,
-    StepMetric,
-)
+from bench.metrics.declare import Inputs, LoadedEncoder, LoadedRewardModel, LoadedStepMetric, Metric, Place, StepMetric
+from bench.metrics.registry import Registry
 from bench.records import MetricFacts
 from bench.score.batches import by_row, describe, metric_values
 from bench.score.encoder_pass import compute, cut_prompts, embed_texts, forward, reads_text

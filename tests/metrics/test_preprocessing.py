@@ -15,8 +15,8 @@ from torchvision.transforms import functional as tv
 from transformers import CLIPImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from bench.metrics.declare import NoScoreError
 from bench.metrics.encoders import MEAN, STD, normalise, torchvision_crop, transformers_crop, whole_on_black
-from bench.metrics.registry import NoScoreError
 
 PICTURES = sorted({tuple(size_mode) for *size_mode, _ in CASES} | {(224, 224, "RGB"), (224, 100, "RGB")})
 LEVEL = 1 / 255 / min(STD)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.metrics.registry import JudgeError, Place, installed
+from bench.metrics.declare import JudgeError, Place
+from bench.metrics.registry import installed
 from bench.mini import world
 from bench.mini.draw import draw
 from bench.mini.judge import MINI_JUDGE, MiniJudge

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.metrics import Inputs, Place
-from bench.metrics.registry import Metric, installed
+from bench.metrics.declare import Metric
+from bench.metrics.registry import installed
 from bench.mini import draw, metrics, weights, world
 from bench.mini.metrics import (
     MiniEncoder,

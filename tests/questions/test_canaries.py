@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench.metrics.registry import JudgeError
+from bench.metrics.declare import JudgeError
 from bench.questions.canaries import Pictured, check
 from bench.records import Question
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from judges import Reply, serving, tops
 
 from bench.errors import UsageError
-from bench.metrics.registry import JudgeError
+from bench.metrics.declare import JudgeError
 from bench.questions import endpoint
 from bench.questions.endpoint import EndpointJudge, is_local, probability_of
 from bench.records import Judge, Question

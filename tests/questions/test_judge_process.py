@@ -13,7 +13,7 @@ import pytest
 from judges import HELLO, program, starts
 
 from bench.errors import WeightsError
-from bench.metrics.registry import JudgeError
+from bench.metrics.declare import JudgeError
 from bench.questions.process import ProcessJudge
 from bench.records import Judge, Question
 

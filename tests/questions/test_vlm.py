@@ -15,7 +15,7 @@ from tiny_vlm import tiny_tokenizer, write_tiny
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from bench.errors import WeightsError
-from bench.metrics.registry import JudgeError, Place
+from bench.metrics.declare import JudgeError, Place
 from bench.questions.vlm import VisionLanguageJudge, answer_tokens
 from bench.questions.weights import find_vlm, identify_vlm
 from bench.records import Question

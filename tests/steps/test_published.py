@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.errors import WeightsError
-from bench.metrics.registry import Place, installed
+from bench.metrics.declare import Place
+from bench.metrics.registry import installed
 from bench.steps.latent_reward import SD15, SDXL, load_latent_reward
 from bench.steps.preference import load_step_aware
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from bench.documents import sha256_of
 from bench.errors import IncomparableError, UsageError
-from bench.metrics.registry import Metric, Registry, StepMetric, installed
+from bench.metrics.declare import Metric, StepMetric
+from bench.metrics.registry import Registry, installed
 from bench.records import RunOptions, StepPlan
 from bench.report import write_report
 from bench.run import run_all, run_stage
