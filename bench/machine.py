@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
 import importlib.metadata
 import os
@@ -36,6 +37,8 @@ PACKAGES = (
 """The packages whose versions a run records, beside Python's."""
 
 _TIMEOUT_S = 10
+SPARING = (50_000, 20, 100)
+"""The collector's thresholds in a process that is ours."""
 
 
 def pick_device(name: str) -> str:
@@ -237,8 +240,19 @@ def spare_collector() -> None:
     stay: looking at them while they are made, and once more before they are taken down, is a quarter of the time that
     such a process takes to start and end (``start_over_plain_python`` of ``nox -s bench``).
     """
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(*SPARING)
     atexit.register(gc.freeze)
+
+
+@functools.cache
+def spare_imports() -> None:
+    """Leave what is there out of all later collections; once in a process, where ``spare_collector`` was called.
+
+    For the moment before the first model is loaded: what is left out is never collected, and no model may be among it.
+    A collection takes half a second otherwise, and each model that is let go of needs one.
+    """
+    if gc.get_threshold() == SPARING:
+        gc.freeze()
 
 
 def reuse_freed_memory() -> None:

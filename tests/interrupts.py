@@ -111,7 +111,7 @@ def value_of(path: Path) -> object:
     """What a file holds that is the same in every run."""
     if path.name in RECORDS:
         kind, fields = RECORDS[path.name]
-        records = [record for _, record in read_records(path, kind)]
+        records = read_records(path, kind)
         return {
             tuple(getattr(one, name, None) for name in ("variant", "prompt_id", "sample", *fields)) for one in records
         }

@@ -16,11 +16,15 @@ from bench.suite import plan_images
 
 SETTINGS = Settings(width=64, height=32, steps=2, guidance_scale=3.0, sampler="ddim", batch=4)
 SUITE = make_run("", prompts=3, samples=3).info.suite
-PIPE = SimpleNamespace(
-    vae_scale_factor=8,
-    device=torch.device("cpu"),
-    unet=SimpleNamespace(config=SimpleNamespace(in_channels=4), dtype=torch.float32),
-)
+
+
+class Unet(torch.nn.Module):
+    """Of no layers."""
+
+    config, dtype, device = SimpleNamespace(in_channels=4), torch.float32, torch.device("cpu")
+
+
+PIPE = SimpleNamespace(vae_scale_factor=8, device=torch.device("cpu"), unet=Unet())
 SEEDS = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=6, unique=True)
 
 

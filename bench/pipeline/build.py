@@ -21,6 +21,7 @@ from bench.checkpoints.safetensors_files import first_line
 from bench.checkpoints.scheduler import refuse_settings
 from bench.errors import WeightsError
 from bench.formatting import listed
+from bench.machine import spare_imports
 from bench.pipeline.compiling import compile_blocks, compile_whole
 from bench.pipeline.copying import pipeline_class
 from bench.pipeline.schedulers import make_scheduler
@@ -53,6 +54,8 @@ def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into
         logging.set_verbosity_error()
         logging.disable_progress_bar()
     name, config = read_pipeline_class(checkpoint.config), checkpoint.config
+    kind = pipeline_class(name)
+    spare_imports()
     refuse_settings(checkpoint.what, checkpoint.facts, settings)
     sampling = settings.sampler, settings.schedule, settings.timesteps
     scheduler = make_scheduler(checkpoint.what, checkpoint.facts, *sampling)
@@ -69,7 +72,7 @@ def build_pipeline(checkpoint: Checkpoint, settings: Settings, device: str, into
             parts |= {"safety_checker": None, "requires_safety_checker": False}
         if checkpoint.facts.family == "sdxl":
             parts[EMPTY_IS_ZERO] = True
-        pipe = pipeline_class(name).from_pretrained(config, local_files_only=True, scheduler=scheduler, **parts)
+        pipe = kind.from_pretrained(config, local_files_only=True, scheduler=scheduler, **parts)
     except DAMAGED as error:
         raise WeightsError(f"{checkpoint.what}: could not be loaded as {name}: {first_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)

@@ -16,7 +16,7 @@ from bench.records import Audit, PixelDifference, Settings, Suite, Variant
 from bench.render.images import draw_batch, encode_prompts
 from bench.suite import plan_images
 
-COMPARED_STEPS = 8
+COMPARED_STEPS = 4
 """An image drawn alone is dear beside those of a batch, and rounding shows in few steps too."""
 
 

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from bench.errors import WeightsError
-from bench.machine import release_memory
+from bench.machine import release_memory, spare_imports
 from bench.metrics.declare import Metric, Place, Scored
 from bench.metrics.registry import Registry, metrics_of_run
 from bench.questions.registry import identities, registry_of_suite
@@ -168,6 +168,7 @@ def _batches(
     from bench.score.judge_pass import judge_pass
     from bench.score.passes import full_float32, run_pass
 
+    spare_imports()
     passes = plan_passes(plan.jobs)
     weighted = [metrics for metrics in passes if any(_has_weights(metric) for metric in metrics)]
     decoding = [metrics for metrics in passes if not _answered(metrics)]

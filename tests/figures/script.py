@@ -17,6 +17,7 @@ from PIL import Image
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
 import bench.render
+from bench.machine import spare_collector
 from bench.mini.networks import load_aesthetic, load_mini_clip, mini_clip_tokens
 from bench.mini.weights import lora_file, pipeline_folder
 from bench.records import PlannedImage, RunOptions, Suite
@@ -27,7 +28,7 @@ from .figure import Figure, ratio_figure
 from .rendering import batches
 
 TURNS = 3
-BATCHED_TURNS = 5
+BATCHED_TURNS = 3
 METRICS = ("mini-clip", "mini-aesthetic", "mini-preference", "ssim-to-base")
 LORAS = {"base": None, "dpo": "dpo", "spo": "spo"}
 
@@ -77,6 +78,7 @@ def figure_batched_script() -> tuple[Figure, ...]:
     once and scores in batches: CLIPScore and the aesthetic score of one embedding, the preference, SSIM to base. It
     resumes nothing, records nothing and waits for no disk. Threads are torch's own, equally many on both sides.
     """
+    spare_collector()  # as in each process of ours, and here for both sides
     suite = msgspec.structs.replace(load_suite("mini"), metrics=METRICS)
     script, ours = [], []
     for _ in range(BATCHED_TURNS + 1):

@@ -44,7 +44,7 @@ def images(folder):
 
 def journal(folder, kind):
     path = folder / {Render: "renders.jsonl", Score: "scores.jsonl"}[kind]
-    return [record for _, record in read_records(path, kind)]
+    return read_records(path, kind)
 
 
 @pytest.fixture
