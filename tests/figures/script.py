@@ -28,7 +28,7 @@ from .figure import Figure, ratio_figure
 from .rendering import batches
 
 TURNS = 3
-BATCHED_TURNS = 3
+BATCHED_TURNS = 5
 METRICS = ("mini-clip", "mini-aesthetic", "mini-preference", "ssim-to-base")
 LORAS = {"base": None, "dpo": "dpo", "spo": "spo"}
 
